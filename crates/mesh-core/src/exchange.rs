@@ -1,0 +1,460 @@
+//! What one request knows about itself: the single extension that the mesh puts on a request.
+//!
+//! The router writes what it matched; every layer below reads its own policy from there and steps
+//! aside when it has none. A layer that finds no exchange at all behaves as if there were no
+//! policy, so each works alone.
+//!
+//! What belongs to the request (route, caller, hosts tried) is shared by all of its attempts.
+//! What an attempt learns (host, timings, flags) is its own: attempts may overlap, and only the
+//! winner's is copied up by [`Exchange::adopt`].
+
+mod attempt;
+mod caller;
+mod signal;
+
+pub use attempt::{AttemptNotes, HostId, Upstream};
+pub use caller::Caller;
+pub use signal::Signal;
+
+use crate::model::{ClusterEntry, Forward, RouteTable, Rule, Snapshot, VirtualHost, Weighted};
+use crate::stats::Shard;
+use crate::{Error, Flags, Name};
+use attempt::Attempt;
+use http::{HeaderName, HeaderValue, Request};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+/// One request's record. Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct Exchange {
+    request: Arc<State>,
+    /// This attempt's own record; none for the first.
+    attempt: Option<Arc<Attempt>>,
+}
+
+struct State {
+    started: Instant,
+    caller: Caller,
+    matched: OnceLock<Matched>,
+    first: Attempt,
+    /// A copy of another request (a mirror's).
+    shadow: bool,
+    timed_out: AtomicBool,
+    attempts: AtomicU32,
+    received: AtomicU64,
+    sent: AtomicU64,
+    request_end: Signal,
+    shared: Mutex<Shared>,
+}
+
+/// What changes rarely and is behind a lock that nobody else wants.
+#[derive(Default)]
+struct Shared {
+    tried: Vec<HostId>,
+    reply_headers: Vec<(HeaderName, HeaderValue)>,
+    request_id: Option<HeaderValue>,
+}
+
+/// What the router found for a request. Holds the snapshot that it was found in.
+#[derive(Clone, Debug)]
+pub struct Matched {
+    snapshot: Pinned,
+    table: usize,
+    host: usize,
+    rule: usize,
+    /// Which destination of a weighted split.
+    part: Option<usize>,
+    /// The cluster's place in the snapshot, if it exists.
+    cluster: Option<usize>,
+}
+
+/// One worker's own handle on a snapshot: requests count references here rather than on the
+/// snapshot that all workers share.
+#[derive(Clone, Debug)]
+// Twice on purpose: the outer count is one worker's own.
+#[allow(clippy::redundant_allocation)]
+pub struct Pinned(Arc<Arc<Snapshot>>);
+
+// === impl Pinned ===
+
+impl Pinned {
+    /// Makes a handle of one's own on `snapshot`.
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self(Arc::new(snapshot))
+    }
+
+    /// The snapshot.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.0
+    }
+}
+
+impl std::ops::Deref for Pinned {
+    type Target = Snapshot;
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+// === impl Matched ===
+
+impl Matched {
+    /// A match of the rule at these places of `snapshot`.
+    ///
+    /// # Panics
+    /// If there is no such rule.
+    pub fn new(snapshot: Pinned, table: usize, host: usize, rule: usize) -> Self {
+        assert!(
+            snapshot.tables()[table].virtual_hosts[host].rules.len() > rule,
+            "a match names a rule that exists"
+        );
+        Self {
+            snapshot,
+            table,
+            host,
+            rule,
+            part: None,
+            cluster: None,
+        }
+    }
+
+    /// Adds the destination that was chosen.
+    #[must_use]
+    pub fn to(mut self, part: Option<usize>, cluster: Option<usize>) -> Self {
+        self.part = part;
+        self.cluster = cluster.filter(|cluster| *cluster < self.snapshot.clusters().len());
+        self
+    }
+
+    /// The snapshot in force for this request.
+    pub fn snapshot(&self) -> &Pinned {
+        &self.snapshot
+    }
+
+    /// The route table.
+    pub fn table(&self) -> &Arc<RouteTable> {
+        &self.snapshot.tables()[self.table]
+    }
+
+    /// The virtual host.
+    pub fn host(&self) -> &Arc<VirtualHost> {
+        &self.table().virtual_hosts[self.host]
+    }
+
+    /// The rule.
+    pub fn rule(&self) -> &Arc<Rule> {
+        &self.host().rules[self.rule]
+    }
+
+    /// The rule's place in its virtual host.
+    pub fn rule_index(&self) -> usize {
+        self.rule
+    }
+
+    /// The forwarding part of the rule.
+    pub fn forward(&self) -> Option<&Forward> {
+        self.rule().forward()
+    }
+
+    /// The destination of a weighted split that was drawn.
+    pub fn weighted(&self) -> Option<&Weighted> {
+        let crate::model::Target::Weighted(parts) = &self.forward()?.to else {
+            return None;
+        };
+        parts.get(self.part?)
+    }
+
+    /// The cluster that the request goes to, if it exists.
+    pub fn cluster(&self) -> Option<&Arc<ClusterEntry>> {
+        self.snapshot.clusters().get(self.cluster?)
+    }
+
+    /// The name of the cluster that the rule sends to, whether it exists or not.
+    pub fn cluster_name(&self) -> Option<&Name> {
+        use crate::model::Target;
+        if let Some(entry) = self.cluster() {
+            return Some(&entry.config().name);
+        }
+        match &self.forward()?.to {
+            Target::Cluster(name, _) => Some(name),
+            Target::Weighted(_) => self.weighted().map(|part| &part.cluster),
+            Target::Header(_) => None,
+        }
+    }
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    /// The record of a request that arrived at `now`.
+    pub fn new(now: Instant, caller: Caller) -> Self {
+        Self::make(now, caller, false)
+    }
+
+    fn make(now: Instant, caller: Caller, shadow: bool) -> Self {
+        let state = State {
+            started: now,
+            caller,
+            shadow,
+            timed_out: AtomicBool::new(false),
+            matched: OnceLock::new(),
+            first: Attempt::default(),
+            attempts: AtomicU32::new(1),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            request_end: Signal::default(),
+            shared: Mutex::default(),
+        };
+        Self {
+            request: Arc::new(state),
+            attempt: None,
+        }
+    }
+
+    /// The exchange on a request, if it has one.
+    pub fn of<B>(request: &Request<B>) -> Option<&Self> {
+        request.extensions().get()
+    }
+
+    /// Puts this exchange on a request.
+    pub fn attach<B>(&self, request: &mut Request<B>) {
+        request.extensions_mut().insert(self.clone());
+    }
+
+    /// The record for one more attempt at the same request.
+    #[must_use]
+    pub fn for_attempt(&self) -> Self {
+        self.request.attempts.fetch_add(1, Ordering::Relaxed);
+        Self {
+            request: self.request.clone(),
+            attempt: Some(Arc::default()),
+        }
+    }
+
+    /// The record for a copy of the request that goes its own way (a mirror) to the cluster in
+    /// `matched`: same caller and rule, nothing learned is shared.
+    #[must_use]
+    pub fn for_shadow(&self, matched: Matched) -> Self {
+        let shadow = Self::make(self.request.started, self.request.caller.clone(), true);
+        shadow.set_matched(matched);
+        shadow
+    }
+
+    /// Whether this is a mirror's copy: it gets no retries, no mirrors and no access log.
+    pub fn is_shadow(&self) -> bool {
+        self.request.shadow
+    }
+
+    /// Notes that a timeout is about to drop this request's attempts. Set before they are
+    /// dropped, so that whoever sees the drop can tell a timeout from a caller that went away.
+    pub fn set_timed_out(&self) {
+        self.request.timed_out.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a timeout dropped this request's attempts.
+    pub fn timed_out(&self) -> bool {
+        self.request.timed_out.load(Ordering::Relaxed)
+    }
+
+    /// Makes what `winner` learned what the request learned.
+    pub fn adopt(&self, winner: &Self) {
+        if !std::ptr::eq(self.own(), winner.own()) {
+            self.own().copy_from(winner.own());
+        }
+    }
+
+    fn own(&self) -> &Attempt {
+        self.attempt.as_deref().unwrap_or(&self.request.first)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.request
+            .shared
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the request arrived.
+    pub fn started(&self) -> Instant {
+        self.request.started
+    }
+
+    /// Who called, and through which listener.
+    pub fn caller(&self) -> &Caller {
+        &self.request.caller
+    }
+
+    /// The worker that handles the request.
+    pub fn shard(&self) -> Shard {
+        self.request.caller.shard
+    }
+
+    /// Records what the router found. Only the first call counts.
+    pub fn set_matched(&self, matched: Matched) {
+        // A second router below the first would be a mistake of composition; the first decides.
+        let _ = self.request.matched.set(matched);
+    }
+
+    /// What the router found.
+    pub fn matched(&self) -> Option<&Matched> {
+        self.request.matched.get()
+    }
+
+    /// The rule that the router found.
+    pub fn rule(&self) -> Option<&Arc<Rule>> {
+        self.matched().map(Matched::rule)
+    }
+
+    /// The cluster that the request goes to.
+    pub fn cluster(&self) -> Option<&Arc<ClusterEntry>> {
+        self.matched().and_then(Matched::cluster)
+    }
+
+    /// How many attempts were begun, the first included.
+    pub fn attempts(&self) -> u32 {
+        self.request.attempts.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a host was chosen for an attempt.
+    pub fn note_tried(&self, host: HostId) {
+        self.shared().tried.push(host);
+    }
+
+    /// Whether a host was chosen for an earlier attempt.
+    pub fn was_tried(&self, host: HostId) -> bool {
+        self.shared().tried.contains(&host)
+    }
+
+    /// The hosts chosen so far.
+    pub fn tried(&self) -> Vec<HostId> {
+        self.shared().tried.clone()
+    }
+
+    /// Sets response flags.
+    pub fn flag(&self, flags: Flags) {
+        self.own().flag(flags);
+    }
+
+    /// The response flags of this attempt (and, on the request's own exchange, of the winner).
+    pub fn flags(&self) -> Flags {
+        self.own().flags()
+    }
+
+    /// Records an error's flags and details.
+    pub fn note_error(&self, error: &Error) {
+        self.own().note_error(error);
+    }
+
+    /// Replaces the response code details.
+    pub fn set_details(&self, details: impl Into<std::borrow::Cow<'static, str>>) {
+        self.own().notes().details = Some(details.into());
+    }
+
+    /// Records the upstream that the attempt goes to.
+    pub fn set_upstream(&self, upstream: Upstream) {
+        self.own().notes().upstream = Some(upstream);
+    }
+
+    /// Reads what the attempt learned so far.
+    pub fn with_notes<R>(&self, read: impl FnOnce(&AttemptNotes) -> R) -> R {
+        read(&self.own().notes())
+    }
+
+    /// Changes what the attempt learned so far.
+    pub fn with_notes_mut<R>(&self, change: impl FnOnce(&mut AttemptNotes) -> R) -> R {
+        change(&mut self.own().notes())
+    }
+
+    /// A header that goes on the response whoever makes it (CORS on local replies, say).
+    pub fn add_reply_header(&self, name: HeaderName, value: HeaderValue) {
+        self.shared().reply_headers.push((name, value));
+    }
+
+    /// The headers recorded by [`Exchange::add_reply_header`], which are taken out.
+    pub fn take_reply_headers(&self) -> Vec<(HeaderName, HeaderValue)> {
+        std::mem::take(&mut self.shared().reply_headers)
+    }
+
+    /// Records the request id.
+    pub fn set_request_id(&self, id: HeaderValue) {
+        self.shared().request_id = Some(id);
+    }
+
+    /// The request id, if there is one.
+    pub fn request_id(&self) -> Option<HeaderValue> {
+        self.shared().request_id.clone()
+    }
+
+    /// Counts bytes of the request's body.
+    pub fn count_received(&self, bytes: u64) {
+        self.request.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of the request's body so far.
+    pub fn received(&self) -> u64 {
+        self.request.received.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes of the response's body.
+    pub fn count_sent(&self, bytes: u64) {
+        self.request.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of the response's body so far.
+    pub fn sent(&self) -> u64 {
+        self.request.sent.load(Ordering::Relaxed)
+    }
+
+    /// Set when the request has arrived whole. Timeouts that count from there wait for it.
+    pub fn request_end(&self) -> &Signal {
+        &self.request.request_end
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange")
+            .field("rule", &self.rule().map(|rule| &rule.name))
+            .field("attempts", &self.attempts())
+            .field("flags", &self.flags())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Failure;
+
+    #[test]
+    fn attempts_share_the_request_and_nothing_of_what_they_learn() {
+        let exchange = Exchange::new(Instant::now(), Caller::default());
+        let second = exchange.for_attempt();
+        exchange.note_tried(HostId(1));
+        assert!(second.was_tried(HostId(1)));
+        assert_eq!(second.attempts(), 2);
+
+        second.note_error(&Error::new(Failure::ConnectFailed));
+        assert!(exchange.flags().is_empty());
+        exchange.adopt(&second);
+        assert_eq!(exchange.flags(), Flags::UF);
+        exchange.adopt(&exchange.clone());
+        assert_eq!(
+            exchange.flags(),
+            Flags::UF,
+            "adopting oneself changes nothing"
+        );
+    }
+
+    #[test]
+    fn a_request_carries_one_exchange() {
+        let exchange = Exchange::new(Instant::now(), Caller::default());
+        let mut request = Request::new(());
+        assert!(Exchange::of(&request).is_none());
+        exchange.attach(&mut request);
+        exchange.count_sent(3);
+        assert_eq!(Exchange::of(&request).map(Exchange::sent), Some(3));
+    }
+}

@@ -1,0 +1,94 @@
+//! What one attempt learns.
+
+use crate::model::Endpoint;
+use crate::{Error, Failure, Flags, reply};
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Names an endpoint for as long as it exists in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostId(pub u64);
+
+/// The endpoint that an attempt went to.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Upstream {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// The address connected to, once connected.
+    pub remote: Option<SocketAddr>,
+    /// Our side of the connection, once connected.
+    pub local: Option<SocketAddr>,
+}
+
+/// What an attempt learned so far.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct AttemptNotes {
+    /// Where it went.
+    pub upstream: Option<Upstream>,
+    /// Response code details; none means `via_upstream` if there was a response.
+    pub details: Option<Cow<'static, str>>,
+    /// What went wrong, if something did.
+    pub failure: Option<Failure>,
+    /// Why the transport failed.
+    pub transport_failure: Option<String>,
+    /// When the request's head went upstream.
+    pub sent_at: Option<Instant>,
+    /// When the response's head came.
+    pub head_at: Option<Instant>,
+    /// `grpc-status` of the response, from its head or its trailers.
+    pub grpc_status: Option<u32>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Attempt {
+    flags: AtomicU32,
+    notes: Mutex<AttemptNotes>,
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// An endpoint that is not connected to yet.
+    pub fn new(endpoint: Arc<Endpoint>) -> Self {
+        Self {
+            endpoint,
+            remote: None,
+            local: None,
+        }
+    }
+}
+
+// === impl Attempt ===
+
+impl Attempt {
+    pub(super) fn flag(&self, flags: Flags) {
+        self.flags.fetch_or(flags.bits(), Ordering::Relaxed);
+    }
+
+    pub(super) fn flags(&self) -> Flags {
+        Flags::from_bits(self.flags.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn notes(&self) -> MutexGuard<'_, AttemptNotes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn note_error(&self, error: &Error) {
+        self.flag(error.failure().row().flags);
+        let mut notes = self.notes();
+        notes.failure = Some(error.failure());
+        notes.details = Some(Cow::Owned(reply::details(error)));
+        notes.transport_failure = error.cause();
+    }
+
+    pub(super) fn copy_from(&self, other: &Self) {
+        self.flags.store(other.flags().bits(), Ordering::Relaxed);
+        let theirs = other.notes().clone();
+        *self.notes() = theirs;
+    }
+}

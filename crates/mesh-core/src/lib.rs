@@ -1,0 +1,51 @@
+//! The vocabulary of the mesh: what every other crate of the toolkit talks about.
+//!
+//! ```text
+//!  model ──► Feed ──► Exchange ──► Failure
+//!  what is   newest   what one     what we
+//!  in force  for all  request      answer
+//!            readers  knows        ourselves
+//! ```
+//!
+//! * [`model`] is configuration as plain data: listeners, routes, clusters, endpoints, policies. A
+//!   [`model::Snapshot`] of it is immutable; [`model::SnapshotBuilder`] makes the next one.
+//! * [`Feed`] hands the latest snapshot to any number of readers.
+//! * [`Exchange`] is the one thing that a request carries: the matched rule and what was learned.
+//! * [`Failure`] lists everything that we can answer ourselves, with flag, status and details;
+//!   [`Error`] carries one to the layer that makes the response.
+//! * [`stats`] are counters whose names are settled when configuration is compiled; [`Usage`] is
+//!   what limits are compared with.
+//!
+//! There is no wire format here, no HTTP implementation and no runtime.
+
+#![forbid(unsafe_code)]
+
+pub mod body;
+pub mod clock;
+pub mod discovery;
+pub mod error;
+pub mod exchange;
+pub mod failure;
+pub mod feed;
+pub mod invalid;
+pub mod model;
+pub mod name;
+pub mod origin;
+pub mod reply;
+pub mod rng;
+pub mod slot;
+pub mod stats;
+pub mod usage;
+
+pub use clock::WallClock;
+pub use error::{BoxError, Error};
+pub use exchange::{Caller, Exchange, HostId, Matched, Pinned};
+pub use failure::{Failure, Flags, RetryClass};
+pub use feed::{Feed, Publisher};
+pub use invalid::Invalid;
+pub use name::Name;
+pub use origin::{Origin, Origins, Place};
+pub use rng::Rng;
+pub use slot::Slot;
+pub use stats::Shard;
+pub use usage::Usage;

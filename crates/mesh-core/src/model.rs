@@ -1,0 +1,112 @@
+//! The mesh model: immutable configuration as plain data.
+//!
+//! A [`Snapshot`] is everything a data plane needs at one moment: listeners, route tables and
+//! clusters that agree with each other. It is built whole by a [`SnapshotBuilder`], published
+//! through a [`Feed`](crate::Feed), and pinned by each request for as long as the request lasts.
+//!
+//! ```
+//! use mesh_core::model::*;
+//!
+//! let table = RouteTable::new("http").host(
+//!     VirtualHost::new("reviews", ["reviews", "reviews:9080"])
+//!         .rule(Rule::prefix_to("/v2", "reviews-v2"))
+//!         .rule(Rule::prefix_to("/", "reviews-v1")),
+//! );
+//! let mut builder = SnapshotBuilder::new();
+//! builder.routes(table);
+//! for name in ["reviews-v1", "reviews-v2"] {
+//!     builder.cluster(Cluster::new(name));
+//!     builder.endpoints(name, EndpointSet::of(["127.0.0.1:9080".parse::<Address>()?]));
+//! }
+//! let (snapshot, warnings) = builder.build()?;
+//! assert!(warnings.is_empty());
+//! assert_eq!(snapshot.cluster("reviews-v1").map(|c| c.live().endpoints().load().len()), Some(1));
+//! # Ok::<(), mesh_core::Invalid>(())
+//! ```
+
+mod cluster;
+mod endpoint;
+mod fraction;
+mod link;
+mod listener;
+mod live;
+mod policy;
+mod route;
+mod text;
+
+pub use cluster::*;
+pub use endpoint::*;
+pub use fraction::Fraction;
+pub use link::{SnapshotBuilder, Warning};
+pub use listener::*;
+pub use live::{ClusterEntry, ClusterKey, ClusterStats, LiveCluster};
+pub use policy::*;
+pub use route::*;
+pub use text::{MAX_PATTERN, Pattern, StringMatch};
+
+use crate::{Name, Origins};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Everything a data plane needs at one moment, checked and linked.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    version: u64,
+    listeners: Vec<Arc<Listener>>,
+    tables: Vec<Arc<RouteTable>>,
+    table_index: HashMap<Name, usize>,
+    clusters: Vec<Arc<ClusterEntry>>,
+    cluster_index: HashMap<Name, usize>,
+    origins: Arc<Origins>,
+    /// The key that the next new cluster gets.
+    next_key: u64,
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// Grows with each snapshot built from a previous one.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The listeners, in the order in which they were given.
+    pub fn listeners(&self) -> &[Arc<Listener>] {
+        &self.listeners
+    }
+
+    /// The route tables.
+    pub fn tables(&self) -> &[Arc<RouteTable>] {
+        &self.tables
+    }
+
+    /// The place of a route table in [`Snapshot::tables`].
+    pub fn table_index(&self, name: &str) -> Option<usize> {
+        self.table_index.get(name).copied()
+    }
+
+    /// The route table with this name.
+    pub fn table(&self, name: &str) -> Option<&Arc<RouteTable>> {
+        self.tables.get(self.table_index(name)?)
+    }
+
+    /// The clusters, in the order in which they were given.
+    pub fn clusters(&self) -> &[Arc<ClusterEntry>] {
+        &self.clusters
+    }
+
+    /// The place of a cluster in [`Snapshot::clusters`].
+    pub fn cluster_index(&self, name: &str) -> Option<usize> {
+        self.cluster_index.get(name).copied()
+    }
+
+    /// The cluster with this name.
+    pub fn cluster(&self, name: &str) -> Option<&Arc<ClusterEntry>> {
+        self.clusters.get(self.cluster_index(name)?)
+    }
+
+    /// Where each piece of this snapshot came from.
+    pub fn origins(&self) -> &Arc<Origins> {
+        &self.origins
+    }
+}

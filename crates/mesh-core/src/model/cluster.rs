@@ -1,0 +1,151 @@
+//! Clusters: groups of endpoints that answer for the same thing, and how to talk to them.
+
+use super::policy::{Limits, Outlier};
+use crate::{Name, Origin};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A group of endpoints and the policy for talking to them (Envoy `Cluster`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cluster {
+    /// The cluster's name, unique in a snapshot.
+    pub name: Name,
+    /// Where it was configured (the Service, or the DestinationRule that made the subset).
+    pub origin: Origin,
+    /// Where its policy was configured, if a DestinationRule had any.
+    pub policy_origin: Origin,
+    /// How its endpoints become known.
+    pub discovery: DiscoveryKind,
+    /// How an endpoint is chosen.
+    pub balancing: Balancing,
+    /// Limit for establishing a connection. Envoy 5 s, Istio 10 s.
+    pub connect_timeout: Duration,
+    /// Limits of the DEFAULT priority.
+    pub limits: Limits,
+    /// Ejection of failing endpoints.
+    pub outlier: Option<Outlier>,
+    /// Below this share of healthy endpoints, in percent, all are used (panic). 0 is never.
+    pub panic_threshold: u32,
+    /// The protocol spoken to endpoints.
+    pub protocol: UpstreamProtocol,
+    /// Requests after which a connection is closed; 0 is no limit.
+    pub max_requests_per_connection: u32,
+    /// How long an unused connection is kept. None is for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How long any connection lives.
+    pub max_connection_duration: Option<Duration>,
+    /// Streams at once on one HTTP/2 connection.
+    pub max_concurrent_streams: u32,
+    /// HTTP/2 PING after this long, and how long to wait for the answer.
+    pub http2_keepalive: Option<(Duration, Duration)>,
+    /// TCP keep-alive of connections.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// The service that the cluster stands for; empty parts are unknown.
+    pub service: ServiceRef,
+    /// Name used in statistics instead of `name`.
+    pub stat_name: Option<Name>,
+    /// More facts about the cluster, for dumps.
+    pub metadata: BTreeMap<Name, Name>,
+}
+
+/// How the endpoints of a cluster become known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DiscoveryKind {
+    /// Given with the cluster, or by an endpoint discovery service.
+    #[default]
+    Endpoints,
+    /// Host names resolved again and again; each address is an endpoint.
+    StrictDns,
+    /// One host name resolved for each new connection.
+    LogicalDns,
+    /// The endpoint is whatever the request's authority names (Istio's PassthroughCluster where
+    /// connections are not intercepted; Envoy's dynamic forward proxy).
+    Authority,
+}
+
+/// How an endpoint is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Balancing {
+    /// Each in turn, by weight.
+    RoundRobin,
+    /// The one with fewer requests under way of `choices` drawn at random.
+    LeastRequest {
+        /// How many are drawn. Default 2.
+        choices: u32,
+    },
+    /// Any.
+    #[default]
+    Random,
+}
+
+/// The protocol spoken to endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// What the caller spoke.
+    AsDownstream,
+}
+
+/// TCP keep-alive; parts not set are the operating system's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TcpKeepalive {
+    /// Unanswered probes after which a connection is dead.
+    pub probes: Option<u32>,
+    /// Idle time before the first probe.
+    pub time: Option<Duration>,
+    /// Time between probes.
+    pub interval: Option<Duration>,
+}
+
+/// The service that a cluster stands for, as it appears in metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ServiceRef {
+    /// Full host name.
+    pub host: Name,
+    /// Short name.
+    pub name: Name,
+    /// Namespace.
+    pub namespace: Name,
+    /// Subset, or empty.
+    pub subset: Name,
+    /// The service's port.
+    pub port: u16,
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// A cluster with Envoy's defaults for everything but its name: random endpoints, 5 s to
+    /// connect, limits of 1024, no outlier detection, panic at 50 %.
+    pub fn new(name: impl Into<Name>) -> Self {
+        Self {
+            name: name.into(),
+            origin: Origin::NONE,
+            policy_origin: Origin::NONE,
+            discovery: DiscoveryKind::Endpoints,
+            balancing: Balancing::default(),
+            connect_timeout: Duration::from_secs(5),
+            limits: Limits::envoy(),
+            outlier: None,
+            panic_threshold: 50,
+            protocol: UpstreamProtocol::Http1,
+            max_requests_per_connection: 0,
+            idle_timeout: Some(Duration::from_secs(3600)),
+            max_connection_duration: None,
+            max_concurrent_streams: i32::MAX.unsigned_abs(),
+            http2_keepalive: None,
+            tcp_keepalive: None,
+            service: ServiceRef::default(),
+            stat_name: None,
+            metadata: BTreeMap::new(),
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Endpoints: the addresses behind a cluster.
+
+use crate::{Invalid, Name};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The endpoints of one cluster, grouped by locality (Envoy `ClusterLoadAssignment`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndpointSet {
+    /// Groups of endpoints.
+    pub localities: Vec<LocalityEndpoints>,
+}
+
+/// The endpoints of one locality at one priority.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LocalityEndpoints {
+    /// Where they are.
+    pub locality: Locality,
+    /// 0 is used first.
+    pub priority: u32,
+    /// Weight among the localities of the same priority, where the cluster weighs localities.
+    pub weight: u32,
+    /// The endpoints.
+    pub endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// A region, zone and subzone; each may be empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Locality {
+    /// Region.
+    pub region: Name,
+    /// Zone in the region.
+    pub zone: Name,
+    /// Part of the zone.
+    pub sub_zone: Name,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Endpoint {
+    /// Where to connect.
+    pub address: Address,
+    /// Share of requests relative to others. At least 1.
+    pub weight: u32,
+    /// What its source says of its health.
+    pub health: Health,
+    /// The workload behind it, as far as known.
+    pub workload: Arc<WorkloadRef>,
+    /// Its labels.
+    pub labels: Arc<BTreeMap<Name, Name>>,
+}
+
+/// An address to connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Address {
+    /// An IP address and port.
+    Socket(SocketAddr),
+    /// A host name, resolved when connecting, and a port.
+    Host(Name, u16),
+}
+
+/// What discovery says of an endpoint's health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Health {
+    /// May get requests.
+    #[default]
+    Healthy,
+    /// Gets requests only when there are not enough healthy ones.
+    Degraded,
+    /// Gets none, but in panic.
+    Unhealthy,
+    /// Is going away: gets no new requests.
+    Draining,
+}
+
+/// A workload as it appears in metrics. Empty parts are unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct WorkloadRef {
+    /// Workload (deployment) name.
+    pub name: Name,
+    /// Namespace.
+    pub namespace: Name,
+    /// `app` label.
+    pub app: Name,
+    /// `version` label.
+    pub version: Name,
+    /// Canonical service.
+    pub canonical_service: Name,
+    /// Canonical revision.
+    pub canonical_revision: Name,
+    /// SPIFFE identity.
+    pub principal: Name,
+    /// Cluster (Kubernetes cluster) id.
+    pub cluster: Name,
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// A healthy endpoint of weight 1 about which nothing else is known.
+    pub fn new(address: impl Into<Address>) -> Self {
+        Self {
+            address: address.into(),
+            weight: 1,
+            health: Health::Healthy,
+            workload: Arc::default(),
+            labels: Arc::default(),
+        }
+    }
+}
+
+// === impl EndpointSet ===
+
+impl EndpointSet {
+    /// Endpoints of one unnamed locality at priority 0.
+    pub fn of<A: Into<Address>>(addresses: impl IntoIterator<Item = A>) -> Self {
+        let endpoints = addresses
+            .into_iter()
+            .map(|a| Arc::new(Endpoint::new(a)))
+            .collect();
+        Self::from_endpoints(endpoints)
+    }
+
+    /// Endpoints of one unnamed locality at priority 0.
+    pub fn from_endpoints(endpoints: Vec<Arc<Endpoint>>) -> Self {
+        Self {
+            localities: vec![LocalityEndpoints {
+                weight: 1,
+                endpoints,
+                ..Default::default()
+            }],
+        }
+    }
+
+    /// All endpoints.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.localities
+            .iter()
+            .flat_map(|locality| &locality.endpoints)
+    }
+
+    /// How many endpoints there are.
+    pub fn len(&self) -> usize {
+        self.localities
+            .iter()
+            .map(|locality| locality.endpoints.len())
+            .sum()
+    }
+
+    /// Whether there is no endpoint.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+// === impl Address ===
+
+impl Address {
+    /// The port.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Socket(address) => address.port(),
+            Self::Host(_, port) => *port,
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Socket(address)
+    }
+}
+
+impl FromStr for Address {
+    type Err = Invalid;
+
+    /// Reads `10.0.0.1:80`, `[::1]:80` or `example.com:80`.
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Socket(address));
+        }
+        let wrong = || {
+            Invalid::new(
+                "",
+                format!("{text:?} is not an address of the form HOST:PORT"),
+            )
+        };
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().map_err(|_| wrong())?;
+        if host.is_empty() || host.contains([':', '/', ' ', '[', ']']) {
+            return Err(wrong());
+        }
+        Ok(Self::Host(host.into(), port))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Host(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+// === impl Locality ===
+
+impl fmt::Display for Locality {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.region, self.zone, self.sub_zone)
+    }
+}

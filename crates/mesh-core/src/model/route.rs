@@ -1,0 +1,474 @@
+//! Route tables: which rule a request meets and what the rule says.
+
+use super::policy::{Cors, Fault, HeaderEdits, Mirror, RateLimit, Retry};
+use super::{Pattern, StringMatch};
+use crate::{Name, Origin, Slot};
+use bytes::Bytes;
+use http::{HeaderName, StatusCode};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The routes of one or more listeners (Envoy `RouteConfiguration`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RouteTable {
+    /// The table's name; listeners refer to it.
+    pub name: Name,
+    /// Virtual hosts. Domains are unique over all of them.
+    pub virtual_hosts: Vec<Arc<VirtualHost>>,
+    /// Ignore the port in the authority when looking for a virtual host.
+    pub ignore_port: bool,
+    /// Refuse routes that name an unknown cluster, instead of answering 503 NC at run time.
+    pub validate_clusters: bool,
+    /// Changes to every request of this table.
+    pub request_edits: HeaderEdits,
+    /// Changes to every response of this table.
+    pub response_edits: HeaderEdits,
+    /// Apply the edits of the table first and of the destination last, instead of the reverse.
+    pub most_specific_edits_win: bool,
+    /// What mesh-route compiled from this table.
+    pub slot: Slot,
+}
+
+/// The rules for a set of domains (Envoy `VirtualHost`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VirtualHost {
+    /// Its name, for logs and stats.
+    pub name: Name,
+    /// Where it was configured.
+    pub origin: Origin,
+    /// `example.com`, `*.example.com`, `example.*` or `*`, with or without port. Lower case.
+    pub domains: Vec<Name>,
+    /// Rules in order; the first that matches wins.
+    pub rules: Vec<Arc<Rule>>,
+    /// Retries of the rules that have none of their own.
+    pub retry: Option<Arc<Retry>>,
+    /// Cross-origin rules of the rules that have none of their own.
+    pub cors: Option<Arc<Cors>>,
+    /// Answer plain-text requests with a redirect to https.
+    pub require_tls: bool,
+    /// Put `x-envoy-attempt-count` on requests.
+    pub count_attempts: bool,
+    /// Changes to every request of this host.
+    pub request_edits: HeaderEdits,
+    /// Changes to every response of this host.
+    pub response_edits: HeaderEdits,
+    /// What mesh-route compiled from the rules.
+    pub slot: Slot,
+}
+
+/// One rule: a condition, an action and the policies for requests that meet it (Envoy `Route`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rule {
+    /// Its name, for logs; may be empty.
+    pub name: Name,
+    /// Where it was configured.
+    pub origin: Origin,
+    /// What a request has to look like.
+    pub condition: Condition,
+    /// What is done with it.
+    pub action: Action,
+    /// Limit from the end of the request to the end of the response, retries included. None is no
+    /// limit (Istio's default; Envoy's own default of 15 s is written out by whoever reads xDS).
+    pub timeout: Option<Duration>,
+    /// Where the timeout was configured.
+    pub timeout_origin: Origin,
+    /// Limit without any progress on the stream, in either direction.
+    pub idle_timeout: Option<Duration>,
+    /// Limit for the whole stream.
+    pub max_stream_duration: Option<Duration>,
+    /// The most that a caller's `grpc-timeout` may ask for; `Some(0)` is unlimited, `None` ignores
+    /// the header.
+    pub max_grpc_timeout: Option<Duration>,
+    /// Retries.
+    pub retry: Option<Arc<Retry>>,
+    /// Delays and aborts.
+    pub fault: Option<Arc<Fault>>,
+    /// Cross-origin rules.
+    pub cors: Option<Arc<Cors>>,
+    /// Copies.
+    pub mirrors: Vec<Mirror>,
+    /// Local rate limit.
+    pub rate_limit: Option<Arc<RateLimit>>,
+    /// Changes to the request.
+    pub request_edits: HeaderEdits,
+    /// Changes to the response.
+    pub response_edits: HeaderEdits,
+    /// Name of the operation in traces, e.g. `reviews.default.svc.cluster.local:9080/*`.
+    pub operation: Name,
+    /// Extra stat prefix for this rule.
+    pub stat_prefix: Name,
+}
+
+/// What a request has to look like; all parts have to hold (Envoy `RouteMatch`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Condition {
+    /// Where the match block was configured.
+    pub origin: Origin,
+    /// The path.
+    pub path: PathMatch,
+    /// Headers and pseudo-headers.
+    pub headers: Vec<HeaderMatch>,
+    /// Query parameters.
+    pub query: Vec<QueryMatch>,
+    /// Only gRPC requests (`content-type: application/grpc…`).
+    pub grpc: bool,
+    /// Only this share of requests.
+    pub share: Option<super::Fraction>,
+}
+
+/// How the path is compared. The query never takes part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PathMatch {
+    /// The path begins with these bytes: `/foo` matches `/foobar`.
+    Prefix(String),
+    /// The path is this.
+    Exact(String),
+    /// The path is this or goes on with `/` after it.
+    SeparatedPrefix(String),
+    /// As [`PathMatch::Prefix`], ASCII case ignored.
+    PrefixIgnoreCase(String),
+    /// As [`PathMatch::Exact`], ASCII case ignored.
+    ExactIgnoreCase(String),
+    /// As [`PathMatch::SeparatedPrefix`], ASCII case ignored.
+    SeparatedPrefixIgnoreCase(String),
+    /// The whole path matches the expression.
+    Regex(Pattern),
+    /// `CONNECT` requests.
+    Connect,
+}
+
+/// A condition on a header or pseudo-header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderMatch {
+    /// Which header.
+    pub key: HeaderKey,
+    /// What it has to be. Several values are joined with `,` first.
+    pub value: ValueMatch,
+    /// Match when the value does not. A missing header still does not match, unless
+    /// `missing_is_empty`.
+    pub invert: bool,
+    /// Treat a missing header as an empty value.
+    pub missing_is_empty: bool,
+}
+
+/// What a [`HeaderMatch`] looks at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HeaderKey {
+    /// `:method`
+    Method,
+    /// `:authority`
+    Authority,
+    /// `:scheme`
+    Scheme,
+    /// `:path`, query included
+    Path,
+    /// A header.
+    Header(HeaderName),
+}
+
+/// What a header or query value has to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValueMatch {
+    /// Text.
+    Text(StringMatch),
+    /// Present (`true`) or absent (`false`).
+    Present(bool),
+    /// A decimal integer with start ≤ value < end.
+    Range(i64, i64),
+}
+
+/// A condition on the first value of a query parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryMatch {
+    /// The parameter.
+    pub name: String,
+    /// What it has to be.
+    pub value: ValueMatch,
+}
+
+/// What is done with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Action {
+    /// Send it to a cluster.
+    Forward(Forward),
+    /// Answer with a redirect.
+    Redirect(Redirect),
+    /// Answer with a fixed response.
+    Respond(DirectResponse),
+}
+
+/// Where a request is sent and how it is rewritten on the way (Envoy `RouteAction`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Forward {
+    /// Where to.
+    pub to: Target,
+    /// Changes to the path.
+    pub path: PathRewrite,
+    /// Replaces the authority.
+    pub authority: Option<AuthorityRewrite>,
+    /// Status when the cluster does not exist. Default 503.
+    pub not_found: Option<StatusCode>,
+    /// Where the rewrite was configured.
+    pub rewrite_origin: Origin,
+}
+
+/// The cluster or clusters that a rule sends to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Target {
+    /// One cluster.
+    Cluster(Name, Origin),
+    /// One of several, drawn by weight.
+    Weighted(Vec<Weighted>),
+    /// The cluster named by a request header; a missing header is answered 404.
+    Header(HeaderName),
+}
+
+/// One destination of a weighted split.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Weighted {
+    /// Where it was configured.
+    pub origin: Origin,
+    /// The cluster.
+    pub cluster: Name,
+    /// Its share of the sum of all weights.
+    pub weight: u32,
+    /// Changes to requests sent there.
+    pub request_edits: HeaderEdits,
+    /// Changes to responses from there.
+    pub response_edits: HeaderEdits,
+}
+
+/// How the path is rewritten before forwarding. The query stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PathRewrite {
+    /// Not at all.
+    #[default]
+    Keep,
+    /// The matched prefix (or the whole path, for exact and regex matches) becomes this.
+    Prefix(String),
+    /// Every match of the expression becomes this text, with `\1` for groups.
+    Regex(Pattern, String),
+}
+
+/// How the authority is rewritten before forwarding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AuthorityRewrite {
+    /// Becomes this text.
+    Literal(Name),
+    /// Becomes the chosen endpoint's host name, if it has one (`auto_host_rewrite`).
+    FromEndpoint,
+    /// Becomes the value of this request header, if present.
+    FromHeader(HeaderName),
+}
+
+/// A redirect (Envoy `RedirectAction`). Parts that are not set stay as the request has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Redirect {
+    /// Where it was configured.
+    pub origin: Origin,
+    /// 301, 302, 303, 307 or 308. Zero means 301.
+    pub code: u16,
+    /// New scheme.
+    pub scheme: Option<Name>,
+    /// New host, without port.
+    pub host: Option<Name>,
+    /// New port.
+    pub port: Option<u16>,
+    /// New path.
+    pub path: RedirectPath,
+    /// Drop the query.
+    pub strip_query: bool,
+}
+
+/// The path of a redirect.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RedirectPath {
+    /// As requested.
+    #[default]
+    Keep,
+    /// This one; brings its own query if it has one.
+    Full(String),
+    /// The matched prefix becomes this.
+    Prefix(String),
+    /// Every match of the expression becomes this text.
+    Regex(Pattern, String),
+}
+
+/// A fixed response.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DirectResponse {
+    /// Where it was configured.
+    pub origin: Origin,
+    /// Its status.
+    pub status: StatusCode,
+    /// Its body; with one, the content type is `text/plain` unless an edit says otherwise.
+    pub body: Bytes,
+}
+
+// === defaults ===
+
+impl Default for PathMatch {
+    fn default() -> Self {
+        Self::Prefix("/".to_owned())
+    }
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self::Cluster(Name::default(), Origin::NONE)
+    }
+}
+
+impl Default for Action {
+    fn default() -> Self {
+        Self::Forward(Forward::default())
+    }
+}
+
+// === impl VirtualHost ===
+
+impl VirtualHost {
+    /// A virtual host for `domains` with rules to come.
+    pub fn new<D: Into<Name>>(name: impl Into<Name>, domains: impl IntoIterator<Item = D>) -> Self {
+        Self {
+            name: name.into(),
+            domains: domains.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Adds a rule after those that are there.
+    #[must_use]
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.rules.push(Arc::new(rule));
+        self
+    }
+}
+
+// === impl RouteTable ===
+
+impl RouteTable {
+    /// An empty table.
+    pub fn new(name: impl Into<Name>) -> Self {
+        Self {
+            name: name.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Adds a virtual host.
+    #[must_use]
+    pub fn host(mut self, host: VirtualHost) -> Self {
+        self.virtual_hosts.push(Arc::new(host));
+        self
+    }
+}
+
+// === impl Rule ===
+
+impl Rule {
+    /// A rule that sends what begins with `prefix` to `cluster`.
+    pub fn prefix_to(prefix: &str, cluster: impl Into<Name>) -> Self {
+        Self {
+            condition: Condition {
+                path: PathMatch::Prefix(prefix.to_owned()),
+                ..Condition::default()
+            },
+            action: Action::Forward(Forward::to(cluster)),
+            ..Self::default()
+        }
+    }
+
+    /// A rule with this condition and action and no policy.
+    pub fn new(condition: Condition, action: Action) -> Self {
+        Self {
+            condition,
+            action,
+            ..Self::default()
+        }
+    }
+
+    /// The forwarding part, when the rule forwards.
+    pub fn forward(&self) -> Option<&Forward> {
+        match &self.action {
+            Action::Forward(forward) => Some(forward),
+            _ => None,
+        }
+    }
+}
+
+// === impl Forward ===
+
+impl Forward {
+    /// Everything to one cluster.
+    pub fn to(cluster: impl Into<Name>) -> Self {
+        Self {
+            to: Target::Cluster(cluster.into(), Origin::NONE),
+            ..Self::default()
+        }
+    }
+
+    /// A weighted split.
+    pub fn split<N: Into<Name>>(parts: impl IntoIterator<Item = (N, u32)>) -> Self {
+        let parts = parts
+            .into_iter()
+            .map(|(cluster, weight)| Weighted {
+                cluster: cluster.into(),
+                weight,
+                ..Weighted::default()
+            })
+            .collect();
+        Self {
+            to: Target::Weighted(parts),
+            ..Self::default()
+        }
+    }
+
+    /// The names of all clusters that this may send to, with where each was named.
+    pub fn clusters(&self) -> impl Iterator<Item = (&Name, Origin)> {
+        let (one, many): (Option<(&Name, Origin)>, &[Weighted]) = match &self.to {
+            Target::Cluster(name, origin) => (Some((name, *origin)), &[]),
+            Target::Weighted(parts) => (None, parts),
+            Target::Header(_) => (None, &[]),
+        };
+        one.into_iter()
+            .chain(many.iter().map(|part| (&part.cluster, part.origin)))
+    }
+}
+
+// === impl HeaderMatch ===
+
+impl HeaderMatch {
+    /// A header that has to have this text.
+    pub fn text(key: HeaderKey, value: StringMatch) -> Self {
+        Self {
+            key,
+            value: ValueMatch::Text(value),
+            invert: false,
+            missing_is_empty: false,
+        }
+    }
+
+    /// A header that has to be there.
+    pub fn present(name: HeaderName) -> Self {
+        Self {
+            key: HeaderKey::Header(name),
+            value: ValueMatch::Present(true),
+            invert: false,
+            missing_is_empty: false,
+        }
+    }
+}

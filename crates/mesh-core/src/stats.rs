@@ -1,0 +1,413 @@
+//! Counters, gauges and histograms whose names are settled when configuration is compiled.
+//!
+//! Statistics come in blocks: all numbers of one cluster, or of one listener's HTTP side. A block
+//! has one row of atomics per worker ([`Shard`]), allocated when that worker first counts
+//! something, so an unused cluster costs a few words and no two cores write the same line. The
+//! request path never looks a name up: it says `block.inc(shard, ClusterStat::RqTotal)`.
+
+mod histogram;
+
+pub use histogram::{BOUNDS, Histogram, Summary};
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How many rows a block can have. Workers beyond this share.
+pub(crate) const SHARDS: usize = 16;
+
+/// The worker that counts. Workers number themselves; everything else is shard 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Shard(u8);
+
+/// A closed list of statistics; see [`stats!`](crate::stats!).
+pub trait Stat: Copy + fmt::Debug + Send + Sync + 'static {
+    /// Every statistic with its Envoy name, in the order of [`Stat::index`].
+    const ALL: &'static [(Self, &'static str, Kind)];
+    /// Its place in a row.
+    fn index(self) -> usize;
+}
+
+/// What a statistic does over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// The statistics of one thing.
+pub struct Block<S> {
+    rows: [OnceLock<Box<[AtomicU64]>>; SHARDS],
+    stat: PhantomData<S>,
+}
+
+/// Counts a gauge up, and down again when dropped.
+#[derive(Debug)]
+pub struct Raised<B: AsRef<Block<S>>, S: Stat> {
+    block: B,
+    shard: Shard,
+    stat: S,
+}
+
+// === impl Shard ===
+
+impl Shard {
+    /// The shard of the worker with this number.
+    pub fn of_worker(number: usize) -> Self {
+        // SHARDS fits in a byte.
+        Self((number % SHARDS) as u8)
+    }
+
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+// === impl Block ===
+
+impl<S: Stat> Block<S> {
+    fn row(&self, shard: Shard) -> &[AtomicU64] {
+        self.rows[shard.index()].get_or_init(|| S::ALL.iter().map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// Adds one.
+    pub fn inc(&self, shard: Shard, stat: S) {
+        self.add(shard, stat, 1);
+    }
+
+    /// Adds `amount`.
+    pub fn add(&self, shard: Shard, stat: S, amount: u64) {
+        self.row(shard)[stat.index()].fetch_add(amount, Ordering::Relaxed);
+    }
+
+    /// Takes one off a gauge.
+    pub fn dec(&self, shard: Shard, stat: S) {
+        self.row(shard)[stat.index()].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Sets a gauge that only one thread writes.
+    pub fn set(&self, stat: S, value: u64) {
+        self.row(Shard::default())[stat.index()].store(value, Ordering::Relaxed);
+    }
+
+    /// The sum over all workers.
+    pub fn get(&self, stat: S) -> u64 {
+        self.rows
+            .iter()
+            .filter_map(OnceLock::get)
+            .map(|row| row[stat.index()].load(Ordering::Relaxed))
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// Whether nothing was ever counted.
+    pub fn is_untouched(&self) -> bool {
+        self.rows.iter().all(|row| row.get().is_none())
+    }
+
+    /// Every statistic with its present value.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Kind, u64)> + '_ {
+        S::ALL
+            .iter()
+            .map(|(stat, name, kind)| (*name, *kind, self.get(*stat)))
+    }
+}
+
+impl<S> Default for Block<S> {
+    fn default() -> Self {
+        Self {
+            rows: Default::default(),
+            stat: PhantomData,
+        }
+    }
+}
+
+impl<S: Stat> fmt::Debug for Block<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(
+                self.iter()
+                    .filter(|(_, _, value)| *value != 0)
+                    .map(|(n, _, v)| (n, v)),
+            )
+            .finish()
+    }
+}
+
+// === impl Raised ===
+
+impl<B: AsRef<Block<S>>, S: Stat> Raised<B, S> {
+    /// Counts `stat` up until the value is dropped.
+    pub fn new(block: B, shard: Shard, stat: S) -> Self {
+        block.as_ref().inc(shard, stat);
+        Self { block, shard, stat }
+    }
+}
+
+impl<B: AsRef<Block<S>>, S: Stat> Drop for Raised<B, S> {
+    fn drop(&mut self) {
+        self.block.as_ref().dec(self.shard, self.stat);
+    }
+}
+
+/// Declares an enum of statistics with their names.
+#[macro_export]
+macro_rules! stats {
+    ($(#[$outer:meta])* $vis:vis enum $name:ident {
+        $($(#[$doc:meta])* $stat:ident = $kind:ident $text:literal,)*
+    }) => {
+        $(#[$outer])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        $vis enum $name { $($(#[$doc])* $stat,)* }
+
+        impl $crate::stats::Stat for $name {
+            const ALL: &'static [(Self, &'static str, $crate::stats::Kind)] =
+                &[$((Self::$stat, $text, $crate::stats::Kind::$kind),)*];
+            fn index(self) -> usize { self as usize }
+        }
+    };
+}
+
+stats! {
+    /// What is counted for each cluster (Envoy's `cluster.<name>.*`).
+    pub enum ClusterStat {
+        /// Connections made.
+        CxTotal = Counter "upstream_cx_total",
+        /// Connections made with HTTP/1.
+        CxHttp1Total = Counter "upstream_cx_http1_total",
+        /// Connections made with HTTP/2.
+        CxHttp2Total = Counter "upstream_cx_http2_total",
+        /// Connections open.
+        CxActive = Gauge "upstream_cx_active",
+        /// Connections that failed to be made.
+        CxConnectFail = Counter "upstream_cx_connect_fail",
+        /// Connections not made in time.
+        CxConnectTimeout = Counter "upstream_cx_connect_timeout",
+        /// Times the connection limit was met.
+        CxOverflow = Counter "upstream_cx_overflow",
+        /// Connections closed.
+        CxDestroy = Counter "upstream_cx_destroy",
+        /// Connections closed for having been idle.
+        CxIdleTimeout = Counter "upstream_cx_idle_timeout",
+        /// Connections closed after their largest number of requests.
+        CxMaxRequests = Counter "upstream_cx_max_requests",
+        /// Requests.
+        RqTotal = Counter "upstream_rq_total",
+        /// Requests under way.
+        RqActive = Gauge "upstream_rq_active",
+        /// Responses.
+        RqCompleted = Counter "upstream_rq_completed",
+        /// Responses 1xx.
+        Rq1xx = Counter "upstream_rq_1xx",
+        /// Responses 2xx.
+        Rq2xx = Counter "upstream_rq_2xx",
+        /// Responses 3xx.
+        Rq3xx = Counter "upstream_rq_3xx",
+        /// Responses 4xx.
+        Rq4xx = Counter "upstream_rq_4xx",
+        /// Responses 5xx.
+        Rq5xx = Counter "upstream_rq_5xx",
+        /// Requests that waited for a connection.
+        RqPendingTotal = Counter "upstream_rq_pending_total",
+        /// Requests waiting for a connection.
+        RqPendingActive = Gauge "upstream_rq_pending_active",
+        /// Requests refused because of a limit.
+        RqPendingOverflow = Counter "upstream_rq_pending_overflow",
+        /// Requests that failed because no connection could be made.
+        RqPendingFailureEject = Counter "upstream_rq_pending_failure_eject",
+        /// Requests that met the route's timeout.
+        RqTimeout = Counter "upstream_rq_timeout",
+        /// Attempts that met the per-try timeout.
+        RqPerTryTimeout = Counter "upstream_rq_per_try_timeout",
+        /// Requests that lasted longer than a stream may.
+        RqMaxDurationReached = Counter "upstream_rq_max_duration_reached",
+        /// Requests dropped by the caller before a response.
+        RqCancelled = Counter "upstream_rq_cancelled",
+        /// Streams reset by the upstream.
+        RqRxReset = Counter "upstream_rq_rx_reset",
+        /// Streams reset by us.
+        RqTxReset = Counter "upstream_rq_tx_reset",
+        /// Retries.
+        RqRetry = Counter "upstream_rq_retry",
+        /// Retries that were answered well.
+        RqRetrySuccess = Counter "upstream_rq_retry_success",
+        /// Retries refused because of a limit or budget.
+        RqRetryOverflow = Counter "upstream_rq_retry_overflow",
+        /// Requests that failed after their last retry.
+        RqRetryLimitExceeded = Counter "upstream_rq_retry_limit_exceeded",
+        /// Retries after an exponential back-off.
+        RqRetryBackoff = Counter "upstream_rq_retry_backoff_exponential",
+        /// Requests without an endpoint.
+        NoHealthy = Counter "upstream_cx_none_healthy",
+        /// Picks made in panic mode.
+        LbHealthyPanic = Counter "lb_healthy_panic",
+        /// Changes of the set of endpoints.
+        MembershipChange = Counter "membership_change",
+        /// Endpoints.
+        MembershipTotal = Gauge "membership_total",
+        /// Healthy endpoints.
+        MembershipHealthy = Gauge "membership_healthy",
+        /// Degraded endpoints.
+        MembershipDegraded = Gauge "membership_degraded",
+        /// Endpoints ejected now.
+        OutlierActive = Gauge "outlier_detection.ejections_active",
+        /// Ejections made.
+        OutlierEnforced = Counter "outlier_detection.ejections_enforced_total",
+        /// Ejections refused because of the largest percentage.
+        OutlierOverflow = Counter "outlier_detection.ejections_overflow",
+        /// Ejections for consecutive 5xx answers.
+        OutlierEnforced5xx = Counter "outlier_detection.ejections_enforced_consecutive_5xx",
+        /// Consecutive 5xx answers detected, ejected or not.
+        OutlierDetected5xx = Counter "outlier_detection.ejections_detected_consecutive_5xx",
+        /// Ejections for consecutive gateway errors.
+        OutlierEnforcedGateway = Counter "outlier_detection.ejections_enforced_consecutive_gateway_failure",
+        /// Consecutive gateway errors detected.
+        OutlierDetectedGateway = Counter "outlier_detection.ejections_detected_consecutive_gateway_failure",
+        /// Ejections for consecutive local failures.
+        OutlierEnforcedLocal = Counter "outlier_detection.ejections_enforced_consecutive_local_origin_failure",
+        /// Consecutive local failures detected.
+        OutlierDetectedLocal = Counter "outlier_detection.ejections_detected_consecutive_local_origin_failure",
+        /// Ejections for a low success rate.
+        OutlierEnforcedSuccessRate = Counter "outlier_detection.ejections_enforced_success_rate",
+        /// Ejections for a high share of failures.
+        OutlierEnforcedFailurePercentage = Counter "outlier_detection.ejections_enforced_failure_percentage",
+        /// Circuit breaker on connections is open (1) or closed (0).
+        BreakerCxOpen = Gauge "circuit_breakers.default.cx_open",
+        /// Circuit breaker on pending requests.
+        BreakerPendingOpen = Gauge "circuit_breakers.default.rq_pending_open",
+        /// Circuit breaker on requests.
+        BreakerRqOpen = Gauge "circuit_breakers.default.rq_open",
+        /// Circuit breaker on retries.
+        BreakerRetryOpen = Gauge "circuit_breakers.default.rq_retry_open",
+        /// Bytes sent.
+        TxBytes = Counter "upstream_cx_tx_bytes_total",
+        /// Bytes received.
+        RxBytes = Counter "upstream_cx_rx_bytes_total",
+    }
+}
+
+stats! {
+    /// What is counted for each listener's HTTP side (Envoy's `http.<stat_prefix>.*`).
+    pub enum HttpStat {
+        /// Connections accepted.
+        CxTotal = Counter "downstream_cx_total",
+        /// Connections open.
+        CxActive = Gauge "downstream_cx_active",
+        /// Connections that spoke HTTP/1.
+        CxHttp1Total = Counter "downstream_cx_http1_total",
+        /// Connections that spoke HTTP/2.
+        CxHttp2Total = Counter "downstream_cx_http2_total",
+        /// Connections closed.
+        CxDestroy = Counter "downstream_cx_destroy",
+        /// Connections closed for having been idle.
+        CxIdleTimeout = Counter "downstream_cx_idle_timeout",
+        /// Connections that broke the protocol.
+        CxProtocolError = Counter "downstream_cx_protocol_error",
+        /// Connections closed because of a drain.
+        CxDrainClose = Counter "downstream_cx_drain_close",
+        /// Upgraded connections, total.
+        CxUpgradesTotal = Counter "downstream_cx_upgrades_total",
+        /// Upgraded connections open.
+        CxUpgradesActive = Gauge "downstream_cx_upgrades_active",
+        /// Requests.
+        RqTotal = Counter "downstream_rq_total",
+        /// Requests with HTTP/1.
+        RqHttp1Total = Counter "downstream_rq_http1_total",
+        /// Requests with HTTP/2.
+        RqHttp2Total = Counter "downstream_rq_http2_total",
+        /// Requests under way.
+        RqActive = Gauge "downstream_rq_active",
+        /// Requests answered.
+        RqCompleted = Counter "downstream_rq_completed",
+        /// Responses 1xx.
+        Rq1xx = Counter "downstream_rq_1xx",
+        /// Responses 2xx.
+        Rq2xx = Counter "downstream_rq_2xx",
+        /// Responses 3xx.
+        Rq3xx = Counter "downstream_rq_3xx",
+        /// Responses 4xx.
+        Rq4xx = Counter "downstream_rq_4xx",
+        /// Responses 5xx.
+        Rq5xx = Counter "downstream_rq_5xx",
+        /// Requests reset by the caller.
+        RqRxReset = Counter "downstream_rq_rx_reset",
+        /// Responses reset by us.
+        RqTxReset = Counter "downstream_rq_tx_reset",
+        /// Requests that met a timeout of the connection manager.
+        RqTimeout = Counter "downstream_rq_timeout",
+        /// Requests closed by overload.
+        RqOverloadClose = Counter "downstream_rq_overload_close",
+        /// Requests without a route.
+        NoRoute = Counter "no_route",
+        /// Requests whose cluster does not exist.
+        NoCluster = Counter "no_cluster",
+        /// Requests that reached the router.
+        RouterRqTotal = Counter "rq_total",
+        /// Redirects.
+        RqRedirect = Counter "rq_redirect",
+        /// Fixed responses.
+        RqDirectResponse = Counter "rq_direct_response",
+        /// Responses reset after their head went out.
+        RqResetAfterStart = Counter "rq_reset_after_downstream_response_started",
+        /// Faults: aborts.
+        FaultAborts = Counter "fault.aborts_injected",
+        /// Faults: delays.
+        FaultDelays = Counter "fault.delays_injected",
+        /// CORS: origins that matched.
+        CorsValid = Counter "cors.origin_valid",
+        /// CORS: origins that did not.
+        CorsInvalid = Counter "cors.origin_invalid",
+        /// Local rate limit: refused.
+        RateLimited = Counter "local_rate_limit.rate_limited",
+        /// Local rate limit: let through.
+        RateOk = Counter "local_rate_limit.ok",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_block_sums_what_its_workers_counted() {
+        let block = Block::<ClusterStat>::default();
+        assert!(block.is_untouched());
+        block.inc(Shard::of_worker(0), ClusterStat::RqTotal);
+        block.add(Shard::of_worker(3), ClusterStat::RqTotal, 4);
+        assert_eq!(block.get(ClusterStat::RqTotal), 5);
+        // Up on one worker, down on another: the sum is right all the same.
+        block.inc(Shard::of_worker(1), ClusterStat::RqActive);
+        block.dec(Shard::of_worker(2), ClusterStat::RqActive);
+        assert_eq!(block.get(ClusterStat::RqActive), 0);
+    }
+
+    #[test]
+    fn a_raised_gauge_falls_when_dropped() {
+        struct Shared(Arc<Block<HttpStat>>);
+        impl AsRef<Block<HttpStat>> for Shared {
+            fn as_ref(&self) -> &Block<HttpStat> {
+                &self.0
+            }
+        }
+        let block = Arc::new(Block::default());
+        let raised = Raised::new(Shared(block.clone()), Shard::default(), HttpStat::RqActive);
+        assert_eq!(block.get(HttpStat::RqActive), 1);
+        drop(raised);
+        assert_eq!(block.get(HttpStat::RqActive), 0);
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = ClusterStat::ALL.iter().map(|(_, name, _)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ClusterStat::ALL.len());
+        for (index, (stat, _, _)) in HttpStat::ALL.iter().enumerate() {
+            assert_eq!(stat.index(), index);
+        }
+    }
+}
