@@ -1,7 +1,7 @@
 //! Puts a snapshot together: checks references, keeps what did not change.
 
 use super::{
-    Cluster, ClusterEntry, EndpointSet, Listener, LiveCluster, RouteTable, Snapshot, VirtualHost,
+    AccessLog, Cluster, ClusterEntry, EndpointSet, Filter, Listener, LiveCluster, RouteTable, Snapshot, VirtualHost,
 };
 use crate::{Invalid, Name, Origin, Origins};
 use std::collections::{HashMap, HashSet};
@@ -56,6 +56,15 @@ impl SnapshotBuilder {
     /// Adds a listener.
     pub fn listener(&mut self, listener: Listener) -> &mut Self {
         self.listeners.push(Arc::new(listener));
+        self
+    }
+
+    /// Makes every listener that was added write this access log and no other.
+    pub fn replace_access_logs(&mut self, log: &AccessLog) -> &mut Self {
+        for listener in &mut self.listeners {
+            let Filter::Http(manager) = &mut Arc::make_mut(listener).filter;
+            Arc::make_mut(manager).access_log = vec![log.clone()];
+        }
         self
     }
 
@@ -157,7 +166,7 @@ impl SnapshotBuilder {
                 let message = format!("{} is the address of another listener", listener.address);
                 return Err(Invalid::new(path(), message));
             }
-            let super::Filter::Http(manager) = &listener.filter;
+            let Filter::Http(manager) = &listener.filter;
             if !table_index.contains_key(&manager.routes) {
                 let message = format!("route table {:?} does not exist", manager.routes);
                 return Err(Invalid::new(path(), message));

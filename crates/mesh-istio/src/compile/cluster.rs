@@ -1,0 +1,242 @@
+//! Clusters and their endpoints: one per service port, and per subset of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::discovery::{Instance, Resolution};
+use mesh_core::model::{
+    Balancing, Cluster, DiscoveryKind, EndpointSet, Limits, Locality, LocalityEndpoints, Outlier,
+    RetryBudget, ServiceRef, TcpKeepalive, UpstreamProtocol,
+};
+use mesh_core::{Name, Origin};
+
+use super::Compiler;
+use super::policy::{self, Policy};
+use crate::names::{BLACK_HOLE, PASSTHROUGH, outbound};
+use crate::registry::Entry;
+use crate::spec::kubernetes::Protocol;
+use crate::spec::traffic_policy::{Balancer, ConnectionPool, OutlierDetection};
+
+/// One port of a service, or of a subset of it.
+struct Part<'p> {
+    entry: &'p Entry,
+    subset: &'p str,
+    port: u16,
+    protocol: Protocol,
+    policy: Policy,
+    origin: Origin,
+    policy_origin: Origin,
+}
+
+/// Adds the clusters of a service, once.
+pub(super) fn service(compiler: &mut Compiler<'_>, entry: &Entry) {
+    if !compiler.served.insert(entry.service.id.host.clone()) {
+        return;
+    }
+    let rules = policy::find(compiler, entry, &compiler.node.namespace);
+    for (port, protocol) in entry.http_ports() {
+        let policy = policy::resolve(compiler.mesh, &rules, None, port);
+        let origin = compiler.origin(&entry.meta, entry.at);
+        let policy_origin = match rules.policy {
+            Some((meta, _)) => compiler.origin(meta, policy.at),
+            None => Origin::NONE,
+        };
+        let whole = Part {
+            entry,
+            subset: "",
+            port,
+            protocol,
+            policy,
+            origin,
+            policy_origin,
+        };
+        add(compiler, &whole, |_| true);
+        for (meta, subset) in &rules.subsets {
+            let policy = policy::resolve(compiler.mesh, &rules, Some(subset), port);
+            let origin = compiler.origin(meta, subset.at);
+            let policy_origin = match (&subset.policy, rules.policy) {
+                (Some(_), _) => compiler.origin(meta, policy.at),
+                (None, Some((owner, _))) => compiler.origin(owner, policy.at),
+                (None, None) => Origin::NONE,
+            };
+            let labels = policy::labels(subset);
+            let subset = subset.name.as_str();
+            let part = Part {
+                entry,
+                subset,
+                port,
+                protocol,
+                policy,
+                origin,
+                policy_origin,
+            };
+            add(compiler, &part, |instance| {
+                let have = &instance.endpoint.labels;
+                labels
+                    .iter()
+                    .all(|(key, value)| have.get(key) == Some(value))
+            });
+        }
+    }
+}
+
+fn add(compiler: &mut Compiler<'_>, part: &Part<'_>, takes: impl Fn(&Instance) -> bool) {
+    let Part {
+        entry,
+        policy,
+        port,
+        protocol,
+        policy_origin,
+        ..
+    } = part;
+    let (port, protocol, policy_origin) = (*port, *protocol, *policy_origin);
+    let name = outbound(port, part.subset, entry.host());
+    compiler.clusters.insert(name.clone());
+    let mut cluster = Cluster::new(name.as_str());
+    cluster.origin = part.origin;
+    cluster.policy_origin = policy_origin;
+    cluster.discovery = match entry.service.resolution {
+        Resolution::Dns => DiscoveryKind::StrictDns,
+        _ => DiscoveryKind::Endpoints,
+    };
+    cluster.service = ServiceRef {
+        host: entry.service.id.host.clone(),
+        name: entry.service.name.clone(),
+        namespace: entry.service.id.namespace.clone(),
+        subset: Name::from(part.subset),
+        port,
+    };
+    cluster.connect_timeout = compiler.mesh.connect_timeout;
+    cluster.protocol = upstream(protocol);
+    cluster.balancing = match policy.blocks.balancer {
+        None | Some(Balancer::LeastRequest) => Balancing::LeastRequest { choices: 2 },
+        Some(Balancer::RoundRobin) => Balancing::RoundRobin,
+        Some(Balancer::Random) => Balancing::Random,
+    };
+    cluster.limits = Limits::unlimited();
+    if let Some(pool) = &policy.blocks.pool {
+        apply_pool(&mut cluster, pool, protocol);
+    }
+    cluster.limits.budget = policy.retry_budget.map(|asked| {
+        let mut budget = RetryBudget::default();
+        budget.share = asked.share.unwrap_or(budget.share);
+        budget.min_concurrency = asked.min_concurrency.unwrap_or(budget.min_concurrency);
+        budget.interval = asked.interval.unwrap_or(budget.interval);
+        budget
+    });
+    if let Some(asked) = &policy.blocks.outlier {
+        // Whoever ejects hosts does not want them back through panic.
+        cluster.panic_threshold = asked.min_health_percent.unwrap_or(0);
+        let mut outlier = outlier(asked);
+        outlier.origin = policy_origin;
+        cluster.outlier = Some(outlier);
+    }
+    compiler.builder.cluster(cluster);
+    let instances = entry
+        .instances
+        .iter()
+        .filter(|one| one.port == port && takes(one));
+    compiler.builder.endpoints(name, endpoints(instances));
+}
+
+/// What is spoken to the endpoints of a port.
+pub(super) fn upstream(protocol: Protocol) -> UpstreamProtocol {
+    match protocol {
+        Protocol::Http2 | Protocol::Grpc => UpstreamProtocol::Http2,
+        Protocol::Unknown => UpstreamProtocol::AsDownstream,
+        _ => UpstreamProtocol::Http1,
+    }
+}
+
+/// Lays a connection pool over a cluster that has Istio's defaults.
+pub(super) fn apply_pool(cluster: &mut Cluster, pool: &ConnectionPool, protocol: Protocol) {
+    let limits = &mut cluster.limits;
+    limits.max_connections = pool.max_connections.unwrap_or(limits.max_connections);
+    limits.max_pending = pool.max_pending.unwrap_or(limits.max_pending);
+    limits.max_requests = pool.max_requests.unwrap_or(limits.max_requests);
+    limits.max_retries = pool.max_retries.unwrap_or(limits.max_retries);
+    cluster.connect_timeout = pool.connect_timeout.unwrap_or(cluster.connect_timeout);
+    cluster.max_requests_per_connection = pool.max_requests_per_connection.unwrap_or(0);
+    // tcp.idleTimeout stands in for http.idleTimeout; 0 is never.
+    match pool.idle_timeout.or(pool.tcp_idle_timeout) {
+        Some(Duration::ZERO) => cluster.idle_timeout = None,
+        Some(idle) => cluster.idle_timeout = Some(idle),
+        None => {}
+    }
+    cluster.max_connection_duration = pool.max_connection_duration;
+    if let Some(streams) = pool.max_concurrent_streams {
+        cluster.max_concurrent_streams = streams;
+    }
+    cluster.http2_keepalive = pool.http2_keepalive;
+    cluster.tcp_keepalive = pool.keepalive.map(|asked| TcpKeepalive {
+        probes: asked.probes,
+        time: asked.time,
+        interval: asked.interval,
+    });
+    if pool.use_client_protocol {
+        cluster.protocol = UpstreamProtocol::AsDownstream;
+    } else if pool.upgrade == Some(true) {
+        cluster.protocol = UpstreamProtocol::Http2;
+    } else if pool.upgrade == Some(false) && !protocol.is_http2() {
+        cluster.protocol = UpstreamProtocol::Http1;
+    }
+}
+
+fn outlier(asked: &OutlierDetection) -> Outlier {
+    let mut outlier = Outlier::default();
+    outlier.consecutive_5xx = asked.consecutive_5xx.unwrap_or(outlier.consecutive_5xx);
+    outlier.consecutive_gateway_failure = asked
+        .consecutive_gateway
+        .unwrap_or(outlier.consecutive_gateway_failure);
+    outlier.consecutive_local_failure = asked
+        .consecutive_local
+        .unwrap_or(outlier.consecutive_local_failure);
+    outlier.split_local_origin = asked.split_local;
+    outlier.interval = asked.interval.unwrap_or(outlier.interval);
+    outlier.base_ejection_time = asked
+        .base_ejection_time
+        .unwrap_or(outlier.base_ejection_time);
+    outlier.max_ejection_time = outlier.max_ejection_time.max(outlier.base_ejection_time);
+    outlier.max_ejection_percent = asked
+        .max_ejection_percent
+        .unwrap_or(outlier.max_ejection_percent);
+    outlier.error_codes.clone_from(&asked.error_codes);
+    outlier
+}
+
+/// Endpoints grouped by locality. All have one priority: locality failover comes later.
+pub(super) fn endpoints<'i>(instances: impl Iterator<Item = &'i Instance>) -> EndpointSet {
+    let mut groups: BTreeMap<Locality, Vec<_>> = BTreeMap::new();
+    for instance in instances {
+        groups
+            .entry(instance.locality.clone())
+            .or_default()
+            .push(Arc::clone(&instance.endpoint));
+    }
+    let mut set = EndpointSet::default();
+    for (locality, endpoints) in groups {
+        let mut group = LocalityEndpoints::default();
+        group.locality = locality;
+        group.weight = endpoints
+            .iter()
+            .fold(0, |sum, one| sum.saturating_add(one.weight));
+        group.endpoints = endpoints;
+        set.localities.push(group);
+    }
+    set
+}
+
+/// The two clusters that every proxy has.
+pub(super) fn built_in(compiler: &mut Compiler<'_>) {
+    let mut hole = Cluster::new(BLACK_HOLE);
+    hole.connect_timeout = compiler.mesh.connect_timeout;
+    compiler.builder.cluster(hole);
+    let mut pass = Cluster::new(PASSTHROUGH);
+    pass.discovery = DiscoveryKind::Authority;
+    pass.connect_timeout = compiler.mesh.connect_timeout;
+    pass.limits = Limits::unlimited();
+    pass.protocol = UpstreamProtocol::AsDownstream;
+    pass.idle_timeout = Some(Duration::from_secs(300));
+    compiler.builder.cluster(pass);
+}

@@ -1,0 +1,214 @@
+//! Gateways: the way into the mesh from outside.
+//!
+//! Servers on one port share a listener and a table. Virtual services meet per
+//! host: their rules are joined, oldest first, and those that match everything
+//! come last. A host or path that nobody has is answered 404.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use mesh_core::model::{Direction, Listener, RouteTable, Rule, VirtualHost};
+use mesh_core::{Name, Origin};
+
+use super::route::{self, Site, gateway_name, matches_everything};
+use super::{Compiler, cluster, scope};
+use crate::names::{complete, covers};
+use crate::registry::contains;
+use crate::spec::gateway::{Server, ServerHost};
+use crate::spec::{Gateway, Meta, Spanned, VirtualService};
+use crate::world::World;
+
+/// The virtual host of one host on one port, while it is put together.
+struct Host {
+    origin: Origin,
+    require_tls: bool,
+    rules: Vec<Rule>,
+    /// Virtual services that are in already: two servers may lead to one.
+    joined: HashSet<(String, String)>,
+}
+
+pub(super) fn compile(compiler: &mut Compiler<'_>, ports: &BTreeMap<u16, u16>) {
+    cluster::built_in(compiler);
+    for entry in scope::services(compiler) {
+        cluster::service(compiler, entry);
+    }
+    let virtual_services = scope::virtual_services(compiler);
+    // Everything bound to one address, oldest gateway first.
+    let mut sockets: BTreeMap<(u16, IpAddr), Vec<(&Meta, &Server)>> = BTreeMap::new();
+    for (meta, gateway) in served(compiler) {
+        for server in &gateway.servers {
+            let port = listen_port(compiler, ports, server.port);
+            let ip = server.bind.unwrap_or(compiler.node.address);
+            sockets.entry((port, ip)).or_default().push((meta, server));
+        }
+    }
+    for ((port, ip), servers) in sockets {
+        listen(
+            compiler,
+            SocketAddr::new(ip, port),
+            &servers,
+            &virtual_services,
+        );
+    }
+}
+
+/// The gateways that this proxy serves, oldest first.
+fn served<'a>(compiler: &Compiler<'a>) -> Vec<(&'a Meta, &'a Gateway)> {
+    let world: &'a World = compiler.world;
+    let labels = &compiler.node.labels;
+    let mut all: Vec<_> = world
+        .gateways()
+        .filter(|(_, gateway)| labels.is_empty() || contains(labels, &gateway.selector))
+        .collect();
+    all.sort_by_key(|(meta, _)| meta.seniority());
+    all
+}
+
+/// The port to listen on: as told, or as the gateway's own Service says, or the same.
+fn listen_port(compiler: &Compiler<'_>, told: &BTreeMap<u16, u16>, port: u16) -> u16 {
+    let node = compiler.node;
+    let by_service = || {
+        let mut services = compiler.services.selecting(&node.namespace, &node.labels);
+        services.find_map(|entry| entry.targets.get(&port).copied())
+    };
+    told.get(&port).copied().or_else(by_service).unwrap_or(port)
+}
+
+fn listen(
+    compiler: &mut Compiler<'_>,
+    address: SocketAddr,
+    servers: &[(&Meta, &Server)],
+    virtual_services: &[(&Meta, &VirtualService)],
+) {
+    // Server ports may differ and still meet here; hosts are told apart by both.
+    let mut hosts: BTreeMap<(u16, String), Host> = BTreeMap::new();
+    for (meta, server) in servers {
+        join(compiler, meta, server, virtual_services, &mut hosts);
+    }
+    let (ip, port) = (address.ip(), address.port());
+    let routes = match ip == compiler.node.address {
+        true => format!("http.{port}"),
+        false => format!("http.{port}.{ip}"),
+    };
+    let mut table = RouteTable::new(routes.as_str());
+    table.ignore_port = true;
+    let mut domains = HashSet::new();
+    for ((server_port, name), mut host) in hosts {
+        if !domains.insert(name.clone()) {
+            continue;
+        }
+        // The sort is stable: among themselves the rules keep their order.
+        host.rules.sort_by_key(matches_everything);
+        let mut virtual_host = VirtualHost::new(format!("{name}:{server_port}"), [name]);
+        virtual_host.origin = host.origin;
+        virtual_host.count_attempts = true;
+        virtual_host.require_tls = host.require_tls;
+        virtual_host.rules = host.rules.into_iter().map(Arc::new).collect();
+        table = table.host(virtual_host);
+    }
+    let name = format!("{ip}_{port}");
+    let mut manager = compiler.manager(format!("outbound_{name}"), routes.as_str());
+    manager.direction = Direction::Gateway;
+    manager.server_name = Name::from("istio-envoy");
+    manager.use_remote_address = true;
+    let mut listener = Listener::http(name, address, manager);
+    if let Some((meta, server)) = servers.first() {
+        listener.origin = compiler.origin(meta, server.at);
+    }
+    compiler.listen(listener, table);
+}
+
+/// Adds the rules of the virtual services bound to a server, host by host.
+fn join(
+    compiler: &mut Compiler<'_>,
+    meta: &Meta,
+    server: &Server,
+    virtual_services: &[(&Meta, &VirtualService)],
+    hosts: &mut BTreeMap<(u16, String), Host>,
+) {
+    let gateway = format!("{}/{}", meta.namespace, meta.name);
+    let site = Site {
+        gateway: &gateway,
+        port: server.port,
+    };
+    let origin = compiler.origin(meta, server.at);
+    for (vs_meta, spec) in virtual_services {
+        let bound = spec
+            .gateways
+            .iter()
+            .any(|g| gateway_name(g, &vs_meta.namespace) == gateway);
+        if !bound {
+            continue;
+        }
+        let names: Vec<String> = spec
+            .hosts
+            .iter()
+            .flat_map(|host| {
+                let host = complete(host, &vs_meta.namespace);
+                bound_hosts(meta, &vs_meta.namespace, server, &host)
+            })
+            .collect();
+        if names.is_empty() {
+            continue;
+        }
+        let rules = route::rules(compiler, vs_meta, spec, site);
+        for name in names {
+            let host = hosts
+                .entry((server.port, name))
+                .or_insert_with(|| Host::new(origin));
+            if host
+                .joined
+                .insert((vs_meta.namespace.clone(), vs_meta.name.clone()))
+            {
+                host.rules.extend(rules.iter().cloned());
+            }
+            host.require_tls |= server.https_redirect;
+        }
+    }
+    if server.https_redirect {
+        // The redirect needs no route: every host of the server is sent to https.
+        for host in &server.hosts {
+            let key = (server.port, host.host.clone());
+            hosts
+                .entry(key)
+                .or_insert_with(|| Host::new(origin))
+                .require_tls = true;
+        }
+    }
+}
+
+impl Host {
+    fn new(origin: Origin) -> Self {
+        Self {
+            origin,
+            require_tls: false,
+            rules: Vec::new(),
+            joined: HashSet::new(),
+        }
+    }
+}
+
+/// What a virtual service's host and a server's hosts have in common.
+fn bound_hosts(gateway: &Meta, namespace: &str, server: &Server, host: &str) -> Vec<String> {
+    let takes = |one: &&Spanned<ServerHost>| match one.namespace.as_str() {
+        "*" => true,
+        "." => namespace == gateway.namespace,
+        named => namespace == named,
+    };
+    let mut own = server
+        .hosts
+        .iter()
+        .filter(takes)
+        .map(|one| one.host.as_str());
+    if own.clone().any(|own| covers(own, host)) {
+        return vec![host.to_owned()];
+    }
+    let mut narrower: Vec<String> = own
+        .by_ref()
+        .filter(|own| covers(host, own))
+        .map(str::to_owned)
+        .collect();
+    narrower.dedup();
+    narrower
+}

@@ -1,0 +1,194 @@
+//! The way in to a sidecar's application.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::model::{
+    Address, Balancing, Cluster, Direction, EndpointSet, Limits, Listener, Retry, RetryOn,
+    RouteTable, Rule, ServiceRef, VirtualHost,
+};
+use mesh_core::{Name, Origin};
+
+use super::{Compiler, cluster, policy, scope};
+use crate::names::inbound;
+use crate::node::Inbound;
+use crate::registry::{Entry, Services};
+use crate::spec::kubernetes::Protocol;
+use crate::spec::traffic_policy::ConnectionPool;
+
+/// One port on the way in.
+struct Port<'a> {
+    listen: SocketAddr,
+    application: SocketAddr,
+    /// Asked for by a `Sidecar`; wins over every other pool.
+    pool: Option<&'a ConnectionPool>,
+    origin: Origin,
+}
+
+pub(super) fn compile(compiler: &mut Compiler<'_>, described: &[Inbound]) {
+    let sidecar = scope::sidecar(compiler);
+    let general = sidecar.and_then(|(_, spec)| spec.inbound_pool.as_ref());
+    let ingress = sidecar.filter(|(_, spec)| !spec.ingress.is_empty());
+    let Some((meta, spec)) = ingress else {
+        for port in described {
+            let port = Port {
+                listen: SocketAddr::new(compiler.node.address, port.port),
+                application: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.application),
+                pool: general,
+                origin: Origin::NONE,
+            };
+            one(compiler, &port);
+        }
+        return;
+    };
+    for asked in &spec.ingress {
+        let listen = SocketAddr::new(asked.bind.unwrap_or(compiler.node.address), asked.port);
+        let node = described.iter().find(|one| one.port == asked.port);
+        let application = match (asked.endpoint, node) {
+            // 0.0.0.0 and :: stand for the workload's own address.
+            (Some(endpoint), _) if endpoint.ip().is_unspecified() => {
+                SocketAddr::new(compiler.node.address, endpoint.port())
+            }
+            (Some(endpoint), _) => endpoint,
+            (None, Some(node)) => local(node.application),
+            (None, None) => local(asked.port),
+        };
+        if loops(listen, application) {
+            let message =
+                format!("{application} is this listener itself; defaultEndpoint says where to go");
+            compiler.warn(meta, asked.at, "spec.ingress", message);
+            continue;
+        }
+        let origin = compiler.origin(meta, asked.at);
+        let pool = asked.pool.as_ref().or(general);
+        if !one(
+            compiler,
+            &Port {
+                listen,
+                application,
+                pool,
+                origin,
+            },
+        ) {
+            let message = format!("{listen} is taken by an earlier listener");
+            compiler.warn(meta, asked.at, "spec.ingress", message);
+        }
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
+}
+
+fn loops(listen: SocketAddr, application: SocketAddr) -> bool {
+    listen.port() == application.port()
+        && (listen.ip() == application.ip() || listen.ip().is_unspecified())
+}
+
+fn one(compiler: &mut Compiler<'_>, port: &Port<'_>) -> bool {
+    let number = port.listen.port();
+    let name = inbound(number);
+    // One cluster per port, whatever address it is bound to.
+    if compiler.clusters.contains(&name) {
+        return false;
+    }
+    let served = service_of(compiler, port.listen.ip(), number);
+    let protocol = served.map_or(Protocol::Unknown, |(_, _, protocol)| protocol);
+
+    let mut cluster = Cluster::new(name.as_str());
+    cluster.origin = port.origin;
+    cluster.connect_timeout = compiler.mesh.connect_timeout;
+    cluster.balancing = Balancing::RoundRobin;
+    cluster.limits = Limits::unlimited();
+    cluster.protocol = cluster::upstream(protocol);
+    let (mut vhost, mut operation) = (format!("inbound|http|{number}"), format!("{name}/*"));
+    let mut rules_pool = None;
+    if let Some((entry, service_port, _)) = served {
+        if cluster.origin.is_none() {
+            cluster.origin = compiler.origin(&entry.meta, entry.at);
+        }
+        cluster.service = ServiceRef {
+            host: entry.service.id.host.clone(),
+            name: entry.service.name.clone(),
+            namespace: entry.service.id.namespace.clone(),
+            subset: Name::default(),
+            port: service_port,
+        };
+        vhost = format!("inbound|http|{service_port}");
+        operation = format!("{}:{service_port}/*", entry.host());
+        // Of a destination rule only the pool reaches the service's own side.
+        let rules = policy::find(compiler, entry, entry.namespace());
+        rules_pool = policy::resolve(compiler.mesh, &rules, None, service_port)
+            .blocks
+            .pool;
+    }
+    if let Some(pool) = port.pool.or(rules_pool.as_ref()) {
+        cluster::apply_pool(&mut cluster, pool, protocol);
+    }
+
+    let mut rule = Rule::prefix_to("/", name.as_str());
+    rule.name = Name::from("default");
+    rule.origin = cluster.origin;
+    rule.max_grpc_timeout = Some(Duration::ZERO);
+    rule.operation = Name::from(operation);
+    rule.retry = (protocol != Protocol::Grpc).then(|| {
+        let mut retry = Retry::default();
+        retry.attempts = 2;
+        retry.on = RetryOn::RESET_BEFORE_REQUEST;
+        Arc::new(retry)
+    });
+    let table = RouteTable::new(name.as_str()).host(VirtualHost::new(vhost, ["*"]).rule(rule));
+
+    let listener_name = format!("{}_{number}", port.listen.ip());
+    let mut manager = compiler.manager(format!("inbound_{listener_name}"), name.as_str());
+    manager.direction = Direction::Inbound;
+    manager.server_name = Name::from("istio-envoy");
+    let mut listener = Listener::http(listener_name, port.listen, manager);
+    listener.origin = cluster.origin;
+    if !compiler.listen(listener, table) {
+        return false;
+    }
+    compiler.clusters.insert(name.clone());
+    compiler.builder.cluster(cluster);
+    compiler
+        .builder
+        .endpoints(name, EndpointSet::of([Address::Socket(port.application)]));
+    true
+}
+
+/// The service, and the port of it, that is served on a port of this node.
+fn service_of<'a>(
+    compiler: &Compiler<'a>,
+    ip: IpAddr,
+    port: u16,
+) -> Option<(&'a Entry, u16, Protocol)> {
+    let services: &'a Services = compiler.services;
+    let node = compiler.node;
+    let own = [
+        SocketAddr::new(node.address, port),
+        SocketAddr::new(ip, port),
+    ];
+    let selecting = || services.selecting(&node.namespace, &node.labels);
+    let by_address = selecting().find_map(|entry| {
+        let mut instances = entry.instances.iter();
+        let instance = instances.find(|one| match one.endpoint.address {
+            Address::Socket(address) => own.contains(&address),
+            _ => false,
+        })?;
+        Some((entry, instance.port))
+    });
+    let by_target = || {
+        selecting().find_map(|entry| {
+            let (service_port, _) = entry.targets.iter().find(|(_, target)| **target == port)?;
+            Some((entry, *service_port))
+        })
+    };
+    let (entry, service_port) = by_address.or_else(by_target)?;
+    let protocol = entry
+        .protocols
+        .get(&service_port)
+        .copied()
+        .unwrap_or(Protocol::Unknown);
+    Some((entry, service_port, protocol))
+}

@@ -1,0 +1,381 @@
+//! Rules from a virtual service: one per match block.
+//!
+//! What istiod decides when it generates routes is decided here too: which
+//! gateways, ports and clients a block is for. The blocks of one route share
+//! its policies.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use mesh_core::model::{
+    Action, AuthorityRewrite, Condition, DirectResponse, Forward, HeaderEdits, PathMatch,
+    PathRewrite, Redirect, RedirectPath, Retry, Rule, Target, Weighted,
+};
+use mesh_core::{Name, Origin};
+
+use super::{Compiler, cluster};
+use crate::names::{complete, outbound};
+use crate::spec::virtual_service::{
+    self as spec, Destination, HttpMatch, HttpRoute, PortSource, RewritePath, WeightedDestination,
+};
+use crate::spec::{Meta, VirtualService};
+
+mod condition;
+mod policy;
+
+pub(super) use policy::default_retry;
+
+/// Where rules are going to be used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Site<'s> {
+    /// `mesh`, or a gateway as `namespace/name`.
+    pub(super) gateway: &'s str,
+    /// The service's port, or the gateway server's.
+    pub(super) port: u16,
+}
+
+/// The rules of a virtual service at a site. Those behind one that matches
+/// everything could never be reached and are left out.
+pub(super) fn rules(
+    compiler: &mut Compiler<'_>,
+    meta: &Meta,
+    spec: &VirtualService,
+    site: Site<'_>,
+) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for route in &spec.http {
+        let shared = Shared::new(compiler, meta, route, site);
+        if route.matches.is_empty() {
+            rules.push(rule(compiler, meta, route, None, &shared, site));
+            break;
+        }
+        for block in &route.matches {
+            if !applies(compiler, meta, block, site) {
+                continue;
+            }
+            rules.push(rule(compiler, meta, route, Some(block), &shared, site));
+            if rules.last().is_some_and(matches_everything) {
+                return rules;
+            }
+        }
+    }
+    rules
+}
+
+/// What the match blocks of one route have in common.
+struct Shared {
+    action: Action,
+    retry: Option<Arc<Retry>>,
+    fault: Option<Arc<mesh_core::model::Fault>>,
+    cors: Option<Arc<mesh_core::model::Cors>>,
+    mirrors: Vec<mesh_core::model::Mirror>,
+    request_edits: HeaderEdits,
+    response_edits: HeaderEdits,
+}
+
+impl Shared {
+    fn new(compiler: &mut Compiler<'_>, meta: &Meta, route: &HttpRoute, site: Site<'_>) -> Self {
+        let mut request = vec![&route.headers.request];
+        let mut response = vec![&route.headers.response];
+        // Of a single destination, the edits and the rewrite join the route's.
+        if let spec::Action::Route(destinations) = &route.action
+            && let [only] = destinations.as_slice()
+        {
+            request.push(&only.headers.request);
+            response.push(&only.headers.response);
+        }
+        let (request_edits, response_edits) = (policy::edits(&request), policy::edits(&response));
+        let forwards = matches!(route.action, spec::Action::Route(_));
+        Self {
+            action: action(compiler, meta, route, site),
+            retry: match (&route.retries, forwards) {
+                (_, false) => None,
+                (Some(own), true) => policy::retry(compiler, own, Some(meta)).map(Arc::new),
+                (None, true) => default_retry(compiler).map(Arc::new),
+            },
+            fault: route
+                .fault
+                .as_ref()
+                .map(|it| Arc::new(policy::fault(compiler, meta, it))),
+            cors: route
+                .cors
+                .as_ref()
+                .map(|it| Arc::new(policy::cors(compiler, meta, it))),
+            mirrors: policy::mirrors(compiler, meta, route, site),
+            request_edits,
+            response_edits,
+        }
+    }
+}
+
+/// Whether a block is for this gateway, port and client.
+fn applies(compiler: &Compiler<'_>, meta: &Meta, block: &HttpMatch, site: Site<'_>) -> bool {
+    let named = |name: &String| gateway_name(name, &meta.namespace) == site.gateway;
+    let node = compiler.node;
+    (block.gateways.is_empty() || block.gateways.iter().any(named))
+        && block.port.is_none_or(|port| port == site.port)
+        && (block.source_namespace.is_empty() || block.source_namespace == node.namespace)
+        && crate::registry::contains(&node.labels, &block.source_labels)
+}
+
+/// `mesh` as it is, anything else as `namespace/name`.
+pub(super) fn gateway_name(name: &str, namespace: &str) -> String {
+    match name == "mesh" || name.contains('/') {
+        true => name.to_owned(),
+        false => format!("{namespace}/{name}"),
+    }
+}
+
+/// Whether nothing gets past a rule.
+pub(super) fn matches_everything(rule: &Rule) -> bool {
+    let condition = &rule.condition;
+    matches!(&condition.path, PathMatch::Prefix(prefix) if prefix == "/")
+        && condition.headers.is_empty()
+        && condition.query.is_empty()
+}
+
+fn rule(
+    compiler: &mut Compiler<'_>,
+    meta: &Meta,
+    route: &HttpRoute,
+    block: Option<&HttpMatch>,
+    shared: &Shared,
+    site: Site<'_>,
+) -> Rule {
+    let mut condition = Condition::default();
+    if let Some(block) = block {
+        condition = condition::condition(block);
+        condition.origin = compiler.origin(meta, block.at);
+    }
+    let mut rule = Rule::new(condition, shared.action.clone());
+    rule.origin = compiler.origin(meta, route.at);
+    rule.name = Name::from(match block.map(|block| block.name.as_str()) {
+        None | Some("") => route.name.clone(),
+        Some(name) => format!("{}.{name}", route.name),
+    });
+    if let Action::Forward(forward) = &rule.action {
+        let timeout = route.timeout.filter(|timeout| !timeout.is_zero());
+        rule.timeout = timeout.map(|timeout| timeout.value);
+        // A caller's grpc-timeout counts, up to the route's own limit; 0 is no limit.
+        rule.max_grpc_timeout = Some(rule.timeout.unwrap_or_default());
+        rule.operation = operation(forward, &rule.condition.path, meta, site);
+        if let Some(timeout) = route.timeout {
+            rule.timeout_origin = compiler.origin(meta, timeout.at);
+        }
+    }
+    rule.retry.clone_from(&shared.retry);
+    rule.fault.clone_from(&shared.fault);
+    rule.cors.clone_from(&shared.cors);
+    rule.mirrors.clone_from(&shared.mirrors);
+    rule.request_edits.clone_from(&shared.request_edits);
+    rule.response_edits.clone_from(&shared.response_edits);
+    rule.stat_prefix = Name::from(block.map_or("", |block| &block.stat_prefix));
+    rule
+}
+
+/// `host:port/path`, after the destination, or after the virtual service where there are several.
+fn operation(forward: &Forward, path: &PathMatch, meta: &Meta, site: Site<'_>) -> Name {
+    let path = match path {
+        PathMatch::Prefix(path) | PathMatch::PrefixIgnoreCase(path) => format!("{path}*"),
+        PathMatch::Exact(path) | PathMatch::ExactIgnoreCase(path) => path.clone(),
+        PathMatch::Regex(pattern) => pattern.source().to_owned(),
+        _ => "/*".to_owned(),
+    };
+    if let Target::Cluster(name, _) = &forward.to {
+        let mut parts = name.split('|');
+        if let (Some(port), Some(host)) = (parts.nth(1), parts.nth(1)) {
+            return Name::from(format!("{host}:{port}{path}"));
+        }
+    }
+    Name::from(format!("{}:{}{path}", meta.name, site.port))
+}
+
+fn action(compiler: &mut Compiler<'_>, meta: &Meta, route: &HttpRoute, site: Site<'_>) -> Action {
+    match &route.action {
+        spec::Action::Route(destinations) => {
+            Action::Forward(forward(compiler, meta, route, destinations, site))
+        }
+        spec::Action::Redirect(asked) => Action::Redirect(redirect(compiler, meta, asked, site)),
+        spec::Action::Respond(asked) => {
+            let mut answer = DirectResponse::default();
+            answer.origin = compiler.origin(meta, asked.at);
+            answer.status = StatusCode::from_u16(asked.status).unwrap_or_default();
+            answer.body = Bytes::copy_from_slice(&asked.body);
+            Action::Respond(answer)
+        }
+    }
+}
+
+fn forward(
+    compiler: &mut Compiler<'_>,
+    meta: &Meta,
+    route: &HttpRoute,
+    destinations: &[WeightedDestination],
+    site: Site<'_>,
+) -> Forward {
+    let mut forward = Forward::default();
+    // The least specific first: what comes later wins.
+    let mut authority = route.headers.request.authority.clone();
+    if let Some(rewrite) = &route.rewrite {
+        forward.rewrite_origin = compiler.origin(meta, rewrite.at);
+        forward.path = match &rewrite.path {
+            None => PathRewrite::Keep,
+            Some(RewritePath::Prefix(with)) => PathRewrite::Prefix(with.clone()),
+            Some(RewritePath::Regex(pattern, with)) => {
+                PathRewrite::Regex(pattern.clone(), with.clone())
+            }
+        };
+        authority = rewrite.authority.clone().or(authority);
+    }
+    forward.to = match destinations {
+        [only] => {
+            authority = only.headers.request.authority.clone().or(authority);
+            let name = destination(compiler, meta, &only.destination, site);
+            Target::Cluster(name, compiler.origin(meta, only.at))
+        }
+        several => Target::Weighted(
+            several
+                .iter()
+                .filter(|one| one.weight > 0)
+                .map(|one| weighted(compiler, meta, one, site))
+                .collect(),
+        ),
+    };
+    forward.authority = authority.map(|authority| AuthorityRewrite::Literal(authority.into()));
+    forward
+}
+
+fn weighted(
+    compiler: &mut Compiler<'_>,
+    meta: &Meta,
+    one: &WeightedDestination,
+    site: Site<'_>,
+) -> Weighted {
+    let mut part = Weighted::default();
+    part.origin = compiler.origin(meta, one.at);
+    part.cluster = destination(compiler, meta, &one.destination, site);
+    part.weight = one.weight;
+    part.request_edits = policy::edits(&[&one.headers.request]);
+    policy::set_host(
+        &mut part.request_edits,
+        one.headers.request.authority.as_deref(),
+    );
+    part.response_edits = policy::edits(&[&one.headers.response]);
+    part
+}
+
+fn redirect(
+    compiler: &mut Compiler<'_>,
+    meta: &Meta,
+    asked: &spec::Redirect,
+    site: Site<'_>,
+) -> Redirect {
+    let mut redirect = Redirect::default();
+    redirect.origin = compiler.origin(meta, asked.at);
+    redirect.code = asked.code;
+    redirect.scheme = asked.scheme.as_ref().map(Name::from);
+    let port = match asked.port {
+        Some(PortSource::Number(port)) => Some(port),
+        // Rules are made for one port, so the request's is known.
+        Some(PortSource::Request) => Some(site.port),
+        Some(PortSource::ProtocolDefault) | None => None,
+    };
+    let usual = match asked.scheme.as_deref() {
+        Some("https") => 443,
+        _ => 80,
+    };
+    redirect.port = port.filter(|port| *port != usual);
+    if let Some(authority) = &asked.authority {
+        // An authority may bring its own port along.
+        let split = authority
+            .rsplit_once(':')
+            .filter(|(host, _)| !host.ends_with(':'));
+        let own = split.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+        let (host, own) = own.map_or((authority.as_str(), None), |(host, port)| {
+            (host, Some(port))
+        });
+        redirect.host = Some(Name::from(host));
+        redirect.port = redirect.port.or(own);
+    }
+    redirect.path = match &asked.path {
+        Some(spec::RedirectPath::Full(path)) if !path.is_empty() => {
+            RedirectPath::Full(path.clone())
+        }
+        Some(spec::RedirectPath::Prefix(prefix)) => RedirectPath::Prefix(prefix.clone()),
+        _ => RedirectPath::Keep,
+    };
+    redirect
+}
+
+/// The cluster of a destination. One that does not exist is used all the same, with a warning.
+fn destination(
+    compiler: &mut Compiler<'_>,
+    meta: &Meta,
+    asked: &Destination,
+    site: Site<'_>,
+) -> Name {
+    let host = complete(&asked.host, &meta.namespace);
+    let entry = compiler.services.get(&host);
+    let only = entry.and_then(|entry| match entry.service.ports.as_slice() {
+        [port] => Some(port.number),
+        _ => None,
+    });
+    let port = asked
+        .port
+        .map(|port| port.value)
+        .or(only)
+        .unwrap_or(site.port);
+    let name = outbound(port, &asked.subset, &host);
+    let port_at = asked.port.map_or(asked.host.at, |port| port.at);
+    let (path, at, message) = match entry {
+        None => (
+            "host",
+            asked.host.at,
+            format!("no service has the host {host:?}"),
+        ),
+        Some(entry) if !entry.shows(&compiler.node.namespace) => {
+            let viewer = &compiler.node.namespace;
+            let message = format!("{host:?} is not exported to namespace {viewer:?}");
+            ("host", asked.host.at, message)
+        }
+        Some(entry) => {
+            cluster::service(compiler, entry);
+            if compiler.clusters.contains(&name) {
+                return Name::from(name);
+            }
+            if entry.http_ports().any(|(have, _)| have == port) {
+                let subset = &asked.subset.value;
+                let message = format!("no DestinationRule for {host:?} has a subset {subset:?}");
+                ("subset", asked.subset.at, message)
+            } else if entry.service.ports.iter().any(|have| have.number == port) {
+                (
+                    "port",
+                    port_at,
+                    format!("port {port} of {host:?} is not HTTP"),
+                )
+            } else {
+                ("port", port_at, format!("{host:?} has no port {port}"))
+            }
+        }
+    };
+    let message = format!("{message}; requests sent there are answered 503");
+    compiler.warn(meta, at, &format!("{}.{path}", asked.path), message);
+    Name::from(name)
+}
+
+/// The rule of a service without a virtual service.
+pub(super) fn default_rule(
+    compiler: &mut Compiler<'_>,
+    host: &str,
+    port: u16,
+    origin: Origin,
+) -> Rule {
+    let mut rule = Rule::prefix_to("/", outbound(port, "", host));
+    rule.name = Name::from("default");
+    rule.origin = origin;
+    rule.max_grpc_timeout = Some(std::time::Duration::ZERO);
+    rule.retry = default_retry(compiler).map(Arc::new);
+    rule.operation = Name::from(format!("{host}:{port}/*"));
+    rule
+}

@@ -1,0 +1,188 @@
+//! What a sidecar can see: everything, or what a `Sidecar` resource leaves of it.
+
+use std::net::IpAddr;
+
+use super::Compiler;
+use crate::names::{complete, covers, overlap};
+use crate::registry::{Entry, contains};
+use crate::spec::sidecar::{Egress, EgressPort, OutboundPolicy};
+use crate::spec::{Meta, Sidecar, VirtualService};
+use crate::world::World;
+
+/// What one outbound listener can reach.
+#[derive(Debug)]
+pub(super) struct Scope<'a> {
+    /// The port and address of its own, and where it says so.
+    pub(super) listener: Option<(&'a Meta, &'a Egress, EgressPort)>,
+    pub(super) bind: Option<IpAddr>,
+    pub(super) services: Vec<&'a Entry>,
+    pub(super) virtual_services: Vec<(&'a Meta, &'a VirtualService)>,
+}
+
+/// The `Sidecar` for a workload: by its labels, then its namespace's, then the root's.
+pub(super) fn sidecar<'a>(compiler: &Compiler<'a>) -> Option<(&'a Meta, &'a Sidecar)> {
+    let (world, node): (&'a World, _) = (compiler.world, compiler.node);
+    let mut all: Vec<_> = world.sidecars().collect();
+    all.sort_by_key(|(meta, _)| meta.seniority());
+    let own = |meta: &Meta| meta.namespace == node.namespace;
+    let root = |meta: &Meta| meta.namespace == compiler.mesh.root_namespace;
+    let selected = all.iter().find(|(meta, spec)| {
+        own(meta)
+            && spec
+                .selector
+                .as_ref()
+                .is_some_and(|labels| contains(&node.labels, labels))
+    });
+    let plain = |mine: &dyn Fn(&Meta) -> bool| {
+        all.iter()
+            .find(|(meta, spec)| mine(meta) && spec.selector.is_none())
+    };
+    selected
+        .or_else(|| plain(&own))
+        .or_else(|| plain(&root))
+        .copied()
+}
+
+/// One scope per egress listener; the last has no port of its own and is always there.
+pub(super) fn scopes<'a>(
+    compiler: &Compiler<'a>,
+    sidecar: Option<(&'a Meta, &'a Sidecar)>,
+) -> Vec<Scope<'a>> {
+    let everything = everything(compiler);
+    let Some((meta, spec)) = sidecar.filter(|(_, spec)| !spec.egress.is_empty()) else {
+        return vec![everything];
+    };
+    // A root namespace's Sidecar stands for one in the workload's own namespace.
+    let namespace = compiler.node.namespace.as_str();
+    let mut scopes: Vec<Scope<'a>> = spec
+        .egress
+        .iter()
+        .map(|egress| {
+            let mut scope = narrowed(&everything, egress, namespace);
+            scope.listener = egress.port.map(|port| (meta, egress, port));
+            scope.bind = egress.bind;
+            if let Some(port) = egress.port.filter(|port| !port.proxy) {
+                let serves = |entry: &&Entry| entry.http_ports().any(|(p, _)| p == port.number);
+                scope.services.retain(serves);
+            }
+            scope
+        })
+        .collect();
+    if scopes.last().is_some_and(|scope| scope.listener.is_some()) {
+        // Nothing was said about other ports: what any listener reaches, the proxy reaches.
+        let mut rest = Scope {
+            listener: None,
+            bind: None,
+            services: Vec::new(),
+            virtual_services: Vec::new(),
+        };
+        for egress in &spec.egress {
+            let part = narrowed(&everything, egress, namespace);
+            for entry in part.services {
+                if rest.services.iter().all(|have| have.host() != entry.host()) {
+                    rest.services.push(entry);
+                }
+            }
+            for (meta, spec) in part.virtual_services {
+                if rest
+                    .virtual_services
+                    .iter()
+                    .all(|(have, _)| !std::ptr::eq(*have, meta))
+                {
+                    rest.virtual_services.push((meta, spec));
+                }
+            }
+        }
+        rest.virtual_services
+            .sort_by_key(|(meta, _)| meta.seniority());
+        scopes.push(rest);
+    }
+    scopes
+}
+
+/// Whether unknown hosts are let through.
+pub(super) fn outbound_policy(
+    compiler: &Compiler<'_>,
+    sidecar: Option<(&Meta, &Sidecar)>,
+) -> OutboundPolicy {
+    sidecar
+        .and_then(|(_, spec)| spec.outbound)
+        .unwrap_or(compiler.mesh.outbound)
+}
+
+fn everything<'a>(compiler: &Compiler<'a>) -> Scope<'a> {
+    Scope {
+        listener: None,
+        bind: None,
+        services: services(compiler),
+        virtual_services: virtual_services(compiler)
+            .into_iter()
+            .filter(|(_, spec)| spec.in_mesh())
+            .collect(),
+    }
+}
+
+/// Every service that the node's namespace sees.
+pub(super) fn services<'a>(compiler: &Compiler<'a>) -> Vec<&'a Entry> {
+    let services: &'a crate::registry::Services = compiler.services;
+    services
+        .iter()
+        .filter(|entry| entry.shows(&compiler.node.namespace))
+        .collect()
+}
+
+/// Every virtual service that the node's namespace sees, oldest first.
+pub(super) fn virtual_services<'a>(compiler: &Compiler<'a>) -> Vec<(&'a Meta, &'a VirtualService)> {
+    let world: &'a World = compiler.world;
+    let usual = &compiler.mesh.virtual_service_export;
+    let mut all: Vec<_> = world
+        .virtual_services()
+        .filter(|(meta, spec)| {
+            let visibility = spec.export_to.as_ref().unwrap_or(usual);
+            visibility.shows(&meta.namespace, &compiler.node.namespace)
+        })
+        .collect();
+    all.sort_by_key(|(meta, _)| meta.seniority());
+    all
+}
+
+fn narrowed<'a>(all: &Scope<'a>, egress: &Egress, namespace: &str) -> Scope<'a> {
+    let takes = |exclude: bool, owner: &str, fits: &dyn Fn(&str) -> bool| {
+        egress
+            .hosts
+            .iter()
+            .filter(|host| host.exclude == exclude)
+            .any(|host| {
+                let mine = match host.namespace.as_str() {
+                    "*" => true,
+                    "." => owner == namespace,
+                    "~" => false,
+                    named => owner == named,
+                };
+                mine && fits(&host.host)
+            })
+    };
+    let service = |entry: &&&Entry| {
+        let fits = |host: &str| covers(host, entry.host());
+        takes(false, entry.namespace(), &fits) && !takes(true, entry.namespace(), &fits)
+    };
+    let virtual_service = |(meta, spec): &&(&Meta, &VirtualService)| {
+        let fits = |host: &str| {
+            spec.hosts
+                .iter()
+                .any(|own| overlap(host, &complete(own, &meta.namespace)))
+        };
+        takes(false, &meta.namespace, &fits)
+    };
+    Scope {
+        listener: None,
+        bind: None,
+        services: all.services.iter().filter(service).copied().collect(),
+        virtual_services: all
+            .virtual_services
+            .iter()
+            .filter(virtual_service)
+            .copied()
+            .collect(),
+    }
+}

@@ -1,0 +1,265 @@
+//! One proxy: who it is and which ports it has.
+//!
+//! Without interception every port of a proxy is known beforehand. A node is
+//! described by a `WorkloadEntry` with annotations, or on the command line:
+//!
+//! | annotation | meaning |
+//! |---|---|
+//! | `mesh-rs.dev/base-port: "20100"` | 20100 is the admin port, 20101 the outbound proxy |
+//! | `mesh-rs.dev/inbound: "20106=20180"` | accept on 20106, the application is on 20180 |
+//! | `mesh-rs.dev/role: gateway` | a gateway instead of a sidecar |
+//! | `mesh-rs.dev/map-port: "80=8080"` | a Gateway's port 80 is accepted on 8080 |
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::spec::{Meta, WorkloadEntry};
+use crate::world::World;
+
+/// One proxy of the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The workload's name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its labels; a gateway without any serves every Gateway.
+    pub labels: BTreeMap<String, String>,
+    /// Where others reach it: sidecars accept there.
+    pub address: IpAddr,
+    /// Its first port: base is the admin port, base + 1 the outbound proxy.
+    pub base_port: Option<u16>,
+    /// What it does.
+    pub role: Role,
+}
+
+/// What a proxy does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Lets requests into the mesh.
+    Gateway {
+        /// The port that is listened on, by the port a Gateway names.
+        ports: BTreeMap<u16, u16>,
+    },
+    /// Stands beside an application.
+    Sidecar {
+        /// What it accepts for the application.
+        inbound: Vec<Inbound>,
+    },
+}
+
+/// A port accepted on behalf of the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inbound {
+    /// The port others call.
+    pub port: u16,
+    /// The application's port on the loopback address.
+    pub application: u16,
+}
+
+const PREFIX: &str = "mesh-rs.dev/";
+
+// === impl Node ===
+
+impl Node {
+    /// A gateway that serves every Gateway of the configuration, on the ports they name.
+    pub fn gateway(name: impl Into<String>, namespace: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            namespace: namespace.into(),
+            labels: BTreeMap::new(),
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            base_port: None,
+            role: Role::Gateway {
+                ports: BTreeMap::new(),
+            },
+        }
+    }
+
+    /// A sidecar that accepts nothing yet.
+    pub fn sidecar(name: impl Into<String>, namespace: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            namespace: namespace.into(),
+            labels: BTreeMap::new(),
+            address: Ipv4Addr::LOCALHOST.into(),
+            base_port: None,
+            role: Role::Sidecar {
+                inbound: Vec::new(),
+            },
+        }
+    }
+
+    /// The node that the `WorkloadEntry` of this name describes, if it has any of the annotations.
+    ///
+    /// # Errors
+    /// With what is wrong with its annotations.
+    pub fn find(
+        world: &World,
+        name: &str,
+        namespace: &str,
+    ) -> Result<Option<Self>, Box<Diagnostic>> {
+        let mut entries = world.workload_entries();
+        let found = entries.find(|(meta, _)| meta.name == name && meta.namespace == namespace);
+        found.map_or(Ok(None), |(meta, entry)| Self::describe(meta, entry))
+    }
+
+    /// Every node that the world describes, and what is wrong with the rest.
+    pub fn all(world: &World) -> (Vec<Self>, Vec<Diagnostic>) {
+        let (mut nodes, mut findings) = (Vec::new(), Vec::new());
+        for (meta, entry) in world.workload_entries() {
+            match Self::describe(meta, entry) {
+                Ok(node) => nodes.extend(node),
+                Err(finding) => findings.push(*finding),
+            }
+        }
+        (nodes, findings)
+    }
+
+    /// Where the admin interface is.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.base_port
+            .map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))
+    }
+
+    /// Where applications reach their sidecar, given the mesh's default port.
+    pub fn outbound(&self, usual: u16) -> SocketAddr {
+        let port = self
+            .base_port
+            .and_then(|port| port.checked_add(1))
+            .unwrap_or(usual);
+        SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
+    }
+
+    fn describe(meta: &Meta, entry: &WorkloadEntry) -> Result<Option<Self>, Box<Diagnostic>> {
+        let said = |key: &str| {
+            meta.annotations
+                .get(&format!("{PREFIX}{key}"))
+                .map(String::as_str)
+        };
+        let refuse = |key: &str, message: String| {
+            let path = format!("metadata.annotations[\"{PREFIX}{key}\"]");
+            Box::new(meta.finding(Severity::Error, meta.at, message).path(path))
+        };
+        let keys = ["base-port", "inbound", "role", "map-port"];
+        if keys.into_iter().all(|key| said(key).is_none()) {
+            return Ok(None);
+        }
+        let base_port = match said("base-port").map(str::parse::<u16>) {
+            None => None,
+            // One port follows it.
+            Some(Ok(port)) if (1..u16::MAX).contains(&port) => Some(port),
+            Some(_) => return Err(refuse("base-port", "expected a port".to_owned())),
+        };
+        let pairs = |key: &str| match said(key) {
+            None => Ok(Vec::new()),
+            Some(text) => parse_ports(text)
+                .ok_or_else(|| refuse(key, format!("{text:?} is not a list of PORT=PORT"))),
+        };
+        let role = match said("role") {
+            None | Some("sidecar") => Role::Sidecar {
+                inbound: pairs("inbound")?
+                    .into_iter()
+                    .map(|(port, application)| Inbound { port, application })
+                    .collect(),
+            },
+            Some("gateway") => Role::Gateway {
+                ports: pairs("map-port")?.into_iter().collect(),
+            },
+            Some(other) => {
+                return Err(refuse(
+                    "role",
+                    format!("{other:?} is not sidecar or gateway"),
+                ));
+            }
+        };
+        let address = entry.address.parse().map_err(|_| {
+            let message = "a node needs an IP address";
+            Box::new(
+                meta.finding(Severity::Error, entry.at, message)
+                    .path("spec.address"),
+            )
+        })?;
+        Ok(Some(Self {
+            name: meta.name.clone(),
+            namespace: meta.namespace.clone(),
+            labels: entry.all_labels(meta),
+            address,
+            base_port,
+            role,
+        }))
+    }
+}
+
+/// Reads `20106=20180,20107=20181`.
+pub fn parse_ports(text: &str) -> Option<Vec<(u16, u16)>> {
+    let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+    text.split(',')
+        .map(|pair| {
+            let (from, to) = pair.split_once('=')?;
+            Some((port(from)?, port(to)?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::Files;
+
+    fn all(annotations: &str) -> (Vec<Node>, Vec<Diagnostic>) {
+        let mut world = World::default();
+        let text = format!(
+            "{{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {{name: a, \
+             annotations: {{{annotations}}}}}, spec: {{address: 127.0.0.1, labels: {{app: a}}}}}}"
+        );
+        assert!(world.update(&Files::from_text("n.yaml", &text)).is_empty());
+        Node::all(&world)
+    }
+
+    #[test]
+    fn reads_a_sidecar_from_its_annotations() {
+        let (nodes, findings) =
+            all("mesh-rs.dev/base-port: '20100', mesh-rs.dev/inbound: '20106=20180, 20107=20181'");
+        assert!(findings.is_empty());
+        let node = &nodes[0];
+        assert_eq!(node.admin().unwrap().to_string(), "127.0.0.1:20100");
+        assert_eq!(node.outbound(15001).to_string(), "127.0.0.1:20101");
+        let Role::Sidecar { inbound } = &node.role else {
+            panic!("a sidecar")
+        };
+        assert_eq!(
+            inbound[1],
+            Inbound {
+                port: 20107,
+                application: 20181
+            }
+        );
+    }
+
+    #[test]
+    fn reads_a_gateway_and_leaves_plain_workloads_alone() {
+        let (nodes, _) = all("mesh-rs.dev/role: gateway, mesh-rs.dev/map-port: '80=8080'");
+        assert_eq!(
+            nodes[0].role,
+            Role::Gateway {
+                ports: [(80, 8080)].into()
+            }
+        );
+        assert!(all("").0.is_empty());
+    }
+
+    #[test]
+    fn says_which_annotation_is_wrong() {
+        for (annotation, key) in [
+            ("mesh-rs.dev/base-port: 'x'", "base-port"),
+            ("mesh-rs.dev/inbound: '80'", "inbound"),
+            ("mesh-rs.dev/role: 'proxy'", "role"),
+        ] {
+            let (nodes, findings) = all(annotation);
+            assert!(nodes.is_empty());
+            assert!(findings[0].path.contains(key), "{}", findings[0]);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Service entries with their endpoints.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mesh_core::Name;
+use mesh_core::discovery::{Instance, Resolution, Service, ServicePort};
+use mesh_core::model::{Address, Health};
+
+use super::workload::{Workload, address};
+use super::{Entry, app_protocol, export_names, names, selects};
+use crate::spec::service_entry::{EntryPort, Resolution as SpecResolution};
+use crate::spec::{Meta, ServiceEntry};
+use crate::world::World;
+
+/// One entry per host of every service entry.
+pub(super) fn entries(world: &World) -> Vec<Entry> {
+    let mut all: Vec<_> = world.service_entries().collect();
+    all.sort_by_key(|(meta, _)| meta.seniority());
+    all.into_iter()
+        .flat_map(|(meta, spec)| {
+            spec.hosts.iter().map(move |host| {
+                let mut entry = entry(world, meta, spec, host);
+                entry.at = host.at;
+                entry
+            })
+        })
+        .collect()
+}
+
+fn entry(world: &World, meta: &Meta, spec: &ServiceEntry, host: &str) -> Entry {
+    let mut service = Service::new(host, &meta.namespace);
+    service.name = Name::from(host);
+    service.labels = names(&meta.labels);
+    service.addresses.clone_from(&spec.addresses);
+    service.external = spec.external;
+    service.resolution = match spec.resolution {
+        SpecResolution::Static => Resolution::Static,
+        SpecResolution::Dns => Resolution::Dns,
+    };
+    service.ports = spec
+        .ports
+        .iter()
+        .map(|port| ServicePort::new(&port.name, port.number, app_protocol(port.protocol)))
+        .collect();
+    let visibility = spec
+        .export_to
+        .clone()
+        .unwrap_or_else(|| world.mesh_config().service_export.clone());
+    service.export_to = export_names(&visibility, &meta.namespace);
+    Entry {
+        service: Arc::new(service),
+        instances: Arc::new(instances(world, meta, spec, host)),
+        protocols: spec
+            .ports
+            .iter()
+            .map(|port| (port.number, port.protocol))
+            .collect(),
+        targets: spec
+            .ports
+            .iter()
+            .map(|port| (port.number, port.target.unwrap_or(port.number)))
+            .collect(),
+        selector: spec.selector.clone(),
+        visibility,
+        kubernetes: false,
+        headless: false,
+        meta: meta.clone(),
+        at: meta.at,
+    }
+}
+
+fn instances(world: &World, meta: &Meta, spec: &ServiceEntry, host: &str) -> Vec<Instance> {
+    let trust_domain = &world.mesh_config().trust_domain;
+    let mut found = Vec::new();
+    for entry in &spec.endpoints {
+        let workload = Workload::of_entry(meta, entry, &entry.labels, trust_domain);
+        found.extend(spec.ports.iter().map(|port| {
+            let address = address(&entry.address, target(&entry.ports, port));
+            workload.at(port.number, address, Health::Healthy)
+        }));
+    }
+    if let Some(selector) = &spec.selector {
+        for (entry_meta, entry) in world.workload_entries() {
+            let labels = entry.all_labels(entry_meta);
+            if entry_meta.namespace != meta.namespace || !selects(selector, &labels) {
+                continue;
+            }
+            let workload = Workload::of_entry(entry_meta, entry, &labels, trust_domain);
+            found.extend(spec.ports.iter().map(|port| {
+                let address = address(&entry.address, target(&entry.ports, port));
+                workload.at(port.number, address, Health::Healthy)
+            }));
+        }
+        for (pod_meta, pod) in world.pods() {
+            let (Some(ip), true) = (pod.addresses.first(), pod.ready && !pod.finished) else {
+                continue;
+            };
+            if pod_meta.namespace != meta.namespace || !selects(selector, &pod_meta.labels) {
+                continue;
+            }
+            let workload = Workload::new(
+                &pod_meta.name,
+                &pod_meta.namespace,
+                &pod_meta.labels,
+                &pod.service_account,
+                trust_domain,
+            );
+            found.extend(spec.ports.iter().map(|port| {
+                let address = Address::Socket((*ip, target(&BTreeMap::new(), port)).into());
+                workload.at(port.number, address, Health::Healthy)
+            }));
+        }
+    }
+    // Without endpoints the host itself is looked up.
+    if spec.resolution == SpecResolution::Dns
+        && spec.endpoints.is_empty()
+        && spec.selector.is_none()
+    {
+        let workload = Workload::new(&meta.name, &meta.namespace, &meta.labels, "", trust_domain);
+        found.extend(spec.ports.iter().map(|port| {
+            let address = address(host, target(&BTreeMap::new(), port));
+            workload.at(port.number, address, Health::Healthy)
+        }));
+    }
+    found
+}
+
+/// The port of an endpoint: by name, or the target port, or the service's own.
+fn target(ports: &BTreeMap<String, u16>, port: &EntryPort) -> u16 {
+    ports
+        .get(&port.name)
+        .copied()
+        .or(port.target)
+        .unwrap_or(port.number)
+}

@@ -1,0 +1,155 @@
+//! Endpoints from pods and workload entries.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use mesh_core::Name;
+use mesh_core::discovery::Instance;
+use mesh_core::model::{Address, Endpoint, Health, Locality, WorkloadRef};
+
+use super::names;
+use crate::spec::{Meta, WorkloadEntry};
+
+/// What an endpoint says of the workload behind it.
+#[derive(Clone, Debug)]
+pub(super) struct Workload {
+    labels: Arc<BTreeMap<Name, Name>>,
+    reference: Arc<WorkloadRef>,
+    locality: Locality,
+    weight: u32,
+}
+
+impl Workload {
+    /// A workload with this name, which may be that of one of its pods.
+    pub(super) fn new(
+        name: &str,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+        account: &str,
+        trust_domain: &str,
+    ) -> Self {
+        let label = |keys: &[&str]| {
+            let found = keys.iter().find_map(|key| labels.get(*key));
+            found.map(Name::from)
+        };
+        let name = workload_name(name, labels);
+        let mut reference = WorkloadRef::default();
+        reference.app = label(&["app"]).unwrap_or_default();
+        reference.version = label(&["version"]).unwrap_or_default();
+        reference.canonical_service = label(&[
+            "service.istio.io/canonical-name",
+            "app.kubernetes.io/name",
+            "app",
+        ])
+        .unwrap_or_else(|| Name::from(name));
+        reference.canonical_revision = label(&[
+            "service.istio.io/canonical-revision",
+            "app.kubernetes.io/version",
+            "version",
+        ])
+        .unwrap_or_else(|| Name::from("latest"));
+        if !account.is_empty() {
+            reference.principal = Name::from(format!(
+                "spiffe://{trust_domain}/ns/{namespace}/sa/{account}"
+            ));
+        }
+        reference.name = Name::from(name);
+        reference.namespace = Name::from(namespace);
+        reference.cluster = Name::from("Kubernetes");
+        Self {
+            labels: Arc::new(names(labels)),
+            reference: Arc::new(reference),
+            locality: Locality::default(),
+            weight: 1,
+        }
+    }
+
+    /// A workload described by hand, with these labels; `meta` is its own object, or the service
+    /// entry that it stands in.
+    pub(super) fn of_entry(
+        meta: &Meta,
+        entry: &WorkloadEntry,
+        labels: &BTreeMap<String, String>,
+        trust_domain: &str,
+    ) -> Self {
+        let account = &entry.service_account;
+        let mut workload = Self::new(&meta.name, &meta.namespace, labels, account, trust_domain);
+        workload.locality = locality(&entry.locality);
+        workload.weight = entry.weight.max(1);
+        workload
+    }
+
+    pub(super) fn in_zone(mut self, zone: &str) -> Self {
+        self.locality.zone = Name::from(zone);
+        self
+    }
+
+    pub(super) fn at(&self, service_port: u16, address: Address, health: Health) -> Instance {
+        let mut endpoint = Endpoint::new(address);
+        endpoint.weight = self.weight;
+        endpoint.health = health;
+        endpoint.workload = Arc::clone(&self.reference);
+        endpoint.labels = Arc::clone(&self.labels);
+        let mut instance = Instance::new(service_port, Arc::new(endpoint));
+        instance.locality = self.locality.clone();
+        instance
+    }
+}
+
+/// An address that is an IP address or a host name.
+pub(super) fn address(host: &str, port: u16) -> Address {
+    match host.parse::<IpAddr>() {
+        Ok(ip) => Address::Socket(SocketAddr::new(ip, port)),
+        Err(_) => Address::Host(Name::from(host), port),
+    }
+}
+
+/// A deployment's pods are called `<deployment>-<template hash>-<random>`.
+fn workload_name<'a>(pod: &'a str, labels: &BTreeMap<String, String>) -> &'a str {
+    labels
+        .get("pod-template-hash")
+        .and_then(|hash| {
+            pod.rsplit_once('-')?
+                .0
+                .strip_suffix(hash.as_str())?
+                .strip_suffix('-')
+        })
+        .filter(|name| !name.is_empty())
+        .unwrap_or(pod)
+}
+
+/// `region/zone/subzone`, of which the end may be missing.
+fn locality(text: &str) -> Locality {
+    let mut parts = text.split('/').map(Name::from);
+    Locality {
+        region: parts.next().unwrap_or_default(),
+        zone: parts.next().unwrap_or_default(),
+        sub_zone: parts.next().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_of_a_deployment_is_called_after_it() {
+        let labels = BTreeMap::from([("pod-template-hash".to_owned(), "5d8f".to_owned())]);
+        assert_eq!(
+            workload_name("reviews-v1-5d8f-abcde", &labels),
+            "reviews-v1"
+        );
+        assert_eq!(workload_name("reviews-v1-x", &labels), "reviews-v1-x");
+        assert_eq!(
+            workload_name("reviews-v1-5d8f-abcde", &BTreeMap::new()),
+            "reviews-v1-5d8f-abcde"
+        );
+    }
+
+    #[test]
+    fn a_locality_has_up_to_three_parts() {
+        assert_eq!(locality("r1/z1").to_string(), "r1/z1/");
+        assert_eq!(locality("").to_string(), "//");
+    }
+}

@@ -1,0 +1,175 @@
+//! `MeshConfig`: what holds for the whole mesh.
+
+use std::time::Duration;
+
+use super::common::{Visibility, export_to};
+use super::sidecar::{OutboundPolicy, outbound_policy};
+use super::traffic_policy::TrafficPolicy;
+use super::virtual_service::{Retries, retries};
+use crate::cursor::{Cursor, read};
+
+/// The configuration of the mesh, with Istio's defaults where nothing is said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MeshConfig {
+    /// What happens to requests for unknown hosts.
+    pub outbound: OutboundPolicy,
+    /// Retries of routes that say nothing about them; `None` is the built-in default.
+    pub retries: Option<Retries>,
+    /// Limit for connecting.
+    pub connect_timeout: Duration,
+    /// The namespace whose objects hold for all.
+    pub root_namespace: String,
+    /// The trust domain of identities.
+    pub trust_domain: String,
+    /// Base for the connection pools and outlier detection of all hosts.
+    pub policy: Option<TrafficPolicy>,
+    /// Where to log requests; empty is nowhere.
+    pub access_log_file: String,
+    /// How to log them; empty is Istio's format.
+    pub access_log_format: String,
+    /// How often names are resolved.
+    pub dns_refresh_rate: Duration,
+    /// The port sidecars listen on for their application, where a node does not say.
+    pub proxy_listen_port: u16,
+    /// What is done to paths before they are matched.
+    pub normalization: Normalization,
+    /// Who sees services that do not say.
+    pub service_export: Visibility,
+    /// Who sees virtual services that do not say.
+    pub virtual_service_export: Visibility,
+    /// Who sees destination rules that do not say.
+    pub destination_rule_export: Visibility,
+}
+
+/// What is done to paths before they are matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Normalization {
+    /// Nothing.
+    None,
+    /// RFC 3986.
+    Base,
+    /// And `//` becomes `/`.
+    MergeSlashes,
+    /// And `%2F` and `%5C` are decoded before.
+    DecodeAndMergeSlashes,
+}
+
+impl Default for MeshConfig {
+    fn default() -> Self {
+        Self {
+            outbound: OutboundPolicy::AllowAny,
+            retries: None,
+            connect_timeout: Duration::from_secs(10),
+            root_namespace: "istio-system".to_owned(),
+            trust_domain: "cluster.local".to_owned(),
+            policy: None,
+            access_log_file: String::new(),
+            access_log_format: String::new(),
+            dns_refresh_rate: Duration::from_secs(60),
+            proxy_listen_port: 15001,
+            normalization: Normalization::Base,
+            service_export: Visibility::All,
+            virtual_service_export: Visibility::All,
+            destination_rule_export: Visibility::All,
+        }
+    }
+}
+
+impl MeshConfig {
+    pub(super) fn read(cursor: &Cursor<'_>) -> Option<Self> {
+        let mut fields = cursor.fields()?;
+        let usual = Self::default();
+        let config = Self {
+            outbound: fields
+                .get("outboundTrafficPolicy", outbound_policy)
+                .unwrap_or(usual.outbound),
+            retries: fields.get("defaultHttpRetryPolicy", |cursor| {
+                let policy = retries(cursor)?;
+                if policy.per_try_timeout.is_some() {
+                    cursor.error("perTryTimeout is not allowed for the whole mesh");
+                }
+                Some(policy)
+            }),
+            connect_timeout: fields
+                .get("connectTimeout", read::positive_duration)
+                .unwrap_or(usual.connect_timeout),
+            root_namespace: fields
+                .get("rootNamespace", read::filled)
+                .unwrap_or(usual.root_namespace),
+            trust_domain: fields
+                .get("trustDomain", read::filled)
+                .unwrap_or(usual.trust_domain),
+            policy: fields.get("defaultTrafficPolicy", default_policy),
+            access_log_file: fields
+                .get("accessLogFile", read::string)
+                .unwrap_or_default(),
+            access_log_format: fields
+                .get("accessLogFormat", read::string)
+                .unwrap_or_default(),
+            dns_refresh_rate: fields
+                .get("dnsRefreshRate", read::positive_duration)
+                .unwrap_or(usual.dns_refresh_rate),
+            proxy_listen_port: fields
+                .get("proxyListenPort", read::port)
+                .unwrap_or(usual.proxy_listen_port),
+            normalization: fields
+                .get("pathNormalization", normalization)
+                .unwrap_or(usual.normalization),
+            service_export: fields
+                .get("defaultServiceExportTo", export_to)
+                .unwrap_or(usual.service_export),
+            virtual_service_export: fields
+                .get("defaultVirtualServiceExportTo", export_to)
+                .unwrap_or(usual.virtual_service_export),
+            destination_rule_export: fields
+                .get("defaultDestinationRuleExportTo", export_to)
+                .unwrap_or(usual.destination_rule_export),
+        };
+        fields.get("accessLogEncoding", |cursor| {
+            if cursor.node().text() == Some("JSON") {
+                cursor.error("not supported yet: accessLogEncoding JSON; TEXT is");
+                return None;
+            }
+            cursor.choice(&[("TEXT", ())])
+        });
+        fields.get("enableAutoMtls", |cursor| {
+            if cursor.bool()? {
+                cursor.info("has no effect yet: mutual TLS comes later");
+            }
+            Some(())
+        });
+        fields.done();
+        Some(config)
+    }
+}
+
+/// Only the blocks that make sense for every host at once.
+fn default_policy(cursor: &Cursor<'_>) -> Option<TrafficPolicy> {
+    let policy = TrafficPolicy::read(cursor)?;
+    let blocks = &policy.blocks;
+    if blocks.balancer.is_some() || blocks.plain || !policy.ports.is_empty() {
+        cursor.error("only connectionPool and outlierDetection are allowed for the whole mesh");
+    }
+    if policy.retry_budget.is_some() {
+        cursor.error("retryBudget is not allowed for the whole mesh");
+    }
+    Some(policy)
+}
+
+fn normalization(cursor: &Cursor<'_>) -> Option<Normalization> {
+    let mut fields = cursor.fields()?;
+    let found = fields.get("normalization", |cursor| {
+        cursor.choice(&[
+            ("DEFAULT", Normalization::Base),
+            ("NONE", Normalization::None),
+            ("BASE", Normalization::Base),
+            ("MERGE_SLASHES", Normalization::MergeSlashes),
+            (
+                "DECODE_AND_MERGE_SLASHES",
+                Normalization::DecodeAndMergeSlashes,
+            ),
+        ])
+    });
+    fields.done();
+    found
+}

@@ -1,0 +1,407 @@
+//! From a YAML document to an object of a known kind.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::kubernetes::{Endpoints, Pod, Service};
+use super::{
+    DestinationRule, Gateway, MeshConfig, Meta, ServiceEntry, Sidecar, VirtualService,
+    WorkloadEntry,
+};
+use crate::cursor::{Cursor, Report, Shift, read};
+use crate::diagnostic::{Diagnostic, Position, Severity};
+use crate::yaml::{Node, Scalar, Value, compose};
+
+/// The kinds that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `networking.istio.io`
+    VirtualService,
+    /// `networking.istio.io`
+    DestinationRule,
+    /// `networking.istio.io`
+    Gateway,
+    /// `networking.istio.io`
+    ServiceEntry,
+    /// `networking.istio.io`
+    WorkloadEntry,
+    /// `networking.istio.io`
+    Sidecar,
+    /// The ConfigMap `istio`, or a file of its own.
+    MeshConfig,
+    /// `v1`
+    Service,
+    /// `v1`
+    Endpoints,
+    /// `discovery.k8s.io/v1`
+    EndpointSlice,
+    /// `v1`
+    Pod,
+    /// `v1`
+    Namespace,
+}
+
+/// An object that was accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    /// Name, namespace, labels, place.
+    pub meta: Meta,
+    /// What it says.
+    pub spec: Spec,
+}
+
+/// What an object says.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+// Objects live behind an `Arc`; a box per kind would only be another hop.
+#[allow(clippy::large_enum_variant)]
+pub enum Spec {
+    /// A virtual service.
+    VirtualService(VirtualService),
+    /// A destination rule.
+    DestinationRule(DestinationRule),
+    /// A gateway.
+    Gateway(Gateway),
+    /// A service entry.
+    ServiceEntry(ServiceEntry),
+    /// A workload entry.
+    WorkloadEntry(WorkloadEntry),
+    /// A sidecar.
+    Sidecar(Sidecar),
+    /// The mesh's configuration.
+    MeshConfig(MeshConfig),
+    /// A Kubernetes service.
+    Service(Service),
+    /// Kubernetes endpoints.
+    Endpoints(Endpoints),
+    /// A slice of Kubernetes endpoints.
+    EndpointSlice(Endpoints),
+    /// A pod.
+    Pod(Pod),
+    /// A namespace.
+    Namespace,
+}
+
+/// What became of one document.
+pub(crate) enum Decoded {
+    /// It names an object; `object` is `None` if that was refused.
+    Named {
+        kind: Kind,
+        namespace: String,
+        name: String,
+        at: Position,
+        object: Option<Box<Object>>,
+    },
+    /// It is no business of ours.
+    Skipped,
+    /// It is so broken that it cannot even be said which object it is.
+    Nameless,
+}
+
+const ISTIO: &str = "networking.istio.io";
+
+// === impl Kind ===
+
+impl Kind {
+    fn of(group: &str, version: &str, kind: &str) -> Option<Self> {
+        match (group, version) {
+            (ISTIO, "v1" | "v1beta1" | "v1alpha3") => Some(match kind {
+                "VirtualService" => Self::VirtualService,
+                "DestinationRule" => Self::DestinationRule,
+                "Gateway" => Self::Gateway,
+                "ServiceEntry" => Self::ServiceEntry,
+                "WorkloadEntry" => Self::WorkloadEntry,
+                "Sidecar" => Self::Sidecar,
+                _ => return None,
+            }),
+            ("", "v1") => Some(match kind {
+                "Service" => Self::Service,
+                "Endpoints" => Self::Endpoints,
+                "Pod" => Self::Pod,
+                "Namespace" => Self::Namespace,
+                _ => return None,
+            }),
+            ("discovery.k8s.io", "v1") if kind == "EndpointSlice" => Some(Self::EndpointSlice),
+            _ => None,
+        }
+    }
+
+    /// The name of the kind.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::VirtualService => "VirtualService",
+            Self::DestinationRule => "DestinationRule",
+            Self::Gateway => "Gateway",
+            Self::ServiceEntry => "ServiceEntry",
+            Self::WorkloadEntry => "WorkloadEntry",
+            Self::Sidecar => "Sidecar",
+            Self::MeshConfig => "MeshConfig",
+            Self::Service => "Service",
+            Self::Endpoints => "Endpoints",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Pod => "Pod",
+            Self::Namespace => "Namespace",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === reading ===
+
+/// Reads one document of `file`; lists are taken apart by the caller.
+pub(crate) fn decode(
+    node: &Node,
+    file: &Arc<str>,
+    text: &Arc<str>,
+    findings: &mut Vec<Diagnostic>,
+) -> Decoded {
+    let word = |key: &str| node.get(key).and_then(Node::text);
+    let mut refuse = |at: Position, message: String| {
+        findings.push(Diagnostic::at(Severity::Error, file, text, at, message));
+        Decoded::Nameless
+    };
+    let (Some(api), Some(kind_name)) = (word("apiVersion"), word("kind")) else {
+        return refuse(
+            node.at,
+            "not an object: apiVersion and kind are missing".to_owned(),
+        );
+    };
+    let kind_at = node.get("kind").map_or(node.at, |node| node.at);
+    let meta = node.get("metadata");
+    let said = |key: &str| {
+        let text = meta.and_then(|meta| meta.get(key)).and_then(Node::text);
+        text.filter(|text| !text.is_empty())
+    };
+    let (name, namespace) = (said("name"), said("namespace"));
+    let (group, version) = api.split_once('/').unwrap_or(("", api));
+    let kind = match Kind::of(group, version, kind_name) {
+        Some(kind) => kind,
+        None if group.is_empty() && version == "v1" && kind_name == "ConfigMap" => {
+            return config_map(node, file, text, findings);
+        }
+        None if group == "istio.io" || group.ends_with(".istio.io") => {
+            let message = format!("not supported: kind {kind_name} of {api}");
+            let (name, namespace) = (name.unwrap_or("?"), namespace.unwrap_or("default"));
+            findings.push(
+                Diagnostic::at(Severity::Error, file, text, kind_at, message)
+                    .object(format!("{kind_name} {name}.{namespace}")),
+            );
+            return Decoded::Skipped;
+        }
+        None => {
+            let message = format!("skipped: kind {kind_name} of {api} does not concern the mesh");
+            findings.push(Diagnostic::at(Severity::Info, file, text, kind_at, message));
+            return Decoded::Skipped;
+        }
+    };
+    let Some(name) = name else {
+        let at = meta.map_or(node.at, |meta| meta.at);
+        return refuse(at, format!("{kind}: metadata.name is missing"));
+    };
+    let namespace = match kind {
+        Kind::Namespace => "",
+        _ => namespace.unwrap_or("default"),
+    };
+    let title = if kind == Kind::Namespace {
+        format!("{kind} {name}")
+    } else {
+        format!("{kind} {name}.{namespace}")
+    };
+    let report = Report::new(title, file, text);
+    let object = {
+        let root = Cursor::root(node, &report);
+        let meta = read_meta(&root, kind, name, namespace, (file, text));
+        let spec = read_spec(&root, kind);
+        match (meta, spec) {
+            (Some(meta), Some(spec)) if !report.failed() => Some(Box::new(Object { meta, spec })),
+            _ => None,
+        }
+    };
+    findings.extend(report.into_findings());
+    Decoded::Named {
+        kind,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        at: node.at,
+        object,
+    }
+}
+
+/// Reads a document that is a mesh configuration and nothing else.
+pub(crate) fn decode_mesh_config(
+    node: &Node,
+    file: &Arc<str>,
+    text: &Arc<str>,
+    findings: &mut Vec<Diagnostic>,
+) -> Decoded {
+    let report = Report::new("MeshConfig".to_owned(), file, text);
+    mesh_config(node, node.at, (file, text), report, findings)
+}
+
+fn mesh_config(
+    node: &Node,
+    at: Position,
+    (file, text): (&Arc<str>, &Arc<str>),
+    report: Report<'_>,
+    findings: &mut Vec<Diagnostic>,
+) -> Decoded {
+    let config = MeshConfig::read(&Cursor::root(node, &report)).filter(|_| !report.failed());
+    findings.extend(report.into_findings());
+    let object = config.map(|config| {
+        Box::new(Object {
+            meta: Meta {
+                kind: Kind::MeshConfig,
+                name: "istio".to_owned(),
+                namespace: String::new(),
+                labels: BTreeMap::new(),
+                annotations: BTreeMap::new(),
+                created: String::new(),
+                file: Arc::clone(file),
+                at,
+                source: Arc::clone(text),
+            },
+            spec: Spec::MeshConfig(config),
+        })
+    });
+    let (namespace, name) = (String::new(), "istio".to_owned());
+    Decoded::Named {
+        kind: Kind::MeshConfig,
+        namespace,
+        name,
+        at,
+        object,
+    }
+}
+
+/// The ConfigMap `istio` holds the mesh's configuration under `mesh`; others are skipped.
+fn config_map(
+    node: &Node,
+    file: &Arc<str>,
+    text: &Arc<str>,
+    findings: &mut Vec<Diagnostic>,
+) -> Decoded {
+    let name = node
+        .get("metadata")
+        .and_then(|meta| meta.get("name"))
+        .and_then(Node::text);
+    let mesh = node.get("data").and_then(|data| data.get("mesh"));
+    let (Some("istio"), Some(mesh)) = (name, mesh) else {
+        let message = "skipped: only the ConfigMap \"istio\" with the key \"mesh\" is read";
+        findings.push(Diagnostic::at(Severity::Info, file, text, node.at, message));
+        return Decoded::Skipped;
+    };
+    let Value::Scalar(Scalar {
+        text: inner, block, ..
+    }) = &mesh.value
+    else {
+        let message = "expected the mesh configuration as text";
+        findings.push(Diagnostic::at(
+            Severity::Error,
+            file,
+            text,
+            mesh.at,
+            message,
+        ));
+        return Decoded::Nameless;
+    };
+    let shift = match block {
+        Some(block) => Shift::By {
+            lines: block.line.saturating_sub(1),
+            columns: block.indent,
+        },
+        None => Shift::To(mesh.at),
+    };
+    let report = Report::new("MeshConfig".to_owned(), file, text).shifted(shift);
+    let syntax = match compose(inner) {
+        Ok(documents) => match documents.as_slice() {
+            [] => (mesh.at, "the mesh configuration is empty".to_owned()),
+            [config] => return mesh_config(config, mesh.at, (file, text), report, findings),
+            [_, second, ..] => (
+                report.place(second.at),
+                "one mesh configuration is enough".to_owned(),
+            ),
+        },
+        Err(syntax) => (report.place(syntax.at), syntax.message),
+    };
+    findings
+        .push(Diagnostic::at(Severity::Error, file, text, syntax.0, syntax.1).object("MeshConfig"));
+    let (namespace, name) = (String::new(), "istio".to_owned());
+    Decoded::Named {
+        kind: Kind::MeshConfig,
+        namespace,
+        name,
+        at: mesh.at,
+        object: None,
+    }
+}
+
+fn read_meta(
+    root: &Cursor<'_>,
+    kind: Kind,
+    name: &str,
+    namespace: &str,
+    (file, text): (&Arc<str>, &Arc<str>),
+) -> Option<Meta> {
+    let mut fields = root.fields()?;
+    fields.get("metadata", |cursor| {
+        let mut fields = cursor.fields()?;
+        // Names that end up in host and cluster names must not bring dots and bars along.
+        fields.get("name", read::filled)?;
+        if name.contains(|c: char| c == '|' || c == '/' || c.is_whitespace()) {
+            cursor.error(format!("{name:?} is not a name"));
+        }
+        if kind != Kind::Namespace && !super::common::is_dns_label(namespace) {
+            cursor.error(format!("{namespace:?} is not a namespace"));
+        }
+        Some(Meta {
+            kind,
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            labels: fields.get("labels", read::string_map).unwrap_or_default(),
+            annotations: fields
+                .get("annotations", read::string_map)
+                .unwrap_or_default(),
+            created: fields
+                .get("creationTimestamp", read::string)
+                .unwrap_or_default(),
+            file: Arc::clone(file),
+            at: root.at(),
+            source: Arc::clone(text),
+        })
+    })
+}
+
+fn read_spec(root: &Cursor<'_>, kind: Kind) -> Option<Spec> {
+    match kind {
+        Kind::EndpointSlice => return Endpoints::read_slice(root).map(Spec::EndpointSlice),
+        Kind::Endpoints => return Endpoints::read(root).map(Spec::Endpoints),
+        Kind::Pod => return Pod::read(root).map(Spec::Pod),
+        Kind::Namespace => return Some(Spec::Namespace),
+        _ => {}
+    }
+    let mut fields = root.fields()?;
+    let spec = fields.need("spec", |cursor| {
+        Some(match kind {
+            Kind::VirtualService => Spec::VirtualService(VirtualService::read(cursor)?),
+            Kind::DestinationRule => Spec::DestinationRule(DestinationRule::read(cursor)?),
+            Kind::Gateway => Spec::Gateway(Gateway::read(cursor)?),
+            Kind::ServiceEntry => Spec::ServiceEntry(ServiceEntry::read(cursor)?),
+            Kind::WorkloadEntry => Spec::WorkloadEntry(WorkloadEntry::read(cursor)?),
+            Kind::Sidecar => Spec::Sidecar(Sidecar::read(cursor)?),
+            _ => Spec::Service(Service::read(cursor)?),
+        })
+    });
+    if kind != Kind::Service {
+        for name in ["apiVersion", "kind", "metadata", "status"] {
+            fields.ignore(name);
+        }
+        fields.done();
+    }
+    spec
+}

@@ -1,0 +1,256 @@
+//! `VirtualService`: which requests go where, and what happens to them on the way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::HeaderName;
+use mesh_core::model::StringMatch;
+
+use super::common::{self, Visibility, export_to};
+use super::{Spanned, strings};
+use crate::cursor::{Cursor, Fields, read};
+use crate::diagnostic::Position;
+
+mod action;
+mod matches;
+mod policy;
+mod template;
+
+pub use action::{
+    Destination, DirectResponse, PortSource, Redirect, RedirectPath, Rewrite, RewritePath,
+    WeightedDestination,
+};
+pub use policy::{Abort, Cors, Delay, Fault, HeaderOperations, Headers, Mirror, Retries};
+
+pub(crate) use action::port_selector;
+pub(crate) use policy::retries;
+
+/// The spec of a `VirtualService`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VirtualService {
+    /// The hosts it speaks for, as written.
+    pub hosts: Vec<Spanned<String>>,
+    /// `mesh`, `name` or `namespace/name`; `["mesh"]` where nothing is said.
+    pub gateways: Vec<String>,
+    /// Rules in order; the first that matches wins.
+    pub http: Vec<HttpRoute>,
+    /// Who sees it; `None` is the mesh's default.
+    pub export_to: Option<Visibility>,
+}
+
+/// One entry of `http`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HttpRoute {
+    /// Where it starts.
+    pub at: Position,
+    /// Its name, or empty.
+    pub name: String,
+    /// Alternatives; empty matches everything.
+    pub matches: Vec<HttpMatch>,
+    /// What is done.
+    pub action: Action,
+    /// How path and authority change.
+    pub rewrite: Option<Rewrite>,
+    /// Limit for the whole exchange; zero is none.
+    pub timeout: Option<Spanned<Duration>>,
+    /// Retries; `None` is the mesh's default.
+    pub retries: Option<Retries>,
+    /// Delays and aborts.
+    pub fault: Option<Fault>,
+    /// Copies.
+    pub mirrors: Vec<Mirror>,
+    /// Cross-origin rules.
+    pub cors: Option<Cors>,
+    /// Header changes.
+    pub headers: Headers,
+}
+
+/// What an [`HttpRoute`] does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Forwards, to one or by weight to several.
+    Route(Vec<WeightedDestination>),
+    /// Redirects.
+    Redirect(Redirect),
+    /// Answers.
+    Respond(DirectResponse),
+}
+
+/// One entry of `match`: everything in it has to hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HttpMatch {
+    /// Where it starts.
+    pub at: Position,
+    /// Its name, or empty.
+    pub name: String,
+    /// The path.
+    pub uri: Option<StringMatch>,
+    /// Ignore case in `uri`, unless that is a regular expression.
+    pub ignore_uri_case: bool,
+    /// `http` or `https`.
+    pub scheme: Option<StringMatch>,
+    /// The method.
+    pub method: Option<StringMatch>,
+    /// The authority.
+    pub authority: Option<StringMatch>,
+    /// Headers; `None` is presence.
+    pub headers: Vec<(HeaderName, Option<StringMatch>)>,
+    /// Headers that must not be so; `None` is absence.
+    pub without_headers: Vec<(HeaderName, Option<StringMatch>)>,
+    /// Query parameters; `None` is presence.
+    pub query: Vec<(String, Option<StringMatch>)>,
+    /// Only where the listener or service has this port.
+    pub port: Option<u16>,
+    /// Only in clients with these labels.
+    pub source_labels: BTreeMap<String, String>,
+    /// Only in clients of this namespace; empty is any.
+    pub source_namespace: String,
+    /// Only on these gateways, instead of the whole object's.
+    pub gateways: Vec<String>,
+    /// Prefix for extra statistics, or empty.
+    pub stat_prefix: String,
+}
+
+impl VirtualService {
+    pub(super) fn read(cursor: &Cursor<'_>) -> Option<Self> {
+        let mut fields = cursor.fields()?;
+        let hosts = fields.list("hosts", |host| host.spanned(common::host_name));
+        let gateways = fields.get("gateways", strings).unwrap_or_default();
+        let mut closed = false;
+        let http = fields.list("http", |cursor| {
+            if closed {
+                cursor.warn("never reached: a rule before it matches every request");
+            }
+            let route = HttpRoute::read(cursor)?;
+            closed |= route.matches.is_empty();
+            Some(route)
+        });
+        fields.later("tls", "tls routes come with TLS pass-through");
+        fields.later("tcp", "tcp routes come with TCP forwarding");
+        let export_to = fields.get("exportTo", export_to);
+        if !fields.has("hosts") {
+            cursor.error("hosts is missing (only delegates do without, and they come later)");
+        }
+        if !["http", "tls", "tcp"]
+            .into_iter()
+            .any(|name| fields.has(name))
+        {
+            cursor.error("http is missing: there is nothing to route");
+        }
+        fields.done();
+        let gateways = if gateways.is_empty() {
+            vec!["mesh".to_owned()]
+        } else {
+            gateways
+        };
+        check_hosts(cursor, &hosts, &gateways);
+        Some(Self {
+            hosts,
+            gateways,
+            http,
+            export_to,
+        })
+    }
+
+    /// Whether it applies to sidecars at all.
+    pub fn in_mesh(&self) -> bool {
+        self.gateways.iter().any(|gateway| gateway == "mesh")
+    }
+}
+
+fn check_hosts(cursor: &Cursor<'_>, hosts: &[Spanned<String>], gateways: &[String]) {
+    for (index, host) in hosts.iter().enumerate() {
+        if hosts[..index].contains(host) {
+            cursor.error(format!("host {:?} given twice", host.value));
+        }
+        if host.value == "*" && gateways.iter().any(|gateway| gateway == "mesh") {
+            cursor.error("host \"*\" is for gateways only: name the gateways, without \"mesh\"");
+        }
+    }
+}
+
+impl HttpRoute {
+    fn read(cursor: &Cursor<'_>) -> Option<Self> {
+        let mut fields = cursor.fields()?;
+        let name = fields.get("name", read::string).unwrap_or_default();
+        let matches = fields.list("match", HttpMatch::read);
+        let action = action(cursor, &mut fields);
+        let rewrite = fields.get("rewrite", Rewrite::read);
+        let timeout = fields.get("timeout", |cursor| cursor.spanned(read::duration));
+        let retries = fields.get("retries", retries);
+        let fault = fields.get("fault", Fault::read);
+        let mirrors = policy::mirrors(cursor, &mut fields);
+        let cors = fields.get("corsPolicy", Cors::read);
+        let headers = fields.get("headers", Headers::read).unwrap_or_default();
+        check_combination(cursor, &fields, &headers, rewrite.as_ref(), &matches);
+        fields.done();
+        let action = action?;
+        Some(Self {
+            at: cursor.at(),
+            name,
+            matches,
+            action,
+            rewrite,
+            timeout,
+            retries,
+            fault,
+            mirrors,
+            cors,
+            headers,
+        })
+    }
+}
+
+/// Exactly one of `route`, `redirect` and `directResponse`.
+fn action(cursor: &Cursor<'_>, fields: &mut Fields<'_>) -> Option<Action> {
+    let mut found: Vec<&str> = ["route", "redirect", "directResponse", "delegate"]
+        .into_iter()
+        .filter(|name| fields.has(name))
+        .collect();
+    fields.later("delegate", "delegates come later");
+    let route = fields.get("route", action::destinations).map(Action::Route);
+    let redirect = fields.get("redirect", Redirect::read).map(Action::Redirect);
+    let respond = fields
+        .get("directResponse", DirectResponse::read)
+        .map(Action::Respond);
+    match found.len() {
+        0 => cursor.error("needs one of route, redirect and directResponse"),
+        1 => return route.or(redirect).or(respond),
+        _ => {
+            let last = found.pop().unwrap_or_default();
+            cursor.error(format!(
+                "{} and {last} exclude one another",
+                found.join(", ")
+            ));
+        }
+    }
+    None
+}
+
+/// What may not stand beside one another in a rule.
+fn check_combination(
+    cursor: &Cursor<'_>,
+    fields: &Fields<'_>,
+    headers: &Headers,
+    rewrite: Option<&Rewrite>,
+    matches: &[HttpMatch],
+) {
+    for action in ["redirect", "directResponse"] {
+        for other in ["rewrite", "fault", "mirror", "mirrors"] {
+            if fields.has(action) && fields.has(other) {
+                cursor.error(format!("{action} and {other} exclude one another"));
+            }
+        }
+    }
+    if headers.sets_authority() && rewrite.is_some_and(|rewrite| rewrite.authority.is_some()) {
+        cursor.error("headers.request.set of the host and rewrite.authority exclude one another");
+    }
+    let uses_prefix = matches!(
+        fields.peek("redirect").and_then(|node| node.get("prefixRewrite")),
+        Some(node) if !node.is_null(),
+    );
+    let prefix = |block: &HttpMatch| matches!(block.uri, Some(StringMatch::Prefix(_)));
+    if uses_prefix && (matches.is_empty() || !matches.iter().all(prefix)) {
+        cursor.error("redirect.prefixRewrite needs a uri prefix in every match");
+    }
+}
