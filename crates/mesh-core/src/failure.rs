@@ -363,15 +363,17 @@ impl Failure {
     }
 
     /// Whether outlier detection counts this as a failure of the endpoint itself, and as which
-    /// status where local failures are not judged apart (connect 503, timeout 504, the rest 500).
+    /// status where local failures are not judged apart: timeouts 504, everything else 503 (Envoy
+    /// reports resets as failures to connect, `Filter::onUpstreamReset`).
     pub fn local_origin(self) -> Option<u16> {
         match self {
-            Self::ConnectFailed | Self::ConnectTimeout => Some(503),
-            Self::RequestTimeout | Self::TryTimeout | Self::TryIdleTimeout => Some(504),
-            Self::ConnectionTermination
+            Self::ConnectFailed
+            | Self::ConnectTimeout
+            | Self::ConnectionTermination
             | Self::RemoteReset
             | Self::RemoteRefused
-            | Self::UpstreamProtocol => Some(500),
+            | Self::UpstreamProtocol => Some(503),
+            Self::RequestTimeout | Self::TryTimeout | Self::TryIdleTimeout => Some(504),
             _ => None,
         }
     }

@@ -1,7 +1,8 @@
 //! Puts a snapshot together: checks references, keeps what did not change.
 
 use super::{
-    AccessLog, Cluster, ClusterEntry, EndpointSet, Filter, Listener, LiveCluster, RouteTable, Snapshot, VirtualHost,
+    AccessLog, Cluster, ClusterEntry, EndpointSet, Filter, Listener, LiveCluster, RouteTable,
+    Snapshot, VirtualHost,
 };
 use crate::{Invalid, Name, Origin, Origins};
 use std::collections::{HashMap, HashSet};
@@ -265,6 +266,12 @@ fn reuse(table: &mut RouteTable, old: &RouteTable) {
             && *host == **old
         {
             host.slot.adopt(&old.slot);
+            // The rules are the same, so their buckets go on as they stand.
+            for (rule, old) in host.rules.iter().zip(&old.rules) {
+                if let (Some(limit), Some(old)) = (&rule.rate_limit, &old.rate_limit) {
+                    limit.slot.adopt(&old.slot);
+                }
+            }
         }
     }
 }
@@ -308,6 +315,28 @@ mod tests {
         builder.routes(strict);
         let error = builder.build().unwrap_err();
         assert_eq!(error.path(), "routes[t].virtual_hosts[all].routes[0]");
+    }
+
+    #[test]
+    fn a_rate_limit_that_did_not_change_keeps_its_bucket() {
+        let limited = || {
+            let mut rule = Rule::prefix_to("/", "a");
+            let limit = crate::model::RateLimit::new(1, 1, std::time::Duration::from_secs(1));
+            rule.rate_limit = Some(Arc::new(limit));
+            RouteTable::new("t").host(VirtualHost::new("all", ["*"]).rule(rule))
+        };
+        let bucket = |snapshot: &Snapshot| {
+            let rule = &snapshot.tables()[0].virtual_hosts[0].rules[0];
+            rule.rate_limit.clone().unwrap()
+        };
+        let mut builder = SnapshotBuilder::new();
+        builder.routes(limited());
+        let (first, _) = build(builder);
+        bucket(&first).slot.get_or_init(|| 7_u8);
+        let mut builder = SnapshotBuilder::from(&first);
+        builder.routes(limited());
+        let (second, _) = build(builder);
+        assert_eq!(bucket(&second).slot.get::<u8>(), Some(&7));
     }
 
     #[test]

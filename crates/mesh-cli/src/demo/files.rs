@@ -1,0 +1,177 @@
+//! The demo's configuration: built in, copied out fresh, and edited there.
+
+use anyhow::{Context, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The port of the first node in the YAML that is built in.
+pub(crate) const FIRST_PORT: u16 = 20000;
+
+/// Marks a directory as ours, so that only such a one is ever replaced.
+const MARK: &str = ".mesh-demo";
+
+/// Node ports of the built-in YAML lie in this range.
+const PORTS: std::ops::Range<u16> = FIRST_PORT..FIRST_PORT + 1000;
+
+macro_rules! built_in {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../../../examples/bookinfo/mesh/", $name)))),*]
+    };
+}
+
+const FILES: &[(&str, &str)] = built_in![
+    "destination-rules.yaml",
+    "gateway.yaml",
+    "mesh-config.yaml",
+    "nodes.yaml",
+    "services.yaml",
+];
+
+/// Where the configuration goes when nothing else is said. The same for every `mesh demo`, so that
+/// `mesh demo apply` finds it.
+pub(crate) fn usual_directory() -> PathBuf {
+    std::env::temp_dir().join("mesh-demo")
+}
+
+/// Writes a fresh copy of the configuration, in place of an earlier one.
+pub(crate) fn lay_out(dir: &Path, from: Option<&Path>, base_port: u16) -> anyhow::Result<()> {
+    if base_port > u16::MAX - 1000 || base_port < 1024 {
+        bail!("--base-port {base_port}: the nodes need 1000 ports from there");
+    }
+    if dir.exists() {
+        let ours = dir.join(MARK).exists() || fs::read_dir(dir)?.next().is_none();
+        if !ours {
+            bail!(
+                "{} holds something else; choose another --dir, or remove it",
+                dir.display()
+            );
+        }
+        fs::remove_dir_all(dir).with_context(|| format!("cannot replace {}", dir.display()))?;
+    }
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    write(&dir.join(MARK), &base_port.to_string())?;
+    match from {
+        None => {
+            for (name, text) in FILES {
+                write(&dir.join(name), &moved(text, base_port))?;
+            }
+            Ok(())
+        }
+        Some(from) => copy(from, dir, base_port),
+    }
+}
+
+/// Writes a task's files, with the ports of the demo in this directory.
+pub(crate) fn write_task(dir: &Path, files: &[(&str, &str)]) -> anyhow::Result<()> {
+    let base_port = clear_task(dir)?;
+    let place = dir.join("task");
+    fs::create_dir_all(&place)?;
+    for (name, text) in files {
+        write(&place.join(name), &moved(text, base_port))?;
+    }
+    Ok(())
+}
+
+/// Removes the files of the last task. Returns the demo's base port.
+pub(crate) fn clear_task(dir: &Path) -> anyhow::Result<u16> {
+    let mark = fs::read_to_string(dir.join(MARK)).map_err(|_| {
+        anyhow::anyhow!(
+            "no demo runs in {}; start one with `mesh demo`",
+            dir.display()
+        )
+    })?;
+    let place = dir.join("task");
+    if place.exists() {
+        fs::remove_dir_all(&place).with_context(|| format!("cannot clear {}", place.display()))?;
+    }
+    Ok(mark.trim().parse().unwrap_or(FIRST_PORT))
+}
+
+fn copy(from: &Path, to: &Path, base_port: u16) -> anyhow::Result<()> {
+    let entries = fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?;
+    for entry in entries {
+        let entry = entry?;
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            fs::create_dir_all(&target)?;
+            copy(&path, &target, base_port)?;
+        } else if path
+            .extension()
+            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
+        {
+            let text = fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            write(&target, &moved(&text, base_port))?;
+        }
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The text with its node ports moved: whole numbers in [`PORTS`], wherever they stand.
+fn moved(text: &str, base_port: u16) -> String {
+    if base_port == FIRST_PORT {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
+        let (before, number) = rest.split_at(at);
+        let end = number
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(number.len());
+        let (digits, after) = number.split_at(end);
+        out.push_str(before);
+        match digits.parse::<u16>() {
+            Ok(port) if PORTS.contains(&port) => {
+                out.push_str(&(base_port + (port - FIRST_PORT)).to_string());
+            }
+            _ => out.push_str(digits),
+        }
+        rest = after;
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_in_the_folder_is_built_in() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/bookinfo/mesh");
+        let mut there: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        there.sort();
+        assert_eq!(
+            there,
+            FILES.iter().map(|(name, _)| *name).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn only_node_ports_are_moved() {
+        assert_eq!(
+            moved("20106=20180, 9080, 120100, \"20000\"", 31000),
+            "31106=31180, 9080, 120100, \"31000\""
+        );
+    }
+
+    #[test]
+    fn a_directory_of_somebody_elses_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("mine.txt"), "x").unwrap();
+        assert!(lay_out(dir.path(), None, FIRST_PORT).is_err());
+        assert!(dir.path().join("mine.txt").exists());
+
+        let fresh = dir.path().join("fresh");
+        lay_out(&fresh, None, FIRST_PORT).unwrap();
+        lay_out(&fresh, None, FIRST_PORT).unwrap();
+        assert!(fresh.join("nodes.yaml").exists());
+    }
+}

@@ -1,0 +1,218 @@
+//! The one body type of the mesh client and the proxy.
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use mesh_core::{BoxError, Error, Failure};
+use std::any::Any;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use crate::upstream::Pooled;
+
+/// A request or response body. Bodies that come straight from a connection are held as they are;
+/// any other body is boxed.
+pub struct Body(Kind);
+
+enum Kind {
+    Empty,
+    Whole(Bytes),
+    /// From a caller's connection.
+    Incoming(Incoming),
+    /// From an upstream's connection, which goes back to its pool at the end.
+    Pooled(Box<Pooled>),
+    Boxed(Pin<Box<dyn HttpBody<Data = Bytes, Error = Error> + Send>>),
+}
+
+/// Gives any body our error type.
+#[pin_project::pin_project]
+struct WithError<B>(#[pin] B);
+
+// === impl Body ===
+
+impl Body {
+    /// A body without a byte.
+    pub fn empty() -> Self {
+        Self(Kind::Empty)
+    }
+
+    /// Takes any body. Boxes it, unless it is empty, is one of these already, or comes straight
+    /// from a hyper connection.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut body = Some(body);
+        let any: &mut dyn Any = &mut body;
+        if let Some(ours) = any.downcast_mut::<Option<Self>>() {
+            return ours.take().unwrap_or_default();
+        }
+        if let Some(incoming) = any.downcast_mut::<Option<Incoming>>() {
+            let incoming = incoming.take().filter(|incoming| !incoming.is_end_stream());
+            return Self(incoming.map_or(Kind::Empty, Kind::Incoming));
+        }
+        match body {
+            Some(body) if !body.is_end_stream() => Self(Kind::Boxed(Box::pin(WithError(body)))),
+            _ => Self::empty(),
+        }
+    }
+
+    pub(crate) fn pooled(body: Pooled) -> Self {
+        Self(Kind::Pooled(Box::new(body)))
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self(if bytes.is_empty() {
+            Kind::Empty
+        } else {
+            Kind::Whole(bytes)
+        })
+    }
+}
+
+impl From<mesh_telemetry::finish::Received<Self>> for Body {
+    fn from(body: mesh_telemetry::finish::Received<Self>) -> Self {
+        Self::new(body)
+    }
+}
+
+impl From<mesh_route::mirror::TeeBody<Self>> for Body {
+    fn from(body: mesh_route::mirror::TeeBody<Self>) -> Self {
+        Self::new(body)
+    }
+}
+
+impl From<mesh_resilience::ReplayBody<Self>> for Body {
+    fn from(body: mesh_resilience::ReplayBody<Self>) -> Self {
+        Self::new(body)
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match &mut self.0 {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.0 = Kind::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Kind::Incoming(incoming) => {
+                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| {
+                    frame.map_err(|error| Error::with_source(Failure::ClientGone, error))
+                }))
+            }
+            Kind::Pooled(pooled) => Pin::new(&mut **pooled).poll_frame(cx),
+            Kind::Boxed(body) => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Empty => true,
+            Kind::Whole(_) => false,
+            Kind::Incoming(incoming) => incoming.is_end_stream(),
+            Kind::Pooled(pooled) => pooled.is_end_stream(),
+            Kind::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Incoming(incoming) => incoming.size_hint(),
+            Kind::Pooled(pooled) => pooled.size_hint(),
+            Kind::Boxed(body) => body.size_hint(),
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.0 {
+            Kind::Empty => "Body(empty)",
+            Kind::Whole(_) => "Body(whole)",
+            Kind::Incoming(_) => "Body(incoming)",
+            Kind::Pooled(_) => "Body(pooled)",
+            Kind::Boxed(_) => "Body(boxed)",
+        })
+    }
+}
+
+// === impl WithError ===
+
+impl<B> HttpBody for WithError<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = ready!(self.project().0.poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map_err(Error::wrap)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_of_ours_is_not_wrapped_again() {
+        let body = Body::new(Body::from(Bytes::from_static(b"x")));
+        assert!(matches!(body.0, Kind::Whole(_)));
+        assert!(Body::new(mesh_test::empty()).is_end_stream());
+        assert_eq!(
+            mesh_test::read(Body::new(mesh_test::text("boxed"))).await,
+            "boxed"
+        );
+        assert_eq!(
+            mesh_test::read(Body::from(Bytes::from_static(b"whole"))).await,
+            "whole"
+        );
+    }
+
+    #[test]
+    fn an_exact_length_is_kept() {
+        assert_eq!(
+            Body::from(Bytes::from_static(b"abc")).size_hint().exact(),
+            Some(3)
+        );
+        assert_eq!(
+            Body::new(mesh_test::text("abc")).size_hint().exact(),
+            Some(3)
+        );
+        assert_eq!(Body::empty().size_hint().exact(), Some(0));
+    }
+}

@@ -1,0 +1,142 @@
+//! The outbound stack: one function, one layer per line.
+//!
+//! The order is fixed, as Envoy's router and Istio's filter order fix it. What a layer does for a
+//! request is data in the matched rule; a layer without policy steps aside.
+
+use crate::Body;
+use crate::slot::{Slot, Slotted};
+use crate::upstream::Upstreams;
+use mesh_core::model::Snapshot;
+use mesh_core::{Feed, Name, Rng};
+use mesh_lb::Dispatch;
+use mesh_resilience::{
+    Breaker, BreakerLayer, Budgets, Deadline, DeadlineLayer, Fault, FaultLayer, Idle, IdleLayer,
+    Rate, RateLayer, Retry, RetryLayer, Timeout, TimeoutLayer,
+};
+use mesh_route::cors::{Cors, CorsLayer};
+use mesh_route::edit::{Edit, EditLayer};
+use mesh_route::mirror::{Executor, Mirror, MirrorLayer, PerRoute};
+use mesh_route::respond::{Respond, RespondLayer};
+use mesh_route::route::{Route, RouteLayer};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use tower_layer::Layer;
+
+/// What the outbound stack is made of.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Parts {
+    /// Configuration.
+    pub feed: Feed<Snapshot>,
+    /// The route table for requests that do not come through a listener.
+    pub table: Option<Name>,
+    /// Connections to endpoints; one for each worker.
+    pub upstreams: Upstreams,
+    /// Randomness of this worker.
+    pub rng: Arc<Rng>,
+    /// What retry budgets remember of the last seconds; the same for all workers of a process.
+    pub budgets: Budgets,
+    /// A user's layer above routing.
+    pub before_route: Slot,
+    /// A user's layer with the route known, above rewriting.
+    pub after_route: Slot,
+    /// A user's layer around each attempt.
+    pub per_attempt: Slot,
+}
+
+/// One attempt: a user's layer, its timeout, an endpoint.
+type Attempt = Slotted<Timeout<Dispatch<Upstreams>>>;
+/// All attempts, within the limits of the cluster.
+type Attempts = Idle<Deadline<Retry<Breaker<Attempt>, Body>>>;
+/// Everything that needs a cluster.
+type Forwarding = Edit<Respond<Mirror<Attempts, PerRoute, Spawn, Body>>>;
+/// The whole stack.
+pub type Outbound = Slotted<Route<Cors<Fault<Rate<Slotted<Forwarding>>>>>>;
+
+/// Runs mirrored requests on the tokio runtime that the request was made on. They end with their
+/// response, their timeout, or the runtime.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spawn;
+
+// === impl Parts ===
+
+impl Parts {
+    /// Parts without any layer of a user's.
+    pub fn new(feed: Feed<Snapshot>, upstreams: Upstreams, rng: Arc<Rng>) -> Self {
+        Self {
+            feed,
+            table: None,
+            upstreams,
+            rng,
+            budgets: Budgets::default(),
+            before_route: Slot::empty(),
+            after_route: Slot::empty(),
+            per_attempt: Slot::empty(),
+        }
+    }
+
+    /// Puts the stack together, from the inside out.
+    pub fn outbound(self) -> Outbound {
+        let Self {
+            feed,
+            table,
+            upstreams,
+            rng,
+            budgets,
+            before_route,
+            after_route,
+            per_attempt,
+        } = self;
+        let rng = |salt: u64| Arc::new(Rng::with_seed(rng.word() ^ salt));
+        // Chooses a host and sends.
+        let stack = Dispatch::new(upstreams).rng(rng(1));
+        // The limit of one attempt.
+        let stack = TimeoutLayer::per_try().layer(stack);
+        // Signing, headers for each try.
+        let stack = per_attempt.around(stack);
+        // Each attempt counts against the cluster.
+        let stack = BreakerLayer::per_route().layer(stack);
+        // Outside balancing, so every attempt picks a host.
+        let stack = RetryLayer::<Body>::per_route()
+            .rng(rng(2))
+            .budgets(budgets)
+            .layer(stack);
+        // Outside retry: the route's limit covers all attempts.
+        let stack = DeadlineLayer::per_route().layer(stack);
+        // Streams that stall.
+        let stack = IdleLayer::per_route().layer(stack);
+        // One copy per request, not per attempt.
+        let stack = MirrorLayer::per_route()
+            .executor(Spawn)
+            .rng(rng(3))
+            .layer(stack);
+        // Redirects and fixed responses stop here.
+        let stack = RespondLayer::per_route().layer(stack);
+        // Rewrites and header edits, both directions.
+        let stack = EditLayer::per_route().layer(stack);
+        // Custom policy with a route in hand.
+        let stack = after_route.around(stack);
+        // Affects direct responses too, as in Envoy.
+        let stack = RateLayer::per_route().layer(stack);
+        let stack = FaultLayer::per_route().rng(rng(4)).layer(stack);
+        // Answers preflights; marks responses.
+        let stack = CorsLayer::per_route().layer(stack);
+        // Everything above reads what this writes.
+        let mut route = RouteLayer::new(feed).rng(rng(5));
+        if let Some(table) = table {
+            route = route.table(table);
+        }
+        let stack = route.layer(stack);
+        // May change headers that routing reads.
+        before_route.around(stack)
+    }
+}
+
+// === impl Spawn ===
+
+impl Executor for Spawn {
+    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        tokio::spawn(future);
+    }
+}

@@ -1,0 +1,19 @@
+//! One endpoint as a service: connections, their pool, and sending a request on one of them.
+//!
+//! A pool belongs to one worker and one endpoint, so checking a connection out is a pop from a
+//! list that nobody else wants. Limits are the cluster's and are shared by all workers
+//! ([`mesh_core::Usage`]); a pool without a connection always gets one, above the limit if need
+//! be, so that a request on one worker never waits for a slot that another worker holds (Envoy
+//! does the same).
+
+pub(crate) mod connect;
+mod endpoint;
+mod fault;
+mod head;
+mod lane;
+mod lease;
+mod pool;
+
+pub use endpoint::{Endpoint, Upstreams};
+pub(crate) use head::upgrade as upgrade_of;
+pub(crate) use lease::Pooled;

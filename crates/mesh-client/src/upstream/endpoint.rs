@@ -1,0 +1,216 @@
+//! One endpoint as a service.
+
+use super::connect::Connector;
+use super::lane::Protocol;
+use super::lease::NotSent;
+use super::pool::{Checkout, Pool};
+use super::{fault, head};
+use crate::Body;
+use http::{HeaderName, HeaderValue, Request, Response, Version};
+use mesh_core::model::{ClusterEntry, UpstreamProtocol};
+use mesh_core::stats::ClusterStat;
+use mesh_core::{Error, Exchange, Failure, Shard};
+use mesh_lb::{Host, MakeEndpoint};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::Instant;
+use tower_service::Service;
+
+/// How often a request that was never sent is moved to another connection, when the one that it
+/// was given turns out to be closed.
+const MOST_STALE: u32 = 3;
+
+/// Makes one worker's [`Endpoint`] services. Clones share their pools.
+#[derive(Clone)]
+pub struct Upstreams {
+    connector: Connector,
+    shard: Shard,
+    pools: Arc<Mutex<Vec<Weak<Pool>>>>,
+}
+
+/// Sends requests to one endpoint over pooled connections.
+#[derive(Clone)]
+pub struct Endpoint {
+    pool: Arc<Pool>,
+    entry: Arc<ClusterEntry>,
+}
+
+// === impl Upstreams ===
+
+impl Upstreams {
+    /// Endpoints reached over TCP, by the worker with this shard.
+    ///
+    /// Connections are driven by tasks on the tokio runtime that the requests are made on. Each
+    /// ends when its endpoint's services are dropped, or when the connection is closed.
+    pub fn new(shard: Shard) -> Self {
+        Self {
+            connector: Connector::Tcp,
+            shard,
+            pools: Arc::default(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_connector(connector: Connector) -> Self {
+        Self {
+            connector,
+            shard: Shard::default(),
+            pools: Arc::default(),
+        }
+    }
+
+    /// Closes connections that were unused for longer than their cluster's idle timeout. To be
+    /// called now and then, by whoever owns the worker; a request never waits for it.
+    pub fn sweep(&self, now: Instant) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|pool| pool.strong_count() > 0);
+        let live: Vec<_> = pools.iter().filter_map(Weak::upgrade).collect();
+        drop(pools);
+        for pool in live {
+            pool.sweep(now);
+        }
+    }
+}
+
+impl MakeEndpoint for Upstreams {
+    type Service = Endpoint;
+
+    fn make(&self, host: &Arc<Host>, cluster: &Arc<ClusterEntry>) -> Endpoint {
+        let pool = Pool::new(
+            self.connector.clone(),
+            host.clone(),
+            self.shard,
+            cluster.clone(),
+        );
+        let pool = Arc::new(pool);
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.push(Arc::downgrade(&pool));
+        Endpoint {
+            pool,
+            entry: cluster.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for Upstreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstreams")
+            .field("shard", &self.shard)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Endpoint ===
+
+impl Service<Request<Body>> for Endpoint {
+    type Response = Response<Body>;
+    type Error = Error;
+    // hyper's own future has no name, so this one is boxed: the only box of a plain request.
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let exchange = Exchange::of(&request).cloned();
+        // The configuration in force for this request, not the one that the pool was made with.
+        let cluster = exchange.as_ref().and_then(Exchange::cluster);
+        let entry = cluster
+            .filter(|entry| entry.key() == self.entry.key())
+            .unwrap_or(&self.entry);
+        Box::pin(send(self.pool.clone(), entry.clone(), exchange, request))
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("cluster", self.entry.live().name())
+            .finish_non_exhaustive()
+    }
+}
+
+async fn send(
+    pool: Arc<Pool>,
+    entry: Arc<ClusterEntry>,
+    exchange: Option<Exchange>,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, Error> {
+    let upgrade = head::upgrade(request.headers()).is_some();
+    let protocol = match entry.config().protocol {
+        UpstreamProtocol::Http2 if !upgrade => Protocol::Http2,
+        UpstreamProtocol::AsDownstream if request.version() == Version::HTTP_2 => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    match protocol {
+        Protocol::Http1 => head::for_http1(&mut request),
+        Protocol::Http2 => head::for_http2(&mut request),
+    }
+    let mut stale = 0;
+    loop {
+        let mut lease = match pool.checkout(protocol, &entry, pool.now())? {
+            Checkout::Ready(lease) => lease,
+            Checkout::Wait(place) => match place.await {
+                Ok(lease) => lease?,
+                // The pool is gone: its endpoint was removed while we waited.
+                Err(_) => return Err(Error::new(Failure::NoHealthyHost).unsent()),
+            },
+        };
+        let sent_at = pool.now();
+        if let Some(exchange) = &exchange {
+            exchange.with_notes_mut(|notes| {
+                notes.sent_at = Some(sent_at);
+                if let Some(upstream) = &mut notes.upstream {
+                    upstream.remote = lease.meta().remote;
+                    upstream.local = lease.meta().local;
+                }
+            });
+        }
+        let error = match lease.send(request).await {
+            Ok(response) => {
+                let head_at = pool.now();
+                let (mut head, body) = response.into_parts();
+                if head.status != http::StatusCode::SWITCHING_PROTOCOLS {
+                    head::strip(&mut head.headers, None);
+                }
+                stamp(&mut head.headers, head_at - sent_at);
+                if let Some(exchange) = &exchange {
+                    exchange.with_notes_mut(|notes| notes.head_at = Some(head_at));
+                }
+                return Ok(Response::from_parts(head, lease.into_body(body, exchange)));
+            }
+            Err(error) => error,
+        };
+        match error {
+            NotSent {
+                request: Some(back),
+                ..
+            } if lease.reused && stale < MOST_STALE => {
+                // The peer closed the connection while it was idle. Nothing was sent.
+                request = back;
+                stale += 1;
+            }
+            NotSent { error, request } => {
+                let error = fault::sending(error, request.is_some());
+                if matches!(
+                    error.failure(),
+                    Failure::RemoteReset | Failure::RemoteRefused
+                ) {
+                    pool.count(ClusterStat::RqRxReset);
+                }
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Envoy's `x-envoy-upstream-service-time`: milliseconds until the response head.
+fn stamp(headers: &mut http::HeaderMap, taken: std::time::Duration) {
+    const NAME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+    let millis = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX);
+    headers.insert(NAME, HeaderValue::from(millis));
+}

@@ -1,0 +1,91 @@
+//! The only place where hyper's errors become failures.
+
+use mesh_core::{Error, Failure};
+use std::error::Error as StdError;
+use std::io;
+
+/// A connection could not be made.
+pub(crate) fn connecting(error: &io::Error) -> Error {
+    if error.kind() == io::ErrorKind::TimedOut {
+        return Error::new(Failure::ConnectTimeout).unsent();
+    }
+    let cause = format!("delayed connect error: {}", plain(error));
+    Error::with_source(Failure::ConnectFailed, cause).unsent()
+}
+
+/// A request got no response head on a connection that was there.
+pub(crate) fn sending(error: hyper::Error, unsent: bool) -> Error {
+    let failure = classify(&error);
+    let error = match failure {
+        // These say all there is to say; Envoy adds no transport failure reason either.
+        Failure::ConnectionTermination | Failure::RemoteReset | Failure::RemoteRefused => {
+            Error::new(failure)
+        }
+        other => Error::with_source(other, error),
+    };
+    if unsent { error.unsent() } else { error }
+}
+
+/// A response body broke off.
+pub(crate) fn receiving(error: hyper::Error) -> Error {
+    let failure = classify(&error);
+    Error::with_source(failure, error)
+}
+
+fn classify(error: &hyper::Error) -> Failure {
+    if let Some(reset) = find::<h2::Error>(error) {
+        return match reset.reason() {
+            Some(h2::Reason::REFUSED_STREAM) => Failure::RemoteRefused,
+            Some(h2::Reason::NO_ERROR) | None if reset.is_go_away() => Failure::RemoteRefused,
+            Some(_) if reset.is_remote() => Failure::RemoteReset,
+            Some(h2::Reason::PROTOCOL_ERROR) => Failure::UpstreamProtocol,
+            _ => Failure::ConnectionTermination,
+        };
+    }
+    // Our own request body failed: the caller went away, or a limit cut it off.
+    if let Some(ours) = find::<Error>(error) {
+        return ours.failure();
+    }
+    if error.is_parse() || error.is_parse_status() {
+        return Failure::UpstreamProtocol;
+    }
+    if error.is_user() {
+        return Failure::LocalReset;
+    }
+    Failure::ConnectionTermination
+}
+
+fn find<T: StdError + 'static>(error: &hyper::Error) -> Option<&T> {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The operating system's words without its error number: `Connection refused`.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_connection_reads_as_in_envoy() {
+        let error = connecting(&io::Error::from_raw_os_error(111));
+        assert_eq!(error.failure(), Failure::ConnectFailed);
+        assert_eq!(
+            error.cause().as_deref(),
+            Some("delayed connect error: Connection refused")
+        );
+        assert!(error.is_unsent());
+        let late = connecting(&io::Error::from(io::ErrorKind::TimedOut));
+        assert_eq!(late.failure(), Failure::ConnectTimeout);
+    }
+}

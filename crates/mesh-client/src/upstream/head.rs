@@ -1,0 +1,158 @@
+//! What is done to message heads at the edge to an upstream (RFC 9110 §7.6.1, RFC 9113 §8).
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Uri, Version, uri};
+use http_body::Body;
+
+/// Headers that concern one connection only, besides those that `Connection` names.
+const HOP_BY_HOP: [HeaderName; 5] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// The protocol that a request asks to switch to, if it does.
+pub(crate) fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let upgrade = headers.get(header::UPGRADE)?;
+    let asks = headers.get_all(header::CONNECTION).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    });
+    asks.then_some(upgrade)
+}
+
+/// Removes what must not be forwarded. `keep` is the protocol of an upgrade that may pass.
+pub(crate) fn strip(headers: &mut HeaderMap, keep: Option<HeaderValue>) {
+    if let Some(connection) = headers.get(header::CONNECTION) {
+        // Usually there is one value that names nothing but `close` or `keep-alive`.
+        let named: Vec<HeaderName> = connection
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+            .filter(|name| *name != header::HOST && *name != header::TE)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+    // `te: trailers` is the one value that may pass.
+    if let Some(te) = headers.get(header::TE)
+        && te != "trailers"
+    {
+        headers.remove(header::TE);
+    }
+    if let Some(protocol) = keep {
+        headers.insert(header::UPGRADE, protocol);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// Makes a request fit for HTTP/1.1: origin form, `host`, no connection headers.
+pub(crate) fn for_http1<B: Body>(request: &mut Request<B>) {
+    let keep = upgrade(request.headers()).cloned();
+    strip(request.headers_mut(), keep);
+    request.headers_mut().remove(header::EXPECT);
+    *request.version_mut() = Version::HTTP_11;
+    if let Some(authority) = request.uri().authority() {
+        if !request.headers().contains_key(header::HOST)
+            && let Ok(host) = HeaderValue::from_str(without_userinfo(authority))
+        {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        if request.method() != Method::CONNECT {
+            let path = std::mem::take(request.uri_mut())
+                .into_parts()
+                .path_and_query;
+            let path = path.unwrap_or_else(|| uri::PathAndQuery::from_static("/"));
+            *request.uri_mut() = Uri::from(path);
+        }
+    }
+}
+
+/// Makes a request fit for HTTP/2: absolute form with the authority from `host`.
+pub(crate) fn for_http2<B: Body>(request: &mut Request<B>) {
+    strip(request.headers_mut(), None);
+    request.headers_mut().remove(header::EXPECT);
+    *request.version_mut() = Version::HTTP_2;
+    let host = request.headers_mut().remove(header::HOST);
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    // The header wins: it is what a rewrite of the authority set.
+    if let Some(authority) = host.and_then(|host| uri::Authority::try_from(host.as_bytes()).ok()) {
+        parts.authority = Some(authority);
+    }
+    if parts.authority.is_some() && parts.scheme.is_none() {
+        parts.scheme = Some(uri::Scheme::HTTP);
+    }
+    if parts.path_and_query.is_none() {
+        parts.path_and_query = Some(uri::PathAndQuery::from_static("/"));
+    }
+    if parts.authority.is_none() {
+        parts.scheme = None;
+    }
+    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+}
+
+fn without_userinfo(authority: &uri::Authority) -> &str {
+    let text = authority.as_str();
+    text.rsplit_once('@').map_or(text, |(_, host)| host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Body as OurBody;
+
+    fn request(builder: http::request::Builder) -> Request<OurBody> {
+        builder.body(OurBody::empty()).unwrap()
+    }
+
+    #[test]
+    fn headers_that_connection_names_stay_behind() {
+        let mut request = request(
+            Request::get("http://u:p@a:1/x?y")
+                .header("connection", "keep-alive, x-mine")
+                .header("keep-alive", "timeout=5")
+                .header("x-mine", "1")
+                .header("te", "trailers")
+                .header("x-kept", "1"),
+        );
+        for_http1(&mut request);
+        assert_eq!(request.uri(), "/x?y");
+        assert_eq!(request.headers()["host"], "a:1");
+        let mut names: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["host", "te", "x-kept"]);
+    }
+
+    #[test]
+    fn an_upgrade_passes_and_nothing_else_of_the_connection() {
+        let mut request = request(
+            Request::get("/chat")
+                .header("connection", "Upgrade, x")
+                .header("upgrade", "websocket")
+                .header("x", "1"),
+        );
+        for_http1(&mut request);
+        assert_eq!(request.headers()["upgrade"], "websocket");
+        assert_eq!(request.headers()["connection"], "upgrade");
+        assert!(!request.headers().contains_key("x"));
+    }
+
+    #[test]
+    fn http2_gets_its_authority_from_the_host_header() {
+        let mut plain = request(Request::get("/x").header("host", "b:2"));
+        for_http2(&mut plain);
+        assert_eq!(plain.uri(), "http://b:2/x");
+        let mut rewritten = request(Request::get("http://a/x").header("host", "b"));
+        for_http2(&mut rewritten);
+        assert_eq!(rewritten.uri(), "http://b/x");
+        assert!(rewritten.headers().is_empty());
+    }
+}

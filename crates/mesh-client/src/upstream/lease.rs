@@ -1,0 +1,294 @@
+//! A connection in use by one request, and the response body that brings it back.
+
+use super::fault;
+use super::pool::{Counted, Pool};
+use crate::Body;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use mesh_core::model::Cluster;
+use mesh_core::stats::{ClusterStat, Raised};
+use mesh_core::usage::Taken;
+use mesh_core::{Error, Exchange};
+use mesh_lb::HostConnection;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+/// A connection that is one request's to use. Dropped before anything was sent, or handed back
+/// after the response ended, it returns to its pool; dropped in between, it is closed.
+pub(crate) struct Lease {
+    /// `None` once the connection was given away.
+    sender: Option<Sender>,
+    meta: Arc<Meta>,
+    pool: Arc<Pool>,
+    /// Something was sent on it before.
+    pub(super) reused: bool,
+    /// No exchange of messages is half done on it.
+    intact: bool,
+    /// It speaks another protocol now and is no longer ours to reuse.
+    upgraded: bool,
+}
+
+pub(super) enum Sender {
+    Http1(http1::SendRequest<Body>),
+    Http2(Arc<Shared>),
+}
+
+/// An HTTP/1 connection with nothing to do.
+pub(super) struct Idle {
+    pub(super) sender: http1::SendRequest<Body>,
+    pub(super) meta: Arc<Meta>,
+    pub(super) since: Instant,
+}
+
+/// An HTTP/2 connection.
+pub(super) struct Shared {
+    pub(super) sender: http2::SendRequest<Body>,
+    pub(super) in_flight: AtomicU32,
+    /// Streams that the peer allows at once.
+    pub(super) most: Arc<AtomicUsize>,
+    pub(super) meta: Arc<Meta>,
+    idle_since: Mutex<Instant>,
+}
+
+/// What is known of a connection; lives until the connection is closed.
+pub(crate) struct Meta {
+    pub(super) remote: Option<SocketAddr>,
+    pub(super) local: Option<SocketAddr>,
+    pub(super) opened: Instant,
+    pub(super) requests: AtomicU32,
+    pub(super) _taken: Taken,
+    pub(super) _host: HostConnection,
+    pub(super) _active: Raised<Counted, ClusterStat>,
+}
+
+/// A response body that brings its connection back to the pool when it ends.
+pub(crate) struct Pooled {
+    body: Incoming,
+    lease: Option<Lease>,
+    exchange: Option<Exchange>,
+}
+
+/// A request that got no response head; with the request if nothing of it was sent.
+pub(super) struct NotSent {
+    pub(super) error: hyper::Error,
+    pub(super) request: Option<Request<Body>>,
+}
+
+// === impl Lease ===
+
+impl Lease {
+    pub(super) fn new(sender: Sender, meta: Arc<Meta>, pool: Arc<Pool>, reused: bool) -> Self {
+        Self {
+            sender: Some(sender),
+            meta,
+            pool,
+            reused,
+            intact: true,
+            upgraded: false,
+        }
+    }
+
+    pub(super) fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Sends a request and waits for the response head.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, NotSent> {
+        self.intact = false;
+        self.meta.requests.fetch_add(1, Ordering::Relaxed);
+        match self.sender.as_mut() {
+            Some(Sender::Http1(sender)) => {
+                // After a response hyper's connection task may still have to be told that it is
+                // over; usually it has been.
+                if !sender.is_ready()
+                    && let Err(error) = sender.ready().await
+                {
+                    return Err(NotSent {
+                        error,
+                        request: Some(request),
+                    });
+                }
+                let response = sender.try_send_request(request).await?;
+                self.upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+                Ok(response)
+            }
+            Some(Sender::Http2(shared)) => {
+                let sending = shared.sender.clone().try_send_request(request);
+                sending.await.map_err(NotSent::from)
+            }
+            None => unreachable!("a lease has its sender until it is dropped"),
+        }
+    }
+
+    /// The response head is here: its body brings the connection back.
+    pub(super) fn into_body(mut self, body: Incoming, exchange: Option<Exchange>) -> Body {
+        if self.upgraded {
+            return Body::new(body);
+        }
+        if body.is_end_stream() {
+            self.complete(exchange.as_ref());
+            return Body::empty();
+        }
+        Body::pooled(Pooled {
+            body,
+            lease: Some(self),
+            exchange,
+        })
+    }
+
+    /// The response ended. On HTTP/1 the connection can be used again only if the request was
+    /// sent whole too.
+    fn complete(&mut self, exchange: Option<&Exchange>) {
+        self.intact = exchange.is_none_or(|exchange| exchange.request_end().is_set());
+    }
+
+    /// Gives an HTTP/1 connection up to be kept, if it is fit for that. A shared connection only
+    /// loses one stream.
+    pub(super) fn into_idle(mut self, now: Instant) -> Option<Idle> {
+        match self.sender.take()? {
+            Sender::Http1(sender) => Some(Idle {
+                sender,
+                meta: self.meta.clone(),
+                since: now,
+            }),
+            Sender::Http2(shared) => {
+                shared.release(now);
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        match self.sender.take() {
+            Some(Sender::Http1(sender)) if self.intact => {
+                let lease = Self::new(
+                    Sender::Http1(sender),
+                    self.meta.clone(),
+                    self.pool.clone(),
+                    true,
+                );
+                self.pool.give_back(lease);
+            }
+            Some(Sender::Http2(shared)) => {
+                shared.release(self.pool.now());
+                self.pool.serve_shared();
+            }
+            Some(Sender::Http1(_)) | None => {}
+        }
+    }
+}
+
+// === impl NotSent ===
+
+impl From<hyper::client::conn::TrySendError<Request<Body>>> for NotSent {
+    fn from(mut error: hyper::client::conn::TrySendError<Request<Body>>) -> Self {
+        let request = error.take_message();
+        Self {
+            error: error.into_error(),
+            request,
+        }
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(super) fn new(
+        sender: http2::SendRequest<Body>,
+        most: Arc<AtomicUsize>,
+        meta: Arc<Meta>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            sender,
+            in_flight: AtomicU32::new(0),
+            most,
+            meta,
+            idle_since: Mutex::new(now),
+        }
+    }
+
+    pub(super) fn lease(self: &Arc<Self>, pool: Arc<Pool>, reused: bool) -> Lease {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Lease::new(Sender::Http2(self.clone()), self.meta.clone(), pool, reused)
+    }
+
+    fn release(&self, now: Instant) {
+        if self.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+            *self
+                .idle_since
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner) = now;
+        }
+    }
+
+    pub(super) fn idle_since(&self) -> Instant {
+        *self
+            .idle_since
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+// === impl Meta ===
+
+impl Meta {
+    /// It has lived or worked as long as it may.
+    pub(super) fn is_worn_out(&self, cluster: &Cluster, now: Instant) -> bool {
+        self.has_served_all(cluster)
+            || cluster
+                .max_connection_duration
+                .is_some_and(|limit| now.duration_since(self.opened) >= limit)
+    }
+
+    pub(super) fn has_served_all(&self, cluster: &Cluster) -> bool {
+        let most = cluster.max_requests_per_connection;
+        most > 0 && self.requests.load(Ordering::Relaxed) >= most
+    }
+}
+
+// === impl Pooled ===
+
+impl HttpBody for Pooled {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let ended = frame.is_none() || this.body.is_end_stream();
+        if let Some(mut lease) = this
+            .lease
+            .take_if(|_| ended || matches!(frame, Some(Err(_))))
+        {
+            if ended {
+                lease.complete(this.exchange.as_ref());
+            }
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(fault::receiving)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

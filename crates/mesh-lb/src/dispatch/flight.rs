@@ -1,0 +1,198 @@
+//! One attempt at one host, from the choice to the end of the response body.
+
+use crate::host::Ending;
+use crate::outlier::judged_status;
+use crate::{ClusterHosts, Host, Outcome};
+use http::{Response, StatusCode};
+use mesh_core::model::{ClusterEntry, Snapshot};
+use mesh_core::stats::{Block, ClusterStat};
+use mesh_core::{Error, Exchange, Failure, Shard};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Whose request it is, and where the cluster is kept alive meanwhile.
+pub(crate) enum Owner {
+    /// A route's: the cluster is that of the exchange, which has one.
+    Route(Exchange),
+    /// That of a [`Balance`](crate::Balance); the request may have an exchange besides.
+    Fixed(Arc<ClusterEntry>, Option<Exchange>),
+}
+
+/// A request under way at a host: held by the response body until it ends.
+pub struct Active {
+    owner: Owner,
+    host: Arc<Host>,
+}
+
+/// An attempt that has no response head yet. Dropped without one, it was given up.
+pub(crate) struct Flight {
+    active: Option<Active>,
+    started: Instant,
+    grpc: bool,
+}
+
+// === impl Owner ===
+
+impl Owner {
+    pub(crate) fn cluster(&self) -> &Arc<ClusterEntry> {
+        match self {
+            Self::Route(exchange) => exchange
+                .cluster()
+                .expect("an exchange is dispatched only when it has a cluster"),
+            Self::Fixed(entry, _) => entry,
+        }
+    }
+
+    pub(crate) fn exchange(&self) -> Option<&Exchange> {
+        match self {
+            Self::Route(exchange) => Some(exchange),
+            Self::Fixed(_, exchange) => exchange.as_ref(),
+        }
+    }
+
+    /// The snapshot that the cluster belongs to.
+    pub(crate) fn snapshot(&self) -> Option<&Snapshot> {
+        match self {
+            Self::Route(exchange) => exchange.matched().map(|matched| &**matched.snapshot()),
+            Self::Fixed(..) => None,
+        }
+    }
+
+    pub(crate) fn shard(&self) -> Shard {
+        self.exchange().map_or_else(Shard::default, Exchange::shard)
+    }
+}
+
+// === impl Flight ===
+
+impl Flight {
+    /// Counts the request with its cluster and its host.
+    pub(crate) fn begin(owner: Owner, host: Arc<Host>, grpc: bool) -> Self {
+        host.request_begins();
+        let active = Active { owner, host };
+        active.count(ClusterStat::RqTotal);
+        active.count(ClusterStat::RqActive);
+        Self {
+            active: Some(active),
+            started: now(),
+            grpc,
+        }
+    }
+
+    /// There is a response head. The returned value counts the request as active until it is
+    /// dropped.
+    pub(crate) fn answered<R>(&mut self, response: &Response<R>) -> Option<Active> {
+        let active = self.active.take()?;
+        let now = now();
+        let status = response.status();
+        let judged = judged_status(self.grpc, status, response.headers());
+        active.completed(status);
+        let took = now.saturating_duration_since(self.started);
+        let times = active.entry().live().stats().request_time();
+        times.record(active.owner.shard(), took.as_secs_f64() * 1000.0);
+        active.host.count(match judged {
+            500..600 => Ending::Error,
+            _ => Ending::Success,
+        });
+        active.report(Outcome::Answered(judged), now);
+        Some(active)
+    }
+
+    /// The host's service failed.
+    pub(crate) fn failed(&mut self, error: &Error) {
+        let Some(active) = self.active.take() else {
+            return;
+        };
+        let failure = error.failure();
+        active.completed(failure.row().status);
+        // An error that is not ours says no more than that the host's service failed: that of a
+        // client that somebody else wrote, say.
+        let status = failure
+            .local_origin()
+            .or_else(|| (failure == Failure::Internal).then_some(500));
+        if let Some(status) = status {
+            active.host.count(match status {
+                504 => Ending::Timeout,
+                _ => Ending::Error,
+            });
+            active.report(Outcome::Local(status), now());
+        }
+    }
+
+    /// Dropped without an answer: by a timeout above us, or because nobody wants it any more.
+    fn given_up(active: &Active) {
+        if !active.owner.exchange().is_some_and(Exchange::timed_out) {
+            active.count(ClusterStat::RqCancelled);
+            return;
+        }
+        active.completed(StatusCode::GATEWAY_TIMEOUT);
+        active.host.count(Ending::Timeout);
+        if let Some(status) = Failure::TryTimeout.local_origin() {
+            active.report(Outcome::Local(status), now());
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if let Some(active) = self.active.take() {
+            Self::given_up(&active);
+        }
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+// === impl Active ===
+
+impl Active {
+    /// The host that answers.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
+    fn entry(&self) -> &Arc<ClusterEntry> {
+        self.owner.cluster()
+    }
+
+    fn stats(&self) -> &Block<ClusterStat> {
+        self.entry().live().stats().block()
+    }
+
+    fn count(&self, stat: ClusterStat) {
+        self.stats().inc(self.owner.shard(), stat);
+    }
+
+    /// As in Envoy, a failure counts with the status that it is answered with.
+    fn completed(&self, status: StatusCode) {
+        self.count(ClusterStat::RqCompleted);
+        self.count(match status.as_u16() / 100 {
+            1 => ClusterStat::Rq1xx,
+            2 => ClusterStat::Rq2xx,
+            3 => ClusterStat::Rq3xx,
+            4 => ClusterStat::Rq4xx,
+            // Whatever lies beyond 599 is no answer that HTTP knows.
+            _ => ClusterStat::Rq5xx,
+        });
+    }
+
+    fn report(&self, outcome: Outcome, now: Instant) {
+        ClusterHosts::of(self.entry()).report(&self.host, outcome, now);
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.host.request_is_over();
+        self.stats().dec(self.owner.shard(), ClusterStat::RqActive);
+    }
+}
+
+impl fmt::Debug for Active {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Active").field(&self.host).finish()
+    }
+}

@@ -1,0 +1,151 @@
+//! What `Dispatch` and `Balance` have in common: from a request to a host's service.
+
+use super::authority;
+use super::flight::{Flight, Owner};
+use super::future::ResponseFuture;
+use super::table::{Placed, Table};
+use crate::{Avoid, ClusterHosts, MakeEndpoint};
+use http::Request;
+use mesh_core::model::{Address, AuthorityRewrite, DiscoveryKind, Retry, Snapshot};
+use mesh_core::stats::ClusterStat;
+use mesh_core::{Error, Exchange, Failure, HostId, Rng};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tower_service::Service;
+
+/// One worker's services and cursors. Clones share them.
+pub(crate) struct Worker<M: MakeEndpoint> {
+    make: M,
+    table: Arc<Mutex<Table<M::Service>>>,
+    pub(crate) rng: Arc<Rng>,
+}
+
+// === impl Worker ===
+
+impl<M: MakeEndpoint> Worker<M> {
+    pub(crate) fn new(make: M) -> Self {
+        Self {
+            make,
+            table: Arc::default(),
+            rng: Arc::default(),
+        }
+    }
+
+    pub(crate) fn adopt(&self, snapshot: &Snapshot) {
+        self.table().adopt(snapshot);
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table<M::Service>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a request to a host of its owner's cluster.
+    pub(crate) fn call<B>(
+        &self,
+        owner: Owner,
+        mut request: Request<B>,
+    ) -> ResponseFuture<M::Service, B>
+    where
+        M::Service: Service<Request<B>>,
+    {
+        match self.place(&owner, &request) {
+            Ok(placed) => {
+                if let Some(exchange) = owner.exchange() {
+                    exchange.note_tried(placed.host.id());
+                    exchange.set_upstream(mesh_core::exchange::Upstream::new(
+                        placed.host.endpoint().clone(),
+                    ));
+                    if takes_endpoints_name(exchange)
+                        && let Address::Host(name, _) = placed.host.address()
+                    {
+                        authority::set(&mut request, name);
+                    }
+                }
+                let grpc = mesh_core::reply::is_grpc(request.headers());
+                let flight = Flight::begin(owner, placed.host, grpc);
+                ResponseFuture::new(placed.service, request, flight)
+            }
+            Err(failure) => ResponseFuture::refused(Error::new(failure)),
+        }
+    }
+
+    fn place<B>(&self, owner: &Owner, request: &Request<B>) -> Result<Placed<M::Service>, Failure> {
+        let entry = owner.cluster();
+        if entry.config().discovery == DiscoveryKind::Authority {
+            let tls = owner
+                .exchange()
+                .is_some_and(|exchange| exchange.caller().tls);
+            let address = authority::of(request, tls)?;
+            let mut table = self.table();
+            table.meet(owner, entry.key());
+            return Ok(table.place_at(entry, address, &self.make));
+        }
+        let hosts = ClusterHosts::of(entry);
+        hosts.refresh_in_place(entry, tokio::time::Instant::now().into_std());
+        let (tried, retry) = owner.exchange().map_or_else(Default::default, tried_before);
+        let mut avoid = Avoid::NONE;
+        if let Some(retry) = retry {
+            avoid.hosts = &tried;
+            avoid.redraws = if retry.avoid_previous_hosts {
+                retry.host_attempts
+            } else {
+                0
+            };
+            avoid.priorities = retry.other_priorities;
+        }
+        let word = self.rng.word();
+        let placed = {
+            let mut table = self.table();
+            table.meet(owner, entry.key());
+            hosts.with(|set| table.place(entry, set, word, avoid, &self.make))
+        };
+        let stats = entry.live().stats().block();
+        let Some((placed, panic)) = placed else {
+            stats.inc(owner.shard(), ClusterStat::NoHealthy);
+            return Err(Failure::NoHealthyHost);
+        };
+        if panic {
+            stats.inc(owner.shard(), ClusterStat::LbHealthyPanic);
+        }
+        Ok(placed)
+    }
+}
+
+/// The hosts of earlier attempts, where the policy of a retry asks for them.
+fn tried_before(exchange: &Exchange) -> (Vec<HostId>, Option<&Retry>) {
+    if exchange.attempts() < 2 {
+        return (Vec::new(), None);
+    }
+    let retry = exchange.matched().and_then(|matched| {
+        let own = matched.rule().retry.as_ref();
+        own.or(matched.host().retry.as_ref()).map(Arc::as_ref)
+    });
+    match retry.filter(|retry| retry.avoid_previous_hosts || retry.other_priorities) {
+        Some(retry) => (exchange.tried(), Some(retry)),
+        None => (Vec::new(), None),
+    }
+}
+
+fn takes_endpoints_name(exchange: &Exchange) -> bool {
+    let forward = exchange.matched().and_then(|matched| matched.forward());
+    forward.is_some_and(|forward| forward.authority == Some(AuthorityRewrite::FromEndpoint))
+}
+
+impl<M: MakeEndpoint> Clone for Worker<M> {
+    fn clone(&self) -> Self {
+        Self {
+            make: self.make.clone(),
+            table: self.table.clone(),
+            rng: self.rng.clone(),
+        }
+    }
+}
+
+impl<M: MakeEndpoint> fmt::Debug for Worker<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.table.try_lock() {
+            Ok(table) => table.fmt(f),
+            Err(_) => f.write_str("Worker(busy)"),
+        }
+    }
+}

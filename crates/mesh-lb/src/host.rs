@@ -1,0 +1,291 @@
+//! One endpoint of one cluster, and what the whole process knows about it.
+//!
+//! A [`Host`] is an endpoint as discovery describes it now, joined to the state that outlives the
+//! description: requests under way, counts, ejection. A new weight, health or label makes a new
+//! `Host` with the same [`HostId`] and the same state; another address makes another host.
+
+use crate::outlier::Monitor;
+use mesh_core::HostId;
+use mesh_core::model::{Address, Endpoint, Health, Locality};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// An endpoint that may be chosen. Shared by all workers.
+pub struct Host {
+    id: HostId,
+    endpoint: Arc<Endpoint>,
+    priority: u32,
+    locality: Arc<Locality>,
+    state: Arc<State>,
+}
+
+/// What was counted for a host since it became known (the numbers of Envoy's `/clusters`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HostCounts {
+    /// Requests sent to it (`rq_total`).
+    pub rq_total: u64,
+    /// Answers other than 5xx (`rq_success`).
+    pub rq_success: u64,
+    /// 5xx answers and failures on our side (`rq_error`).
+    pub rq_error: u64,
+    /// Requests given up because of a timeout (`rq_timeout`).
+    pub rq_timeout: u64,
+    /// Connections made (`cx_total`).
+    pub cx_total: u64,
+    /// Connections open now (`cx_active`).
+    pub cx_active: u32,
+    /// Connections that could not be made (`cx_connect_fail`).
+    pub cx_connect_fail: u64,
+}
+
+/// Counts a connection to a host for as long as it is open.
+#[derive(Debug)]
+pub struct HostConnection(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    active: AtomicU32,
+    ejected: AtomicBool,
+    monitor: Monitor,
+    rq_total: AtomicU64,
+    rq_success: AtomicU64,
+    rq_error: AtomicU64,
+    rq_timeout: AtomicU64,
+    cx_total: AtomicU64,
+    cx_active: AtomicU32,
+    cx_connect_fail: AtomicU64,
+}
+
+/// How a request to a host ended, for its counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ending {
+    Success,
+    Error,
+    Timeout,
+}
+
+// === impl Host ===
+
+impl Host {
+    /// A host that nobody knew before.
+    pub(crate) fn new(endpoint: Arc<Endpoint>, priority: u32, locality: Arc<Locality>) -> Self {
+        // The one process-wide word of this crate: ids only have to differ, also between clusters
+        // and between meshes in one process, and nothing can be learned from them.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self {
+            id: HostId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            endpoint,
+            priority,
+            locality,
+            state: Arc::default(),
+        }
+    }
+
+    /// The same host as discovery describes it now.
+    pub(crate) fn described(
+        self: &Arc<Self>,
+        endpoint: &Arc<Endpoint>,
+        priority: u32,
+        locality: &Arc<Locality>,
+    ) -> Arc<Self> {
+        if self.endpoint == *endpoint && self.priority == priority && self.locality == *locality {
+            return self.clone();
+        }
+        Arc::new(Self {
+            id: self.id,
+            endpoint: endpoint.clone(),
+            priority,
+            locality: locality.clone(),
+            state: self.state.clone(),
+        })
+    }
+
+    /// Its name for as long as its address belongs to the cluster.
+    pub fn id(&self) -> HostId {
+        self.id
+    }
+
+    /// What discovery says about it.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// Where to connect.
+    pub fn address(&self) -> &Address {
+        &self.endpoint.address
+    }
+
+    /// Its share of requests relative to others, at least 1.
+    pub fn weight(&self) -> u32 {
+        self.endpoint.weight.max(1)
+    }
+
+    /// The priority that it belongs to; 0 is used first.
+    pub fn priority(&self) -> u32 {
+        self.priority
+    }
+
+    /// Where it is.
+    pub fn locality(&self) -> &Locality {
+        &self.locality
+    }
+
+    /// Requests under way, over all workers, response bodies included.
+    pub fn active(&self) -> u32 {
+        self.state.active.load(Ordering::Relaxed)
+    }
+
+    /// Whether outlier detection has taken it out of balancing.
+    pub fn is_ejected(&self) -> bool {
+        self.state.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Its health for balancing: what discovery says, unless it is ejected. Ejected hosts are
+    /// unhealthy, so priorities and panic see them; one that drains keeps draining.
+    pub fn health(&self) -> Health {
+        match self.endpoint.health {
+            Health::Draining => Health::Draining,
+            _ if self.is_ejected() => Health::Unhealthy,
+            health => health,
+        }
+    }
+
+    /// What was counted so far.
+    pub fn counts(&self) -> HostCounts {
+        let state = &self.state;
+        HostCounts {
+            rq_total: state.rq_total.load(Ordering::Relaxed),
+            rq_success: state.rq_success.load(Ordering::Relaxed),
+            rq_error: state.rq_error.load(Ordering::Relaxed),
+            rq_timeout: state.rq_timeout.load(Ordering::Relaxed),
+            cx_total: state.cx_total.load(Ordering::Relaxed),
+            cx_active: state.cx_active.load(Ordering::Relaxed),
+            cx_connect_fail: state.cx_connect_fail.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Counts a connection that was made to this host until the returned value is dropped.
+    pub fn connected(&self) -> HostConnection {
+        self.state.cx_total.fetch_add(1, Ordering::Relaxed);
+        self.state.cx_active.fetch_add(1, Ordering::Relaxed);
+        HostConnection(self.state.clone())
+    }
+
+    /// Counts a connection that could not be made.
+    pub fn connect_failed(&self) {
+        self.state.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn monitor(&self) -> &Monitor {
+        &self.state.monitor
+    }
+
+    pub(crate) fn set_ejected(&self, ejected: bool) {
+        self.state.ejected.store(ejected, Ordering::Relaxed);
+    }
+
+    pub(crate) fn request_begins(&self) {
+        self.state.rq_total.fetch_add(1, Ordering::Relaxed);
+        self.state.active.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn request_is_over(&self) {
+        self.state.active.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count(&self, ending: Ending) {
+        let counter = match ending {
+            Ending::Success => &self.state.rq_success,
+            Ending::Error => &self.state.rq_error,
+            Ending::Timeout => &self.state.rq_timeout,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host")
+            .field("id", &self.id.0)
+            .field("address", &format_args!("{}", self.address()))
+            .field("health", &self.health())
+            .field("active", &self.active())
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl HostConnection ===
+
+impl Drop for HostConnection {
+    fn drop(&mut self) {
+        self.0.cx_active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("active", &self.active)
+            .field("ejected", &self.ejected)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(weight: u32) -> Arc<Endpoint> {
+        let mut endpoint = Endpoint::new(mesh_test::fixture::address("10.0.0.1:80"));
+        endpoint.weight = weight;
+        Arc::new(endpoint)
+    }
+
+    #[test]
+    fn a_new_description_keeps_the_id_and_the_state() {
+        let locality = Arc::default();
+        let host = Arc::new(Host::new(endpoint(1), 0, Arc::clone(&locality)));
+        host.request_begins();
+        host.set_ejected(true);
+        let heavier = host.described(&endpoint(7), 2, &locality);
+        assert_eq!(
+            (heavier.id(), heavier.active(), heavier.is_ejected()),
+            (host.id(), 1, true)
+        );
+        assert_eq!((heavier.weight(), heavier.priority()), (7, 2));
+        heavier.request_is_over();
+        assert_eq!(host.active(), 0, "one state behind both descriptions");
+        assert!(
+            Arc::ptr_eq(&host, &host.described(&endpoint(1), 0, &locality)),
+            "the same description is the same host"
+        );
+    }
+
+    #[test]
+    fn an_open_connection_is_counted_until_it_is_dropped() {
+        let host = Host::new(endpoint(1), 0, Arc::default());
+        let (first, second) = (host.connected(), host.connected());
+        drop(first);
+        host.connect_failed();
+        let counts = host.counts();
+        assert_eq!((counts.cx_total, counts.cx_active), (2, 1));
+        assert_eq!(counts.cx_connect_fail, 1);
+        drop(second);
+        assert_eq!(host.counts().cx_active, 0);
+    }
+
+    #[test]
+    fn an_ejected_host_is_unhealthy_and_a_draining_one_stays_draining() {
+        let host = Host::new(endpoint(0), 0, Arc::default());
+        assert_eq!(host.weight(), 1, "a weight of nothing counts as one");
+        host.set_ejected(true);
+        assert_eq!(host.health(), Health::Unhealthy);
+        let mut leaving = Endpoint::new(mesh_test::fixture::address("10.0.0.1:80"));
+        leaving.health = Health::Draining;
+        let host = Host::new(Arc::new(leaving), 0, Arc::default());
+        host.set_ejected(true);
+        assert_eq!(host.health(), Health::Draining);
+    }
+}

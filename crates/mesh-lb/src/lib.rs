@@ -1,0 +1,43 @@
+//! Chooses an endpoint for each request.
+//!
+//! ```text
+//!  endpoints ──► ClusterHosts ──► HostSet ──► Picker ──► Host ──► its service
+//!  (a feed)      one per cluster  immutable,  one per     │       made by MakeEndpoint,
+//!                in the process   tiers and   worker      │       one per worker
+//!                     ▲           weights                 │
+//!                     └───── Ejector ◄──── outcome ◄──────┘
+//! ```
+//!
+//! * [`Dispatch`] sends a request to the cluster that its route chose; [`Balance`] is one cluster
+//!   as a service, for any HTTP client.
+//! * [`ClusterHosts`] is what the process knows of one cluster's [`Host`]s. It follows the
+//!   cluster's endpoints and survives changes of configuration; [`ClusterHosts::view`] shows it.
+//! * A [`Picker`] chooses from a [`HostSet`]: round robin, least request or random, by weight,
+//!   within the priority that [`tier`] gives the request to.
+//! * An [`Ejector`] takes hosts that fail out of balancing for a time.
+//!
+//! Consistent hashing, locality weights, slow start and active health checks are not here yet.
+
+#![forbid(unsafe_code)]
+
+pub mod balance;
+pub mod cluster;
+pub mod dispatch;
+pub mod host;
+pub mod hosts;
+pub mod make;
+pub mod outlier;
+pub mod pick;
+pub mod tier;
+pub mod view;
+mod words;
+
+pub use balance::Balance;
+pub use cluster::ClusterHosts;
+pub use dispatch::{Active, Dispatch, ResponseFuture};
+pub use host::{Host, HostConnection, HostCounts};
+pub use hosts::HostSet;
+pub use make::MakeEndpoint;
+pub use outlier::{Cause, Ejector, Event, Outcome};
+pub use pick::{Avoid, Pick, Picker};
+pub use view::HostView;

@@ -1,0 +1,89 @@
+//! Listening sockets.
+
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+
+/// Connections that the kernel holds for us until we accept them.
+const BACKLOG: i32 = 4096;
+
+/// Pause after an error of the process (no descriptors left), so that it can recover.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Opens one worker's socket for `address`. Each worker has its own; the kernel spreads
+/// connections over them.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<StdListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Checks that nobody else listens on `address`. The sockets of our workers share their port, so
+/// without this another process that shares it too would silently get half of the connections.
+pub(crate) fn check_free(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1)
+}
+
+/// The next connection. Errors that concern one connection are skipped, those of the process are
+/// waited out.
+pub(crate) async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    // The peer has gone already.
+                    tracing::debug!(%peer, %error, "set_nodelay");
+                    continue;
+                }
+                return (stream, peer);
+            }
+            Err(error) if is_of_connection(&error) => {
+                tracing::debug!(%error, "accept");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept; pausing");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn workers_share_a_port_and_a_stranger_is_noticed() {
+        let first = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = first.local_addr().unwrap();
+        let _second = listen(address).unwrap();
+        assert!(check_free(address).is_err());
+    }
+}

@@ -1,0 +1,320 @@
+//! The admin interface: what an operator may look at, and two things to ask for.
+//!
+//! Paths and shapes are Envoy's where Envoy has them. There is no authentication: it belongs on a
+//! loopback address. Anything that changes something wants `POST`.
+
+mod clusters;
+mod dump;
+
+use crate::runtime::{Order, Shared};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_core::stats::Kind;
+use mesh_telemetry::expose::{Output, Query, Scrape};
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+/// Connections served at once; more wait.
+const MOST_CONNECTIONS: usize = 64;
+
+/// A request head has to arrive within this time.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The admin interface, bound.
+pub(crate) struct Admin {
+    listener: TcpListener,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+const HELP: &[(&str, &str)] = &[
+    (
+        "GET /clusters[?format=json]",
+        "endpoints of every cluster with their health and counts",
+    ),
+    (
+        "GET /config_dump",
+        "the configuration in force, with the place of each part in its YAML",
+    ),
+    (
+        "POST /drain_listeners",
+        "stop accepting and let connections finish",
+    ),
+    ("GET /help", "this list"),
+    (
+        "GET /listeners[?format=json]",
+        "listeners and their addresses",
+    ),
+    ("POST /quitquitquit", "drain, then end the process"),
+    ("GET /ready", "200 LIVE when traffic is served, else 503"),
+    ("GET /server_info", "version, state and age"),
+    (
+        "GET /stats[?usedonly&filter=REGEX&format=json|prometheus]",
+        "statistics",
+    ),
+    (
+        "GET /stats/prometheus",
+        "statistics and Istio's metrics for Prometheus",
+    ),
+];
+
+// === impl Admin ===
+
+impl Admin {
+    pub(crate) async fn bind(address: SocketAddr, shared: Arc<Shared>) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("admin cannot listen on {address}: {error}"),
+            )
+        })?;
+        let address = listener.local_addr()?;
+        Ok(Self {
+            listener,
+            address,
+            shared,
+        })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until the proxy has ended.
+    pub(crate) async fn run(self, mut ended: watch::Receiver<bool>) {
+        let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            let stream = tokio::select! {
+                (stream, _) = crate::accept::next(&self.listener) => stream,
+                _ = ended.wait_for(|ended| *ended) => return,
+            };
+            while connections.try_join_next().is_some() {}
+            // Never closed, so there is always a permit to wait for.
+            let Ok(permit) = room.clone().acquire_owned().await else {
+                return;
+            };
+            let shared = self.shared.clone();
+            connections.spawn(async move {
+                let service = service_fn(move |request| {
+                    let response = answer(&shared, &request);
+                    async move { Ok::<_, Infallible>(response.await) }
+                });
+                let served = hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_TIMEOUT)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
+                if let Err(error) = served {
+                    tracing::debug!(%error, "admin connection");
+                }
+                drop(permit);
+            });
+        }
+    }
+}
+
+fn answer(
+    shared: &Arc<Shared>,
+    request: &Request<Incoming>,
+) -> impl Future<Output = Response<Full<Bytes>>> + Send + use<> {
+    let shared = shared.clone();
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    async move {
+        let query = Parameters(uri.query().unwrap_or_default().to_owned());
+        let changes = matches!(uri.path(), "/quitquitquit" | "/drain_listeners");
+        if changes && method != Method::POST {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n");
+        }
+        if !changes && method != Method::GET {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
+        }
+        match uri.path() {
+            "/" | "/help" => text(StatusCode::OK, help()),
+            "/ready" => match state(&shared) {
+                "LIVE" => text(StatusCode::OK, "LIVE\n"),
+                other => text(StatusCode::SERVICE_UNAVAILABLE, format!("{other}\n")),
+            },
+            "/server_info" => json(&serde_json::json!({
+                "version": concat!("mesh-proxy/", env!("CARGO_PKG_VERSION")),
+                "state": state(&shared),
+                "uptime_current_epoch": format!("{}s", shared.started.elapsed().as_secs()),
+                "command_line_options": {"concurrency": shared.workers},
+            })),
+            "/listeners" => listeners(&shared, query.is("format", "json")),
+            "/clusters" if query.is("format", "json") => json(&clusters::json(&shared.feed.load())),
+            "/clusters" => text(StatusCode::OK, clusters::text(&shared.feed.load())),
+            "/config_dump" => json(&dump::json(&shared.feed.load())),
+            "/stats" => stats(&shared, &query.0, Output::Text),
+            "/stats/prometheus" => stats(&shared, &query.0, Output::Prometheus),
+            "/drain_listeners" => order(&shared, Order::DrainListeners).await,
+            "/quitquitquit" => order(&shared, Order::Quit).await,
+            other => text(
+                StatusCode::NOT_FOUND,
+                format!("no {other} here\n\n{}", help()),
+            ),
+        }
+    }
+}
+
+/// Everything that is counted, at this moment.
+fn scrape(shared: &Shared) -> Scrape {
+    let mut scrape = Scrape::new();
+    let snapshot = shared.feed.load();
+    scrape.snapshot(&snapshot).telemetry(&shared.telemetry);
+    for (prefix, block) in shared.blocks.all() {
+        scrape.http(&prefix, &block);
+    }
+    let listening = shared.listening.load();
+    scrape
+        .value(
+            "server.live",
+            Kind::Gauge,
+            u64::from(state(shared) == "LIVE"),
+        )
+        .value(
+            "server.uptime",
+            Kind::Gauge,
+            shared.started.elapsed().as_secs(),
+        )
+        .value("server.concurrency", Kind::Gauge, shared.workers as u64)
+        .value(
+            "listener_manager.total_listeners_active",
+            Kind::Gauge,
+            listening.open.len() as u64,
+        )
+        .value(
+            "cluster_manager.active_clusters",
+            Kind::Gauge,
+            snapshot.clusters().len() as u64,
+        );
+    scrape
+}
+
+fn stats(shared: &Shared, query: &str, usual: Output) -> Response<Full<Bytes>> {
+    let mut query = match Query::parse(query) {
+        Ok(query) => query,
+        Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    };
+    if query.output == Output::Text {
+        query.output = usual;
+    }
+    let kind = match query.output {
+        Output::Json => "application/json",
+        Output::Prometheus => "text/plain; version=0.0.4",
+        _ => "text/plain; charset=UTF-8",
+    };
+    respond(StatusCode::OK, kind, scrape(shared).write(&query).into())
+}
+
+async fn order(shared: &Shared, order: Order) -> Response<Full<Bytes>> {
+    match shared.orders.send(order).await {
+        Ok(()) => text(StatusCode::OK, "OK\n"),
+        Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the proxy has ended\n"),
+    }
+}
+
+fn state(shared: &Shared) -> &'static str {
+    if shared.draining.load(Ordering::Relaxed) {
+        return "DRAINING";
+    }
+    let listening = shared.listening.load();
+    match listening.version {
+        0 => "INITIALIZING",
+        _ if !listening.failed.is_empty() => "PRE_INITIALIZING",
+        _ => "LIVE",
+    }
+}
+
+fn listeners(shared: &Shared, as_json: bool) -> Response<Full<Bytes>> {
+    let listening = shared.listening.load();
+    if as_json {
+        let statuses: Vec<_> = listening
+            .open
+            .iter()
+            .map(|(name, address)| {
+                serde_json::json!({"name": name.as_str(), "local_address": socket(*address)})
+            })
+            .collect();
+        return json(&serde_json::json!({"listener_statuses": statuses}));
+    }
+    let mut out = String::new();
+    for (name, address) in &listening.open {
+        out += &format!("{name}::{address}\n");
+    }
+    for (name, reason) in &listening.failed {
+        out += &format!("{name}::failed: {reason}\n");
+    }
+    text(StatusCode::OK, out)
+}
+
+fn socket(address: SocketAddr) -> serde_json::Value {
+    serde_json::json!({
+        "socket_address": {"address": address.ip().to_string(), "port_value": address.port()}
+    })
+}
+
+fn help() -> String {
+    HELP.iter()
+        .map(|(path, what)| format!("{path}\n    {what}\n"))
+        .collect()
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    respond(status, "text/plain; charset=UTF-8", body.into())
+}
+
+fn json(value: &serde_json::Value) -> Response<Full<Bytes>> {
+    // Maps with text keys always have a JSON form.
+    let body = serde_json::to_vec_pretty(value).unwrap_or_default();
+    respond(StatusCode::OK, "application/json", body.into())
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, max-age=0"),
+    );
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+/// A query string, asked for single parameters.
+struct Parameters(String);
+
+impl Parameters {
+    fn get(&self, name: &str) -> Option<String> {
+        self.0.split('&').find_map(|part| {
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            let decode = |text: &str| {
+                let spaced = text.replace('+', " ");
+                percent_encoding::percent_decode_str(&spaced)
+                    .decode_utf8_lossy()
+                    .into_owned()
+            };
+            (decode(key) == name).then(|| decode(value))
+        })
+    }
+
+    fn is(&self, name: &str, value: &str) -> bool {
+        self.get(name).is_some_and(|found| found == value)
+    }
+}

@@ -1,0 +1,147 @@
+//! `/clusters`: the endpoints of every cluster, in Envoy's two forms.
+
+use mesh_core::model::{Address, ClusterEntry, Health, Snapshot};
+use mesh_lb::{ClusterHosts, HostView};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::sync::Arc;
+
+pub(super) fn text(snapshot: &Snapshot) -> String {
+    let mut out = String::new();
+    for entry in snapshot.clusters() {
+        let name = &entry.config().name;
+        let limits = entry.config().limits;
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{name}::observability_name::{}", stat_name(entry));
+        for (what, value) in [
+            ("max_connections", limits.max_connections),
+            ("max_pending_requests", limits.max_pending),
+            ("max_requests", limits.max_requests),
+            ("max_retries", limits.max_retries),
+        ] {
+            let _ = writeln!(out, "{name}::default_priority::{what}::{value}");
+        }
+        for host in ClusterHosts::of(entry).view() {
+            let prefix = format!("{name}::{}", host.address);
+            for (what, value) in numbers(&host) {
+                let _ = writeln!(out, "{prefix}::{what}::{value}");
+            }
+            let hostname = match &host.address {
+                Address::Host(name, _) => name.as_str(),
+                _ => "",
+            };
+            let _ = writeln!(out, "{prefix}::hostname::{hostname}");
+            let _ = writeln!(out, "{prefix}::health_flags::{}", health_flags(&host));
+            let _ = writeln!(out, "{prefix}::weight::{}", host.weight);
+            let _ = writeln!(out, "{prefix}::region::{}", host.locality.region);
+            let _ = writeln!(out, "{prefix}::zone::{}", host.locality.zone);
+            let _ = writeln!(out, "{prefix}::sub_zone::{}", host.locality.sub_zone);
+            let _ = writeln!(out, "{prefix}::canary::false");
+            let _ = writeln!(out, "{prefix}::priority::{}", host.priority);
+            let _ = writeln!(out, "{prefix}::success_rate::-1");
+            let _ = writeln!(out, "{prefix}::local_origin_success_rate::-1");
+        }
+    }
+    out
+}
+
+pub(super) fn json(snapshot: &Snapshot) -> Value {
+    let statuses: Vec<Value> = snapshot.clusters().iter().map(cluster).collect();
+    json!({"cluster_statuses": statuses})
+}
+
+fn cluster(entry: &Arc<ClusterEntry>) -> Value {
+    let limits = entry.config().limits;
+    let hosts: Vec<Value> = ClusterHosts::of(entry).view().iter().map(host).collect();
+    json!({
+        "name": entry.config().name.as_str(),
+        "observability_name": stat_name(entry),
+        "added_via_api": true,
+        "circuit_breakers": {"thresholds": [{
+            "max_connections": limits.max_connections,
+            "max_pending_requests": limits.max_pending,
+            "max_requests": limits.max_requests,
+            "max_retries": limits.max_retries,
+        }]},
+        "host_statuses": hosts,
+    })
+}
+
+fn host(host: &HostView) -> Value {
+    let address = match &host.address {
+        Address::Socket(address) => super::socket(*address),
+        other => json!({
+            "socket_address": {"address": other.to_string(), "port_value": other.port()}
+        }),
+    };
+    let stats: Vec<Value> = numbers(host)
+        .into_iter()
+        .map(|(name, value)| {
+            let kind = if name.ends_with("active") {
+                "GAUGE"
+            } else {
+                "COUNTER"
+            };
+            json!({"name": name, "value": value.to_string(), "type": kind})
+        })
+        .collect();
+    let mut health = json!({"eds_health_status": match host.health {
+        Health::Healthy => "HEALTHY",
+        Health::Degraded => "DEGRADED",
+        Health::Draining => "DRAINING",
+        _ => "UNHEALTHY",
+    }});
+    if host.ejected {
+        health["failed_outlier_check"] = Value::Bool(true);
+    }
+    json!({
+        "address": address,
+        "stats": stats,
+        "health_status": health,
+        "weight": host.weight,
+        "priority": host.priority,
+        "locality": {
+            "region": host.locality.region.as_str(),
+            "zone": host.locality.zone.as_str(),
+            "sub_zone": host.locality.sub_zone.as_str(),
+        },
+    })
+}
+
+fn numbers(host: &HostView) -> [(&'static str, u64); 7] {
+    [
+        ("cx_active", u64::from(host.counts.cx_active)),
+        ("cx_connect_fail", host.counts.cx_connect_fail),
+        ("cx_total", host.counts.cx_total),
+        ("rq_active", u64::from(host.active)),
+        ("rq_error", host.counts.rq_error),
+        ("rq_success", host.counts.rq_success),
+        ("rq_total", host.counts.rq_total),
+    ]
+}
+
+fn health_flags(host: &HostView) -> String {
+    let mut flags = String::new();
+    if host.ejected {
+        flags += "/failed_outlier_check";
+    }
+    match host.health {
+        Health::Healthy => {}
+        Health::Degraded => flags += "/eds_status_degraded",
+        Health::Draining => flags += "/eds_status_draining",
+        _ => flags += "/failed_eds_health",
+    }
+    if flags.is_empty() {
+        "healthy".to_owned()
+    } else {
+        flags
+    }
+}
+
+fn stat_name(entry: &ClusterEntry) -> &str {
+    entry
+        .config()
+        .stat_name
+        .as_ref()
+        .unwrap_or(&entry.config().name)
+}

@@ -1,0 +1,367 @@
+//! Configuration from files: read, compiled for one node, published, and watched.
+//!
+//! A bad object is refused alone and its last good version stays; a change that cannot be used at
+//! all changes nothing. Watching is a future that the owner runs.
+
+use mesh_core::model::{AccessLog, Snapshot, SnapshotBuilder, WorkloadRef};
+use mesh_core::{Feed, Invalid, Name, Publisher};
+use mesh_istio::{Diagnostic, Files, Node, Role, World, compile};
+use notify::{RecursiveMode, Watcher};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Quiet time after a change before files are read: an editor writes more than once.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Files are read again this often even when nothing was reported: not every file system reports.
+const POLL: Duration = Duration::from_secs(60);
+
+/// Where the configuration is and whom it is for.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Files and directories of YAML.
+    pub paths: Vec<PathBuf>,
+    /// A MeshConfig file, if it is not among the objects.
+    pub mesh_config: Option<PathBuf>,
+    /// The node as far as the command line says; what it does not say is in the YAML.
+    pub node: NodeSpec,
+    /// An access log instead of those that the configuration asks for; `-` is standard output.
+    pub access_log: Option<String>,
+}
+
+/// What is known of a node beforehand.
+#[derive(Clone, Debug)]
+pub enum NodeSpec {
+    /// This node exactly.
+    Exact(Node),
+    /// The node that a WorkloadEntry with this name and namespace describes.
+    Named {
+        /// Its name.
+        name: String,
+        /// Its namespace.
+        namespace: String,
+    },
+}
+
+/// Configuration in force, and the means to follow its files.
+#[derive(Debug)]
+pub struct Configuration {
+    source: Source,
+    world: World,
+    node: Node,
+    publisher: Publisher<Snapshot>,
+    /// What reading the files said the last time.
+    said: Vec<String>,
+}
+
+/// Why there is no configuration to start with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// Objects or files were refused. Each has its place and its source line.
+    #[error("the configuration has {} error(s)", .0.iter().filter(|d| d.is_error()).count())]
+    Refused(Vec<Diagnostic>),
+    /// The node is not described anywhere.
+    #[error(
+        "no WorkloadEntry {name:?} in namespace {namespace:?} describes a node (annotations \
+         mesh-rs.dev/base-port, mesh-rs.dev/inbound, mesh-rs.dev/role)"
+    )]
+    UnknownNode {
+        /// Its name.
+        name: String,
+        /// Its namespace.
+        namespace: String,
+    },
+    /// The parts do not fit together.
+    #[error("the configuration cannot be used: {0}")]
+    Inconsistent(#[from] Invalid),
+}
+
+// === impl Configuration ===
+
+impl Configuration {
+    /// Reads and compiles the configuration. The findings are warnings and notes.
+    ///
+    /// # Errors
+    /// If anything was refused: a proxy that starts is configured as its files say.
+    pub fn load(source: Source) -> Result<(Self, Vec<Diagnostic>), LoadError> {
+        let mut world = World::default();
+        let mut findings = world.update(&read(&source));
+        if findings.iter().any(Diagnostic::is_error) {
+            return Err(LoadError::Refused(findings));
+        }
+        let node = resolve(&source.node, &world)?;
+        let mut builder = SnapshotBuilder::new();
+        findings.extend(compile(&world, &node, &mut builder));
+        source.adjust(&mut builder);
+        if findings.iter().any(Diagnostic::is_error) {
+            return Err(LoadError::Refused(findings));
+        }
+        let (snapshot, _) = builder.build()?;
+        let publisher = Publisher::from_arc(snapshot);
+        let said = findings.iter().map(ToString::to_string).collect();
+        Ok((
+            Self {
+                source,
+                world,
+                node,
+                publisher,
+                said,
+            },
+            findings,
+        ))
+    }
+
+    /// Snapshots, now and as files change.
+    pub fn feed(&self) -> Feed<Snapshot> {
+        self.publisher.feed()
+    }
+
+    /// The node that the configuration is for.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The node as it appears in metrics.
+    pub fn workload(&self) -> WorkloadRef {
+        let label = |key: &str| {
+            self.node
+                .labels
+                .get(key)
+                .map(String::as_str)
+                .unwrap_or_default()
+        };
+        let or = |first: &str, second: &str| {
+            if first.is_empty() {
+                second.to_owned()
+            } else {
+                first.to_owned()
+            }
+        };
+        let mut workload = WorkloadRef::default();
+        workload.name = self.node.name.as_str().into();
+        workload.namespace = self.node.namespace.as_str().into();
+        workload.app = label("app").into();
+        workload.version = label("version").into();
+        let service = or(label("service.istio.io/canonical-name"), label("app"));
+        workload.canonical_service = or(&service, &self.node.name).into();
+        let revision = or(
+            label("service.istio.io/canonical-revision"),
+            label("version"),
+        );
+        workload.canonical_revision = or(&revision, "latest").into();
+        workload
+    }
+
+    /// Reads the files again and publishes what changed. Says what is new about them.
+    pub fn reload(&mut self) -> Vec<Diagnostic> {
+        let mut findings = self.world.update(&read(&self.source));
+        match resolve(&self.source.node, &self.world) {
+            Ok(node) => self.node = node,
+            Err(LoadError::Refused(more)) => findings.extend(more),
+            Err(error) => tracing::error!(%error, "the last description of the node stays"),
+        }
+        let mut builder = SnapshotBuilder::from(&self.publisher.load());
+        findings.extend(compile(&self.world, &self.node, &mut builder));
+        self.source.adjust(&mut builder);
+        match builder.build() {
+            Ok((snapshot, _)) => self.publisher.publish(snapshot),
+            Err(error) => tracing::error!(%error, "the last configuration stays in force"),
+        }
+        // A finding that was there before is no news.
+        let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        let mut index = 0;
+        findings.retain(|_| {
+            index += 1;
+            !self.said.contains(&said[index - 1])
+        });
+        self.said = said;
+        findings
+    }
+
+    /// Follows the files until the future is dropped, and hands what is found to `report`.
+    pub async fn watch(mut self, report: impl Fn(&[Diagnostic])) {
+        // One place is enough: whatever happened, everything is read again.
+        let (changed, mut changes) = mpsc::channel(1);
+        let watcher = watcher(&self.source, changed);
+        if let Err(error) = &watcher {
+            tracing::warn!(%error, every = ?POLL, "files cannot be watched; they are polled");
+        }
+        loop {
+            tokio::select! {
+                Some(()) = changes.recv() => {
+                    // Until nothing more happens for a moment.
+                    while let Ok(Some(())) = tokio::time::timeout(SETTLE, changes.recv()).await {}
+                }
+                () = tokio::time::sleep(POLL) => {}
+            }
+            let findings = self.reload();
+            report(&findings);
+        }
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    fn adjust(&self, builder: &mut SnapshotBuilder) {
+        if let Some(path) = &self.access_log {
+            let log = AccessLog {
+                path: path.as_str().into(),
+                format: Name::default(),
+            };
+            builder.replace_access_logs(&log);
+        }
+    }
+}
+
+fn read(source: &Source) -> Files {
+    let files = Files::read(&source.paths);
+    match &source.mesh_config {
+        Some(path) => files.and_mesh_config(path),
+        None => files,
+    }
+}
+
+fn resolve(spec: &NodeSpec, world: &World) -> Result<Node, LoadError> {
+    let (name, namespace) = match spec {
+        NodeSpec::Exact(node) => return Ok(node.clone()),
+        NodeSpec::Named { name, namespace } => (name, namespace),
+    };
+    Node::find(world, name, namespace)
+        .map_err(|finding| LoadError::Refused(vec![*finding]))?
+        .ok_or_else(|| LoadError::UnknownNode {
+            name: name.clone(),
+            namespace: namespace.clone(),
+        })
+}
+
+fn watcher(
+    source: &Source,
+    changed: mpsc::Sender<()>,
+) -> notify::Result<notify::RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Reading a file is an event too; following those would never end.
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            // A full channel means that a change is noted already.
+            let _ = changed.try_send(());
+        }
+    })?;
+    for path in source.paths.iter().chain(&source.mesh_config) {
+        // A file is replaced rather than written by most editors, and by Kubernetes through a
+        // link in its directory, so the directory is what is watched.
+        let place = if path.is_dir() {
+            path.as_path()
+        } else {
+            path.parent().unwrap_or(path)
+        };
+        let place = if place.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            place
+        };
+        let mode = if path.is_dir() {
+            RecursiveMode::Recursive
+        } else {
+            RecursiveMode::NonRecursive
+        };
+        watcher.watch(place, mode)?;
+    }
+    Ok(watcher)
+}
+
+/// What a node is, for messages.
+pub fn describe(node: &Node) -> &'static str {
+    match node.role {
+        Role::Gateway { .. } => "gateway",
+        Role::Sidecar { .. } => "sidecar",
+    }
+}
+
+/// Prints findings as the log has them: errors and warnings, one line each.
+pub fn log(findings: &[Diagnostic]) {
+    for finding in findings {
+        match finding.severity {
+            mesh_istio::Severity::Error => tracing::error!("{finding}"),
+            mesh_istio::Severity::Warning => tracing::warn!("{finding}"),
+            _ => tracing::debug!("{finding}"),
+        }
+    }
+}
+
+/// Findings with their source lines, for a person.
+pub fn render(findings: &[Diagnostic]) -> String {
+    findings
+        .iter()
+        .map(|finding| finding.render() + "\n")
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews}\nspec: {ports: [{name: http, port: 9080}]}\n";
+
+    fn source(directory: &Path) -> Source {
+        Source {
+            paths: vec![directory.to_owned()],
+            mesh_config: None,
+            node: NodeSpec::Exact(Node::sidecar("client", "default")),
+            access_log: None,
+        }
+    }
+
+    #[test]
+    fn a_bad_file_at_the_start_is_an_error_and_later_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.yaml");
+        fs::write(&file, "kind: [").unwrap();
+        assert!(matches!(
+            Configuration::load(source(directory.path())),
+            Err(LoadError::Refused(findings)) if findings[0].line > 0
+        ));
+
+        fs::write(&file, SERVICE).unwrap();
+        let (mut configuration, _) = Configuration::load(source(directory.path())).unwrap();
+        let feed = configuration.feed();
+        let cluster = "outbound|9080||reviews.default.svc.cluster.local";
+        assert!(feed.load().cluster(cluster).is_some());
+
+        fs::write(&file, "kind: [").unwrap();
+        let findings = configuration.reload();
+        assert!(findings.iter().any(Diagnostic::is_error));
+        assert!(
+            feed.load().cluster(cluster).is_some(),
+            "the last good version stays"
+        );
+        assert!(
+            configuration.reload().is_empty(),
+            "nothing new is said twice"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_change_of_a_file_is_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (configuration, _) = Configuration::load(source(directory.path())).unwrap();
+        let mut feed = configuration.feed();
+        let watching = tokio::spawn(configuration.watch(|_| {}));
+        // The watcher is set up by the first poll of the task.
+        tokio::task::yield_now().await;
+        fs::write(directory.path().join("a.yaml"), SERVICE).unwrap();
+        loop {
+            let snapshot = feed.changed().await.unwrap();
+            if snapshot
+                .clusters()
+                .iter()
+                .any(|c| c.config().name.contains("reviews"))
+            {
+                break;
+            }
+        }
+        watching.abort();
+    }
+}

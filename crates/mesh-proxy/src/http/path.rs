@@ -1,0 +1,241 @@
+//! Path normalisation: what is matched and judged is what is forwarded.
+//!
+//! Pure functions on the text of a path, for Istio's `pathNormalization` modes (Envoy's
+//! `normalize_path`, `merge_slashes`, `path_with_escaped_slashes_action`).
+
+use mesh_core::model::{EscapedSlashes, PathNormalization};
+use std::borrow::Cow;
+
+/// What becomes of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Normalized<'a> {
+    /// This path, which may be the same.
+    Path(Cow<'a, str>),
+    /// Answer 400.
+    Reject,
+    /// Redirect (307) to this path.
+    Redirect(String),
+}
+
+/// Normalises a path with its query. The query is left alone.
+pub(crate) fn normalize(target: &str, rules: PathNormalization) -> Normalized<'_> {
+    let at = target.find(['?', '#']).unwrap_or(target.len());
+    let (path, query) = target.split_at(at);
+    if !path.starts_with('/') {
+        // `*` of OPTIONS and the authority of CONNECT are no paths.
+        return Normalized::Path(Cow::Borrowed(target));
+    }
+    if has_escape(path, *b"00") {
+        return Normalized::Reject;
+    }
+    let mut path = Cow::Borrowed(path);
+    let mut redirect = false;
+    if has_escape(&path, *b"2f") || has_escape(&path, *b"5c") {
+        match rules.escaped_slashes {
+            EscapedSlashes::Keep => {}
+            EscapedSlashes::Reject => return Normalized::Reject,
+            action => {
+                redirect = action == EscapedSlashes::Redirect;
+                path = Cow::Owned(decode_slashes(&path));
+            }
+        }
+    }
+    if rules.normalize && needs_work(&path) {
+        path = Cow::Owned(canonical(&path));
+    }
+    if rules.merge_slashes && path.contains("//") {
+        path = Cow::Owned(merge(&path));
+    }
+    match path {
+        Cow::Borrowed(_) => Normalized::Path(Cow::Borrowed(target)),
+        Cow::Owned(path) if redirect => Normalized::Redirect(path + query),
+        Cow::Owned(path) => Normalized::Path(Cow::Owned(path + query)),
+    }
+}
+
+/// Whether the path contains `%` and these two (lower case) hexadecimal digits.
+fn has_escape(path: &str, digits: [u8; 2]) -> bool {
+    path.as_bytes().windows(3).any(|window| {
+        window[0] == b'%'
+            && [
+                window[1].to_ascii_lowercase(),
+                window[2].to_ascii_lowercase(),
+            ] == digits
+    })
+}
+
+fn decode_slashes(path: &str) -> String {
+    path.replace("%2f", "/")
+        .replace("%2F", "/")
+        .replace("%5c", "\\")
+        .replace("%5C", "\\")
+}
+
+/// Most paths need nothing: this looks before anything is copied.
+fn needs_work(path: &str) -> bool {
+    path.contains(['%', '\\']) || path.contains("/.")
+}
+
+/// RFC 3986 §6.2: unreserved characters unescaped, `\` as `/`, dot segments resolved.
+fn canonical(path: &str) -> String {
+    let bytes = path.as_bytes();
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escaped = (bytes[at] == b'%')
+            .then(|| hex(bytes.get(at + 1..at + 3)?))
+            .flatten();
+        match escaped {
+            Some(byte) if is_unreserved(byte) => {
+                plain.push(byte);
+                at += 3;
+            }
+            Some(_) => {
+                plain.push(b'%');
+                plain.extend(bytes[at + 1..at + 3].iter().map(u8::to_ascii_uppercase));
+                at += 3;
+            }
+            None => {
+                plain.push(if bytes[at] == b'\\' { b'/' } else { bytes[at] });
+                at += 1;
+            }
+        }
+    }
+    // Only ASCII was added, and only whole characters were copied.
+    let plain = String::from_utf8(plain).unwrap_or_else(|_| path.to_owned());
+    let mut segments: Vec<&str> = Vec::new();
+    let mut ends_open = false;
+    for segment in plain[1..].split('/') {
+        ends_open = matches!(segment, "." | "..");
+        match segment {
+            "." => {}
+            ".." => {
+                segments.pop();
+            }
+            other => segments.push(other),
+        }
+    }
+    let mut out = String::with_capacity(plain.len());
+    for segment in &segments {
+        out.push('/');
+        out.push_str(segment);
+    }
+    if ends_open || out.is_empty() {
+        out.push('/');
+    }
+    out
+}
+
+fn hex(digits: &[u8]) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    u8::try_from(digit(digits[0])? * 16 + digit(digits[1])?).ok()
+}
+
+/// RFC 3986 §2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+fn merge(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c != '/' || !out.ends_with('/') {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: PathNormalization = PathNormalization {
+        normalize: true,
+        merge_slashes: false,
+        escaped_slashes: EscapedSlashes::Keep,
+    };
+
+    fn path(target: &str, rules: PathNormalization) -> String {
+        match normalize(target, rules) {
+            Normalized::Path(path) => path.into_owned(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn dot_segments_are_resolved_and_the_query_is_left_alone() {
+        for (target, expected) in [
+            ("/a/./b/../c", "/a/c"),
+            ("/../../a", "/a"),
+            ("/a/..", "/"),
+            ("/a/.", "/a/"),
+            ("/a\\b", "/a/b"),
+            ("/%61%2e%2E/x", "/a../x"),
+            ("/a/%2e%2e/b?x=/../y", "/b?x=/../y"),
+            ("/a//b", "/a//b"),
+            ("/a%2fb%zz", "/a%2Fb%zz"),
+            ("/a.b/.c", "/a.b/.c"),
+            ("*", "*"),
+        ] {
+            assert_eq!(path(target, BASE), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn the_stronger_modes_merge_and_decode() {
+        let merge = PathNormalization {
+            merge_slashes: true,
+            ..BASE
+        };
+        assert_eq!(path("//a///b/", merge), "/a/b/");
+        let decode = PathNormalization {
+            escaped_slashes: EscapedSlashes::Decode,
+            ..merge
+        };
+        assert_eq!(path("/a%2F%2fb%5cc", decode), "/a/b/c");
+        let reject = PathNormalization {
+            escaped_slashes: EscapedSlashes::Reject,
+            ..BASE
+        };
+        assert_eq!(normalize("/a%2fb", reject), Normalized::Reject);
+        let redirect = PathNormalization {
+            escaped_slashes: EscapedSlashes::Redirect,
+            ..BASE
+        };
+        assert_eq!(
+            normalize("/a%2fb?q", redirect),
+            Normalized::Redirect("/a/b?q".into())
+        );
+    }
+
+    #[test]
+    fn a_nul_is_refused_in_every_mode() {
+        assert_eq!(
+            normalize("/a%00", PathNormalization::default()),
+            Normalized::Reject
+        );
+        assert_eq!(path("/a?%00", PathNormalization::default()), "/a?%00");
+    }
+
+    #[test]
+    fn an_ordinary_path_is_not_copied() {
+        assert!(matches!(
+            normalize("/a/b?c", BASE),
+            Normalized::Path(Cow::Borrowed(_))
+        ));
+    }
+
+    use proptest::prelude::*;
+    proptest! {
+        #[test]
+        fn normalising_twice_changes_nothing_more(target in "/[a-c./%2fF5Ee\\\\]{0,24}") {
+            let once = path(&target, BASE);
+            // An escape that decodes to another escape's digits is not decoded again by either.
+            if !once.contains('%') {
+                prop_assert_eq!(path(&once, BASE), once.clone());
+            }
+            prop_assert!(!once.contains("/../") && !once.ends_with("/.."));
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! THE stack: one layer per line, outermost first when read from the bottom.
+//!
+//! The outbound part, from routing inward, is mesh-client's ([`Parts::outbound`]): an application
+//! that embeds the mesh runs the same code.
+
+use super::admit::{Admit, AdmitLayer};
+use http::Request;
+use mesh_client::{Body, Outbound, Parts};
+use mesh_core::Rng;
+use mesh_resilience::{Overload, OverloadLayer};
+use mesh_route::reply::{Reply, ReplyLayer};
+use mesh_telemetry::{Finish, FinishLayer, Telemetry};
+use std::sync::Arc;
+use tower_layer::Layer;
+use tower_service::Service;
+
+pub(crate) type RequestStack = Finish<Reply<Admit<Overload<Outbound>>>, Body>;
+pub(crate) type StackFuture = <RequestStack as Service<Request<Body>>>::Future;
+pub(crate) type StackBody =
+    <<RequestStack as Service<Request<Body>>>::Response as ResponseBody>::Body;
+
+/// The body type of a response type.
+pub(crate) trait ResponseBody {
+    type Body;
+}
+
+impl<B> ResponseBody for http::Response<B> {
+    type Body = B;
+}
+
+/// Builds one worker's stack.
+pub(crate) fn build(parts: Parts, telemetry: Arc<Telemetry>, most_requests: u32) -> RequestStack {
+    let rng = Arc::new(Rng::with_seed(parts.rng.word()));
+    // Routing, policy, balancing, connections.
+    let stack = parts.outbound();
+    // Sheds before matching spends time.
+    let stack = OverloadLayer::fixed(most_requests).layer(stack);
+    // Nothing below sees a malformed head.
+    let stack = AdmitLayer::new(rng).layer(stack);
+    // Every error becomes a response.
+    let stack = ReplyLayer::new().layer(stack);
+    // Sees every outcome: access log, metrics, statistics.
+    FinishLayer::<Body>::new(telemetry).layer(stack)
+}

@@ -1,0 +1,159 @@
+//! The reference data plane: a gateway or sidecar that serves a mesh snapshot.
+//!
+//! ```no_run
+//! # async fn run(feed: mesh_core::Feed<mesh_core::model::Snapshot>) -> std::io::Result<()> {
+//! let proxy = mesh_proxy::Proxy::builder(feed)
+//!     .concurrency(2)
+//!     .admin(Some(([127, 0, 0, 1], 15000).into()))
+//!     .start()
+//!     .await?;
+//! proxy.ready().await;
+//! // … until it is time to go:
+//! proxy.drain().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Each worker is a thread with its own runtime, sockets, stack and connection pools; the caller's
+//! runtime carries the admin interface and follows the configuration. Layers of your own go into
+//! [`Builder::before_route`], [`Builder::after_route`] and [`Builder::per_attempt`].
+
+#![forbid(unsafe_code)]
+
+mod accept;
+mod admin;
+pub mod bootstrap;
+pub mod config;
+mod http;
+mod listener;
+mod reconcile;
+mod runtime;
+mod worker;
+
+pub use reconcile::Listening;
+pub use runtime::Running;
+
+use mesh_client::Slot;
+use mesh_core::Feed;
+use mesh_core::model::{Snapshot, WorkloadRef};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The reference proxy; see [`Proxy::builder`].
+#[derive(Debug)]
+pub struct Proxy;
+
+/// Builds a [`Proxy`].
+#[derive(Debug)]
+pub struct Builder {
+    feed: Feed<Snapshot>,
+    workload: WorkloadRef,
+    concurrency: usize,
+    admin: Option<SocketAddr>,
+    seed: Option<u64>,
+    drain_time: Duration,
+    most_requests: u32,
+    slots: Slots,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    before_route: Slot,
+    after_route: Slot,
+    per_attempt: Slot,
+}
+
+// === impl Proxy ===
+
+impl Proxy {
+    /// A proxy that serves the snapshots in `feed`: one worker per core, no admin interface.
+    pub fn builder(feed: Feed<Snapshot>) -> Builder {
+        Builder {
+            feed,
+            workload: WorkloadRef::default(),
+            concurrency: std::thread::available_parallelism().map_or(1, usize::from),
+            admin: None,
+            seed: None,
+            drain_time: Duration::from_secs(5),
+            most_requests: u32::MAX,
+            slots: Slots::default(),
+        }
+    }
+}
+
+// === impl Builder ===
+
+impl Builder {
+    /// The workload that the proxy stands for, as it appears in metrics.
+    #[must_use]
+    pub fn workload(mut self, workload: WorkloadRef) -> Self {
+        self.workload = workload;
+        self
+    }
+
+    /// The number of worker threads. Default: one per core. 0 means 1.
+    #[must_use]
+    pub fn concurrency(mut self, workers: usize) -> Self {
+        self.concurrency = workers;
+        self
+    }
+
+    /// The address of the admin interface. It has no authentication: keep it on loopback.
+    #[must_use]
+    pub fn admin(mut self, address: Option<SocketAddr>) -> Self {
+        self.admin = address;
+        self
+    }
+
+    /// Fixes the random choices, so that a run with one worker can be repeated.
+    #[must_use]
+    pub fn seed(mut self, seed: Option<u64>) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// How long requests may take to finish once the proxy drains. Default 5 s.
+    #[must_use]
+    pub fn drain_time(mut self, time: Duration) -> Self {
+        self.drain_time = time;
+        self
+    }
+
+    /// Requests at once on one worker above which more are shed with 503. Default: no limit.
+    #[must_use]
+    pub fn most_requests(mut self, requests: u32) -> Self {
+        self.most_requests = requests;
+        self
+    }
+
+    /// A layer above routing: it may change headers that routing reads.
+    #[must_use]
+    pub fn before_route(mut self, slot: Slot) -> Self {
+        self.slots.before_route = slot;
+        self
+    }
+
+    /// A layer with the route known, above rewriting.
+    #[must_use]
+    pub fn after_route(mut self, slot: Slot) -> Self {
+        self.slots.after_route = slot;
+        self
+    }
+
+    /// A layer around each attempt.
+    #[must_use]
+    pub fn per_attempt(mut self, slot: Slot) -> Self {
+        self.slots.per_attempt = slot;
+        self
+    }
+
+    /// Starts the proxy.
+    ///
+    /// # Errors
+    /// If a thread or the admin interface cannot be started. Listeners that cannot be opened are
+    /// reported by [`Running::listening`] and tried again.
+    pub async fn start(self) -> io::Result<Running> {
+        runtime::start(self).await
+    }
+}

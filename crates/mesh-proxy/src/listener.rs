@@ -1,0 +1,122 @@
+//! What one worker keeps about one listener.
+
+use mesh_core::model::{Filter, HttpManager, Listener};
+use mesh_core::stats::{Block, HttpStat, Raised};
+use mesh_core::{Caller, Name, Shard};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// One worker's state of one listener. The settings can change while connections are open.
+#[derive(Debug)]
+pub(crate) struct ListenerState {
+    address: SocketAddr,
+    shard: Shard,
+    settings: Mutex<Settings>,
+}
+
+#[derive(Clone, Debug)]
+struct Settings {
+    manager: Arc<HttpManager>,
+    stats: Arc<Block<HttpStat>>,
+}
+
+/// The HTTP statistics of all listeners, by prefix. Shared by all workers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HttpBlocks(Arc<Mutex<HashMap<Name, Arc<Block<HttpStat>>>>>);
+
+/// A block of statistics that a gauge can hold on to.
+#[derive(Clone, Debug)]
+pub(crate) struct Counted(Arc<Block<HttpStat>>);
+
+// === impl HttpBlocks ===
+
+impl HttpBlocks {
+    /// The block for a prefix, made on first use and kept as long as the process runs, as in
+    /// Envoy. Prefixes come from configuration, never from callers.
+    pub(crate) fn block(&self, prefix: &Name) -> Arc<Block<HttpStat>> {
+        let mut blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.entry(prefix.clone()).or_default().clone()
+    }
+
+    /// All blocks, sorted by prefix.
+    pub(crate) fn all(&self) -> Vec<(Name, Arc<Block<HttpStat>>)> {
+        let blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = blocks.iter().map(|(n, b)| (n.clone(), b.clone())).collect();
+        drop(blocks);
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+}
+
+// === impl ListenerState ===
+
+impl ListenerState {
+    pub(crate) fn new(listener: &Listener, shard: Shard, blocks: &HttpBlocks) -> Self {
+        let manager = manager_of(listener);
+        let stats = blocks.block(&manager.stat_prefix);
+        Self {
+            address: listener.address,
+            shard,
+            settings: Mutex::new(Settings { manager, stats }),
+        }
+    }
+
+    /// Takes over the settings of a newer configuration: for the next request on each connection.
+    pub(crate) fn update(&self, listener: &Listener, blocks: &HttpBlocks) {
+        let manager = manager_of(listener);
+        let stats = blocks.block(&manager.stat_prefix);
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Settings { manager, stats };
+    }
+
+    fn settings(&self) -> Settings {
+        self.settings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn manager(&self) -> Arc<HttpManager> {
+        self.settings().manager
+    }
+
+    /// Who calls, for one request.
+    pub(crate) fn caller(&self, peer: SocketAddr, local: SocketAddr) -> Caller {
+        let settings = self.settings();
+        let mut caller = Caller::default();
+        caller.shard = self.shard;
+        caller.peer = Some(peer);
+        caller.local = Some(local);
+        caller.manager = Some(settings.manager);
+        caller.stats = Some(settings.stats);
+        caller
+    }
+
+    pub(crate) fn count(&self, stat: HttpStat) {
+        self.settings().stats.inc(self.shard, stat);
+    }
+
+    pub(crate) fn raise(&self, stat: HttpStat) -> Raised<Counted, HttpStat> {
+        Raised::new(Counted(self.settings().stats), self.shard, stat)
+    }
+}
+
+fn manager_of(listener: &Listener) -> Arc<HttpManager> {
+    match &listener.filter {
+        Filter::Http(manager) => manager.clone(),
+        // The model's other kinds join with their crates; a snapshot cannot hold them today.
+        other => unreachable!("a listener of this kind cannot be built: {other:?}"),
+    }
+}
+
+// === impl Counted ===
+
+impl AsRef<Block<HttpStat>> for Counted {
+    fn as_ref(&self) -> &Block<HttpStat> {
+        &self.0
+    }
+}

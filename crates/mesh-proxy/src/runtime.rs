@@ -1,0 +1,264 @@
+//! Threads: one per worker, each with a runtime of its own, and the tasks beside them.
+
+use crate::Builder;
+use crate::admin::Admin;
+use crate::http::stack;
+use crate::listener::HttpBlocks;
+use crate::reconcile::{Listening, RETRY, Reconciler};
+use crate::worker::Worker;
+use mesh_client::{Parts, Upstreams};
+use mesh_core::model::Snapshot;
+use mesh_core::{Feed, Rng, Shard};
+use mesh_resilience::Budgets;
+use mesh_telemetry::Telemetry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use std::{io, thread};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
+
+/// How often access logs are written out and ejected hosts are looked at.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+
+/// What the parts of a running proxy share.
+pub(crate) struct Shared {
+    pub(crate) feed: Feed<Snapshot>,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) blocks: HttpBlocks,
+    pub(crate) listening: Feed<Listening>,
+    /// New connections are no longer wanted.
+    pub(crate) draining: AtomicBool,
+    pub(crate) started: tokio::time::Instant,
+    /// What the admin interface is asked to do.
+    pub(crate) orders: mpsc::Sender<Order>,
+    pub(crate) workers: usize,
+}
+
+/// What an operator asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Stop accepting and let connections finish.
+    DrainListeners,
+    /// Drain, then end.
+    Quit,
+}
+
+/// A proxy that runs. Dropping it stops it at once; [`Running::drain`] lets requests finish.
+pub struct Running {
+    shared: Arc<Shared>,
+    admin: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+    supervisor: JoinHandle<()>,
+    ended: watch::Receiver<bool>,
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Where the admin interface listens.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// What is known of the listeners, and news of it.
+    pub fn listening(&self) -> Feed<Listening> {
+        self.shared.listening.clone()
+    }
+
+    /// Statistics and metrics.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.shared.telemetry
+    }
+
+    /// Waits until the first configuration is in force: every listener is open or has failed.
+    pub async fn ready(&self) -> Arc<Listening> {
+        let mut listening = self.shared.listening.clone();
+        loop {
+            let now = listening.load();
+            if now.version > 0 {
+                return now;
+            }
+            if listening.changed().await.is_err() {
+                return now;
+            }
+        }
+    }
+
+    /// Waits until an operator asked the proxy to quit.
+    pub async fn ended(&mut self) {
+        // A lost sender means the same.
+        let _ = self.ended.wait_for(|ended| *ended).await;
+    }
+
+    /// Stops accepting, lets requests finish within the drain time, and ends.
+    pub async fn drain(self) {
+        self.stop.send_replace(true);
+        // The supervisor ends by itself; a panic in it has been printed.
+        let _ = self.supervisor.await;
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running")
+            .field("admin", &self.admin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Starts the threads and tasks of a proxy.
+pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
+    let Builder {
+        feed,
+        workload,
+        concurrency,
+        admin,
+        seed,
+        drain_time,
+        most_requests,
+        slots,
+    } = builder;
+    let telemetry = Arc::new(Telemetry::new(workload));
+    let blocks = HttpBlocks::default();
+    let rng = seed.map_or_else(Rng::from_system, Rng::with_seed);
+    let workers = concurrency.max(1);
+    let mut commands = Vec::with_capacity(workers);
+    let mut threads = Vec::with_capacity(workers);
+    let budgets = Budgets::default();
+    for number in 0..workers {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        commands.push(sender);
+        let upstreams = Upstreams::new(Shard::of_worker(number));
+        let mut parts = Parts::new(feed.clone(), upstreams.clone(), Arc::new(rng.fork()));
+        parts.budgets = budgets.clone();
+        parts.before_route = slots.before_route.clone();
+        parts.after_route = slots.after_route.clone();
+        parts.per_attempt = slots.per_attempt.clone();
+        let worker = Worker {
+            shard: Shard::of_worker(number),
+            stack: stack::build(parts, telemetry.clone(), most_requests),
+            upstreams,
+            blocks: blocks.clone(),
+            commands: receiver,
+            tasks: TaskTracker::new(),
+        };
+        threads.push(spawn_worker(number, worker, drain_time)?);
+    }
+    let reconciler = Reconciler::new(commands);
+    let (orders, ordered) = mpsc::channel(8);
+    let shared = Arc::new(Shared {
+        feed,
+        telemetry,
+        blocks,
+        listening: reconciler.status(),
+        draining: AtomicBool::new(false),
+        started: tokio::time::Instant::now(),
+        orders,
+        workers,
+    });
+    let (stop, stopped) = watch::channel(false);
+    let (end, ended) = watch::channel(false);
+    let mut bound = None;
+    if let Some(address) = admin {
+        let serving = Admin::bind(address, shared.clone()).await?;
+        bound = Some(serving.address());
+        tokio::spawn(serving.run(ended.clone()));
+    }
+    let supervisor = tokio::spawn(supervise(
+        shared.clone(),
+        reconciler,
+        ordered,
+        stopped,
+        end,
+        threads,
+    ));
+    Ok(Running {
+        shared,
+        admin: bound,
+        stop,
+        supervisor,
+        ended,
+    })
+}
+
+fn spawn_worker(
+    number: usize,
+    worker: Worker,
+    drain_time: Duration,
+) -> io::Result<oneshot::Receiver<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (done, ended) = oneshot::channel();
+    thread::Builder::new()
+        .name(format!("mesh-worker-{number}"))
+        .spawn(move || {
+            runtime.block_on(worker.run(drain_time));
+            // Whoever waited may be gone.
+            let _ = done.send(());
+        })?;
+    Ok(ended)
+}
+
+/// Follows configuration and orders until the proxy ends.
+async fn supervise(
+    shared: Arc<Shared>,
+    mut reconciler: Reconciler,
+    mut orders: mpsc::Receiver<Order>,
+    mut stopped: watch::Receiver<bool>,
+    end: watch::Sender<bool>,
+    threads: Vec<oneshot::Receiver<()>>,
+) {
+    let mut feed = shared.feed.clone();
+    let mut again = reconciler.apply(&feed.load());
+    let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+    let mut configured = true;
+    loop {
+        let draining = shared.draining.load(Ordering::Relaxed);
+        tokio::select! {
+            changed = feed.changed(), if configured && !draining => match changed {
+                Ok(snapshot) => again = reconciler.apply(&snapshot),
+                // The last configuration stays in force.
+                Err(_) => configured = false,
+            },
+            () = tokio::time::sleep(RETRY), if again && !draining => {
+                again = reconciler.apply(&shared.feed.load());
+            }
+            _ = housekeeping.tick() => housekeep(&shared),
+            order = orders.recv() => match order {
+                Some(Order::DrainListeners) if !draining => {
+                    shared.draining.store(true, Ordering::Relaxed);
+                    reconciler.drain();
+                }
+                Some(Order::DrainListeners) => {}
+                Some(Order::Quit) | None => break,
+            },
+            // A lost handle means the same as a call of `drain`.
+            _ = stopped.wait_for(|stop| *stop) => break,
+        }
+    }
+    shared.draining.store(true, Ordering::Relaxed);
+    reconciler.drain();
+    for thread in threads {
+        // An error means that the thread is gone, which is what we wait for.
+        let _ = thread.await;
+    }
+    housekeep(&shared);
+    end.send_replace(true);
+}
+
+fn housekeep(shared: &Shared) {
+    if let Err(error) = shared.telemetry.flush() {
+        tracing::warn!(%error, "access log");
+    }
+    let now = tokio::time::Instant::now().into_std();
+    for entry in shared.feed.load().clusters() {
+        // Only where something can be ejected: the rest needs no state of its own.
+        if entry.config().outlier.is_some() {
+            mesh_lb::ClusterHosts::of(entry).sweep(now);
+        }
+    }
+}

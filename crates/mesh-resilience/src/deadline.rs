@@ -1,0 +1,238 @@
+//! Bounds the time until a response body has ended, retries included: the timeout of a route.
+//!
+//! * Before the response head the limit is an error: [`Failure::RequestTimeout`], or
+//!   [`Failure::MaxStreamDuration`].
+//! * After it the body fails, which makes the server reset the stream, and the exchange is
+//!   flagged. An upgraded connection (status 101, or 2xx to CONNECT) is no longer bounded.
+//!
+//! With [`DeadlineLayer::per_route`] the limits are those of the matched rule and of the
+//! request's headers. As in Envoy's router, `x-envoy-upstream-rq-timeout-ms` and
+//! `x-envoy-upstream-rq-per-try-timeout-ms` replace the rule's limits and are taken out,
+//! `grpc-timeout` counts where the rule has a `max_grpc_timeout`, and the request goes on with
+//! `x-envoy-expected-rq-timeout-ms` where it has a limit. Whether a caller may set these headers
+//! is for the edge to decide; this layer believes them. Zero means no limit everywhere.
+//!
+//! Belongs outside of [`RetryLayer`](crate::RetryLayer), with
+//! [`TimeoutLayer::per_try`](crate::TimeoutLayer::per_try) inside it.
+//!
+//! # Example
+//!
+//! ```
+//! use http::{Request, Response};
+//! use http_body_util::{BodyExt, Full};
+//! use bytes::Bytes;
+//! use mesh_core::BoxError;
+//! use mesh_resilience::DeadlineLayer;
+//! use std::time::Duration;
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! let service = ServiceBuilder::new()
+//!     .layer(DeadlineLayer::fixed(Duration::from_secs(15)))
+//!     .service(service_fn(|_: Request<()>| async {
+//!         Ok::<_, BoxError>(Response::new(Full::new(Bytes::from("in time"))))
+//!     }));
+//! let response = service.oneshot(Request::new(())).await?;
+//! assert_eq!(response.into_body().collect().await?.to_bytes(), "in time");
+//! # Ok(())
+//! # }
+//! ```
+
+mod body;
+
+pub use body::DeadlineBody;
+
+use crate::count::count;
+use crate::limits::{Limits, retry_of};
+use crate::time::{Expiry, later};
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
+use mesh_core::stats::ClusterStat;
+use mesh_core::{BoxError, Error, Exchange, Failure};
+use pin_project::pin_project;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Instant;
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Builds [`Deadline`] services.
+#[derive(Clone, Debug)]
+pub struct DeadlineLayer {
+    limit: Limit,
+}
+
+/// A service whose response has to end within a limit.
+#[derive(Clone, Debug)]
+pub struct Deadline<S> {
+    inner: S,
+    limit: Limit,
+}
+
+/// The response future of [`Deadline`].
+#[pin_project]
+#[derive(Debug)]
+pub struct ResponseFuture<F> {
+    #[pin]
+    inner: F,
+    expiry: Option<Expiry>,
+    /// The request asks for a tunnel.
+    connect: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    Fixed(Duration),
+    Route,
+}
+
+// === impl DeadlineLayer ===
+
+impl DeadlineLayer {
+    /// The same limit for every request, from its end to the end of the response. The end of the
+    /// request is [`Exchange::request_end`] where there is an exchange, and the call otherwise.
+    pub fn fixed(limit: Duration) -> Self {
+        Self {
+            limit: Limit::Fixed(limit),
+        }
+    }
+
+    /// The limits of the matched rule: its `timeout` (Envoy `RouteAction.timeout`), from the end
+    /// of the request, and its `max_stream_duration`, from its arrival; see the module for the
+    /// headers that change them. A request without an exchange or rule is left alone.
+    ///
+    /// Whoever makes the exchange has to set [`Exchange::request_end`], or the timeout never
+    /// begins.
+    pub fn per_route() -> Self {
+        Self {
+            limit: Limit::Route,
+        }
+    }
+}
+
+impl<S> Layer<S> for DeadlineLayer {
+    type Service = Deadline<S>;
+
+    fn layer(&self, inner: S) -> Deadline<S> {
+        Deadline {
+            inner,
+            limit: self.limit,
+        }
+    }
+}
+
+// === impl Limit ===
+
+impl Limit {
+    fn expiry<B>(self, request: &mut Request<B>) -> Option<Expiry> {
+        const TIMEOUT: Failure = Failure::RequestTimeout;
+        let exchange = Exchange::of(request).cloned();
+        let Self::Fixed(limit) = self else {
+            return route_expiry(&exchange?, request);
+        };
+        match exchange {
+            Some(exchange) => Expiry::of(&exchange, Some((limit, TIMEOUT)), None),
+            None => Some(Expiry::from_now(limit, TIMEOUT)),
+        }
+    }
+}
+
+fn route_expiry<B>(exchange: &Exchange, request: &mut Request<B>) -> Option<Expiry> {
+    let matched = exchange.matched()?;
+    let (rule, retry) = (matched.rule(), retry_of(matched).map(|retry| &**retry));
+    let limits = Limits::take(rule, retry, request.headers_mut());
+    limits.write(Duration::ZERO, request.headers_mut());
+    if limits != Limits::of_rule(rule, retry) {
+        // For those below; they look at the rule where nothing lies here.
+        request.extensions_mut().insert(limits);
+    }
+    let total = limits.total.map(|total| (total, Failure::RequestTimeout));
+    let moment = rule
+        .max_stream_duration
+        .filter(|limit| !limit.is_zero())
+        .map(|limit| {
+            let started = Instant::from_std(exchange.started());
+            (later(started, limit), Failure::MaxStreamDuration)
+        });
+    Expiry::of(exchange, total, moment)
+}
+
+// === impl Deadline ===
+
+impl<S, B, R> Service<Request<B>> for Deadline<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+    R: Body,
+    R::Error: Into<BoxError>,
+{
+    type Response = Response<DeadlineBody<R>>;
+    type Error = Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx).map_err(Error::wrap)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let expiry = self.limit.expiry(&mut request);
+        let connect = request.method() == Method::CONNECT;
+        ResponseFuture {
+            inner: self.inner.call(request),
+            expiry,
+            connect,
+        }
+    }
+}
+
+// === impl ResponseFuture ===
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<BoxError>,
+    R: Body,
+    R::Error: Into<BoxError>,
+{
+    type Output = Result<Response<DeadlineBody<R>>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        // The response first: an answer that is already here beats a timer that fired in the same
+        // wake-up.
+        if let Poll::Ready(result) = this.inner.poll(cx) {
+            return Poll::Ready(result.map_err(Error::wrap).map(|response| {
+                let status = response.status();
+                let upgraded = status == StatusCode::SWITCHING_PROTOCOLS
+                    || (*this.connect && status.is_success());
+                let expiry = this.expiry.take().filter(|_| !upgraded);
+                response.map(|body| DeadlineBody::new(body, expiry))
+            }));
+        }
+        let Some(expiry) = this.expiry else {
+            return Poll::Pending;
+        };
+        let failure = ready!(expiry.poll(cx));
+        expired(expiry, failure);
+        Poll::Ready(Err(Error::new(failure)))
+    }
+}
+
+/// Says and counts that a limit was met, before anything is dropped because of it.
+fn expired(expiry: &Expiry, failure: Failure) {
+    let Some(exchange) = expiry.exchange() else {
+        return;
+    };
+    exchange.set_timed_out();
+    let stat = match failure {
+        Failure::MaxStreamDuration => ClusterStat::RqMaxDurationReached,
+        _ => ClusterStat::RqTimeout,
+    };
+    count(exchange, stat);
+}
+
+#[cfg(test)]
+mod tests;

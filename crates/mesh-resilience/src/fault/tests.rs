@@ -1,0 +1,134 @@
+use super::*;
+use http::StatusCode;
+use mesh_core::Caller;
+use mesh_core::model::{FaultAbort, FaultDelay, Fraction, Rule};
+use mesh_core::stats::Block;
+use mesh_test::{BoxedBody, Probe, contract, empty, fixture};
+use tokio::time::Instant;
+use tower::ServiceExt;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn fault(delay: Option<Fraction>, abort: Option<Fraction>) -> model::Fault {
+    let mut fault = model::Fault::default();
+    fault.delay = delay.map(|share| FaultDelay {
+        duration: 7 * SECOND,
+        share,
+    });
+    fault.abort = abort.map(|share| FaultAbort {
+        with: AbortWith::Http(StatusCode::INTERNAL_SERVER_ERROR),
+        share,
+    });
+    fault
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_a_layer() {
+    contract::check(FaultLayer::fixed(fault(None, None))).await;
+    contract::check(FaultLayer::per_route()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_request_goes_to_the_service_that_was_ready() {
+    // The probe panics when it is called without having been ready itself.
+    let probe = Probe::new();
+    let mut service = FaultLayer::fixed(fault(Some(Fraction::ALL), None)).layer(probe.clone());
+    for _ in 0..3 {
+        let ready = ServiceExt::<Request<BoxedBody>>::ready(&mut service)
+            .await
+            .unwrap();
+        assert!(ready.call(Request::new(empty())).await.is_ok());
+        assert!(service.clone().oneshot(Request::new(empty())).await.is_ok());
+    }
+    assert_eq!(probe.calls(), 6);
+}
+
+#[test]
+fn delay_and_abort_are_drawn_on_their_own() {
+    let half = Fraction::percent(50.0).unwrap();
+    let fault = fault(Some(half), Some(half));
+    let (hit, miss) = (0, 999_999);
+    let abort = Failure::FaultAbort(500);
+    for (words, expected) in [
+        ((hit, hit), (Some(7 * SECOND), Some(abort))),
+        ((hit, miss), (Some(7 * SECOND), None)),
+        ((miss, hit), (None, Some(abort))),
+        ((miss, miss), (None, None)),
+    ] {
+        let plan = decide(&fault, words.0, words.1);
+        assert_eq!((plan.delay, plan.abort), expected);
+    }
+}
+
+#[test]
+fn a_share_is_met_over_many_requests() {
+    let tenth = Some(Fraction::percent(10.0).unwrap());
+    let fault = fault(tenth, tenth);
+    let rng = Rng::with_seed(7);
+    let plans: Vec<_> = (0..20_000)
+        .map(|_| decide(&fault, rng.word(), rng.word()))
+        .collect();
+    let delayed = plans.iter().filter(|plan| plan.delay.is_some()).count();
+    let both = plans
+        .iter()
+        .filter(|plan| plan.delay.is_some() && plan.abort.is_some())
+        .count();
+    assert!((1_850..2_150).contains(&delayed), "{delayed}");
+    assert!((140..260).contains(&both), "{both} of 20,000 is 1 %");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delayed_request_is_passed_on_late_and_an_aborted_one_never() {
+    for (delay, abort, waits, calls) in [
+        (Some(Fraction::ALL), None, 7, 1),
+        (None, Some(Fraction::ALL), 0, 0),
+        (Some(Fraction::ALL), Some(Fraction::ALL), 7, 0),
+        (Some(Fraction::NONE), Some(Fraction::NONE), 0, 1),
+    ] {
+        let start = Instant::now();
+        let probe = Probe::new();
+        let service = FaultLayer::fixed(fault(delay, abort)).layer(probe.clone());
+        let result = service.oneshot(Request::new(empty())).await;
+        assert_eq!(start.elapsed(), waits * SECOND);
+        assert_eq!(probe.calls(), calls);
+        let failure = result.err().map(|error| error.failure());
+        assert_eq!(failure, (calls == 0).then_some(Failure::FaultAbort(500)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rules_fault_is_flagged_and_counted() {
+    let mut grpc = fault(Some(Fraction::ALL), Some(Fraction::ALL));
+    grpc.abort.as_mut().unwrap().with = AbortWith::Grpc(14);
+    let mut rule = Rule::prefix_to("/", "a");
+    rule.fault = Some(Arc::new(grpc));
+    let mut caller = Caller::default();
+    caller.stats = Some(Arc::new(Block::default()));
+    let exchange = Exchange::new(Instant::now().into_std(), caller);
+    exchange.set_matched(fixture::exchange(rule, None).matched().unwrap().clone());
+
+    let service = FaultLayer::per_route().layer(Probe::new());
+    let request = fixture::with(Request::new(empty()), &exchange);
+    let error = service.oneshot(request).await.unwrap_err();
+    assert_eq!(error.failure(), Failure::FaultAbortGrpc(14));
+    assert_eq!(exchange.flags(), Flags::DI.with(Flags::FI));
+    let stats = exchange.caller().stats.as_ref().unwrap();
+    assert_eq!(stats.get(HttpStat::FaultDelays), 1);
+    assert_eq!(stats.get(HttpStat::FaultAborts), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delay_that_is_dropped_does_nothing() {
+    let probe = Probe::new();
+    let service = FaultLayer::fixed(fault(Some(Fraction::ALL), None)).layer(probe.clone());
+    let request = service.oneshot(Request::new(empty()));
+    assert!(tokio::time::timeout(SECOND, request).await.is_err());
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(probe.calls(), 0);
+}
+
+#[test]
+fn the_future_is_small() {
+    // On top of the inner future (a boxed one here: 16), whatever the request's size.
+    assert_eq!(size_of::<ResponseFuture<Probe, BoxedBody>>(), 8 + 16);
+}

@@ -1,0 +1,215 @@
+//! What a request's own headers ask of retries. Pure.
+//!
+//! Envoy's router reads them beside the route's policy and takes them out
+//! (`RetryStateImpl::create`): conditions, status codes and header names add to the policy's, the
+//! number of retries replaces it. Names and numbers that cannot be read are passed over.
+
+use super::decide::Conditions;
+use crate::limits::has_envoy_headers;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use mesh_core::model::{Retry, RetryOn};
+
+const ON: HeaderName = HeaderName::from_static("x-envoy-retry-on");
+const GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on");
+const MAX: HeaderName = HeaderName::from_static("x-envoy-max-retries");
+const STATUS_CODES: HeaderName = HeaderName::from_static("x-envoy-retriable-status-codes");
+const HEADER_NAMES: HeaderName = HeaderName::from_static("x-envoy-retriable-header-names");
+/// Hedging is not done here; Envoy consumes its header together with the others.
+const HEDGE: HeaderName = HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
+
+/// Envoy's `num_retries` where there are conditions and no policy.
+const DEFAULT_RETRIES: u32 = 1;
+
+/// What is done for one request: conditions and number of retries.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) conditions: Conditions,
+    pub(super) retries: u32,
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// What the policy alone says.
+    pub(super) fn by_policy(policy: Option<&Retry>) -> Self {
+        Self {
+            conditions: Conditions {
+                on: policy.map(|policy| policy.on).unwrap_or_default(),
+                ..Conditions::default()
+            },
+            retries: policy.map_or(DEFAULT_RETRIES, |policy| policy.attempts),
+        }
+    }
+
+    /// What the policy and the request's headers say. The headers are taken out.
+    pub(super) fn take(policy: Option<&Retry>, headers: &mut HeaderMap) -> Self {
+        let mut wanted = Self::by_policy(policy);
+        if !has_envoy_headers(headers) {
+            return wanted;
+        }
+        let conditions = &mut wanted.conditions;
+        if let Some(value) = headers.remove(ON) {
+            for name in list(&value) {
+                match name {
+                    "retriable-headers" => conditions.on_headers = true,
+                    _ => add(conditions, name, false),
+                }
+            }
+        }
+        if let Some(value) = headers.remove(GRPC_ON) {
+            list(&value).for_each(|name| add(conditions, name, true));
+        }
+        if let Some(value) = headers.remove(STATUS_CODES) {
+            conditions
+                .status_codes
+                .extend(list(&value).filter_map(|code| code.parse::<u16>().ok()));
+        }
+        if let Some(value) = headers.remove(HEADER_NAMES) {
+            conditions
+                .headers
+                .extend(list(&value).filter_map(|name| name.parse::<HeaderName>().ok()));
+        }
+        if let Some(value) = headers.remove(MAX)
+            && let Some(retries) = list(&value).next().and_then(|text| text.parse().ok())
+        {
+            wanted.retries = retries;
+        }
+        headers.remove(HEDGE);
+        wanted
+    }
+
+    /// Whether there can be a retry at all.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.retries == 0 || self.conditions.is_empty()
+    }
+}
+
+/// The parts of a comma-separated value. One that is not text has none.
+fn list(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    let text = value.to_str().unwrap_or_default();
+    text.split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+}
+
+fn add(conditions: &mut Conditions, name: &str, grpc: bool) {
+    if let Some(condition) = RetryOn::named(name)
+        && is_grpc(condition) == grpc
+    {
+        conditions.on = conditions.on.with(condition);
+    }
+}
+
+/// Whether a condition belongs to `x-envoy-retry-grpc-on`.
+fn is_grpc(condition: RetryOn) -> bool {
+    [
+        RetryOn::GRPC_CANCELLED,
+        RetryOn::GRPC_DEADLINE_EXCEEDED,
+        RetryOn::GRPC_INTERNAL,
+        RetryOn::GRPC_RESOURCE_EXHAUSTED,
+        RetryOn::GRPC_UNAVAILABLE,
+    ]
+    .into_iter()
+    .any(|grpc| condition.has(grpc))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn policy(attempts: u32, on: RetryOn) -> Retry {
+        let mut policy = Retry::default();
+        policy.attempts = attempts;
+        policy.on = on;
+        policy
+    }
+
+    fn take(policy: Option<&Retry>, pairs: &[(HeaderName, &str)]) -> Wanted {
+        let mut headers: HeaderMap = pairs
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
+            .collect();
+        headers.insert("x-mine", HeaderValue::from_static("kept"));
+        let wanted = Wanted::take(policy, &mut headers);
+        assert_eq!(
+            headers.len(),
+            1,
+            "all of them are taken out, and nothing else"
+        );
+        wanted
+    }
+
+    #[test]
+    fn conditions_of_the_header_add_to_the_policys() {
+        let policy = policy(2, RetryOn::CONNECT_FAILURE);
+        let wanted = take(
+            Some(&policy),
+            &[
+                (ON, " 5xx, ,nonsense,retriable-4xx"),
+                (GRPC_ON, "cancelled"),
+            ],
+        );
+        let names: Vec<_> = wanted.conditions.on.names().collect();
+        assert_eq!(
+            names,
+            ["5xx", "connect-failure", "retriable-4xx", "cancelled"]
+        );
+        assert_eq!(wanted.retries, 2);
+    }
+
+    #[test]
+    fn each_header_takes_its_own_kind_of_condition() {
+        let wanted = take(None, &[(ON, "cancelled"), (GRPC_ON, "5xx")]);
+        assert!(wanted.is_nothing());
+    }
+
+    #[test]
+    fn without_a_policy_a_header_gets_one_retry() {
+        let wanted = take(None, &[(ON, "5xx")]);
+        assert_eq!(wanted.retries, 1);
+        assert!(take(None, &[]).is_nothing());
+    }
+
+    #[test]
+    fn the_number_of_retries_is_replaced_upward_and_downward() {
+        let policy = policy(2, RetryOn::SERVER_ERROR);
+        for (asked, expected) in [("5", 5), ("1", 1), ("0", 0), ("many", 2), ("-1", 2)] {
+            assert_eq!(
+                take(Some(&policy), &[(MAX, asked)]).retries,
+                expected,
+                "{asked}"
+            );
+        }
+    }
+
+    #[test]
+    fn status_codes_and_header_names_are_lists() {
+        let wanted = take(
+            None,
+            &[
+                (ON, "retriable-status-codes,retriable-headers"),
+                (STATUS_CODES, "409, x, 418,70000"),
+                (HEADER_NAMES, "X-One, not a name ,x-two"),
+                (HEDGE, "true"),
+            ],
+        );
+        assert_eq!(wanted.conditions.status_codes, [409, 418]);
+        assert_eq!(wanted.conditions.headers, ["x-one", "x-two"]);
+        assert!(wanted.conditions.on_headers);
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_value_upsets_the_parser(bytes in prop::collection::vec(32..=255_u8, 0..40)) {
+            prop_assume!(!bytes.contains(&127));
+            let value = HeaderValue::from_bytes(&bytes).unwrap();
+            let mut headers: HeaderMap = [ON, GRPC_ON, MAX, STATUS_CODES, HEADER_NAMES]
+                .into_iter()
+                .map(|name| (name, value.clone()))
+                .collect();
+            Wanted::take(None, &mut headers);
+            prop_assert!(headers.is_empty());
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! One request's attempts: what is kept for the next, whether there is one, and what is left
+//! behind at the end.
+
+use super::ask::Wanted;
+use super::budget::{self, Window};
+use super::replay::{Replay, ReplayBody};
+use super::{ATTEMPT_COUNT, Plan, Settings, backoff};
+use crate::count::count;
+use crate::limits::{EXPECTED, Limits};
+use http::request::Parts;
+use http::{HeaderValue, Request, Response};
+use http_body::Body;
+use mesh_core::body::Held;
+use mesh_core::model;
+use mesh_core::stats::ClusterStat;
+use mesh_core::usage::Taken;
+use mesh_core::{Error, Exchange, Flags};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A request's attempts after the first.
+pub(super) struct Attempts<S, B> {
+    pub(super) service: S,
+    /// The request's head as the first attempt had it.
+    head: Parts,
+    replay: Replay<B>,
+    policy: Arc<model::Retry>,
+    wanted: Wanted,
+    settings: Arc<Settings>,
+    window: Option<Arc<Window>>,
+    started: Instant,
+    /// Retries so far.
+    made: u32,
+    /// Held from the decision for a retry until its response head.
+    unit: Option<Taken>,
+    exchange: Option<Exchange>,
+    /// The present attempt's own record, from the second on.
+    attempt: Option<Exchange>,
+    /// Flags of the request itself, which no attempt's may replace.
+    flags: Flags,
+    /// Each attempt says which it is.
+    numbered: bool,
+}
+
+/// Copies up what a retried attempt learns while its response's body is read, so that the
+/// request's record is whole when the body has ended.
+#[derive(Debug)]
+pub struct LateNotes {
+    request: Exchange,
+    attempt: Exchange,
+}
+
+/// A copy of the head for further attempts.
+///
+/// The exchange is not copied, because each attempt gets its own; where it is the only extension,
+/// which is the common case, no table of extensions is copied either.
+pub(super) fn save(head: &Parts, exchange: Option<&Exchange>) -> Parts {
+    let (mut saved, ()) = Request::new(()).into_parts();
+    saved.method = head.method.clone();
+    saved.uri = head.uri.clone();
+    saved.version = head.version;
+    saved.headers = head.headers.clone();
+    if head.extensions.len() > usize::from(exchange.is_some()) {
+        saved.extensions = head.extensions.clone();
+    }
+    saved
+}
+
+/// Ends a request's attempts with this result.
+pub(super) fn finish<S, B, R: Body>(
+    attempts: Option<Attempts<S, B>>,
+    result: Result<Response<R>, Error>,
+) -> Result<Response<Held<R, LateNotes>>, Error> {
+    let late = attempts.and_then(Attempts::settle);
+    Ok(result?.map(|body| Held::new(body, late)))
+}
+
+// === impl Attempts ===
+
+impl<S, B> Attempts<S, B> {
+    pub(super) fn new(
+        service: S,
+        head: Parts,
+        replay: Replay<B>,
+        plan: Plan,
+        settings: Arc<Settings>,
+    ) -> Self {
+        let started = Instant::now();
+        let now = started.into_std();
+        let window = match (&settings.limits, &plan.exchange) {
+            (Some(own), _) => own.window.clone().inspect(|window| window.add(now)),
+            (None, Some(exchange)) if settings.policy.is_none() => {
+                settings.budgets.begin(exchange, now)
+            }
+            (None, _) => None,
+        };
+        Self {
+            service,
+            head,
+            replay,
+            policy: plan.policy,
+            wanted: plan.wanted,
+            window,
+            settings,
+            started,
+            made: 0,
+            unit: None,
+            attempt: None,
+            flags: plan
+                .exchange
+                .as_ref()
+                .map(Exchange::flags)
+                .unwrap_or_default(),
+            exchange: plan.exchange,
+            numbered: plan.numbered,
+        }
+    }
+
+    fn count(&self, stat: ClusterStat) {
+        if let Some(exchange) = &self.exchange {
+            count(exchange, stat);
+        }
+    }
+
+    /// Takes a unit of the limits in force. `Err` where there is none left.
+    fn take_unit(&self) -> Result<Option<Taken>, ()> {
+        let window = self.window.as_deref();
+        let now = Instant::now().into_std();
+        let unit = if let Some(own) = &self.settings.limits {
+            budget::take(&own.usage, &own.limits, window, now)
+        } else if self.settings.policy.is_none()
+            && let Some(cluster) = self.exchange.as_ref().and_then(Exchange::cluster)
+        {
+            budget::take(
+                cluster.live().usage(),
+                &cluster.config().limits,
+                window,
+                now,
+            )
+        } else {
+            return Ok(None);
+        };
+        unit.map(Some).ok_or(())
+    }
+
+    /// What happened to the attempts goes into the request's own record.
+    fn settle(self) -> Option<LateNotes> {
+        let request = self.exchange?;
+        if let Some(attempt) = &self.attempt {
+            request.adopt(attempt);
+        }
+        request.flag(self.flags);
+        self.attempt.map(|attempt| LateNotes::new(request, attempt))
+    }
+}
+
+impl<S, B: Body> Attempts<S, B> {
+    /// How long to wait before the next attempt, if there is one.
+    ///
+    /// The order is Envoy's (`RetryStateImpl::shouldRetry`): condition, number of retries, limit.
+    pub(super) fn judge<R>(&mut self, result: &Result<Response<R>, Error>) -> Option<Duration> {
+        self.unit = None;
+        let conditions = &self.wanted.conditions;
+        let again = match result {
+            Ok(response) => {
+                conditions.meet_head(&self.policy, response.status(), response.headers())
+            }
+            Err(error) => conditions.meet_error(error),
+        };
+        if !again {
+            if self.made > 0 && result.is_ok() {
+                self.count(ClusterStat::RqRetrySuccess);
+            }
+            return None;
+        }
+        if !self.replay.is_possible() {
+            return None;
+        }
+        if self.made == self.wanted.retries {
+            self.count(ClusterStat::RqRetryLimitExceeded);
+            self.flags = self.flags.with(Flags::URX);
+            return None;
+        }
+        let Ok(unit) = self.take_unit() else {
+            self.count(ClusterStat::RqRetryOverflow);
+            self.flags = self.flags.with(Flags::UO);
+            return None;
+        };
+        self.unit = unit;
+        self.count(ClusterStat::RqRetry);
+        self.count(ClusterStat::RqRetryBackoff);
+        let policy = &self.policy;
+        let window = backoff::window(policy.backoff_base, policy.backoff_max, self.made);
+        self.made += 1;
+        Some(backoff::pause(window, self.settings.rng.word()))
+    }
+
+    /// The request of the next attempt.
+    pub(super) fn next(&mut self) -> Request<ReplayBody<B>> {
+        let mut request = Request::from_parts(self.head.clone(), self.replay.next());
+        if let Some(exchange) = &self.exchange {
+            let attempt = exchange.for_attempt();
+            attempt.attach(&mut request);
+            self.attempt = Some(attempt);
+        }
+        if self.numbered {
+            // The first attempt was number one.
+            let number = HeaderValue::from(self.made.saturating_add(1));
+            request.headers_mut().insert(ATTEMPT_COUNT, number);
+        }
+        // Written by the deadline layer, when the request still had all of its time.
+        if self.settings.policy.is_none() && request.headers().contains_key(EXPECTED) {
+            let limits = Limits::of(&request);
+            limits.write(self.elapsed(), request.headers_mut());
+        }
+        request
+    }
+
+    /// The time since the request came in whole; nothing while it still comes.
+    fn elapsed(&self) -> Duration {
+        match self.replay.ended() {
+            Some(ended) => ended.elapsed(),
+            None if self.replay.has_body() => Duration::ZERO,
+            None => self.started.elapsed(),
+        }
+    }
+}
+
+// === impl LateNotes ===
+
+impl LateNotes {
+    pub(super) fn new(request: Exchange, attempt: Exchange) -> Self {
+        Self { request, attempt }
+    }
+}
+
+impl Drop for LateNotes {
+    fn drop(&mut self) {
+        // A timeout has noted itself before it dropped the body; what the drop looks like to
+        // those below is not what happened.
+        if self.request.timed_out() {
+            return;
+        }
+        self.request.flag(self.attempt.flags());
+        let theirs = self.attempt.with_notes(Clone::clone);
+        self.request.with_notes_mut(|ours| {
+            if ours.failure.is_none() && theirs.failure.is_some() {
+                ours.failure = theirs.failure;
+                ours.details = theirs.details;
+                ours.transport_failure = theirs.transport_failure;
+            }
+            ours.grpc_status = ours.grpc_status.or(theirs.grpc_status);
+        });
+    }
+}

@@ -1,0 +1,79 @@
+//! How long it takes to find a rule, by kind and number of rules. The last rule matches.
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use http::Request;
+use mesh_core::model::{Action, Condition, PathMatch, Pattern, RouteTable, Rule, VirtualHost};
+use mesh_route::{Head, find};
+use std::hint::black_box;
+
+fn table(rules: usize, path: impl Fn(String) -> PathMatch) -> RouteTable {
+    let rule = |number: usize| {
+        let mut condition = Condition::default();
+        condition.path = path(format!("/api/v1/service-{number:06}/items"));
+        Rule::new(condition, Action::default())
+    };
+    let hosts = (0..100)
+        .map(|number| VirtualHost::new(format!("h{number}"), [format!("h{number}.example")]));
+    let table = hosts.fold(RouteTable::new("t"), RouteTable::host);
+    table.host((0..rules).map(rule).fold(
+        VirtualHost::new("all", ["*.mesh.example"]),
+        VirtualHost::rule,
+    ))
+}
+
+fn bench(criterion: &mut Criterion) {
+    for (kind, path) in [
+        (
+            "exact",
+            (|path| PathMatch::Exact(path)) as fn(String) -> PathMatch,
+        ),
+        ("prefix", |path| PathMatch::Prefix(path)),
+        ("separated prefix", |path| PathMatch::SeparatedPrefix(path)),
+    ] {
+        let mut group = criterion.benchmark_group(format!("find/{kind}"));
+        for rules in [10, 1_000, 10_000] {
+            let table = table(rules, path);
+            let last = rules - 1;
+            let uri = format!("http://reviews.mesh.example/api/v1/service-{last:06}/items");
+            let request = Request::get(uri).body(()).expect("a request");
+            let head = Head::of(&request);
+            assert_eq!(find(&table, &head, 0), Some((100, last)));
+            group.bench_function(BenchmarkId::from_parameter(rules), |bencher| {
+                bencher.iter(|| find(black_box(&table), black_box(&head), 0));
+            });
+        }
+        group.finish();
+    }
+
+    let regex = |path: String| {
+        PathMatch::Regex(Pattern::new(&format!("{path}/[0-9]+")).expect("a pattern"))
+    };
+    let table = table(10, regex);
+    let uri = "http://reviews.mesh.example/api/v1/service-000009/items/12";
+    let request = Request::get(uri).body(()).expect("a request");
+    let head = Head::of(&request);
+    criterion.bench_function("find/regex/10", |bencher| {
+        bencher.iter(|| find(black_box(&table), black_box(&head), 0));
+    });
+
+    let mut group = criterion.benchmark_group("compile");
+    group.sample_size(10);
+    group.bench_function("10000 prefixes", |bencher| {
+        bencher.iter_with_setup(
+            // A clone of a table has not been compiled.
+            || {
+                let fresh = self::table(10_000, PathMatch::Prefix);
+                let uri = "http://reviews.mesh.example/none";
+                (fresh, Request::get(uri).body(()).expect("a request"))
+            },
+            |(table, request)| {
+                find(&table, &Head::of(&request), 0);
+                table
+            },
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, bench);
+criterion_main!(benches);

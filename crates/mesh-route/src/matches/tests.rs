@@ -1,0 +1,215 @@
+//! The tables here were read off a running Envoy 1.40.
+
+use super::*;
+use http::{HeaderName, HeaderValue, Request};
+use mesh_core::model::{Fraction, Pattern, StringMatch};
+
+const NAME: HeaderName = HeaderName::from_static("x-h");
+
+fn request(values: &[&'static str]) -> Request<()> {
+    let mut request = Request::get("/").body(()).unwrap();
+    for value in values {
+        request
+            .headers_mut()
+            .append(NAME, HeaderValue::from_static(value));
+    }
+    request
+}
+
+fn want(value: ValueMatch, invert: bool, missing_is_empty: bool) -> HeaderMatch {
+    HeaderMatch {
+        key: HeaderKey::Header(NAME),
+        value,
+        invert,
+        missing_is_empty,
+    }
+}
+
+fn exact(text: &str) -> ValueMatch {
+    ValueMatch::Text(StringMatch::Exact(text.into()))
+}
+
+#[test]
+fn header_matches_decide_as_envoy_does_for_missing_inverted_and_repeated_headers() {
+    use ValueMatch::{Present, Range};
+    let requests = [
+        request(&[]),
+        request(&["v"]),
+        request(&[""]),
+        request(&["7"]),
+        request(&["+7"]),
+        request(&["v", "v"]),
+    ];
+    // Columns: missing, "v", "", "7", "+7", "v" twice.
+    let table = [
+        (want(exact("v"), false, false), [0, 1, 0, 0, 0, 0]),
+        (want(exact("v"), true, false), [0, 0, 1, 1, 1, 1]),
+        (want(exact("v"), true, true), [1, 0, 1, 1, 1, 1]),
+        (want(Present(true), false, false), [0, 1, 1, 1, 1, 1]),
+        (want(Present(false), false, false), [1, 0, 0, 0, 0, 0]),
+        (want(Present(true), true, false), [1, 0, 0, 0, 0, 0]),
+        (want(Present(false), true, false), [0, 1, 1, 1, 1, 1]),
+        (want(Present(true), false, true), [1, 1, 1, 1, 1, 1]),
+        (want(Present(false), false, true), [0, 0, 0, 0, 0, 0]),
+        (want(Present(true), true, true), [0, 0, 0, 0, 0, 0]),
+        (want(Range(-5, 10), false, false), [0, 0, 0, 1, 1, 0]),
+        (want(Range(-5, 10), true, false), [0, 1, 1, 0, 0, 1]),
+        (want(Range(-5, 10), true, true), [1, 1, 1, 0, 0, 1]),
+        (want(exact(""), false, true), [1, 0, 1, 0, 0, 0]),
+        (want(exact("v,v"), false, false), [0, 0, 0, 0, 0, 1]),
+    ];
+    for (want, expected) in table {
+        let met = requests
+            .each_ref()
+            .map(|request| u8::from(header(&want, &Head::of(request))));
+        assert_eq!(met, expected, "{want:?}");
+    }
+}
+
+#[test]
+fn a_range_is_half_open_and_refuses_what_is_no_integer() {
+    let range = ValueMatch::Range(-5, 10);
+    let met = ["-6", "-5", "9", "10", "9.5", "x", "99999999999999999999"]
+        .map(|value| text(&range, value.as_bytes()));
+    assert_eq!(met, [false, true, true, false, false, false, false]);
+}
+
+#[test]
+fn pseudo_headers_are_what_they_are_for_envoy() {
+    let request = Request::put("http://H.ex:80/a?q=1").body(()).unwrap();
+    let head = Head::of(&request);
+    for (key, value) in [
+        (HeaderKey::Method, "PUT"),
+        (HeaderKey::Authority, "H.ex:80"),
+        (HeaderKey::Header(HOST), "H.ex:80"),
+        (HeaderKey::Scheme, "http"),
+        (HeaderKey::Path, "/a?q=1"),
+    ] {
+        let found = with_value(&key, &head, |value| value.map(<[u8]>::to_vec));
+        assert_eq!(found.as_deref(), Some(value.as_bytes()), "{key:?}");
+    }
+}
+
+#[test]
+fn query_matches_take_the_first_value_and_decode_nothing() {
+    let queries = [
+        "",
+        "?",
+        "?k",
+        "?k=",
+        "?k=v",
+        "?k=w&k=v",
+        "?k=v&k=w",
+        "?a&k=v",
+        "?%6b=v",
+        "?k=%76",
+        "?&k=v",
+        "?K=v",
+        "?a?k=v&k=v",
+    ];
+    let table = [
+        (exact("v"), [0, 0, 0, 0, 1, 0, 1, 1, 0, 0, 1, 0, 1]),
+        (
+            ValueMatch::Present(true),
+            [0, 0, 1, 1, 1, 1, 1, 1, 0, 1, 1, 0, 1],
+        ),
+        (
+            ValueMatch::Present(false),
+            [1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0],
+        ),
+        (exact(""), [0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+    ];
+    for (value, expected) in table {
+        let want = QueryMatch {
+            name: "k".into(),
+            value,
+        };
+        let met = queries.map(|text| {
+            let request = Request::get(format!("/m{text}")).body(()).unwrap();
+            u8::from(query(&want, &Head::of(&request)))
+        });
+        assert_eq!(met, expected, "{want:?}");
+    }
+}
+
+#[test]
+fn paths_are_compared_without_query_and_fragment() {
+    let met = |want: PathMatch, target: &str| {
+        let request = Request::get(target).body(()).unwrap();
+        path(&want, &Head::of(&request))
+    };
+    assert!(met(PathMatch::Exact("/a".into()), "/a?b#c"));
+    assert!(!met(PathMatch::Prefix("/a?".into()), "/a?b"));
+    assert!(met(PathMatch::Prefix("/foo".into()), "/foobar"));
+    let sep = || PathMatch::SeparatedPrefix("/sep".into());
+    let targets = [
+        "/sep", "/sep/", "/sepa", "/sep/a", "/sep?x", "/sep;a", "/SEP",
+    ];
+    assert_eq!(
+        targets.map(|target| met(sep(), target)),
+        [true, true, false, true, true, false, false]
+    );
+    assert!(met(
+        PathMatch::SeparatedPrefixIgnoreCase("/Sep".into()),
+        "/sEP/x"
+    ));
+    assert!(!met(
+        PathMatch::SeparatedPrefixIgnoreCase("/Sep".into()),
+        "/sEPx"
+    ));
+    assert!(met(PathMatch::PrefixIgnoreCase("/A".into()), "/ab"));
+    assert!(!met(PathMatch::PrefixIgnoreCase("/AB".into()), "/a"));
+    assert!(met(PathMatch::ExactIgnoreCase("/A".into()), "/a"));
+    let pattern = || PathMatch::Regex(Pattern::new("/r/[0-9]+").unwrap());
+    assert!(met(pattern(), "/r/12?x=y"));
+    assert!(!met(pattern(), "/r/12/"));
+}
+
+#[test]
+fn only_a_connect_rule_meets_a_connect_without_path() {
+    let request = Request::connect("a.example:443").body(()).unwrap();
+    let head = Head::of(&request);
+    assert!(path(&PathMatch::Connect, &head));
+    assert!(!path(&PathMatch::Prefix(String::new()), &head));
+    let get = Request::get("/").body(()).unwrap();
+    assert!(!path(&PathMatch::Connect, &Head::of(&get)));
+}
+
+#[test]
+fn the_first_part_that_fails_is_named() {
+    let mut condition = Condition::default();
+    condition.path = PathMatch::Prefix("/a".into());
+    condition.headers = vec![
+        want(ValueMatch::Present(false), false, false),
+        want(exact("v"), false, false),
+    ];
+    condition.grpc = true;
+    condition.share = Some(Fraction::NONE);
+    let unmet_by = |target: &str, value: Option<&'static str>, grpc: bool| {
+        let mut request = Request::get(target).body(()).unwrap();
+        if let Some(value) = value {
+            request
+                .headers_mut()
+                .insert(NAME, HeaderValue::from_static(value));
+        }
+        if grpc {
+            let value = HeaderValue::from_static("application/grpc");
+            request.headers_mut().insert("content-type", value);
+        }
+        unmet(&condition, &Head::of(&request), 0)
+    };
+    assert_eq!(unmet_by("/b", None, false), Some(Predicate::Path));
+    assert_eq!(unmet_by("/a", Some("v"), true), Some(Predicate::Header(0)));
+    assert_eq!(unmet_by("/a", None, true), Some(Predicate::Header(1)));
+    condition.headers.clear();
+    let met = |grpc: bool| {
+        let mut request = Request::get("/a").body(()).unwrap();
+        if grpc {
+            let value = HeaderValue::from_static("application/grpc+proto");
+            request.headers_mut().insert("content-type", value);
+        }
+        unmet(&condition, &Head::of(&request), 0)
+    };
+    assert_eq!(met(false), Some(Predicate::Grpc));
+    assert_eq!(met(true), Some(Predicate::Share));
+}

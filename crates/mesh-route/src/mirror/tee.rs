@@ -1,0 +1,386 @@
+//! A request body that is read once and arrives twice.
+//!
+//! Whoever reads the body for the request itself sets the pace. Each frame goes into a bounded
+//! queue for the copy on the way; a copy that falls behind fails, and neither slows nor fails the
+//! request.
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use mesh_core::BoxError;
+use pin_project::{pin_project, pinned_drop};
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+/// A request body, the body of a request that is copied, or that of a copy.
+#[pin_project]
+pub struct TeeBody<B>(#[pin] Kind<B>);
+
+#[pin_project(project = KindProj)]
+enum Kind<B> {
+    /// Not copied.
+    Plain(#[pin] B),
+    /// Copied as it is read.
+    Teed(#[pin] Teed<B>),
+    /// A copy.
+    Copy(Copy),
+}
+
+#[pin_project(PinnedDrop)]
+struct Teed<B> {
+    #[pin]
+    inner: B,
+    queues: Vec<Arc<Queue>>,
+}
+
+struct Copy {
+    queue: Arc<Queue>,
+    hint: SizeHint,
+}
+
+struct Queue {
+    /// Most bytes that wait for the copy.
+    limit: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    frames: VecDeque<Frame<Bytes>>,
+    bytes: usize,
+    end: Option<End>,
+    /// The copy is not wanted any more.
+    gone: bool,
+    waker: Option<Waker>,
+}
+
+/// How the body ended for the copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Whole,
+    Overflow,
+    Aborted,
+}
+
+/// Frames that may wait whatever their size: empty ones cost memory too.
+const MOST_FRAMES: usize = 1024;
+
+// === impl TeeBody ===
+
+impl<B> TeeBody<B> {
+    /// A body that is not copied.
+    pub(crate) fn plain(inner: B) -> Self {
+        Self(Kind::Plain(inner))
+    }
+
+    /// The body as it came, if the request is not copied: what takes bodies in a box need not box
+    /// those.
+    ///
+    /// # Errors
+    /// Gives the body back if it is copied, or a copy.
+    pub fn into_plain(self) -> Result<B, Self> {
+        match self.0 {
+            Kind::Plain(inner) => Ok(inner),
+            other => Err(Self(other)),
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes>> TeeBody<B> {
+    /// A body and copies of it, each of which may be `limit` bytes behind.
+    pub(crate) fn tee(inner: B, copies: usize, limit: usize) -> (Self, Vec<Self>) {
+        let hint = inner.size_hint();
+        let queues: Vec<Arc<Queue>> = (0..copies)
+            .map(|_| {
+                Arc::new(Queue {
+                    limit,
+                    state: Mutex::default(),
+                })
+            })
+            .collect();
+        let copies = queues
+            .iter()
+            .map(|queue| {
+                Self(Kind::Copy(Copy {
+                    queue: queue.clone(),
+                    hint,
+                }))
+            })
+            .collect();
+        let teed = Teed { inner, queues };
+        if teed.inner.is_end_stream() {
+            // Nobody has to poll a body that has ended.
+            teed.end(End::Whole);
+        }
+        (Self(Kind::Teed(teed)), copies)
+    }
+}
+
+impl<B> Body for TeeBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.project().0.project() {
+            KindProj::Plain(inner) => inner.poll_frame(cx).map_err(Into::into),
+            KindProj::Teed(teed) => teed.poll_frame(cx).map_err(Into::into),
+            KindProj::Copy(copy) => copy.queue.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Plain(inner) => inner.is_end_stream(),
+            Kind::Teed(teed) => teed.inner.is_end_stream(),
+            Kind::Copy(copy) => copy.queue.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Plain(inner) => inner.size_hint(),
+            Kind::Teed(teed) => teed.inner.size_hint(),
+            Kind::Copy(copy) => copy.hint,
+        }
+    }
+}
+
+impl<B> fmt::Debug for TeeBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Plain(_) => "TeeBody(plain)",
+            Kind::Teed(_) => "TeeBody(copied)",
+            Kind::Copy(_) => "TeeBody(copy)",
+        })
+    }
+}
+
+// === impl Teed ===
+
+impl<B: Body<Data = Bytes>> Teed<B> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let mut this = self.project();
+        let frame = ready!(this.inner.as_mut().poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                for queue in this.queues.iter() {
+                    queue.push(frame);
+                }
+                // After the last frame nobody may ask again, so do not wait for `None`.
+                if this.inner.is_end_stream() {
+                    end(this.queues, End::Whole);
+                }
+            }
+            Some(Err(_)) => end(this.queues, End::Aborted),
+            None => end(this.queues, End::Whole),
+        }
+        Poll::Ready(frame)
+    }
+}
+
+impl<B> Teed<B> {
+    fn end(&self, how: End) {
+        end(&self.queues, how);
+    }
+}
+
+#[pinned_drop]
+impl<B> PinnedDrop for Teed<B> {
+    fn drop(self: Pin<&mut Self>) {
+        // Has no effect on a copy that has everything.
+        end(&self.queues, End::Aborted);
+    }
+}
+
+fn end(queues: &[Arc<Queue>], how: End) {
+    for queue in queues {
+        queue.end(how);
+    }
+}
+
+// === impl Copy ===
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let mut state = self.queue.state();
+        state.gone = true;
+        state.frames.clear();
+    }
+}
+
+// === impl Queue ===
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, frame: &Frame<Bytes>) {
+        let mut state = self.state();
+        if state.gone || state.end.is_some() {
+            return;
+        }
+        let copy = match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) => Frame::data(data.clone()),
+            (None, Some(trailers)) => Frame::trailers(trailers.clone()),
+            (None, None) => return,
+        };
+        state.bytes += copy.data_ref().map_or(0, Bytes::len);
+        if state.bytes > self.limit || state.frames.len() == MOST_FRAMES {
+            state.frames.clear();
+            state.end = Some(End::Overflow);
+        } else {
+            state.frames.push_back(copy);
+        }
+        state.wake();
+    }
+
+    fn end(&self, how: End) {
+        let mut state = self.state();
+        state.end.get_or_insert(how);
+        state.wake();
+    }
+
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut state = self.state();
+        if let Some(frame) = state.frames.pop_front() {
+            state.bytes -= frame.data_ref().map_or(0, Bytes::len);
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        match state.end {
+            Some(End::Whole) => Poll::Ready(None),
+            Some(End::Overflow) => Poll::Ready(Some(Err("the copy fell too far behind".into()))),
+            Some(End::Aborted) => Poll::Ready(Some(Err("the request was given up".into()))),
+            None => {
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let state = self.state();
+        state.frames.is_empty() && state.end == Some(End::Whole)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, HeaderValue};
+    use http_body_util::BodyExt;
+    use mesh_test::{BoxedBody, chunks, empty, read_all, text};
+
+    fn tee(body: BoxedBody, limit: usize) -> (TeeBody<BoxedBody>, TeeBody<BoxedBody>) {
+        let (body, mut copies) = TeeBody::tee(body, 1, limit);
+        (body, copies.remove(0))
+    }
+
+    #[tokio::test]
+    async fn a_copy_has_the_same_frames_and_trailers() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-t", HeaderValue::from_static("v"));
+        let (body, copy) = tee(chunks(["a", "", "bc"], Some(trailers.clone())), 10);
+        let expected = ("abc".to_owned(), Some(trailers));
+        assert_eq!(read_all(body).await, expected);
+        assert_eq!(read_all(copy).await, expected);
+    }
+
+    #[test]
+    fn only_a_body_that_is_not_copied_can_be_had_back() {
+        assert!(TeeBody::plain(text("a")).into_plain().is_ok());
+        let (body, copy) = tee(text("a"), 10);
+        assert!(body.into_plain().is_err());
+        assert!(copy.into_plain().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_copy_says_how_long_it_is_and_when_it_has_ended() {
+        let (body, copy) = tee(text("abc"), 10);
+        assert_eq!(copy.size_hint().exact(), Some(3));
+        assert!(!copy.is_end_stream());
+        drop(body.collect().await.unwrap());
+        assert_eq!(read_all(copy).await.0, "abc");
+        let (body, copy) = tee(empty(), 10);
+        drop(body);
+        assert!(copy.is_end_stream(), "nobody polls an empty body");
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_falls_behind_fails_and_the_request_does_not() {
+        let (body, copy) = tee(chunks(["abc", "d"], None), 3);
+        assert_eq!(read_all(body).await.0, "abcd");
+        assert!(copy.collect().await.is_err());
+        let many = std::iter::repeat_n("", MOST_FRAMES + 1);
+        let (body, copy) = tee(chunks(many, None), 3);
+        assert_eq!(read_all(body).await.0, "");
+        assert!(copy.collect().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_was_read_makes_room() {
+        let (mut body, mut copy) = tee(chunks(["abc", "def"], None), 3);
+        for part in ["abc", "def"] {
+            for body in [&mut body, &mut copy] {
+                let frame = body.frame().await.unwrap().unwrap();
+                assert_eq!(frame.into_data().unwrap(), part);
+            }
+        }
+        assert!(body.frame().await.is_none());
+        assert!(copy.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_copy_that_waits_is_woken_by_the_next_frame_and_by_the_end() {
+        let (mut body, copy) = tee(chunks(["a", "b"], None), 10);
+        let reading = tokio::spawn(read_all(copy));
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+            let _ = body.frame().await;
+        }
+        assert_eq!(reading.await.unwrap().0, "ab");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_given_up_half_way_fails_its_copy() {
+        let (mut body, copy) = tee(chunks(["a", "b"], None), 10);
+        body.frame().await.unwrap().unwrap();
+        drop(body);
+        assert!(copy.collect().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_for_a_copy_that_is_not_wanted() {
+        let (mut body, copy) = tee(chunks(["a", "b"], None), 10);
+        let TeeBody(Kind::Copy(inner)) = &copy else {
+            panic!("the second is the copy")
+        };
+        let queue = inner.queue.clone();
+        body.frame().await.unwrap().unwrap();
+        drop(copy);
+        body.frame().await.unwrap().unwrap();
+        assert!(queue.state().frames.is_empty());
+    }
+}

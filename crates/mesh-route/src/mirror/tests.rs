@@ -1,0 +1,219 @@
+use super::*;
+use http::StatusCode;
+use mesh_core::Failure;
+use mesh_core::Origin;
+use mesh_core::model::{Cluster, Mirror as Policy, Rule};
+use mesh_test::{Answers, BoxedBody, Probe, chunks, contract, fixture, read, text};
+use std::sync::Mutex;
+use tower::ServiceExt;
+
+type Tee = TeeBody<BoxedBody>;
+
+#[derive(Clone)]
+struct Tokio;
+
+impl Executor for Tokio {
+    fn spawn(&self, copy: Task) {
+        tokio::spawn(copy);
+    }
+}
+
+/// Runs nothing: mirrors that are as slow as can be.
+#[derive(Clone)]
+struct Never(Arc<Mutex<Vec<Task>>>);
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Executor for Never {
+    fn spawn(&self, copy: Task) {
+        self.0.lock().unwrap().push(copy);
+    }
+}
+
+fn fixed(shadow: Probe) -> MirrorLayer<Fixed<Probe>, Tokio, Tee> {
+    MirrorLayer::fixed(shadow, Fraction::ALL).executor(Tokio)
+}
+
+fn per_route() -> MirrorLayer<PerRoute, Tokio, Tee> {
+    MirrorLayer::per_route().executor(Tokio)
+}
+
+fn request() -> Request<BoxedBody> {
+    let request = Request::post("http://reviews:9080/x").header("x-kept", "yes");
+    request.body(chunks(["hel", "lo"], None)).unwrap()
+}
+
+/// Lets spawned copies run to where they wait.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+fn mirror(cluster: &str, share: Fraction, shadow_host: bool) -> Policy {
+    Policy {
+        origin: Origin::NONE,
+        cluster: cluster.into(),
+        share,
+        shadow_host,
+    }
+}
+
+fn exchange(mirrors: Vec<Policy>) -> Exchange {
+    let mut rule = Rule::prefix_to("/", "a");
+    rule.mirrors = mirrors;
+    let clusters = ["a", "b", "c"].map(Cluster::new).to_vec();
+    fixture::matched(&fixture::snapshot(vec![rule], clusters))
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_layers() {
+    contract::check(per_route()).await;
+}
+
+#[tokio::test]
+async fn keeps_the_contract_of_layers_while_it_copies() {
+    contract::check(fixed(Probe::new())).await;
+}
+
+#[tokio::test]
+async fn a_fixed_shadow_gets_a_copy_and_the_caller_the_first_answer() {
+    let (primary, shadow) = (
+        Probe::new(),
+        Probe::answering([Answers::With(StatusCode::IM_A_TEAPOT, "")]),
+    );
+    let service = fixed(shadow.clone()).layer(primary.clone());
+    let response = service.oneshot(request()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    settle().await;
+    for probe in [&primary, &shadow] {
+        let seen = probe.requests();
+        assert_eq!(seen.len(), 1);
+        assert_eq!(seen[0].uri(), "http://reviews:9080/x");
+        assert_eq!(seen[0].headers()["x-kept"], "yes");
+        assert_eq!(seen[0].body(), "hello");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_or_broken_or_slow_shadow_changes_nothing() {
+    for answer in [
+        Answers::Never,
+        Answers::Fails(Failure::NoHealthyHost),
+        Answers::FailsForeign("broken"),
+    ] {
+        let shadow = Probe::answering([answer]);
+        let service = fixed(shadow.clone()).layer(Probe::new());
+        let response = service.oneshot(request()).await.unwrap();
+        assert_eq!(read(response.into_body()).await, "ok");
+        settle().await;
+        assert_eq!(shadow.calls(), 1);
+    }
+    let waiting = Never(Arc::default());
+    let primary = Probe::new();
+    let layer = MirrorLayer::<_, _, Tee>::fixed(Probe::new(), Fraction::ALL)
+        .buffer(3)
+        .executor(waiting.clone());
+    let response = layer
+        .layer(primary.clone())
+        .oneshot(request())
+        .await
+        .unwrap();
+    assert_eq!(read(response.into_body()).await, "ok");
+    assert_eq!(
+        primary.requests()[0].body(),
+        "hello",
+        "though the buffer was too small"
+    );
+    assert_eq!(waiting.0.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn per_route_each_mirror_of_the_rule_gets_a_copy_with_an_exchange_of_its_own() {
+    let exchange = exchange(vec![
+        mirror("b", Fraction::ALL, true),
+        mirror("c", Fraction::ALL, false),
+        mirror("gone", Fraction::ALL, false),
+        mirror("b", Fraction::NONE, false),
+    ]);
+    let probe = Probe::new();
+    let service = per_route().layer(probe.clone());
+    service
+        .oneshot(fixture::with(request(), &exchange))
+        .await
+        .unwrap();
+    settle().await;
+    let mut seen: Vec<(String, bool, String)> = probe
+        .requests()
+        .iter()
+        .map(|request| {
+            assert_eq!(request.body(), "hello");
+            let exchange = Exchange::of(request).unwrap();
+            let cluster = exchange.cluster().unwrap().config().name.to_string();
+            (cluster, exchange.is_shadow(), request.uri().to_string())
+        })
+        .collect();
+    seen.sort();
+    assert_eq!(
+        seen,
+        [
+            ("a".to_owned(), false, "http://reviews:9080/x".to_owned()),
+            (
+                "b".to_owned(),
+                true,
+                "http://reviews-shadow:9080/x".to_owned()
+            ),
+            ("c".to_owned(), true, "http://reviews:9080/x".to_owned()),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn copies_tunnels_and_upgrades_are_not_copied() {
+    let exchange = exchange(vec![mirror("b", Fraction::ALL, false)]);
+    let shadow = exchange.for_shadow(exchange.matched().unwrap().clone());
+    let mut upgrade = fixture::with(request(), &exchange);
+    let value = HeaderValue::from_static("websocket");
+    upgrade.headers_mut().insert("upgrade", value);
+    let connect = Request::connect("a:80").body(text("")).unwrap();
+    let probe = Probe::new();
+    let service = per_route().layer(probe.clone());
+    for request in [
+        fixture::with(request(), &shadow),
+        upgrade,
+        fixture::with(connect, &exchange),
+        request(),
+    ] {
+        service.clone().oneshot(request).await.unwrap();
+    }
+    settle().await;
+    assert_eq!(probe.calls(), 4);
+}
+
+#[tokio::test]
+async fn shares_are_drawn_for_each_mirror_on_its_own() {
+    let half = || Fraction::millionths(500_000);
+    let exchange = exchange(vec![mirror("b", half(), false), mirror("c", half(), false)]);
+    let probe = Probe::new();
+    let layer = per_route().rng(Arc::new(Rng::with_seed(3)));
+    let service = layer.layer(probe.clone());
+    let mut copies = [0; 3];
+    for _ in 0..400 {
+        let before = probe.calls();
+        let request = fixture::with(Request::new(text("")), &exchange);
+        service.clone().oneshot(request).await.unwrap();
+        settle().await;
+        copies[probe.calls() - before - 1] += 1;
+    }
+    // Drawn together, there would be none or two each time.
+    for (copies, expected) in copies.into_iter().zip([100_i32, 200, 100]) {
+        assert!((copies - expected).abs() < 40, "{copies} of {expected}");
+    }
+}
+
+#[test]
+fn a_copy_of_a_request_to_an_address_is_named_as_envoy_names_it() {
+    let mut request = Request::get("/").header(HOST, "[::1]").body(()).unwrap();
+    name_as_shadow(&mut request);
+    assert_eq!(request.headers()[HOST], "[::1]-shadow");
+}

@@ -1,0 +1,291 @@
+//! Which rules' paths match, without looking at every rule.
+//!
+//! Exact and prefix paths lie in a radix tree: one walk along the request's path meets every rule
+//! whose path matches, so lookup time follows the length of the path and not the number of rules.
+//! A hash map for exact paths would find those a little sooner but could not find prefixes, and
+//! two structures cost more than one walk. Paths whose case is ignored have a tree of their own,
+//! in which letters are folded on the way. Everything else (regular expressions, `CONNECT`) is a
+//! list.
+
+use mesh_core::model::{PathMatch, Rule};
+use std::sync::Arc;
+
+/// The rules of one virtual host by their paths.
+#[derive(Debug, Default)]
+pub(crate) struct Paths {
+    sensitive: Tree,
+    folded: Tree,
+    /// Rules whose paths have to be looked at one by one.
+    rest: Vec<u32>,
+}
+
+/// Lists of rules, each in order, which together hold every rule whose path matches.
+///
+/// A rule that is in none of them cannot match; one that is in the list of the rest may not.
+#[derive(Debug)]
+pub(crate) struct Candidates<'a> {
+    lists: [&'a [u32]; LISTS],
+    used: usize,
+}
+
+/// More prefixes of one path than this have rules of their own only in tables made to be slow.
+const LISTS: usize = 16;
+
+#[derive(Debug)]
+struct Tree {
+    nodes: Vec<Node>,
+    fold: bool,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    /// The bytes between the parent and this node.
+    label: Box<[u8]>,
+    /// First byte of the child's label, and the child; sorted.
+    children: Vec<(u8, u32)>,
+    /// The rules whose paths end here.
+    rules: Option<Box<Ends>>,
+}
+
+/// Rules whose paths are the way from the root to one node.
+#[derive(Debug, Default)]
+struct Ends {
+    exact: Vec<u32>,
+    prefix: Vec<u32>,
+    separated: Vec<u32>,
+}
+
+// === impl Paths ===
+
+impl Paths {
+    pub(crate) fn compile(rules: &[Arc<Rule>]) -> Self {
+        let mut paths = Self::default();
+        paths.folded.fold = true;
+        // A table that needs more than 32 bits to count its rules does not fit into memory.
+        for (index, rule) in (0_u32..).zip(rules) {
+            let Self {
+                sensitive,
+                folded,
+                rest,
+            } = &mut paths;
+            match &rule.condition.path {
+                PathMatch::Exact(path) => sensitive.ends_at(path).exact.push(index),
+                PathMatch::Prefix(path) => sensitive.ends_at(path).prefix.push(index),
+                PathMatch::SeparatedPrefix(path) => sensitive.ends_at(path).separated.push(index),
+                PathMatch::ExactIgnoreCase(path) => folded.ends_at(path).exact.push(index),
+                PathMatch::PrefixIgnoreCase(path) => folded.ends_at(path).prefix.push(index),
+                PathMatch::SeparatedPrefixIgnoreCase(path) => {
+                    folded.ends_at(path).separated.push(index);
+                }
+                _ => rest.push(index),
+            }
+        }
+        paths
+    }
+
+    /// The rules whose paths may match; none if there are too many lists to be worth it.
+    pub(crate) fn candidates(&self, path: Option<&str>) -> Option<Candidates<'_>> {
+        let mut candidates = Candidates {
+            lists: [&[]; LISTS],
+            used: 0,
+        };
+        candidates.add(&self.rest)?;
+        if let Some(path) = path {
+            self.sensitive.walk(path.as_bytes(), &mut candidates)?;
+            self.folded.walk(path.as_bytes(), &mut candidates)?;
+        }
+        Some(candidates)
+    }
+}
+
+// === impl Candidates ===
+
+impl<'a> Candidates<'a> {
+    fn add(&mut self, list: &'a [u32]) -> Option<()> {
+        if !list.is_empty() {
+            *self.lists.get_mut(self.used)? = list;
+            self.used += 1;
+        }
+        Some(())
+    }
+}
+
+impl Iterator for Candidates<'_> {
+    type Item = usize;
+
+    /// The next rule in the order of the virtual host.
+    fn next(&mut self) -> Option<usize> {
+        let lists = &mut self.lists[..self.used];
+        let list = lists
+            .iter_mut()
+            .filter(|list| !list.is_empty())
+            .min_by_key(|list| list[0])?;
+        let (first, rest) = list.split_first()?;
+        *list = rest;
+        // Made from an index of a slice.
+        Some(*first as usize)
+    }
+}
+
+// === impl Tree ===
+
+impl Tree {
+    /// The place for rules whose path is this.
+    fn ends_at(&mut self, path: &str) -> &mut Ends {
+        let mut path = path.as_bytes().to_vec();
+        if self.fold {
+            path.make_ascii_lowercase();
+        }
+        let node = self.node(&path);
+        self.nodes[node].rules.get_or_insert_default()
+    }
+
+    /// The node at this path, made if there is none.
+    fn node(&mut self, path: &[u8]) -> usize {
+        let mut at = 0;
+        let mut rest = path;
+        loop {
+            let Some(first) = rest.first() else {
+                return at;
+            };
+            let children = &self.nodes[at].children;
+            let found = children.binary_search_by_key(first, |(byte, _)| *byte);
+            let child = match found {
+                Ok(found) => children[found].1 as usize,
+                Err(place) => {
+                    let child = self.push(rest.into());
+                    self.nodes[at].children.insert(place, (*first, child));
+                    return child as usize;
+                }
+            };
+            let label = &self.nodes[child].label;
+            let shared = label.iter().zip(rest).take_while(|(a, b)| a == b).count();
+            if shared < label.len() {
+                self.split(child, shared);
+            }
+            at = child;
+            rest = &rest[shared..];
+        }
+    }
+
+    fn push(&mut self, label: Box<[u8]>) -> u32 {
+        self.nodes.push(Node {
+            label,
+            ..Node::default()
+        });
+        u32::try_from(self.nodes.len() - 1).expect("fewer nodes than bytes of memory")
+    }
+
+    /// Cuts a node's label after `keep` bytes; what was there moves into a child.
+    fn split(&mut self, at: usize, keep: usize) {
+        let tail: Box<[u8]> = self.nodes[at].label[keep..].into();
+        let first = tail[0];
+        let lower = self.push(tail);
+        let node = &mut self.nodes[at];
+        node.label = node.label[..keep].into();
+        let children = std::mem::replace(&mut node.children, vec![(first, lower)]);
+        let rules = node.rules.take();
+        let lower = &mut self.nodes[lower as usize];
+        lower.children = children;
+        lower.rules = rules;
+    }
+
+    /// Adds every list of rules whose paths match.
+    fn walk<'a>(&'a self, path: &[u8], candidates: &mut Candidates<'a>) -> Option<()> {
+        let mut node = &self.nodes[0];
+        let mut rest = path;
+        loop {
+            if let Some(ends) = &node.rules {
+                candidates.add(&ends.prefix)?;
+                match rest.first() {
+                    None => {
+                        candidates.add(&ends.exact)?;
+                        candidates.add(&ends.separated)?;
+                    }
+                    Some(b'/') => candidates.add(&ends.separated)?,
+                    Some(_) => {}
+                }
+            }
+            let Some(first) = rest.first().map(|byte| self.byte(*byte)) else {
+                return Some(());
+            };
+            let found = node
+                .children
+                .binary_search_by_key(&first, |(byte, _)| *byte);
+            let Ok(found) = found else {
+                return Some(());
+            };
+            node = &self.nodes[node.children[found].1 as usize];
+            let Some((part, after)) = rest.split_at_checked(node.label.len()) else {
+                return Some(());
+            };
+            let same = if self.fold {
+                part.eq_ignore_ascii_case(&node.label)
+            } else {
+                *part == *node.label
+            };
+            if !same {
+                return Some(());
+            }
+            rest = after;
+        }
+    }
+
+    fn byte(&self, byte: u8) -> u8 {
+        if self.fold {
+            byte.to_ascii_lowercase()
+        } else {
+            byte
+        }
+    }
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self {
+            nodes: vec![Node::default()],
+            fold: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_core::model::{Action, Condition};
+
+    fn rules(paths: impl IntoIterator<Item = PathMatch>) -> Vec<Arc<Rule>> {
+        let rule = |path| {
+            let mut condition = Condition::default();
+            condition.path = path;
+            Arc::new(Rule::new(condition, Action::default()))
+        };
+        paths.into_iter().map(rule).collect()
+    }
+
+    #[test]
+    fn candidates_come_in_the_order_of_the_rules() {
+        let compiled = Paths::compile(&rules([
+            PathMatch::Exact("/a/b".into()),
+            PathMatch::Prefix("/".into()),
+            PathMatch::Connect,
+            PathMatch::SeparatedPrefix("/a".into()),
+            PathMatch::Prefix("/a/c".into()),
+            PathMatch::PrefixIgnoreCase("/A".into()),
+            PathMatch::Prefix(String::new()),
+        ]));
+        let found = |path| -> Vec<usize> { compiled.candidates(path).unwrap().collect() };
+        assert_eq!(found(Some("/a/b")), [0, 1, 2, 3, 5, 6]);
+        assert_eq!(found(Some("/ab")), [1, 2, 5, 6]);
+        assert_eq!(found(Some("*")), [2, 6]);
+        assert_eq!(found(None), [2]);
+    }
+
+    #[test]
+    fn a_table_with_very_many_nested_prefixes_is_left_to_a_scan() {
+        let nested = (0..40).map(|depth| PathMatch::Prefix("/".repeat(depth)));
+        let compiled = Paths::compile(&rules(nested));
+        assert!(compiled.candidates(Some(&"/".repeat(40))).is_none());
+        assert_eq!(compiled.candidates(Some("/x")).unwrap().count(), 2);
+    }
+}

@@ -1,0 +1,352 @@
+//! Finds the rule for each request and records it in the request's [`Exchange`], from which every
+//! layer below reads its policy.
+//!
+//! The route table is the one that the listener names (`Exchange::caller().routes()`), else the
+//! one given to [`RouteLayer::table`]. A request without an exchange gets one. The destination of
+//! a weighted split is drawn here; a cluster that does not exist is answered further down, by
+//! [`RespondLayer`](crate::RespondLayer), because faults, CORS and edits come first (as in Envoy,
+//! whose router filter is the last). Requests that no rule matches fail with
+//! [`Failure::NoRoute`]; plain-text requests for a host that requires TLS are redirected.
+//!
+//! A request that already has a match is passed on as it is: of two routers the outer decides.
+//!
+//! The snapshot in force is pinned once for all clones of a service, under a lock that nobody
+//! waits for: where two threads meet, one takes the snapshot from the feed instead, which costs an
+//! allocation. Give each worker a service of its own ([`Layer::layer`]) and they never meet.
+//!
+//! # Example
+//!
+//! ```
+//! use mesh_core::model::{Cluster, RouteTable, Rule, SnapshotBuilder, VirtualHost};
+//! use mesh_core::{Exchange, Publisher};
+//! use mesh_route::RouteLayer;
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! let mut builder = SnapshotBuilder::new();
+//! builder.cluster(Cluster::new("reviews-v1"));
+//! builder.routes(RouteTable::new("http").host(
+//!     VirtualHost::new("reviews", ["reviews:9080"]).rule(Rule::prefix_to("/", "reviews-v1")),
+//! ));
+//! let (snapshot, _) = builder.build()?;
+//! mesh_route::prepare(&snapshot);
+//! let publisher = Publisher::from_arc(snapshot);
+//!
+//! let service = ServiceBuilder::new()
+//!     .layer(RouteLayer::new(publisher.feed()).table("http"))
+//!     .service(service_fn(|request: http::Request<()>| async move {
+//!         let cluster = Exchange::of(&request).and_then(Exchange::cluster).expect("routed");
+//!         Ok::<_, mesh_core::Error>(http::Response::new(cluster.config().name.to_string()))
+//!     }));
+//! # let test = async {
+//! let request = http::Request::get("http://reviews:9080/1").body(()).unwrap();
+//! assert_eq!(service.oneshot(request).await.unwrap().into_body(), "reviews-v1");
+//! # };
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(test);
+//! # Ok::<(), mesh_core::Invalid>(())
+//! ```
+
+use crate::head::Head;
+use crate::rewrite::location_with_tls;
+use crate::{local, split, table};
+use http::header::LOCATION;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use mesh_core::model::{Rule, Snapshot, Target};
+use mesh_core::reply::Answer;
+use mesh_core::rng::mix;
+use mesh_core::stats::HttpStat;
+use mesh_core::{
+    BoxError, Caller, Error, Exchange, Failure, Feed, Matched, Name, Pinned, Rng, WallClock,
+};
+use pin_project::pin_project;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Builds [`Route`] services.
+#[derive(Clone, Debug)]
+pub struct RouteLayer {
+    feed: Feed<Snapshot>,
+    table: Option<Name>,
+    rng: Arc<Rng>,
+}
+
+/// A service that finds the rule for each request.
+#[derive(Clone, Debug)]
+pub struct Route<S> {
+    inner: S,
+    router: Arc<Router>,
+}
+
+/// The response future of [`Route`].
+#[pin_project]
+#[derive(Debug)]
+pub struct ResponseFuture<F> {
+    #[pin]
+    state: State<F>,
+    made: Option<Made>,
+}
+
+#[pin_project(project = StateProj)]
+#[derive(Debug)]
+enum State<F> {
+    Calling(#[pin] F),
+    Failed(Option<Error>),
+}
+
+/// An exchange that the router made itself: no layer above knows it, so what belongs on a local
+/// reply has to be put there on the way out.
+struct Made {
+    exchange: Exchange,
+    version: Version,
+}
+
+/// What all clones of one service share.
+#[derive(Debug)]
+struct Router {
+    feed: Feed<Snapshot>,
+    table: Option<Name>,
+    rng: Arc<Rng>,
+    /// The pinned snapshot and the version of the feed at which it was pinned.
+    pin: Mutex<Option<(u64, Pinned)>>,
+}
+
+// === impl RouteLayer ===
+
+impl RouteLayer {
+    /// Routes by the route tables of the snapshots in `feed`.
+    pub fn new(feed: Feed<Snapshot>) -> Self {
+        Self {
+            feed,
+            table: None,
+            rng: Arc::new(Rng::from_system()),
+        }
+    }
+
+    /// The route table for requests that did not come through a listener.
+    #[must_use]
+    pub fn table(mut self, name: impl Into<Name>) -> Self {
+        self.table = Some(name.into());
+        self
+    }
+
+    /// Where the random words for shares and weighted splits come from. Default: seeded from the
+    /// operating system.
+    #[must_use]
+    pub fn rng(mut self, rng: Arc<Rng>) -> Self {
+        self.rng = rng;
+        self
+    }
+}
+
+impl<S> Layer<S> for RouteLayer {
+    type Service = Route<S>;
+    fn layer(&self, inner: S) -> Route<S> {
+        let router = Router {
+            feed: self.feed.clone(),
+            table: self.table.clone(),
+            rng: self.rng.clone(),
+            pin: Mutex::new(None),
+        };
+        Route {
+            inner,
+            router: Arc::new(router),
+        }
+    }
+}
+
+// === impl Route ===
+
+impl<S, B, R> Service<Request<B>> for Route<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+{
+    type Response = Response<R>;
+    type Error = Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx).map_err(Error::wrap)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let known = Exchange::of(&request).cloned();
+        if known
+            .as_ref()
+            .is_some_and(|known| known.matched().is_some())
+        {
+            return ResponseFuture::calling(self.inner.call(request), None);
+        }
+        let (exchange, made) = match known {
+            Some(exchange) => (exchange, None),
+            None => {
+                let now = tokio::time::Instant::now().into_std();
+                let exchange = Exchange::new(now, Caller::default());
+                exchange.attach(&mut request);
+                let made = Made {
+                    exchange: exchange.clone(),
+                    version: request.version(),
+                };
+                (exchange, Some(made))
+            }
+        };
+        match self.router.find(&request, exchange.caller()) {
+            Ok(matched) => {
+                local::keep(&exchange, &matched, request.headers());
+                exchange.set_matched(matched);
+                ResponseFuture::calling(self.inner.call(request), made)
+            }
+            Err(error) => ResponseFuture {
+                state: State::Failed(Some(error)),
+                made: None,
+            },
+        }
+    }
+}
+
+// === impl Router ===
+
+impl Router {
+    fn find<B>(&self, request: &Request<B>, caller: &Caller) -> Result<Matched, Error> {
+        let no_route = || {
+            caller.count(HttpStat::NoRoute);
+            Error::new(Failure::NoRoute)
+        };
+        let pinned = self.pinned();
+        let name = caller.routes().or(self.table.as_ref());
+        let index = name.and_then(|name| pinned.table_index(name));
+        let index = index.ok_or_else(no_route)?;
+        let table = &pinned.tables()[index];
+        let head = Head::of(request);
+        let host = table::find_host(table, &head).ok_or_else(no_route)?;
+        if table.virtual_hosts[host].require_tls && !head.is_secure() {
+            caller.count(HttpStat::RqRedirect);
+            return Err(with_tls(&head));
+        }
+        let word = self.rng.word();
+        let rule = table::find_rule(&table.virtual_hosts[host], &head, word);
+        let rule = rule.ok_or_else(no_route)?;
+        let (part, cluster) = destination(
+            &table.virtual_hosts[host].rules[rule],
+            &pinned,
+            request.headers(),
+            // The word itself has already decided about shares.
+            mix(word),
+        );
+        Ok(Matched::new(pinned, index, host, rule).to(part, cluster))
+    }
+
+    /// The snapshot in force.
+    fn pinned(&self) -> Pinned {
+        // The version first: a snapshot that comes after it is only pinned too early, never late.
+        let version = self.feed.version();
+        let Ok(mut pin) = self.pin.try_lock() else {
+            return Pinned::new(self.feed.load());
+        };
+        match &*pin {
+            Some((at, pinned)) if *at == version => pinned.clone(),
+            _ => {
+                let pinned = Pinned::new(self.feed.load());
+                *pin = Some((version, pinned.clone()));
+                pinned
+            }
+        }
+    }
+}
+
+/// Which part of a split is meant, and which cluster of the snapshot, if it exists.
+fn destination(
+    rule: &Rule,
+    snapshot: &Snapshot,
+    headers: &HeaderMap,
+    word: u64,
+) -> (Option<usize>, Option<usize>) {
+    let Some(forward) = rule.forward() else {
+        return (None, None);
+    };
+    match &forward.to {
+        Target::Cluster(name, _) => (None, snapshot.cluster_index(name)),
+        Target::Weighted(parts) => {
+            let part = split::draw(parts, word);
+            let cluster = part.and_then(|part| snapshot.cluster_index(&parts[part].cluster));
+            (part, cluster)
+        }
+        // Whoever sends the header is not trusted: only its first value counts.
+        Target::Header(name) => {
+            let value = headers.get(name).and_then(|value| value.to_str().ok());
+            (None, value.and_then(|name| snapshot.cluster_index(name)))
+        }
+        _ => (None, None),
+    }
+}
+
+fn with_tls(head: &Head<'_>) -> Error {
+    let mut answer = Answer::new(StatusCode::MOVED_PERMANENTLY);
+    if let Ok(location) = HeaderValue::try_from(location_with_tls(head)) {
+        answer.headers.insert(LOCATION, location);
+    }
+    Error::answer(Failure::Redirect, answer)
+}
+
+// === impl ResponseFuture ===
+
+impl<F> ResponseFuture<F> {
+    fn calling(inner: F, made: Option<Made>) -> Self {
+        Self {
+            state: State::Calling(inner),
+            made,
+        }
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Response<R>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.state.project() {
+            StateProj::Failed(error) => Poll::Ready(Err(error
+                .take()
+                .expect("a future is not polled after it was ready"))),
+            StateProj::Calling(inner) => {
+                let result = ready!(inner.poll(cx)).map_err(Error::wrap);
+                Poll::Ready(result.map_err(|error| match this.made.take() {
+                    Some(made) => made.dress(error),
+                    None => error,
+                }))
+            }
+        }
+    }
+}
+
+// === impl Made ===
+
+impl Made {
+    fn dress(self, error: Error) -> Error {
+        if !local::dresses(&self.exchange) {
+            return error;
+        }
+        self.exchange.note_error(&error);
+        let failure = error.failure();
+        let clock = WallClock::system();
+        let answer = local::dress(error, &self.exchange, self.version, &clock);
+        Error::answer(failure, answer)
+    }
+}
+
+impl fmt::Debug for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.exchange.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,398 @@
+//! What a line of the access log is made from, beyond the exchange itself.
+
+use super::format::Wanted;
+use super::operator::{Field, Operator, Port, Spelling};
+use http::header::{HOST, HeaderMap, HeaderName};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use mesh_core::exchange::AttemptNotes;
+use mesh_core::model::UpstreamProtocol;
+use mesh_core::{Exchange, Name};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// What is kept of a request, its response and its end. Only what the formats want is kept, and
+/// an entry that is used again has the room of the last time.
+#[derive(Debug)]
+pub struct Entry {
+    pub(crate) arrived: SystemTime,
+    pub(crate) version: Version,
+    pub(crate) status: Option<StatusCode>,
+    /// How long after its arrival the request was there whole.
+    pub(crate) request_end: Option<Duration>,
+    pub(crate) ended: Option<Instant>,
+    target: Option<(Method, Uri, Option<HeaderValue>)>,
+    request: Vec<(HeaderName, HeaderValue)>,
+    response: Vec<(HeaderName, HeaderValue)>,
+    trailers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Everything that a line can tell.
+pub(super) struct Line<'a> {
+    pub(super) exchange: &'a Exchange,
+    pub(super) notes: &'a AttemptNotes,
+    pub(super) entry: &'a Entry,
+    pub(super) hostname: &'a str,
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// An entry about nothing yet.
+    pub fn new() -> Self {
+        Self {
+            arrived: UNIX_EPOCH,
+            version: Version::HTTP_11,
+            status: None,
+            request_end: None,
+            ended: None,
+            target: None,
+            request: Vec::new(),
+            response: Vec::new(),
+            trailers: Vec::new(),
+        }
+    }
+
+    /// Forgets everything but keeps the room.
+    pub fn clear(&mut self) {
+        self.status = None;
+        self.request_end = None;
+        self.ended = None;
+        self.target = None;
+        self.request.clear();
+        self.response.clear();
+        self.trailers.clear();
+    }
+
+    /// Keeps what is wanted of a request that arrived `at` this time of day.
+    pub fn request<B>(&mut self, request: &Request<B>, at: SystemTime, wanted: &Wanted) {
+        self.arrived = at;
+        self.version = request.version();
+        if wanted.target {
+            let uri = request.uri().clone();
+            let host = match uri.authority() {
+                Some(_) => None,
+                None => request.headers().get(HOST).cloned(),
+            };
+            self.target = Some((request.method().clone(), uri, host));
+        }
+        keep(&mut self.request, request.headers(), &wanted.request);
+    }
+
+    /// Keeps what is wanted of a response's head.
+    pub fn response<B>(&mut self, response: &Response<B>, wanted: &Wanted) {
+        self.status = Some(response.status());
+        keep(&mut self.response, response.headers(), &wanted.response);
+    }
+
+    /// Keeps what is wanted of a response's trailers.
+    pub fn trailers(&mut self, trailers: &HeaderMap, wanted: &Wanted) {
+        keep(&mut self.trailers, trailers, &wanted.trailers);
+    }
+
+    /// Notes how long after its arrival the request was there whole.
+    pub fn request_end(&mut self, after: Duration) {
+        self.request_end = Some(after);
+    }
+
+    /// Notes when the exchange ended.
+    pub fn end(&mut self, now: Instant) {
+        self.ended = Some(now);
+    }
+
+    /// The response's status, if there was a response.
+    pub fn status(&self) -> Option<StatusCode> {
+        self.status
+    }
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The first value of each wanted header, as Envoy logs it.
+fn keep(kept: &mut Vec<(HeaderName, HeaderValue)>, headers: &HeaderMap, wanted: &[HeaderName]) {
+    for name in wanted {
+        if let Some(value) = headers.get(name) {
+            kept.push((name.clone(), value.clone()));
+        }
+    }
+}
+
+fn kept<'a>(values: &'a [(HeaderName, HeaderValue)], name: &HeaderName) -> Option<&'a HeaderValue> {
+    let (_, value) = values.iter().find(|(kept, _)| kept == name)?;
+    Some(value)
+}
+
+// === impl Line ===
+
+impl Line<'_> {
+    /// Writes the value of an operator; nothing when it is missing.
+    pub(super) fn write(&self, operator: &Operator, out: &mut Vec<u8>) {
+        let Self {
+            exchange,
+            notes,
+            entry,
+            ..
+        } = *self;
+        let upstream = notes.upstream.as_ref();
+        match operator {
+            Operator::StartTime(format) => format.write(entry.arrived, out),
+            Operator::Request(first, second) => {
+                either(first, second.as_ref(), out, |field, out| {
+                    self.request_field(field, out);
+                })
+            }
+            Operator::Response(first, second) => {
+                either(first, second.as_ref(), out, |field, out| {
+                    self.response_field(field, out);
+                });
+            }
+            Operator::Trailer(first, second) => either(first, second.as_ref(), out, |name, out| {
+                value(kept(&entry.trailers, name), out);
+            }),
+            Operator::Protocol => out.extend_from_slice(protocol(entry.version)),
+            Operator::UpstreamProtocol => self.upstream_protocol(out),
+            // Envoy writes 0 where no response began.
+            Operator::ResponseCode => {
+                number(
+                    entry.status.map_or(0, |status| u64::from(status.as_u16())),
+                    out,
+                );
+            }
+            Operator::ResponseCodeDetails => match &notes.details {
+                Some(details) => clean(details, b'_', out),
+                None if entry.status.is_some() => out.extend_from_slice(b"via_upstream"),
+                None => {}
+            },
+            Operator::ConnectionTerminationDetails | Operator::RequestedServerName => {}
+            Operator::ResponseFlags => show(exchange.flags(), out),
+            Operator::BytesReceived => number(exchange.received(), out),
+            Operator::BytesSent => number(exchange.sent(), out),
+            Operator::Duration => self.since(Some(exchange.started()), entry.ended, out),
+            Operator::RequestDuration => {
+                if let Some(after) = entry.request_end {
+                    millis(after, out);
+                }
+            }
+            Operator::ResponseDuration => {
+                self.since(Some(exchange.started()), notes.head_at, out);
+            }
+            Operator::ResponseTxDuration => self.since(notes.head_at, entry.ended, out),
+            Operator::UpstreamHost => {
+                if let Some(upstream) = upstream {
+                    match upstream.remote {
+                        Some(remote) => show(remote, out),
+                        None => show(&upstream.endpoint.address, out),
+                    }
+                }
+            }
+            Operator::UpstreamCluster => {
+                if let Some(cluster) = exchange.cluster() {
+                    let config = cluster.config();
+                    name(config.stat_name.as_ref().unwrap_or(&config.name), out);
+                }
+            }
+            Operator::UpstreamClusterRaw => {
+                if let Some(cluster) = exchange.cluster() {
+                    name(&cluster.config().name, out);
+                }
+            }
+            Operator::UpstreamLocalAddress => {
+                address(
+                    upstream.and_then(|upstream| upstream.local),
+                    Port::Written,
+                    out,
+                );
+            }
+            Operator::UpstreamRemoteAddress => {
+                address(
+                    upstream.and_then(|upstream| upstream.remote),
+                    Port::Written,
+                    out,
+                );
+            }
+            Operator::UpstreamTransportFailureReason => {
+                if let Some(reason) = &notes.transport_failure {
+                    clean(reason, b' ', out);
+                }
+            }
+            Operator::UpstreamRequestAttemptCount => self.attempts(out),
+            Operator::DownstreamRemoteAddress(port) => address(exchange.caller().peer, *port, out),
+            Operator::DownstreamLocalAddress(port) => address(exchange.caller().local, *port, out),
+            Operator::DownstreamLocalPort => {
+                if let Some(local) = exchange.caller().local {
+                    number(u64::from(local.port()), out);
+                }
+            }
+            Operator::RouteName => {
+                if let Some(rule) = exchange.rule() {
+                    name(&rule.name, out);
+                }
+            }
+            Operator::GrpcStatus(spelling) => {
+                if let Some(status) = notes.grpc_status {
+                    grpc(status, *spelling, out);
+                }
+            }
+            Operator::Hostname => out.extend_from_slice(self.hostname.as_bytes()),
+        }
+    }
+
+    fn request_field(&self, field: &Field, out: &mut Vec<u8>) {
+        let Some((method, uri, host)) = &self.entry.target else {
+            if let Field::Header(name) = field {
+                self.request_header(name, out);
+            }
+            return;
+        };
+        match field {
+            Field::Header(name) => self.request_header(name, out),
+            Field::Method => out.extend_from_slice(method.as_str().as_bytes()),
+            Field::Path => {
+                if let Some(path) = uri.path_and_query() {
+                    out.extend_from_slice(path.as_str().as_bytes());
+                }
+            }
+            Field::Authority => match uri.authority() {
+                Some(authority) => out.extend_from_slice(authority.as_str().as_bytes()),
+                None => value(host.as_ref(), out),
+            },
+            Field::Scheme => {
+                let spoken = if self.exchange.caller().tls {
+                    "https"
+                } else {
+                    "http"
+                };
+                out.extend_from_slice(uri.scheme_str().unwrap_or(spoken).as_bytes());
+            }
+            // Refused when the format was compiled.
+            Field::Status => {}
+        }
+    }
+
+    fn request_header(&self, name: &HeaderName, out: &mut Vec<u8>) {
+        // Made on the way in, below the layer that keeps headers.
+        if name == "x-request-id"
+            && let Some(id) = self.exchange.request_id()
+        {
+            return value(Some(&id), out);
+        }
+        value(kept(&self.entry.request, name), out);
+    }
+
+    fn response_field(&self, field: &Field, out: &mut Vec<u8>) {
+        match field {
+            Field::Header(name) => value(kept(&self.entry.response, name), out),
+            Field::Status => {
+                if let Some(status) = self.entry.status {
+                    number(u64::from(status.as_u16()), out);
+                }
+            }
+            // Refused when the format was compiled.
+            _ => {}
+        }
+    }
+
+    fn upstream_protocol(&self, out: &mut Vec<u8>) {
+        let (Some(_), Some(cluster)) = (&self.notes.upstream, self.exchange.cluster()) else {
+            return;
+        };
+        out.extend_from_slice(match cluster.config().protocol {
+            UpstreamProtocol::Http1 => b"HTTP/1.1",
+            UpstreamProtocol::Http2 => b"HTTP/2",
+            _ => protocol(self.entry.version),
+        });
+    }
+
+    /// Zero where no endpoint was chosen, as in Envoy.
+    fn attempts(&self, out: &mut Vec<u8>) {
+        let chosen = self.notes.upstream.is_some();
+        number(
+            if chosen {
+                u64::from(self.exchange.attempts())
+            } else {
+                0
+            },
+            out,
+        );
+    }
+
+    fn since(&self, from: Option<Instant>, to: Option<Instant>, out: &mut Vec<u8>) {
+        if let (Some(from), Some(to)) = (from, to) {
+            millis(to.saturating_duration_since(from), out);
+        }
+    }
+}
+
+/// Writes the first field, or the second where the first is missing.
+fn either<F>(first: &F, second: Option<&F>, out: &mut Vec<u8>, write: impl Fn(&F, &mut Vec<u8>)) {
+    let at = out.len();
+    write(first, out);
+    if let Some(second) = second
+        && out.len() == at
+    {
+        write(second, out);
+    }
+}
+
+fn protocol(version: Version) -> &'static [u8] {
+    match version {
+        Version::HTTP_09 => b"HTTP/0.9",
+        Version::HTTP_10 => b"HTTP/1.0",
+        Version::HTTP_2 => b"HTTP/2",
+        Version::HTTP_3 => b"HTTP/3",
+        _ => b"HTTP/1.1",
+    }
+}
+
+fn value(value: Option<&HeaderValue>, out: &mut Vec<u8>) {
+    if let Some(value) = value {
+        out.extend_from_slice(value.as_bytes());
+    }
+}
+
+fn name(name: &Name, out: &mut Vec<u8>) {
+    out.extend_from_slice(name.as_bytes());
+}
+
+fn number(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn millis(duration: Duration, out: &mut Vec<u8>) {
+    number(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX), out);
+}
+
+fn show(value: impl std::fmt::Display, out: &mut Vec<u8>) {
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{value}");
+}
+
+/// Text that others had a hand in: a control character must not start a new line.
+fn clean(text: &str, instead: u8, out: &mut Vec<u8>) {
+    out.extend(text.bytes().map(|byte| {
+        if byte.is_ascii_control() {
+            instead
+        } else {
+            byte
+        }
+    }));
+}
+
+fn address(address: Option<SocketAddr>, port: Port, out: &mut Vec<u8>) {
+    match (address, port) {
+        (Some(address), Port::Written) => show(address, out),
+        (Some(address), Port::LeftOut) => show(address.ip(), out),
+        (None, _) => {}
+    }
+}
+
+fn grpc(status: u32, spelling: Spelling, out: &mut Vec<u8>) {
+    match spelling.name(status) {
+        Some(name) => out.extend_from_slice(name.as_bytes()),
+        None => number(u64::from(status), out),
+    }
+}

@@ -1,0 +1,257 @@
+//! Statistics as text: Envoy's `/stats` in its three formats.
+//!
+//! A [`Scrape`] collects what there is to tell at one moment; a [`Query`] says what of it is asked
+//! for, in the words of Envoy's admin interface. Two clusters (or listeners) with one name in the
+//! statistics are added up.
+//!
+//! The gauges of circuit breakers are worked out here from what is in use and the limits in force.
+//! Where Envoy tells what was ever used from what never was, here `usedonly` leaves out whatever
+//! is zero.
+//!
+//! ```
+//! use mesh_core::stats::{Block, HttpStat, Kind};
+//! use mesh_core::Shard;
+//! use mesh_telemetry::expose::{Query, Scrape};
+//!
+//! let block = Block::default();
+//! block.add(Shard::default(), HttpStat::Rq2xx, 3);
+//! let mut scrape = Scrape::new();
+//! scrape.http("ingress", &block).value("server.live", Kind::Gauge, 1);
+//!
+//! let query = Query::parse("usedonly&filter=2xx|live")?;
+//! assert_eq!(scrape.text(&query), "http.ingress.downstream_rq_2xx: 3\nserver.live: 1\n");
+//! assert!(scrape.prometheus(&query).contains(
+//!     "envoy_http_downstream_rq_xx{envoy_response_code_class=\"2\",\
+//!      envoy_http_conn_manager_prefix=\"ingress\"} 3\n"
+//! ));
+//! # Ok::<(), mesh_core::Invalid>(())
+//! ```
+
+mod breakers;
+mod json;
+mod prometheus;
+mod quantile;
+mod query;
+mod text;
+
+pub use query::{Output, Query, Select};
+
+use crate::Telemetry;
+use crate::istio::{Labels, Series};
+use mesh_core::model::{ClusterEntry, Snapshot};
+use mesh_core::stats::{Block, ClusterStat, HttpStat, Kind, Stat, Summary};
+use std::sync::Arc;
+
+/// Everything that there is to tell at one moment.
+#[derive(Debug, Default)]
+pub struct Scrape {
+    samples: Vec<Sample>,
+    histograms: Vec<Distribution>,
+    series: Vec<(Labels, Arc<Series>)>,
+}
+
+/// One counter or gauge.
+#[derive(Clone, Debug)]
+struct Sample {
+    id: Id,
+    kind: Kind,
+    value: u64,
+}
+
+/// One histogram.
+#[derive(Clone, Debug)]
+struct Distribution {
+    id: Id,
+    summary: Summary,
+}
+
+/// What a number belongs to, and its name there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Id {
+    /// The whole name, as in Envoy's `/stats`.
+    full: String,
+    owner: Owner,
+    stat: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    Process,
+    Cluster(String),
+    Http(String),
+}
+
+// === impl Scrape ===
+
+impl Scrape {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds every cluster of a snapshot.
+    pub fn snapshot(&mut self, snapshot: &Snapshot) -> &mut Self {
+        for cluster in snapshot.clusters() {
+            self.cluster(cluster);
+        }
+        self
+    }
+
+    /// Adds a cluster: `cluster.NAME.*`, by its name in statistics if it has one of its own.
+    pub fn cluster(&mut self, cluster: &ClusterEntry) -> &mut Self {
+        let config = cluster.config();
+        let live = cluster.live();
+        let name = config.stat_name.as_ref().unwrap_or(&config.name);
+        let owner = Owner::Cluster(clean(name));
+        let block = live.stats().block();
+        for (stat, name, kind) in ClusterStat::ALL {
+            let value = match breakers::is_open(*stat, live.usage(), &config.limits) {
+                Some(open) => u64::from(open),
+                None => block.get(*stat),
+            };
+            self.sample(owner.clone(), name, *kind, value);
+        }
+        for (name, histogram) in [
+            ("upstream_rq_time", live.stats().request_time()),
+            ("upstream_cx_connect_ms", live.stats().connect_time()),
+        ] {
+            self.histograms.push(Distribution {
+                id: Id::new(owner.clone(), name),
+                summary: histogram.summary(),
+            });
+        }
+        self
+    }
+
+    /// Adds the statistics of a listener's HTTP side: `http.PREFIX.*`.
+    pub fn http(&mut self, prefix: &str, block: &Block<HttpStat>) -> &mut Self {
+        let owner = Owner::Http(clean(prefix));
+        for (name, kind, value) in block.iter() {
+            self.sample(owner.clone(), name, kind, value);
+        }
+        self
+    }
+
+    /// Adds a number of the process, e.g. `server.live`.
+    pub fn value(&mut self, name: &str, kind: Kind, value: u64) -> &mut Self {
+        self.sample(Owner::Process, name, kind, value);
+        self
+    }
+
+    /// Adds Istio's standard metrics, which only the Prometheus format has, and what telemetry has
+    /// to tell of itself: `telemetry.access_log_lines_dropped`, `telemetry.series_refused`.
+    pub fn telemetry(&mut self, telemetry: &Telemetry) -> &mut Self {
+        self.series.extend(telemetry.registry.all());
+        let dropped = telemetry.dropped_lines();
+        self.value("telemetry.access_log_lines_dropped", Kind::Gauge, dropped);
+        let refused = telemetry.refused_series();
+        self.value("telemetry.series_refused", Kind::Counter, refused)
+    }
+
+    /// Writes what is asked for, in the format that is asked for.
+    pub fn write(&self, query: &Query) -> String {
+        match query.output {
+            Output::Text => self.text(query),
+            Output::Json => self.json(query),
+            Output::Prometheus => self.prometheus(query),
+        }
+    }
+
+    /// Lines of `name: value`, as Envoy's `/stats`.
+    pub fn text(&self, query: &Query) -> String {
+        text::write(&self.samples(query), &self.distributions(query))
+    }
+
+    /// As Envoy's `/stats?format=json`.
+    pub fn json(&self, query: &Query) -> String {
+        json::write(&self.samples(query), &self.distributions(query))
+    }
+
+    /// As Envoy's `/stats/prometheus`: the text format of Prometheus, version 0.0.4.
+    pub fn prometheus(&self, query: &Query) -> String {
+        prometheus::write(
+            &self.samples(query),
+            &self.distributions(query),
+            &self.series,
+            query,
+        )
+    }
+
+    fn sample(&mut self, owner: Owner, stat: &str, kind: Kind, value: u64) {
+        self.samples.push(Sample {
+            id: Id::new(owner, stat),
+            kind,
+            value,
+        });
+    }
+
+    /// The counters and gauges asked for, by name, each name once.
+    fn samples(&self, query: &Query) -> Vec<Sample> {
+        let mut chosen: Vec<Sample> = Vec::new();
+        let mut sorted: Vec<&Sample> = self.samples.iter().collect();
+        sorted.sort_by(|a, b| a.id.cmp(&b.id));
+        for sample in sorted {
+            if !query.selects(&sample.id.full, sample.kind.into()) {
+                continue;
+            }
+            match chosen.last_mut() {
+                Some(last) if last.id == sample.id => {
+                    last.value = last.value.wrapping_add(sample.value);
+                }
+                _ => chosen.push(sample.clone()),
+            }
+        }
+        chosen.retain(|sample| !query.used_only || sample.value != 0);
+        chosen
+    }
+
+    fn distributions(&self, query: &Query) -> Vec<Distribution> {
+        let mut chosen: Vec<Distribution> = Vec::new();
+        let mut sorted: Vec<&Distribution> = self.histograms.iter().collect();
+        sorted.sort_by(|a, b| a.id.cmp(&b.id));
+        for one in sorted {
+            if !query.selects(&one.id.full, Select::Histograms) {
+                continue;
+            }
+            match chosen.last_mut() {
+                Some(last) if last.id == one.id => add(&mut last.summary, &one.summary),
+                _ => chosen.push(one.clone()),
+            }
+        }
+        chosen.retain(|one| !query.used_only || one.summary.count != 0);
+        chosen
+    }
+}
+
+fn add(sum: &mut Summary, more: &Summary) {
+    for (bucket, value) in sum.cumulative.iter_mut().zip(more.cumulative) {
+        *bucket += value;
+    }
+    sum.count += more.count;
+    sum.sum += more.sum;
+}
+
+/// As Envoy: a colon in a name becomes `_`. A line break would forge a line.
+fn clean(name: &str) -> String {
+    name.replace(|c: char| c == ':' || c.is_control(), "_")
+}
+
+// === impl Id ===
+
+impl Id {
+    fn new(owner: Owner, stat: &str) -> Self {
+        let full = match &owner {
+            Owner::Process => stat.to_owned(),
+            Owner::Cluster(name) => format!("cluster.{name}.{stat}"),
+            Owner::Http(prefix) => format!("http.{prefix}.{stat}"),
+        };
+        Self {
+            full,
+            owner,
+            stat: stat.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

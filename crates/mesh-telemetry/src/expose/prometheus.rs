@@ -1,0 +1,198 @@
+//! The text format of Prometheus, with Envoy's and Istio's names.
+//!
+//! <https://github.com/prometheus/docs/blob/main/docs/instrumenting/exposition_formats.md>
+
+use super::query::{Query, Select};
+use super::{Distribution, Owner, Sample};
+use crate::istio::{Labels, Series};
+use mesh_core::stats::{BOUNDS, Kind, Summary};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// The label with a cluster's name: that of Istio's bootstrap (`stats_tags`).
+const CLUSTER: &str = "cluster_name";
+/// The labels with a listener's prefix and with the class of a status: those of Envoy itself
+/// (`source/common/config/well_known_names.cc`).
+const PREFIX: &str = "envoy_http_conn_manager_prefix";
+const CLASS: &str = "envoy_response_code_class";
+
+/// A metric: everything with one name.
+struct Family {
+    kind: &'static str,
+    help: String,
+    lines: String,
+}
+
+type Families = BTreeMap<String, Family>;
+
+pub(super) fn write(
+    samples: &[Sample],
+    distributions: &[Distribution],
+    series: &[(Labels, Arc<Series>)],
+    query: &Query,
+) -> String {
+    let mut families = Families::new();
+    for sample in samples {
+        add_sample(sample, &mut families);
+    }
+    for Distribution { id, summary } in distributions {
+        let name = name(&id.owner, &id.stat);
+        let family = family(&mut families, &name, "histogram", || {
+            help(&id.owner, &id.stat)
+        });
+        histogram(&name, &labels(&id.owner, None), summary, &mut family.lines);
+    }
+    istio(series, query, &mut families);
+
+    let mut out = String::new();
+    for (name, family) in &families {
+        let Family { kind, help, lines } = family;
+        // Writing to a String cannot fail.
+        let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{lines}");
+    }
+    out
+}
+
+fn add_sample(sample: &Sample, families: &mut Families) {
+    let kind = match sample.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+    };
+    let owner = &sample.id.owner;
+    let (stat, class) = match class(&sample.id.stat) {
+        Some((stat, class)) => (format!("{stat}_xx"), Some(class)),
+        None => (sample.id.stat.clone(), None),
+    };
+    let name = name(owner, &stat);
+    let family = family(families, &name, kind, || help(owner, &stat));
+    let labels = labels(owner, class);
+    let _ = writeln!(family.lines, "{name}{labels} {}", sample.value);
+}
+
+/// Takes `downstream_rq_2xx` apart into `downstream_rq` and `2`.
+fn class(stat: &str) -> Option<(&str, &str)> {
+    let (stat, digit) = stat.strip_suffix("xx")?.rsplit_once('_')?;
+    let digits = digit.len() == 1 && digit.bytes().all(|byte| byte.is_ascii_digit());
+    (digits && stat.ends_with("_rq")).then_some((stat, digit))
+}
+
+fn name(owner: &Owner, stat: &str) -> String {
+    let scope = match owner {
+        Owner::Process => "",
+        Owner::Cluster(_) => "cluster_",
+        Owner::Http(_) => "http_",
+    };
+    let known = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let stat = stat.replace(|c| !known(c), "_");
+    format!("envoy_{scope}{stat}")
+}
+
+fn help(owner: &Owner, stat: &str) -> String {
+    let scope = match owner {
+        Owner::Process => "",
+        Owner::Cluster(_) => "cluster.*.",
+        Owner::Http(_) => "http.*.",
+    };
+    let mut help = String::from("Envoy statistic ");
+    escape(&format!("{scope}{stat}."), false, &mut help);
+    help
+}
+
+/// A set of labels with its braces, or nothing.
+fn labels(owner: &Owner, class: Option<&str>) -> String {
+    let mut out = String::new();
+    if let Some(class) = class {
+        label(CLASS, class, &mut out);
+    }
+    match owner {
+        Owner::Process => {}
+        Owner::Cluster(name) => label(CLUSTER, name, &mut out),
+        Owner::Http(prefix) => label(PREFIX, prefix, &mut out),
+    }
+    close(out)
+}
+
+fn label(name: &str, value: &str, out: &mut String) {
+    out.push(if out.is_empty() { '{' } else { ',' });
+    let _ = write!(out, "{name}=\"");
+    escape(value, true, out);
+    out.push('"');
+}
+
+fn close(mut labels: String) -> String {
+    if !labels.is_empty() {
+        labels.push('}');
+    }
+    labels
+}
+
+/// A backslash and a line break are escaped everywhere, a quotation mark in label values only.
+fn escape(text: &str, quoted: bool, out: &mut String) {
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '"' if quoted => out.push_str("\\\""),
+            c => out.push(c),
+        }
+    }
+}
+
+fn family<'a>(
+    families: &'a mut Families,
+    name: &str,
+    kind: &'static str,
+    help: impl FnOnce() -> String,
+) -> &'a mut Family {
+    families.entry(name.to_owned()).or_insert_with(|| Family {
+        kind,
+        help: help(),
+        lines: String::new(),
+    })
+}
+
+/// The lines of one histogram. `labels` has its braces.
+fn histogram(name: &str, labels: &str, summary: &Summary, out: &mut String) {
+    let open = match labels.strip_suffix('}') {
+        Some(open) => format!("{open},"),
+        None => "{".to_owned(),
+    };
+    for (bound, count) in BOUNDS.iter().zip(summary.cumulative) {
+        let _ = writeln!(out, "{name}_bucket{open}le=\"{bound}\"}} {count}");
+    }
+    let Summary { count, sum, .. } = summary;
+    let _ = writeln!(out, "{name}_bucket{open}le=\"+Inf\"}} {count}");
+    let _ = writeln!(out, "{name}_sum{labels} {sum}");
+    let _ = writeln!(out, "{name}_count{labels} {count}");
+}
+
+fn istio(series: &[(Labels, Arc<Series>)], query: &Query, families: &mut Families) {
+    const TOTAL: &str = "istio_requests_total";
+    const HISTOGRAMS: [(&str, &str); 3] = [
+        (
+            "istio_request_duration_milliseconds",
+            "Duration of requests in milliseconds.",
+        ),
+        ("istio_request_bytes", "Bytes of request bodies."),
+        ("istio_response_bytes", "Bytes of response bodies."),
+    ];
+    for (names, series) in series {
+        let mut labels = String::new();
+        for (name, value) in names.iter() {
+            label(name, value, &mut labels);
+        }
+        let labels = close(labels);
+        let summaries = series.summaries();
+        if query.selects(TOTAL, Select::Counters) {
+            let family = family(families, TOTAL, "counter", || "Requests.".to_owned());
+            let _ = writeln!(family.lines, "{TOTAL}{labels} {}", summaries[0].count);
+        }
+        for ((name, help), summary) in HISTOGRAMS.into_iter().zip(&summaries) {
+            if query.selects(name, Select::Histograms) {
+                let family = family(families, name, "histogram", || help.to_owned());
+                histogram(name, &labels, summary, &mut family.lines);
+            }
+        }
+    }
+}

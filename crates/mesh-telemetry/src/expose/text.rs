@@ -1,0 +1,27 @@
+//! Envoy's own format: lines of `name: value`.
+
+use super::quantile::{QUANTILES, quantile};
+use super::{Distribution, Sample};
+use std::fmt::Write;
+
+pub(super) fn write(samples: &[Sample], distributions: &[Distribution]) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    for sample in samples {
+        let _ = writeln!(out, "{}: {}", sample.id.full, sample.value);
+    }
+    for Distribution { id, summary } in distributions {
+        let _ = write!(out, "{}:", id.full);
+        if summary.count == 0 {
+            out.push_str(" No recorded values");
+        }
+        for percent in QUANTILES {
+            if let Some(value) = quantile(summary, percent) {
+                // Envoy shows the last interval first; only all of time is kept here.
+                let _ = write!(out, " P{percent}(nan,{value})");
+            }
+        }
+        out.push('\n');
+    }
+    out
+}

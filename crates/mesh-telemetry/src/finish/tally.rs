@@ -1,0 +1,305 @@
+//! What is counted of a request, from its arrival to its end, exactly once.
+
+use crate::access_log::Wanted;
+use crate::istio::{Outcome, Reporter, Seen, peer};
+use crate::telemetry::{Own, Record};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
+use mesh_core::stats::HttpStat;
+use mesh_core::{BoxError, Caller, Error, Exchange, Failure, Flags, reply};
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Counts a request as under way, and at its end everything else. Dropped before the end it takes
+/// the caller to have gone away.
+#[derive(Debug)]
+pub(super) struct Tally {
+    telemetry: Own,
+    exchange: Exchange,
+    /// None once everything is counted.
+    record: Option<Box<Record>>,
+}
+
+// === impl Tally ===
+
+impl Tally {
+    pub(super) fn begin<B>(telemetry: Own, exchange: Exchange, request: &Request<B>) -> Self {
+        let caller = exchange.caller();
+        caller.count(HttpStat::RqTotal);
+        caller.count(HttpStat::RqActive);
+        caller.count(if request.version() == Version::HTTP_2 {
+            HttpStat::RqHttp2Total
+        } else {
+            HttpStat::RqHttp1Total
+        });
+        let (listener, mut record) = {
+            let mut worker = telemetry.worker(caller.shard);
+            let listener = worker.listener(caller.manager.as_ref(), &telemetry);
+            (listener, worker.record())
+        };
+        if listener.logs.is_empty() {
+            record.entry.version = request.version();
+        } else {
+            let wanted = listener.logs.wanted();
+            record.entry.request(request, telemetry.clock.now(), wanted);
+            record.request_end = wanted.request_end().then(Arc::default);
+        }
+        if listener.reporter == Reporter::Destination {
+            record.peer = request.headers().get(peer::METADATA).cloned();
+        }
+        record.grpc = reply::is_grpc(request.headers());
+        record.bodyless = request.method() == Method::HEAD;
+        record.listener = Some(listener);
+        Self {
+            telemetry,
+            exchange,
+            record: Some(record),
+        }
+    }
+
+    /// Where the time of the request's end is to be noted, if anybody wants to know.
+    pub(super) fn request_end(&self) -> Option<Arc<AtomicU64>> {
+        self.record.as_ref()?.request_end.clone()
+    }
+
+    /// Notes a response's head. A response without a body ends with it: nobody may ever ask for
+    /// the body.
+    pub(super) fn head<R: Body>(&mut self, response: &Response<R>) {
+        let Some(record) = &mut self.record else {
+            return;
+        };
+        let wanted = record
+            .listener
+            .as_ref()
+            .map(|listener| listener.logs.wanted());
+        record
+            .entry
+            .response(response, wanted.unwrap_or(&Wanted::NOTHING));
+        let grpc = record.grpc;
+        let bodyless = record.bodyless || has_no_body(response.status());
+        record.expected = response
+            .headers()
+            .get(CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse().ok())
+            .or_else(|| response.body().size_hint().exact());
+        if grpc {
+            self.grpc_status(response.headers());
+        }
+        if bodyless || response.body().is_end_stream() {
+            self.complete();
+        }
+    }
+
+    /// Counts bytes of the response's body.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.exchange.count_sent(bytes as u64);
+    }
+
+    /// Notes a response's trailers.
+    pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
+        let Some(record) = &mut self.record else {
+            return;
+        };
+        if let Some(listener) = &record.listener {
+            record.entry.trailers(trailers, listener.logs.wanted());
+        }
+        if record.grpc {
+            self.grpc_status(trailers);
+        }
+    }
+
+    fn grpc_status(&self, headers: &HeaderMap) {
+        let status = headers
+            .get("grpc-status")
+            .and_then(|status| status.to_str().ok()?.parse().ok());
+        if let Some(status) = status {
+            self.exchange
+                .with_notes_mut(|notes| notes.grpc_status = Some(status));
+        }
+    }
+
+    /// The response ended as it should.
+    pub(super) fn complete(&mut self) {
+        if let Some(record) = self.record.take() {
+            self.end(record);
+        }
+    }
+
+    /// There is no response, and nobody below made one from the error.
+    pub(super) fn fail<E: 'static>(&mut self, error: &E) {
+        let Some(record) = self.record.take() else {
+            return;
+        };
+        match ours(error) {
+            Some(error) => self.exchange.note_error(error),
+            None => self.exchange.note_error(&Failure::Internal.into()),
+        }
+        self.end(record);
+    }
+
+    /// The response's body failed after its head had gone out.
+    pub(super) fn reset<E: 'static>(&mut self, error: &E) {
+        let Some(record) = self.record.take() else {
+            return;
+        };
+        let known = ours(error).map(Error::failure);
+        let has_upstream = self.exchange.with_notes(|notes| notes.upstream.is_some());
+        let failure = known.unwrap_or(if has_upstream {
+            Failure::ConnectionTermination
+        } else {
+            Failure::Internal
+        });
+        let row = failure.row();
+        self.exchange.flag(row.flags);
+        self.exchange.with_notes_mut(|notes| {
+            notes.failure = Some(failure);
+            notes.details = Some(match row.reset {
+                // Envoy's words, with spaces replaced as it does.
+                Some(reason) => {
+                    let reason = reason.replace(' ', "_");
+                    format!("upstream_reset_after_response_started{{{reason}}}").into()
+                }
+                None => row.details.into(),
+            });
+        });
+        self.count(HttpStat::RqTxReset);
+        if has_upstream {
+            self.count(HttpStat::RqResetAfterStart);
+        }
+        self.end(record);
+    }
+
+    fn count(&self, stat: HttpStat) {
+        self.exchange.caller().count(stat);
+    }
+
+    fn end(&self, mut record: Box<Record>) {
+        let now = tokio::time::Instant::now().into_std();
+        let caller = self.exchange.caller();
+        if let Some(stats) = &caller.stats {
+            stats.dec(caller.shard, HttpStat::RqActive);
+        }
+        if let Some(status) = record.entry.status() {
+            self.count(HttpStat::RqCompleted);
+            if let Some(class) = class(status) {
+                self.count(class);
+            }
+        }
+        record.entry.end(now);
+        let request_end = record
+            .request_end
+            .as_ref()
+            .and_then(|end| end.load(Ordering::Acquire).checked_sub(1));
+        if let Some(micros) = request_end {
+            record.entry.request_end(Duration::from_micros(micros));
+        }
+        self.tell(record, now, caller);
+    }
+
+    /// Metrics and access logs.
+    fn tell(&self, record: Box<Record>, now: Instant, caller: &Caller) {
+        let Some(listener) = &record.listener else {
+            return;
+        };
+        let telemetry = &*self.telemetry;
+        let exchange = &self.exchange;
+        let mut worker = telemetry.worker(caller.shard);
+        let worker = &mut *worker;
+        let from = record
+            .peer
+            .as_ref()
+            .and_then(|header| worker.cache.peer(header));
+        let outcome = |grpc_status| Outcome {
+            code: record.entry.status().map_or(0, |status| status.as_u16()),
+            flags: exchange.flags(),
+            grpc: record.grpc,
+            grpc_status,
+            tls: caller.tls,
+        };
+        let duration = now.saturating_duration_since(exchange.started());
+        exchange.with_notes(|notes| {
+            let seen = Seen {
+                reporter: listener.reporter,
+                node: &telemetry.node,
+                cluster: exchange.cluster().map(|cluster| cluster.config()),
+                peer: match listener.reporter {
+                    Reporter::Source => notes
+                        .upstream
+                        .as_ref()
+                        .map(|upstream| &upstream.endpoint.workload),
+                    Reporter::Destination => from.as_ref(),
+                },
+                outcome: outcome(notes.grpc_status),
+            };
+            worker.cache.series(seen, &telemetry.registry).record(
+                caller.shard,
+                duration.as_secs_f64() * 1000.0,
+                exchange.received(),
+                exchange.sent(),
+            );
+        });
+        let line = &mut worker.line;
+        listener.logs.write(
+            exchange,
+            &record.entry,
+            &telemetry.hostname,
+            caller.shard,
+            line,
+        );
+        worker.give_back(record);
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        let Some(record) = self.record.take() else {
+            return;
+        };
+        // A server that has sent all bytes of a body whose length is known need not ask whether
+        // there are more.
+        if record
+            .expected
+            .is_some_and(|expected| self.exchange.sent() >= expected)
+        {
+            return self.end(record);
+        }
+        let gone = Failure::ClientGone;
+        self.exchange.flag(Flags::DC);
+        self.exchange.with_notes_mut(|notes| {
+            notes.failure = Some(gone);
+            notes.details = Some(gone.row().details.into());
+        });
+        self.count(HttpStat::RqRxReset);
+        self.end(record);
+    }
+}
+
+/// Our error in an error of any type. The layer leaves error types alone, so that it fits where a
+/// framework wants one type (axum wants none at all), and only looks.
+fn ours<E: 'static>(error: &E) -> Option<&Error> {
+    let error: &dyn Any = error;
+    error
+        .downcast_ref()
+        .or_else(|| error.downcast_ref::<BoxError>()?.downcast_ref())
+}
+
+/// Whether responses with this status never have a body (RFC 9110 §6.4.1).
+fn has_no_body(status: StatusCode) -> bool {
+    status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+}
+
+fn class(status: StatusCode) -> Option<HttpStat> {
+    match status.as_u16() / 100 {
+        1 => Some(HttpStat::Rq1xx),
+        2 => Some(HttpStat::Rq2xx),
+        3 => Some(HttpStat::Rq3xx),
+        4 => Some(HttpStat::Rq4xx),
+        5 => Some(HttpStat::Rq5xx),
+        _ => None,
+    }
+}

@@ -1,0 +1,246 @@
+//! One worker's shortcut from what is known of a request to its series.
+//!
+//! Making 25 labels and looking them up costs microseconds; a request that looks like an earlier
+//! one finds its series by a few addresses and numbers instead. The things whose addresses are
+//! compared are held, so an address means the same thing for as long as it is in here.
+
+use super::labels::{Facts, Labels, Outcome, Reporter};
+use super::peer;
+use super::registry::{Registry, Series};
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use http::HeaderValue;
+use mesh_core::model::{Cluster, WorkloadRef};
+use std::sync::Arc;
+
+/// How many series one worker remembers. Beyond that it starts anew: entries that belong to an
+/// old configuration then go away by themselves.
+const MOST_SERIES: usize = 1000;
+
+/// How many peers one worker remembers.
+const MOST_PEERS: usize = 256;
+
+#[derive(Default)]
+pub(crate) struct Cache {
+    series: HashMap<Key, Found, RandomState>,
+    /// What a metadata header says; none where it is malformed.
+    peers: HashMap<Box<[u8]>, Option<Arc<WorkloadRef>>, RandomState>,
+}
+
+/// What is known of a request, by address where it is large.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen<'a> {
+    pub(crate) reporter: Reporter,
+    pub(crate) node: &'a Arc<WorkloadRef>,
+    pub(crate) cluster: Option<&'a Arc<Cluster>>,
+    /// The other side: the endpoint's workload, or the caller's.
+    pub(crate) peer: Option<&'a Arc<WorkloadRef>>,
+    pub(crate) outcome: Outcome,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    reporter: Reporter,
+    node: usize,
+    cluster: usize,
+    peer: usize,
+    outcome: Outcome,
+}
+
+struct Found {
+    series: Arc<Series>,
+    _held: (
+        Arc<WorkloadRef>,
+        Option<Arc<Cluster>>,
+        Option<Arc<WorkloadRef>>,
+    ),
+}
+
+// === impl Cache ===
+
+impl Cache {
+    /// The series of a request.
+    pub(crate) fn series(&mut self, seen: Seen<'_>, registry: &Registry) -> &Series {
+        // A workload about which nothing is known is nobody. Endpoints made up for one request
+        // would otherwise each be somebody else.
+        let peer = seen.peer.filter(|peer| !is_nobody(peer));
+        let key = Key {
+            reporter: seen.reporter,
+            node: Arc::as_ptr(seen.node).addr(),
+            cluster: seen
+                .cluster
+                .map_or(0, |cluster| Arc::as_ptr(cluster).addr()),
+            peer: peer.map_or(0, |peer| Arc::as_ptr(peer).addr()),
+            outcome: seen.outcome,
+        };
+        if self.series.len() >= MOST_SERIES && !self.series.contains_key(&key) {
+            self.series.clear();
+        }
+        let found = self.series.entry(key).or_insert_with(|| Found {
+            series: registry.series(&seen.labels(peer), seen.reporter),
+            _held: (seen.node.clone(), seen.cluster.cloned(), peer.cloned()),
+        });
+        &found.series
+    }
+
+    /// The workload that a metadata header names.
+    pub(crate) fn peer(&mut self, header: &HeaderValue) -> Option<Arc<WorkloadRef>> {
+        if header.len() > peer::MOST_READ {
+            return None;
+        }
+        if let Some(known) = self.peers.get(header.as_bytes()) {
+            return known.clone();
+        }
+        if self.peers.len() >= MOST_PEERS {
+            self.peers.clear();
+        }
+        let read = peer::decode(header.as_bytes()).map(Arc::new);
+        // A copy: the value itself would hold the whole request head that it came in.
+        self.peers.insert(header.as_bytes().into(), read.clone());
+        read
+    }
+}
+
+// === impl Seen ===
+
+impl Seen<'_> {
+    fn labels(&self, peer: Option<&Arc<WorkloadRef>>) -> Labels {
+        let (node, peer) = (Some(&**self.node), peer.map(|peer| &**peer));
+        let (source, destination) = match self.reporter {
+            Reporter::Source => (node, peer),
+            Reporter::Destination => (peer, node),
+        };
+        Labels::of(&Facts {
+            reporter: self.reporter,
+            source,
+            destination,
+            cluster: self
+                .cluster
+                .map(|cluster| (&cluster.name, &cluster.service)),
+            outcome: self.outcome,
+        })
+    }
+}
+
+fn is_nobody(workload: &WorkloadRef) -> bool {
+    [
+        &workload.name,
+        &workload.namespace,
+        &workload.app,
+        &workload.version,
+        &workload.canonical_service,
+        &workload.canonical_revision,
+        &workload.principal,
+        &workload.cluster,
+    ]
+    .into_iter()
+    .all(|name| name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_core::{Flags, Shard};
+
+    fn outcome(code: u16) -> Outcome {
+        Outcome {
+            code,
+            flags: Flags::default(),
+            grpc: false,
+            grpc_status: None,
+            tls: false,
+        }
+    }
+
+    fn named(name: &str) -> Arc<WorkloadRef> {
+        let mut workload = WorkloadRef::default();
+        workload.name = name.into();
+        Arc::new(workload)
+    }
+
+    fn count(cache: &mut Cache, registry: &Registry, seen: Seen<'_>) {
+        cache
+            .series(seen, registry)
+            .record(Shard::default(), 1.0, 0, 0);
+    }
+
+    #[test]
+    fn requests_that_look_the_same_share_a_series_whoever_remembers_it() {
+        let registry = Registry::new(100);
+        let (mut one, mut two) = (Cache::default(), Cache::default());
+        let node = named("node");
+        let seen = Seen {
+            reporter: Reporter::Source,
+            node: &node,
+            cluster: None,
+            peer: None,
+            outcome: outcome(200),
+        };
+        // The same content at another address, and a peer that says nothing.
+        let (copy, nobody) = (named("node"), Arc::default());
+        count(&mut one, &registry, seen);
+        count(&mut one, &registry, seen);
+        count(
+            &mut two,
+            &registry,
+            Seen {
+                node: &copy,
+                peer: Some(&nobody),
+                ..seen
+            },
+        );
+        count(
+            &mut two,
+            &registry,
+            Seen {
+                outcome: outcome(404),
+                ..seen
+            },
+        );
+        let mut counts: Vec<u64> = registry
+            .all()
+            .iter()
+            .map(|(_, series)| series.requests())
+            .collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [1, 3]);
+    }
+
+    #[test]
+    fn a_worker_that_remembers_too_much_starts_anew_and_still_counts_right() {
+        let registry = Registry::new(10_000);
+        let mut cache = Cache::default();
+        let node = named("node");
+        for _ in 0..2 {
+            for code in 0..1500 {
+                let seen = Seen {
+                    reporter: Reporter::Destination,
+                    node: &node,
+                    cluster: None,
+                    peer: None,
+                    outcome: outcome(code),
+                };
+                count(&mut cache, &registry, seen);
+                assert!(cache.series.len() <= MOST_SERIES);
+            }
+        }
+        let all = registry.all();
+        assert_eq!(all.len(), 1500);
+        assert!(all.iter().all(|(_, series)| series.requests() == 2));
+    }
+
+    #[test]
+    fn a_peer_is_read_once_and_garbage_is_nobody() {
+        let mut cache = Cache::default();
+        let header = peer::encode(&named("caller"));
+        let first = cache.peer(&header).unwrap();
+        let second = cache.peer(&header.clone()).unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+        assert_eq!(first.name, "caller");
+        assert_eq!(cache.peer(&HeaderValue::from_static("garbage!")), None);
+        for n in 0..1000 {
+            cache.peer(&peer::encode(&named(&format!("n{n}"))));
+            assert!(cache.peers.len() <= MOST_PEERS);
+        }
+    }
+}

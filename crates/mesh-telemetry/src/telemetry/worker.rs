@@ -1,0 +1,119 @@
+//! What one worker keeps for itself, so that requests need not ask for it.
+
+use super::{Logs, Telemetry};
+use crate::access_log::Entry;
+use crate::istio::{Cache, Reporter};
+use http::HeaderValue;
+use mesh_core::model::{Direction, HttpManager};
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
+
+/// One worker's shortcuts and spare parts.
+#[derive(Default)]
+pub(crate) struct Worker {
+    listeners: Vec<(Weak<HttpManager>, Arc<Listener>)>,
+    bare: Option<Arc<Listener>>,
+    /// Boxed, because a request takes one along as it is.
+    #[allow(clippy::vec_box)]
+    spare: Vec<Box<Record>>,
+    pub(crate) cache: Cache,
+    pub(crate) line: Vec<u8>,
+}
+
+/// What one worker knows of a listener.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) logs: Arc<Logs>,
+    pub(crate) reporter: Reporter,
+}
+
+/// What is kept of a request until its end. Used again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) entry: Entry,
+    pub(crate) listener: Option<Arc<Listener>>,
+    /// The caller's metadata header.
+    pub(crate) peer: Option<HeaderValue>,
+    /// Microseconds from arrival to the request's end, plus one; 0 while it goes on.
+    pub(crate) request_end: Option<Arc<AtomicU64>>,
+    pub(crate) grpc: bool,
+    /// No response to this request has a body (HEAD).
+    pub(crate) bodyless: bool,
+    /// How many bytes the response's body has, if that is known beforehand.
+    pub(crate) expected: Option<u64>,
+}
+
+/// How many records a worker keeps for later.
+const MOST_SPARE: usize = 256;
+
+// === impl Worker ===
+
+impl Worker {
+    /// What this worker knows of the listener with these settings.
+    pub(crate) fn listener(
+        &mut self,
+        manager: Option<&Arc<HttpManager>>,
+        telemetry: &Telemetry,
+    ) -> Arc<Listener> {
+        let Some(manager) = manager else {
+            let make = || telemetry.listener(None);
+            return self.bare.get_or_insert_with(make).clone();
+        };
+        // The weak reference keeps the address from being used for anything else.
+        let same = |(known, _): &&(Weak<HttpManager>, _)| known.as_ptr() == Arc::as_ptr(manager);
+        if let Some((_, listener)) = self.listeners.iter().find(same) {
+            return listener.clone();
+        }
+        self.listeners.retain(|(known, _)| known.strong_count() > 0);
+        let listener = telemetry.listener(Some(manager));
+        self.listeners
+            .push((Arc::downgrade(manager), listener.clone()));
+        listener
+    }
+
+    /// An empty record.
+    pub(crate) fn record(&mut self) -> Box<Record> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// Takes a record back.
+    pub(crate) fn give_back(&mut self, mut record: Box<Record>) {
+        if self.spare.len() < MOST_SPARE {
+            record.clear();
+            self.spare.push(record);
+        }
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
+
+// === impl Listener ===
+
+impl Listener {
+    pub(super) fn new(logs: Arc<Logs>, direction: Direction) -> Self {
+        let reporter = match direction {
+            Direction::Inbound => Reporter::Destination,
+            Direction::Outbound | Direction::Gateway => Reporter::Source,
+        };
+        Self { logs, reporter }
+    }
+}
+
+// === impl Record ===
+
+impl Record {
+    fn clear(&mut self) {
+        self.entry.clear();
+        self.listener = None;
+        self.peer = None;
+        self.request_end = None;
+        self.grpc = false;
+        self.bodyless = false;
+        self.expected = None;
+    }
+}

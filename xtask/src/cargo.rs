@@ -1,0 +1,114 @@
+//! Child processes: cargo as the caller runs it, with its output going straight to the terminal.
+
+use std::{env, ffi::OsStr, path::Path, process::Command};
+
+use anyhow::{Context as _, bail};
+
+/// A cargo that runs in `root`.
+pub(crate) fn cargo(root: &Path) -> Command {
+    let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.current_dir(root);
+    // `cargo run` describes xtask in the environment. Build scripts that watch such a variable
+    // would run again each time a developer changes between `cargo` and `cargo xtask`.
+    for (name, _) in env::vars_os() {
+        if describes_a_package(&name) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn describes_a_package(variable: &OsStr) -> bool {
+    let Some(variable) = variable.to_str() else {
+        return false;
+    };
+    variable.starts_with("CARGO_PKG_") || variable.starts_with("CARGO_MANIFEST_")
+}
+
+/// Whether `cargo NAME` is there to be called.
+pub(crate) fn has_subcommand(root: &Path, name: &str) -> bool {
+    cargo(root)
+        .args([name, "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+/// Runs a command to its end, showing what it prints.
+///
+/// # Errors
+///
+/// If it cannot be started or does not exit with 0; the error repeats the command.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    let line = line(command);
+    eprintln!("$ {line}");
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` ended with {status}");
+    }
+    Ok(())
+}
+
+/// Runs a command and returns what it wrote to its standard output; the rest is shown.
+///
+/// # Errors
+///
+/// As [`run`], and if the output is not UTF-8.
+pub(crate) fn output_of(command: &mut Command) -> anyhow::Result<String> {
+    let line = line(command);
+    let output = command
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start `{line}`"))?;
+    if !output.status.success() {
+        bail!("`{line}` ended with {}", output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("what `{line}` printed"))
+}
+
+/// The command as one would type it.
+fn line(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    let mut line = program
+        .file_name()
+        .unwrap_or(program.as_os_str())
+        .to_string_lossy()
+        .into_owned();
+    for argument in command.get_args() {
+        line.push(' ');
+        line.push_str(&argument.to_string_lossy());
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_shown_as_one_types_it() {
+        let mut command = Command::new(Path::new("/somewhere/else/cargo"));
+        command.args(["test", "--workspace"]);
+        assert_eq!(line(&command), "cargo test --workspace");
+    }
+
+    #[test]
+    fn a_command_that_fails_is_an_error_that_names_it() {
+        let root = Path::new(".");
+        let error = output_of(cargo(root).args(["no-such-subcommand-of-cargo"]))
+            .expect_err("cargo knows no such subcommand");
+        assert!(error.to_string().contains("no-such-subcommand-of-cargo"));
+        assert!(!has_subcommand(root, "no-such-subcommand-of-cargo"));
+        assert!(output_of(cargo(root).arg("version")).is_ok());
+    }
+
+    #[test]
+    fn only_the_description_of_a_package_is_kept_from_the_child() {
+        assert!(describes_a_package(OsStr::new("CARGO_PKG_NAME")));
+        assert!(describes_a_package(OsStr::new("CARGO_MANIFEST_DIR")));
+        assert!(!describes_a_package(OsStr::new("CARGO_TARGET_DIR")));
+        assert!(!describes_a_package(OsStr::new("CARGO_HOME")));
+    }
+}

@@ -1,0 +1,64 @@
+//! `cargo xtask`: what a developer and CI run, in one place and from any directory inside.
+//!
+//! Each command is one file. Nothing here is product code, and nothing of ours is depended upon.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod api;
+mod bench;
+mod cargo;
+mod graph;
+mod report;
+mod test;
+mod venv;
+mod workspace;
+
+/// The workspace's own commands
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the checks: format, graph, lints, tests, doctests, examples, API listings, features
+    Test(test::Options),
+    /// Check who may import what, from `cargo metadata`
+    Graph,
+    /// Compare the public API of each library crate with its listing in `api/`
+    Api(api::Options),
+    /// Print the path of a real Envoy, after installing it in target/venv if needed
+    Envoy,
+    /// Print the path of a Python that has gRPC with xDS, after installing it in target/venv
+    Python,
+    /// Run the criterion benches of the workspace
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not as `main`'s result: that would add a backtrace, which leads nowhere here.
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let workspace = workspace::Workspace::load()?;
+    match arguments.command {
+        Command::Test(options) => test::run(&workspace, &options),
+        Command::Graph => graph::run(&workspace),
+        Command::Api(options) => api::run(&workspace, &options),
+        Command::Envoy => venv::print_envoy(&workspace),
+        Command::Python => venv::print_python(&workspace),
+        Command::Bench(options) => bench::run(&workspace, &options),
+    }
+}

@@ -1,0 +1,135 @@
+//! The steps that `--full` adds: what needs a release build, real peers or more time.
+
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::Command,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::Context as _;
+
+use super::{Context, Step, runner};
+use crate::{cargo, report::Outcome};
+
+/// In the order that they run.
+pub(super) const STEPS: &[Step] = &[
+    Step {
+        name: "release",
+        what: "everything builds optimized",
+        run: release,
+    },
+    Step {
+        name: "peers",
+        what: "a real Envoy and gRPC are in target/venv and start",
+        run: peers,
+    },
+    Step {
+        name: "marked",
+        what: "tests with #[ignore = \"full: …\"]",
+        run: runner::marked,
+    },
+    Step {
+        name: "full",
+        what: "tests/*_full.rs, optimized",
+        run: runner::full,
+    },
+    Step {
+        name: "gates",
+        what: "budgets for allocations and sizes (tests/*_gate.rs), optimized",
+        run: runner::gates,
+    },
+    Step {
+        name: "build-times",
+        what: "how long one waits for the compiler (printed, not judged)",
+        run: build_times,
+    },
+];
+
+fn release(context: &Context<'_>) -> anyhow::Result<Outcome> {
+    cargo::run(
+        context
+            .cargo()
+            .args(["build", "--release", "--all-features"])
+            .args(context.packages.arguments()),
+    )?;
+    Ok(Outcome::Passed)
+}
+
+fn peers(context: &Context<'_>) -> anyhow::Result<Outcome> {
+    let peers = match context.peers() {
+        Ok(peers) => peers,
+        Err(why) => return Ok(Outcome::Skipped(why.to_owned())),
+    };
+    cargo::run(Command::new(&peers.envoy).arg("--version"))?;
+    let import = "import grpc, grpc_csds, yaml; print('gRPC', grpc.__version__)";
+    cargo::run(Command::new(&peers.python).args(["-c", import]))?;
+    Ok(Outcome::Passed)
+}
+
+/// What the layers must build in, from nothing and on two cores.
+const COLD: Duration = Duration::from_secs(60);
+/// What the proxy must check in, after a change in one layer.
+const WARM: Duration = Duration::from_secs(5);
+
+fn build_times(context: &Context<'_>) -> anyhow::Result<Outcome> {
+    const LAYERS: [&str; 4] = ["mesh-core", "mesh-route", "mesh-lb", "mesh-resilience"];
+    let names: Vec<&str> = context.selected.iter().map(|it| &*it.name).collect();
+    if !LAYERS.iter().all(|layer| names.contains(layer)) || !names.contains(&"mesh-proxy") {
+        return Ok(Outcome::Nothing("needs the whole workspace".into()));
+    }
+    let target = context.workspace.target().join("build-times");
+    if target.exists() {
+        fs::remove_dir_all(&target).with_context(|| format!("cannot empty {target:?}"))?;
+    }
+    let cold = time(
+        context
+            .cargo()
+            .args(["build", "--quiet", "--jobs=2", "--target-dir"])
+            .arg(&target)
+            .args(LAYERS.map(|name| format!("--package={name}"))),
+    )?;
+    fs::remove_dir_all(&target).with_context(|| format!("cannot empty {target:?}"))?;
+
+    let mut check = context.cargo();
+    check
+        .args(["check", "--quiet", "--package=mesh-proxy"])
+        .env("CARGO_INCREMENTAL", "1");
+    time(&mut check)?;
+    touch(
+        &context
+            .workspace
+            .root()
+            .join("crates/mesh-resilience/src/lib.rs"),
+    )?;
+    let warm = time(&mut check)?;
+
+    say("the four layer crates from nothing, two jobs", cold, COLD);
+    say("`cargo check -p mesh-proxy` after touching one", warm, WARM);
+    Ok(Outcome::Passed)
+}
+
+fn time(command: &mut Command) -> anyhow::Result<Duration> {
+    let start = Instant::now();
+    cargo::run(command)?;
+    Ok(start.elapsed())
+}
+
+fn say(what: &str, took: Duration, budget: Duration) {
+    let verdict = if took > budget {
+        "OVER its"
+    } else {
+        "within its"
+    };
+    let (took, budget) = (took.as_secs_f64(), budget.as_secs());
+    println!("{what}: {took:.1} s, {verdict} budget of {budget} s");
+}
+
+/// Makes a file look changed.
+fn touch(file: &Path) -> anyhow::Result<()> {
+    File::options()
+        .append(true)
+        .open(file)
+        .and_then(|file| file.set_modified(SystemTime::now()))
+        .with_context(|| format!("cannot touch {file:?}"))
+}
