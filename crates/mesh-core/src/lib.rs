@@ -13,7 +13,7 @@
 //! * [`Exchange`] is the one thing that a request carries: the matched rule and what was learned.
 //! * [`Failure`] lists everything that we can answer ourselves, with flag, status and details;
 //!   [`Error`] carries one to the layer that makes the response.
-//! * [`stats`] are counters whose names are settled when configuration is compiled; [`Usage`] is
+//! * [`mod@stats`] are counters whose names are settled when configuration is compiled; [`Usage`] is
 //!   what limits are compared with.
 //!
 //! There is no wire format here, no HTTP implementation and no runtime.

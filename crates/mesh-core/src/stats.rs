@@ -282,10 +282,6 @@ stats! {
         BreakerRqOpen = Gauge "circuit_breakers.default.rq_open",
         /// Circuit breaker on retries.
         BreakerRetryOpen = Gauge "circuit_breakers.default.rq_retry_open",
-        /// Bytes sent.
-        TxBytes = Counter "upstream_cx_tx_bytes_total",
-        /// Bytes received.
-        RxBytes = Counter "upstream_cx_rx_bytes_total",
     }
 }
 

@@ -135,9 +135,9 @@ impl Pattern {
         self.whole.is_match(text)
     }
 
-    /// The expression without the anchors: for substitutions inside a text.
-    pub fn unanchored(&self) -> &regex::bytes::Regex {
-        &self.part
+    /// Whether any part of the text matches.
+    pub fn is_found_in(&self, text: &[u8]) -> bool {
+        self.part.is_match(text)
     }
 
     /// Replaces every match in `text`. In `with`, `\0` to `\9` stand for the groups and `\\` for
@@ -317,6 +317,7 @@ mod tests {
         assert!(pattern("a|ab").is_match(b"ab"));
         assert!(!pattern("a").is_match(b"ab"));
         assert!(!pattern("b").is_match(b"ab"));
+        assert!(pattern("b").is_found_in(b"abc"));
         assert!(Pattern::new(")(").is_err());
     }
 

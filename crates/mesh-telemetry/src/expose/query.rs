@@ -90,7 +90,7 @@ impl Query {
             && self
                 .filter
                 .as_ref()
-                .is_none_or(|filter| filter.unanchored().is_match(name.as_bytes()))
+                .is_none_or(|filter| filter.is_found_in(name.as_bytes()))
     }
 }
 
