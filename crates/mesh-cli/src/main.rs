@@ -4,7 +4,6 @@ mod demo;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,11 +39,7 @@ fn main() -> ExitCode {
     } else {
         "info"
     };
-    let filter = EnvFilter::try_from_env("MESH_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    mesh_proxy::bootstrap::log_to_stderr(usual);
     match cli.command {
         Command::Demo(args) => demo::run(args).unwrap_or_else(|error| {
             eprintln!("error: {error:#}");

@@ -6,10 +6,12 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mesh_istio::{Inbound, Node, Role};
 use std::collections::BTreeMap;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use tracing_subscriber::EnvFilter;
 
 /// The data plane of the mesh: a gateway or a sidecar, configured by Istio YAML.
 #[derive(Debug, Parser)]
@@ -90,6 +92,18 @@ pub struct RunArgs {
 enum RoleArg {
     Gateway,
     Sidecar,
+}
+
+/// Logs to standard error as `MESH_LOG` says (`tracing` directives), or else as `usual` does. In
+/// colour only on a terminal.
+pub fn log_to_stderr(usual: &str) {
+    let filter = EnvFilter::try_from_env("MESH_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
+    let colour = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colour)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 // === impl Cli ===

@@ -1,5 +1,6 @@
 //! What one worker keeps about one listener.
 
+use http::HeaderValue;
 use mesh_core::model::{Filter, HttpManager, Listener};
 use mesh_core::stats::{Block, HttpStat, Raised};
 use mesh_core::{Caller, Name, Shard};
@@ -19,6 +20,8 @@ pub(crate) struct ListenerState {
 struct Settings {
     manager: Arc<HttpManager>,
     stats: Arc<Block<HttpStat>>,
+    /// The `server` header of every response; none leaves the upstream's.
+    server: Option<HeaderValue>,
 }
 
 /// The HTTP statistics of all listeners, by prefix. Shared by all workers.
@@ -53,20 +56,18 @@ impl HttpBlocks {
 
 impl ListenerState {
     pub(crate) fn new(listener: &Listener, shard: Shard, blocks: &HttpBlocks) -> Self {
-        let manager = manager_of(listener);
-        let stats = blocks.block(&manager.stat_prefix);
+        let settings = Mutex::new(Settings::of(listener, blocks));
         Self {
             address: listener.address,
             shard,
-            settings: Mutex::new(Settings { manager, stats }),
+            settings,
         }
     }
 
     /// Takes over the settings of a newer configuration: for the next request on each connection.
     pub(crate) fn update(&self, listener: &Listener, blocks: &HttpBlocks) {
-        let manager = manager_of(listener);
-        let stats = blocks.block(&manager.stat_prefix);
-        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Settings { manager, stats };
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) =
+            Settings::of(listener, blocks);
     }
 
     fn settings(&self) -> Settings {
@@ -84,8 +85,12 @@ impl ListenerState {
         self.settings().manager
     }
 
-    /// Who calls, for one request.
-    pub(crate) fn caller(&self, peer: SocketAddr, local: SocketAddr) -> Caller {
+    /// Who calls, for one request, and the `server` header that the response gets.
+    pub(crate) fn caller(
+        &self,
+        peer: SocketAddr,
+        local: SocketAddr,
+    ) -> (Caller, Option<HeaderValue>) {
         let settings = self.settings();
         let mut caller = Caller::default();
         caller.shard = self.shard;
@@ -93,7 +98,7 @@ impl ListenerState {
         caller.local = Some(local);
         caller.manager = Some(settings.manager);
         caller.stats = Some(settings.stats);
-        caller
+        (caller, settings.server)
     }
 
     pub(crate) fn count(&self, stat: HttpStat) {
@@ -102,6 +107,22 @@ impl ListenerState {
 
     pub(crate) fn raise(&self, stat: HttpStat) -> Raised<Counted, HttpStat> {
         Raised::new(Counted(self.settings().stats), self.shard, stat)
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    fn of(listener: &Listener, blocks: &HttpBlocks) -> Self {
+        let manager = manager_of(listener);
+        let stats = blocks.block(&manager.stat_prefix);
+        let server = Some(&manager.server_name).filter(|name| !name.is_empty());
+        let server = server.and_then(|name| HeaderValue::from_str(name).ok());
+        Self {
+            manager,
+            stats,
+            server,
+        }
     }
 }
 

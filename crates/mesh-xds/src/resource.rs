@@ -39,8 +39,13 @@ pub struct Encoded {
 
 impl TypeUrl {
     /// Every type, in sending order.
-    pub const ALL: [Self; 5] =
-        [Self::Cluster, Self::Endpoints, Self::Listener, Self::Routes, Self::Secret];
+    pub const ALL: [Self; 5] = [
+        Self::Cluster,
+        Self::Endpoints,
+        Self::Listener,
+        Self::Routes,
+        Self::Secret,
+    ];
 
     /// The URL that names the type on the wire.
     pub fn url(self) -> &'static str {
@@ -49,9 +54,7 @@ impl TypeUrl {
             Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Routes => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-            Self::Secret => {
-                "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
-            }
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
         }
     }
 
@@ -81,7 +84,10 @@ mod tests {
         for kind in TypeUrl::ALL {
             assert_eq!(TypeUrl::from_url(kind.url()), Some(kind));
         }
-        assert_eq!(TypeUrl::from_url("type.googleapis.com/envoy.config.route.v3.VirtualHost"), None);
+        assert_eq!(
+            TypeUrl::from_url("type.googleapis.com/envoy.config.route.v3.VirtualHost"),
+            None
+        );
     }
 
     #[test]

@@ -100,7 +100,10 @@ pub fn reviews(version: ReviewsVersion, services: &Services) -> Router {
         .route("/health", get(async || healthy("Reviews")))
         // Says which path came in: a rewrite in the mesh can be seen from outside.
         .fallback(async |uri: http::Uri| {
-            (StatusCode::NOT_FOUND, format!("reviews has nothing at {}\n", uri.path()))
+            (
+                StatusCode::NOT_FOUND,
+                format!("reviews has nothing at {}\n", uri.path()),
+            )
         })
         .with_state(shared);
     signed(router, version.name())

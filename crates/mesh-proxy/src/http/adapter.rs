@@ -6,7 +6,7 @@
 
 use super::stack::{RequestStack, StackBody, StackFuture};
 use crate::listener::ListenerState;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -45,6 +45,7 @@ pub(crate) struct ResponseFuture {
     #[pin]
     inner: StackFuture,
     upgrade: Option<(OnUpgrade, Caller)>,
+    server: Option<HeaderValue>,
     _busy: Busy,
 }
 
@@ -77,7 +78,7 @@ impl hyper::service::Service<Request<Incoming>> for Adapter {
 
     fn call(&self, mut request: Request<Incoming>) -> ResponseFuture {
         let now = tokio::time::Instant::now().into_std();
-        let caller = self.listener.caller(self.peer, self.local);
+        let (caller, server) = self.listener.caller(self.peer, self.local);
         let upgrade = mesh_client::upgrade_of(request.headers())
             .is_some()
             .then(|| (hyper::upgrade::on(&mut request), caller.clone()));
@@ -92,6 +93,7 @@ impl hyper::service::Service<Request<Incoming>> for Adapter {
         ResponseFuture {
             inner: stack.call(request),
             upgrade,
+            server,
             _busy: busy,
         }
     }
@@ -114,6 +116,10 @@ impl Future for ResponseFuture {
                 hyper::upgrade::on(&mut response),
                 caller,
             ));
+        }
+        if let Some(server) = this.server.take() {
+            // Envoy overwrites what the upstream said (`server_header_transformation`).
+            response.headers_mut().insert(header::SERVER, server);
         }
         Poll::Ready(Ok(response))
     }
