@@ -88,13 +88,13 @@ impl From<mesh_telemetry::finish::Received<Self>> for Body {
 
 impl From<mesh_route::mirror::TeeBody<Self>> for Body {
     fn from(body: mesh_route::mirror::TeeBody<Self>) -> Self {
-        Self::new(body)
+        body.into_plain().unwrap_or_else(Self::new)
     }
 }
 
 impl From<mesh_resilience::ReplayBody<Self>> for Body {
     fn from(body: mesh_resilience::ReplayBody<Self>) -> Self {
-        Self::new(body)
+        body.into_once().unwrap_or_else(Self::new)
     }
 }
 

@@ -260,7 +260,10 @@ where
         let copies: Vec<Request<O>> = planned
             .into_iter()
             .zip(bodies)
-            .map(|(planned, body)| copy(&head, planned, body.into()))
+            .map(|(planned, body)| {
+                let body = body.tell(planned.exchange.as_ref());
+                copy(&head, planned, body.into())
+            })
             .collect();
         // The request first: an executor may be one that runs what it is given at once.
         let response = self.inner.call(Request::from_parts(head, body.into()));

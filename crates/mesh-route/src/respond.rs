@@ -178,6 +178,11 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        if let Some(exchange) = Exchange::of(&request)
+            && exchange.matched().is_some()
+        {
+            exchange.caller().count(HttpStat::RouterRqTotal);
+        }
         ResponseFuture(match self.decide(&request) {
             Some(error) => State::Answered(Some(error)),
             None => State::Calling(self.inner.call(request)),
@@ -303,6 +308,8 @@ mod tests {
         let service = RespondLayer::per_route().layer(Probe::new());
         let response = service.oneshot(request(&exchange)).await.unwrap();
         assert_eq!(response.status(), 200);
-        assert!(stats.is_untouched());
+        let counted: Vec<_> = stats.iter().filter(|(_, _, value)| *value > 0).collect();
+        assert_eq!(counted.len(), 1, "only that it got here: {counted:?}");
+        assert_eq!(stats.get(HttpStat::RouterRqTotal), 1);
     }
 }

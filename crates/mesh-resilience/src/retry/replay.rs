@@ -80,6 +80,17 @@ impl<B> ReplayBody<B> {
             kind: Kind::Once(body),
         }
     }
+
+    /// The body as it came, if it is sent once: what takes bodies in a box need not box those.
+    ///
+    /// # Errors
+    /// Gives the body back if it may be sent again.
+    pub fn into_once(self) -> Result<B, Self> {
+        match self.kind {
+            Kind::Once(body) => Ok(body),
+            kind => Err(Self { kind }),
+        }
+    }
 }
 
 impl<B> Body for ReplayBody<B>

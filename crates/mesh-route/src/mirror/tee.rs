@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use mesh_core::BoxError;
+use mesh_core::{BoxError, Exchange};
 use pin_project::{pin_project, pinned_drop};
 use std::collections::VecDeque;
 use std::fmt;
@@ -38,6 +38,8 @@ struct Teed<B> {
 struct Copy {
     queue: Arc<Queue>,
     hint: SizeHint,
+    /// The copy's exchange, which is told when the copy has been sent whole.
+    exchange: Option<Exchange>,
 }
 
 struct Queue {
@@ -106,6 +108,7 @@ impl<B: Body<Data = Bytes>> TeeBody<B> {
                 Self(Kind::Copy(Copy {
                     queue: queue.clone(),
                     hint,
+                    exchange: None,
                 }))
             })
             .collect();
@@ -115,6 +118,16 @@ impl<B: Body<Data = Bytes>> TeeBody<B> {
             teed.end(End::Whole);
         }
         (Self(Kind::Teed(teed)), copies)
+    }
+
+    /// Tells `exchange` when this copy ends: timeouts count from there, and a connection is used
+    /// again only after it.
+    pub(crate) fn tell(mut self, exchange: Option<&Exchange>) -> Self {
+        if let Kind::Copy(copy) = &mut self.0 {
+            copy.exchange = exchange.cloned();
+            copy.note_end();
+        }
+        self
     }
 }
 
@@ -133,7 +146,11 @@ where
         match self.project().0.project() {
             KindProj::Plain(inner) => inner.poll_frame(cx).map_err(Into::into),
             KindProj::Teed(teed) => teed.poll_frame(cx).map_err(Into::into),
-            KindProj::Copy(copy) => copy.queue.poll_frame(cx),
+            KindProj::Copy(copy) => {
+                let frame = ready!(copy.queue.poll_frame(cx));
+                copy.note_end();
+                Poll::Ready(frame)
+            }
         }
     }
 
@@ -212,8 +229,22 @@ fn end(queues: &[Arc<Queue>], how: End) {
 
 // === impl Copy ===
 
+impl Copy {
+    fn note_end(&self) {
+        if let Some(exchange) = &self.exchange
+            && self.queue.is_end_stream()
+        {
+            exchange.request_end().set();
+        }
+    }
+}
+
 impl Drop for Copy {
     fn drop(&mut self) {
+        // As for any request: a body that is let go of counts as ended.
+        if let Some(exchange) = &self.exchange {
+            exchange.request_end().set();
+        }
         let mut state = self.queue.state();
         state.gone = true;
         state.frames.clear();
@@ -323,6 +354,14 @@ mod tests {
         assert!(!copy.is_end_stream());
         drop(body.collect().await.unwrap());
         assert_eq!(read_all(copy).await.0, "abc");
+        let (mut body, copy) = tee(text("abc"), 10);
+        body.frame().await.unwrap().unwrap();
+        drop(body);
+        assert_eq!(
+            read_all(copy).await.0,
+            "abc",
+            "nobody asks for more after the last frame"
+        );
         let (body, copy) = tee(empty(), 10);
         drop(body);
         assert!(copy.is_end_stream(), "nobody polls an empty body");
@@ -382,5 +421,27 @@ mod tests {
         drop(copy);
         body.frame().await.unwrap().unwrap();
         assert!(queue.state().frames.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_exchange_of_a_copy_is_told_when_the_copy_has_been_sent_whole() {
+        let exchange = || {
+            let now = tokio::time::Instant::now().into_std();
+            Exchange::new(now, mesh_core::Caller::default())
+        };
+        let (whole, dropped, empty) = (exchange(), exchange(), exchange());
+        let (mut body, mut copies) = TeeBody::tee(mesh_test::text("abc"), 2, 1024);
+        let gone = copies.pop().unwrap().tell(Some(&dropped));
+        let mut copy = copies.pop().unwrap().tell(Some(&whole));
+        assert!(!whole.request_end().is_set() && !dropped.request_end().is_set());
+        drop(gone);
+        assert!(dropped.request_end().is_set());
+        body.frame().await.unwrap().unwrap();
+        copy.frame().await.unwrap().unwrap();
+        assert!(whole.request_end().is_set());
+
+        let (_body, mut copies) = TeeBody::tee(mesh_test::empty(), 1, 1024);
+        let _copy = copies.pop().unwrap().tell(Some(&empty));
+        assert!(empty.request_end().is_set(), "nothing has to be sent");
     }
 }
