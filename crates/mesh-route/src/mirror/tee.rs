@@ -430,7 +430,7 @@ mod tests {
             Exchange::new(now, mesh_core::Caller::default())
         };
         let (whole, dropped, empty) = (exchange(), exchange(), exchange());
-        let (mut body, mut copies) = TeeBody::tee(mesh_test::text("abc"), 2, 1024);
+        let (mut body, mut copies) = TeeBody::tee(text("abc"), 2, 1024);
         let gone = copies.pop().unwrap().tell(Some(&dropped));
         let mut copy = copies.pop().unwrap().tell(Some(&whole));
         assert!(!whole.request_end().is_set() && !dropped.request_end().is_set());
