@@ -52,7 +52,7 @@ type Attempts = Idle<Deadline<Retry<Breaker<Attempt>, Body>>>;
 /// Everything that needs a cluster.
 type Forwarding = Edit<Respond<Mirror<Attempts, PerRoute, Spawn, Body>>>;
 /// The whole stack.
-pub type Outbound = Slotted<Route<Cors<Fault<Rate<Slotted<Forwarding>>>>>>;
+pub type Outbound = Slotted<Route<Fault<Cors<Rate<Slotted<Forwarding>>>>>>;
 
 /// Runs mirrored requests on the tokio runtime that the request was made on. They end with their
 /// response, their timeout, or the runtime.
@@ -119,9 +119,10 @@ impl Parts {
         let stack = after_route.around(stack);
         // Affects direct responses too, as in Envoy.
         let stack = RateLayer::per_route().layer(stack);
-        let stack = FaultLayer::per_route().rng(rng(4)).layer(stack);
         // Answers preflights; marks responses.
         let stack = CorsLayer::per_route().layer(stack);
+        // Outside CORS, as in Istio's filter order: an abort carries no CORS headers.
+        let stack = FaultLayer::per_route().rng(rng(4)).layer(stack);
         // Everything above reads what this writes.
         let mut route = RouteLayer::new(feed).rng(rng(5));
         if let Some(table) = table {

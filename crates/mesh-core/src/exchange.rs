@@ -52,7 +52,9 @@ struct State {
 /// What changes rarely and is behind a lock that nobody else wants.
 #[derive(Default)]
 struct Shared {
-    tried: Vec<HostId>,
+    /// The first host, which for most requests is the only one, costs no allocation.
+    first_tried: Option<HostId>,
+    tried_after: Vec<HostId>,
     reply_headers: Vec<(HeaderName, HeaderValue)>,
     request_id: Option<HeaderValue>,
 }
@@ -319,17 +321,24 @@ impl Exchange {
 
     /// Notes that a host was chosen for an attempt.
     pub fn note_tried(&self, host: HostId) {
-        self.shared().tried.push(host);
+        let mut shared = self.shared();
+        match shared.first_tried {
+            None => shared.first_tried = Some(host),
+            Some(_) => shared.tried_after.push(host),
+        }
     }
 
     /// Whether a host was chosen for an earlier attempt.
     pub fn was_tried(&self, host: HostId) -> bool {
-        self.shared().tried.contains(&host)
+        let shared = self.shared();
+        shared.first_tried == Some(host) || shared.tried_after.contains(&host)
     }
 
     /// The hosts chosen so far.
     pub fn tried(&self) -> Vec<HostId> {
-        self.shared().tried.clone()
+        let shared = self.shared();
+        let first = shared.first_tried.into_iter();
+        first.chain(shared.tried_after.iter().copied()).collect()
     }
 
     /// Sets response flags.

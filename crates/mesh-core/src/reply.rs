@@ -51,7 +51,7 @@ impl Answer {
     }
 }
 
-/// Whether a content type is gRPC's (`application/grpc`, alone or followed by `+` or `;`).
+/// Whether a content type is gRPC's: `application/grpc`, alone or followed by `+`, as in Envoy.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return false;
@@ -59,14 +59,14 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     let Some(rest) = value.as_bytes().strip_prefix(b"application/grpc") else {
         return false;
     };
-    matches!(rest.first(), None | Some(b'+' | b';'))
+    matches!(rest.first(), None | Some(b'+'))
 }
 
-/// The gRPC status that an HTTP status stands for
+/// The gRPC status that an HTTP status of a local answer stands for; 200 is none of ours, so it is
+/// unknown like every other
 /// (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>).
 pub fn grpc_status(status: StatusCode) -> u32 {
     match status.as_u16() {
-        200 => 0,
         400 => 13,
         401 => 16,
         403 => 7,
@@ -101,12 +101,8 @@ pub fn answer(mut error: Error, asked: Asked) -> Answer {
             None => Bytes::from_static(row.body.as_bytes()),
             Some(reset) => {
                 let before = if asked.retried { "retried and the latest reset reason" } else { "reset reason" };
-                let cause = error
-                    .cause()
-                    .map(|cause| format!(", transport failure reason: {cause}"))
-                    .unwrap_or_default();
                 let text = format!(
-                    "upstream connect error or disconnect/reset before headers. {before}: {reset}{cause}"
+                    "upstream connect error or disconnect/reset before headers. {before}: {reset}"
                 );
                 text.into()
             }
@@ -119,7 +115,8 @@ pub fn answer(mut error: Error, asked: Asked) -> Answer {
             .insert("x-envoy-overloaded", HeaderValue::from_static("true"));
     }
     let grpc_code = match failure {
-        Failure::FaultAbortGrpc(code) => Some(code),
+        // Only a gRPC caller can read it; anyone else gets 200 and the text, as in Envoy.
+        Failure::FaultAbortGrpc(code) if asked.grpc => Some(code),
         // A redirect or fixed response is what the rule asked for, but a gRPC caller can only
         // read it as a status, as in Envoy's local replies.
         _ if asked.grpc => Some(grpc_status(answer.status)),
@@ -176,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reset_names_its_reason_and_its_cause() {
+    fn a_reset_names_its_reason_and_only_the_details_its_cause() {
         let error = Error::with_source(Failure::ConnectFailed, "Connection refused");
         assert_eq!(
             details(&error),
@@ -193,7 +190,7 @@ mod tests {
         assert_eq!(
             answer.body,
             "upstream connect error or disconnect/reset before headers. retried and the latest \
-             reset reason: remote connection failure, transport failure reason: Connection refused"
+             reset reason: remote connection failure"
         );
     }
 
@@ -215,8 +212,10 @@ mod tests {
         assert_eq!(reply.headers["grpc-status"], "14");
         assert_eq!(reply.headers["grpc-message"], "no healthy upstream");
         assert!(reply.body.is_empty());
-        let abort = answer(Error::new(Failure::FaultAbortGrpc(8)), Asked::default());
+        let abort = answer(Error::new(Failure::FaultAbortGrpc(8)), asked);
         assert_eq!(abort.headers["grpc-status"], "8");
+        let plain = answer(Error::new(Failure::FaultAbortGrpc(8)), Asked::default());
+        assert_eq!((plain.status.as_u16(), &plain.body[..]), (200, &b"fault filter abort"[..]));
     }
 
     #[test]
@@ -224,7 +223,7 @@ mod tests {
         for (value, expected) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),
-            ("application/grpc;x", true),
+            ("application/grpc;x", false),
             ("application/grpc-web", false),
             ("application/json", false),
         ] {

@@ -606,3 +606,52 @@ fn all_faults_of_an_object_are_found_at_once() {
     )));
     assert_eq!(findings.len(), 4, "{:?}", lines(&findings));
 }
+
+#[test]
+fn what_would_change_nothing_is_refused_or_said_to() {
+    let rule = |text: &str| virtual_service(&format!("{{{text}, {TO_A}}}"));
+    let mesh = |line: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\n\
+             data:\n  mesh: |-\n    {line}\n"
+        )
+    };
+    refused(&[
+        (
+            rule("match: [{uri: {exact: /}, statPrefix: s}]"),
+            "match[0].statPrefix: not supported yet",
+        ),
+        (
+            rule("retries: {attempts: 1, retryRemoteLocalities: true}"),
+            "retries.retryRemoteLocalities: not supported yet",
+        ),
+        (mesh("dnsRefreshRate: 5s"), "dnsRefreshRate: not supported"),
+    ]);
+    good(&rule(
+        "retries: {attempts: 1, retryRemoteLocalities: false}",
+    ));
+    for (text, words) in [
+        (
+            rule("mirrorPercentage: {value: 5}"),
+            "mirrorPercentage has no effect",
+        ),
+        (rule("mirrorPercent: 5"), "mirrorPercent has no effect"),
+        (
+            rule("match: [{headers: {uri: {exact: x}}, method: {exact: GET}}]"),
+            "has no effect: match the uri with the field of that name",
+        ),
+        (
+            virtual_service("{redirect: {uri: /}, timeout: 1s}"),
+            "timeout has no effect",
+        ),
+        (
+            virtual_service("{directResponse: {status: 200}, retries: {attempts: 1}}"),
+            "retries has no effect",
+        ),
+    ] {
+        let (world, findings) = world(&text);
+        assert_eq!(world.len(), 1, "{text}");
+        let found = lines(&findings);
+        assert!(found.iter().any(|line| line.contains(words)), "{found:?}");
+    }
+}

@@ -55,7 +55,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -70,6 +70,8 @@ pub struct DeadlineLayer {
 pub struct Deadline<S> {
     inner: S,
     limit: Limit,
+    /// The header value that was written last.
+    written: Written,
 }
 
 /// The response future of [`Deadline`].
@@ -79,9 +81,13 @@ pub struct ResponseFuture<F> {
     #[pin]
     inner: F,
     expiry: Option<Expiry>,
+    #[pin]
+    timer: Option<Sleep>,
     /// The request asks for a tunnel.
     connect: bool,
 }
+
+type Written = Option<(u64, http::HeaderValue)>;
 
 #[derive(Clone, Copy, Debug)]
 enum Limit {
@@ -120,6 +126,7 @@ impl<S> Layer<S> for DeadlineLayer {
         Deadline {
             inner,
             limit: self.limit,
+            written: None,
         }
     }
 }
@@ -127,11 +134,11 @@ impl<S> Layer<S> for DeadlineLayer {
 // === impl Limit ===
 
 impl Limit {
-    fn expiry<B>(self, request: &mut Request<B>) -> Option<Expiry> {
+    fn expiry<B>(self, request: &mut Request<B>, written: &mut Written) -> Option<Expiry> {
         const TIMEOUT: Failure = Failure::RequestTimeout;
         let exchange = Exchange::of(request).cloned();
         let Self::Fixed(limit) = self else {
-            return route_expiry(&exchange?, request);
+            return route_expiry(&exchange?, request, written);
         };
         match exchange {
             Some(exchange) => Expiry::of(&exchange, Some((limit, TIMEOUT)), None),
@@ -140,11 +147,15 @@ impl Limit {
     }
 }
 
-fn route_expiry<B>(exchange: &Exchange, request: &mut Request<B>) -> Option<Expiry> {
+fn route_expiry<B>(
+    exchange: &Exchange,
+    request: &mut Request<B>,
+    written: &mut Written,
+) -> Option<Expiry> {
     let matched = exchange.matched()?;
     let (rule, retry) = (matched.rule(), retry_of(matched).map(|retry| &**retry));
     let limits = Limits::take(rule, retry, request.headers_mut());
-    limits.write(Duration::ZERO, request.headers_mut());
+    limits.write_with(Duration::ZERO, request.headers_mut(), written);
     if limits != Limits::of_rule(rule, retry) {
         // For those below; they look at the rule where nothing lies here.
         request.extensions_mut().insert(limits);
@@ -178,11 +189,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let expiry = self.limit.expiry(&mut request);
+        let expiry = self.limit.expiry(&mut request, &mut self.written);
         let connect = request.method() == Method::CONNECT;
         ResponseFuture {
             inner: self.inner.call(request),
             expiry,
+            timer: None,
             connect,
         }
     }
@@ -215,7 +227,7 @@ where
         let Some(expiry) = this.expiry else {
             return Poll::Pending;
         };
-        let failure = ready!(expiry.poll(cx));
+        let failure = ready!(expiry.poll_in(this.timer, cx));
         expired(expiry, failure);
         Poll::Ready(Err(Error::new(failure)))
     }

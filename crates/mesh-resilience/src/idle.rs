@@ -44,6 +44,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::time::Sleep;
 use tower_layer::Layer;
 use tower_service::Service;
 use watch::Watch;
@@ -68,6 +69,8 @@ pub struct ResponseFuture<F> {
     #[pin]
     inner: F,
     watch: Option<Watch>,
+    #[pin]
+    timer: Option<Sleep>,
 }
 
 /// A response body that may not stand still. When it does, it fails once, and the body inside is
@@ -176,6 +179,7 @@ where
         ResponseFuture {
             inner: self.inner.call(request),
             watch,
+            timer: None,
         }
     }
 }
@@ -204,7 +208,7 @@ where
         let Some(watch) = this.watch else {
             return Poll::Pending;
         };
-        let failure = ready!(watch.poll(cx));
+        let failure = ready!(watch.poll_in(this.timer, cx));
         // An attempt that is given up may be followed by another; the request goes on.
         if failure == Failure::StreamIdle
             && let Some(exchange) = watch.exchange()

@@ -129,10 +129,24 @@ impl Limits {
 
     /// Tells the upstream how much time it has.
     pub(crate) fn write(&self, elapsed: Duration, headers: &mut HeaderMap) {
+        self.write_with(elapsed, headers, &mut None);
+    }
+
+    /// As `write`; `last` is the value that was written last, which is usually the next one too.
+    pub(crate) fn write_with(
+        &self,
+        elapsed: Duration,
+        headers: &mut HeaderMap,
+        last: &mut Option<(u64, HeaderValue)>,
+    ) {
         let Some(millis) = self.expected(elapsed) else {
             return;
         };
-        headers.insert(EXPECTED, HeaderValue::from(millis));
+        let (_, value) = match last {
+            Some(known) if known.0 == millis => known,
+            other => other.insert((millis, HeaderValue::from(millis))),
+        };
+        headers.insert(EXPECTED, value.clone());
         if self.grpc
             && let Ok(value) = HeaderValue::try_from(format_grpc(millis))
         {

@@ -73,6 +73,25 @@ impl Deadline {
     }
 }
 
+/// Waits for `deadline` with a timer that has its place in the caller's own future, so that
+/// waiting costs no allocation.
+pub(crate) fn poll_in(
+    deadline: &Deadline,
+    mut timer: Pin<&mut Option<Sleep>>,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    if timer.is_none() {
+        timer.set(Some(tokio::time::sleep_until(deadline.at)));
+    }
+    let Some(mut sleep) = timer.as_pin_mut() else {
+        return Poll::Pending;
+    };
+    if sleep.deadline() != deadline.at {
+        sleep.as_mut().reset(deadline.at);
+    }
+    sleep.poll(cx)
+}
+
 // === impl Expiry ===
 
 impl Expiry {
@@ -131,17 +150,36 @@ impl Expiry {
 
     /// Ready once a limit has expired.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        self.poll_begun(cx);
+        let Some((deadline, failure)) = &mut self.deadline else {
+            return Poll::Pending;
+        };
+        ready!(deadline.poll(cx));
+        Poll::Ready(*failure)
+    }
+
+    /// As `poll`, with a timer in the caller's own future.
+    pub(crate) fn poll_in(
+        &mut self,
+        timer: Pin<&mut Option<Sleep>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Failure> {
+        self.poll_begun(cx);
+        let Some((deadline, failure)) = &self.deadline else {
+            return Poll::Pending;
+        };
+        ready!(poll_in(deadline, timer, cx));
+        Poll::Ready(*failure)
+    }
+
+    /// Begins once the request has arrived.
+    fn poll_begun(&mut self, cx: &mut Context<'_>) {
         if self.after_request.is_some()
             && let Some(exchange) = &self.exchange
             && exchange.request_end().poll_set(cx).is_ready()
         {
             self.begin();
         }
-        let Some((deadline, failure)) = &mut self.deadline else {
-            return Poll::Pending;
-        };
-        ready!(deadline.poll(cx));
-        Poll::Ready(*failure)
     }
 }
 

@@ -170,7 +170,6 @@ fn rule(
     rule.mirrors.clone_from(&shared.mirrors);
     rule.request_edits.clone_from(&shared.request_edits);
     rule.response_edits.clone_from(&shared.response_edits);
-    rule.stat_prefix = Name::from(block.map_or("", |block| &block.stat_prefix));
     rule
 }
 

@@ -27,8 +27,6 @@ pub struct MeshConfig {
     pub access_log_file: String,
     /// How to log them; empty is Istio's format.
     pub access_log_format: String,
-    /// How often names are resolved.
-    pub dns_refresh_rate: Duration,
     /// The port sidecars listen on for their application, where a node does not say.
     pub proxy_listen_port: u16,
     /// What is done to paths before they are matched.
@@ -65,7 +63,6 @@ impl Default for MeshConfig {
             policy: None,
             access_log_file: String::new(),
             access_log_format: String::new(),
-            dns_refresh_rate: Duration::from_secs(60),
             proxy_listen_port: 15001,
             normalization: Normalization::Base,
             service_export: Visibility::All,
@@ -106,9 +103,6 @@ impl MeshConfig {
             access_log_format: fields
                 .get("accessLogFormat", read::string)
                 .unwrap_or_default(),
-            dns_refresh_rate: fields
-                .get("dnsRefreshRate", read::positive_duration)
-                .unwrap_or(usual.dns_refresh_rate),
             proxy_listen_port: fields
                 .get("proxyListenPort", read::port)
                 .unwrap_or(usual.proxy_listen_port),
@@ -125,6 +119,10 @@ impl MeshConfig {
                 .get("defaultDestinationRuleExportTo", export_to)
                 .unwrap_or(usual.destination_rule_export),
         };
+        fields.refuse(
+            "dnsRefreshRate",
+            "names are looked up whenever a connection is made",
+        );
         fields.get("accessLogEncoding", |cursor| {
             if cursor.node().text() == Some("JSON") {
                 cursor.error("not supported yet: accessLogEncoding JSON; TEXT is");

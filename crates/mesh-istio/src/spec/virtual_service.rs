@@ -107,8 +107,6 @@ pub struct HttpMatch {
     pub source_namespace: String,
     /// Only on these gateways, instead of the whole object's.
     pub gateways: Vec<String>,
-    /// Prefix for extra statistics, or empty.
-    pub stat_prefix: String,
 }
 
 impl VirtualService {
@@ -239,6 +237,11 @@ fn check_combination(
         for other in ["rewrite", "fault", "mirror", "mirrors"] {
             if fields.has(action) && fields.has(other) {
                 cursor.error(format!("{action} and {other} exclude one another"));
+            }
+        }
+        for other in ["timeout", "retries"] {
+            if fields.has(action) && fields.has(other) {
+                cursor.warn(format!("{other} has no effect: {action} forwards nothing"));
             }
         }
     }

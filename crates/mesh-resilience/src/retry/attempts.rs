@@ -8,7 +8,7 @@ use super::{ATTEMPT_COUNT, Plan, Settings, backoff};
 use crate::count::count;
 use crate::limits::{EXPECTED, Limits};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use http_body::Body;
 use mesh_core::body::Held;
 use mesh_core::model;
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 pub(super) struct Attempts<S, B> {
     pub(super) service: S,
     /// The request's head as the first attempt had it.
-    head: Parts,
+    head: Saved,
     replay: Replay<B>,
     policy: Arc<model::Retry>,
     wanted: Wanted,
@@ -55,16 +55,64 @@ pub struct LateNotes {
 ///
 /// The exchange is not copied, because each attempt gets its own; where it is the only extension,
 /// which is the common case, no table of extensions is copied either.
-pub(super) fn save(head: &Parts, exchange: Option<&Exchange>) -> Parts {
+pub(super) fn save(head: &Parts, exchange: Option<&Exchange>) -> Saved {
     let (mut saved, ()) = Request::new(()).into_parts();
     saved.method = head.method.clone();
     saved.uri = head.uri.clone();
     saved.version = head.version;
-    saved.headers = head.headers.clone();
     if head.extensions.len() > usize::from(exchange.is_some()) {
         saved.extensions = head.extensions.clone();
     }
-    saved
+    let length = |(name, value): (&HeaderName, &HeaderValue)| {
+        name.as_str().len() + value.len() + 2 * size_of::<u32>()
+    };
+    let mut headers = Vec::with_capacity(head.headers.iter().map(length).sum());
+    for (name, value) in &head.headers {
+        let sensitive = if value.is_sensitive() { SENSITIVE } else { 0 };
+        for (part, mark) in [(name.as_str().as_bytes(), 0), (value.as_bytes(), sensitive)] {
+            // Parts of a head are limited to far less than 2 GiB wherever it came from.
+            let length = u32::try_from(part.len()).unwrap_or(0) & !SENSITIVE;
+            headers.extend_from_slice(&(length | mark).to_ne_bytes());
+            headers.extend_from_slice(part);
+        }
+    }
+    Saved {
+        head: saved,
+        headers,
+    }
+}
+
+/// The head of a request whose headers are kept in one piece of memory: copying the map itself
+/// costs an allocation for each name that HTTP does not know, and most requests never need it.
+pub(super) struct Saved {
+    head: Parts,
+    headers: Vec<u8>,
+}
+
+/// Marks the length of a value that must not be shown or indexed.
+const SENSITIVE: u32 = 1 << 31;
+
+impl Saved {
+    fn restore(&self) -> Parts {
+        let mut head = self.head.clone();
+        let mut rest = &self.headers[..];
+        let mut part = || {
+            let (length, after) = rest.split_first_chunk()?;
+            let length = u32::from_ne_bytes(*length);
+            let (part, after) = after.split_at_checked((length & !SENSITIVE) as usize)?;
+            rest = after;
+            Some((part, length & SENSITIVE != 0))
+        };
+        while let (Some((name, _)), Some((value, sensitive))) = (part(), part()) {
+            if let (Ok(name), Ok(mut value)) =
+                (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+            {
+                value.set_sensitive(sensitive);
+                head.headers.append(name, value);
+            }
+        }
+        head
+    }
 }
 
 /// Ends a request's attempts with this result.
@@ -81,7 +129,7 @@ pub(super) fn finish<S, B, R: Body>(
 impl<S, B> Attempts<S, B> {
     pub(super) fn new(
         service: S,
-        head: Parts,
+        head: Saved,
         replay: Replay<B>,
         plan: Plan,
         settings: Arc<Settings>,
@@ -198,7 +246,7 @@ impl<S, B: Body> Attempts<S, B> {
 
     /// The request of the next attempt.
     pub(super) fn next(&mut self) -> Request<ReplayBody<B>> {
-        let mut request = Request::from_parts(self.head.clone(), self.replay.next());
+        let mut request = Request::from_parts(self.head.restore(), self.replay.next());
         if let Some(exchange) = &self.exchange {
             let attempt = exchange.for_attempt();
             attempt.attach(&mut request);

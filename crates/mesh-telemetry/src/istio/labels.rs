@@ -98,12 +98,14 @@ impl Labels {
         let workload = |workload: Option<&WorkloadRef>| {
             let none = WorkloadRef::default();
             let it = workload.unwrap_or(&none);
+            // An identity is one only where the connection proved it.
+            let principal = if facts.outcome.tls { &it.principal } else { &none.principal };
             [
                 &it.name,
                 &it.canonical_service,
                 &it.canonical_revision,
                 &it.namespace,
-                &it.principal,
+                principal,
                 &it.app,
                 &it.version,
                 &it.cluster,

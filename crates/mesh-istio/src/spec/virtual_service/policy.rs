@@ -24,8 +24,6 @@ pub struct Retries {
     pub on: Option<RetryOn>,
     /// Status codes named among the conditions.
     pub status_codes: Vec<u16>,
-    /// Try other localities first.
-    pub remote_localities: bool,
     /// Avoid hosts already tried; `None` is yes, but for consistent hashing.
     pub ignore_previous_hosts: Option<bool>,
     /// Shortest back-off.
@@ -144,9 +142,12 @@ pub(crate) fn retries(cursor: &Cursor<'_>) -> Option<Retries> {
     let attempts = fields.get("attempts", read::count).unwrap_or_default();
     let per_try_timeout = fields.get("perTryTimeout", read::positive_duration);
     let (on, status_codes) = fields.get("retryOn", retry_on).unwrap_or_default();
-    let remote_localities = fields
-        .get("retryRemoteLocalities", read::bool)
-        .unwrap_or_default();
+    fields.get("retryRemoteLocalities", |cursor| {
+        if cursor.bool()? {
+            cursor.error("not supported yet: locality comes with the next balancers");
+        }
+        Some(())
+    });
     let ignore_previous_hosts = fields.get("retryIgnorePreviousHosts", read::bool);
     let backoff = fields.get("backoff", read::positive_duration);
     let others = ["perTryTimeout", "retryOn", "retryRemoteLocalities"];
@@ -160,7 +161,6 @@ pub(crate) fn retries(cursor: &Cursor<'_>) -> Option<Retries> {
         per_try_timeout,
         on,
         status_codes,
-        remote_localities,
         ignore_previous_hosts,
         backoff,
     })
@@ -292,6 +292,11 @@ pub(super) fn mirrors(cursor: &Cursor<'_>, fields: &mut Fields<'_>) -> Vec<Mirro
     });
     if fields.has("mirror") && fields.has("mirrors") {
         cursor.error("mirror and mirrors exclude one another");
+    }
+    for name in ["mirrorPercentage", "mirrorPercent"] {
+        if fields.has(name) && !fields.has("mirror") {
+            cursor.warn(format!("{name} has no effect without mirror"));
+        }
     }
     let share = share.or(old).unwrap_or(Fraction::ALL);
     match single {

@@ -1,0 +1,144 @@
+//! Workers that only write down what they are told.
+
+use super::*;
+use mesh_core::model::{HttpManager, RouteTable, SnapshotBuilder};
+use std::net::TcpListener;
+
+struct Workers {
+    reconciler: Reconciler,
+    told: Vec<mpsc::UnboundedReceiver<Command>>,
+    /// What they would be listening on.
+    sockets: HashMap<Name, Vec<TcpListener>>,
+}
+
+// === impl Workers ===
+
+impl Workers {
+    fn new(count: usize) -> Self {
+        let (senders, told) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
+        Self {
+            reconciler: Reconciler::new(senders),
+            told,
+            sockets: HashMap::new(),
+        }
+    }
+
+    /// Applies a snapshot with these listeners, and returns what the first worker was told.
+    fn apply(&mut self, listeners: &[(&str, SocketAddr)]) -> Vec<String> {
+        let mut builder = SnapshotBuilder::new();
+        builder.routes(RouteTable::new("t"));
+        for (name, address) in listeners {
+            builder.listener(Listener::http(*name, *address, HttpManager::new("in", "t")));
+        }
+        self.reconciler.apply(&builder.build().unwrap().0);
+        let mut first = Vec::new();
+        for (number, told) in self.told.iter_mut().enumerate() {
+            let mut opened: HashMap<Name, TcpListener> = HashMap::new();
+            while let Ok(command) = told.try_recv() {
+                let said = match command {
+                    Command::Open(listener, socket) => {
+                        let said = format!("open {}", listener.name);
+                        opened.insert(listener.name.clone(), socket);
+                        said
+                    }
+                    Command::Update(listener) => format!("update {}", listener.name),
+                    Command::Close(name) => {
+                        self.sockets.remove(&name);
+                        format!("close {name}")
+                    }
+                    Command::Drain => "drain".to_owned(),
+                };
+                if number == 0 {
+                    first.push(said);
+                }
+            }
+            for (name, socket) in opened {
+                let sockets = self.sockets.entry(name).or_default();
+                if number == 0 {
+                    sockets.clear();
+                }
+                sockets.push(socket);
+            }
+        }
+        first
+    }
+
+    fn status(&self) -> Arc<Listening> {
+        self.reconciler.status().load()
+    }
+
+    fn address(&self, name: &str) -> SocketAddr {
+        self.status().open[&Name::from(name)]
+    }
+}
+
+fn any() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+#[test]
+fn all_workers_listen_on_one_port_when_any_will_do() {
+    let mut workers = Workers::new(3);
+    assert_eq!(workers.apply(&[("a", any())]), ["open a"]);
+    let sockets = &workers.sockets[&Name::from("a")];
+    let ports: HashSet<_> = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
+    assert_eq!((sockets.len(), ports.len()), (3, 1));
+    assert!(ports.contains(&workers.address("a")));
+    assert_eq!(workers.apply(&[("a", any())]), [""; 0], "nothing changed");
+}
+
+#[test]
+fn an_address_that_changes_hands_is_never_closed() {
+    let mut workers = Workers::new(1);
+    workers.apply(&[("a", any())]);
+    let address = workers.address("a");
+    assert_eq!(workers.apply(&[("b", address)]), ["open b", "close a"]);
+    assert_eq!(workers.address("b"), address);
+    // Its old sockets may take a moment to close; the next change does not mind.
+    assert_eq!(workers.apply(&[]), ["close b"]);
+    let kept = accept::listen(address).unwrap();
+    assert_eq!(workers.apply(&[("c", address)]), ["open c"]);
+    drop(kept);
+}
+
+#[test]
+fn listeners_can_swap_their_addresses() {
+    let mut workers = Workers::new(1);
+    workers.apply(&[("a", any())]);
+    let first = workers.address("a");
+    // Two of them cannot both ask for any port.
+    workers.apply(&[("a", first), ("b", any())]);
+    let second = workers.address("b");
+    assert_eq!(
+        workers.apply(&[("a", second), ("b", first)]),
+        ["open a", "open b"]
+    );
+    assert_eq!(workers.address("a"), second);
+    assert_eq!(workers.address("b"), first);
+}
+
+#[test]
+fn a_listener_that_cannot_move_stays_where_it_is() {
+    let mut workers = Workers::new(1);
+    workers.apply(&[("a", any())]);
+    let stranger = TcpListener::bind(any()).unwrap();
+    let taken = stranger.local_addr().unwrap();
+    assert_eq!(workers.apply(&[("a", taken)]), [""; 0]);
+    assert!(workers.status().failed.contains_key(&Name::from("a")));
+    drop(stranger);
+    assert_eq!(workers.apply(&[("a", taken)]), ["open a"]);
+    assert_eq!(workers.address("a"), taken);
+}
+
+#[test]
+fn an_address_that_was_ours_once_is_not_ours_for_ever() {
+    let mut workers = Workers::new(1);
+    workers.apply(&[("a", any())]);
+    let address = workers.address("a");
+    workers.apply(&[]);
+    workers.apply(&[("b", any())]);
+    // A stranger that shares ports would silently get a part of our connections.
+    let _stranger = accept::listen(address).unwrap();
+    workers.apply(&[("b", any()), ("a", address)]);
+    assert!(workers.status().failed.contains_key(&Name::from("a")));
+}
