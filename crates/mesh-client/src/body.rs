@@ -88,13 +88,19 @@ impl From<mesh_telemetry::finish::Received<Self>> for Body {
 
 impl From<mesh_route::mirror::TeeBody<Self>> for Body {
     fn from(body: mesh_route::mirror::TeeBody<Self>) -> Self {
-        body.into_plain().unwrap_or_else(Self::new)
+        match body.into_plain() {
+            Ok(plain) => plain,
+            Err(copied) => Self::new(copied),
+        }
     }
 }
 
 impl From<mesh_resilience::ReplayBody<Self>> for Body {
     fn from(body: mesh_resilience::ReplayBody<Self>) -> Self {
-        body.into_once().unwrap_or_else(Self::new)
+        match body.into_once() {
+            Ok(once) => once,
+            Err(kept) => Self::new(kept),
+        }
     }
 }
 

@@ -100,7 +100,11 @@ pub fn answer(mut error: Error, asked: Asked) -> Answer {
         let body: Bytes = match row.reset {
             None => Bytes::from_static(row.body.as_bytes()),
             Some(reset) => {
-                let before = if asked.retried { "retried and the latest reset reason" } else { "reset reason" };
+                let before = if asked.retried {
+                    "retried and the latest reset reason"
+                } else {
+                    "reset reason"
+                };
                 let text = format!(
                     "upstream connect error or disconnect/reset before headers. {before}: {reset}"
                 );
@@ -215,7 +219,10 @@ mod tests {
         let abort = answer(Error::new(Failure::FaultAbortGrpc(8)), asked);
         assert_eq!(abort.headers["grpc-status"], "8");
         let plain = answer(Error::new(Failure::FaultAbortGrpc(8)), Asked::default());
-        assert_eq!((plain.status.as_u16(), &plain.body[..]), (200, &b"fault filter abort"[..]));
+        assert_eq!(
+            (plain.status.as_u16(), &plain.body[..]),
+            (200, &b"fault filter abort"[..])
+        );
     }
 
     #[test]

@@ -4,17 +4,20 @@ use super::style::Style;
 use anyhow::{Context, bail};
 use axum::Router;
 use bookinfo::{ReviewsVersion, Services};
-use mesh_istio::{Files, Node, Role, World};
+use mesh_istio::{Diagnostic, Files, Node, Role, Severity, World};
 use mesh_proxy::config::{self, Configuration, LoadError, NodeSpec, Source};
 use mesh_proxy::{Proxy, Running};
+use std::collections::HashMap;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// Where a sidecar's outbound proxy is when the node has no base port.
 const USUAL_OUTBOUND: u16 = 15001;
@@ -27,6 +30,7 @@ pub(crate) struct Town {
     proxies: Vec<Running>,
     applications: JoinSet<()>,
     watchers: JoinSet<()>,
+    said: Arc<Said>,
     stop: watch::Sender<bool>,
 }
 
@@ -44,7 +48,7 @@ impl Town {
         let mut findings = world.update(&Files::read(&[dir]));
         let (nodes, more) = Node::all(&world);
         findings.extend(more);
-        if findings.iter().any(mesh_istio::Diagnostic::is_error) {
+        if findings.iter().any(Diagnostic::is_error) {
             eprint!("{}", config::render(&findings));
             return Ok(None);
         }
@@ -56,6 +60,7 @@ impl Town {
             proxies: Vec::new(),
             applications: JoinSet::new(),
             watchers: JoinSet::new(),
+            said: Arc::default(),
             stop,
         };
         for node in nodes {
@@ -127,13 +132,10 @@ impl Town {
             let open: Vec<_> = listening.open.values().map(ToString::to_string).collect();
             what = format!("gateway on {}", open.join(", "));
         }
-        // Every proxy reads the same files; one of them speaks for all.
-        let speaks = matches!(node.role, Role::Gateway { .. });
-        self.watchers.spawn(configuration.watch(move |findings| {
-            if speaks {
-                say(findings);
-            }
-        }));
+        // Every proxy reads the same files and finds much the same; each finding is said once.
+        let said = self.said.clone();
+        self.watchers
+            .spawn(configuration.watch(move |findings| said.say(findings)));
         self.proxies.push(proxy);
         Ok(what)
     }
@@ -200,14 +202,31 @@ fn application(node: &Node, outbound: SocketAddr) -> anyhow::Result<Router> {
     })
 }
 
-fn say(findings: &[mesh_istio::Diagnostic]) {
-    if findings
-        .iter()
-        .any(|f| f.severity != mesh_istio::Severity::Info)
-    {
-        eprint!("\n{}", config::render(findings));
-    } else {
-        println!("configuration changed");
+/// What was said about the configuration, so that eight proxies do not say it eight times.
+#[derive(Debug, Default)]
+struct Said(Mutex<HashMap<String, Instant>>);
+
+/// One change reaches all proxies within this time.
+const ONE_CHANGE: Duration = Duration::from_secs(2);
+
+impl Said {
+    fn say(&self, findings: &[Diagnostic]) {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        said.retain(|_, when| now.duration_since(*when) < ONE_CHANGE);
+        let news: Vec<Diagnostic> = findings
+            .iter()
+            .filter(|finding| finding.severity != Severity::Info)
+            .filter(|finding| said.insert(finding.to_string(), now).is_none())
+            .cloned()
+            .collect();
+        if said
+            .insert("configuration changed".to_owned(), now)
+            .is_none()
+        {
+            println!("configuration changed");
+        }
+        eprint!("{}", config::render(&news));
     }
 }
 

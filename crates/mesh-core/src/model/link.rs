@@ -142,7 +142,7 @@ impl SnapshotBuilder {
         let mut warnings = Vec::new();
         let mut table_index = HashMap::with_capacity(tables.len());
         let mut linked = Vec::with_capacity(tables.len());
-        for mut table in tables {
+        for table in tables {
             let name = table.name.clone();
             if table_index.insert(name.clone(), linked.len()).is_some() {
                 return Err(Invalid::new(format!("routes[{name}]"), "defined twice"));
@@ -151,7 +151,7 @@ impl SnapshotBuilder {
             check_clusters(&table, &cluster_index, &mut warnings)
                 .map_err(|e| e.within(format!("routes[{name}]")))?;
             if let Some(old) = previous.as_ref().and_then(|previous| previous.table(&name)) {
-                reuse(&mut table, old);
+                reuse(&table, old);
             }
             linked.push(Arc::new(table));
         }
@@ -252,27 +252,49 @@ fn check_clusters(
 }
 
 /// Hands over what was compiled from the previous table to the parts that are still the same.
-fn reuse(table: &mut RouteTable, old: &RouteTable) {
-    if *table == *old {
-        table.slot.adopt(&old.slot);
-    }
-    let by_name: HashMap<&Name, &Arc<VirtualHost>> = old
+fn reuse(table: &RouteTable, old: &RouteTable) {
+    let by_name: HashMap<&Name, usize> = old
         .virtual_hosts
         .iter()
-        .map(|host| (&host.name, host))
+        .enumerate()
+        .map(|(at, host)| (&host.name, at))
         .collect();
-    for host in &mut table.virtual_hosts {
-        if let Some(old) = by_name.get(&host.name)
-            && *host == **old
-        {
-            host.slot.adopt(&old.slot);
-            // The rules are the same, so their buckets go on as they stand.
-            for (rule, old) in host.rules.iter().zip(&old.rules) {
-                if let (Some(limit), Some(old)) = (&rule.rate_limit, &old.rate_limit) {
-                    limit.slot.adopt(&old.slot);
-                }
+    let mut all_the_same = table.virtual_hosts.len() == old.virtual_hosts.len();
+    for (at, host) in table.virtual_hosts.iter().enumerate() {
+        // Each host is compared once; it is what costs.
+        let was = by_name.get(&host.name).copied();
+        let Some(before) = was
+            .map(|was| &old.virtual_hosts[was])
+            .filter(|was| *host == **was)
+        else {
+            all_the_same = false;
+            continue;
+        };
+        all_the_same &= was == Some(at);
+        host.slot.adopt(&before.slot);
+        // The rules are the same, so their buckets go on as they stand.
+        for (rule, old) in host.rules.iter().zip(&before.rules) {
+            if let (Some(limit), Some(old)) = (&rule.rate_limit, &old.rate_limit) {
+                limit.slot.adopt(&old.slot);
             }
         }
+    }
+    if all_the_same && settings(table) == settings(old) {
+        table.slot.adopt(&old.slot);
+    }
+}
+
+/// A table without its virtual hosts.
+fn settings(table: &RouteTable) -> RouteTable {
+    RouteTable {
+        name: table.name.clone(),
+        virtual_hosts: Vec::new(),
+        ignore_port: table.ignore_port,
+        validate_clusters: table.validate_clusters,
+        request_edits: table.request_edits.clone(),
+        response_edits: table.response_edits.clone(),
+        most_specific_edits_win: table.most_specific_edits_win,
+        slot: crate::Slot::default(),
     }
 }
 
