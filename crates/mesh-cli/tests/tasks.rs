@@ -1,5 +1,8 @@
 //! Each task of `examples/tasks/`, on the running demo.
 
+// Threads are collected so that all of them run before the first is joined.
+#![allow(clippy::needless_collect)]
+
 mod support;
 
 use std::fs;

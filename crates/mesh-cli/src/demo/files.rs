@@ -35,7 +35,7 @@ pub(crate) fn usual_directory() -> PathBuf {
 
 /// Writes a fresh copy of the configuration, in place of an earlier one.
 pub(crate) fn lay_out(dir: &Path, from: Option<&Path>, base_port: u16) -> anyhow::Result<()> {
-    if base_port > u16::MAX - 1000 || base_port < 1024 {
+    if !(1024..=u16::MAX - 1000).contains(&base_port) {
         bail!("--base-port {base_port}: the nodes need 1000 ports from there");
     }
     if dir.exists() {

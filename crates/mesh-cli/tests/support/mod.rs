@@ -221,7 +221,7 @@ impl Client {
         if let Some(length) = headers.get("content-length") {
             body.resize(length.parse().unwrap(), 0);
             self.stream.read_exact(&mut body).unwrap();
-        } else if headers.get("transfer-encoding").is_some() {
+        } else if headers.contains_key("transfer-encoding") {
             loop {
                 let length = usize::from_str_radix(&self.line(), 16).unwrap();
                 let start = body.len();
