@@ -8,11 +8,15 @@
 
 pub(crate) mod connect;
 mod endpoint;
+mod establish;
 mod fault;
 mod head;
 mod lane;
 mod lease;
+mod outgoing;
 mod pool;
+#[cfg(test)]
+mod tests;
 
 pub use endpoint::{Endpoint, Upstreams};
 pub(crate) use head::upgrade as upgrade_of;

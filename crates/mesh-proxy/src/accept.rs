@@ -65,6 +65,33 @@ pub(crate) async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
+/// The connections that the kernel holds for a socket that is about to be closed, which would
+/// reset them.
+pub(crate) fn waiting(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let mut accepted = Vec::new();
+    let Ok(listener) = listener.into_std() else {
+        return accepted;
+    };
+    // No more than fit into the queue: callers that keep coming must not keep us.
+    while accepted.len() <= BACKLOG.unsigned_abs() as usize {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                let ready = stream
+                    .set_nodelay(true)
+                    .and_then(|()| stream.set_nonblocking(true));
+                match ready.and_then(|()| TcpStream::from_std(stream)) {
+                    Ok(stream) => accepted.push((stream, peer)),
+                    Err(error) => tracing::debug!(%peer, %error, "accept"),
+                }
+            }
+            Err(error) if is_of_connection(&error) => {}
+            // There are none left, or the process has no descriptors for them.
+            Err(_) => break,
+        }
+    }
+    accepted
+}
+
 fn is_of_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -85,5 +112,14 @@ mod tests {
         let address = first.local_addr().unwrap();
         let _second = listen(address).unwrap();
         assert!(check_free(address).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_has_accepted_is_handed_over() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let callers = [(); 200].map(|()| std::net::TcpStream::connect(address).unwrap());
+        let accepted = waiting(TcpListener::from_std(listener).unwrap());
+        assert_eq!(accepted.len(), callers.len());
     }
 }

@@ -29,11 +29,17 @@ pub struct Listening {
     pub failed: BTreeMap<Name, String>,
 }
 
+/// A listener whose sockets are open, and where: port 0 means any.
+struct Open {
+    listener: Arc<Listener>,
+    address: SocketAddr,
+}
+
 pub(crate) struct Reconciler {
     workers: Vec<mpsc::UnboundedSender<Command>>,
-    open: HashMap<Name, Arc<Listener>>,
-    /// Addresses that are or were ours: their sockets may still be draining.
-    ours: HashSet<SocketAddr>,
+    open: HashMap<Name, Open>,
+    /// Addresses that were ours a moment ago: their sockets may not be closed yet.
+    leaving: HashSet<SocketAddr>,
     status: Publisher<Listening>,
 }
 
@@ -44,7 +50,7 @@ impl Reconciler {
         Self {
             workers,
             open: HashMap::new(),
-            ours: HashSet::new(),
+            leaving: HashSet::new(),
             status: Publisher::new(Listening::default()),
         }
     }
@@ -59,61 +65,87 @@ impl Reconciler {
             version: snapshot.version(),
             ..Listening::default()
         };
-        let wanted: HashMap<&Name, &Arc<Listener>> = snapshot
-            .listeners()
-            .iter()
-            .map(|listener| (&listener.name, listener))
-            .collect();
-        // First what is gone or moved: another listener may want its address.
-        let gone: Vec<Name> = self
-            .open
-            .iter()
-            .filter(|(name, open)| wanted.get(name).is_none_or(|l| l.address != open.address))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in gone {
-            self.open.remove(&name);
-            tracing::info!(listener = %name, "closed");
-            self.tell(|| Command::Close(name.clone()));
-        }
+        let left = std::mem::take(&mut self.leaving);
+        // New sockets first, so that an address which only changes hands is never closed. Several
+        // may share it for that moment.
         for listener in snapshot.listeners() {
-            match self.open.get(&listener.name) {
-                Some(open) if *open == *listener => {}
-                Some(_) => self.tell(|| Command::Update(listener.clone())),
-                None => {
-                    if let Err(error) = self.open(listener) {
+            let moves = match self.open.get(&listener.name) {
+                Some(open) if open.listener == *listener => false,
+                Some(open) if open.listener.address == listener.address => {
+                    self.tell(|| Command::Update(listener.clone()));
+                    false
+                }
+                _ => true,
+            };
+            let address = match self.open.get_mut(&listener.name) {
+                Some(open) if !moves => {
+                    open.listener = listener.clone();
+                    open.address
+                }
+                _ => match self.open(listener, &left) {
+                    Ok(address) => address,
+                    Err(error) => {
                         let message = format!("cannot listen on {}: {error}", listener.address);
                         tracing::error!(listener = %listener.name, "{message}");
                         status.failed.insert(listener.name.clone(), message);
+                        // One that cannot move stays where it is until it can.
                         continue;
                     }
-                    tracing::info!(listener = %listener.name, address = %listener.address, "open");
-                }
+                },
+            };
+            status.open.insert(listener.name.clone(), address);
+        }
+        let gone: Vec<Name> = self
+            .open
+            .keys()
+            .filter(|name| snapshot.listeners().iter().all(|l| l.name != **name))
+            .cloned()
+            .collect();
+        for name in gone {
+            if let Some(open) = self.open.remove(&name) {
+                self.leaving.insert(open.address);
             }
-            self.open.insert(listener.name.clone(), listener.clone());
-            status.open.insert(listener.name.clone(), listener.address);
+            tracing::info!(listener = %name, "closed");
+            self.tell(|| Command::Close(name.clone()));
         }
         let again = !status.failed.is_empty();
         self.status.publish(Arc::new(status));
         again
     }
 
-    fn open(&mut self, listener: &Arc<Listener>) -> io::Result<()> {
-        if !self.ours.contains(&listener.address) {
+    /// Opens a listener's sockets. A worker that has it open elsewhere moves it.
+    fn open(
+        &mut self,
+        listener: &Arc<Listener>,
+        left: &HashSet<SocketAddr>,
+    ) -> io::Result<SocketAddr> {
+        let open = self.open.values().map(|open| &open.address);
+        let mut ours = open.chain(left).chain(&self.leaving);
+        if !ours.any(|address| *address == listener.address) {
             accept::check_free(listener.address)?;
         }
         // All or none: a worker without its socket would leave its share unserved.
-        let sockets = self
-            .workers
-            .iter()
-            .map(|_| accept::listen(listener.address))
-            .collect::<Result<Vec<_>, _>>()?;
-        self.ours.insert(listener.address);
+        let mut address = listener.address;
+        let mut sockets = Vec::with_capacity(self.workers.len());
+        for _ in &self.workers {
+            let socket = accept::listen(address)?;
+            // For port 0 the first socket settles the port of all.
+            address = socket.local_addr()?;
+            sockets.push(socket);
+        }
+        tracing::info!(listener = %listener.name, %address, "open");
         for (worker, socket) in self.workers.iter().zip(sockets) {
             // A worker that is gone is draining.
             let _ = worker.send(Command::Open(listener.clone(), socket));
         }
-        Ok(())
+        let open = Open {
+            listener: listener.clone(),
+            address,
+        };
+        if let Some(before) = self.open.insert(listener.name.clone(), open) {
+            self.leaving.insert(before.address);
+        }
+        Ok(address)
     }
 
     pub(crate) fn drain(&mut self) {
@@ -128,3 +160,6 @@ impl Reconciler {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

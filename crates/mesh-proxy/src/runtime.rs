@@ -46,7 +46,7 @@ pub(crate) enum Order {
     Quit,
 }
 
-/// A proxy that runs. Dropping it stops it at once; [`Running::drain`] lets requests finish.
+/// A proxy that runs. Dropping it drains it in the background; [`Running::drain`] waits for that.
 pub struct Running {
     shared: Arc<Shared>,
     admin: Option<SocketAddr>,
@@ -215,6 +215,10 @@ async fn supervise(
     let mut feed = shared.feed.clone();
     let mut again = reconciler.apply(&feed.load());
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
+    // One timer for all rounds: a sleep made anew in each round would never end, because
+    // housekeeping comes first.
+    let mut retry = tokio::time::interval(RETRY);
+    retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut configured = true;
     loop {
         let draining = shared.draining.load(Ordering::Relaxed);
@@ -224,7 +228,7 @@ async fn supervise(
                 // The last configuration stays in force.
                 Err(_) => configured = false,
             },
-            () = tokio::time::sleep(RETRY), if again && !draining => {
+            _ = retry.tick(), if again && !draining => {
                 again = reconciler.apply(&shared.feed.load());
             }
             _ = housekeeping.tick() => housekeep(&shared),

@@ -7,7 +7,6 @@ use crate::http::stack::RequestStack;
 use crate::listener::{HttpBlocks, ListenerState};
 use mesh_client::Upstreams;
 use mesh_core::model::Listener;
-use mesh_core::stats::HttpStat;
 use mesh_core::{Name, Shard};
 use std::collections::HashMap;
 use std::net::TcpListener as StdListener;
@@ -110,31 +109,37 @@ impl Worker {
 impl Drop for Open {
     fn drop(&mut self) {
         self.drain.send_replace(true);
-        self.state.count(HttpStat::CxDrainClose);
     }
 }
 
-/// Accepts until told to drain. What the kernel has already accepted for us is still served.
+/// Accepts until told to drain. What the kernel has already accepted for us is still served: it
+/// would be reset with the socket.
 async fn accept_all(
     socket: TcpListener,
     stack: RequestStack,
     state: Arc<ListenerState>,
     tasks: TaskTracker,
-    mut drain: watch::Receiver<bool>,
+    drained: watch::Receiver<bool>,
 ) {
-    loop {
-        let (stream, peer) = tokio::select! {
-            biased;
-            accepted = accept::next(&socket) => accepted,
-            // Both a changed value and a lost sender mean the end.
-            _ = drain.wait_for(|drain| *drain) => return,
-        };
+    let serve = |(stream, peer)| {
         tasks.spawn(serve(
             stream,
             peer,
             stack.clone(),
             state.clone(),
-            drain.clone(),
+            tasks.clone(),
+            drained.clone(),
         ));
+    };
+    let mut drain = drained.clone();
+    loop {
+        // To drain first: with enough callers there is always one more to accept.
+        tokio::select! {
+            biased;
+            // Both a changed value and a lost sender mean the end.
+            _ = drain.wait_for(|drain| *drain) => break,
+            accepted = accept::next(&socket) => serve(accepted),
+        }
     }
+    accept::waiting(socket).into_iter().for_each(serve);
 }

@@ -221,7 +221,11 @@ async fn a_client_that_expects_100_continue_is_told_to_go_on() {
 async fn a_body_streams_through_while_it_is_still_being_made() {
     // 1 GiB each way in release, 64 MiB in debug.
     const CHUNK: usize = 64 * 1024;
-    let chunks = if cfg!(debug_assertions) { 1024 } else { 16 * 1024 };
+    let chunks = if cfg!(debug_assertions) {
+        1024
+    } else {
+        16 * 1024
+    };
     let before = resident_kib();
     let received = Arc::new(AtomicU64::new(0));
     let counted = received.clone();

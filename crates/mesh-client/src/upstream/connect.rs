@@ -1,5 +1,6 @@
 //! Making connections.
 
+use super::lease::Units;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use mesh_core::model::{Address, Cluster};
@@ -17,17 +18,29 @@ use tokio::net::TcpStream;
 pub(crate) enum Connector {
     Tcp,
     #[cfg(test)]
-    Memory(Arc<dyn Fn(&Address) -> io::Result<tokio::io::DuplexStream> + Send + Sync>),
+    Memory(Arc<dyn Fn(&Address) -> InMemory + Send + Sync>),
 }
+
+/// A connection that will be made in memory.
+#[cfg(test)]
+pub(crate) type InMemory =
+    Pin<Box<dyn Future<Output = io::Result<tokio::io::DuplexStream>> + Send>>;
 
 /// A connection that has just been made.
 pub(crate) struct Connected {
-    pub(crate) io: Io,
+    pub(crate) stream: Stream,
     pub(crate) remote: Option<SocketAddr>,
     pub(crate) local: Option<SocketAddr>,
 }
 
-pub(crate) enum Io {
+/// A connection, and what is in use for as long as it is open. hyper owns it, and whoever takes it
+/// over in an upgrade: what it holds is given back when the socket is closed, never before.
+pub(crate) struct Io {
+    stream: Stream,
+    _held: Units,
+}
+
+pub(crate) enum Stream {
     Tcp(TokioIo<TcpStream>),
     #[cfg(test)]
     Memory(TokioIo<tokio::io::DuplexStream>),
@@ -45,12 +58,14 @@ impl Connector {
             Self::Tcp => Box::pin(connect_tcp(address, cluster)),
             #[cfg(test)]
             Self::Memory(make) => {
-                let made = make(&address).map(|stream| Connected {
-                    io: Io::Memory(TokioIo::new(stream)),
-                    remote: None,
-                    local: None,
-                });
-                Box::pin(std::future::ready(made))
+                let made = make(&address);
+                Box::pin(async move {
+                    Ok(Connected {
+                        stream: Stream::Memory(TokioIo::new(made.await?)),
+                        remote: None,
+                        local: None,
+                    })
+                })
             }
         }
     }
@@ -81,7 +96,7 @@ async fn connect_tcp(address: Address, cluster: Arc<Cluster>) -> io::Result<Conn
     }
     let (remote, local) = (stream.peer_addr().ok(), stream.local_addr().ok());
     Ok(Connected {
-        io: Io::Tcp(TokioIo::new(stream)),
+        stream: Stream::Tcp(TokioIo::new(stream)),
         remote,
         local,
     })
@@ -89,12 +104,21 @@ async fn connect_tcp(address: Address, cluster: Arc<Cluster>) -> io::Result<Conn
 
 // === impl Io ===
 
+impl Io {
+    pub(crate) fn new(stream: Stream, held: Units) -> Self {
+        Self {
+            stream,
+            _held: held,
+        }
+    }
+}
+
 macro_rules! each {
     ($self:ident, $io:ident => $call:expr) => {
-        match &mut *$self {
-            Io::Tcp($io) => $call,
+        match &mut $self.stream {
+            Stream::Tcp($io) => $call,
             #[cfg(test)]
-            Io::Memory($io) => $call,
+            Stream::Memory($io) => $call,
         }
     };
 }
@@ -127,10 +151,10 @@ impl Write for Io {
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Tcp(io) => io.is_write_vectored(),
+        match &self.stream {
+            Stream::Tcp(io) => io.is_write_vectored(),
             #[cfg(test)]
-            Self::Memory(io) => io.is_write_vectored(),
+            Stream::Memory(io) => io.is_write_vectored(),
         }
     }
 

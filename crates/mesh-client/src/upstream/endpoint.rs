@@ -6,7 +6,7 @@ use super::lease::NotSent;
 use super::pool::{Checkout, Pool};
 use super::{fault, head};
 use crate::Body;
-use http::{HeaderName, HeaderValue, Request, Response, Version};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use mesh_core::model::{ClusterEntry, UpstreamProtocol};
 use mesh_core::stats::ClusterStat;
 use mesh_core::{Error, Exchange, Failure, Shard};
@@ -62,6 +62,13 @@ impl Upstreams {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn pools(&self) -> (usize, usize) {
+        let pools = self.pools.lock().unwrap();
+        let alive = pools.iter().filter(|pool| pool.strong_count() > 0);
+        (pools.len(), alive.count())
+    }
+
     /// Closes connections that were unused for longer than their cluster's idle timeout. To be
     /// called now and then, by whoever owns the worker; a request never waits for it.
     pub fn sweep(&self, now: Instant) {
@@ -87,6 +94,10 @@ impl MakeEndpoint for Upstreams {
         );
         let pool = Arc::new(pool);
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if pools.len() == pools.capacity() {
+            // Before it grows: nobody has to call `sweep`.
+            pools.retain(|pool| pool.strong_count() > 0);
+        }
         pools.push(Arc::downgrade(&pool));
         Endpoint {
             pool,
@@ -154,11 +165,7 @@ async fn send(
     loop {
         let mut lease = match pool.checkout(protocol, &entry, pool.now())? {
             Checkout::Ready(lease) => lease,
-            Checkout::Wait(place) => match place.await {
-                Ok(lease) => lease?,
-                // The pool is gone: its endpoint was removed while we waited.
-                Err(_) => return Err(Error::new(Failure::NoHealthyHost).unsent()),
-            },
+            Checkout::Wait(place) => place.served().await?,
         };
         let sent_at = pool.now();
         if let Some(exchange) = &exchange {
@@ -174,14 +181,22 @@ async fn send(
             Ok(response) => {
                 let head_at = pool.now();
                 let (mut head, body) = response.into_parts();
-                if head.status != http::StatusCode::SWITCHING_PROTOCOLS {
+                if head.status != StatusCode::SWITCHING_PROTOCOLS {
                     head::strip(&mut head.headers, None);
+                } else if !upgrade {
+                    // Nobody asked for it, so nobody would take the connection over.
+                    return Err(Error::new(Failure::UpstreamProtocol));
                 }
-                stamp(&mut head.headers, head_at - sent_at);
+                // What an HTTP/1.0 server says of its version is not what we say of ours.
+                head.version = head.version.max(Version::HTTP_11);
+                stamp(
+                    &mut head.headers,
+                    head_at.saturating_duration_since(sent_at),
+                );
                 if let Some(exchange) = &exchange {
                     exchange.with_notes_mut(|notes| notes.head_at = Some(head_at));
                 }
-                return Ok(Response::from_parts(head, lease.into_body(body, exchange)));
+                return Ok(Response::from_parts(head, lease.into_body(body)));
             }
             Err(error) => error,
         };
@@ -212,5 +227,10 @@ async fn send(
 fn stamp(headers: &mut http::HeaderMap, taken: std::time::Duration) {
     const NAME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
     let millis = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX);
-    headers.insert(NAME, HeaderValue::from(millis));
+    const SHORT: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    let value = match usize::try_from(millis).ok().and_then(|n| SHORT.get(n)) {
+        Some(text) => HeaderValue::from_static(text),
+        None => HeaderValue::from(millis),
+    };
+    headers.insert(NAME, value);
 }

@@ -35,11 +35,16 @@ pub(crate) fn receiving(error: hyper::Error) -> Error {
 fn classify(error: &hyper::Error) -> Failure {
     if let Some(reset) = find::<h2::Error>(error) {
         return match reset.reason() {
-            Some(h2::Reason::REFUSED_STREAM) => Failure::RemoteRefused,
-            Some(h2::Reason::NO_ERROR) | None if reset.is_go_away() => Failure::RemoteRefused,
+            Some(h2::Reason::REFUSED_STREAM) if reset.is_remote() => Failure::RemoteRefused,
+            // Only streams above the last one that the peer names fail with its GOAWAY, whatever
+            // its reason: they were not looked at (RFC 9113 §6.8).
+            Some(_) if reset.is_go_away() && reset.is_remote() => Failure::RemoteRefused,
             Some(_) if reset.is_remote() => Failure::RemoteReset,
-            Some(h2::Reason::PROTOCOL_ERROR) => Failure::UpstreamProtocol,
-            _ => Failure::ConnectionTermination,
+            // h2 does not like what the peer says.
+            Some(_) if reset.is_library() => Failure::UpstreamProtocol,
+            // We reset the stream, because the request's body broke off.
+            Some(_) => Failure::LocalReset,
+            None => Failure::ConnectionTermination,
         };
     }
     // Our own request body failed: the caller went away, or a limit cut it off.

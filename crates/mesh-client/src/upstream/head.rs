@@ -13,6 +13,10 @@ const HOP_BY_HOP: [HeaderName; 5] = [
     header::UPGRADE,
 ];
 
+/// Headers that `Connection` cannot name: without them the message would mean something else
+/// (RFC 9110 §7.6.1 lets a sender name only fields that are meant for the next hop).
+const END_TO_END: [HeaderName; 3] = [header::HOST, header::TE, header::CONTENT_LENGTH];
+
 /// The protocol that a request asks to switch to, if it does.
 pub(crate) fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
     let upgrade = headers.get(header::UPGRADE)?;
@@ -27,30 +31,41 @@ pub(crate) fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
 
 /// Removes what must not be forwarded. `keep` is the protocol of an upgrade that may pass.
 pub(crate) fn strip(headers: &mut HeaderMap, keep: Option<HeaderValue>) {
-    if let Some(connection) = headers.get(header::CONNECTION) {
-        // Usually there is one value that names nothing but `close` or `keep-alive`.
-        let named: Vec<HeaderName> = connection
-            .as_bytes()
-            .split(|byte| *byte == b',')
-            .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
-            .filter(|name| *name != header::HOST && *name != header::TE)
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+    // Usually there is at most one value, and it names nothing but `close` or `keep-alive`.
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .filter(|name| !END_TO_END.contains(name))
+        .collect();
+    for name in named {
+        headers.remove(name);
     }
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
-    // `te: trailers` is the one value that may pass.
-    if let Some(te) = headers.get(header::TE)
-        && te != "trailers"
-    {
-        headers.remove(header::TE);
-    }
+    settle_te(headers);
     if let Some(protocol) = keep {
         headers.insert(header::UPGRADE, protocol);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// `te: trailers` is the one value that may pass (RFC 9113 §8.2.2; gRPC servers ask for it).
+fn settle_te(headers: &mut HeaderMap) {
+    const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+    if headers.get(header::TE).is_none_or(|te| te == TRAILERS) {
+        return;
+    }
+    let wants_trailers = headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+    headers.remove(header::TE);
+    if wants_trailers {
+        headers.insert(header::TE, TRAILERS);
     }
 }
 
@@ -129,6 +144,44 @@ mod tests {
         let mut names: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["host", "te", "x-kept"]);
+    }
+
+    #[test]
+    fn every_connection_header_is_read_and_none_may_name_what_frames_the_message() {
+        let mut request = request(
+            Request::get("/")
+                .header("host", "h")
+                .header("content-length", "0")
+                .header("connection", "close")
+                .header("connection", "X-Second , content-length,host, \"")
+                .header("x-second", "1"),
+        );
+        for_http1(&mut request);
+        let mut names: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["content-length", "host"]);
+    }
+
+    #[test]
+    fn of_te_only_trailers_passes() {
+        for (sent, passed) in [
+            (&["trailers"][..], Some("trailers")),
+            (&["gzip, Trailers"], Some("trailers")),
+            (&["gzip", "trailers"], Some("trailers")),
+            (&["gzip;q=0.5"], None),
+            (&[], None),
+        ] {
+            let mut request = request(Request::get("/").header("host", "h"));
+            for value in sent {
+                request
+                    .headers_mut()
+                    .append("te", HeaderValue::from_static(value));
+            }
+            for_http2(&mut request);
+            let te = request.headers().get_all("te").iter();
+            let te: Vec<_> = te.map(|te| te.to_str().unwrap()).collect();
+            assert_eq!(te, Vec::from_iter(passed), "{sent:?}");
+        }
     }
 
     #[test]

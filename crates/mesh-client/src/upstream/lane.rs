@@ -2,14 +2,18 @@
 
 use super::lease::{Idle, Lease, Sender, Shared};
 use super::pool::Pool;
+use mesh_core::Error;
 use mesh_core::model::{Cluster, ClusterEntry};
-use mesh_core::usage::Taken;
-use mesh_core::{Error, stats};
+use mesh_core::stats::ClusterStat;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+
+/// Streams that an HTTP/2 peer allows until its SETTINGS have arrived (RFC 9113 §6.5.2 recommends
+/// that no peer allows fewer).
+const ASSUMED_STREAMS: usize = 100;
 
 /// What is spoken on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,16 +22,13 @@ pub(crate) enum Protocol {
     Http2,
 }
 
-/// A request that waits for a connection.
-pub(super) struct Waiter {
-    pub(super) to: oneshot::Sender<Result<Lease, Error>>,
-    /// Its unit of the cluster's limit on pending requests, given back when it is served.
-    pub(super) _pending: (
-        Taken,
-        stats::Raised<super::pool::Counted, stats::ClusterStat>,
-    ),
-}
+/// A request that waits for a connection. What it counts for is held at its other end, so that a
+/// request which is given up stops counting at once.
+pub(super) type Waiter = oneshot::Sender<Result<Lease, Error>>;
 
+/// Nothing in here runs foreign code when it is dropped but wake-ups, so a lane may drop
+/// connections while it is locked. A [`Lease`] that still has its connection must not be dropped
+/// then: it would lock the lane again.
 pub(super) struct Lane {
     pub(super) protocol: Protocol,
     /// The newest configuration that a request came with.
@@ -41,6 +42,14 @@ pub(super) struct Lane {
     pub(super) open: u32,
     /// Connections that are being made.
     pub(super) connecting: u32,
+}
+
+/// Why a connection takes no more requests.
+pub(super) enum Spent {
+    Closed,
+    Idle,
+    Requests,
+    Age,
 }
 
 // === impl Lane ===
@@ -63,37 +72,59 @@ impl Lane {
         match self.protocol {
             Protocol::Http1 => {
                 while let Some(idle) = self.idle.pop() {
-                    if idle.sender.is_closed() {
+                    if let Some(spent) = idle.spent(self.entry.config(), now) {
+                        pool.count_spent(&spent);
                         continue;
                     }
-                    if idle.is_expired(&self.entry.config().clone(), now) {
-                        pool.count(stats::ClusterStat::CxIdleTimeout);
-                        continue;
-                    }
-                    return Some(Lease::new(
-                        Sender::Http1(idle.sender),
-                        idle.meta,
-                        pool.clone(),
-                        true,
-                    ));
+                    let sender = Sender::Http1(idle.sender);
+                    return Some(Lease::new(sender, idle.meta, pool.clone(), true));
                 }
                 None
             }
             Protocol::Http2 => {
+                self.retire(pool, now);
                 let config = self.entry.config();
-                self.shared.retain(|shared| !shared.is_spent(config, now));
                 let shared = self.shared.iter().find(|shared| shared.has_room(config))?;
-                Some(shared.lease(pool.clone(), true))
+                Some(shared.lease(pool.clone()))
             }
         }
+    }
+
+    /// Lets go of every connection that takes no more requests. A shared one stays open until its
+    /// streams have ended.
+    pub(super) fn retire(&mut self, pool: &Pool, now: Instant) {
+        let config = self.entry.config();
+        let keep = |spent: Option<Spent>| {
+            if let Some(spent) = &spent {
+                pool.count_spent(spent);
+            }
+            spent.is_none()
+        };
+        self.idle.retain(|idle| keep(idle.spent(config, now)));
+        self.shared.retain(|shared| keep(shared.spent(config, now)));
+    }
+
+    /// Streams to expect of a new HTTP/2 connection: what the peer said on the others.
+    pub(super) fn expected_streams(&self) -> usize {
+        let said = self.shared.iter().map(|shared| shared.peer_allows()).min();
+        said.unwrap_or(ASSUMED_STREAMS).clamp(1, ASSUMED_STREAMS)
     }
 
     /// Whether another connection should be made for those who wait.
     pub(super) fn wants_connection(&self) -> bool {
         let each = match self.protocol {
             Protocol::Http1 => 1,
-            // What h2 assumes until the peer's SETTINGS arrive.
-            Protocol::Http2 => (self.entry.config().max_concurrent_streams as usize).clamp(1, 100),
+            Protocol::Http2 => {
+                let config = self.entry.config();
+                let requests = match config.max_requests_per_connection {
+                    0 => ASSUMED_STREAMS,
+                    most => most as usize,
+                };
+                self.expected_streams()
+                    .min(config.max_concurrent_streams as usize)
+                    .min(requests)
+                    .max(1)
+            }
         };
         self.waiting.len() > self.connecting as usize * each
     }
@@ -101,7 +132,7 @@ impl Lane {
     /// Hands a connection to whoever has waited longest, or keeps it.
     pub(super) fn offer(&mut self, mut lease: Lease, now: Instant) {
         while let Some(waiter) = self.waiting.pop_front() {
-            match waiter.to.send(Ok(lease)) {
+            match waiter.send(Ok(lease)) {
                 Ok(()) => return,
                 // That request was dropped in the meantime.
                 Err(Ok(back)) => lease = back,
@@ -124,33 +155,61 @@ impl Lane {
     }
 }
 
+// === impl Spent ===
+
+impl Spent {
+    pub(super) fn stat(&self) -> Option<ClusterStat> {
+        match self {
+            Self::Idle => Some(ClusterStat::CxIdleTimeout),
+            Self::Requests => Some(ClusterStat::CxMaxRequests),
+            Self::Closed | Self::Age => None,
+        }
+    }
+}
+
 // === impl Idle ===
 
 impl Idle {
-    pub(super) fn is_expired(&self, cluster: &Cluster, now: Instant) -> bool {
-        let idle = cluster
-            .idle_timeout
-            .is_some_and(|limit| now.duration_since(self.since) >= limit);
-        idle || self.meta.is_worn_out(cluster, now)
+    fn spent(&self, cluster: &Cluster, now: Instant) -> Option<Spent> {
+        if self.sender.is_closed() {
+            return Some(Spent::Closed);
+        }
+        let unused = now.saturating_duration_since(self.since);
+        if over(unused, cluster.idle_timeout) {
+            return Some(Spent::Idle);
+        }
+        // One that has served all its requests does not come here unless the limit was lowered.
+        self.meta.is_worn_out(cluster, now).then_some(Spent::Age)
     }
 }
 
 // === impl Shared ===
 
 impl Shared {
-    /// No request may start on it any more.
-    fn is_spent(&self, cluster: &Cluster, now: Instant) -> bool {
-        if self.sender.is_closed() || self.meta.is_worn_out(cluster, now) {
-            return true;
+    fn spent(&self, cluster: &Cluster, now: Instant) -> Option<Spent> {
+        if self.sender.is_closed() {
+            return Some(Spent::Closed);
         }
-        let idle_for = now.duration_since(self.idle_since());
-        self.in_flight.load(Ordering::Relaxed) == 0
-            && cluster.idle_timeout.is_some_and(|limit| idle_for >= limit)
+        if self.meta.has_served_all(cluster) {
+            return Some(Spent::Requests);
+        }
+        if self.meta.is_worn_out(cluster, now) {
+            return Some(Spent::Age);
+        }
+        let unused = now.saturating_duration_since(self.idle_since());
+        let is_free = self.in_flight.load(Ordering::Relaxed) == 0;
+        (is_free && over(unused, cluster.idle_timeout)).then_some(Spent::Idle)
     }
 
     fn has_room(&self, cluster: &Cluster) -> bool {
-        let peer = self.most.load(Ordering::Relaxed);
-        let most = peer.min(cluster.max_concurrent_streams as usize);
+        let most = self
+            .peer_allows()
+            .max(1)
+            .min(cluster.max_concurrent_streams.max(1) as usize);
         (self.in_flight.load(Ordering::Relaxed) as usize) < most
     }
+}
+
+fn over(time: Duration, limit: Option<Duration>) -> bool {
+    limit.is_some_and(|limit| time >= limit)
 }

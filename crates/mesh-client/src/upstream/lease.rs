@@ -1,79 +1,84 @@
 //! A connection in use by one request, and the response body that brings it back.
 
 use super::fault;
+use super::outgoing::Outgoing;
 use super::pool::{Counted, Pool};
 use crate::Body;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::{TrySendError, http1, http2};
 use mesh_core::model::Cluster;
 use mesh_core::stats::{ClusterStat, Raised};
 use mesh_core::usage::Taken;
-use mesh_core::{Error, Exchange};
+use mesh_core::{Error, Shard};
 use mesh_lb::HostConnection;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-/// A connection that is one request's to use. Dropped before anything was sent, or handed back
-/// after the response ended, it returns to its pool; dropped in between, it is closed.
+/// A connection that is one request's to use. Dropped before anything was sent, or after the
+/// response ended, it returns to its pool; dropped in between, it is closed.
 pub(crate) struct Lease {
     /// `None` once the connection was given away.
     sender: Option<Sender>,
     meta: Arc<Meta>,
     pool: Arc<Pool>,
-    /// Something was sent on it before.
+    /// Something was sent on it before, or it is shared.
     pub(super) reused: bool,
     /// No exchange of messages is half done on it.
     intact: bool,
-    /// It speaks another protocol now and is no longer ours to reuse.
-    upgraded: bool,
 }
 
 pub(super) enum Sender {
-    Http1(http1::SendRequest<Body>),
+    Http1(http1::SendRequest<Outgoing>),
     Http2(Arc<Shared>),
 }
 
 /// An HTTP/1 connection with nothing to do.
 pub(super) struct Idle {
-    pub(super) sender: http1::SendRequest<Body>,
+    pub(super) sender: http1::SendRequest<Outgoing>,
     pub(super) meta: Arc<Meta>,
     pub(super) since: Instant,
 }
 
 /// An HTTP/2 connection.
 pub(super) struct Shared {
-    pub(super) sender: http2::SendRequest<Body>,
+    pub(super) sender: http2::SendRequest<Outgoing>,
     pub(super) in_flight: AtomicU32,
     /// Streams that the peer allows at once.
-    pub(super) most: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
     pub(super) meta: Arc<Meta>,
     idle_since: Mutex<Instant>,
 }
 
-/// What is known of a connection; lives until the connection is closed.
+/// What is known of a connection.
 pub(crate) struct Meta {
     pub(super) remote: Option<SocketAddr>,
     pub(super) local: Option<SocketAddr>,
     pub(super) opened: Instant,
     pub(super) requests: AtomicU32,
+    /// HTTP/1: the body of the present request has not been sent whole.
+    pub(super) sending: AtomicBool,
+}
+
+/// What a connection counts for while it is open.
+pub(crate) struct Units {
     pub(super) _taken: Taken,
     pub(super) _host: HostConnection,
     pub(super) _active: Raised<Counted, ClusterStat>,
+    pub(super) stats: Counted,
+    pub(super) shard: Shard,
 }
 
 /// A response body that brings its connection back to the pool when it ends.
 pub(crate) struct Pooled {
     body: Incoming,
     lease: Option<Lease>,
-    exchange: Option<Exchange>,
 }
 
 /// A request that got no response head; with the request if nothing of it was sent.
@@ -92,12 +97,19 @@ impl Lease {
             pool,
             reused,
             intact: true,
-            upgraded: false,
         }
     }
 
     pub(super) fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        match &self.sender {
+            Some(Sender::Http1(sender)) => sender.is_closed(),
+            Some(Sender::Http2(shared)) => shared.sender.is_closed(),
+            None => true,
+        }
     }
 
     /// Sends a request and waits for the response head.
@@ -106,7 +118,6 @@ impl Lease {
         request: Request<Body>,
     ) -> Result<Response<Incoming>, NotSent> {
         self.intact = false;
-        self.meta.requests.fetch_add(1, Ordering::Relaxed);
         match self.sender.as_mut() {
             Some(Sender::Http1(sender)) => {
                 // After a response hyper's connection task may still have to be told that it is
@@ -119,38 +130,35 @@ impl Lease {
                         request: Some(request),
                     });
                 }
-                let response = sender.try_send_request(request).await?;
-                self.upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
-                Ok(response)
+                self.meta.requests.fetch_add(1, Ordering::Relaxed);
+                let request = Outgoing::tracked(request, &self.meta);
+                Ok(sender.try_send_request(request).await?)
             }
             Some(Sender::Http2(shared)) => {
+                let request = request.map(Outgoing::untracked);
                 let sending = shared.sender.clone().try_send_request(request);
-                sending.await.map_err(NotSent::from)
+                Ok(sending.await?)
             }
             None => unreachable!("a lease has its sender until it is dropped"),
         }
     }
 
     /// The response head is here: its body brings the connection back.
-    pub(super) fn into_body(mut self, body: Incoming, exchange: Option<Exchange>) -> Body {
-        if self.upgraded {
-            return Body::new(body);
-        }
+    pub(super) fn into_body(mut self, body: Incoming) -> Body {
         if body.is_end_stream() {
-            self.complete(exchange.as_ref());
+            self.complete();
             return Body::empty();
         }
         Body::pooled(Pooled {
             body,
             lease: Some(self),
-            exchange,
         })
     }
 
     /// The response ended. On HTTP/1 the connection can be used again only if the request was
     /// sent whole too.
-    fn complete(&mut self, exchange: Option<&Exchange>) {
-        self.intact = exchange.is_none_or(|exchange| exchange.request_end().is_set());
+    fn complete(&mut self) {
+        self.intact = !self.meta.sending.load(Ordering::Relaxed);
     }
 
     /// Gives an HTTP/1 connection up to be kept, if it is fit for that. A shared connection only
@@ -183,8 +191,7 @@ impl Drop for Lease {
                 self.pool.give_back(lease);
             }
             Some(Sender::Http2(shared)) => {
-                shared.release(self.pool.now());
-                self.pool.serve_shared();
+                self.pool.stream_ended(&shared);
             }
             Some(Sender::Http1(_)) | None => {}
         }
@@ -193,12 +200,12 @@ impl Drop for Lease {
 
 // === impl NotSent ===
 
-impl From<hyper::client::conn::TrySendError<Request<Body>>> for NotSent {
-    fn from(mut error: hyper::client::conn::TrySendError<Request<Body>>) -> Self {
+impl From<TrySendError<Request<Outgoing>>> for NotSent {
+    fn from(mut error: TrySendError<Request<Outgoing>>) -> Self {
         let request = error.take_message();
         Self {
             error: error.into_error(),
-            request,
+            request: request.map(|request| request.map(Outgoing::into_inner)),
         }
     }
 }
@@ -207,7 +214,7 @@ impl From<hyper::client::conn::TrySendError<Request<Body>>> for NotSent {
 
 impl Shared {
     pub(super) fn new(
-        sender: http2::SendRequest<Body>,
+        sender: http2::SendRequest<Outgoing>,
         most: Arc<AtomicUsize>,
         meta: Arc<Meta>,
         now: Instant,
@@ -221,25 +228,32 @@ impl Shared {
         }
     }
 
-    pub(super) fn lease(self: &Arc<Self>, pool: Arc<Pool>, reused: bool) -> Lease {
+    /// A stream. Counted here and not when it is used, so that many handed out at once stay
+    /// within the connection's limits.
+    pub(super) fn lease(self: &Arc<Self>, pool: Arc<Pool>) -> Lease {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Lease::new(Sender::Http2(self.clone()), self.meta.clone(), pool, reused)
+        self.meta.requests.fetch_add(1, Ordering::Relaxed);
+        Lease::new(Sender::Http2(self.clone()), self.meta.clone(), pool, true)
     }
 
-    fn release(&self, now: Instant) {
-        if self.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
-            *self
-                .idle_since
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner) = now;
-        }
+    pub(super) fn release(&self, now: Instant) {
+        // The time first: who sees no stream must see since when.
+        *self
+            .idle_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = now;
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(super) fn idle_since(&self) -> Instant {
         *self
             .idle_since
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn peer_allows(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
     }
 }
 
@@ -260,6 +274,14 @@ impl Meta {
     }
 }
 
+// === impl Units ===
+
+impl Drop for Units {
+    fn drop(&mut self) {
+        self.stats.as_ref().inc(self.shard, ClusterStat::CxDestroy);
+    }
+}
+
 // === impl Pooled ===
 
 impl HttpBody for Pooled {
@@ -272,14 +294,19 @@ impl HttpBody for Pooled {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        let ended = frame.is_none() || this.body.is_end_stream();
-        if let Some(mut lease) = this
-            .lease
-            .take_if(|_| ended || matches!(frame, Some(Err(_))))
-        {
-            if ended {
-                lease.complete(this.exchange.as_ref());
+        // After the last frame nobody may poll again, so do not wait for `None`.
+        let (over, well) = match &frame {
+            None => (true, true),
+            Some(Err(_)) => (true, false),
+            Some(Ok(frame)) => {
+                let ended = frame.is_trailers() || this.body.is_end_stream();
+                (ended, ended)
             }
+        };
+        if let Some(mut lease) = this.lease.take_if(|_| over)
+            && well
+        {
+            lease.complete();
         }
         Poll::Ready(frame.map(|frame| frame.map_err(fault::receiving)))
     }

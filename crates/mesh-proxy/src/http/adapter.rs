@@ -6,19 +6,22 @@
 
 use super::stack::{RequestStack, StackBody, StackFuture};
 use crate::listener::ListenerState;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use mesh_client::Body;
+use mesh_core::body::Held;
 use mesh_core::stats::{HttpStat, Raised};
 use mesh_core::{Caller, Exchange};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 /// One connection's way into the stack.
@@ -28,15 +31,20 @@ pub(crate) struct Adapter {
     peer: SocketAddr,
     local: SocketAddr,
     activity: Arc<Activity>,
+    tasks: TaskTracker,
 }
 
 /// What is going on on a connection, to tell an idle one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Activity {
-    /// Requests whose response head is not out yet.
-    pub(crate) active: AtomicUsize,
+    /// Requests whose response has not ended.
+    active: AtomicUsize,
     /// Requests so far.
-    pub(crate) requests: AtomicUsize,
+    requests: AtomicUsize,
+    /// When the last response ended, or the connection came.
+    since: Mutex<Instant>,
+    /// The connection takes no more requests.
+    leaving: AtomicBool,
 }
 
 /// The response future: the stack's, then the upgrade if there is one.
@@ -46,10 +54,15 @@ pub(crate) struct ResponseFuture {
     inner: StackFuture,
     upgrade: Option<(OnUpgrade, Caller)>,
     server: Option<HeaderValue>,
-    _busy: Busy,
+    is_http1: bool,
+    tasks: TaskTracker,
+    /// Moves into the response's body.
+    busy: Option<Busy>,
 }
 
-struct Busy(Arc<Activity>);
+/// A request under way, until its response has ended or was dropped.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<Activity>);
 
 // === impl Adapter ===
 
@@ -60,6 +73,7 @@ impl Adapter {
         peer: SocketAddr,
         local: SocketAddr,
         activity: Arc<Activity>,
+        tasks: TaskTracker,
     ) -> Self {
         Self {
             stack: Mutex::new(stack),
@@ -67,34 +81,44 @@ impl Adapter {
             peer,
             local,
             activity,
+            tasks,
         }
     }
 }
 
 impl hyper::service::Service<Request<Incoming>> for Adapter {
-    type Response = Response<StackBody>;
+    type Response = Response<Held<StackBody, Busy>>;
     type Error = Infallible;
     type Future = ResponseFuture;
 
     fn call(&self, mut request: Request<Incoming>) -> ResponseFuture {
-        let now = tokio::time::Instant::now().into_std();
+        let now = Instant::now().into_std();
+        let is_http1 = request.version() != Version::HTTP_2;
+        if !self.activity.has_begun() {
+            self.listener.count(if is_http1 {
+                HttpStat::CxHttp1Total
+            } else {
+                HttpStat::CxHttp2Total
+            });
+        }
+        let busy = Busy::new(&self.activity);
         let (caller, server) = self.listener.caller(self.peer, self.local);
         let upgrade = mesh_client::upgrade_of(request.headers())
             .is_some()
             .then(|| (hyper::upgrade::on(&mut request), caller.clone()));
         let mut request = request.map(Body::new);
         Exchange::new(now, caller).attach(&mut request);
-        self.activity.active.fetch_add(1, Ordering::Relaxed);
-        self.activity.requests.fetch_add(1, Ordering::Relaxed);
-        let busy = Busy(self.activity.clone());
-        // One connection's requests are polled by one task; on HTTP/2 they only take turns here.
-        // Nothing in the stack is ever not ready, so `poll_ready` has nothing to say.
+        // hyper calls this from the connection's own task, so nobody waits for this lock; what it
+        // returns is polled elsewhere on HTTP/2. Nothing in the stack is ever not ready, so
+        // `poll_ready` has nothing to say.
         let mut stack = self.stack.lock().unwrap_or_else(PoisonError::into_inner);
         ResponseFuture {
             inner: stack.call(request),
             upgrade,
             server,
-            _busy: busy,
+            is_http1,
+            tasks: self.tasks.clone(),
+            busy: Some(busy),
         }
     }
 }
@@ -102,7 +126,7 @@ impl hyper::service::Service<Request<Incoming>> for Adapter {
 // === impl ResponseFuture ===
 
 impl Future for ResponseFuture {
-    type Output = Result<Response<StackBody>, Infallible>;
+    type Output = Result<Response<Held<StackBody, Busy>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -110,8 +134,9 @@ impl Future for ResponseFuture {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
             && let Some((downstream, caller)) = this.upgrade.take()
         {
-            // The task ends when either side closes, or with the worker.
-            tokio::spawn(tunnel(
+            // The task ends when either side closes; a worker that drains waits for it as it does
+            // for connections.
+            this.tasks.spawn(tunnel(
                 downstream,
                 hyper::upgrade::on(&mut response),
                 caller,
@@ -121,12 +146,63 @@ impl Future for ResponseFuture {
             // Envoy overwrites what the upstream said (`server_header_transformation`).
             response.headers_mut().insert(header::SERVER, server);
         }
-        Poll::Ready(Ok(response))
+        let busy = this.busy.take();
+        if *this.is_http1
+            && response.status() != StatusCode::SWITCHING_PROTOCOLS
+            && busy
+                .as_ref()
+                .is_some_and(|busy| busy.0.leaving.load(Ordering::Relaxed))
+        {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        Poll::Ready(Ok(response.map(|body| Held::new(body, busy))))
+    }
+}
+
+// === impl Activity ===
+
+impl Activity {
+    pub(crate) fn new() -> Self {
+        Self {
+            active: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
+            since: Mutex::new(Instant::now()),
+            leaving: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on HTTP/1 responses say that they are the last.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether there was a request.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// Since when nothing is going on; none while there is a request.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.active.load(Ordering::Relaxed) == 0).then_some(since)
+    }
+}
+
+// === impl Busy ===
+
+impl Busy {
+    fn new(activity: &Arc<Activity>) -> Self {
+        activity.active.fetch_add(1, Ordering::Relaxed);
+        activity.requests.fetch_add(1, Ordering::Relaxed);
+        Self(activity.clone())
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
+        let since = &self.0.since;
+        *since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.0.active.fetch_sub(1, Ordering::Relaxed);
     }
 }

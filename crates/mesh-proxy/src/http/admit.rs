@@ -11,6 +11,7 @@ use http::{Method, Request, StatusCode, Uri, Version, uri};
 use mesh_core::model::HttpManager;
 use mesh_core::reply::Answer;
 use mesh_core::{Caller, Error, Exchange, Failure, Rng};
+use std::borrow::Cow;
 use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -44,26 +45,43 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_ENVOY_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 
-/// What a caller from outside the mesh may not say (Envoy `cleanExternalHeaders`).
-const INTERNAL_ONLY: [&str; 18] = [
-    "x-envoy-decorator-operation",
-    "x-envoy-downstream-service-cluster",
-    "x-envoy-downstream-service-node",
-    "x-envoy-expected-rq-timeout-ms",
-    "x-envoy-force-trace",
-    "x-envoy-hedge-on-per-try-timeout",
-    "x-envoy-internal",
-    "x-envoy-ip-tags",
-    "x-envoy-max-retries",
-    "x-envoy-original-url",
-    "x-envoy-retriable-header-names",
-    "x-envoy-retriable-status-codes",
-    "x-envoy-retry-grpc-on",
-    "x-envoy-retry-on",
-    "x-envoy-upstream-alt-stat-name",
-    "x-envoy-upstream-rq-per-try-timeout-ms",
-    "x-envoy-upstream-rq-timeout-alt-response",
-    "x-envoy-upstream-rq-timeout-ms",
+const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+/// How callers could steer us: taken from everyone, because with Envoy's defaults no address counts
+/// as internal (`ConnectionManagerUtility::cleanInternalHeaders`).
+const STEERING: [HeaderName; 15] = [
+    HeaderName::from_static("x-envoy-expected-rq-timeout-ms"),
+    HeaderName::from_static("x-envoy-force-trace"),
+    HeaderName::from_static("x-envoy-hedge-on-per-try-timeout"),
+    HeaderName::from_static("x-envoy-internal"),
+    HeaderName::from_static("x-envoy-ip-tags"),
+    HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-original-url"),
+    HeaderName::from_static("x-envoy-retriable-header-names"),
+    HeaderName::from_static("x-envoy-retriable-status-codes"),
+    HeaderName::from_static("x-envoy-retry-grpc-on"),
+    HeaderName::from_static("x-envoy-retry-on"),
+    HeaderName::from_static("x-envoy-upstream-alt-stat-name"),
+    HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
+];
+
+/// What besides may not come in at the edge of the mesh.
+const INSIDE_ONLY: [HeaderName; 4] = [
+    HeaderName::from_static("x-envoy-decorator-operation"),
+    HeaderName::from_static("x-envoy-downstream-service-cluster"),
+    HeaderName::from_static("x-envoy-downstream-service-node"),
+    HeaderName::from_static("x-envoy-original-path"),
+];
+
+/// What `connection` cannot name: the message would mean something else without it.
+const NOT_FOR_US_ALONE: [HeaderName; 5] = [
+    header::HOST,
+    header::TE,
+    header::UPGRADE,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
 ];
 
 // === impl AdmitLayer ===
@@ -137,15 +155,19 @@ fn admit<B>(
 ) -> Result<(), Error> {
     if request.version() < Version::HTTP_11 {
         // As Envoy without `accept_http_10`.
-        return Err(Error::answer(
-            Failure::BadRequest,
-            Answer::new(StatusCode::UPGRADE_REQUIRED),
-        ));
+        let answer = Answer::new(StatusCode::UPGRADE_REQUIRED).body("Upgrade Required");
+        return Err(Error::answer(Failure::BadRequest, answer));
     }
+    if request.method() == Method::CONNECT {
+        // Tunnels are not built here; Envoy wants an `upgrade_config` for them.
+        return Err(Error::new(Failure::UpgradeRefused));
+    }
+    settle_length(request)?;
     settle_authority(request)?;
     settle_path(request, manager)?;
     let caller = exchange.caller();
     let headers = request.headers_mut();
+    leave_connection(headers);
     if let Some(protocol) = mesh_client::upgrade_of(headers) {
         let wanted = protocol.as_bytes().to_ascii_lowercase();
         if !manager
@@ -156,10 +178,21 @@ fn admit<B>(
             return Err(Error::new(Failure::UpgradeRefused));
         }
     }
-    if manager.use_remote_address {
-        for name in INTERNAL_ONLY {
+    // Most requests have none of them: one look at the names instead of one for each.
+    if headers
+        .keys()
+        .any(|name| name.as_str().starts_with("x-envoy-"))
+    {
+        for name in &STEERING {
             headers.remove(name);
         }
+        for name in INSIDE_ONLY.iter().filter(|_| manager.use_remote_address) {
+            headers.remove(name);
+        }
+    }
+    if manager.use_remote_address {
+        // Nobody outside can have proved a certificate to us.
+        headers.remove(X_FORWARDED_CLIENT_CERT);
         forwarded(headers, caller, manager);
     }
     if !headers.contains_key(X_FORWARDED_PROTO) {
@@ -167,12 +200,66 @@ fn admit<B>(
     }
     if manager.request_id {
         let replace = manager.use_remote_address && !manager.keep_external_request_id;
-        if replace || !headers.contains_key(X_REQUEST_ID) {
+        if replace || headers.get(X_REQUEST_ID).is_none_or(HeaderValue::is_empty) {
             headers.insert(X_REQUEST_ID, request_id(rng.word(), rng.word()));
         }
     }
     if let Some(id) = headers.get(X_REQUEST_ID) {
         exchange.set_request_id(id.clone());
+    }
+    Ok(())
+}
+
+/// Removes what `connection` names: meant for us alone (RFC 9110 §7.6.1). Done before any header of
+/// our own is set, or a caller could name `x-forwarded-for` and have ours removed on the way out
+/// (as in CVE-2022-31813).
+fn leave_connection(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::CONNECTION) {
+        return;
+    }
+    let upgrades = mesh_client::upgrade_of(headers).is_some();
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .filter(|name| !NOT_FOR_US_ALONE.contains(name))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    headers.remove(header::CONNECTION);
+    if upgrades {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// A body whose length two parties could read differently is how requests are smuggled (RFC 9112
+/// §6.1, §6.3): only `chunked`, and not together with a length.
+fn settle_length<B>(request: &Request<B>) -> Result<(), Error> {
+    if request.version() > Version::HTTP_11 {
+        return Ok(());
+    }
+    let Some(coding) = request.headers().get(header::TRANSFER_ENCODING) else {
+        return Ok(());
+    };
+    let more = request
+        .headers()
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .count()
+        > 1;
+    if more
+        || !coding
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"chunked")
+    {
+        let answer = Answer::new(StatusCode::NOT_IMPLEMENTED);
+        return Err(Error::answer(Failure::BadRequest, answer));
+    }
+    if request.headers().contains_key(header::CONTENT_LENGTH) {
+        return Err(Error::new(Failure::BadRequest));
     }
     Ok(())
 }
@@ -189,22 +276,30 @@ fn settle_authority<B>(request: &mut Request<B>) -> Result<(), Error> {
     }
     let mut hosts = request.headers().get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) if !host.is_empty() => Ok(()),
+        (Some(host), None) if !host.is_empty() => {
+            if host.as_bytes().iter().all(|byte| is_of_authority(*byte)) {
+                Ok(())
+            } else {
+                Err(Error::new(Failure::BadRequest))
+            }
+        }
         (Some(_), Some(_)) => Err(Error::new(Failure::BadRequest)),
         _ => Err(Error::new(Failure::MissingHost)),
     }
 }
 
+/// RFC 3986 §3.2, without what separates user information: nobody should send any (RFC 9110 §4.2.4).
+fn is_of_authority(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(&byte)
+}
+
 fn settle_path<B>(request: &mut Request<B>, manager: &HttpManager) -> Result<(), Error> {
-    if request.method() == Method::CONNECT {
-        return Ok(());
-    }
     let Some(target) = request.uri().path_and_query() else {
         return Ok(());
     };
     match normalize(target.as_str(), manager.path) {
-        Normalized::Path(std::borrow::Cow::Borrowed(_)) => Ok(()),
-        Normalized::Path(std::borrow::Cow::Owned(path)) => {
+        Normalized::Path(Cow::Borrowed(_)) => Ok(()),
+        Normalized::Path(Cow::Owned(path)) => {
             let target = uri::PathAndQuery::try_from(path)
                 .map_err(|error| Error::with_source(Failure::InvalidPath, error))?;
             let mut parts = std::mem::take(request.uri_mut()).into_parts();
@@ -229,10 +324,11 @@ fn forwarded(headers: &mut HeaderMap, caller: &Caller, manager: &HttpManager) {
     let Some(peer) = caller.peer.map(|peer| peer.ip().to_canonical()) else {
         return;
     };
-    let trusted = trusted_address(headers, manager.trusted_hops).unwrap_or(peer);
-    let list = match headers.get(X_FORWARDED_FOR).map(HeaderValue::as_bytes) {
-        Some(before) if !before.is_empty() => [before, b",", peer.to_string().as_bytes()].concat(),
-        _ => peer.to_string().into_bytes(),
+    let before = forwarded_for(headers);
+    let trusted = trusted_address(&before, manager.trusted_hops).unwrap_or(peer);
+    let list = match before.is_empty() {
+        true => peer.to_string().into_bytes(),
+        false => [&*before, b",", peer.to_string().as_bytes()].concat(),
     };
     if let Ok(list) = HeaderValue::from_bytes(&list) {
         headers.insert(X_FORWARDED_FOR, list);
@@ -245,11 +341,24 @@ fn forwarded(headers: &mut HeaderMap, caller: &Caller, manager: &HttpManager) {
     }
 }
 
+/// All that `x-forwarded-for` says: it is one list, on however many lines (RFC 9110 §5.3).
+fn forwarded_for(headers: &HeaderMap) -> Cow<'_, [u8]> {
+    let mut lines = headers.get_all(X_FORWARDED_FOR).iter();
+    let lines = lines.by_ref().map(HeaderValue::as_bytes);
+    let mut lines = lines.filter(|line| !line.is_empty());
+    let Some(first) = lines.next() else {
+        return Cow::Borrowed(b"");
+    };
+    lines.fold(Cow::Borrowed(first), |all, line| {
+        Cow::Owned([&*all, b",", line].concat())
+    })
+}
+
 /// The address that the outermost trusted proxy saw: the `hops`-th from the right.
-fn trusted_address(headers: &HeaderMap, hops: u32) -> Option<IpAddr> {
+fn trusted_address(list: &[u8], hops: u32) -> Option<IpAddr> {
     let back = usize::try_from(hops).ok()?.checked_sub(1)?;
-    let list = headers.get(X_FORWARDED_FOR)?.to_str().ok()?;
-    list.rsplit(',').nth(back)?.trim().parse().ok()
+    let address = list.rsplit(|byte| *byte == b',').nth(back)?;
+    std::str::from_utf8(address).ok()?.trim().parse().ok()
 }
 
 fn scheme(caller: &Caller) -> HeaderValue {
@@ -276,112 +385,4 @@ fn request_id(high: u64, low: u64) -> HeaderValue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use mesh_core::model::PathNormalization;
-
-    fn manager() -> HttpManager {
-        HttpManager::new("test", "t")
-    }
-
-    fn exchange() -> Exchange {
-        let mut caller = Caller::default();
-        caller.peer = Some("[::ffff:10.1.2.3]:999".parse().unwrap());
-        Exchange::new(tokio::time::Instant::now().into_std(), caller)
-    }
-
-    fn run(request: http::request::Builder, manager: &HttpManager) -> Result<Request<()>, Error> {
-        let mut request = request.body(()).unwrap();
-        admit(&mut request, manager, &exchange(), &Rng::with_seed(1))?;
-        Ok(request)
-    }
-
-    #[test]
-    fn the_authority_of_an_absolute_target_wins_over_host() {
-        let request = Request::get("http://reviews:9080/x").header("host", "other");
-        assert_eq!(
-            run(request, &manager()).unwrap().headers()["host"],
-            "reviews:9080"
-        );
-    }
-
-    #[test]
-    fn a_request_without_a_host_or_with_two_is_refused() {
-        let error = run(Request::get("/x"), &manager()).unwrap_err();
-        assert_eq!(error.failure(), Failure::MissingHost);
-        let two = Request::get("/x").header("host", "a").header("host", "b");
-        assert_eq!(
-            run(two, &manager()).unwrap_err().failure(),
-            Failure::BadRequest
-        );
-    }
-
-    #[test]
-    fn what_is_forwarded_is_the_normalised_path() {
-        let request = run(Request::get("/a/../b?c").header("host", "h"), &manager()).unwrap();
-        assert_eq!(request.uri(), "/b?c");
-        let mut keep = manager();
-        keep.path = PathNormalization::default();
-        let request = run(Request::get("/a/../b?c").header("host", "h"), &keep).unwrap();
-        assert_eq!(request.uri(), "/a/../b?c");
-    }
-
-    #[test]
-    fn a_request_id_is_a_random_uuid_and_an_inner_one_is_kept() {
-        let request = run(Request::get("/").header("host", "h"), &manager()).unwrap();
-        let id = request.headers()["x-request-id"].to_str().unwrap();
-        assert_eq!(id.len(), 36);
-        assert_eq!(&id[14..15], "4");
-        assert!(matches!(&id[19..20], "8" | "9" | "a" | "b"), "{id}");
-        let inner = Request::get("/")
-            .header("host", "h")
-            .header("x-request-id", "mine");
-        assert_eq!(
-            run(inner, &manager()).unwrap().headers()["x-request-id"],
-            "mine"
-        );
-    }
-
-    #[test]
-    fn the_edge_writes_down_the_peer_and_drops_what_only_insiders_may_say() {
-        let mut edge = manager();
-        edge.use_remote_address = true;
-        let request = Request::get("/")
-            .header("host", "h")
-            .header("x-forwarded-for", "1.1.1.1")
-            .header("x-forwarded-proto", "https")
-            .header("x-envoy-max-retries", "9")
-            .header("x-request-id", "theirs");
-        let request = run(request, &edge).unwrap();
-        assert_eq!(request.headers()["x-forwarded-for"], "1.1.1.1,10.1.2.3");
-        assert_eq!(request.headers()["x-forwarded-proto"], "http");
-        assert_eq!(request.headers()["x-envoy-external-address"], "10.1.2.3");
-        assert!(!request.headers().contains_key("x-envoy-max-retries"));
-        assert_ne!(request.headers()["x-request-id"], "theirs");
-    }
-
-    #[test]
-    fn a_trusted_proxy_in_front_names_the_caller() {
-        let mut edge = manager();
-        edge.use_remote_address = true;
-        edge.trusted_hops = 1;
-        let request = Request::get("/")
-            .header("host", "h")
-            .header("x-forwarded-for", "8.8.8.8, 9.9.9.9");
-        let request = run(request, &edge).unwrap();
-        assert_eq!(request.headers()["x-envoy-external-address"], "9.9.9.9");
-    }
-
-    #[test]
-    fn only_upgrades_that_the_listener_allows_pass() {
-        let upgrade = |to| {
-            Request::get("/")
-                .header("host", "h")
-                .header("connection", "upgrade")
-                .header("upgrade", to)
-        };
-        assert!(run(upgrade("WebSocket"), &manager()).is_ok());
-        let error = run(upgrade("h2c"), &manager()).unwrap_err();
-        assert_eq!(error.failure(), Failure::UpgradeRefused);
-    }
-}
+mod tests;

@@ -2,22 +2,50 @@
 
 use super::adapter::{Activity, Adapter};
 use super::stack::RequestStack;
-use crate::listener::ListenerState;
+use crate::listener::{Counted, ListenerState};
+use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use mesh_core::stats::HttpStat;
+use mesh_core::stats::{HttpStat, Raised};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 
 /// HTTP/2 windows: a stream's is smaller than the connection's, so that one slow reader does not
 /// hold up the others.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// How long a connection without a request yet is waited for when it has to close. Its caller may
+/// have sent one already, and could not tell whether it was looked at.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// A connection that was told to close is dropped after this long without a request: its peer may
+/// be gone without having said so.
+const FAREWELL: Duration = Duration::from_secs(30);
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Serving -> Leaving: told to drain. Serves its first request if that has not come yet.
+    Leaving,
+    /// Serving or Leaving -> Closing: finishes what it has and takes nothing more.
+    Closing,
+}
+
+/// Counts an open connection, whatever becomes of the task that serves it.
+struct Open {
+    listener: Arc<ListenerState>,
+    _active: Raised<Counted, HttpStat>,
+}
 
 /// Serves a connection until it closes, was idle for too long, or `drain` says to finish.
 pub(crate) async fn serve(
@@ -25,13 +53,77 @@ pub(crate) async fn serve(
     peer: SocketAddr,
     stack: RequestStack,
     listener: Arc<ListenerState>,
-    mut drain: watch::Receiver<bool>,
+    tasks: TaskTracker,
+    drain: watch::Receiver<bool>,
 ) {
-    let local = stream.local_addr().unwrap_or(listener.address());
-    let manager = listener.manager();
-    listener.count(HttpStat::CxTotal);
-    let _open = listener.raise(HttpStat::CxActive);
+    let local = stream.local_addr().unwrap_or_else(|_| listener.address());
+    let activity = Arc::new(Activity::new());
+    let adapter = Adapter::new(
+        stack,
+        listener.clone(),
+        peer,
+        local,
+        activity.clone(),
+        tasks,
+    );
+    serve_on(TokioIo::new(stream), adapter, listener, activity, drain).await;
+}
 
+async fn serve_on<I>(
+    io: I,
+    adapter: Adapter,
+    listener: Arc<ListenerState>,
+    activity: Arc<Activity>,
+    mut drain: watch::Receiver<bool>,
+) where
+    I: Read + Write + Unpin + Send + 'static,
+{
+    let manager = listener.manager();
+    let open = Open::new(listener);
+    let builder = builder(&manager);
+    let mut connection = pin!(builder.serve_connection_with_upgrades(io, adapter));
+    let mut idle = pin!(idle(manager.idle_timeout, &activity));
+    let mut phase = Phase::Serving;
+    loop {
+        tokio::select! {
+            biased;
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "connection");
+                    if is_protocol_error(&*error) {
+                        open.listener.count(HttpStat::CxProtocolError);
+                    }
+                }
+                return;
+            }
+            // The sender is gone only when the worker is: then finish as well.
+            _ = drain.wait_for(|drain| *drain), if phase == Phase::Serving => {
+                open.listener.count(HttpStat::CxDrainClose);
+                phase = Phase::Leaving;
+                activity.leave();
+                idle.set(self::idle(Some(FIRST_REQUEST), &activity));
+            }
+            // Looked at whenever the connection was polled, which is when a request may have come.
+            () = poll_fn(|_| has_begun(&activity)), if phase == Phase::Leaving => {
+                phase = Phase::Closing;
+                connection.as_mut().graceful_shutdown();
+                idle.set(self::idle(Some(FAREWELL), &activity));
+            }
+            () = idle.as_mut() => {
+                match phase {
+                    Phase::Serving => open.listener.count(HttpStat::CxIdleTimeout),
+                    Phase::Leaving => {}
+                    Phase::Closing => return,
+                }
+                phase = Phase::Closing;
+                connection.as_mut().graceful_shutdown();
+                idle.set(self::idle(Some(FAREWELL), &activity));
+            }
+        }
+    }
+}
+
+fn builder(manager: &mesh_core::model::HttpManager) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let head = usize::try_from(manager.max_head_kib)
         .unwrap_or(60)
@@ -40,12 +132,13 @@ pub(crate) async fn serve(
     builder
         .http1()
         .timer(TokioTimer::new())
-        // Covers the wait for the next request too, so without a limit of its own a head gets as
-        // long as a connection may idle.
-        .header_read_timeout(manager.request_head_timeout.or(manager.idle_timeout))
+        // hyper counts from the end of the last request. Without a limit of its own, a head that
+        // does not come is the business of `idle`.
+        .header_read_timeout(manager.request_head_timeout)
         .max_headers(usize::try_from(manager.max_headers).unwrap_or(100))
         .max_buf_size(head)
-        .half_close(true)
+        // A caller that closes its side has gone away, as in Envoy: its request is given up.
+        .half_close(false)
         .keep_alive(true);
     builder
         .http2()
@@ -54,44 +147,15 @@ pub(crate) async fn serve(
         .max_concurrent_streams(manager.max_concurrent_streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
+    builder
+}
 
-    let activity = Arc::new(Activity::default());
-    let adapter = Adapter::new(stack, listener.clone(), peer, local, activity.clone());
-    let mut connection =
-        pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), adapter));
-    let mut idle = pin!(idle(manager.idle_timeout, activity));
-    let mut draining = *drain.borrow_and_update();
-    if draining {
-        connection.as_mut().graceful_shutdown();
+fn has_begun(activity: &Activity) -> Poll<()> {
+    if activity.has_begun() {
+        Poll::Ready(())
+    } else {
+        Poll::Pending
     }
-    loop {
-        tokio::select! {
-            biased;
-            result = connection.as_mut() => {
-                if let Err(error) = result {
-                    tracing::debug!(%peer, %error, "connection");
-                    if is_protocol_error(&*error) {
-                        listener.count(HttpStat::CxProtocolError);
-                    }
-                }
-                break;
-            }
-            changed = drain.changed(), if !draining => {
-                // The sender is gone only when the worker is: then finish as well.
-                if changed.is_err() || *drain.borrow() {
-                    draining = true;
-                    listener.count(HttpStat::CxDrainClose);
-                    connection.as_mut().graceful_shutdown();
-                }
-            }
-            () = idle.as_mut(), if !draining => {
-                draining = true;
-                listener.count(HttpStat::CxIdleTimeout);
-                connection.as_mut().graceful_shutdown();
-            }
-        }
-    }
-    listener.count(HttpStat::CxDestroy);
 }
 
 fn is_protocol_error(error: &(dyn std::error::Error + 'static)) -> bool {
@@ -100,18 +164,41 @@ fn is_protocol_error(error: &(dyn std::error::Error + 'static)) -> bool {
         .is_some_and(hyper::Error::is_parse)
 }
 
-/// Ends once nothing happened for `limit`. Looks only when the limit would be up, so a busy
+/// Ends once nothing happened for `limit`. Looks only when the limit could be up, so a busy
 /// connection pays nothing for it.
-async fn idle(limit: Option<Duration>, activity: Arc<Activity>) {
+async fn idle(limit: Option<Duration>, activity: &Activity) {
     let Some(limit) = limit else {
         return std::future::pending().await;
     };
     loop {
-        let before = activity.requests.load(Ordering::Relaxed);
-        tokio::time::sleep(limit).await;
-        let quiet = activity.requests.load(Ordering::Relaxed) == before;
-        if quiet && activity.active.load(Ordering::Relaxed) == 0 {
+        let left = match activity.idle_since() {
+            None => limit,
+            Some(since) => limit.saturating_sub(since.elapsed()),
+        };
+        if left.is_zero() {
             return;
+        }
+        tokio::time::sleep_until(Instant::now() + left).await;
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn new(listener: Arc<ListenerState>) -> Self {
+        listener.count(HttpStat::CxTotal);
+        Self {
+            _active: listener.raise(HttpStat::CxActive),
+            listener,
         }
     }
 }
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.listener.count(HttpStat::CxDestroy);
+    }
+}
+
+#[cfg(test)]
+mod tests;

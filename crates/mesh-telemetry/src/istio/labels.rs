@@ -99,7 +99,11 @@ impl Labels {
             let none = WorkloadRef::default();
             let it = workload.unwrap_or(&none);
             // An identity is one only where the connection proved it.
-            let principal = if facts.outcome.tls { &it.principal } else { &none.principal };
+            let principal = if facts.outcome.tls {
+                &it.principal
+            } else {
+                &none.principal
+            };
             [
                 &it.name,
                 &it.canonical_service,

@@ -1,0 +1,254 @@
+//! Making one connection and driving it until it is closed.
+
+use super::connect::{Connected, Io};
+use super::fault;
+use super::lane::{Lane, Protocol};
+use super::lease::{Meta, Shared};
+use super::outgoing::Outgoing;
+use super::pool::Pool;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use mesh_core::model::{Cluster, ClusterEntry};
+use mesh_core::stats::ClusterStat;
+use mesh_core::usage::Taken;
+use mesh_core::{Error, Failure};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use tokio::runtime::Handle;
+
+/// Flow control windows of upstream HTTP/2 connections. The connection's is larger than a
+/// stream's, so that one slow stream cannot hold up the others.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// Largest head of an HTTP/2 response. Envoy's default for heads.
+const MAX_HEAD: u32 = 60 << 10;
+
+/// One connection that is wanted.
+pub(super) struct Attempt {
+    place: Counted,
+    protocol: Protocol,
+    entry: Arc<ClusterEntry>,
+    /// HTTP/2 streams to expect before the peer says how many it allows.
+    streams: usize,
+    taken: Taken,
+}
+
+/// A connection's part of the numbers of its lane. Whatever becomes of the task that drives the
+/// connection (it ends, panics, its runtime is shut down), they are put right exactly once.
+struct Counted {
+    pool: Weak<Pool>,
+    protocol: Protocol,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Connecting,
+    Open,
+    Over,
+}
+
+/// A connection, ready for requests.
+pub(super) enum Made {
+    Http1(http1::SendRequest<Outgoing>, Arc<Meta>),
+    Http2(Arc<Shared>),
+}
+
+/// Drives a connection until it is closed.
+type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Makes connections, each in a task of its own: a caller that goes away must not end an attempt
+/// that others wait for. A task ends when its connection is closed, which is also what happens
+/// when the pool goes away; an attempt may last until its timeout.
+pub(super) fn spawn(attempts: Vec<Attempt>) {
+    if attempts.is_empty() {
+        return;
+    }
+    // Without a runtime the attempts are dropped, which tells whoever waits.
+    let Ok(runtime) = Handle::try_current() else {
+        return;
+    };
+    for attempt in attempts {
+        runtime.spawn(attempt.run());
+    }
+}
+
+// === impl Attempt ===
+
+impl Attempt {
+    /// For a connection that `lane` has already counted.
+    pub(super) fn new(pool: &Arc<Pool>, lane: &Lane, taken: Taken) -> Self {
+        Self {
+            place: Counted {
+                pool: Arc::downgrade(pool),
+                protocol: lane.protocol,
+                state: State::Connecting,
+            },
+            protocol: lane.protocol,
+            entry: lane.entry.clone(),
+            streams: lane.expected_streams(),
+            taken,
+        }
+    }
+
+    async fn run(self) {
+        let Self {
+            mut place,
+            protocol,
+            entry,
+            streams,
+            taken,
+        } = self;
+        let started = tokio::time::Instant::now();
+        let config = entry.config();
+        let Some(connecting) = place.pool.upgrade().map(|pool| {
+            pool.connector
+                .connect(pool.host.address().clone(), config.clone())
+        }) else {
+            return;
+        };
+        let made = match tokio::time::timeout(config.connect_timeout, connecting).await {
+            Ok(made) => made.map_err(|error| fault::connecting(&error)),
+            Err(_) => Err(Error::new(Failure::ConnectTimeout).unsent()),
+        };
+        let Some(pool) = place.pool.upgrade() else {
+            return;
+        };
+        let connected = match made {
+            Ok(connected) => connected,
+            Err(error) => {
+                pool.count(ClusterStat::CxConnectFail);
+                pool.host.connect_failed();
+                if error.failure() == Failure::ConnectTimeout {
+                    pool.count(ClusterStat::CxConnectTimeout);
+                }
+                // The unit of the connection limit first, so that a waiter may use it.
+                drop(taken);
+                place.failed(&error);
+                return;
+            }
+        };
+        let meta = Arc::new(Meta {
+            remote: connected.remote,
+            local: connected.local,
+            opened: started.into_std(),
+            requests: AtomicU32::new(0),
+            sending: AtomicBool::new(false),
+        });
+        let units = pool.units(taken, started.elapsed());
+        let Connected { stream, .. } = connected;
+        let io = Io::new(stream, units);
+        let driven = match protocol {
+            Protocol::Http1 => http1(&pool, io, meta).await,
+            Protocol::Http2 => http2(&pool, io, meta, config, streams).await,
+        };
+        let driver = match driven {
+            Ok((made, driver)) => {
+                place.established(made);
+                driver
+            }
+            Err(error) => {
+                place.failed(&fault::sending(error, true));
+                return;
+            }
+        };
+        // From here on only the connection itself: the pool may go away.
+        drop(pool);
+        driver.await;
+        place.closed();
+    }
+}
+
+// === impl Counted ===
+
+impl Counted {
+    fn established(&mut self, made: Made) {
+        self.state = State::Open;
+        if let Some(pool) = self.pool.upgrade() {
+            pool.established(self.protocol, made);
+        }
+    }
+
+    fn failed(&mut self, error: &Error) {
+        self.state = State::Over;
+        if let Some(pool) = self.pool.upgrade() {
+            pool.connect_failed(self.protocol, error);
+        }
+    }
+
+    fn closed(&mut self) {
+        self.state = State::Over;
+        if let Some(pool) = self.pool.upgrade() {
+            pool.closed(self.protocol);
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.state == State::Over {
+            return;
+        }
+        let Some(pool) = self.pool.upgrade() else {
+            return;
+        };
+        let cause = "the task of the connection was dropped";
+        let error = Error::with_source(Failure::ConnectFailed, cause);
+        match self.state {
+            State::Connecting => pool.connect_failed(self.protocol, &error),
+            State::Open => pool.abandoned(self.protocol, &error),
+            State::Over => {}
+        }
+    }
+}
+
+/// The HTTP/1 handshake, which sends nothing.
+async fn http1(pool: &Pool, io: Io, meta: Arc<Meta>) -> Result<(Made, Driver), hyper::Error> {
+    pool.count(ClusterStat::CxHttp1Total);
+    let (sender, connection) = http1::Builder::new().handshake(io).await?;
+    let driver = Box::pin(async move {
+        // How it ended is told to the request that was on it; an idle one just closes.
+        let _ = connection.with_upgrades().await;
+    });
+    Ok((Made::Http1(sender, meta), driver))
+}
+
+/// The HTTP/2 handshake, which does not wait for the peer's part.
+async fn http2(
+    pool: &Pool,
+    io: Io,
+    meta: Arc<Meta>,
+    config: &Cluster,
+    streams: usize,
+) -> Result<(Made, Driver), hyper::Error> {
+    pool.count(ClusterStat::CxHttp2Total);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_max_send_streams(streams)
+        .max_header_list_size(MAX_HEAD)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    if let Some((interval, timeout)) = config.http2_keepalive {
+        builder
+            .keep_alive_interval(interval)
+            .keep_alive_timeout(timeout);
+    }
+    let (sender, mut connection) = builder.handshake(io).await?;
+    let most = Arc::new(AtomicUsize::new(streams));
+    let publish = most.clone();
+    let driver = Box::pin(async move {
+        // As above. The peer's limit on streams is only known in here.
+        let _ = poll_fn(|cx| {
+            let done = Pin::new(&mut connection).poll(cx);
+            publish.store(connection.current_max_send_streams(), Ordering::Relaxed);
+            done
+        })
+        .await;
+    });
+    let shared = Shared::new(sender, most, meta, pool.now());
+    Ok((Made::Http2(Arc::new(shared)), driver))
+}

@@ -1,0 +1,221 @@
+//! What becomes of a head.
+
+use super::*;
+use mesh_core::model::PathNormalization;
+
+fn manager() -> HttpManager {
+    HttpManager::new("test", "t")
+}
+
+fn exchange() -> Exchange {
+    let mut caller = Caller::default();
+    caller.peer = Some("[::ffff:10.1.2.3]:999".parse().unwrap());
+    Exchange::new(tokio::time::Instant::now().into_std(), caller)
+}
+
+fn run(request: http::request::Builder, manager: &HttpManager) -> Result<Request<()>, Error> {
+    let mut request = request.body(()).unwrap();
+    admit(&mut request, manager, &exchange(), &Rng::with_seed(1))?;
+    Ok(request)
+}
+
+#[test]
+fn the_authority_of_an_absolute_target_wins_over_host() {
+    let request = Request::get("http://reviews:9080/x").header("host", "other");
+    assert_eq!(
+        run(request, &manager()).unwrap().headers()["host"],
+        "reviews:9080"
+    );
+}
+
+#[test]
+fn a_request_without_a_host_or_with_two_is_refused() {
+    let error = run(Request::get("/x"), &manager()).unwrap_err();
+    assert_eq!(error.failure(), Failure::MissingHost);
+    let two = Request::get("/x").header("host", "a").header("host", "b");
+    assert_eq!(
+        run(two, &manager()).unwrap_err().failure(),
+        Failure::BadRequest
+    );
+}
+
+#[test]
+fn what_is_forwarded_is_the_normalised_path() {
+    let request = run(Request::get("/a/../b?c").header("host", "h"), &manager()).unwrap();
+    assert_eq!(request.uri(), "/b?c");
+    let mut keep = manager();
+    keep.path = PathNormalization::default();
+    let request = run(Request::get("/a/../b?c").header("host", "h"), &keep).unwrap();
+    assert_eq!(request.uri(), "/a/../b?c");
+}
+
+#[test]
+fn a_request_id_is_a_random_uuid_and_an_inner_one_is_kept() {
+    let request = run(Request::get("/").header("host", "h"), &manager()).unwrap();
+    let id = request.headers()["x-request-id"].to_str().unwrap();
+    assert_eq!(id.len(), 36);
+    assert_eq!(&id[14..15], "4");
+    assert!(matches!(&id[19..20], "8" | "9" | "a" | "b"), "{id}");
+    let inner = Request::get("/")
+        .header("host", "h")
+        .header("x-request-id", "mine");
+    assert_eq!(
+        run(inner, &manager()).unwrap().headers()["x-request-id"],
+        "mine"
+    );
+}
+
+#[test]
+fn the_edge_writes_down_the_peer_and_drops_what_only_insiders_may_say() {
+    let mut edge = manager();
+    edge.use_remote_address = true;
+    let request = Request::get("/")
+        .header("host", "h")
+        .header("x-forwarded-for", "1.1.1.1")
+        .header("x-forwarded-proto", "https")
+        .header("x-envoy-max-retries", "9")
+        .header("x-request-id", "theirs");
+    let request = run(request, &edge).unwrap();
+    assert_eq!(request.headers()["x-forwarded-for"], "1.1.1.1,10.1.2.3");
+    assert_eq!(request.headers()["x-forwarded-proto"], "http");
+    assert_eq!(request.headers()["x-envoy-external-address"], "10.1.2.3");
+    assert!(!request.headers().contains_key("x-envoy-max-retries"));
+    assert_ne!(request.headers()["x-request-id"], "theirs");
+}
+
+#[test]
+fn a_trusted_proxy_in_front_names_the_caller() {
+    let mut edge = manager();
+    edge.use_remote_address = true;
+    edge.trusted_hops = 1;
+    let request = Request::get("/")
+        .header("host", "h")
+        .header("x-forwarded-for", "8.8.8.8, 9.9.9.9");
+    let request = run(request, &edge).unwrap();
+    assert_eq!(request.headers()["x-envoy-external-address"], "9.9.9.9");
+}
+
+#[test]
+fn the_list_of_proxies_may_be_on_several_lines() {
+    let mut edge = manager();
+    edge.use_remote_address = true;
+    edge.trusted_hops = 1;
+    let request = Request::get("/")
+        .header("host", "h")
+        .header("x-forwarded-for", "8.8.8.8")
+        .header("x-forwarded-for", "")
+        .header("x-forwarded-for", "7.7.7.7, 9.9.9.9");
+    let request = run(request, &edge).unwrap();
+    assert_eq!(request.headers()["x-envoy-external-address"], "9.9.9.9");
+    let mut lists = request.headers().get_all("x-forwarded-for").iter();
+    assert_eq!(lists.next().unwrap(), "8.8.8.8,7.7.7.7, 9.9.9.9,10.1.2.3");
+    assert!(lists.next().is_none());
+}
+
+#[test]
+fn connection_cannot_take_away_what_we_add() {
+    let mut edge = manager();
+    edge.use_remote_address = true;
+    let request = Request::get("/")
+        .header("host", "h")
+        .header("connection", "close, x-mine")
+        .header(
+            "connection",
+            "X-Forwarded-For, x-request-id, x-forwarded-proto, host",
+        )
+        .header("x-mine", "1");
+    let request = run(request, &edge).unwrap();
+    for name in [
+        "x-forwarded-for",
+        "x-request-id",
+        "x-forwarded-proto",
+        "host",
+    ] {
+        assert!(request.headers().contains_key(name), "{name}");
+    }
+    for name in ["x-mine", "connection"] {
+        assert!(!request.headers().contains_key(name), "{name}");
+    }
+}
+
+#[test]
+fn an_outsider_cannot_claim_a_certificate() {
+    let mut edge = manager();
+    edge.use_remote_address = true;
+    let claim = || {
+        Request::get("/")
+            .header("host", "h")
+            .header("x-forwarded-client-cert", "By=x")
+    };
+    let request = run(claim(), &edge).unwrap();
+    assert!(!request.headers().contains_key("x-forwarded-client-cert"));
+    let request = run(claim(), &manager()).unwrap();
+    assert!(request.headers().contains_key("x-forwarded-client-cert"));
+}
+
+#[test]
+fn a_host_is_an_authority_and_nothing_else() {
+    for host in ["reviews", "reviews:9080", "[::1]:80", "a_b.c-d~e", "x%20"] {
+        assert!(
+            run(Request::get("/").header("host", host), &manager()).is_ok(),
+            "{host}"
+        );
+    }
+    for host in ["a/b", "a b", "a?b", "a#b", "u@a", "a\\b", "a\tb"] {
+        let error = run(Request::get("/").header("host", host), &manager()).unwrap_err();
+        assert_eq!(error.failure(), Failure::BadRequest, "{host}");
+    }
+}
+
+#[test]
+fn tunnels_are_refused() {
+    let request = Request::connect("a:443").header("host", "a:443");
+    let error = run(request, &manager()).unwrap_err();
+    assert_eq!(error.failure(), Failure::UpgradeRefused);
+}
+
+#[test]
+fn only_upgrades_that_the_listener_allows_pass() {
+    let upgrade = |to| {
+        Request::get("/")
+            .header("host", "h")
+            .header("connection", "upgrade")
+            .header("upgrade", to)
+    };
+    assert!(run(upgrade("WebSocket"), &manager()).is_ok());
+    let error = run(upgrade("h2c"), &manager()).unwrap_err();
+    assert_eq!(error.failure(), Failure::UpgradeRefused);
+}
+
+#[test]
+fn a_length_that_can_be_read_in_two_ways_is_refused() {
+    let coded = |coding| {
+        Request::post("/")
+            .header("host", "h")
+            .header("transfer-encoding", coding)
+    };
+    assert!(run(coded("chunked"), &manager()).is_ok());
+    let mut error = run(coded("gzip, chunked"), &manager()).unwrap_err();
+    let status = error.take_answer().map(|answer| answer.status.as_u16());
+    assert_eq!(status, Some(501));
+    let both = coded("chunked").header("content-length", "3");
+    let error = run(both, &manager()).unwrap_err();
+    assert_eq!(error.failure(), Failure::BadRequest);
+    let twice = coded("chunked").header("transfer-encoding", "identity");
+    assert!(run(twice, &manager()).is_err());
+}
+
+#[test]
+fn nobody_steers_retries_and_timeouts_from_outside() {
+    let steering = Request::get("/")
+        .header("host", "h")
+        .header("x-envoy-retry-on", "5xx")
+        .header("x-envoy-upstream-rq-timeout-ms", "1")
+        .header("x-envoy-decorator-operation", "mine")
+        .header("x-request-id", "");
+    let request = run(steering, &manager()).unwrap();
+    let has = |name: &str| request.headers().contains_key(name);
+    assert!(!has("x-envoy-retry-on") && !has("x-envoy-upstream-rq-timeout-ms"));
+    assert!(has("x-envoy-decorator-operation"), "only the edge takes it");
+    assert!(!request.headers()["x-request-id"].is_empty());
+}

@@ -1,0 +1,393 @@
+//! Connections over in-memory pipes and paused time, with a stack whose answers the test gives.
+
+use super::*;
+use crate::http::adapter::Adapter;
+use crate::http::stack;
+use crate::listener::HttpBlocks;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use hyper::client::conn::{http1, http2};
+use mesh_client::{Body, Boxed, Parts, Slot, Upstreams};
+use mesh_core::model::{HttpManager, Listener, Snapshot, SnapshotBuilder, WorkloadRef};
+use mesh_core::{Error, Feed, Rng, Shard};
+use mesh_telemetry::Telemetry;
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A listener in memory.
+struct Served {
+    manager: HttpManager,
+    blocks: HttpBlocks,
+    slot: Slot,
+    tasks: TaskTracker,
+    drain: watch::Sender<bool>,
+}
+
+/// One connection to it.
+struct Connection {
+    task: JoinHandle<()>,
+    stream: DuplexStream,
+}
+
+// === impl Served ===
+
+impl Served {
+    fn new<F, R>(answer: F) -> Self
+    where
+        F: Fn(Request<Body>) -> R + Clone + Send + Sync + 'static,
+        R: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let layer = tower_layer::layer_fn(move |_: Boxed| {
+            let answer = answer.clone();
+            tower::service_fn(move |request| {
+                let response = answer(request);
+                async move { Ok::<_, Error>(response.await) }
+            })
+        });
+        Self {
+            manager: HttpManager::new("in", "t"),
+            blocks: HttpBlocks::default(),
+            slot: Slot::new(layer),
+            tasks: TaskTracker::new(),
+            drain: watch::Sender::new(false),
+        }
+    }
+
+    fn adapter(&self) -> (Adapter, Arc<ListenerState>, Arc<Activity>) {
+        let (snapshot, _) = SnapshotBuilder::new().build().unwrap();
+        let feed: Feed<Snapshot> = mesh_core::Publisher::from_arc(snapshot).feed();
+        let upstreams = Upstreams::new(Shard::default());
+        let mut parts = Parts::new(feed, upstreams, Arc::new(Rng::with_seed(1)));
+        parts.before_route = self.slot.clone();
+        let telemetry = Arc::new(Telemetry::new(WorkloadRef::default()));
+        let address = "127.0.0.1:80".parse().unwrap();
+        let listener = Listener::http("in", address, self.manager.clone());
+        let listener = Arc::new(ListenerState::new(
+            &listener,
+            Shard::default(),
+            &self.blocks,
+        ));
+        let activity = Arc::new(Activity::new());
+        let adapter = Adapter::new(
+            stack::build(parts, telemetry, u32::MAX),
+            listener.clone(),
+            address,
+            address,
+            activity.clone(),
+            self.tasks.clone(),
+        );
+        (adapter, listener, activity)
+    }
+
+    fn connect(&self) -> Connection {
+        let (adapter, listener, activity) = self.adapter();
+        let (stream, theirs) = tokio::io::duplex(64 << 10);
+        let drain = self.drain.subscribe();
+        let serving = serve_on(TokioIo::new(theirs), adapter, listener, activity, drain);
+        Connection {
+            task: tokio::spawn(serving),
+            stream,
+        }
+    }
+
+    async fn connect_http2(&self) -> (http2::SendRequest<Full<Bytes>>, JoinHandle<()>) {
+        let Connection { task, stream } = self.connect();
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        (sender, task)
+    }
+
+    fn stat(&self, stat: HttpStat) -> u64 {
+        self.blocks.block(&"in".into()).get(stat)
+    }
+
+    /// Everything that was counted up has come down again.
+    fn assert_quiet(&self) {
+        assert_eq!(self.stat(HttpStat::CxActive), 0);
+        assert_eq!(self.stat(HttpStat::RqActive), 0);
+        assert_eq!(self.stat(HttpStat::CxTotal), self.stat(HttpStat::CxDestroy));
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    async fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Everything up to the end of the connection.
+    async fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.stream.read_to_string(&mut rest).await.unwrap();
+        rest
+    }
+
+    async fn head(&mut self) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(self.stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(head).unwrap()
+    }
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+fn ok() -> Served {
+    Served::new(|_| async { Response::new(Body::empty()) })
+}
+
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn the_futures_of_a_connection_and_a_request_are_small() {
+    let served = ok();
+    let (adapter, ..) = served.adapter();
+    let (connection, request) = (serve_size(serve), request_size(&adapter));
+    assert!(connection <= 4096, "a connection is {connection} bytes");
+    assert!(request <= 2048, "a request is {request} bytes");
+}
+
+/// The size of what [`serve`] returns, without a socket to call it with.
+fn serve_size<A, B, C, D, E, G, F>(_: fn(A, B, C, D, E, G) -> F) -> usize {
+    size_of::<F>()
+}
+
+fn request_size<S: hyper::service::Service<Request<hyper::body::Incoming>>>(_: &S) -> usize {
+    size_of::<S::Future>()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_given_up_when_its_caller_goes_away() {
+    let (alive, mut gone) = mpsc::channel::<()>(1);
+    let served = Served::new(move |_| {
+        let alive = alive.clone();
+        async move {
+            let _alive = alive;
+            std::future::pending().await
+        }
+    });
+    let mut connection = served.connect();
+    connection.send(GET).await;
+    settle().await;
+    assert_eq!(served.stat(HttpStat::RqActive), 1);
+    drop(connection.stream);
+    connection.task.await.unwrap();
+    served.assert_quiet();
+    drop(served);
+    assert!(
+        gone.recv().await.is_none(),
+        "the request's future is dropped"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed_on_time() {
+    let mut served = ok();
+    served.manager.idle_timeout = Some(10 * SECOND);
+    let mut connection = served.connect();
+    tokio::time::sleep(9 * SECOND).await;
+    connection.send(GET).await;
+    connection.head().await;
+    let began = Instant::now();
+    assert_eq!(connection.rest().await, "");
+    assert_eq!(began.elapsed().as_secs(), 10);
+    connection.task.await.unwrap();
+    assert_eq!(served.stat(HttpStat::CxIdleTimeout), 1);
+    assert_eq!(served.stat(HttpStat::CxHttp1Total), 1);
+    served.assert_quiet();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_never_says_anything_is_idle_too() {
+    let mut served = ok();
+    served.manager.idle_timeout = Some(10 * SECOND);
+    let mut connection = served.connect();
+    assert_eq!(connection.rest().await, "");
+    assert_eq!(served.stat(HttpStat::CxIdleTimeout), 1);
+    // One that stops in the middle of a head is dropped, with a little patience.
+    let mut connection = served.connect();
+    connection.send("GET / HT").await;
+    connection.rest().await;
+    connection.task.await.unwrap();
+    served.assert_quiet();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_response_is_not_idleness() {
+    let mut served = Served::new(|_| async {
+        let late = futures_util::stream::once(async {
+            tokio::time::sleep(25 * SECOND).await;
+            Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"late")))
+        });
+        Response::new(Body::new(StreamBody::new(Box::pin(late))))
+    });
+    served.manager.idle_timeout = Some(10 * SECOND);
+    let (mut sender, task) = served.connect_http2().await;
+    let request = Request::get("http://a/").body(Full::default()).unwrap();
+    let response = sender.send_request(request.clone()).await.unwrap();
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        "late"
+    );
+    assert_eq!(served.stat(HttpStat::CxIdleTimeout), 0);
+    // It still takes requests.
+    assert_eq!(
+        sender.send_request(request).await.unwrap().status(),
+        StatusCode::OK
+    );
+    drop(sender);
+    task.await.unwrap();
+    assert_eq!(served.stat(HttpStat::CxHttp2Total), 1);
+    served.assert_quiet();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_takes_too_long_ends_the_connection() {
+    let mut served = ok();
+    served.manager.request_head_timeout = Some(3 * SECOND);
+    let mut connection = served.connect();
+    connection.send("GET / HTTP/1.1\r\nhost:").await;
+    let began = Instant::now();
+    connection.rest().await;
+    assert_eq!(began.elapsed(), 3 * SECOND);
+    served.assert_quiet();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_closes_a_kept_connection_at_once() {
+    let served = ok();
+    let mut connection = served.connect();
+    connection.send(GET).await;
+    connection.head().await;
+    served.drain.send_replace(true);
+    let began = Instant::now();
+    assert_eq!(connection.rest().await, "");
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(served.stat(HttpStat::CxDrainClose), 1);
+    served.assert_quiet();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_was_on_its_way_when_the_drain_began_is_answered() {
+    let served = ok();
+    let mut connection = served.connect();
+    settle().await;
+    served.drain.send_replace(true);
+    settle().await;
+    connection.send(GET).await;
+    let answer = connection.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    // The same for a connection that was accepted last.
+    let mut late = served.connect();
+    late.send(GET).await;
+    assert!(late.rest().await.starts_with("HTTP/1.1 200 OK\r\n"));
+    // One that sends nothing is not waited for.
+    let began = Instant::now();
+    assert_eq!(served.connect().rest().await, "");
+    assert_eq!(began.elapsed(), FIRST_REQUEST);
+    served.assert_quiet();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_lets_requests_finish() {
+    let served = Served::new(|_| async {
+        tokio::time::sleep(100 * SECOND).await;
+        Response::new(Body::from(Bytes::from_static(b"done")))
+    });
+    let mut http1 = served.connect();
+    http1.send(GET).await;
+    let (mut sender, http2) = served.connect_http2().await;
+    let request = Request::get("http://a/").body(Full::default()).unwrap();
+    let response = tokio::spawn(sender.send_request(request));
+    settle().await;
+    served.drain.send_replace(true);
+    assert!(http1.rest().await.ends_with("done"));
+    let response = response.await.unwrap().unwrap();
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        "done"
+    );
+    http2.await.unwrap();
+    served.assert_quiet();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_does_not_answer_the_farewell_is_dropped() {
+    let served = ok();
+    let mut connection = served.connect();
+    // HTTP/2 without ever answering anything: preface, SETTINGS, GET http://a/.
+    connection.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let headers = [0, 0, 6, 1, 5, 0, 0, 0, 1, 0x82, 0x86, 0x84, 0x41, 1, b'a'];
+    connection.stream.write_all(&settings).await.unwrap();
+    connection.stream.write_all(&headers).await.unwrap();
+    settle().await;
+    assert_eq!(served.stat(HttpStat::RqTotal), 1);
+    served.drain.send_replace(true);
+    let began = Instant::now();
+    connection.task.await.unwrap();
+    assert_eq!(began.elapsed(), FAREWELL);
+    served.assert_quiet();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_is_a_task_that_a_drain_waits_for() {
+    let upgraded = Arc::new(Mutex::new(None::<DuplexStream>));
+    let theirs = upgraded.clone();
+    // An upstream that speaks HTTP/1 in memory.
+    let served = Served::new(move |request: Request<Body>| {
+        let (ours, mut upstream) = tokio::io::duplex(1 << 10);
+        let theirs = theirs.clone();
+        async move {
+            let (mut sender, connection) = http1::handshake(TokioIo::new(ours)).await.unwrap();
+            tokio::spawn(connection.with_upgrades());
+            let answering = tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(upstream.read_u8().await.unwrap());
+                }
+                let answer =
+                    b"HTTP/1.1 101 Go\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+                upstream.write_all(answer).await.unwrap();
+                *theirs.lock().unwrap() = Some(upstream);
+            });
+            let response = sender.send_request(request).await.unwrap();
+            answering.await.unwrap();
+            response.map(Body::new)
+        }
+    });
+    let mut connection = served.connect();
+    let upgrade = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    connection.send(upgrade).await;
+    assert!(connection.head().await.starts_with("HTTP/1.1 101"));
+    connection.task.await.unwrap();
+    let mut upstream = upgraded.lock().unwrap().take().unwrap();
+    connection.stream.write_all(b"ping").await.unwrap();
+    let mut seen = [0; 4];
+    upstream.read_exact(&mut seen).await.unwrap();
+    assert_eq!(&seen, b"ping");
+    assert_eq!(served.tasks.len(), 1);
+    assert_eq!(served.stat(HttpStat::CxUpgradesActive), 1);
+    drop((connection.stream, upstream));
+    served.tasks.close();
+    served.tasks.wait().await;
+    assert_eq!(served.stat(HttpStat::CxUpgradesActive), 0);
+    served.assert_quiet();
+}
