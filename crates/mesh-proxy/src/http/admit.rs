@@ -10,6 +10,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version, uri};
 use mesh_core::model::HttpManager;
 use mesh_core::reply::Answer;
+use mesh_core::stats::HttpStat;
 use mesh_core::{Caller, Error, Exchange, Failure, Rng};
 use std::borrow::Cow;
 use std::future::{Ready, ready};
@@ -159,8 +160,9 @@ fn admit<B>(
         return Err(Error::answer(Failure::BadRequest, answer));
     }
     if request.method() == Method::CONNECT {
-        // Tunnels are not built here; Envoy wants an `upgrade_config` for them.
-        return Err(Error::new(Failure::UpgradeRefused));
+        // Tunnels are not built here, so no rule can be one for them.
+        exchange.caller().count(HttpStat::NoRoute);
+        return Err(Error::new(Failure::NoRoute));
     }
     settle_length(request)?;
     settle_authority(request)?;

@@ -25,7 +25,7 @@ pub(crate) fn normalize(target: &str, rules: PathNormalization) -> Normalized<'_
         // `*` of OPTIONS and the authority of CONNECT are no paths.
         return Normalized::Path(Cow::Borrowed(target));
     }
-    if has_escape(path, *b"00") {
+    if rules.normalize && has_escape(path, *b"00") {
         return Normalized::Reject;
     }
     let mut path = Cow::Borrowed(path);
@@ -71,9 +71,15 @@ fn decode_slashes(path: &str) -> String {
         .replace("%5C", "\\")
 }
 
+/// What no path may hold as it is (RFC 3986 §3.3), though `http::Uri` lets it through.
+const MUST_BE_ESCAPED: &[u8] = b"\"<>^`{|}";
+
 /// Most paths need nothing: this looks before anything is copied.
 fn needs_work(path: &str) -> bool {
-    path.contains(['%', '\\']) || path.contains("/.")
+    path.contains("/.")
+        || path
+            .bytes()
+            .any(|byte| matches!(byte, b'%' | b'\\') || MUST_BE_ESCAPED.contains(&byte))
 }
 
 /// RFC 3986 §6.2: unreserved characters unescaped, `\` as `/`, dot segments resolved.
@@ -90,10 +96,16 @@ fn canonical(path: &str) -> String {
                 plain.push(byte);
                 at += 3;
             }
+            // Other escapes keep the case they came in, as in Envoy.
             Some(_) => {
-                plain.push(b'%');
-                plain.extend(bytes[at + 1..at + 3].iter().map(u8::to_ascii_uppercase));
+                plain.extend(&bytes[at..at + 3]);
                 at += 3;
+            }
+            None if MUST_BE_ESCAPED.contains(&bytes[at]) => {
+                const HEX: &[u8; 16] = b"0123456789ABCDEF";
+                let byte = usize::from(bytes[at]);
+                plain.extend([b'%', HEX[byte >> 4], HEX[byte & 0xf]]);
+                at += 1;
             }
             None => {
                 plain.push(if bytes[at] == b'\\' { b'/' } else { bytes[at] });
@@ -174,7 +186,8 @@ mod tests {
             ("/%61%2e%2E/x", "/a../x"),
             ("/a/%2e%2e/b?x=/../y", "/b?x=/../y"),
             ("/a//b", "/a//b"),
-            ("/a%2fb%zz", "/a%2Fb%zz"),
+            ("/a%2fb%zz", "/a%2fb%zz"),
+            ("/a|b{c}", "/a%7Cb%7Bc%7D"),
             ("/a.b/.c", "/a.b/.c"),
             ("*", "*"),
         ] {
@@ -210,11 +223,9 @@ mod tests {
     }
 
     #[test]
-    fn a_nul_is_refused_in_every_mode() {
-        assert_eq!(
-            normalize("/a%00", PathNormalization::default()),
-            Normalized::Reject
-        );
+    fn a_nul_is_refused_where_paths_are_normalised() {
+        assert_eq!(normalize("/a%00", BASE), Normalized::Reject);
+        assert_eq!(path("/a%00", PathNormalization::default()), "/a%00");
         assert_eq!(path("/a?%00", PathNormalization::default()), "/a?%00");
     }
 

@@ -171,7 +171,7 @@ fn a_host_is_an_authority_and_nothing_else() {
 fn tunnels_are_refused() {
     let request = Request::connect("a:443").header("host", "a:443");
     let error = run(request, &manager()).unwrap_err();
-    assert_eq!(error.failure(), Failure::UpgradeRefused);
+    assert_eq!(error.failure(), Failure::NoRoute);
 }
 
 #[test]
