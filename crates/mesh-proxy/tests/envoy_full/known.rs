@@ -268,17 +268,6 @@ const KNOWN: &[Excuse] = &[
     },
 ];
 
-/// What Envoy makes of characters that have no place in a path.
-fn escaped(line: &str) -> String {
-    let at = line.find('?').unwrap_or(line.len());
-    let (path, query) = line.split_at(at);
-    let escape = |c: char| match c {
-        '"' | '<' | '>' | '^' | '`' | '{' | '|' | '}' => format!("%{:02X}", u32::from(c)),
-        other => other.to_string(),
-    };
-    path.chars().map(escape).collect::<String>() + query
-}
-
 // === impl Difference ===
 
 impl Difference {
