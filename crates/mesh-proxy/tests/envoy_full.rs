@@ -19,6 +19,7 @@ mod envoy;
 mod known;
 #[path = "envoy_full/policy.rs"]
 mod policy;
+mod support;
 #[path = "envoy_full/translate.rs"]
 mod translate;
 #[path = "envoy_full/wire.rs"]
@@ -105,13 +106,7 @@ async fn envoy_and_we_answer_alike() {
 
     let mut builder = SnapshotBuilder::new();
     let mut listeners = BTreeMap::new();
-    // All at once, so that none is given twice.
-    let taken: Vec<_> = groups
-        .iter()
-        .map(|_| std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap())
-        .collect();
-    let addresses: Vec<SocketAddr> = taken.iter().map(|it| it.local_addr().unwrap()).collect();
-    drop(taken);
+    let addresses: Vec<SocketAddr> = groups.iter().map(|_| support::free_address()).collect();
     for (group, address) in groups.iter().zip(addresses) {
         listeners.insert(group.name.to_owned(), address);
         builder.listener(Listener::http(group.name, address, managed("ours", group)));

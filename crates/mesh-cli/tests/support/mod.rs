@@ -268,9 +268,9 @@ fn at(port: u16) -> SocketAddr {
 /// A thousand ports from a base that nobody uses, below those that the kernel hands out. Holding
 /// the last of them reserves the range against other tests.
 fn free_range() -> (u16, TcpListener) {
-    let offset = (std::process::id() % 20) as u16;
-    for step in 0..20 {
-        let base = 10_000 + (offset + step) % 20 * 1000;
+    let offset = (std::process::id() % 10) as u16;
+    for step in 0..10_u16 {
+        let base = 10_000 + (offset + step) % 10 * 1000;
         let Ok(reserved) = TcpListener::bind(at(base + 999)) else {
             continue;
         };

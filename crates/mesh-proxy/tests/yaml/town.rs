@@ -416,7 +416,7 @@ pub(crate) fn free_port() -> u16 {
     static OURS: OnceLock<(TcpListener, u16)> = OnceLock::new();
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let (_, first) = OURS.get_or_init(|| {
-        let mut blocks = (12_000..32_000).step_by(usize::from(BLOCK));
+        let mut blocks = (20_000..30_000).step_by(usize::from(BLOCK));
         let claimed = blocks.find_map(|first| {
             let guard = TcpListener::bind(("127.0.0.1", first)).ok()?;
             Some((guard, first))
