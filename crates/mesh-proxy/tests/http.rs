@@ -330,9 +330,11 @@ async fn a_pending_request_over_the_limit_is_refused_and_counted() {
             call().await
         },
         async {
-            while mesh.stat("cluster.c.upstream_rq_pending_active").await == 0
-                || arrived.load(Ordering::SeqCst) == 0
-            {
+            // In this order: until the first request has arrived it is itself the pending one.
+            while arrived.load(Ordering::SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+            while mesh.stat("cluster.c.upstream_rq_pending_active").await == 0 {
                 tokio::task::yield_now().await;
             }
             let answer = call().await;
