@@ -1,8 +1,16 @@
 //! xDS: the protocol that control planes and data planes speak.
 //!
-//! This crate holds its skeleton only: the [resource types](TypeUrl), and what a resource looks
-//! like once it is encoded ([`Encoded`]). Reading and writing protobuf, the client and the server
-//! build on these.
+//! ```text
+//!  mesh_core::model ──► write ──► Encoded ──► server ═══ gRPC ═══ client ──► read ──► assemble
+//!                                 name, version, bytes                               one Snapshot
+//! ```
+//!
+//! * [`TypeUrl`] and [`Encoded`]: the types of resources, and a resource as it travels.
+//! * [`read`] and [`write`]: protobuf to the model and back.
+//! * [`Node`]: who a client says that it is.
+//! * `server` (feature `server`): sets of resources, and the services that hand them out.
+//!
+//! Envoy's own messages are [`pb`]; they appear in this crate only and in nothing stable.
 //!
 //! ```
 //! use mesh_xds::TypeUrl;
@@ -13,6 +21,14 @@
 
 #![forbid(unsafe_code)]
 
+mod node;
+pub mod read;
 mod resource;
+#[cfg(feature = "server")]
+pub mod server;
+pub mod write;
 
+/// Envoy's protobuf messages. Not covered by this crate's promise of stability.
+pub use envoy_types::pb;
+pub use node::Node;
 pub use resource::{Encoded, TypeUrl};

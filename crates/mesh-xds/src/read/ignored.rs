@@ -1,0 +1,1 @@
+//! Extensions that are accepted because they have no effect here.

@@ -1,0 +1,3 @@
+//! From the mesh model to protobuf, in Istio's and Envoy's own terms.
+
+pub mod route;
