@@ -363,6 +363,38 @@ stats! {
     }
 }
 
+stats! {
+    /// What is counted for each rule with a prefix of its own (Envoy's
+    /// `vhost.<virtual host>.route.<stat_prefix>.*`): of what was forwarded, not of answers that
+    /// were made before (redirects, fixed responses, faults).
+    pub enum RouteStat {
+        /// Attempts that went to a host.
+        RqTotal = Counter "upstream_rq_total",
+        /// Answers, the last of each request.
+        RqCompleted = Counter "upstream_rq_completed",
+        /// Answers 1xx.
+        Rq1xx = Counter "upstream_rq_1xx",
+        /// Answers 2xx.
+        Rq2xx = Counter "upstream_rq_2xx",
+        /// Answers 3xx.
+        Rq3xx = Counter "upstream_rq_3xx",
+        /// Answers 4xx.
+        Rq4xx = Counter "upstream_rq_4xx",
+        /// Answers 5xx, ours included.
+        Rq5xx = Counter "upstream_rq_5xx",
+        /// Requests that met the route's timeout.
+        RqTimeout = Counter "upstream_rq_timeout",
+        /// Retries.
+        RqRetry = Counter "upstream_rq_retry",
+        /// Requests that were answered well after a retry.
+        RqRetrySuccess = Counter "upstream_rq_retry_success",
+        /// Retries refused because of a limit or budget.
+        RqRetryOverflow = Counter "upstream_rq_retry_overflow",
+        /// Requests that failed after their last retry.
+        RqRetryLimitExceeded = Counter "upstream_rq_retry_limit_exceeded",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

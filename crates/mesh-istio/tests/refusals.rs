@@ -616,20 +616,7 @@ fn what_would_change_nothing_is_refused_or_said_to() {
              data:\n  mesh: |-\n    {line}\n"
         )
     };
-    refused(&[
-        (
-            rule("match: [{uri: {exact: /}, statPrefix: s}]"),
-            "match[0].statPrefix: not supported yet",
-        ),
-        (
-            rule("retries: {attempts: 1, retryRemoteLocalities: true}"),
-            "retries.retryRemoteLocalities: not supported yet",
-        ),
-        (mesh("dnsRefreshRate: 5s"), "dnsRefreshRate: not supported"),
-    ]);
-    good(&rule(
-        "retries: {attempts: 1, retryRemoteLocalities: false}",
-    ));
+    refused(&[(mesh("dnsRefreshRate: 5s"), "dnsRefreshRate: not supported")]);
     for (text, words) in [
         (
             rule("mirrorPercentage: {value: 5}"),

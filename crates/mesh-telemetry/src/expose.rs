@@ -39,7 +39,7 @@ pub use query::{Output, Query, Select};
 use crate::Telemetry;
 use crate::istio::{Labels, Series};
 use mesh_core::model::{ClusterEntry, Snapshot};
-use mesh_core::stats::{Block, ClusterStat, HttpStat, Kind, Stat, Summary};
+use mesh_core::stats::{Block, ClusterStat, HttpStat, Kind, RouteStat, Stat, Summary};
 use std::sync::Arc;
 
 /// Everything that there is to tell at one moment.
@@ -79,6 +79,8 @@ enum Owner {
     Process,
     Cluster(String),
     Http(String),
+    /// A virtual host, and the prefix of rules in it.
+    Route(String, String),
 }
 
 // === impl Scrape ===
@@ -89,10 +91,18 @@ impl Scrape {
         Self::default()
     }
 
-    /// Adds every cluster of a snapshot.
+    /// Adds every cluster of a snapshot, and the names that its rules have in statistics. What was
+    /// counted for rules is with [`Scrape::telemetry`].
     pub fn snapshot(&mut self, snapshot: &Snapshot) -> &mut Self {
         for cluster in snapshot.clusters() {
             self.cluster(cluster);
+        }
+        let untouched = Block::default();
+        for host in snapshot.tables().iter().flat_map(|t| &t.virtual_hosts) {
+            let prefixes = host.rules.iter().map(|rule| &rule.stat_prefix);
+            for prefix in prefixes.filter(|prefix| !prefix.is_empty()) {
+                self.route(&host.name, prefix, &untouched);
+            }
         }
         self
     }
@@ -132,16 +142,28 @@ impl Scrape {
         self
     }
 
+    /// Adds the statistics of rules: `vhost.HOST.route.PREFIX.*`, with the names as they are.
+    fn route(&mut self, host: &str, prefix: &str, block: &Block<RouteStat>) {
+        let owner = Owner::Route(printable(host), printable(prefix));
+        for (name, kind, value) in block.iter() {
+            self.sample(owner.clone(), name, kind, value);
+        }
+    }
+
     /// Adds a number of the process, e.g. `server.live`.
     pub fn value(&mut self, name: &str, kind: Kind, value: u64) -> &mut Self {
         self.sample(Owner::Process, name, kind, value);
         self
     }
 
-    /// Adds Istio's standard metrics, which only the Prometheus format has, and what telemetry has
-    /// to tell of itself: `telemetry.access_log_lines_dropped`, `telemetry.series_refused`.
+    /// Adds Istio's standard metrics, which only the Prometheus format has, the statistics of rules
+    /// with a prefix (`vhost.HOST.route.PREFIX.*`), and what telemetry has to tell of itself:
+    /// `telemetry.access_log_lines_dropped`, `telemetry.series_refused`.
     pub fn telemetry(&mut self, telemetry: &Telemetry) -> &mut Self {
         self.series.extend(telemetry.registry.all());
+        for ((host, prefix), block) in telemetry.routes.all() {
+            self.route(&host, &prefix, &block);
+        }
         let dropped = telemetry.dropped_lines();
         self.value("telemetry.access_log_lines_dropped", Kind::Gauge, dropped);
         let refused = telemetry.refused_series();
@@ -236,6 +258,11 @@ fn clean(name: &str) -> String {
     name.replace(|c: char| c == ':' || c.is_control(), "_")
 }
 
+/// A name as it is, as Envoy leaves those of virtual hosts and routes.
+fn printable(name: &str) -> String {
+    name.replace(char::is_control, "_")
+}
+
 // === impl Id ===
 
 impl Id {
@@ -244,6 +271,7 @@ impl Id {
             Owner::Process => stat.to_owned(),
             Owner::Cluster(name) => format!("cluster.{name}.{stat}"),
             Owner::Http(prefix) => format!("http.{prefix}.{stat}"),
+            Owner::Route(host, prefix) => format!("vhost.{host}.route.{prefix}.{stat}"),
         };
         Self {
             full,

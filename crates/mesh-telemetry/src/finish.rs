@@ -45,6 +45,7 @@
 //! ```
 
 mod received;
+mod route;
 mod tally;
 mod tracked;
 

@@ -1,6 +1,7 @@
 //! What a proxy or client needs to tell of its traffic.
 
 mod logs;
+mod routes;
 mod worker;
 
 use crate::istio::Registry;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use logs::Logs;
+use routes::RouteBook;
 pub(crate) use worker::{Listener, Record, Worker};
 
 /// What a proxy or client has of telemetry: who it is, its access logs and its standard metrics.
@@ -39,6 +41,8 @@ pub struct Telemetry {
     pub(crate) clock: WallClock,
     pub(crate) hostname: Name,
     pub(crate) registry: Registry,
+    /// Statistics of rules that have a prefix for them.
+    pub(crate) routes: RouteBook,
     direction: Direction,
     bare: Arc<Logs>,
     book: LogBook,
@@ -67,6 +71,7 @@ impl Telemetry {
             clock: WallClock::system(),
             hostname: Name::default(),
             registry: Registry::new(MOST_SERIES),
+            routes: RouteBook::default(),
             direction: Direction::Outbound,
             bare: Arc::default(),
             book: LogBook::default(),

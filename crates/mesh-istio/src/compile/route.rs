@@ -154,6 +154,9 @@ fn rule(
         None | Some("") => route.name.clone(),
         Some(name) => format!("{}.{name}", route.name),
     });
+    if let Some(block) = block {
+        rule.stat_prefix = Name::from(block.stat_prefix.as_str());
+    }
     if let Action::Forward(forward) = &rule.action {
         let timeout = route.timeout.filter(|timeout| !timeout.is_zero());
         rule.timeout = timeout.map(|timeout| timeout.value);

@@ -107,6 +107,8 @@ pub struct HttpMatch {
     pub source_namespace: String,
     /// Only on these gateways, instead of the whole object's.
     pub gateways: Vec<String>,
+    /// The name of the rule's own statistics; empty is none.
+    pub stat_prefix: String,
 }
 
 impl VirtualService {

@@ -297,6 +297,42 @@ async fn a_retry_goes_to_another_host_when_its_policy_says_so() {
 }
 
 #[tokio::test]
+async fn every_second_retry_goes_to_another_priority_when_its_policy_says_so() {
+    for (other, expected) in [(true, "11223"), (false, "11111")] {
+        let mut retry = Retry::default();
+        retry.other_priorities = other;
+        let mut rule = Rule::prefix_to("/", "c");
+        rule.retry = Some(Arc::new(retry));
+        let snapshot = with_ports(cluster(), rule, &[]);
+        // Three priorities, the port of each host one more than its own.
+        let mut endpoints = EndpointSet::default();
+        for port in 1..=3 {
+            let address = fixture::address(&format!("10.0.0.1:{port}"));
+            let mut group = EndpointSet::of([address]).localities.remove(0);
+            group.priority = port - 1;
+            endpoints.localities.push(group);
+        }
+        let live = snapshot.clusters()[0].live();
+        live.publish_endpoints(Arc::new(endpoints));
+
+        let dispatch = Dispatch::new(named());
+        let exchange = fixture::matched(&snapshot);
+        let mut ports = String::new();
+        for number in 0..5 {
+            let attempt = match number {
+                0 => exchange.clone(),
+                _ => exchange.for_attempt(),
+            };
+            let request = fixture::with(Request::new(empty()), &attempt);
+            let response = dispatch.clone().oneshot(request).await.unwrap();
+            let address = read(response.into_body()).await;
+            ports.extend(address.chars().last());
+        }
+        assert_eq!(ports, expected, "{other}");
+    }
+}
+
+#[tokio::test]
 async fn one_seed_gives_one_sequence_of_hosts() {
     let mut random = Cluster::new("c");
     random.balancing = Balancing::Random;

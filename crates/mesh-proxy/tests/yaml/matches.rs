@@ -1,10 +1,13 @@
 //! `http[].match`: which requests a rule takes.
 
 use crate::town::{
-    Backend, Town, ask, client, free_port, object, refused, request, routes, send_to, service,
-    service_at, subsets,
+    Backend, Reply, Town, ask, client, free_port, object, patiently, refused, request, routes,
+    send_to, service, service_at, subsets, world,
 };
-use mesh_istio::{Node, Role};
+use mesh_core::Publisher;
+use mesh_core::model::SnapshotBuilder;
+use mesh_istio::{Node, Role, compile};
+use mesh_proxy::Proxy;
 use std::collections::BTreeMap;
 
 /// Requests that meet a match block, and requests that do not. Each is a line of method, host,
@@ -301,20 +304,120 @@ async fn name_of_the_match_follows_the_name_of_the_route() {
     assert_eq!(town.get("a", "/s").await.header("x-route"), "shop");
 }
 
-#[test]
-fn stat_prefix_is_refused_by_name_until_rules_have_statistics() {
-    let errors = refused(&routes(
-        "{match: [{uri: {prefix: /}, statPrefix: s}], route: [{destination: {host: a}}]}",
-    ));
-    assert!(
-        errors.contains("statPrefix") && errors.contains("not supported yet"),
-        "{errors}"
+#[tokio::test]
+async fn stat_prefix_counts_what_becomes_of_a_rules_requests() {
+    const RULE: &str = "vhost.a.default.svc.cluster.local:80.route";
+    let one = Backend::start("v1").await;
+    let again = "retries: {attempts: 1, retryOn: 5xx}, route: [{destination: {host: a}}]";
+    let rules = format!(
+        "{{match: [{{uri: {{exact: /r}}, statPrefix: front.r}}, \
+          {{uri: {{exact: /s}}, statPrefix: s}}], {again}}}, \
+         {{match: [{{uri: {{exact: /late}}, statPrefix: late}}], timeout: 0.1s, {again}}}, \
+         {{match: [{{uri: {{exact: /old}}, statPrefix: moved}}], redirect: {{uri: /new}}}}, \
+         {{{again}}}"
     );
+    let town = Town::client(&(service("a", &[&one]) + &routes(&rules))).await;
+
+    // Answered, answered at the second try, not found, and failed for good.
+    let replies = [200, 503, 200, 404, 503, 500];
+    one.plan(replies.map(|status| Reply::With(status, vec![])));
+    for status in [200, 200, 404, 500] {
+        assert_eq!(town.get("a", "/r").await.status, status);
+    }
+    one.plan([Reply::Never]);
+    assert_eq!(town.get("a", "/late").await.status, 504);
+    assert_eq!(town.get("a", "/old").await.status, 301);
+    assert_eq!(town.get("a", "/none").await.status, 200);
+
+    let stats = town.admin("/stats?usedonly&filter=^vhost").await;
+    let expected: Vec<String> = [
+        "front.r.upstream_rq_2xx: 2",
+        "front.r.upstream_rq_4xx: 1",
+        "front.r.upstream_rq_5xx: 1",
+        "front.r.upstream_rq_completed: 4",
+        "front.r.upstream_rq_retry: 2",
+        "front.r.upstream_rq_retry_limit_exceeded: 1",
+        "front.r.upstream_rq_retry_success: 1",
+        "front.r.upstream_rq_total: 6",
+        "late.upstream_rq_5xx: 1",
+        "late.upstream_rq_completed: 1",
+        "late.upstream_rq_timeout: 1",
+        "late.upstream_rq_total: 1",
+    ]
+    .map(|line| format!("{RULE}.{line}"))
+    .into();
+    assert_eq!(stats.lines().collect::<Vec<_>>(), expected);
+
+    // Names are there from the beginning, and the rule without one has none.
+    for unused in ["s.upstream_rq_total", "moved.upstream_rq_completed"] {
+        assert_eq!(town.whole_stat(&format!("{RULE}.{unused}")).await, 0);
+    }
+    let all = town.admin("/stats?filter=^vhost.*rq_total").await;
+    assert_eq!(all.lines().count(), 4, "{all}");
+    let metrics = town
+        .admin("/stats/prometheus?filter=^vhost.*r.upstream_rq_2xx")
+        .await;
+    assert!(
+        metrics.contains(
+            "envoy_vhost_route_upstream_rq_xx{envoy_response_code_class=\"2\",\
+             envoy_virtual_host=\"a.default.svc.cluster.local:80\",envoy_route=\"front.r\"} 2\n"
+        ),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn stat_prefix_counts_on_when_the_rules_change_and_goes_with_the_last() {
+    let one = Backend::start("v1").await;
+    let mut node = client();
+    node.base_port = Some(free_port() - 1);
+    let compiled = |mut builder: SnapshotBuilder, rule: &str| {
+        let to_a = "route: [{destination: {host: a}}]";
+        let (world, _) = world(&(service("a", &[&one]) + &routes(&format!("{{{rule}, {to_a}}}"))));
+        compile(&world, &node, &mut builder);
+        builder.build().unwrap().0
+    };
+    let named = "match: [{uri: {prefix: /}, statPrefix: s}]";
+    let first = compiled(SnapshotBuilder::new(), named);
+    let publisher = Publisher::from_arc(first.clone());
+    let proxy = Proxy::builder(publisher.feed())
+        .concurrency(1)
+        .admin(Some(([127, 0, 0, 1], 0).into()))
+        .start()
+        .await
+        .unwrap();
+    assert!(proxy.ready().await.failed.is_empty());
+    let total = async || {
+        let path = "/stats?filter=^vhost.*s.upstream_rq_total";
+        let stats = send_to(proxy.admin().unwrap(), ask("admin", path)).await;
+        stats.body
+    };
+    let line = "vhost.a.default.svc.cluster.local:80.route.s.upstream_rq_total";
+
+    send_to(node.outbound(0), ask("a", "/")).await;
+    let second = compiled(
+        SnapshotBuilder::from(&first),
+        &format!("name: n, timeout: 9s, {named}"),
+    );
+    publisher.publish(second.clone());
+    drop(first);
+    assert_eq!(total().await, format!("{line}: 1\n"));
+    send_to(node.outbound(0), ask("a", "/")).await;
+    assert_eq!(total().await, format!("{line}: 2\n"));
+
+    publisher.publish(compiled(SnapshotBuilder::from(&second), "name: n"));
+    drop(second);
+    patiently("the statistics to go".to_owned(), async {
+        while !total().await.is_empty() {
+            send_to(node.outbound(0), ask("a", "/")).await;
+        }
+    })
+    .await;
 }
 
 #[test]
 fn a_block_without_a_condition_is_refused() {
-    for block in ["{}", "{name: n}"] {
+    for block in ["{}", "{name: n}", "{statPrefix: s}"] {
         let errors = refused(&routes(&format!(
             "{{match: [{block}], route: [{{destination: {{host: a}}}}]}}"
         )));

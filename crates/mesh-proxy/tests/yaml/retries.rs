@@ -1,8 +1,11 @@
 //! `http[].retries`: what is tried again, how often, and where.
 
 use crate::town::{
-    Backend, Reply, Town, nobody, object, refused, request, routes, service, service_at,
+    Backend, Reply, Town, client, nobody, object, refused, request, routes, service, service_at,
+    world,
 };
+use mesh_core::model::SnapshotBuilder;
+use mesh_istio::compile;
 
 /// A town whose route to `a` retries like this.
 async fn town(retries: &str, more: &str) -> (Town, Backend) {
@@ -233,17 +236,37 @@ async fn retry_ignore_previous_hosts_sends_a_retry_elsewhere() {
     }
 }
 
+#[tokio::test]
+async fn retry_remote_localities_changes_nothing_while_all_endpoints_have_one_priority() {
+    for value in ["true", "false"] {
+        let retries =
+            format!("retries: {{attempts: 3, retryOn: 5xx, retryRemoteLocalities: {value}}}, ");
+        let (town, one) = town(&retries, "").await;
+        one.plan([Reply::With(503, vec![]), Reply::With(503, vec![])]);
+        assert_eq!(town.get("a", "/").await.status, 200);
+        assert_eq!(one.count(), 3, "{value}");
+    }
+}
+
 #[test]
-fn retry_remote_localities_is_refused_until_localities_differ() {
-    let rules = |value: &str| {
-        let retries = format!("{{attempts: 1, retryRemoteLocalities: {value}}}");
-        routes(&format!(
-            "{{retries: {retries}, route: [{{destination: {{host: a}}}}]}}"
-        ))
-    };
-    let errors = refused(&rules("true"));
-    assert!(errors.contains("retryRemoteLocalities"), "{errors}");
-    assert_eq!(refused(&rules("false")), "");
+fn retry_remote_localities_is_what_the_balancer_is_told() {
+    for (retries, expected) in [
+        ("{attempts: 1, retryRemoteLocalities: true}", true),
+        ("{attempts: 1, retryRemoteLocalities: false}", false),
+        ("{attempts: 1}", false),
+    ] {
+        let rules = format!("{{retries: {retries}, route: [{{destination: {{host: a}}}}]}}");
+        let (world, _) = world(&(service("a", &[]) + &routes(&rules)));
+        let mut builder = SnapshotBuilder::new();
+        compile(&world, &client(), &mut builder);
+        let (snapshot, _) = builder.build().unwrap();
+        let mut hosts = snapshot.tables().iter().flat_map(|t| &t.virtual_hosts);
+        let host = hosts
+            .find(|host| host.name.starts_with("a.default"))
+            .unwrap();
+        let retry = host.rules[0].retry.as_ref().unwrap();
+        assert_eq!(retry.other_priorities, expected, "{retries}");
+    }
 }
 
 #[test]

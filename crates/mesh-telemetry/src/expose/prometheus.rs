@@ -16,6 +16,10 @@ const CLUSTER: &str = "cluster_name";
 /// (`source/common/config/well_known_names.cc`).
 const PREFIX: &str = "envoy_http_conn_manager_prefix";
 const CLASS: &str = "envoy_response_code_class";
+/// The labels of a rule's statistics. Envoy finds them so only where the virtual host's name has no
+/// dot, and otherwise makes a metric of every route; here they are always labels.
+const HOST: &str = "envoy_virtual_host";
+const ROUTE: &str = "envoy_route";
 
 /// A metric: everything with one name.
 struct Family {
@@ -82,6 +86,7 @@ fn name(owner: &Owner, stat: &str) -> String {
         Owner::Process => "",
         Owner::Cluster(_) => "cluster_",
         Owner::Http(_) => "http_",
+        Owner::Route(..) => "vhost_route_",
     };
     let known = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let stat = stat.replace(|c| !known(c), "_");
@@ -93,6 +98,7 @@ fn help(owner: &Owner, stat: &str) -> String {
         Owner::Process => "",
         Owner::Cluster(_) => "cluster.*.",
         Owner::Http(_) => "http.*.",
+        Owner::Route(..) => "vhost.*.route.*.",
     };
     let mut help = String::from("Envoy statistic ");
     escape(&format!("{scope}{stat}."), false, &mut help);
@@ -109,6 +115,10 @@ fn labels(owner: &Owner, class: Option<&str>) -> String {
         Owner::Process => {}
         Owner::Cluster(name) => label(CLUSTER, name, &mut out),
         Owner::Http(prefix) => label(PREFIX, prefix, &mut out),
+        Owner::Route(host, prefix) => {
+            label(HOST, host, &mut out);
+            label(ROUTE, prefix, &mut out);
+        }
     }
     close(out)
 }

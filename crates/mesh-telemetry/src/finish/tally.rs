@@ -1,12 +1,13 @@
 //! What is counted of a request, from its arrival to its end, exactly once.
 
+use super::route;
 use crate::access_log::Wanted;
 use crate::istio::{Outcome, Reporter, Seen, peer};
 use crate::telemetry::{Own, Record};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
-use mesh_core::stats::HttpStat;
+use mesh_core::stats::{Block, HttpStat, RouteStat};
 use mesh_core::{BoxError, Caller, Error, Exchange, Failure, Flags, reply};
 use std::any::Any;
 use std::sync::Arc;
@@ -88,6 +89,11 @@ impl Tally {
         if grpc {
             self.grpc_status(response.headers());
         }
+        let status = response.status();
+        let answered = self.with_route(|block| route::answered(block, &self.exchange, status));
+        if let Some(record) = &mut self.record {
+            record.answered = answered;
+        }
         if bodyless || response.body().is_end_stream() {
             self.complete();
         }
@@ -166,6 +172,10 @@ impl Tally {
             });
         });
         self.count(HttpStat::RqTxReset);
+        if failure == Failure::RequestTimeout {
+            let shard = self.exchange.shard();
+            self.with_route(|block| block.inc(shard, RouteStat::RqTimeout));
+        }
         if has_upstream {
             self.count(HttpStat::RqResetAfterStart);
         }
@@ -176,7 +186,21 @@ impl Tally {
         self.exchange.caller().count(stat);
     }
 
+    /// Counts for the rule, if it has statistics. Says whether it has.
+    fn with_route(&self, count: impl FnOnce(&Block<RouteStat>)) -> bool {
+        let matched = self.exchange.matched();
+        let Some(matched) = matched.filter(|matched| !matched.rule().stat_prefix.is_empty()) else {
+            return false;
+        };
+        let mut worker = self.telemetry.worker(self.exchange.shard());
+        let block = worker.routes.block(matched, &self.telemetry.routes);
+        block.map(count).is_some()
+    }
+
     fn end(&self, mut record: Box<Record>) {
+        if !record.answered {
+            self.with_route(|block| route::unanswered(block, &self.exchange));
+        }
         let now = tokio::time::Instant::now().into_std();
         let caller = self.exchange.caller();
         if let Some(stats) = &caller.stats {
@@ -208,6 +232,9 @@ impl Tally {
         let exchange = &self.exchange;
         let mut worker = telemetry.worker(caller.shard);
         let worker = &mut *worker;
+        if let Some(matched) = exchange.matched() {
+            worker.routes.see(matched.snapshot(), &telemetry.routes);
+        }
         let from = record
             .peer
             .as_ref()

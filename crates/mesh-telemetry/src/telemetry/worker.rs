@@ -1,5 +1,6 @@
 //! What one worker keeps for itself, so that requests need not ask for it.
 
+use super::routes::Seen;
 use super::{Logs, Telemetry};
 use crate::access_log::Entry;
 use crate::istio::{Cache, Reporter};
@@ -18,6 +19,7 @@ pub(crate) struct Worker {
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Record>>,
     pub(crate) cache: Cache,
+    pub(crate) routes: Seen,
     pub(crate) line: Vec<u8>,
 }
 
@@ -42,6 +44,8 @@ pub(crate) struct Record {
     pub(crate) bodyless: bool,
     /// How many bytes the response's body has, if that is known beforehand.
     pub(crate) expected: Option<u64>,
+    /// The answer was counted for the rule, which has statistics.
+    pub(crate) answered: bool,
 }
 
 /// How many records a worker keeps for later.
@@ -115,5 +119,6 @@ impl Record {
         self.grpc = false;
         self.bodyless = false;
         self.expected = None;
+        self.answered = false;
     }
 }

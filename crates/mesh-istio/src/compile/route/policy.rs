@@ -70,6 +70,7 @@ pub(super) fn retry(
         retry.backoff_max = backoff.saturating_mul(10);
     }
     retry.avoid_previous_hosts = asked.ignore_previous_hosts.unwrap_or(true);
+    retry.other_priorities = asked.remote_localities;
     Some(retry)
 }
 

@@ -30,8 +30,8 @@ impl HttpMatch {
                 .get("sourceNamespace", read::string)
                 .unwrap_or_default(),
             gateways: fields.get("gateways", strings).unwrap_or_default(),
+            stat_prefix: fields.get("statPrefix", read::string).unwrap_or_default(),
         };
-        fields.later("statPrefix", "rules have no statistics of their own");
         let conditions = [
             "uri",
             "scheme",

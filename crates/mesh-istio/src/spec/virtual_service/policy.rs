@@ -24,6 +24,8 @@ pub struct Retries {
     pub on: Option<RetryOn>,
     /// Status codes named among the conditions.
     pub status_codes: Vec<u16>,
+    /// Retry in other localities than those tried.
+    pub remote_localities: bool,
     /// Avoid hosts already tried; `None` is yes, but for consistent hashing.
     pub ignore_previous_hosts: Option<bool>,
     /// Shortest back-off.
@@ -142,12 +144,7 @@ pub(crate) fn retries(cursor: &Cursor<'_>) -> Option<Retries> {
     let attempts = fields.get("attempts", read::count).unwrap_or_default();
     let per_try_timeout = fields.get("perTryTimeout", read::positive_duration);
     let (on, status_codes) = fields.get("retryOn", retry_on).unwrap_or_default();
-    fields.get("retryRemoteLocalities", |cursor| {
-        if cursor.bool()? {
-            cursor.error("not supported yet: locality comes with the next balancers");
-        }
-        Some(())
-    });
+    let remote_localities = fields.get("retryRemoteLocalities", read::bool);
     let ignore_previous_hosts = fields.get("retryIgnorePreviousHosts", read::bool);
     let backoff = fields.get("backoff", read::positive_duration);
     let others = ["perTryTimeout", "retryOn", "retryRemoteLocalities"];
@@ -161,6 +158,7 @@ pub(crate) fn retries(cursor: &Cursor<'_>) -> Option<Retries> {
         per_try_timeout,
         on,
         status_codes,
+        remote_localities: remote_localities.unwrap_or_default(),
         ignore_previous_hosts,
         backoff,
     })
