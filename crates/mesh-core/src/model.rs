@@ -52,11 +52,12 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub struct Snapshot {
     version: u64,
-    listeners: Vec<Arc<Listener>>,
-    tables: Vec<Arc<RouteTable>>,
-    table_index: HashMap<Name, usize>,
-    clusters: Vec<Arc<ClusterEntry>>,
-    cluster_index: HashMap<Name, usize>,
+    // Shared with the previous snapshot where nothing changed.
+    listeners: Arc<Vec<Arc<Listener>>>,
+    tables: Arc<Vec<Arc<RouteTable>>>,
+    table_index: Arc<HashMap<Name, usize>>,
+    clusters: Arc<Vec<Arc<ClusterEntry>>>,
+    cluster_index: Arc<HashMap<Name, usize>>,
     origins: Arc<Origins>,
     /// The key that the next new cluster gets.
     next_key: u64,

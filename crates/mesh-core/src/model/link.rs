@@ -12,15 +12,19 @@ use std::sync::Arc;
 /// Collects the parts of a [`Snapshot`].
 ///
 /// Started from a previous snapshot, it carries over the live state of clusters that are still
-/// there, and whatever was compiled from virtual hosts and tables that are still the same.
+/// there, and whatever was compiled from virtual hosts and tables that are still the same. A part
+/// that is given as the very same `Arc` again is not looked at at all.
 #[derive(Debug, Default)]
 pub struct SnapshotBuilder {
     previous: Option<Arc<Snapshot>>,
+    keeps_listeners: bool,
     listeners: Vec<Arc<Listener>>,
-    tables: Vec<RouteTable>,
+    keeps_tables: bool,
+    tables: Vec<Arc<RouteTable>>,
+    keeps_clusters: bool,
     clusters: Vec<Arc<Cluster>>,
     endpoints: HashMap<Name, Arc<EndpointSet>>,
-    origins: Origins,
+    origins: Arc<Origins>,
 }
 
 /// Something that works but is probably not meant: a route to a cluster that does not exist.
@@ -31,6 +35,9 @@ pub struct Warning {
     /// What it is.
     pub message: String,
 }
+
+/// Where each name stands.
+type Index = Arc<HashMap<Name, usize>>;
 
 // === impl SnapshotBuilder ===
 
@@ -51,12 +58,26 @@ impl SnapshotBuilder {
 
     /// The table in which origins are noted.
     pub fn origins(&mut self) -> &mut Origins {
-        &mut self.origins
+        Arc::make_mut(&mut self.origins)
+    }
+
+    /// Sets the table in which origins are noted: the one of the previous snapshot, when its parts
+    /// are given again.
+    pub fn set_origins(&mut self, origins: Arc<Origins>) -> &mut Self {
+        self.origins = origins;
+        self
     }
 
     /// Adds a listener.
-    pub fn listener(&mut self, listener: Listener) -> &mut Self {
-        self.listeners.push(Arc::new(listener));
+    pub fn listener(&mut self, listener: impl Into<Arc<Listener>>) -> &mut Self {
+        self.listeners.push(listener.into());
+        self
+    }
+
+    /// Takes over all listeners of the previous snapshot; with nothing added to them that costs
+    /// nothing, however many they are.
+    pub fn keep_listeners(&mut self) -> &mut Self {
+        self.keeps_listeners = true;
         self
     }
 
@@ -70,30 +91,53 @@ impl SnapshotBuilder {
     }
 
     /// Adds a route table.
-    pub fn routes(&mut self, table: RouteTable) -> &mut Self {
-        self.tables.push(table);
+    pub fn routes(&mut self, table: impl Into<Arc<RouteTable>>) -> &mut Self {
+        self.tables.push(table.into());
+        self
+    }
+
+    /// Takes over all route tables of the previous snapshot; with nothing added to them that costs
+    /// nothing, however many they are.
+    pub fn keep_routes(&mut self) -> &mut Self {
+        self.keeps_tables = true;
         self
     }
 
     /// Adds a cluster.
-    pub fn cluster(&mut self, cluster: Cluster) -> &mut Self {
-        self.clusters.push(Arc::new(cluster));
+    pub fn cluster(&mut self, cluster: impl Into<Arc<Cluster>>) -> &mut Self {
+        self.clusters.push(cluster.into());
         self
     }
 
-    /// Whether a cluster with this name was added.
+    /// Takes over all clusters of the previous snapshot; with nothing added to them that costs
+    /// nothing, however many they are.
+    pub fn keep_clusters(&mut self) -> &mut Self {
+        self.keeps_clusters = true;
+        self
+    }
+
+    /// Whether a cluster with this name was added or is kept.
     pub fn has_cluster(&self, name: &str) -> bool {
+        let kept = || self.previous.as_ref()?.cluster(name);
         self.clusters.iter().any(|cluster| cluster.name == name)
+            || (self.keeps_clusters && kept().is_some())
     }
 
     /// Sets the endpoints of a cluster. They are published when the snapshot is built. A cluster
     /// whose endpoints are not given keeps those that it has.
-    pub fn endpoints(&mut self, cluster: impl Into<Name>, endpoints: EndpointSet) -> &mut Self {
-        self.endpoints.insert(cluster.into(), Arc::new(endpoints));
+    pub fn endpoints(
+        &mut self,
+        cluster: impl Into<Name>,
+        endpoints: impl Into<Arc<EndpointSet>>,
+    ) -> &mut Self {
+        self.endpoints.insert(cluster.into(), endpoints.into());
         self
     }
 
     /// Checks and links the parts.
+    ///
+    /// A table that was in the previous snapshot as the very same `Arc` was checked then: what is
+    /// said of it now are warnings about clusters that left, and only if clusters came or left.
     ///
     /// # Errors
     /// If two listeners, tables or clusters have the same name, two listeners the same address, a
@@ -102,77 +146,99 @@ impl SnapshotBuilder {
     pub fn build(self) -> Result<(Arc<Snapshot>, Vec<Warning>), Invalid> {
         let Self {
             previous,
+            keeps_listeners,
             listeners,
+            keeps_tables,
             tables,
+            keeps_clusters,
             clusters,
             endpoints,
             origins,
         } = self;
-        let version = previous.as_ref().map_or(1, |previous| previous.version + 1);
-        let mut next_key = previous.as_ref().map_or(1, |previous| previous.next_key);
+        let previous = previous.as_deref();
+        let version = previous.map_or(1, |previous| previous.version + 1);
+        let mut next_key = previous.map_or(1, |previous| previous.next_key);
 
-        let mut cluster_index = HashMap::with_capacity(clusters.len());
-        let mut entries = Vec::with_capacity(clusters.len());
-        for config in clusters {
-            let name = config.name.clone();
-            if cluster_index.insert(name.clone(), entries.len()).is_some() {
-                return Err(Invalid::new(format!("clusters[{name}]"), "defined twice"));
+        let (entries, cluster_index) = match previous.filter(|_| keeps_clusters) {
+            Some(old) if clusters.is_empty() => (old.clusters.clone(), old.cluster_index.clone()),
+            kept => {
+                let mut entries = kept.map_or_else(Vec::new, |old| old.clusters.to_vec());
+                entries.reserve(clusters.len());
+                // Most stand where they stood, one after the other: those need no looking up.
+                let mut next = 0;
+                for config in clusters {
+                    let there = previous.and_then(|previous| previous.clusters.get(next));
+                    let there = there.filter(|there| Arc::ptr_eq(&there.config, &config));
+                    if let Some(there) = there {
+                        entries.push(there.clone());
+                        next += 1;
+                        continue;
+                    }
+                    let at = previous.and_then(|previous| previous.cluster_index(&config.name));
+                    next = at.map_or(next, |at| at + 1);
+                    let old = previous
+                        .zip(at)
+                        .map(|(previous, at)| &previous.clusters[at]);
+                    entries.push(entry(config, old, version, &mut next_key));
+                }
+                let name: fn(&ClusterEntry) -> &Name = |entry| &entry.config.name;
+                let old = previous.map(|old| (&**old.clusters, &old.cluster_index));
+                let index = index_of(&entries, old, name)
+                    .map_err(|name| Invalid::new(format!("clusters[{name}]"), "defined twice"))?;
+                (Arc::new(entries), index)
             }
-            let old = previous
-                .as_ref()
-                .and_then(|previous| previous.cluster(&name));
-            let live = old.map_or_else(
-                || {
-                    next_key += 1;
-                    Arc::new(LiveCluster::new(next_key - 1, name.clone()))
-                },
-                |old| old.live.clone(),
-            );
-            let revision = match old {
-                Some(old) if *old.config == *config => old.revision,
-                _ => version,
-            };
-            entries.push(Arc::new(ClusterEntry {
-                config,
-                live,
-                revision,
-            }));
-        }
+        };
 
+        let same_clusters =
+            previous.is_some_and(|old| Arc::ptr_eq(&old.cluster_index, &cluster_index));
         let mut warnings = Vec::new();
-        let mut table_index = HashMap::with_capacity(tables.len());
-        let mut linked = Vec::with_capacity(tables.len());
-        for table in tables {
-            let name = table.name.clone();
-            if table_index.insert(name.clone(), linked.len()).is_some() {
-                return Err(Invalid::new(format!("routes[{name}]"), "defined twice"));
+        let (linked, table_index) = match previous.filter(|_| keeps_tables) {
+            Some(old) if tables.is_empty() => (old.tables.clone(), old.table_index.clone()),
+            kept => {
+                let mut linked = kept.map_or_else(Vec::new, |old| old.tables.to_vec());
+                linked.extend(tables);
+                let name: fn(&RouteTable) -> &Name = |table| &table.name;
+                let old = previous.map(|old| (&**old.tables, &old.table_index));
+                let index = index_of(&linked, old, name)
+                    .map_err(|name| Invalid::new(format!("routes[{name}]"), "defined twice"))?;
+                (Arc::new(linked), index)
             }
-            check_domains(&table).map_err(|e| e.within(format!("routes[{name}]")))?;
-            check_clusters(&table, &cluster_index, &mut warnings)
-                .map_err(|e| e.within(format!("routes[{name}]")))?;
-            if let Some(old) = previous.as_ref().and_then(|previous| previous.table(&name)) {
-                reuse(&table, old);
+        };
+        for (at, table) in linked.iter().enumerate() {
+            let there = previous.and_then(|previous| previous.tables.get(at));
+            let old = there
+                .filter(|there| Arc::ptr_eq(there, table))
+                .or_else(|| previous.and_then(|previous| previous.table(&table.name)));
+            let checked = old.is_some_and(|old| Arc::ptr_eq(old, table));
+            if checked && same_clusters {
+                continue;
             }
-            linked.push(Arc::new(table));
+            let within = |e: Invalid| e.within(format!("routes[{}]", table.name));
+            let strict = table.validate_clusters && !checked;
+            check_clusters(table, strict, &cluster_index, &mut warnings).map_err(within)?;
+            if !checked {
+                table.check_domains().map_err(within)?;
+                if let Some(old) = old {
+                    reuse(table, old);
+                }
+            }
         }
 
-        let mut names = HashSet::new();
-        let mut addresses = HashSet::new();
-        for listener in &listeners {
-            let path = || format!("listeners[{}]", listener.name);
-            if !names.insert(&listener.name) {
-                return Err(Invalid::new(path(), "defined twice"));
+        let listeners = match previous.filter(|_| keeps_listeners) {
+            Some(old) if listeners.is_empty() => {
+                if !Arc::ptr_eq(&old.table_index, &table_index) {
+                    check_tables(&old.listeners, &table_index)?;
+                }
+                old.listeners.clone()
             }
-            if !addresses.insert(listener.address) {
-                let message = format!("{} is the address of another listener", listener.address);
-                return Err(Invalid::new(path(), message));
+            kept => {
+                let mut all = kept.map_or_else(Vec::new, |old| old.listeners.to_vec());
+                all.extend(listeners);
+                check_listeners(&all)?;
+                check_tables(&all, &table_index)?;
+                Arc::new(all)
             }
-            let Filter::Http(manager) = &listener.filter;
-            if !table_index.contains_key(&manager.routes) {
-                let message = format!("route table {:?} does not exist", manager.routes);
-                return Err(Invalid::new(path(), message));
-            }
-        }
+        };
 
         // Everything is in order: only now is anything changed that others can see.
         for (name, set) in endpoints {
@@ -190,32 +256,129 @@ impl SnapshotBuilder {
             table_index,
             clusters: entries,
             cluster_index,
-            origins: Arc::new(origins),
+            origins,
             next_key,
         };
         Ok((Arc::new(snapshot), warnings))
     }
 }
 
-/// Domains are unique over a whole table (Envoy refuses the table otherwise).
-fn check_domains(table: &RouteTable) -> Result<(), Invalid> {
-    let mut seen: HashMap<&Name, &VirtualHost> = HashMap::new();
-    for host in &table.virtual_hosts {
-        for domain in &host.domains {
-            if let Some(other) = seen.insert(domain, host) {
-                let message = format!("domain {domain:?} is also in virtual host {:?}", other.name);
-                return Err(Invalid::new(
-                    format!("virtual_hosts[{}].domains", host.name),
-                    message,
-                ));
+// === impl RouteTable ===
+
+impl RouteTable {
+    /// Checks that every domain stands in one virtual host only, as [`SnapshotBuilder::build`]
+    /// does: to refuse a table alone before it is put with others.
+    ///
+    /// # Errors
+    /// If a domain stands twice (Envoy refuses the table otherwise, too).
+    pub fn check_domains(&self) -> Result<(), Invalid> {
+        let mut seen: HashMap<&Name, &VirtualHost> = HashMap::new();
+        for host in &self.virtual_hosts {
+            for domain in &host.domains {
+                if let Some(other) = seen.insert(domain, host) {
+                    let message =
+                        format!("domain {domain:?} is also in virtual host {:?}", other.name);
+                    return Err(Invalid::new(
+                        format!("virtual_hosts[{}].domains", host.name),
+                        message,
+                    ));
+                }
             }
+        }
+        Ok(())
+    }
+}
+
+/// The entry for a cluster: the old one itself where nothing changed.
+fn entry(
+    config: Arc<Cluster>,
+    old: Option<&Arc<ClusterEntry>>,
+    version: u64,
+    next_key: &mut u64,
+) -> Arc<ClusterEntry> {
+    let Some(old) = old else {
+        let live = Arc::new(LiveCluster::new(*next_key, config.name.clone()));
+        *next_key += 1;
+        return Arc::new(ClusterEntry {
+            config,
+            live,
+            revision: version,
+        });
+    };
+    if Arc::ptr_eq(&old.config, &config) {
+        return old.clone();
+    }
+    let revision = if *old.config == *config {
+        old.revision
+    } else {
+        version
+    };
+    Arc::new(ClusterEntry {
+        config,
+        live: old.live.clone(),
+        revision,
+    })
+}
+
+fn check_listeners(listeners: &[Arc<Listener>]) -> Result<(), Invalid> {
+    let mut names = HashSet::new();
+    let mut addresses = HashSet::new();
+    for listener in listeners {
+        let path = || format!("listeners[{}]", listener.name);
+        if !names.insert(&listener.name) {
+            return Err(Invalid::new(path(), "defined twice"));
+        }
+        if !addresses.insert(listener.address) {
+            let message = format!("{} is the address of another listener", listener.address);
+            return Err(Invalid::new(path(), message));
         }
     }
     Ok(())
 }
 
+fn check_tables(listeners: &[Arc<Listener>], tables: &HashMap<Name, usize>) -> Result<(), Invalid> {
+    for listener in listeners {
+        let Filter::Http(manager) = &listener.filter;
+        if !tables.contains_key(&manager.routes) {
+            let message = format!("route table {:?} does not exist", manager.routes);
+            let path = format!("listeners[{}]", listener.name);
+            return Err(Invalid::new(path, message));
+        }
+    }
+    Ok(())
+}
+
+/// Where each name stands. The previous index is shared while the names stand as they stood.
+///
+/// # Errors
+/// A name that stands twice.
+fn index_of<T>(
+    items: &[Arc<T>],
+    old: Option<(&[Arc<T>], &Index)>,
+    name: impl Fn(&T) -> &Name,
+) -> Result<Index, Name> {
+    if let Some((old, index)) = old
+        && old.len() == items.len()
+        && old
+            .iter()
+            .zip(items)
+            .all(|(old, new)| name(old) == name(new))
+    {
+        return Ok(index.clone());
+    }
+    let mut index = HashMap::with_capacity(items.len());
+    for (at, item) in items.iter().enumerate() {
+        let name = name(item);
+        if index.insert(name.clone(), at).is_some() {
+            return Err(name.clone());
+        }
+    }
+    Ok(Arc::new(index))
+}
+
 fn check_clusters(
     table: &RouteTable,
+    strict: bool,
     known: &HashMap<Name, usize>,
     warnings: &mut Vec<Warning>,
 ) -> Result<(), Invalid> {
@@ -234,7 +397,7 @@ fn check_clusters(
                     continue;
                 }
                 let message = format!("cluster {cluster:?} does not exist");
-                if table.validate_clusters {
+                if strict {
                     let path = format!("virtual_hosts[{}].routes[{index}]", host.name);
                     return Err(Invalid::new(path, message));
                 }
@@ -265,7 +428,7 @@ fn reuse(table: &RouteTable, old: &RouteTable) {
         let was = by_name.get(&host.name).copied();
         let Some(before) = was
             .map(|was| &old.virtual_hosts[was])
-            .filter(|was| *host == **was)
+            .filter(|was| host == *was)
         else {
             all_the_same = false;
             continue;
@@ -305,133 +468,4 @@ impl fmt::Display for Warning {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{HttpManager, Rule};
-    use crate::origin::Place;
-
-    fn table(rules: &[&str]) -> RouteTable {
-        let host = rules
-            .iter()
-            .fold(VirtualHost::new("all", ["*"]), |host, to| {
-                host.rule(Rule::prefix_to("/", *to))
-            });
-        RouteTable::new("t")
-            .host(host)
-            .host(VirtualHost::new("other", ["other"]))
-    }
-
-    fn build(builder: SnapshotBuilder) -> (Arc<Snapshot>, Vec<Warning>) {
-        builder.build().unwrap()
-    }
-
-    #[test]
-    fn a_route_to_an_unknown_cluster_is_a_warning_unless_the_table_validates() {
-        let mut builder = SnapshotBuilder::new();
-        builder.routes(table(&["gone"]));
-        assert_eq!(build(builder).1.len(), 1);
-
-        let mut builder = SnapshotBuilder::new();
-        let mut strict = table(&["gone"]);
-        strict.validate_clusters = true;
-        builder.routes(strict);
-        let error = builder.build().unwrap_err();
-        assert_eq!(error.path(), "routes[t].virtual_hosts[all].routes[0]");
-    }
-
-    #[test]
-    fn a_rate_limit_that_did_not_change_keeps_its_bucket() {
-        let limited = || {
-            let mut rule = Rule::prefix_to("/", "a");
-            let limit = crate::model::RateLimit::new(1, 1, std::time::Duration::from_secs(1));
-            rule.rate_limit = Some(Arc::new(limit));
-            RouteTable::new("t").host(VirtualHost::new("all", ["*"]).rule(rule))
-        };
-        let bucket = |snapshot: &Snapshot| {
-            let rule = &snapshot.tables()[0].virtual_hosts[0].rules[0];
-            rule.rate_limit.clone().unwrap()
-        };
-        let mut builder = SnapshotBuilder::new();
-        builder.routes(limited());
-        let (first, _) = build(builder);
-        bucket(&first).slot.get_or_init(|| 7_u8);
-        let mut builder = SnapshotBuilder::from(&first);
-        builder.routes(limited());
-        let (second, _) = build(builder);
-        assert_eq!(bucket(&second).slot.get::<u8>(), Some(&7));
-    }
-
-    #[test]
-    fn a_domain_in_two_virtual_hosts_is_refused() {
-        let mut builder = SnapshotBuilder::new();
-        builder.routes(table(&[]).host(VirtualHost::new("third", ["*"])));
-        assert!(builder.build().unwrap_err().to_string().contains("\"*\""));
-    }
-
-    #[test]
-    fn a_listener_without_its_table_is_refused() {
-        let mut builder = SnapshotBuilder::new();
-        let address = "127.0.0.1:80".parse().unwrap();
-        builder.listener(Listener::http(
-            "l",
-            address,
-            HttpManager::new("l", "missing"),
-        ));
-        assert!(builder.build().unwrap_err().to_string().contains("missing"));
-    }
-
-    #[test]
-    fn a_cluster_keeps_its_key_its_counts_and_its_endpoints() {
-        let mut builder = SnapshotBuilder::new();
-        builder.cluster(Cluster::new("a"));
-        builder.endpoints(
-            "a",
-            EndpointSet::of(["127.0.0.1:1".parse::<crate::model::Address>().unwrap()]),
-        );
-        let (first, _) = build(builder);
-        let mut builder = SnapshotBuilder::from(&first);
-        let mut changed = Cluster::new("a");
-        changed.max_requests_per_connection = 1;
-        builder.cluster(changed).cluster(Cluster::new("b"));
-        let (second, _) = build(builder);
-        let (old, new) = (first.cluster("a").unwrap(), second.cluster("a").unwrap());
-        assert_eq!(old.key(), new.key());
-        assert!(new.revision() > old.revision());
-        assert_eq!(new.live().endpoints().load().len(), 1);
-
-        // Removed and added again it is another cluster.
-        let (third, _) = build(SnapshotBuilder::from(&second));
-        let mut builder = SnapshotBuilder::from(&third);
-        builder.cluster(Cluster::new("a"));
-        let (fourth, _) = build(builder);
-        assert_ne!(fourth.cluster("a").unwrap().key(), old.key());
-    }
-
-    #[test]
-    fn what_was_compiled_from_an_unchanged_host_is_reused_although_lines_moved() {
-        let mut builder = SnapshotBuilder::new();
-        builder.cluster(Cluster::new("a")).routes(table(&["a"]));
-        let (first, _) = build(builder);
-        for host in &first.table("t").unwrap().virtual_hosts {
-            host.slot.get_or_init(|| 1_u8);
-        }
-        let mut builder = SnapshotBuilder::from(&first);
-        let moved = builder
-            .origins()
-            .add(Place::new("VirtualService x.y", "f", 99, 1));
-        let mut next = table(&["a"]);
-        Arc::make_mut(&mut next.virtual_hosts[0]).origin = moved;
-        Arc::make_mut(&mut next.virtual_hosts[1]).count_attempts = true;
-        builder.cluster(Cluster::new("a")).routes(next);
-        let (second, _) = build(builder);
-        let hosts = &second.table("t").unwrap().virtual_hosts;
-        assert_eq!(
-            hosts[0].slot.get::<u8>(),
-            Some(&1),
-            "unchanged but for its line"
-        );
-        assert_eq!(hosts[1].slot.get::<u8>(), None, "changed");
-        let place = second.origins().place(hosts[0].origin).unwrap();
-        assert_eq!(place.line, 99, "the new line is what an explanation shows");
-    }
-}
+mod tests;
