@@ -12,6 +12,7 @@ mod bench;
 mod cargo;
 mod graph;
 mod report;
+mod schema;
 mod test;
 mod venv;
 mod workspace;
@@ -36,6 +37,8 @@ enum Command {
     Envoy,
     /// Print the path of a Python that has gRPC with xDS, after installing it in target/venv
     Python,
+    /// Write the table of Envoy's messages that mesh-xds carries, from envoy-types
+    Schema(schema::Options),
     /// Run the criterion benches of the workspace
     Bench(bench::Options),
 }
@@ -59,6 +62,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Api(options) => api::run(&workspace, &options),
         Command::Envoy => venv::print_envoy(&workspace),
         Command::Python => venv::print_python(&workspace),
+        Command::Schema(options) => schema::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
     }
 }

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! * [`TypeUrl`] and [`Encoded`]: the types of resources, and a resource as it travels.
-//! * [`read`] and [`write`]: protobuf to the model and back.
+//! * [`read`] and [`write`](mod@write): protobuf to the model and back.
+//! * [`assemble`]: from resources in any order to one consistent snapshot after the other.
 //! * [`Node`]: who a client says that it is.
 //! * `server` (feature `server`): sets of resources, and the services that hand them out.
 //!
@@ -21,11 +22,21 @@
 
 #![forbid(unsafe_code)]
 
+pub mod assemble;
+#[cfg(feature = "json")]
+pub mod bootstrap;
+#[cfg(feature = "client")]
+pub mod client;
+#[cfg(feature = "json")]
+pub mod json;
+mod metadata;
 mod node;
 pub mod read;
 mod resource;
+pub mod schema;
 #[cfg(feature = "server")]
 pub mod server;
+mod wire;
 pub mod write;
 
 /// Envoy's protobuf messages. Not covered by this crate's promise of stability.

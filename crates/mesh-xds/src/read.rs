@@ -4,13 +4,29 @@
 //! then converted; what the model cannot say is refused with the field's path. Extensions without
 //! an effect here are accepted by name only ([`ignored`]).
 
-use mesh_core::Name;
+use crate::pb::envoy::config::cluster::v3::Cluster as ClusterProto;
+use crate::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use crate::pb::envoy::config::listener::v3::Listener as ListenerProto;
+use crate::pb::envoy::config::route::v3::RouteConfiguration;
+use crate::{TypeUrl, schema};
 use mesh_core::model::{Cluster, EndpointSet, Listener, RouteTable};
+use mesh_core::{Invalid, Name};
+use prost::Message;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod access_log;
+mod address;
+mod cluster;
+mod endpoint;
+mod extension;
+mod http;
 pub mod ignored;
+mod listener;
+mod metadata;
+mod protocol;
 pub mod route;
+mod source;
 
 /// A resource that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,4 +100,76 @@ pub enum Source {
     Ads,
     /// A file that is watched.
     Path(PathBuf),
+}
+
+/// The field that every type of resource has its name in, and nothing else of it.
+#[derive(Clone, PartialEq, Message)]
+struct Named {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+/// Reads a resource as it travels.
+///
+/// # Errors
+/// If the bytes are no such message, if a field has a value that cannot be used, or if the model
+/// cannot express it; with the path of the field in the resource. Types that are passed on but not
+/// read are refused.
+pub fn resource(kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
+    schema::check(schema::name_in_url(kind.url()), bytes)?;
+    match kind {
+        TypeUrl::Cluster => cluster(&decode::<ClusterProto>(bytes)?)
+            .map(Box::new)
+            .map(Resource::Cluster),
+        TypeUrl::Endpoints => {
+            endpoints(&decode::<ClusterLoadAssignment>(bytes)?).map(Resource::Endpoints)
+        }
+        TypeUrl::Listener => listener(&decode::<ListenerProto>(bytes)?)
+            .map(Box::new)
+            .map(Resource::Listener),
+        TypeUrl::Routes => route::table(&decode::<RouteConfiguration>(bytes)?)
+            .map(Box::new)
+            .map(Resource::Routes),
+        other => Err(Invalid::new("", format!("{other} is not supported"))),
+    }
+}
+
+/// The name of a resource, also of one that [`resource`] refuses.
+///
+/// # Errors
+/// If the bytes are no message at all.
+pub fn name(bytes: &[u8]) -> Result<Name, Invalid> {
+    Ok(decode::<Named>(bytes)?.name.into())
+}
+
+/// Reads a cluster.
+///
+/// A cluster of type `ORIGINAL_DST` becomes one that forwards to what the request's authority
+/// names ([`mesh_core::model::DiscoveryKind::Authority`]), as Envoy's dynamic forward proxy does:
+/// without interception a connection has no other destination.
+///
+/// # Errors
+/// As [`resource`].
+pub fn cluster(proto: &ClusterProto) -> Result<ClusterResource, Invalid> {
+    cluster::cluster(proto)
+}
+
+/// Reads a listener.
+///
+/// # Errors
+/// As [`resource`].
+pub fn listener(proto: &ListenerProto) -> Result<ListenerResource, Invalid> {
+    listener::listener(proto)
+}
+
+/// Reads the endpoints of a cluster.
+///
+/// # Errors
+/// As [`resource`].
+pub fn endpoints(proto: &ClusterLoadAssignment) -> Result<EndpointsResource, Invalid> {
+    endpoint::resource(proto)
+}
+
+fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, Invalid> {
+    M::decode(bytes).map_err(|error| Invalid::new("", format!("cannot be decoded: {error}")))
 }

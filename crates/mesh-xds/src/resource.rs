@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use mesh_core::Name;
 use std::fmt;
+use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_128;
+
+use crate::schema;
 
 /// The types of resources, in the order in which an aggregated stream sends them: what is referred
 /// to goes before what refers to it (make before break).
@@ -42,6 +45,9 @@ pub struct Encoded {
     pub version: Name,
     /// Its protobuf bytes.
     pub bytes: Bytes,
+    /// How long a client keeps it without hearing from the server (`Resource.ttl`); see
+    /// [`Encoded::with_ttl`].
+    pub ttl: Option<Duration>,
 }
 
 // === impl TypeUrl ===
@@ -114,12 +120,24 @@ impl Encoded {
             name: name.into(),
             version: version.into(),
             bytes,
+            ttl: None,
         }
     }
 
-    /// Encodes a message.
-    pub fn of(name: impl Into<Name>, message: &impl prost::Message) -> Self {
-        Self::new(name, message.encode_to_vec())
+    /// The resource expires at a client that does not hear from the server for this long. Only
+    /// clients that announce `xds.config.supports-resource-ttl` are told. Part of the version: a
+    /// new time to live is sent.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        self.version = format!("{:032x}-{}", xxh3_128(&self.bytes), ttl.as_millis()).into();
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Encodes a message: always to the same bytes, though maps have no order.
+    pub fn of<M: prost::Message + prost::Name>(name: impl Into<Name>, message: &M) -> Self {
+        let bytes = message.encode_to_vec();
+        Self::new(name, schema::canonical(&M::full_name(), bytes))
     }
 }
 
@@ -132,6 +150,7 @@ impl fmt::Display for TypeUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use envoy_types::pb::google::protobuf::{Struct, Value};
 
     #[test]
     fn every_type_is_found_by_its_url_and_no_other() {
@@ -150,6 +169,28 @@ mod tests {
         assert_eq!(one.version, Encoded::new("b", &b"x"[..]).version);
         assert_ne!(one.version, Encoded::new("a", &b"y"[..]).version);
         assert_eq!(one.version.len(), 32);
+    }
+
+    #[test]
+    fn a_new_time_to_live_is_a_new_version() {
+        let one = Encoded::new("a", &b"x"[..]);
+        let short = one.clone().with_ttl(Duration::from_secs(1));
+        assert_ne!(short.version, one.version);
+        assert_ne!(short.version, one.with_ttl(Duration::from_secs(2)).version);
+    }
+
+    #[test]
+    fn the_version_does_not_depend_on_the_order_of_maps() {
+        let version = || {
+            let fields = (0..20).map(|index| (index.to_string(), Value::default()));
+            let message = Struct {
+                fields: fields.collect(),
+            };
+            Encoded::of("a", &message).version
+        };
+        // Each hash map has an order of its own.
+        let first = version();
+        assert!((0..10).all(|_| version() == first));
     }
 
     #[test]

@@ -1,3 +1,167 @@
 //! From the mesh model to protobuf, in Istio's and Envoy's own terms.
+//!
+//! What is read back is what was written, with these exceptions, none of which has an effect:
+//! origins; HTTP/2 settings of a cluster that speaks HTTP/1.1; how a cluster whose endpoints
+//! requests name would balance them; values that Envoy refuses, which become the nearest that it
+//! takes (a percentage above 100, a weight of 0, a status of a rate limit that is not on Envoy's
+//! list).
+//!
+//! ```
+//! use mesh_core::model::{Cluster, EndpointSet};
+//! use mesh_xds::{read, write};
+//!
+//! let mut reviews = Cluster::new("reviews");
+//! reviews.limits.max_requests = 7;
+//! let proto = write::cluster(&reviews, None);
+//! let back = read::cluster(&proto)?;
+//! assert_eq!(back.cluster, reviews);
+//! assert_eq!(back.eds.map(|from| from.name), Some("reviews".into()));
+//! # Ok::<(), mesh_core::Invalid>(())
+//! ```
 
+use crate::pb::envoy::config::cluster::v3::Cluster as ClusterProto;
+use crate::pb::envoy::config::cluster::v3::cluster::DnsLookupFamily;
+use crate::pb::envoy::config::core::v3 as core;
+use crate::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
+use crate::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use crate::pb::envoy::config::listener::v3::Listener as ListenerProto;
+use crate::pb::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
+use crate::wire::to_duration;
+use crate::{Encoded, TypeUrl, schema};
+use mesh_core::model::{
+    Address, Cluster, DiscoveryKind, EndpointSet, HttpManager, Listener, RouteTable, Snapshot,
+};
+use std::time::Duration;
+
+mod access_log;
+mod cluster;
+mod endpoint;
+mod http;
+mod listener;
+mod metadata;
 pub mod route;
+
+pub(crate) use access_log::ISTIO_FORMAT;
+
+/// Writes a cluster.
+///
+/// With endpoints, they come with it. Without, a cluster of [`DiscoveryKind::Endpoints`] refers to
+/// the resource of its own name on the aggregated stream and waits for it for ever, as istiod's
+/// do; another kind has none.
+pub fn cluster(cluster: &Cluster, endpoints: Option<&EndpointSet>) -> ClusterProto {
+    cluster::cluster(cluster, endpoints)
+}
+
+/// Writes the endpoints of the cluster with this name.
+pub fn endpoints(name: &str, set: &EndpointSet) -> ClusterLoadAssignment {
+    endpoint::endpoints(name, set)
+}
+
+/// Writes a listener, with its routes or with a reference to them on the aggregated stream.
+///
+/// Envoy cannot use it for clusters of [`DiscoveryKind::Authority`]: see
+/// [`forwarding_listener`].
+pub fn listener(listener: &Listener, routes: Option<&RouteTable>) -> ListenerProto {
+    listener::listener(listener, routes, false)
+}
+
+/// Writes a listener whose routes may lead to clusters of [`DiscoveryKind::Authority`].
+///
+/// For those, Envoy needs its dynamic forward proxy filter in the listener. It lets requests to
+/// other clusters pass.
+pub fn forwarding_listener(listener: &Listener, routes: Option<&RouteTable>) -> ListenerProto {
+    listener::listener(listener, routes, true)
+}
+
+/// Writes what a gRPC client asks for under the name of its target (gRFC A27): where the routes
+/// are, and nothing of what only a proxy does.
+pub fn api_listener(name: &str, manager: &HttpManager) -> ListenerProto {
+    listener::api_listener(name, manager)
+}
+
+/// Everything that a proxy needs for a snapshot, in the order in which an aggregated stream sends
+/// it.
+///
+/// Clusters of [`DiscoveryKind::Endpoints`] refer to their endpoints and listeners to their
+/// routes, each a resource of its own. Other clusters have their endpoints with them.
+pub fn snapshot(snapshot: &Snapshot) -> Vec<(TypeUrl, Encoded)> {
+    let clusters = snapshot.clusters();
+    let mut out = Vec::new();
+    for entry in clusters {
+        let config = entry.config();
+        let own = match config.discovery {
+            DiscoveryKind::Endpoints => None,
+            _ => Some(entry.live().endpoints().load()),
+        };
+        let proto = cluster(config, own.as_deref());
+        out.push((TypeUrl::Cluster, encode(&config.name, &proto)));
+    }
+    for entry in clusters {
+        let config = entry.config();
+        if config.discovery == DiscoveryKind::Endpoints {
+            let proto = endpoints(&config.name, &entry.live().endpoints().load());
+            out.push((TypeUrl::Endpoints, encode(&config.name, &proto)));
+        }
+    }
+    let forwards = |kind| kind == DiscoveryKind::Authority;
+    let forwards = clusters
+        .iter()
+        .any(|entry| forwards(entry.config().discovery));
+    for one in snapshot.listeners() {
+        let proto = listener::listener(one, None, forwards);
+        out.push((TypeUrl::Listener, encode(&one.name, &proto)));
+    }
+    for table in snapshot.tables() {
+        let proto = route::table(table);
+        out.push((TypeUrl::Routes, encode(&table.name, &proto)));
+    }
+    out
+}
+
+/// Encodes a resource so that equal ones have equal bytes, and so the same version.
+///
+/// Protobuf leaves the order of a map's entries open, and it differs from one map to the next
+/// here; they are sorted.
+pub fn encode<M: prost::Message + prost::Name>(name: &str, message: &M) -> Encoded {
+    let bytes = schema::canonical(&M::full_name(), message.encode_to_vec());
+    Encoded::new(name, bytes)
+}
+
+/// The aggregated stream, for a resource that is waited for for ever.
+fn ads() -> core::ConfigSource {
+    core::ConfigSource {
+        initial_fetch_timeout: Some(to_duration(Duration::ZERO)),
+        resource_api_version: core::ApiVersion::V3.into(),
+        config_source_specifier: Some(ConfigSourceSpecifier::Ads(
+            core::AggregatedConfigSource::default(),
+        )),
+        ..core::ConfigSource::default()
+    }
+}
+
+/// The cache that clusters of [`DiscoveryKind::Authority`] and the filter before them share: Envoy
+/// wants it to be the same in all places.
+fn dns_cache() -> DnsCacheConfig {
+    DnsCacheConfig {
+        name: "mesh".to_owned(),
+        // The default looks for IPv6 first and takes nothing else if it finds some.
+        dns_lookup_family: DnsLookupFamily::All.into(),
+        ..DnsCacheConfig::default()
+    }
+}
+
+pub(crate) fn to_address(address: &Address) -> core::Address {
+    let (host, port) = match address {
+        Address::Socket(socket) => (socket.ip().to_string(), socket.port()),
+        Address::Host(name, port) => (name.to_string(), *port),
+        other => unreachable!("{other:?} has no form in protobuf"),
+    };
+    let socket = core::SocketAddress {
+        address: host,
+        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(port.into())),
+        ..core::SocketAddress::default()
+    };
+    core::Address {
+        address: Some(core::address::Address::SocketAddress(socket)),
+    }
+}

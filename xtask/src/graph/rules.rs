@@ -24,9 +24,10 @@ pub(crate) const ONLY_FOR_TESTS: &str = "mesh-test";
 /// Wire formats stop at the crate that reads them: crates of others, and who of ours may name
 /// them. What is under `examples/` and `benches/` is free.
 pub(crate) const USERS: &[(&str, &[&str])] = &[
-    ("hyper", &["mesh-client", "mesh-proxy"]),
-    ("prost", &["mesh-xds"]),
-    ("serde-saphyr", &["mesh-istio"]),
+    // mesh-xds: its server bounds the age of connections itself.
+    ("hyper", &["mesh-client", "mesh-proxy", "mesh-xds"]),
+    ("prost", &["mesh-xds", "mesh-control", "xtask"]),
+    ("serde-saphyr", &["mesh-istio", "mesh-xds"]),
 ];
 
 /// The rules for one crate.
@@ -117,7 +118,14 @@ const RULES: &[Rule] = &[
             "mesh-resilience",
             "mesh-telemetry",
             "mesh-istio",
+            "mesh-xds",
         ],
+        ..NOTHING
+    },
+    Rule {
+        name: "mesh-control",
+        ours: &["mesh-core", "mesh-istio", "mesh-xds"],
+        never: &["mesh-client"],
         ..NOTHING
     },
     Rule {

@@ -1,5 +1,6 @@
 //! Sets of resources with a log of their changes, and what a client sees of them.
 
+use super::mark::Mark;
 use crate::{Encoded, TypeUrl};
 use mesh_core::Name;
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -174,16 +175,33 @@ impl ResourceSet {
 
     /// What changed since `before`.
     pub fn since(&self, before: Position) -> Since {
+        self.state().since(before)
+    }
+
+    /// What changed since `before`, and where that leads.
+    pub(super) fn follow(&self, before: Position) -> (Since, Position) {
         let state = self.state();
-        let count = usize::try_from(state.at.0.saturating_sub(before.0)).unwrap_or(usize::MAX);
-        match state.log.len().checked_sub(count) {
-            Some(first) => Since::Changed(state.log.range(first..).cloned().collect()),
-            None => Since::Everything,
-        }
+        (state.since(before), state.at)
+    }
+
+    /// Reads from the state at a position, if the set has not moved on.
+    pub(super) fn at<R>(
+        &self,
+        position: Position,
+        kind: TypeUrl,
+        read: impl FnOnce(Option<&BTreeMap<Name, Encoded>>) -> R,
+    ) -> Option<R> {
+        let state = self.state();
+        (state.at == position).then(|| read(state.resources.get(&kind)))
+    }
+
+    /// Tells sets apart. Valid while the set lives.
+    pub(super) fn id(&self) -> usize {
+        Arc::as_ptr(&self.shared).addr()
     }
 
     /// Tells when the set moves on.
-    pub(crate) fn watch(&self) -> watch::Receiver<Position> {
+    pub(super) fn watch(&self) -> watch::Receiver<Position> {
         self.shared.moved.subscribe()
     }
 
@@ -216,6 +234,14 @@ impl fmt::Debug for ResourceSet {
 // === impl State ===
 
 impl State {
+    fn since(&self, before: Position) -> Since {
+        let count = usize::try_from(self.at.0.saturating_sub(before.0)).unwrap_or(usize::MAX);
+        match self.log.len().checked_sub(count) {
+            Some(first) => Since::Changed(self.log.range(first..).cloned().collect()),
+            None => Since::Everything,
+        }
+    }
+
     fn note(&mut self, kind: TypeUrl, name: Name) {
         if self.log.len() == REMEMBERED {
             self.log.pop_front();
@@ -278,6 +304,33 @@ impl View {
             }
         }
         all.into_values().collect()
+    }
+
+    /// The resource with this name, at a mark; nothing if a set has moved on.
+    pub(super) fn get_at(&self, kind: TypeUrl, name: &str, mark: &Mark) -> Option<Option<Encoded>> {
+        for (index, set) in self.sets.iter().enumerate() {
+            let found = set.at(mark.at(index), kind, |all| all?.get(name).cloned())?;
+            if found.is_some() {
+                return Some(found);
+            }
+        }
+        Some(None)
+    }
+
+    /// Every resource of a type by name, at a mark; nothing if a set has moved on.
+    pub(super) fn all_at(&self, kind: TypeUrl, mark: &Mark) -> Option<Vec<Encoded>> {
+        let mut all = Vec::new();
+        for (index, set) in self.sets.iter().enumerate() {
+            set.at(mark.at(index), kind, |known| {
+                all.extend(known.into_iter().flat_map(BTreeMap::values).cloned());
+            })?;
+        }
+        if self.sets.len() > 1 {
+            // Stable: of the same name, the earlier set's comes first and stays.
+            all.sort_by(|one, other| one.name.cmp(&other.name));
+            all.dedup_by(|one, first| one.name == first.name);
+        }
+        Some(all)
     }
 }
 

@@ -1,0 +1,217 @@
+//! Envoy's own configuration: the bootstrap, and the files that it may refer to.
+//!
+//! What is read: `node`, the address of `admin`, `static_resources` (listeners and clusters), and
+//! `dynamic_resources` from an aggregated stream (`ads`) or from files (`path_config_source`).
+//! What has no effect here is accepted by name only ([`ignored`]); everything else is refused by
+//! name. Extensions are those of [`crate::read`].
+//!
+//! ```
+//! use mesh_xds::bootstrap::Bootstrap;
+//!
+//! let bootstrap = Bootstrap::from_yaml(
+//!     "
+//! node: {id: edge-1, cluster: edge}
+//! admin: {address: {socket_address: {address: 127.0.0.1, port_value: 9901}}}
+//! ",
+//! )?;
+//! assert_eq!(bootstrap.node.id(), "edge-1");
+//! assert_eq!(bootstrap.admin, Some(([127, 0, 0, 1], 9901).into()));
+//!
+//! let error = Bootstrap::from_yaml("flags_path: /etc/flags").unwrap_err();
+//! assert_eq!(error.to_string(), "flags_path: not supported");
+//! # Ok::<(), mesh_xds::bootstrap::BootstrapError>(())
+//! ```
+
+mod dynamic;
+mod file;
+pub mod ignored;
+mod message;
+
+pub use file::{FileContents, Format};
+
+use crate::json::{Codec, JsonError};
+use crate::read::{ClusterResource, ListenerResource, Resource};
+use crate::{Node, schema};
+use bytes::Bytes;
+use mesh_core::Invalid;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The name of the message.
+const MESSAGE: &str = "envoy.config.bootstrap.v3.Bootstrap";
+
+/// What a proxy starts with.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Bootstrap {
+    /// Who the proxy is.
+    pub node: Node,
+    /// Where the admin interface is wanted (`admin.address`); none is wanted without.
+    pub admin: Option<SocketAddr>,
+    /// `static_resources.clusters`.
+    pub clusters: Vec<ClusterResource>,
+    /// `static_resources.listeners`.
+    pub listeners: Vec<ListenerResource>,
+    /// `dynamic_resources.ads_config`.
+    pub ads: Option<Ads>,
+    /// Where listeners come from besides (`dynamic_resources.lds_config`).
+    pub lds: Option<Subscription>,
+    /// Where clusters come from besides (`dynamic_resources.cds_config`).
+    pub cds: Option<Subscription>,
+    /// The message itself, as protobuf bytes.
+    pub encoded: Bytes,
+}
+
+/// The aggregated stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ads {
+    /// Whether only changes are sent (`api_type: DELTA_GRPC`), or the state of the world (`GRPC`).
+    pub delta: bool,
+    /// The endpoints of the static cluster that `grpc_services` names, as `http://HOST:PORT`.
+    pub servers: Vec<String>,
+}
+
+/// Where all resources of a type come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Subscription {
+    /// The place.
+    pub from: From,
+    /// How long to wait for the first of them (Envoy's default: 15 s). None waits for ever
+    /// (Envoy's 0).
+    pub initial_fetch_timeout: Option<Duration>,
+}
+
+/// A place where resources come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum From {
+    /// The aggregated stream.
+    Ads,
+    /// A file that is watched.
+    Path(WatchedPath),
+}
+
+/// A file that is watched (`path_config_source`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WatchedPath {
+    /// The file.
+    pub path: PathBuf,
+    /// The directory that is watched in its place, for files behind a symbolic link that is
+    /// replaced.
+    pub watched_directory: Option<PathBuf>,
+}
+
+/// Why a text is not a bootstrap that can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BootstrapError {
+    /// The text is not what it should be. Has a line and a column where they are known.
+    Text(JsonError),
+    /// The message cannot be used.
+    Invalid(Invalid),
+}
+
+// === impl Bootstrap ===
+
+impl Bootstrap {
+    /// Reads YAML.
+    ///
+    /// # Errors
+    /// If the text is not a bootstrap, or says something that is not supported.
+    pub fn from_yaml(text: &str) -> Result<Self, BootstrapError> {
+        Self::from_texts([(Format::Yaml, text)])
+    }
+
+    /// Reads JSON.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::from_yaml`].
+    pub fn from_json(text: &str) -> Result<Self, BootstrapError> {
+        Self::from_texts([(Format::Json, text)])
+    }
+
+    /// Reads several texts as one, merged as protobuf merges messages: what a later one sets wins,
+    /// lists are appended (Envoy's `--config-path` with `--config-yaml`).
+    ///
+    /// # Errors
+    /// As [`Bootstrap::from_yaml`].
+    pub fn from_texts<'a>(
+        texts: impl IntoIterator<Item = (Format, &'a str)>,
+    ) -> Result<Self, BootstrapError> {
+        let codec = Codec::new();
+        let mut bytes = Vec::new();
+        for (format, text) in texts {
+            // Messages in a row are one message, merged.
+            bytes.extend(match format {
+                Format::Yaml => codec.from_yaml(MESSAGE, text)?,
+                Format::Json => codec.from_json(MESSAGE, text)?,
+            });
+        }
+        Ok(Self::from_bytes(&bytes)?)
+    }
+
+    /// Reads protobuf bytes.
+    ///
+    /// # Errors
+    /// With the field, if the bytes are not a bootstrap, or say something that is not supported.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Invalid> {
+        schema::check(MESSAGE, bytes)?;
+        message::bootstrap(bytes)
+    }
+
+    /// The static resources: clusters, then listeners.
+    pub fn resources(&self) -> Vec<Resource> {
+        let clusters = self.clusters.iter().cloned().map(Box::new);
+        let listeners = self.listeners.iter().cloned().map(Box::new);
+        let clusters = clusters.map(Resource::Cluster);
+        clusters.chain(listeners.map(Resource::Listener)).collect()
+    }
+}
+
+// === impl BootstrapError ===
+
+impl BootstrapError {
+    /// Line and column, from one, where they are known.
+    pub fn place(&self) -> Option<(u32, u32)> {
+        match self {
+            Self::Text(error) => error.place(),
+            Self::Invalid(_) => None,
+        }
+    }
+
+    /// The path of the field; empty if the text could not be read at all.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Text(error) => error.path(),
+            Self::Invalid(error) => error.path(),
+        }
+    }
+}
+
+impl std::convert::From<JsonError> for BootstrapError {
+    fn from(error: JsonError) -> Self {
+        Self::Text(error)
+    }
+}
+
+impl std::convert::From<Invalid> for BootstrapError {
+    fn from(error: Invalid) -> Self {
+        Self::Invalid(error)
+    }
+}
+
+impl fmt::Display for BootstrapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(error) => error.fmt(f),
+            Self::Invalid(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for BootstrapError {}

@@ -1,0 +1,109 @@
+//! Files of resources, as `path_config_source` names them.
+
+use crate::json::{Codec, JsonError};
+use crate::pb::envoy::service::discovery::v3::{DiscoveryResponse, Resource as Wrapped};
+use crate::pb::google::protobuf::Any;
+use crate::read::{self, Resource};
+use crate::wire::{type_name, unpack};
+use crate::{TypeUrl, schema};
+use mesh_core::{Invalid, Name};
+use prost::{Message, Name as _};
+use std::borrow::Cow;
+use std::path::Path;
+
+/// The name of the message in a file.
+const MESSAGE: &str = "envoy.service.discovery.v3.DiscoveryResponse";
+
+/// How a text is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Format {
+    /// YAML, in one document.
+    Yaml,
+    /// JSON.
+    Json,
+}
+
+/// What is in a file of resources.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct FileContents {
+    /// `version_info`, if it is set.
+    pub version: Name,
+    /// The resources of the type that was asked for, with their names, or why they cannot be used.
+    pub resources: Vec<(Name, Result<Resource, Invalid>)>,
+}
+
+// === impl Format ===
+
+impl Format {
+    /// The format of a file, by its name: JSON for `.json`, and YAML for everything else, which
+    /// is nearly all of JSON too.
+    ///
+    /// # Errors
+    /// For `.pb` and `.pb_text`, which Envoy reads.
+    pub fn of(path: &Path) -> Result<Self, Invalid> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("json") => Ok(Self::Json),
+            Some(extension @ ("pb" | "pb_text")) => {
+                let message = format!(".{extension} files are not supported; use .yaml or .json");
+                Err(Invalid::new("", message))
+            }
+            _ => Ok(Self::Yaml),
+        }
+    }
+}
+
+// === impl FileContents ===
+
+impl FileContents {
+    /// Reads a file of resources of one type: a `DiscoveryResponse`, of which only `resources` is
+    /// needed.
+    ///
+    /// Resources that cannot be used, or are of another type, are among the results as errors; the
+    /// others can be used.
+    ///
+    /// # Errors
+    /// If the text as a whole cannot be read.
+    pub fn read(kind: TypeUrl, format: Format, text: &str) -> Result<Self, JsonError> {
+        let codec = Codec::new();
+        let bytes = match format {
+            Format::Yaml => codec.from_yaml(MESSAGE, text)?,
+            Format::Json => codec.from_json(MESSAGE, text)?,
+        };
+        // The codec made these bytes, so they are this message.
+        let message = DiscoveryResponse::decode(bytes.as_slice()).unwrap_or_default();
+        let each = message.resources.iter().enumerate();
+        Ok(Self {
+            version: message.version_info.as_str().into(),
+            resources: each.map(|(at, any)| resource(kind, at, any)).collect(),
+        })
+    }
+}
+
+/// One resource. One without a name is called by its place.
+fn resource(kind: TypeUrl, at: usize, any: &Any) -> (Name, Result<Resource, Invalid>) {
+    let place = format!("resources[{at}]");
+    let inner = if type_name(any) == Wrapped::full_name() {
+        match unpack::<Wrapped>(any) {
+            Ok(wrapped) => Cow::Owned(wrapped.resource.unwrap_or_default()),
+            Err(error) => return (place.as_str().into(), Err(error.within(place))),
+        }
+    } else {
+        Cow::Borrowed(any)
+    };
+    let name = read::name(&inner.value).unwrap_or_default();
+    let name = if name.is_empty() {
+        place.as_str().into()
+    } else {
+        name
+    };
+    let expected = schema::name_in_url(kind.url());
+    let read = if type_name(&inner) == expected {
+        read::resource(kind, &inner.value)
+    } else {
+        let message = format!("{:?} where {expected:?} was expected", type_name(&inner));
+        Err(Invalid::new("@type", message))
+    };
+    (name, read.map_err(|error| error.within(place)))
+}

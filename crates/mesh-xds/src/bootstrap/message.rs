@@ -1,0 +1,291 @@
+//! The message itself.
+
+use super::dynamic;
+use super::ignored::pass_over;
+use super::{Ads, Bootstrap};
+use crate::pb::envoy::config::bootstrap::v3 as pb;
+use crate::pb::envoy::config::bootstrap::v3::bootstrap::StaticResources;
+use crate::pb::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
+use crate::pb::envoy::config::core::v3 as core;
+use crate::read::{self, ClusterResource, ListenerResource, RouteSource, Source};
+use crate::wire::{At, each, refuse, required, type_name};
+use crate::Node;
+use bytes::Bytes;
+use mesh_core::Invalid;
+use prost::Message;
+use std::net::{IpAddr, SocketAddr};
+
+/// Reads the message.
+#[expect(deprecated, reason = "Envoy still reads the older spellings")]
+pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
+    let message = pb::Bootstrap::decode(bytes)
+        .map_err(|error| Invalid::new("", format!("cannot be decoded: {error}")))?;
+    let pb::Bootstrap {
+        node,
+        node_context_params,
+        static_resources,
+        dynamic_resources,
+        cluster_manager: manager,
+        hds_config,
+        flags_path,
+        stats_sinks,
+        deferred_stat_options,
+        stats_config,
+        stats_flush_interval,
+        watchdog,
+        watchdogs,
+        tracing,
+        layered_runtime,
+        admin: administration,
+        overload_manager,
+        enable_dispatcher_stats,
+        header_prefix,
+        stats_server_version_override,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+        bootstrap_extensions,
+        fatal_actions,
+        config_sources,
+        default_config_source,
+        default_socket_interface,
+        certificate_provider_instances,
+        inline_headers,
+        perf_tracing_file_path,
+        default_regex_engine,
+        xds_delegate_extension,
+        xds_config_tracker_extension,
+        listener_manager,
+        application_log_config,
+        grpc_async_client_manager_config,
+        memory_allocator_manager,
+        enable_worker_cpu_affinity,
+        stats_flush,
+        stats_eviction,
+    } = &message;
+    refuse!(
+        node_context_params,
+        hds_config,
+        flags_path,
+        stats_sinks,
+        tracing,
+        overload_manager,
+        header_prefix,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        bootstrap_extensions,
+        fatal_actions,
+        config_sources,
+        default_config_source,
+        default_socket_interface,
+        certificate_provider_instances,
+        perf_tracing_file_path,
+        xds_delegate_extension,
+        xds_config_tracker_extension,
+        listener_manager,
+    );
+    pass_over!("envoy.config.bootstrap.v3.Bootstrap":
+        application_log_config,
+        deferred_stat_options,
+        enable_dispatcher_stats,
+        enable_worker_cpu_affinity,
+        grpc_async_client_manager_config,
+        inline_headers,
+        memory_allocator_manager,
+        stats_config,
+        stats_eviction,
+        stats_flush,
+        stats_flush_interval,
+        stats_server_version_override,
+        watchdog,
+        watchdogs,
+    );
+    extension(typed_dns_resolver_config.as_ref()).at("typed_dns_resolver_config")?;
+    extension(default_regex_engine.as_ref()).at("default_regex_engine")?;
+    if let Some(manager) = manager {
+        cluster_manager(manager).at("cluster_manager")?;
+    }
+    if let Some(runtime) = layered_runtime {
+        each("layers", &runtime.layers, layer).at("layered_runtime")?;
+    }
+    let admin = administration.as_ref().map(admin).transpose();
+    let (clusters, listeners) = match static_resources {
+        Some(resources) => statics(resources).at("static_resources")?,
+        None => (Vec::new(), Vec::new()),
+    };
+    let dynamic = match dynamic_resources {
+        Some(resources) => dynamic::read(resources, &clusters).at("dynamic_resources")?,
+        None => dynamic::Dynamic::default(),
+    };
+    needs_ads(dynamic.ads.as_ref(), &clusters, &listeners).at("static_resources")?;
+    Ok(Bootstrap {
+        node: Node::from_proto(with_agent(node.clone().unwrap_or_default())),
+        admin: admin.at("admin")?.flatten(),
+        clusters,
+        listeners,
+        ads: dynamic.ads,
+        lds: dynamic.lds,
+        cds: dynamic.cds,
+        encoded: Bytes::from(message.encode_to_vec()),
+    })
+}
+
+/// What a node says of its software where the bootstrap is silent.
+fn with_agent(mut node: core::Node) -> core::Node {
+    if node.user_agent_name.is_empty() {
+        node.user_agent_name = Node::new("").to_proto().user_agent_name;
+    }
+    node
+}
+
+fn admin(value: &pb::Admin) -> Result<Option<SocketAddr>, Invalid> {
+    #[expect(deprecated, reason = "Envoy still reads `access_log_path`")]
+    let pb::Admin {
+        access_log,
+        access_log_path,
+        profile_path,
+        address,
+        socket_options,
+        ignore_global_conn_limit,
+        allow_paths,
+    } = value;
+    refuse!(socket_options, allow_paths);
+    pass_over!("envoy.config.bootstrap.v3.Admin":
+        access_log,
+        access_log_path,
+        ignore_global_conn_limit,
+        profile_path,
+    );
+    // Without an address Envoy has no admin interface either.
+    let address = address.as_ref().map(|address| socket(address).at("address"));
+    address.transpose()
+}
+
+fn socket(address: &core::Address) -> Result<SocketAddr, Invalid> {
+    let only = "an IP address and a port are supported here, and nothing else";
+    let Some(core::address::Address::SocketAddress(socket)) = &address.address else {
+        return Err(Invalid::new("", only));
+    };
+    let core::SocketAddress {
+        protocol,
+        address,
+        resolver_name,
+        ipv4_compat,
+        network_namespace_filepath,
+        port_specifier,
+    } = socket;
+    let read = || {
+        refuse!(
+            protocol,
+            resolver_name,
+            ipv4_compat,
+            network_namespace_filepath
+        );
+        let ip: IpAddr = address
+            .parse()
+            .map_err(|_| Invalid::new("address", format!("{address:?} is no IP address")))?;
+        match required("port_specifier", port_specifier)? {
+            core::socket_address::PortSpecifier::PortValue(port) => u16::try_from(*port)
+                .map(|port| SocketAddr::new(ip, port))
+                .map_err(|_| Invalid::new("port_value", format!("{port} is not a port"))),
+            core::socket_address::PortSpecifier::NamedPort(_) => {
+                Err(Invalid::new("named_port", "not supported; use port_value"))
+            }
+        }
+    };
+    read().at("socket_address")
+}
+
+fn statics(
+    value: &StaticResources,
+) -> Result<(Vec<ClusterResource>, Vec<ListenerResource>), Invalid> {
+    let StaticResources {
+        listeners,
+        clusters,
+        secrets,
+    } = value;
+    refuse!(secrets);
+    Ok((
+        each("clusters", clusters, read::cluster)?,
+        each("listeners", listeners, read::listener)?,
+    ))
+}
+
+/// What waits for an aggregated stream needs one.
+fn needs_ads(
+    ads: Option<&Ads>,
+    clusters: &[ClusterResource],
+    listeners: &[ListenerResource],
+) -> Result<(), Invalid> {
+    if ads.is_some() {
+        return Ok(());
+    }
+    let message = "comes from ADS, but there is no dynamic_resources.ads_config";
+    for (at, cluster) in clusters.iter().enumerate() {
+        if cluster.eds.as_ref().is_some_and(|eds| eds.from == Source::Ads) {
+            let field = format!("clusters[{at}].eds_cluster_config.eds_config");
+            return Err(Invalid::new(field, message));
+        }
+    }
+    for (at, listener) in listeners.iter().enumerate() {
+        if let RouteSource::Named(routes) = &listener.routes
+            && routes.from == Source::Ads
+        {
+            return Err(Invalid::new(format!("listeners[{at}].rds"), message));
+        }
+    }
+    Ok(())
+}
+
+fn cluster_manager(value: &pb::ClusterManager) -> Result<(), Invalid> {
+    let pb::ClusterManager {
+        local_cluster_name,
+        outlier_detection,
+        upstream_bind_config,
+        load_stats_config,
+        enable_deferred_cluster_creation,
+    } = value;
+    refuse!(
+        local_cluster_name,
+        outlier_detection,
+        upstream_bind_config,
+        load_stats_config
+    );
+    pass_over!("envoy.config.bootstrap.v3.ClusterManager": enable_deferred_cluster_creation);
+    Ok(())
+}
+
+/// Layers without a source of their own: nothing here looks at any key.
+fn layer(value: &pb::RuntimeLayer) -> Result<(), Invalid> {
+    let pb::RuntimeLayer {
+        name: _,
+        layer_specifier,
+    } = value;
+    match required("layer_specifier", layer_specifier)? {
+        LayerSpecifier::StaticLayer(static_layer) => {
+            pass_over!("envoy.config.bootstrap.v3.RuntimeLayer": static_layer);
+            Ok(())
+        }
+        LayerSpecifier::AdminLayer(admin_layer) => {
+            pass_over!("envoy.config.bootstrap.v3.RuntimeLayer": admin_layer);
+            Ok(())
+        }
+        LayerSpecifier::DiskLayer(_) => Err(Invalid::new("disk_layer", "not supported")),
+        LayerSpecifier::RtdsLayer(_) => Err(Invalid::new("rtds_layer", "not supported")),
+    }
+}
+
+/// An extension that is on the list, or none.
+fn extension(value: Option<&core::TypedExtensionConfig>) -> Result<(), Invalid> {
+    let Some(any) = value.and_then(|value| value.typed_config.as_ref()) else {
+        return Ok(());
+    };
+    let name = type_name(any);
+    let listed = super::ignored::EXTENSIONS;
+    // With settings of its own it would do something.
+    if listed.iter().any(|known| known.message == name) && any.value.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{name:?} with these settings is not supported");
+    Err(Invalid::new("typed_config", message))
+}

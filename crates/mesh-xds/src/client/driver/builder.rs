@@ -1,0 +1,275 @@
+//! What a client is told before it runs.
+
+use super::core::Core;
+use super::session::SEARCH;
+use super::{Client, Server};
+use crate::assemble::{Assemble, Configure, Options};
+use crate::client::backoff::Backoff;
+use crate::client::handle::Handle;
+use crate::client::machine::{Config, Decode, Limits, Machine, Variant};
+use crate::read::Resource;
+use crate::{Node, TypeUrl};
+use mesh_core::model::{Snapshot, SnapshotBuilder};
+use mesh_core::{Invalid, Name, Rng, WallClock};
+use std::fmt;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tonic::transport::Endpoint;
+
+/// How many commands may wait.
+const COMMANDS: usize = 16;
+
+/// Looks at a snapshot before it is published: to compile what it needs ahead.
+pub type Prepare = Box<dyn Fn(&Snapshot) + Send + Sync>;
+
+/// Which resources of a type are asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Wanted {
+    /// All that the server has for this node (`*`).
+    #[default]
+    All,
+    /// Those with these names (proxyless clients).
+    Named(Vec<Name>),
+    /// None: they come from elsewhere.
+    Nothing,
+}
+
+/// Settings of a [`Client`].
+#[must_use]
+pub struct Builder {
+    servers: Vec<String>,
+    config: Config,
+    options: Options,
+    fixed: Vec<Resource>,
+    listeners: Wanted,
+    clusters: Wanted,
+    initial_fetch_timeout: Option<Duration>,
+    prepare: Option<Prepare>,
+    decode: Decode<Resource>,
+    connect_timeout: Duration,
+    keep_alive: (Duration, Duration),
+    random: Rng,
+    clock: WallClock,
+}
+
+// === impl Builder ===
+
+impl Builder {
+    pub(super) fn new(servers: Vec<String>) -> Self {
+        Self {
+            servers,
+            config: Config::new(Node::default()),
+            options: Options::default(),
+            fixed: Vec::new(),
+            listeners: Wanted::All,
+            clusters: Wanted::All,
+            initial_fetch_timeout: Some(Duration::from_secs(15)),
+            prepare: None,
+            decode: crate::read::resource,
+            connect_timeout: Duration::from_secs(5),
+            keep_alive: (Duration::from_secs(30), Duration::from_secs(20)),
+            random: Rng::from_system(),
+            clock: WallClock::system(),
+        }
+    }
+
+    /// Who we are.
+    pub fn node(mut self, node: Node) -> Self {
+        self.config.node = node;
+        self
+    }
+
+    /// Which variant of the protocol is spoken. Default delta.
+    pub fn variant(mut self, variant: Variant) -> Self {
+        self.config.variant = variant;
+        self
+    }
+
+    /// Which listeners are asked for (LDS). Default all.
+    pub fn listeners(mut self, wanted: Wanted) -> Self {
+        self.listeners = wanted;
+        self
+    }
+
+    /// Which clusters are asked for (CDS). Default all.
+    pub fn clusters(mut self, wanted: Wanted) -> Self {
+        self.clusters = wanted;
+        self
+    }
+
+    /// Resources that are there from the start and for good: they win over those of the same name
+    /// that a server sends, and are never removed (Envoy's `static_resources`).
+    pub fn fixed(mut self, resources: impl IntoIterator<Item = Resource>) -> Self {
+        self.fixed.extend(resources);
+        self
+    }
+
+    /// Changes what is about to become a snapshot, for instance access logs.
+    pub fn configure(
+        mut self,
+        configure: impl Fn(&mut SnapshotBuilder) + Send + Sync + 'static,
+    ) -> Self {
+        let configure: Configure = Box::new(configure);
+        self.options.configure = Some(configure);
+        self
+    }
+
+    /// Looks at each snapshot before it is published, to compile what it needs ahead.
+    pub fn prepare(mut self, prepare: impl Fn(&Snapshot) + Send + Sync + 'static) -> Self {
+        self.prepare = Some(Box::new(prepare));
+        self
+    }
+
+    /// How long route tables wait for the first answer about clusters (Envoy's
+    /// `cds_config.initial_fetch_timeout`). Default 15 s; none does not wait.
+    pub fn initial_fetch_timeout(mut self, wait: Option<Duration>) -> Self {
+        self.initial_fetch_timeout = wait;
+        self
+    }
+
+    /// How long a route table waits for clusters that are known but not yet in force. Default
+    /// 15 s.
+    pub fn routes_wait(mut self, wait: Duration) -> Self {
+        self.options.routes_wait = wait;
+        self
+    }
+
+    /// State of the world: when a resource that was asked for by name and did not come is taken
+    /// not to exist. Default 15 s; none never.
+    pub fn missing_after(mut self, wait: Option<Duration>) -> Self {
+        self.config.missing_after = wait;
+        self
+    }
+
+    /// Keep listeners and clusters that the server removes (gRFC A53). Default no.
+    pub fn ignore_resource_deletion(mut self, ignore: bool) -> Self {
+        self.config.ignore_resource_deletion = ignore;
+        self
+    }
+
+    /// What a server may make us keep.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.config.limits = limits;
+        self
+    }
+
+    /// Limit for establishing a connection. Default 5 s.
+    pub fn connect_timeout(mut self, wait: Duration) -> Self {
+        self.connect_timeout = wait;
+        self
+    }
+
+    /// HTTP/2 PING after this long without traffic, and how long to wait for the answer. Default
+    /// 30 s and 20 s.
+    pub fn keep_alive(mut self, interval: Duration, timeout: Duration) -> Self {
+        self.keep_alive = (interval, timeout);
+        self
+    }
+
+    /// First and largest window of the waits between attempts to connect. Default 500 ms and 30 s.
+    pub fn backoff(mut self, first: Duration, most: Duration) -> Self {
+        self.config.backoff = (first, most);
+        self
+    }
+
+    /// Reads resources in another way than [`crate::read::resource`].
+    pub fn decode(mut self, decode: Decode<Resource>) -> Self {
+        self.decode = decode;
+        self
+    }
+
+    /// Where random words come from, for tests.
+    pub fn random(mut self, random: Rng) -> Self {
+        self.random = random;
+        self
+    }
+
+    /// Where the time of day comes from, for tests.
+    pub fn clock(mut self, clock: WallClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The client, ready to run.
+    ///
+    /// # Errors
+    /// If a server's address is none that can be reached, or a fixed resource was refused.
+    pub fn build(self) -> Result<Client, Invalid> {
+        let mut servers = Vec::with_capacity(self.servers.len());
+        for (index, uri) in self.servers.iter().enumerate() {
+            let endpoint = endpoint(uri).map_err(|e| e.within(format!("servers[{index}]")))?;
+            let (interval, timeout) = self.keep_alive;
+            servers.push(Server {
+                uri: uri.into(),
+                endpoint: endpoint
+                    .connect_timeout(self.connect_timeout)
+                    .http2_keep_alive_interval(interval)
+                    .keep_alive_timeout(timeout)
+                    .keep_alive_while_idle(true)
+                    .tcp_nodelay(true),
+            });
+        }
+        let mut machine = Machine::new(self.config, self.decode);
+        subscribe(&mut machine, TypeUrl::Cluster, &self.clusters);
+        subscribe(&mut machine, TypeUrl::Listener, &self.listeners);
+        let waits = !servers.is_empty() && self.clusters != Wanted::Nothing;
+        let core = Core::new(
+            machine,
+            Assemble::new(self.options),
+            self.fixed,
+            self.prepare,
+            self.initial_fetch_timeout.filter(|_| waits),
+            self.clock,
+        )?;
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        Ok(Client {
+            core,
+            servers,
+            commands,
+            handle: Handle::new(sender),
+            random: self.random,
+            search: Backoff::new(SEARCH.0, SEARCH.1),
+        })
+    }
+}
+
+fn subscribe(machine: &mut Machine, kind: TypeUrl, wanted: &Wanted) {
+    match wanted {
+        Wanted::All => machine.subscribe_all(kind),
+        Wanted::Named(names) => {
+            for name in names {
+                machine.subscribe(kind, name);
+            }
+        }
+        Wanted::Nothing => {}
+    }
+}
+
+fn endpoint(uri: &str) -> Result<Endpoint, Invalid> {
+    let expected = || {
+        Invalid::new(
+            "",
+            format!("{uri:?} is no address; expected http://HOST:PORT"),
+        )
+    };
+    let parsed: http::Uri = uri.parse().map_err(|_| expected())?;
+    match parsed.scheme_str() {
+        Some("http") if parsed.port().is_some() => {}
+        Some("https") => {
+            let message = format!("{uri:?}: TLS to a control plane is not supported; use http://");
+            return Err(Invalid::new("", message));
+        }
+        _ => return Err(expected()),
+    }
+    Endpoint::from_shared(uri.to_owned()).map_err(|_| expected())
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("servers", &self.servers)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,292 @@
+//! Machine, assembly and publishers together: everything of a client but its sockets.
+
+use super::Prepare;
+use crate::TypeUrl;
+use crate::assemble::{Assemble, Change, Interest, Step, To};
+use crate::client::handle::{Command, FileReference};
+use crate::client::machine::{Event, Machine, Update};
+use crate::client::status::Status;
+use crate::read::{Resource, Source};
+use mesh_core::model::Snapshot;
+use mesh_core::{Feed, Invalid, Name, Publisher, WallClock};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The ticket of what comes from files.
+const FROM_FILE: u64 = 0;
+
+pub(super) struct Core {
+    pub(super) machine: Machine,
+    assemble: Assemble,
+    snapshots: Publisher<Snapshot>,
+    status: Publisher<Status>,
+    files: Publisher<BTreeSet<FileReference>>,
+    prepare: Option<Prepare>,
+    /// What each file has.
+    supplied: HashMap<(TypeUrl, PathBuf), BTreeSet<Name>>,
+    initial_fetch_timeout: Option<Duration>,
+    clock: WallClock,
+}
+
+// === impl Core ===
+
+impl Core {
+    pub(super) fn new(
+        machine: Machine,
+        mut assemble: Assemble,
+        fixed: Vec<Resource>,
+        prepare: Option<Prepare>,
+        initial_fetch_timeout: Option<Duration>,
+        clock: WallClock,
+    ) -> Result<Self, Invalid> {
+        let step = assemble.fix(fixed, super::now());
+        let refused = |verdict: &crate::assemble::Verdict| {
+            let name = format!("{}[{}]", verdict.kind.short(), verdict.name);
+            verdict.result.clone().map_err(|error| error.within(name))
+        };
+        step.verdicts.iter().try_for_each(refused)?;
+        let status = Status {
+            connected: false,
+            since: clock.now(),
+            server: None,
+            last_error: None,
+            kinds: BTreeMap::new(),
+        };
+        let mut core = Self {
+            machine,
+            snapshots: Publisher::from_arc(assemble.snapshot().clone()),
+            assemble,
+            status: Publisher::new(status),
+            files: Publisher::new(BTreeSet::new()),
+            prepare,
+            supplied: HashMap::new(),
+            initial_fetch_timeout,
+            clock,
+        };
+        core.act(step);
+        Ok(core)
+    }
+
+    pub(super) fn snapshots(&self) -> Feed<Snapshot> {
+        self.snapshots.feed()
+    }
+
+    pub(super) fn status(&self) -> Feed<Status> {
+        self.status.feed()
+    }
+
+    pub(super) fn files(&self) -> Feed<BTreeSet<FileReference>> {
+        self.files.feed()
+    }
+
+    pub(super) fn started(&mut self, now: Instant) {
+        if let Some(wait) = self.initial_fetch_timeout {
+            self.assemble.expect_clusters(now + wait);
+        }
+    }
+
+    /// When [`Core::tick`] is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let machine = self.machine.deadline();
+        machine.into_iter().chain(self.assemble.deadline()).min()
+    }
+
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.machine.tick(now);
+        let step = self.assemble.tick(now);
+        self.act(step);
+        self.work(now);
+    }
+
+    /// Applies what the machine hands on, and publishes it before it is acknowledged.
+    pub(super) fn work(&mut self, now: Instant) {
+        while let Some(event) = self.machine.poll_event() {
+            match event {
+                Event::Update(update) => self.update(update, now),
+                Event::Missing(kind, name) => {
+                    tracing::info!(kind = kind.short(), %name, "the control plane has no such resource");
+                }
+                Event::Refused(kind, error) => {
+                    tracing::warn!(%kind, %error, "a response of the control plane was refused");
+                }
+            }
+        }
+        self.publish_status();
+    }
+
+    fn update(&mut self, update: Update<Resource>, now: Instant) {
+        let Update {
+            ticket,
+            kind,
+            resources,
+            removed,
+        } = update;
+        if kind == TypeUrl::Cluster {
+            self.assemble.clusters_answered();
+        }
+        let gone = removed.into_iter().map(|name| To::Gone(kind, name));
+        let came = resources.into_iter().map(|(_, resource)| To::Is(resource));
+        let changes = gone.chain(came).map(|to| Change {
+            from: Source::Ads,
+            ticket,
+            to,
+        });
+        let step = self.assemble.apply(changes.collect(), now);
+        self.act(step);
+        self.machine.handed_over(ticket);
+    }
+
+    /// Publishes, subscribes and answers as a step says. Returns what was refused of files.
+    fn act(&mut self, step: Step) -> Vec<(Name, Invalid)> {
+        if let Some(snapshot) = step.snapshot {
+            if let Some(prepare) = &self.prepare {
+                prepare(&snapshot);
+            }
+            self.snapshots.publish(snapshot);
+        }
+        for warning in step.warnings {
+            tracing::warn!(%warning, "configuration");
+        }
+        let mut files = None;
+        for interest in step.interests {
+            match interest {
+                Interest::Start(kind, to) => match to.from {
+                    Source::Ads => self.machine.subscribe(kind, &to.name),
+                    Source::Path(path) => {
+                        let name = to.name;
+                        let files = files.get_or_insert_with(|| (*self.files.load()).clone());
+                        files.insert(FileReference { kind, path, name });
+                    }
+                },
+                Interest::Stop(kind, from, name) => match from {
+                    Source::Ads => self.machine.unsubscribe(kind, &name),
+                    Source::Path(path) => {
+                        let files = files.get_or_insert_with(|| (*self.files.load()).clone());
+                        files.remove(&FileReference { kind, path, name });
+                    }
+                },
+            }
+        }
+        if let Some(files) = files {
+            self.files.publish(Arc::new(files));
+        }
+        let mut refused = Vec::new();
+        for verdict in step.verdicts {
+            if let Err(error) = &verdict.result {
+                let (kind, name) = (verdict.kind.short(), &verdict.name);
+                tracing::warn!(kind, %name, %error, "a resource was refused; the last good one stays");
+            }
+            if verdict.ticket == FROM_FILE {
+                refused.extend(verdict.result.err().map(|error| (verdict.name, error)));
+            } else {
+                let result = verdict.result.map_err(|error| error.to_string());
+                self.machine.settle(verdict.ticket, &verdict.name, result);
+            }
+        }
+        refused
+    }
+
+    pub(super) fn command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Resources { kind, answer } => {
+                // Who asked may have lost interest; that is no concern of ours.
+                let _ = answer.send(self.machine.resources(kind).collect());
+            }
+            Command::Supply {
+                kind,
+                path,
+                resources,
+                answer,
+            } => {
+                let refused = self.supply(kind, path, resources, now);
+                self.work(now);
+                let _ = answer.send(refused);
+            }
+        }
+    }
+
+    fn supply(
+        &mut self,
+        kind: TypeUrl,
+        path: PathBuf,
+        resources: Vec<Resource>,
+        now: Instant,
+    ) -> Vec<(Name, Invalid)> {
+        let names: BTreeSet<Name> = resources.iter().map(name_of).collect();
+        let from = Source::Path(path.clone());
+        let before = self.supplied.insert((kind, path), names.clone());
+        let gone = before
+            .into_iter()
+            .flatten()
+            .filter(|name| !names.contains(name));
+        let changes = gone
+            .map(|name| To::Gone(kind, name))
+            .chain(resources.into_iter().map(To::Is))
+            .map(|to| Change {
+                from: from.clone(),
+                ticket: FROM_FILE,
+                to,
+            });
+        let step = self.assemble.apply(changes.collect(), now);
+        self.act(step)
+    }
+
+    /// A stream is open.
+    pub(super) fn connected(&mut self, server: &Name) {
+        tracing::info!(%server, "connected to the control plane");
+        let mut status = (*self.status.load()).clone();
+        status.connected = true;
+        status.since = self.clock.now();
+        status.server = Some(server.clone());
+        self.status.publish(Arc::new(status));
+    }
+
+    /// The stream ended, for this reason unless we ended it.
+    pub(super) fn closed(&mut self, why: Option<(Option<Name>, String)>, now: Instant) {
+        self.machine.stream_ended();
+        let mut status = (*self.status.load()).clone();
+        if status.connected {
+            status.connected = false;
+            status.since = self.clock.now();
+        }
+        if let Some((server, error)) = why {
+            // Said once for as long as nothing else happens.
+            if status.last_error.as_ref() != Some(&error) {
+                tracing::warn!(server = server.as_deref(), %error, "no control plane; the last configuration stays");
+            }
+            status.last_error = Some(error);
+        }
+        self.status.publish(Arc::new(status));
+        self.work(now);
+    }
+
+    fn publish_status(&self) {
+        let old = self.status.load();
+        let kinds: BTreeMap<_, _> = self.machine.kinds().collect();
+        if old.kinds != kinds {
+            let mut status = (*old).clone();
+            status.kinds = kinds;
+            self.status.publish(Arc::new(status));
+        }
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
+}
+
+fn name_of(resource: &Resource) -> Name {
+    match resource {
+        Resource::Cluster(cluster) => cluster.cluster.name.clone(),
+        Resource::Endpoints(endpoints) => endpoints.name.clone(),
+        Resource::Listener(listener) => listener.listener.name.clone(),
+        Resource::Routes(table) => table.name.clone(),
+    }
+}

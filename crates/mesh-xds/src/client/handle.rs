@@ -1,0 +1,86 @@
+//! Talking to a client that runs.
+
+use super::machine::ResourceStatus;
+use crate::TypeUrl;
+use crate::read::Resource;
+use mesh_core::{Invalid, Name};
+use std::path::PathBuf;
+use tokio::sync::{mpsc, oneshot};
+
+/// Talks to a client that runs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+}
+
+/// The client has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the xDS client has ended")]
+pub struct Gone;
+
+/// A resource that something refers to and that is in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct FileReference {
+    /// Its type.
+    pub kind: TypeUrl,
+    /// The file.
+    pub path: PathBuf,
+    /// Its name.
+    pub name: Name,
+}
+
+#[derive(Debug)]
+pub(super) enum Command {
+    Supply {
+        kind: TypeUrl,
+        path: PathBuf,
+        resources: Vec<Resource>,
+        answer: oneshot::Sender<Vec<(Name, Invalid)>>,
+    },
+    Resources {
+        kind: TypeUrl,
+        answer: oneshot::Sender<Vec<ResourceStatus>>,
+    },
+}
+
+// === impl Handle ===
+
+impl Handle {
+    pub(super) fn new(commands: mpsc::Sender<Command>) -> Self {
+        Self { commands }
+    }
+
+    /// Says what all the resources of a type in a file are now. Those that the file had before and
+    /// has no longer are removed. Returns what was refused.
+    ///
+    /// # Errors
+    /// If the client has ended.
+    pub async fn supply(
+        &self,
+        kind: TypeUrl,
+        path: PathBuf,
+        resources: Vec<Resource>,
+    ) -> Result<Vec<(Name, Invalid)>, Gone> {
+        let (answer, answered) = oneshot::channel();
+        let command = Command::Supply {
+            kind,
+            path,
+            resources,
+            answer,
+        };
+        self.commands.send(command).await.map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
+    }
+
+    /// What is known of each resource of a type that comes from the control plane.
+    ///
+    /// # Errors
+    /// If the client has ended.
+    pub async fn resources(&self, kind: TypeUrl) -> Result<Vec<ResourceStatus>, Gone> {
+        let (answer, answered) = oneshot::channel();
+        let command = Command::Resources { kind, answer };
+        self.commands.send(command).await.map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
+    }
+}

@@ -1,0 +1,380 @@
+//! Responses, checked and taken apart.
+
+use super::answer::Answer;
+use super::ticket::{Offered, Ticket};
+use super::{Event, Machine, Response, Timer, Update};
+use crate::TypeUrl;
+use crate::pb::envoy::service::discovery::v3 as discovery;
+use crate::pb::google::protobuf::{Any, Duration as ProtoDuration};
+use mesh_core::Name;
+use prost::Message;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+/// Wraps a resource in state of the world, to give it a TTL.
+const WRAPPER: &str = "type.googleapis.com/envoy.service.discovery.v3.Resource";
+
+/// A response in either variant.
+struct Parts {
+    url: String,
+    nonce: String,
+    version: String,
+    items: Vec<Item>,
+    removed: Vec<String>,
+    /// It has everything that was asked for, so that what is left out is removed.
+    whole: bool,
+}
+
+/// A resource in a response.
+struct Item {
+    /// Empty if it cannot be told.
+    name: String,
+    version: Name,
+    /// None: only a sign of life.
+    body: Option<Any>,
+    ttl: Option<Duration>,
+    /// What is wrong with its wrapper.
+    broken: Option<String>,
+}
+
+/// Every resource type has its name in field 1.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Named {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+// === impl Machine ===
+
+impl<R> Machine<R> {
+    /// Takes in a response.
+    pub fn receive(&mut self, response: Response, now: Instant) {
+        let Some(stream) = &mut self.stream else {
+            return;
+        };
+        stream.answered = true;
+        let server = stream.server.clone();
+        self.backoff.reset();
+        let parts = match response {
+            Response::Delta(response) => Parts::delta(*response),
+            Response::Sotw(response) => Parts::sotw(*response),
+        };
+        let kind = TypeUrl::from_url(&parts.url);
+        let asked = |kind: &TypeUrl| self.kinds.get(kind).is_some_and(|all| all.asked);
+        let Some(kind) = kind.filter(asked) else {
+            let error = "resources of this type were not asked for".to_owned();
+            return self.refuse(parts, kind, error);
+        };
+        if let Some(all) = self.kinds.get_mut(&kind) {
+            all.nonce.clone_from(&parts.nonce);
+            all.answered = true;
+            all.status.update_attempt += 1;
+        }
+        if let Err(error) = self.check(&parts) {
+            return self.refuse(parts, Some(kind), error);
+        }
+        self.take(parts, kind, server, now);
+    }
+
+    /// Refuses a response as a whole.
+    fn refuse(&mut self, parts: Parts, kind: Option<TypeUrl>, error: String) {
+        if let Some(all) = kind.and_then(|kind| self.kinds.get_mut(&kind)) {
+            all.status.update_rejected += 1;
+            all.status.last_refusal = Some(error.clone());
+        }
+        self.events
+            .push_back(Event::Refused(parts.url.clone(), error.clone()));
+        self.requests.push_back(Answer {
+            url: parts.url,
+            kind,
+            nonce: parts.nonce,
+            error: Some(error),
+        });
+    }
+
+    /// What makes a response unusable as a whole.
+    fn check(&self, parts: &Parts) -> Result<(), String> {
+        let limits = &self.config.limits;
+        let count = parts.items.len() + parts.removed.len();
+        if count > limits.resources {
+            let most = limits.resources;
+            return Err(format!(
+                "{count} resources in one response; the most is {most}"
+            ));
+        }
+        let mut seen = HashSet::with_capacity(count);
+        let names = parts.items.iter().map(|item| &item.name);
+        for name in names.chain(&parts.removed) {
+            if name.len() > limits.name {
+                let most = limits.name;
+                return Err(format!(
+                    "a name of {} bytes; the most is {most}",
+                    name.len()
+                ));
+            }
+            if !name.is_empty() && !seen.insert(name) {
+                return Err(format!("resource {name:?} is in the response twice"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a checked response apart and hands it on.
+    fn take(&mut self, parts: Parts, kind: TypeUrl, server: Name, now: Instant) {
+        let number = self.next_ticket;
+        self.next_ticket += 1;
+        let keeps = self.config.ignore_resource_deletion && kind.absence_removes();
+        let Some(all) = self.kinds.get_mut(&kind) else {
+            return;
+        };
+        let mut removed: Vec<Name> = Vec::new();
+        if parts.whole && kind.absence_removes() && parts.items.iter().all(Item::has_name) {
+            let present: HashSet<&str> =
+                parts.items.iter().map(|item| item.name.as_str()).collect();
+            let absent = all.records.iter().filter(|(name, record)| {
+                !present.contains(name.as_str()) && record.is_held() && all.wants(name)
+            });
+            removed.extend(absent.map(|(name, _)| name.clone()));
+            // What was refused and is no longer there is no longer of interest.
+            all.records.retain(|name, record| {
+                record.named || record.is_held() || present.contains(name.as_str())
+            });
+        } else {
+            let known = |name: &String| all.records.contains_key(name.as_str());
+            removed.extend(
+                parts
+                    .removed
+                    .iter()
+                    .filter(|name| known(name))
+                    .map(Name::from),
+            );
+        }
+        if keeps {
+            removed.clear();
+        }
+
+        let mut ticket = Ticket {
+            kind,
+            nonce: parts.nonce,
+            version: parts.version,
+            server,
+            waiting: HashMap::new(),
+            refused: Vec::new(),
+            handed_over: false,
+        };
+        let mut resources = Vec::with_capacity(parts.items.len());
+        let mut alive = Vec::new();
+        for (at, item) in parts.items.into_iter().enumerate() {
+            if !item.has_name() {
+                let reason = item.broken.unwrap_or_else(|| "has no name".to_owned());
+                ticket.refused.push((format!("resources[{at}]"), reason));
+                continue;
+            }
+            // Passed over: it was not asked for, or not any more.
+            if !all.wants(&item.name) {
+                continue;
+            }
+            let name = Name::from(item.name.as_str());
+            let expires = item.ttl.map(|ttl| now + ttl);
+            let Some(body) = item.body else {
+                let known = all.records.get(&name).and_then(|r| r.accepted.as_ref());
+                let same = |version: &Name| item.version.is_empty() || *version == item.version;
+                if known.is_some_and(|(version, _)| same(version)) {
+                    alive.push((name, expires));
+                }
+                continue;
+            };
+            if !all.records.contains_key(&name) && all.records.len() >= self.config.limits.resources
+            {
+                let reason = format!("more than {} of this type", self.config.limits.resources);
+                ticket.refused.push((item.name, reason));
+                continue;
+            }
+            let record = all.records.entry(name.clone()).or_default();
+            record.again = 0;
+            if let Some(at) = record.missing_at.take() {
+                self.timers
+                    .remove(&(at, kind, name.clone(), Timer::Missing));
+            }
+            let read = if let Some(broken) = item.broken {
+                Err(broken)
+            } else if body.type_url == kind.url() {
+                (self.decode)(kind, &body.value).map_err(|error| error.to_string())
+            } else {
+                Err(format!("is a {}", body.type_url))
+            };
+            match read {
+                Ok(resource) => {
+                    record.offered += 1;
+                    let version = item.version;
+                    ticket
+                        .waiting
+                        .insert(name.clone(), Offered { version, expires });
+                    resources.push((name, resource));
+                }
+                Err(reason) => {
+                    let short = super::ticket::shortened(&reason).to_owned();
+                    record.refused = Some((item.version, short));
+                    ticket.refused.push((item.name, reason));
+                }
+            }
+        }
+        for name in &removed {
+            self.removed(kind, name, number);
+        }
+        for (name, expires) in alive {
+            self.expires(kind, &name, expires);
+        }
+        if let Some(all) = self.kinds.get_mut(&kind) {
+            all.unanswered.push_back(number);
+        }
+        self.tickets.insert(number, ticket);
+        self.events.push_back(Event::Update(Update {
+            ticket: number,
+            kind,
+            resources,
+            removed,
+        }));
+    }
+
+    /// A resource went.
+    fn removed(&mut self, kind: TypeUrl, name: &Name, ticket: u64) {
+        self.expires(kind, name, None);
+        let Some(all) = self.kinds.get_mut(&kind) else {
+            return;
+        };
+        if let Some(record) = all.records.get_mut(name) {
+            if let Some(at) = record.missing_at.take() {
+                self.timers
+                    .remove(&(at, kind, name.clone(), Timer::Missing));
+            }
+            record.accepted = None;
+            record.refused = None;
+            record.missing = true;
+            record.newest = ticket;
+        }
+        all.tidy(name);
+    }
+
+    /// The time for a resource to come is up.
+    pub(super) fn is_missing(&mut self, kind: TypeUrl, name: Name) {
+        let all = self.kinds.get_mut(&kind);
+        if let Some(record) = all.and_then(|all| all.records.get_mut(&name)) {
+            record.missing_at = None;
+            record.missing = true;
+            self.events.push_back(Event::Missing(kind, name));
+        }
+    }
+
+    /// The TTL of a resource has passed: it is removed, and nobody has to be told.
+    pub(super) fn is_expired(&mut self, kind: TypeUrl, name: Name) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        if let Some(all) = self.kinds.get_mut(&kind)
+            && let Some(record) = all.records.get_mut(&name)
+        {
+            record.expires = None;
+        }
+        self.removed(kind, &name, ticket);
+        self.events.push_back(Event::Update(Update {
+            ticket,
+            kind,
+            resources: Vec::new(),
+            removed: vec![name],
+        }));
+    }
+}
+
+// === impl Parts ===
+
+impl Parts {
+    fn delta(response: discovery::DeltaDiscoveryResponse) -> Self {
+        let mut removed = response.removed_resources;
+        removed.extend(response.removed_resource_names.into_iter().map(|n| n.name));
+        Self {
+            url: response.type_url,
+            nonce: response.nonce,
+            version: response.system_version_info,
+            items: response.resources.into_iter().map(Item::wrapped).collect(),
+            removed,
+            whole: false,
+        }
+    }
+
+    fn sotw(response: discovery::DiscoveryResponse) -> Self {
+        let version = Name::from(response.version_info.as_str());
+        let item = |any: Any| {
+            if any.type_url != WRAPPER {
+                return Item {
+                    name: name_in(&any),
+                    version: version.clone(),
+                    body: Some(any),
+                    ttl: None,
+                    broken: None,
+                };
+            }
+            match discovery::Resource::decode(any.value.as_slice()) {
+                Ok(resource) => Item {
+                    version: version.clone(),
+                    ..Item::wrapped(resource)
+                },
+                Err(error) => Item {
+                    name: String::new(),
+                    version: version.clone(),
+                    body: None,
+                    ttl: None,
+                    broken: Some(format!("its wrapper cannot be read: {error}")),
+                },
+            }
+        };
+        Self {
+            url: response.type_url,
+            nonce: response.nonce,
+            items: response.resources.into_iter().map(item).collect(),
+            version: response.version_info,
+            removed: Vec::new(),
+            whole: true,
+        }
+    }
+}
+
+// === impl Item ===
+
+impl Item {
+    fn wrapped(resource: discovery::Resource) -> Self {
+        let inner = resource.resource.as_ref().map(name_in);
+        let (name, broken) = match inner {
+            Some(inner) if resource.name.is_empty() => (inner, None),
+            Some(inner) if inner != resource.name => {
+                let broken = format!("the resource itself is called {inner:?}");
+                (resource.name, Some(broken))
+            }
+            _ => (resource.name, None),
+        };
+        Self {
+            name,
+            version: resource.version.into(),
+            body: resource.resource,
+            ttl: resource.ttl.as_ref().and_then(positive),
+            broken,
+        }
+    }
+
+    fn has_name(&self) -> bool {
+        !self.name.is_empty()
+    }
+}
+
+/// The name of a resource that may not be readable otherwise; empty if that is not readable either.
+fn name_in(any: &Any) -> String {
+    Named::decode(any.value.as_slice()).map_or_else(|_| String::new(), |named| named.name)
+}
+
+fn positive(duration: &ProtoDuration) -> Option<Duration> {
+    let seconds = u64::try_from(duration.seconds).ok()?;
+    let nanos = u32::try_from(duration.nanos).ok()?;
+    // A century is as good as for ever, and can be added to any time.
+    let whole = Duration::from_secs(seconds.min(3_155_760_000))
+        .saturating_add(Duration::from_nanos(u64::from(nanos)));
+    (!whole.is_zero()).then_some(whole)
+}

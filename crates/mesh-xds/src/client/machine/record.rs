@@ -1,0 +1,198 @@
+//! What is known of the resources of one type.
+
+use mesh_core::Name;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+/// The resources of one type, and where its part of the stream stands.
+#[derive(Debug, Default)]
+pub(super) struct Kind {
+    /// Everything is asked for.
+    pub(super) wildcard: bool,
+    pub(super) records: BTreeMap<Name, Record>,
+    /// How many of the records are asked for by name.
+    pub(super) named: usize,
+    /// A request for this type was sent on this stream.
+    pub(super) asked: bool,
+    /// Names to be sent with the next request.
+    pub(super) subscribe: BTreeSet<Name>,
+    pub(super) unsubscribe: BTreeSet<Name>,
+    /// State of the world: names in requests of this stream.
+    pub(super) told: BTreeSet<Name>,
+    /// State of the world: names to be left out of the next request and to be in the one after.
+    pub(super) again: BTreeSet<Name>,
+    /// The last nonce of this stream.
+    pub(super) nonce: String,
+    /// State of the world: the version in force, and the server that it is from.
+    pub(super) version: String,
+    pub(super) version_from: Option<Name>,
+    /// Responses that were not answered yet, oldest first.
+    pub(super) unanswered: VecDeque<u64>,
+    /// A response came, on this or an earlier stream.
+    pub(super) answered: bool,
+    pub(super) status: KindStatus,
+}
+
+/// What is known of one resource.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    /// It is asked for by name.
+    pub(super) named: bool,
+    /// The version in force, and the server that it is from.
+    pub(super) accepted: Option<(Name, Name)>,
+    /// The ticket of the latest thing that happened to it.
+    pub(super) newest: u64,
+    /// State of the world: it was asked for before on this stream and has not come since; how
+    /// often it is left out of an answer for that.
+    pub(super) again: u8,
+    /// How many updates with it wait for their verdict.
+    pub(super) offered: usize,
+    /// When its TTL passes.
+    pub(super) expires: Option<Instant>,
+    /// When it is taken to be missing.
+    pub(super) missing_at: Option<Instant>,
+    /// Its source says that it does not exist, or its time is up.
+    pub(super) missing: bool,
+    /// The latest version was refused, and why.
+    pub(super) refused: Option<(Name, String)>,
+}
+
+/// What is known of a type of resources.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KindStatus {
+    /// The version of the last response of which everything was accepted: `version_info`, or
+    /// `system_version_info`.
+    pub version: String,
+    /// Responses that came (Envoy's `update_attempt`).
+    pub update_attempt: u64,
+    /// Responses that were accepted (Envoy's `update_success`).
+    pub update_success: u64,
+    /// Responses of which something was refused (Envoy's `update_rejected`).
+    pub update_rejected: u64,
+    /// What the last refusal said. Stays when later responses are accepted.
+    pub last_refusal: Option<String>,
+}
+
+/// What is known of a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ResourceStatus {
+    /// Its name.
+    pub name: Name,
+    /// The version in force.
+    pub version: Option<Name>,
+    /// How it stands.
+    pub state: ResourceState,
+}
+
+/// How a resource stands (CSDS `ClientResourceStatus`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ResourceState {
+    /// Asked for; nothing came.
+    Requested,
+    /// It does not exist.
+    DoesNotExist,
+    /// The latest version is accepted.
+    Accepted,
+    /// The latest version was refused; an older one may be in force.
+    Refused {
+        /// The version that was refused.
+        version: Name,
+        /// Why.
+        reason: String,
+    },
+}
+
+// === impl Kind ===
+
+impl Kind {
+    pub(super) fn wants(&self, name: &str) -> bool {
+        self.wildcard || self.records.get(name).is_some_and(|record| record.named)
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
+        let named = self.records.iter().filter(|(_, record)| record.named);
+        named.map(|(name, _)| name)
+    }
+
+    /// A response was answered.
+    pub(super) fn answered_with(&mut self, version: &str, server: &Name, error: Option<&str>) {
+        if let Some(error) = error {
+            self.status.update_rejected += 1;
+            self.status.last_refusal = Some(error.to_owned());
+            return;
+        }
+        self.status.update_success += 1;
+        version.clone_into(&mut self.version);
+        self.version_from = Some(server.clone());
+        version.clone_into(&mut self.status.version);
+    }
+
+    /// Drops a record about which there is nothing to know.
+    pub(super) fn tidy(&mut self, name: &str) {
+        if self.records.get(name).is_some_and(Record::is_empty) {
+            self.records.remove(name);
+        }
+    }
+
+    pub(super) fn stream_closed(&mut self) {
+        self.asked = false;
+        self.nonce.clear();
+        self.unanswered.clear();
+        // The first request of the next stream says all.
+        self.subscribe.clear();
+        self.unsubscribe.clear();
+        self.told.clear();
+        self.again.clear();
+        for record in self.records.values_mut() {
+            record.missing_at = None;
+            record.again = 0;
+        }
+    }
+
+    pub(super) fn resources(&self) -> impl Iterator<Item = ResourceStatus> {
+        self.records.iter().map(|(name, record)| ResourceStatus {
+            name: name.clone(),
+            version: record.accepted.as_ref().map(|(version, _)| version.clone()),
+            state: record.state(),
+        })
+    }
+
+    pub(super) fn has_everything(&self) -> bool {
+        let there = |record: &Record| record.accepted.is_some() || record.missing;
+        (!self.wildcard || self.answered)
+            && self
+                .records
+                .values()
+                .all(|record| !record.named || there(record))
+    }
+}
+
+// === impl Record ===
+
+impl Record {
+    /// Whether somebody else may have it.
+    pub(super) fn is_held(&self) -> bool {
+        self.accepted.is_some() || self.offered > 0
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.named && self.accepted.is_none() && self.refused.is_none() && self.offered == 0
+    }
+
+    fn state(&self) -> ResourceState {
+        if let Some((version, reason)) = &self.refused {
+            return ResourceState::Refused {
+                version: version.clone(),
+                reason: reason.clone(),
+            };
+        }
+        match (&self.accepted, self.missing) {
+            (Some(_), _) => ResourceState::Accepted,
+            (None, true) => ResourceState::DoesNotExist,
+            (None, false) => ResourceState::Requested,
+        }
+    }
+}

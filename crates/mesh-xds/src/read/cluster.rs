@@ -1,0 +1,201 @@
+//! Clusters.
+
+use super::{ClusterResource, extension, metadata};
+use crate::pb::envoy::config::cluster::v3 as pb;
+use crate::pb::envoy::config::core::v3 as core;
+use crate::wire::{At, maybe_duration, number, refuse};
+use mesh_core::Invalid;
+use mesh_core::model::{Cluster, TcpKeepalive};
+use std::time::Duration;
+
+mod balancing;
+mod discovery;
+mod limits;
+mod options;
+mod outlier;
+
+pub(super) use discovery::dns_cache;
+
+/// A cluster, with its endpoints or where they are.
+#[expect(deprecated, reason = "Envoy still reads the older spellings")]
+pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
+    let pb::Cluster {
+        transport_socket_matches,
+        transport_socket_matcher,
+        name,
+        alt_stat_name,
+        stats_matcher,
+        eds_cluster_config,
+        connect_timeout,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        lb_policy,
+        load_assignment,
+        health_checks,
+        max_requests_per_connection,
+        circuit_breakers,
+        upstream_http_protocol_options,
+        common_http_protocol_options,
+        http_protocol_options,
+        http2_protocol_options,
+        typed_extension_protocol_options,
+        dns_refresh_rate,
+        dns_jitter,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_lookup_family,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+        wait_for_warm_on_init,
+        outlier_detection,
+        cleanup_interval,
+        upstream_bind_config,
+        lb_subset_config,
+        common_lb_config,
+        transport_socket,
+        metadata: facts,
+        protocol_selection,
+        upstream_connection_options,
+        close_connections_on_host_health_failure,
+        ignore_health_on_host_removal,
+        filters,
+        load_balancing_policy,
+        lrs_server,
+        lrs_report_endpoint_metrics,
+        track_timeout_budgets,
+        upstream_config,
+        track_cluster_stats,
+        preconnect_policy,
+        connection_pool_per_downstream_connection,
+        queuing_policies,
+        cluster_discovery_type,
+        lb_config,
+    } = value;
+    refuse!(
+        transport_socket_matches,
+        transport_socket_matcher,
+        stats_matcher,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        health_checks,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        upstream_bind_config,
+        lb_subset_config,
+        close_connections_on_host_health_failure,
+        filters,
+        lrs_server,
+        lrs_report_endpoint_metrics,
+        track_timeout_budgets,
+        upstream_config,
+        track_cluster_stats,
+        preconnect_policy,
+        connection_pool_per_downstream_connection,
+        queuing_policies,
+    );
+    crate::wire::pass_over!("envoy.config.cluster.v3.Cluster":
+        cleanup_interval,
+        dns_failure_refresh_rate,
+        dns_jitter,
+        dns_refresh_rate,
+        ignore_health_on_host_removal,
+        respect_dns_ttl,
+        wait_for_warm_on_init,
+    );
+    if name.is_empty() {
+        return Err(Invalid::new("name", "required, but missing"));
+    }
+    extension::transport_socket(transport_socket.as_ref())?;
+
+    let mut cluster = Cluster::new(name.as_str());
+    cluster.stat_name = (!alt_stat_name.is_empty()).then(|| alt_stat_name.into());
+    if let Some(limit) = maybe_duration("connect_timeout", connect_timeout.as_ref())? {
+        if limit.is_zero() {
+            return Err(Invalid::new("connect_timeout", "must be more than zero"));
+        }
+        cluster.connect_timeout = limit;
+    }
+    let dns = discovery::Dns {
+        family: *dns_lookup_family,
+        resolver: typed_dns_resolver_config.as_ref(),
+    };
+    let found = discovery::read(&discovery::Parts {
+        name,
+        kind: cluster_discovery_type.as_ref(),
+        eds: eds_cluster_config.as_ref(),
+        assignment: load_assignment.as_ref(),
+        dns,
+    })?;
+    cluster.discovery = found.kind;
+    cluster.balancing = balancing::read(&balancing::Parts {
+        discovery: found.kind,
+        policy: *lb_policy,
+        config: lb_config.as_ref(),
+        policies: load_balancing_policy.as_ref(),
+    })?;
+    if let Some(common) = common_lb_config {
+        cluster.panic_threshold = balancing::panic_threshold(common).at("common_lb_config")?;
+    }
+    if let Some(breakers) = circuit_breakers {
+        cluster.limits = limits::read(breakers).at("circuit_breakers")?;
+    }
+    if let Some(detection) = outlier_detection {
+        cluster.outlier = Some(outlier::read(detection).at("outlier_detection")?);
+    }
+    let older = options::Older {
+        requests: number(max_requests_per_connection.as_ref()),
+        common: common_http_protocol_options.as_ref(),
+        http1: http_protocol_options.as_ref(),
+        http2: http2_protocol_options.as_ref(),
+        upstream: upstream_http_protocol_options.as_ref(),
+        selection: *protocol_selection,
+    };
+    options::read(typed_extension_protocol_options, &older, &mut cluster)?;
+    if let Some(options) = upstream_connection_options {
+        cluster.tcp_keepalive = connection_options(options).at("upstream_connection_options")?;
+    }
+    if let Some(facts) = facts {
+        metadata::cluster(facts, &mut cluster);
+    }
+    Ok(ClusterResource {
+        cluster,
+        endpoints: found.endpoints,
+        eds: found.eds,
+    })
+}
+
+fn connection_options(
+    options: &pb::UpstreamConnectionOptions,
+) -> Result<Option<TcpKeepalive>, Invalid> {
+    let pb::UpstreamConnectionOptions {
+        tcp_keepalive,
+        set_local_interface_name_on_upstream_connections,
+        happy_eyeballs_config,
+    } = options;
+    refuse!(
+        set_local_interface_name_on_upstream_connections,
+        happy_eyeballs_config
+    );
+    Ok(tcp_keepalive.as_ref().and_then(keepalive))
+}
+
+/// Zero in any part turns keep-alive off.
+fn keepalive(value: &core::TcpKeepalive) -> Option<TcpKeepalive> {
+    let core::TcpKeepalive {
+        keepalive_probes,
+        keepalive_time,
+        keepalive_interval,
+    } = value;
+    let probes = number(keepalive_probes.as_ref());
+    let time = number(keepalive_time.as_ref());
+    let interval = number(keepalive_interval.as_ref());
+    let seconds = |value: u32| Duration::from_secs(value.into());
+    (![probes, time, interval].contains(&Some(0))).then(|| TcpKeepalive {
+        probes,
+        time: time.map(seconds),
+        interval: interval.map(seconds),
+    })
+}

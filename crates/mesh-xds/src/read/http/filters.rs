@@ -1,0 +1,153 @@
+//! The HTTP filters of a connection manager.
+//!
+//! What they do is configured on routes, and our layers are always there. So of the filters only
+//! the limit for a whole listener is read; the others must not ask for anything by themselves.
+
+use super::limit;
+use crate::pb::envoy::extensions::filters::http::cors::v3::Cors;
+use crate::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
+    FilterConfig, filter_config::ImplementationSpecifier,
+};
+use crate::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
+use crate::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+use crate::pb::envoy::extensions::filters::http::router::v3::Router;
+use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpFilter, http_filter::ConfigType,
+};
+use crate::pb::google::protobuf::Any;
+use crate::read::{cluster, extension};
+use crate::wire::{At, boolean, pass_over, refuse, required, type_name, unpack, unsupported};
+use mesh_core::Invalid;
+use mesh_core::model::RateLimit;
+use prost::Name as _;
+
+/// What a filter means here.
+enum Known {
+    Router,
+    Limit(RateLimit),
+    Nothing,
+}
+
+/// The limit for everything on the listener, if there is one.
+pub(super) fn read(filters: &[HttpFilter]) -> Result<Option<RateLimit>, Invalid> {
+    let mut limit = None;
+    let last = filters.len().saturating_sub(1);
+    if filters.is_empty() {
+        let message = "required, but missing: the last one is envoy.filters.http.router";
+        return Err(Invalid::new("http_filters", message));
+    }
+    for (at, value) in filters.iter().enumerate() {
+        let place = format!("http_filters[{at}]");
+        match filter(value).at(&place)? {
+            Known::Router if at == last => {}
+            Known::Router => return Err(Invalid::new(place, "the router has to be the last")),
+            _ if at == last => {
+                let message = "the last filter has to be envoy.filters.http.router";
+                return Err(Invalid::new(place, message));
+            }
+            Known::Limit(_) if limit.is_some() => {
+                return Err(Invalid::new(place, "a second rate limit is not supported"));
+            }
+            Known::Limit(found) => limit = Some(found),
+            Known::Nothing => {}
+        }
+    }
+    Ok(limit)
+}
+
+fn filter(value: &HttpFilter) -> Result<Known, Invalid> {
+    let HttpFilter {
+        // Routes refer to it; what it is, its configuration says.
+        name: _,
+        is_optional,
+        disabled,
+        config_type,
+    } = value;
+    refuse!(disabled);
+    let any = match required("typed_config", config_type)? {
+        ConfigType::TypedConfig(any) => any,
+        ConfigType::ConfigDiscovery(_) => return Err(unsupported("config_discovery")),
+    };
+    known(any, *is_optional).at("typed_config")
+}
+
+fn known(any: &Any, optional: bool) -> Result<Known, Invalid> {
+    let name = type_name(any);
+    if name == Router::full_name() {
+        router(&unpack(any)?)?;
+        return Ok(Known::Router);
+    }
+    if name == LocalRateLimit::full_name() {
+        let found = limit::read(&unpack(any)?)?;
+        return Ok(found.map_or(Known::Nothing, Known::Limit));
+    }
+    if name == HttpFault::full_name() {
+        if unpack::<HttpFault>(any)? != HttpFault::default() {
+            let message = "a fault for every route is not supported; \
+                           configure it in typed_per_filter_config";
+            return Err(Invalid::new("", message));
+        }
+    } else if name == Cors::full_name() {
+        let Cors {} = unpack(any)?;
+    } else if name == FilterConfig::full_name() {
+        forward_proxy(&unpack(any)?)?;
+    } else if let Err(error) = extension::passed_over(any) {
+        // An optional filter is one that may be left out where it is not known.
+        if !optional {
+            return Err(error);
+        }
+    }
+    Ok(Known::Nothing)
+}
+
+#[expect(deprecated, reason = "Envoy still reads `start_child_span`")]
+fn router(value: &Router) -> Result<(), Invalid> {
+    let Router {
+        dynamic_stats,
+        start_child_span,
+        upstream_log,
+        upstream_log_options,
+        suppress_envoy_headers,
+        strict_check_headers,
+        respect_expected_rq_timeout,
+        suppress_grpc_request_failure_code_stats,
+        upstream_http_filters,
+        reject_connect_request_early_data,
+    } = value;
+    refuse!(
+        upstream_log,
+        upstream_log_options,
+        suppress_envoy_headers,
+        strict_check_headers,
+        respect_expected_rq_timeout,
+        upstream_http_filters,
+    );
+    if boolean(reject_connect_request_early_data.as_ref(), false) {
+        refuse!(reject_connect_request_early_data);
+    }
+    pass_over!("envoy.extensions.filters.http.router.v3.Router":
+        dynamic_stats,
+        start_child_span,
+        suppress_grpc_request_failure_code_stats,
+    );
+    Ok(())
+}
+
+/// A cluster that forwards to whatever the authority names needs no filter here.
+fn forward_proxy(value: &FilterConfig) -> Result<(), Invalid> {
+    let FilterConfig {
+        save_upstream_address,
+        allow_dynamic_host_from_filter_state,
+        implementation_specifier,
+    } = value;
+    refuse!(save_upstream_address, allow_dynamic_host_from_filter_state);
+    match implementation_specifier {
+        None => Ok(()),
+        Some(ImplementationSpecifier::DnsCacheConfig(cache)) => {
+            cluster::dns_cache(cache).at("dns_cache_config")
+        }
+        Some(ImplementationSpecifier::SubClusterConfig(_)) => {
+            Err(unsupported("sub_cluster_config"))
+        }
+    }
+}

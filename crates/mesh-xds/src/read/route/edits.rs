@@ -1,0 +1,93 @@
+//! Header changes, from lists of `HeaderValueOption` and of names to remove.
+
+use super::template;
+use crate::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use crate::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use crate::wire::text::header_name;
+use crate::wire::{At, each, enumeration, refuse, required, unsupported};
+use http::HeaderName;
+use http::header::HOST;
+use mesh_core::Invalid;
+use mesh_core::model::{AddMode, HeaderAdd, HeaderEdits};
+
+/// The changes of requests.
+pub(super) fn request(
+    add: &[HeaderValueOption],
+    remove: &[String],
+) -> Result<HeaderEdits, Invalid> {
+    Ok(HeaderEdits {
+        remove: each("request_headers_to_remove", remove, |name| {
+            editable("", name)
+        })?,
+        add: each("request_headers_to_add", add, one)?,
+    })
+}
+
+/// The changes of responses.
+pub(super) fn response(
+    add: &[HeaderValueOption],
+    remove: &[String],
+) -> Result<HeaderEdits, Invalid> {
+    Ok(HeaderEdits {
+        remove: each("response_headers_to_remove", remove, |name| {
+            editable("", name)
+        })?,
+        add: each("response_headers_to_add", add, one)?,
+    })
+}
+
+#[expect(deprecated, reason = "the old spelling of `append_action` is read too")]
+fn one(proto: &HeaderValueOption) -> Result<HeaderAdd, Invalid> {
+    let HeaderValueOption {
+        header,
+        append,
+        append_action,
+        keep_empty_value,
+    } = proto;
+    refuse!(keep_empty_value);
+    let mode = match enumeration("append_action", *append_action)? {
+        HeaderAppendAction::AppendIfExistsOrAdd => AddMode::Append,
+        HeaderAppendAction::AddIfAbsent => AddMode::IfAbsent,
+        HeaderAppendAction::OverwriteIfExistsOrAdd => AddMode::Overwrite,
+        HeaderAppendAction::OverwriteIfExists => return Err(unsupported("append_action")),
+    };
+    let mode = match append {
+        None => mode,
+        Some(_) if mode != AddMode::Append => {
+            return Err(Invalid::new(
+                "append",
+                "not possible together with append_action",
+            ));
+        }
+        Some(append) if append.value => AddMode::Append,
+        Some(_) => AddMode::Overwrite,
+    };
+    let HeaderValue {
+        key,
+        value,
+        raw_value,
+    } = required("header", header)?;
+    let (field, text) = match (value.as_str(), raw_value.as_slice()) {
+        (text, []) => ("header.value", text.as_bytes()),
+        ("", raw) => ("header.raw_value", raw),
+        _ => {
+            let message = "not possible together with value";
+            return Err(Invalid::new("header.raw_value", message));
+        }
+    };
+    Ok(HeaderAdd {
+        name: editable("header.key", key)?,
+        value: template::parse(text).at(field)?,
+        mode,
+    })
+}
+
+/// The name of a header that may be changed. Envoy refuses the others too.
+fn editable(field: &str, name: &str) -> Result<HeaderName, Invalid> {
+    let header = header_name(field, name)?;
+    if header == HOST {
+        let message = "host cannot be edited; host_rewrite_literal sets it";
+        return Err(Invalid::new(field, message));
+    }
+    Ok(header)
+}

@@ -1,0 +1,95 @@
+//! Delays and aborts, from `HTTPFault`.
+
+use super::answer::status;
+use crate::pb::envoy::extensions::filters::common::fault::v3::FaultDelay as WireDelay;
+use crate::pb::envoy::extensions::filters::common::fault::v3::fault_delay::FaultDelaySecifier;
+use crate::pb::envoy::extensions::filters::http::fault::v3::fault_abort::ErrorType;
+use crate::pb::envoy::extensions::filters::http::fault::v3::{FaultAbort as WireAbort, HttpFault};
+use crate::pb::envoy::r#type::v3::FractionalPercent;
+use crate::wire::share::fraction;
+use crate::wire::{At, duration, pass_over, refuse, required, unsupported};
+use mesh_core::Invalid;
+use mesh_core::model::{AbortWith, Fault, FaultAbort, FaultDelay, Fraction};
+
+/// Reads delays and aborts.
+pub(super) fn read(proto: &HttpFault) -> Result<Fault, Invalid> {
+    let HttpFault {
+        delay: delayed,
+        abort: aborted,
+        upstream_cluster,
+        headers,
+        downstream_nodes,
+        max_active_faults,
+        response_rate_limit,
+        delay_percent_runtime,
+        abort_percent_runtime,
+        delay_duration_runtime,
+        abort_http_status_runtime,
+        max_active_faults_runtime,
+        response_rate_limit_percent_runtime,
+        abort_grpc_status_runtime,
+        disable_downstream_cluster_stats,
+        filter_metadata,
+    } = proto;
+    pass_over!(
+        "envoy.extensions.filters.http.fault.v3.HTTPFault":
+            abort_grpc_status_runtime,
+            abort_http_status_runtime,
+            abort_percent_runtime,
+            delay_duration_runtime,
+            delay_percent_runtime,
+            disable_downstream_cluster_stats,
+            filter_metadata,
+            max_active_faults_runtime,
+            response_rate_limit_percent_runtime,
+    );
+    refuse!(
+        upstream_cluster,
+        headers,
+        downstream_nodes,
+        max_active_faults,
+        response_rate_limit,
+    );
+    let mut fault = Fault::default();
+    fault.delay = delayed.as_ref().map(delay).transpose().at("delay")?;
+    fault.abort = aborted.as_ref().map(abort).transpose().at("abort")?;
+    Ok(fault)
+}
+
+fn delay(proto: &WireDelay) -> Result<FaultDelay, Invalid> {
+    let WireDelay {
+        percentage,
+        fault_delay_secifier,
+    } = proto;
+    let fixed = match required("fault_delay_secifier", fault_delay_secifier)? {
+        FaultDelaySecifier::FixedDelay(fixed) => duration("fixed_delay", fixed)?,
+        FaultDelaySecifier::HeaderDelay(_) => return Err(unsupported("header_delay")),
+    };
+    Ok(FaultDelay {
+        duration: fixed,
+        share: share(percentage.as_ref())?,
+    })
+}
+
+fn abort(proto: &WireAbort) -> Result<FaultAbort, Invalid> {
+    let WireAbort {
+        percentage,
+        response_body,
+        error_type,
+    } = proto;
+    refuse!(response_body);
+    let with = match required("error_type", error_type)? {
+        ErrorType::HttpStatus(code) => AbortWith::Http(status("http_status", *code)?),
+        ErrorType::GrpcStatus(code) => AbortWith::Grpc(*code),
+        ErrorType::HeaderAbort(_) => return Err(unsupported("header_abort")),
+    };
+    Ok(FaultAbort {
+        with,
+        share: share(percentage.as_ref())?,
+    })
+}
+
+/// A fault without a percentage happens to nobody.
+fn share(percentage: Option<&FractionalPercent>) -> Result<Fraction, Invalid> {
+    percentage.map_or(Ok(Fraction::NONE), |share| fraction(share).at("percentage"))
+}

@@ -1,0 +1,135 @@
+//! Policies that filters have per route, from `typed_per_filter_config`.
+
+use super::{cors, fault, limit};
+use crate::pb::envoy::config::route::v3::FilterConfig;
+use crate::pb::google::protobuf::Any;
+use crate::wire::{At, names, required, type_name, unpack};
+use mesh_core::Invalid;
+use mesh_core::model::{Cors, Fault, Mirror, RateLimit};
+use prost::Name;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What one level says about a filter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Setting<T> {
+    /// Nothing; the next level counts.
+    #[default]
+    Unset,
+    /// It is switched off, whatever the next level says.
+    Off,
+    /// This.
+    On(T),
+}
+
+/// What one level says about the filters that are known here.
+#[derive(Debug, Default)]
+pub(super) struct Filters {
+    pub(super) cors: Setting<Arc<Cors>>,
+    pub(super) fault: Setting<Arc<Fault>>,
+    pub(super) rate_limit: Setting<Arc<RateLimit>>,
+}
+
+/// What a virtual host says for rules that say nothing.
+#[derive(Debug, Default)]
+pub(super) struct Defaults {
+    /// Whether it has cross-origin rules. The model keeps them on the host.
+    pub(super) cors: bool,
+    pub(super) fault: Option<Arc<Fault>>,
+    pub(super) rate_limit: Option<Arc<RateLimit>>,
+    pub(super) mirrors: Vec<Mirror>,
+}
+
+// === impl Setting ===
+
+impl<T> Setting<T> {
+    /// The policy, if there is one.
+    pub(super) fn on(self) -> Option<T> {
+        match self {
+            Self::On(policy) => Some(policy),
+            Self::Unset | Self::Off => None,
+        }
+    }
+
+    /// This, or what `other` says where this says nothing.
+    pub(super) fn or(self, other: Self) -> Self {
+        match self {
+            Self::Unset => other,
+            set => set,
+        }
+    }
+}
+
+impl<T: Clone> Setting<T> {
+    /// The policy, or the one of the level above where this says nothing.
+    pub(super) fn or_inherit(self, above: Option<&T>) -> Option<T> {
+        match self {
+            Self::On(policy) => Some(policy),
+            Self::Off => None,
+            Self::Unset => above.cloned(),
+        }
+    }
+}
+
+// === impl Filters ===
+
+impl Filters {
+    /// Reads `typed_per_filter_config`, in the order of the names so that of several errors the
+    /// same one is reported each time.
+    pub(super) fn read(configs: &HashMap<String, Any>) -> Result<Self, Invalid> {
+        let mut sorted: Vec<_> = configs.iter().collect();
+        sorted.sort_by_key(|(name, _)| *name);
+        let mut filters = Self::default();
+        for (name, config) in sorted {
+            let path = format!("typed_per_filter_config[{name}]");
+            filters.wrapped(name, config).at(path)?;
+        }
+        Ok(filters)
+    }
+
+    fn wrapped(&mut self, name: &str, config: &Any) -> Result<(), Invalid> {
+        if type_name(config) != FilterConfig::full_name() {
+            return self.set(name, config);
+        }
+        let FilterConfig {
+            config,
+            is_optional,
+            disabled,
+        } = unpack(config)?;
+        if disabled {
+            self.switch_off(name);
+            return Ok(());
+        }
+        if is_optional && !known(name) {
+            return Ok(());
+        }
+        self.set(name, required("config", &config)?).at("config")
+    }
+
+    fn set(&mut self, name: &str, config: &Any) -> Result<(), Invalid> {
+        match name {
+            names::CORS => self.cors = cors::read(&unpack(config)?)?,
+            names::FAULT => self.fault = Setting::On(Arc::new(fault::read(&unpack(config)?)?)),
+            names::RATE_LIMIT => self.rate_limit = limit::read(&unpack(config)?)?,
+            _ => {
+                let message = format!("no filter with this name has settings here: {name:?}");
+                return Err(Invalid::new("", message));
+            }
+        }
+        Ok(())
+    }
+
+    /// A filter that is not known here is off anyway.
+    fn switch_off(&mut self, name: &str) {
+        match name {
+            names::CORS => self.cors = Setting::Off,
+            names::FAULT => self.fault = Setting::Off,
+            names::RATE_LIMIT => self.rate_limit = Setting::Off,
+            _ => {}
+        }
+    }
+}
+
+fn known(name: &str) -> bool {
+    matches!(name, names::CORS | names::FAULT | names::RATE_LIMIT)
+}

@@ -1,0 +1,287 @@
+//! Where a request is sent, from `RouteAction`.
+
+use super::filters::{Defaults, Setting};
+use super::{cors, edits, retry};
+use crate::pb::envoy::config::route::v3 as pb;
+use crate::pb::envoy::config::route::v3::route_action::{
+    ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
+};
+use crate::pb::envoy::config::route::v3::weighted_cluster::cluster_weight;
+use crate::pb::google::protobuf::BoolValue;
+use crate::wire::share::runtime_fraction;
+use crate::wire::text::{header_name, substitution};
+use crate::wire::{
+    At, duration, each, enumeration, maybe_duration, number, pass_over, refuse, required,
+    unsupported,
+};
+use http::header::HOST;
+use http::{HeaderValue, StatusCode};
+use mesh_core::model::{
+    Action, AddMode, AuthorityRewrite, Forward, Fraction, HeaderAdd, HeaderTemplate, Mirror,
+    PathRewrite, Rule, Target, Weighted,
+};
+use mesh_core::{Invalid, Name, Origin};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The limit for a route that does not say (`RouteAction.timeout`).
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Reads where a rule sends requests, and the limits and policies that go with it.
+#[expect(
+    deprecated,
+    reason = "some old spellings are read too, the others refused"
+)]
+pub(super) fn read(
+    proto: &pb::RouteAction,
+    rule: &mut Rule,
+    host: &Defaults,
+) -> Result<(), Invalid> {
+    let pb::RouteAction {
+        cluster_not_found_response_code,
+        metadata_match,
+        prefix_rewrite,
+        regex_rewrite,
+        path_rewrite_policy,
+        path_rewrite,
+        append_x_forwarded_host,
+        timeout,
+        idle_timeout,
+        flush_timeout,
+        early_data_policy,
+        retry_policy,
+        retry_policy_typed_config,
+        request_mirror_policies,
+        priority,
+        rate_limits,
+        include_vh_rate_limits,
+        hash_policy,
+        cors,
+        max_grpc_timeout,
+        grpc_timeout_offset,
+        upgrade_configs,
+        internal_redirect_policy,
+        internal_redirect_action,
+        max_internal_redirects,
+        hedge_policy,
+        max_stream_duration,
+        cluster_specifier,
+        host_rewrite_specifier,
+    } = proto;
+    pass_over!("envoy.config.route.v3.RouteAction": include_vh_rate_limits);
+    refuse!(
+        metadata_match,
+        path_rewrite_policy,
+        path_rewrite,
+        append_x_forwarded_host,
+        flush_timeout,
+        early_data_policy,
+        retry_policy_typed_config,
+        priority,
+        rate_limits,
+        hash_policy,
+        grpc_timeout_offset,
+        upgrade_configs,
+        internal_redirect_policy,
+        internal_redirect_action,
+        max_internal_redirects,
+        hedge_policy,
+    );
+    let mut forward = Forward::default();
+    forward.to = target(required("cluster_specifier", cluster_specifier)?)?;
+    forward.path = match (prefix_rewrite.as_str(), regex_rewrite) {
+        ("", None) => PathRewrite::Keep,
+        (prefix, None) => PathRewrite::Prefix(prefix.to_owned()),
+        ("", Some(regex)) => {
+            let (pattern, with) = substitution(regex).at("regex_rewrite")?;
+            PathRewrite::Regex(pattern, with)
+        }
+        _ => {
+            let message = "not possible together with prefix_rewrite";
+            return Err(Invalid::new("regex_rewrite", message));
+        }
+    };
+    forward.authority = authority(host_rewrite_specifier.as_ref())?;
+    let field = "cluster_not_found_response_code";
+    forward.not_found = match enumeration(field, *cluster_not_found_response_code)? {
+        ClusterNotFoundResponseCode::ServiceUnavailable => None,
+        ClusterNotFoundResponseCode::NotFound => Some(StatusCode::NOT_FOUND),
+        ClusterNotFoundResponseCode::InternalServerError => Some(StatusCode::INTERNAL_SERVER_ERROR),
+    };
+    rule.action = Action::Forward(forward);
+
+    let timeout = maybe_duration("timeout", timeout.as_ref())?.unwrap_or(TIMEOUT);
+    rule.timeout = Some(timeout).filter(|limit| !limit.is_zero());
+    rule.idle_timeout = maybe_duration("idle_timeout", idle_timeout.as_ref())?;
+    match max_stream_duration {
+        None => {
+            rule.max_grpc_timeout = maybe_duration("max_grpc_timeout", max_grpc_timeout.as_ref())?;
+        }
+        // Envoy does not look at `max_grpc_timeout` then, whatever is set in here.
+        Some(limits) => stream_limits(limits, rule).at("max_stream_duration")?,
+    }
+    let retry = retry_policy.as_ref().map(retry::read).transpose();
+    rule.retry = retry.at("retry_policy")?.map(Arc::new);
+    rule.mirrors = each("request_mirror_policies", request_mirror_policies, mirror)?;
+    if rule.mirrors.is_empty() {
+        rule.mirrors.clone_from(&host.mirrors);
+    }
+    match cors::deprecated(cors.as_ref()).at("cors")? {
+        Setting::Unset => {}
+        Setting::On(cors) => rule.cors = Some(cors),
+        Setting::Off if host.cors => {
+            let message = "cannot be switched off for a route whose virtual host has it";
+            return Err(Invalid::new("cors", message));
+        }
+        Setting::Off => {}
+    }
+    Ok(())
+}
+
+fn stream_limits(proto: &MaxStreamDuration, rule: &mut Rule) -> Result<(), Invalid> {
+    let MaxStreamDuration {
+        max_stream_duration,
+        grpc_timeout_header_max,
+        grpc_timeout_header_offset,
+    } = proto;
+    refuse!(grpc_timeout_header_offset);
+    if let Some(limit) = max_stream_duration {
+        rule.max_stream_duration = Some(duration("max_stream_duration", limit)?);
+    }
+    if let Some(limit) = grpc_timeout_header_max {
+        rule.max_grpc_timeout = Some(duration("grpc_timeout_header_max", limit)?);
+    }
+    Ok(())
+}
+
+fn target(specifier: &ClusterSpecifier) -> Result<Target, Invalid> {
+    Ok(match specifier {
+        ClusterSpecifier::Cluster(name) => Target::Cluster(Name::from(name), Origin::NONE),
+        ClusterSpecifier::ClusterHeader(name) => {
+            Target::Header(header_name("cluster_header", name)?)
+        }
+        ClusterSpecifier::WeightedClusters(clusters) => {
+            Target::Weighted(weighted(clusters).at("weighted_clusters")?)
+        }
+        ClusterSpecifier::ClusterSpecifierPlugin(_) => {
+            return Err(unsupported("cluster_specifier_plugin"));
+        }
+        ClusterSpecifier::InlineClusterSpecifierPlugin(_) => {
+            return Err(unsupported("inline_cluster_specifier_plugin"));
+        }
+    })
+}
+
+#[expect(deprecated, reason = "a total that is given has to be right")]
+fn weighted(proto: &pb::WeightedCluster) -> Result<Vec<Weighted>, Invalid> {
+    let pb::WeightedCluster {
+        clusters,
+        total_weight,
+        runtime_key_prefix,
+        random_value_specifier,
+    } = proto;
+    pass_over!("envoy.config.route.v3.WeightedCluster": runtime_key_prefix);
+    refuse!(random_value_specifier);
+    let parts = each("clusters", clusters, part)?;
+    // Envoy refuses a sum of zero and one that does not fit 32 bits.
+    let total = parts
+        .iter()
+        .try_fold(0_u32, |sum, part| sum.checked_add(part.weight))
+        .filter(|total| *total > 0)
+        .ok_or_else(|| Invalid::new("clusters", "the sum of weights is 0 or too large"))?;
+    match number(total_weight.as_ref()) {
+        Some(given) if given != total => {
+            let message = format!("{given} is not the sum of the weights, {total}");
+            Err(Invalid::new("total_weight", message))
+        }
+        _ => Ok(parts),
+    }
+}
+
+fn part(proto: &pb::weighted_cluster::ClusterWeight) -> Result<Weighted, Invalid> {
+    let pb::weighted_cluster::ClusterWeight {
+        name,
+        cluster_header,
+        weight,
+        metadata_match,
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        typed_per_filter_config,
+        host_rewrite_specifier,
+    } = proto;
+    refuse!(cluster_header, metadata_match, typed_per_filter_config);
+    let mut part = Weighted::default();
+    part.cluster = Name::from(name);
+    part.weight = number(weight.as_ref()).unwrap_or_default();
+    part.request_edits = edits::request(request_headers_to_add, request_headers_to_remove)?;
+    part.response_edits = edits::response(response_headers_to_add, response_headers_to_remove)?;
+    match host_rewrite_specifier {
+        None => {}
+        Some(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+            // A destination has no rewrite of its own in the model; an edit of the host is one.
+            let value = HeaderValue::from_str(host).map_err(|_| {
+                let message = format!("{host:?} is not the value of a header");
+                Invalid::new("host_rewrite_literal", message)
+            })?;
+            if !value.is_empty() {
+                part.request_edits.add.push(HeaderAdd {
+                    name: HOST,
+                    value: HeaderTemplate::Fixed(value),
+                    mode: AddMode::Overwrite,
+                });
+            }
+        }
+    }
+    Ok(part)
+}
+
+/// A literal or a header name that is empty changes nothing, as in Envoy.
+fn authority(
+    specifier: Option<&HostRewriteSpecifier>,
+) -> Result<Option<AuthorityRewrite>, Invalid> {
+    Ok(match specifier {
+        None => None,
+        Some(HostRewriteSpecifier::HostRewriteLiteral(text)) => {
+            (!text.is_empty()).then(|| AuthorityRewrite::Literal(Name::from(text)))
+        }
+        Some(HostRewriteSpecifier::AutoHostRewrite(BoolValue { value })) => {
+            value.then_some(AuthorityRewrite::FromEndpoint)
+        }
+        Some(HostRewriteSpecifier::HostRewriteHeader(name)) if name.is_empty() => None,
+        Some(HostRewriteSpecifier::HostRewriteHeader(name)) => Some(AuthorityRewrite::FromHeader(
+            header_name("host_rewrite_header", name)?,
+        )),
+        Some(HostRewriteSpecifier::HostRewritePathRegex(_)) => {
+            return Err(unsupported("host_rewrite_path_regex"));
+        }
+        Some(HostRewriteSpecifier::HostRewrite(_)) => return Err(unsupported("host_rewrite")),
+    })
+}
+
+/// Reads a copy. Without a fraction, every request is copied.
+pub(super) fn mirror(proto: &pb::route_action::RequestMirrorPolicy) -> Result<Mirror, Invalid> {
+    let pb::route_action::RequestMirrorPolicy {
+        cluster,
+        cluster_header,
+        runtime_fraction: share,
+        trace_sampled,
+        disable_shadow_host_suffix_append,
+        request_headers_mutations,
+        host_rewrite_literal,
+    } = proto;
+    pass_over!("envoy.config.route.v3.RouteAction.RequestMirrorPolicy": trace_sampled);
+    refuse!(
+        cluster_header,
+        request_headers_mutations,
+        host_rewrite_literal
+    );
+    let share = share.as_ref().map(runtime_fraction).transpose();
+    Ok(Mirror {
+        origin: Origin::NONE,
+        cluster: Name::from(cluster),
+        share: share.at("runtime_fraction")?.unwrap_or(Fraction::ALL),
+        shadow_host: !disable_shadow_host_suffix_append,
+    })
+}

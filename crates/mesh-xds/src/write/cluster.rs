@@ -1,0 +1,157 @@
+//! Clusters.
+
+use super::{endpoint, metadata};
+use crate::pb::envoy::config::cluster::v3 as pb;
+use crate::pb::envoy::config::cluster::v3::circuit_breakers::{Thresholds, thresholds};
+use crate::pb::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, DnsLookupFamily,
+    EdsClusterConfig, LbConfig, LbPolicy, LeastRequestLbConfig,
+};
+use crate::pb::envoy::config::core::v3::TcpKeepalive as Keepalive;
+use crate::pb::envoy::extensions::clusters::dynamic_forward_proxy::v3::{
+    ClusterConfig, cluster_config::ClusterImplementationSpecifier,
+};
+use crate::pb::envoy::r#type::v3::Percent;
+use crate::wire::{pack, share, to_duration, to_number};
+use mesh_core::model::{
+    Balancing, Cluster, DiscoveryKind, EndpointSet, Limits, RetryBudget, TcpKeepalive,
+};
+use std::time::Duration;
+
+mod options;
+mod outlier;
+
+/// How many hosts are drawn for least request where nothing is said.
+const CHOICES: u32 = 2;
+
+pub(super) fn cluster(cluster: &Cluster, endpoints: Option<&EndpointSet>) -> pb::Cluster {
+    let mut out = pb::Cluster {
+        name: cluster.name.to_string(),
+        alt_stat_name: cluster
+            .stat_name
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        connect_timeout: Some(to_duration(cluster.connect_timeout)),
+        circuit_breakers: breakers(&cluster.limits),
+        outlier_detection: cluster.outlier.as_ref().map(outlier::detection),
+        typed_extension_protocol_options: options::extensions(cluster),
+        upstream_connection_options: cluster.tcp_keepalive.as_ref().map(keepalive),
+        metadata: metadata::cluster(cluster),
+        ..pb::Cluster::default()
+    };
+    if cluster.panic_threshold != 50 {
+        out.common_lb_config = Some(CommonLbConfig {
+            healthy_panic_threshold: Some(Percent {
+                value: cluster.panic_threshold.min(100).into(),
+            }),
+            ..CommonLbConfig::default()
+        });
+    }
+    (out.lb_policy, out.lb_config) = balancing(cluster);
+    discover(&mut out, cluster.discovery, endpoints);
+    out
+}
+
+fn discover(out: &mut pb::Cluster, kind: DiscoveryKind, endpoints: Option<&EndpointSet>) {
+    let known = match kind {
+        DiscoveryKind::StrictDns => DiscoveryType::StrictDns,
+        DiscoveryKind::LogicalDns => DiscoveryType::LogicalDns,
+        DiscoveryKind::Authority => {
+            let cache = ClusterImplementationSpecifier::DnsCacheConfig(super::dns_cache());
+            let config = ClusterConfig {
+                // Envoy wants names checked by TLS unless this is set; connections are plain.
+                allow_insecure_cluster_options: true,
+                cluster_implementation_specifier: Some(cache),
+                ..ClusterConfig::default()
+            };
+            let custom = CustomClusterType {
+                name: "envoy.clusters.dynamic_forward_proxy".to_owned(),
+                typed_config: Some(pack(&config)),
+            };
+            out.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(custom));
+            return;
+        }
+        _ if endpoints.is_some() => DiscoveryType::Static,
+        _ => DiscoveryType::Eds,
+    };
+    out.cluster_discovery_type = Some(ClusterDiscoveryType::Type(known.into()));
+    if matches!(known, DiscoveryType::StrictDns | DiscoveryType::LogicalDns) {
+        // The default looks for IPv6 first and takes nothing else if it finds some.
+        out.dns_lookup_family = DnsLookupFamily::V4Preferred.into();
+    }
+    if known == DiscoveryType::Eds {
+        out.eds_cluster_config = Some(EdsClusterConfig {
+            eds_config: Some(super::ads()),
+            service_name: out.name.clone(),
+        });
+    } else {
+        let none = EndpointSet::default();
+        let endpoints = endpoints.unwrap_or(&none);
+        out.load_assignment = Some(endpoint::endpoints(&out.name, endpoints));
+    }
+}
+
+fn balancing(cluster: &Cluster) -> (i32, Option<LbConfig>) {
+    if cluster.discovery == DiscoveryKind::Authority {
+        return (LbPolicy::ClusterProvided.into(), None);
+    }
+    match cluster.balancing {
+        Balancing::RoundRobin => (LbPolicy::RoundRobin.into(), None),
+        Balancing::LeastRequest { choices } => {
+            let config = (choices != CHOICES).then(|| {
+                LbConfig::LeastRequestLbConfig(LeastRequestLbConfig {
+                    choice_count: to_number(choices.max(CHOICES)),
+                    ..LeastRequestLbConfig::default()
+                })
+            });
+            (LbPolicy::LeastRequest.into(), config)
+        }
+        _ => (LbPolicy::Random.into(), None),
+    }
+}
+
+/// Nothing where the limits are Envoy's defaults; otherwise all of them, as istiod writes them.
+fn breakers(limits: &Limits) -> Option<pb::CircuitBreakers> {
+    if *limits == Limits::envoy() {
+        return None;
+    }
+    let thresholds = Thresholds {
+        max_connections: to_number(limits.max_connections),
+        max_pending_requests: to_number(limits.max_pending),
+        max_requests: to_number(limits.max_requests),
+        max_retries: to_number(limits.max_retries),
+        retry_budget: limits.budget.as_ref().map(budget),
+        ..Thresholds::default()
+    };
+    Some(pb::CircuitBreakers {
+        thresholds: vec![thresholds],
+        ..pb::CircuitBreakers::default()
+    })
+}
+
+fn budget(budget: &RetryBudget) -> thresholds::RetryBudget {
+    let interval = budget.interval;
+    thresholds::RetryBudget {
+        budget_percent: Some(share::to_percent(budget.share)),
+        budget_interval: (!interval.is_zero()).then(|| to_duration(interval)),
+        min_retry_concurrency: to_number(budget.min_concurrency),
+    }
+}
+
+/// Whole seconds, at least one: zero would turn keep-alive off.
+fn keepalive(keepalive: &TcpKeepalive) -> pb::UpstreamConnectionOptions {
+    let seconds = |time: Option<Duration>| {
+        let time = time?;
+        let whole = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        to_number(u32::try_from(whole).unwrap_or(u32::MAX).max(1))
+    };
+    pb::UpstreamConnectionOptions {
+        tcp_keepalive: Some(Keepalive {
+            keepalive_probes: keepalive.probes.and_then(|probes| to_number(probes.max(1))),
+            keepalive_time: seconds(keepalive.time),
+            keepalive_interval: seconds(keepalive.interval),
+        }),
+        ..pb::UpstreamConnectionOptions::default()
+    }
+}

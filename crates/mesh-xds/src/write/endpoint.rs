@@ -1,0 +1,51 @@
+//! Endpoints.
+
+use super::{metadata, to_address};
+use crate::pb::envoy::config::core::v3 as core;
+use crate::pb::envoy::config::endpoint::v3 as pb;
+use crate::wire::to_number;
+use mesh_core::model::{Endpoint, EndpointSet, Health, LocalityEndpoints};
+
+pub(super) fn endpoints(name: &str, set: &EndpointSet) -> pb::ClusterLoadAssignment {
+    pb::ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: set.localities.iter().map(locality).collect(),
+        ..pb::ClusterLoadAssignment::default()
+    }
+}
+
+fn locality(group: &LocalityEndpoints) -> pb::LocalityLbEndpoints {
+    let at = &group.locality;
+    pb::LocalityLbEndpoints {
+        locality: Some(core::Locality {
+            region: at.region.to_string(),
+            zone: at.zone.to_string(),
+            sub_zone: at.sub_zone.to_string(),
+        }),
+        lb_endpoints: group.endpoints.iter().map(|one| endpoint(one)).collect(),
+        // Envoy refuses a weight of nothing; absent is what it means.
+        load_balancing_weight: (group.weight > 0)
+            .then(|| to_number(group.weight))
+            .flatten(),
+        priority: group.priority,
+        ..pb::LocalityLbEndpoints::default()
+    }
+}
+
+fn endpoint(endpoint: &Endpoint) -> pb::LbEndpoint {
+    let health = match endpoint.health {
+        Health::Degraded => core::HealthStatus::Degraded,
+        Health::Unhealthy => core::HealthStatus::Unhealthy,
+        Health::Draining => core::HealthStatus::Draining,
+        _ => core::HealthStatus::Healthy,
+    };
+    pb::LbEndpoint {
+        health_status: health.into(),
+        metadata: metadata::endpoint(endpoint),
+        load_balancing_weight: to_number(endpoint.weight.max(1)),
+        host_identifier: Some(pb::lb_endpoint::HostIdentifier::Endpoint(pb::Endpoint {
+            address: Some(to_address(&endpoint.address)),
+            ..pb::Endpoint::default()
+        })),
+    }
+}

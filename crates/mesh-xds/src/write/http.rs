@@ -1,0 +1,178 @@
+//! The HTTP connection manager.
+
+use super::{access_log, ads, dns_cache, route};
+use crate::pb::envoy::config::core::v3 as core;
+use crate::pb::envoy::extensions::filters::http::cors::v3::Cors;
+use crate::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
+    FilterConfig, filter_config::ImplementationSpecifier,
+};
+use crate::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
+use crate::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+use crate::pb::envoy::extensions::filters::http::router::v3::Router;
+use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
+use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
+    PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
+};
+use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
+use crate::pb::envoy::r#type::v3::{HttpStatus, StatusCode, TokenBucket};
+use crate::wire::share::to_runtime_fraction;
+use crate::wire::{pack, to_boolean, to_duration, to_number};
+use mesh_core::model::{EscapedSlashes, Fraction, HttpManager, RateLimit, RouteTable};
+use prost::Name;
+use std::time::Duration;
+
+/// The prefix of its statistics, which Envoy requires; Istio's name for it.
+const LIMITER: &str = "http_local_rate_limiter";
+/// HTTP/2 streams at once where nothing is said (Envoy).
+const STREAMS: u32 = 1024;
+/// An unused connection is closed after this long where nothing is said (Envoy).
+const IDLE: Duration = Duration::from_secs(3600);
+
+pub(super) fn manager(
+    manager: &HttpManager,
+    routes: Option<&RouteTable>,
+    forward_proxy: bool,
+) -> pb::HttpConnectionManager {
+    let mut out = pb::HttpConnectionManager {
+        stat_prefix: manager.stat_prefix.to_string(),
+        route_specifier: Some(match routes {
+            Some(table) => RouteSpecifier::RouteConfig(route::table(table)),
+            None => rds(manager),
+        }),
+        http_filters: filters(manager, forward_proxy),
+        access_log: manager
+            .access_log
+            .iter()
+            .map(access_log::access_log)
+            .collect(),
+        use_remote_address: to_boolean(manager.use_remote_address),
+        xff_num_trusted_hops: manager.trusted_hops,
+        generate_request_id: (!manager.request_id).then(|| to_boolean(false)).flatten(),
+        preserve_external_request_id: manager.keep_external_request_id,
+        normalize_path: to_boolean(manager.path.normalize),
+        merge_slashes: manager.path.merge_slashes,
+        path_with_escaped_slashes_action: match manager.path.escaped_slashes {
+            EscapedSlashes::Keep => PathWithEscapedSlashesAction::KeepUnchanged,
+            EscapedSlashes::Reject => PathWithEscapedSlashesAction::RejectRequest,
+            EscapedSlashes::Redirect => PathWithEscapedSlashesAction::UnescapeAndRedirect,
+            EscapedSlashes::Decode => PathWithEscapedSlashesAction::UnescapeAndForward,
+        }
+        .into(),
+        max_request_headers_kb: (manager.max_head_kib != 60)
+            .then(|| to_number(manager.max_head_kib.clamp(1, 8192)))
+            .flatten(),
+        common_http_protocol_options: common(manager),
+        http2_protocol_options: http2(manager),
+        // Written out always: nothing said is five minutes, and 0 is no limit.
+        stream_idle_timeout: Some(to_duration(manager.stream_idle_timeout.unwrap_or_default())),
+        request_timeout: manager.request_timeout.map(to_duration),
+        request_headers_timeout: manager.request_head_timeout.map(to_duration),
+        upgrade_configs: manager
+            .upgrades
+            .iter()
+            .map(|name| UpgradeConfig {
+                upgrade_type: name.to_string(),
+                ..UpgradeConfig::default()
+            })
+            .collect(),
+        ..pb::HttpConnectionManager::default()
+    };
+    if manager.server_name.is_empty() {
+        out.server_header_transformation = ServerHeaderTransformation::PassThrough.into();
+    } else {
+        out.server_name = manager.server_name.to_string();
+    }
+    out
+}
+
+/// What a gRPC client makes use of.
+pub(super) fn api_manager(manager: &HttpManager) -> pb::HttpConnectionManager {
+    pb::HttpConnectionManager {
+        stat_prefix: manager.stat_prefix.to_string(),
+        route_specifier: Some(rds(manager)),
+        http_filters: vec![filter("envoy.filters.http.router", &Router::default())],
+        ..pb::HttpConnectionManager::default()
+    }
+}
+
+fn rds(manager: &HttpManager) -> RouteSpecifier {
+    RouteSpecifier::Rds(pb::Rds {
+        config_source: Some(ads()),
+        route_config_name: manager.routes.to_string(),
+    })
+}
+
+/// Every filter that a route may configure, in Istio's order, and the router.
+fn filters(manager: &HttpManager, forward_proxy: bool) -> Vec<pb::HttpFilter> {
+    // Without a bucket it does nothing by itself; routes may bring theirs.
+    let limit = match &manager.rate_limit {
+        Some(limit) => rate_limit(limit),
+        None => LocalRateLimit {
+            stat_prefix: LIMITER.to_owned(),
+            ..LocalRateLimit::default()
+        },
+    };
+    let mut all = vec![
+        filter("envoy.filters.http.local_ratelimit", &limit),
+        filter("envoy.filters.http.fault", &HttpFault::default()),
+        filter("envoy.filters.http.cors", &Cors::default()),
+    ];
+    if forward_proxy {
+        let config = FilterConfig {
+            implementation_specifier: Some(ImplementationSpecifier::DnsCacheConfig(dns_cache())),
+            ..FilterConfig::default()
+        };
+        all.push(filter("envoy.filters.http.dynamic_forward_proxy", &config));
+    }
+    all.push(filter("envoy.filters.http.router", &Router::default()));
+    all
+}
+
+fn rate_limit(limit: &RateLimit) -> LocalRateLimit {
+    let always = || Some(to_runtime_fraction(Fraction::ALL));
+    LocalRateLimit {
+        stat_prefix: LIMITER.to_owned(),
+        // Envoy refuses a status that is not on its list; without one it answers 429.
+        status: StatusCode::try_from(i32::from(limit.status.as_u16()))
+            .ok()
+            .map(|code| HttpStatus { code: code.into() }),
+        token_bucket: Some(TokenBucket {
+            max_tokens: limit.max_tokens,
+            tokens_per_fill: to_number(limit.tokens_per_fill),
+            fill_interval: Some(to_duration(limit.fill_interval)),
+        }),
+        filter_enabled: always(),
+        filter_enforced: always(),
+        ..LocalRateLimit::default()
+    }
+}
+
+fn filter(name: &str, config: &impl Name) -> pb::HttpFilter {
+    pb::HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(ConfigType::TypedConfig(pack(config))),
+        ..pb::HttpFilter::default()
+    }
+}
+
+fn common(manager: &HttpManager) -> Option<core::HttpProtocolOptions> {
+    let idle = manager.idle_timeout;
+    let headers = manager.max_headers;
+    let options = core::HttpProtocolOptions {
+        // Zero is for ever.
+        idle_timeout: (idle != Some(IDLE)).then(|| to_duration(idle.unwrap_or_default())),
+        max_headers_count: (headers != 100)
+            .then(|| to_number(headers.max(1)))
+            .flatten(),
+        ..core::HttpProtocolOptions::default()
+    };
+    (options != core::HttpProtocolOptions::default()).then_some(options)
+}
+
+fn http2(manager: &HttpManager) -> Option<core::Http2ProtocolOptions> {
+    let streams = manager.max_concurrent_streams;
+    (streams != STREAMS).then(|| core::Http2ProtocolOptions {
+        max_concurrent_streams: to_number(streams.clamp(1, i32::MAX.unsigned_abs())),
+        ..core::Http2ProtocolOptions::default()
+    })
+}

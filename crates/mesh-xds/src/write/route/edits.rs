@@ -1,0 +1,83 @@
+//! Header changes, as lists of `HeaderValueOption` and of names to remove.
+
+use crate::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use crate::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use mesh_core::model::{AddMode, HeaderAdd, HeaderEdits, HeaderTemplate, Piece};
+
+/// What is added, and the names of what is removed.
+pub(super) fn write(edits: &HeaderEdits) -> (Vec<HeaderValueOption>, Vec<String>) {
+    let add = edits.add.iter().map(one).collect();
+    let remove = edits.remove.iter().map(ToString::to_string).collect();
+    (add, remove)
+}
+
+fn one(edit: &HeaderAdd) -> HeaderValueOption {
+    let action = match edit.mode {
+        AddMode::Append => HeaderAppendAction::AppendIfExistsOrAdd,
+        AddMode::Overwrite => HeaderAppendAction::OverwriteIfExistsOrAdd,
+        AddMode::IfAbsent => HeaderAppendAction::AddIfAbsent,
+    };
+    // Text goes into `value`; `raw_value` is for what a protobuf string cannot hold.
+    let (value, raw_value) = match String::from_utf8(template(&edit.value)) {
+        Ok(text) => (text, Vec::new()),
+        Err(error) => (String::new(), error.into_bytes()),
+    };
+    HeaderValueOption {
+        header: Some(HeaderValue {
+            key: edit.name.to_string(),
+            value,
+            raw_value,
+        }),
+        append_action: action.into(),
+        ..Default::default()
+    }
+}
+
+/// A value with format operators; a percent sign is written twice.
+fn template(template: &HeaderTemplate) -> Vec<u8> {
+    let mut out = Vec::new();
+    match template {
+        HeaderTemplate::Fixed(value) => text(value.as_bytes(), &mut out),
+        HeaderTemplate::Pieces(pieces) => {
+            for each in pieces {
+                piece(each, &mut out);
+            }
+        }
+    }
+    out
+}
+
+fn text(text: &[u8], out: &mut Vec<u8>) {
+    for byte in text {
+        if *byte == b'%' {
+            out.push(b'%');
+        }
+        out.push(*byte);
+    }
+}
+
+fn piece(piece: &Piece, out: &mut Vec<u8>) {
+    let operator = match piece {
+        Piece::Text(plain) => return text(plain.as_bytes(), out),
+        Piece::RequestHeader(name) => {
+            return out.extend_from_slice(format!("%REQ({name})%").as_bytes());
+        }
+        Piece::ResponseHeader(name) => {
+            return out.extend_from_slice(format!("%RESP({name})%").as_bytes());
+        }
+        Piece::DownstreamRemoteAddress => "%DOWNSTREAM_REMOTE_ADDRESS%",
+        Piece::DownstreamRemoteAddressWithoutPort => "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+        Piece::DownstreamLocalAddress => "%DOWNSTREAM_LOCAL_ADDRESS%",
+        Piece::Protocol => "%PROTOCOL%",
+        Piece::ResponseCode => "%RESPONSE_CODE%",
+        Piece::ResponseFlags => "%RESPONSE_FLAGS%",
+        Piece::ResponseCodeDetails => "%RESPONSE_CODE_DETAILS%",
+        Piece::RouteName => "%ROUTE_NAME%",
+        Piece::UpstreamHost => "%UPSTREAM_HOST%",
+        Piece::UpstreamCluster => "%UPSTREAM_CLUSTER%",
+        Piece::StartTime => "%START_TIME%",
+        // An operator that is not known here leaves nothing, as one without a value does.
+        _ => "",
+    };
+    out.extend_from_slice(operator.as_bytes());
+}

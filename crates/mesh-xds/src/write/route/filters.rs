@@ -1,0 +1,82 @@
+//! Policies that filters have per route: `CorsPolicy`, `HTTPFault` and `LocalRateLimit`.
+
+use crate::pb::envoy::extensions::filters::common::fault::v3 as common;
+use crate::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy;
+use crate::pb::envoy::extensions::filters::http::fault::v3 as wire;
+use crate::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+use crate::pb::envoy::r#type::v3::{HttpStatus, TokenBucket};
+use crate::wire::share::{to_fraction, to_runtime_fraction};
+use crate::wire::text::to_string_match;
+use crate::wire::{to_boolean, to_duration, to_number};
+use mesh_core::model::{
+    AbortWith, Cors, Fault, FaultAbort, FaultDelay, Fraction, RateLimit, StringMatch,
+};
+
+pub(super) fn cors(cors: &Cors) -> CorsPolicy {
+    let origins = cors.allow_origins.iter().map(|origin| match origin {
+        StringMatch::Prefix(every) if every.is_empty() => {
+            to_string_match(&StringMatch::Exact("*".to_owned()))
+        }
+        some => to_string_match(some),
+    });
+    CorsPolicy {
+        allow_origin_string_match: origins.collect(),
+        allow_methods: cors.allow_methods.clone(),
+        allow_headers: cors.allow_headers.clone(),
+        expose_headers: cors.expose_headers.clone(),
+        max_age: cors.max_age.clone(),
+        allow_credentials: to_boolean(cors.allow_credentials),
+        filter_enabled: Some(to_runtime_fraction(Fraction::ALL)),
+        forward_not_matching_preflights: to_boolean(cors.forward_unmatched_preflights),
+        ..Default::default()
+    }
+}
+
+pub(super) fn fault(fault: &Fault) -> wire::HttpFault {
+    wire::HttpFault {
+        delay: fault.delay.as_ref().map(delay),
+        abort: fault.abort.as_ref().map(abort),
+        ..Default::default()
+    }
+}
+
+fn delay(delay: &FaultDelay) -> common::FaultDelay {
+    common::FaultDelay {
+        percentage: Some(to_fraction(delay.share)),
+        fault_delay_secifier: Some(common::fault_delay::FaultDelaySecifier::FixedDelay(
+            to_duration(delay.duration),
+        )),
+    }
+}
+
+fn abort(abort: &FaultAbort) -> wire::FaultAbort {
+    wire::FaultAbort {
+        percentage: Some(to_fraction(abort.share)),
+        response_body: String::new(),
+        error_type: Some(match abort.with {
+            AbortWith::Http(status) => {
+                wire::fault_abort::ErrorType::HttpStatus(status.as_u16().into())
+            }
+            AbortWith::Grpc(status) => wire::fault_abort::ErrorType::GrpcStatus(status),
+        }),
+    }
+}
+
+pub(super) fn rate_limit(limit: &RateLimit) -> LocalRateLimit {
+    let always = || Some(to_runtime_fraction(Fraction::ALL));
+    LocalRateLimit {
+        // Envoy wants one.
+        stat_prefix: "http_local_rate_limiter".to_owned(),
+        status: Some(HttpStatus {
+            code: limit.status.as_u16().into(),
+        }),
+        token_bucket: Some(TokenBucket {
+            max_tokens: limit.max_tokens,
+            tokens_per_fill: to_number(limit.tokens_per_fill),
+            fill_interval: Some(to_duration(limit.fill_interval)),
+        }),
+        filter_enabled: always(),
+        filter_enforced: always(),
+        ..Default::default()
+    }
+}

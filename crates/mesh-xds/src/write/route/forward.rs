@@ -1,0 +1,129 @@
+//! Where a request is sent, as `RouteAction`.
+
+use super::{edits, retry};
+use crate::pb::envoy::config::route::v3 as pb;
+use crate::pb::envoy::config::route::v3::route_action::{
+    ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
+};
+use crate::pb::envoy::config::route::v3::weighted_cluster::cluster_weight;
+use crate::pb::google::protobuf::BoolValue;
+use crate::wire::share::to_runtime_fraction;
+use crate::wire::text::to_substitution;
+use crate::wire::{to_duration, to_number};
+use http::header::HOST;
+use mesh_core::model::{
+    AddMode, AuthorityRewrite, Forward, HeaderTemplate, Mirror, PathRewrite, Rule, Target, Weighted,
+};
+
+#[expect(
+    deprecated,
+    reason = "istiod sends max_grpc_timeout, and Envoy heeds it"
+)]
+pub(super) fn write(rule: &Rule, forward: &Forward) -> pb::RouteAction {
+    let (prefix_rewrite, regex_rewrite) = match &forward.path {
+        PathRewrite::Prefix(with) => (with.clone(), None),
+        PathRewrite::Regex(pattern, with) => (String::new(), Some(to_substitution(pattern, with))),
+        _ => (String::new(), None),
+    };
+    // With `max_stream_duration` there, Envoy does not look at `max_grpc_timeout`.
+    let max_stream_duration = rule.max_stream_duration.map(|limit| MaxStreamDuration {
+        max_stream_duration: Some(to_duration(limit)),
+        grpc_timeout_header_max: rule.max_grpc_timeout.map(to_duration),
+        grpc_timeout_header_offset: None,
+    });
+    let max_grpc_timeout = match max_stream_duration {
+        Some(_) => None,
+        None => rule.max_grpc_timeout.map(to_duration),
+    };
+    pb::RouteAction {
+        cluster_not_found_response_code: not_found(forward).into(),
+        prefix_rewrite,
+        regex_rewrite,
+        // Without one, 15 s would hold.
+        timeout: Some(to_duration(rule.timeout.unwrap_or_default())),
+        idle_timeout: rule.idle_timeout.map(to_duration),
+        retry_policy: rule.retry.as_deref().map(retry::write),
+        request_mirror_policies: rule.mirrors.iter().map(mirror).collect(),
+        max_grpc_timeout,
+        max_stream_duration,
+        cluster_specifier: target(&forward.to),
+        host_rewrite_specifier: forward.authority.as_ref().and_then(authority),
+        ..Default::default()
+    }
+}
+
+fn not_found(forward: &Forward) -> ClusterNotFoundResponseCode {
+    match forward.not_found.map(|status| status.as_u16()) {
+        Some(404) => ClusterNotFoundResponseCode::NotFound,
+        Some(500) => ClusterNotFoundResponseCode::InternalServerError,
+        _ => ClusterNotFoundResponseCode::ServiceUnavailable,
+    }
+}
+
+fn target(target: &Target) -> Option<ClusterSpecifier> {
+    match target {
+        Target::Cluster(name, _) => Some(ClusterSpecifier::Cluster(name.to_string())),
+        Target::Header(name) => Some(ClusterSpecifier::ClusterHeader(name.to_string())),
+        Target::Weighted(parts) => Some(ClusterSpecifier::WeightedClusters(pb::WeightedCluster {
+            clusters: parts.iter().map(part).collect(),
+            ..Default::default()
+        })),
+        // A target that is not known here; an action without one is refused by whoever reads it.
+        _ => None,
+    }
+}
+
+fn part(part: &Weighted) -> pb::weighted_cluster::ClusterWeight {
+    let mut request = part.request_edits.clone();
+    // Edits of the host are refused, so the one that counts becomes a rewrite.
+    let mut host = None;
+    request.add.retain(|edit| {
+        let HeaderTemplate::Fixed(value) = &edit.value else {
+            return true;
+        };
+        match value.to_str() {
+            Ok(text) if edit.name == HOST && edit.mode == AddMode::Overwrite => {
+                host = Some(text.to_owned());
+                false
+            }
+            _ => true,
+        }
+    });
+    let (request_headers_to_add, request_headers_to_remove) = edits::write(&request);
+    let (response_headers_to_add, response_headers_to_remove) = edits::write(&part.response_edits);
+    pb::weighted_cluster::ClusterWeight {
+        name: part.cluster.to_string(),
+        weight: to_number(part.weight),
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+        host_rewrite_specifier: host.map(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral),
+        ..Default::default()
+    }
+}
+
+fn authority(authority: &AuthorityRewrite) -> Option<HostRewriteSpecifier> {
+    Some(match authority {
+        AuthorityRewrite::Literal(text) => {
+            HostRewriteSpecifier::HostRewriteLiteral(text.to_string())
+        }
+        AuthorityRewrite::FromHeader(name) => {
+            HostRewriteSpecifier::HostRewriteHeader(name.to_string())
+        }
+        AuthorityRewrite::FromEndpoint => {
+            HostRewriteSpecifier::AutoHostRewrite(BoolValue { value: true })
+        }
+        // A rewrite that is not known here; the authority stays.
+        _ => return None,
+    })
+}
+
+fn mirror(mirror: &Mirror) -> pb::route_action::RequestMirrorPolicy {
+    pb::route_action::RequestMirrorPolicy {
+        cluster: mirror.cluster.to_string(),
+        runtime_fraction: Some(to_runtime_fraction(mirror.share)),
+        disable_shadow_host_suffix_append: !mirror.shadow_host,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,712 @@
+//! Clusters and endpoints, written and read back, and what is refused or defaulted on the way.
+
+use mesh_core::Name;
+use mesh_core::model::{
+    Address, Balancing, Cluster, DiscoveryKind, Endpoint, EndpointSet, FailurePercentage, Fraction,
+    Health, Limits, Locality, LocalityEndpoints, Outlier, RetryBudget, ServiceRef, SuccessRate,
+    TcpKeepalive, UpstreamProtocol, WorkloadRef,
+};
+use mesh_xds::pb::envoy::config::cluster::v3 as pb;
+use mesh_xds::pb::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
+};
+use mesh_xds::pb::envoy::config::core::v3 as core;
+use mesh_xds::pb::envoy::config::endpoint::v3 as endpoint;
+use mesh_xds::pb::google::protobuf::UInt32Value;
+use mesh_xds::read::{self, Resource, Source};
+use mesh_xds::{TypeUrl, write};
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use std::sync::Arc;
+use std::time::Duration;
+
+// === what is generated ===
+
+fn name() -> BoxedStrategy<Name> {
+    prop_oneof![
+        "[a-z]{1,8}",
+        "outbound\\|[0-9]{1,4}\\|[a-z]{0,3}\\|[a-z]{1,5}\\.example",
+        "inbound\\|80\\|\\|",
+        "[ -~]{1,12}",
+    ]
+    .prop_map(Name::from)
+    .boxed()
+}
+
+fn text() -> BoxedStrategy<Name> {
+    prop_oneof![Just(String::new()), "[a-z;/.]{1,6}", "\\PC{0,5}"]
+        .prop_map(Name::from)
+        .boxed()
+}
+
+fn time() -> BoxedStrategy<Duration> {
+    prop_oneof![
+        (1_u64..100_000).prop_map(Duration::from_millis),
+        (1_u64..1_000_000_000_000).prop_map(Duration::from_nanos),
+    ]
+    .boxed()
+}
+
+fn number() -> BoxedStrategy<u32> {
+    prop_oneof![0_u32..10, Just(1024), Just(u32::MAX), any::<u32>()].boxed()
+}
+
+fn balancing() -> BoxedStrategy<Balancing> {
+    prop_oneof![
+        Just(Balancing::RoundRobin),
+        Just(Balancing::Random),
+        (2_u32..100).prop_map(|choices| Balancing::LeastRequest { choices }),
+    ]
+    .boxed()
+}
+
+fn limits() -> BoxedStrategy<Limits> {
+    let budget =
+        (0_u32..=1_000_000, number(), option::of(time())).prop_map(|(share, min, time)| {
+            RetryBudget {
+                share: Fraction::millionths(share),
+                min_concurrency: min,
+                interval: time.unwrap_or_default(),
+            }
+        });
+    let values = (number(), number(), number(), number(), option::of(budget));
+    let some = values.prop_map(|(connections, pending, requests, retries, budget)| {
+        let mut limits = Limits::envoy();
+        limits.max_connections = connections;
+        limits.max_pending = pending;
+        limits.max_requests = requests;
+        limits.max_retries = retries;
+        limits.budget = budget;
+        limits
+    });
+    prop_oneof![Just(Limits::envoy()), Just(Limits::unlimited()), some].boxed()
+}
+
+fn outlier() -> BoxedStrategy<Outlier> {
+    let rate = (number(), number(), number()).prop_map(|(min_hosts, request_volume, factor)| {
+        SuccessRate {
+            min_hosts,
+            request_volume,
+            stdev_factor: factor,
+        }
+    });
+    let share = (0_u32..=100, number(), number()).prop_map(|(threshold, min_hosts, volume)| {
+        FailurePercentage {
+            threshold,
+            min_hosts,
+            request_volume: volume,
+        }
+    });
+    (
+        (number(), number(), number(), any::<bool>()),
+        (time(), time(), time(), 0_u32..=100, any::<bool>()),
+        (option::of(rate), option::of(share), vec(100_u16..600, 0..4)),
+    )
+        .prop_map(|(counts, times, rates)| {
+            let mut outlier = Outlier::default();
+            outlier.consecutive_5xx = counts.0;
+            outlier.consecutive_gateway_failure = counts.1;
+            outlier.consecutive_local_failure = counts.2;
+            outlier.split_local_origin = counts.3;
+            outlier.interval = times.0;
+            outlier.base_ejection_time = times.1;
+            outlier.max_ejection_time = times.1.max(times.2);
+            outlier.max_ejection_percent = times.3;
+            outlier.always_eject_one = times.4;
+            outlier.success_rate = rates.0;
+            outlier.failure_percentage = rates.1;
+            outlier.error_codes = rates.2;
+            outlier
+        })
+        .boxed()
+}
+
+fn keepalive() -> BoxedStrategy<TcpKeepalive> {
+    let seconds = || option::of((1_u64..100_000).prop_map(Duration::from_secs));
+    (option::of(1_u32..99), seconds(), seconds())
+        .prop_map(|(probes, time, interval)| TcpKeepalive {
+            probes,
+            time,
+            interval,
+        })
+        .boxed()
+}
+
+fn service() -> BoxedStrategy<ServiceRef> {
+    let port = prop_oneof![Just(0), Just(80), any::<u16>()];
+    (text(), text(), text(), text(), port)
+        .prop_map(|(host, name, namespace, subset, port)| ServiceRef {
+            host,
+            name,
+            namespace,
+            subset,
+            port,
+        })
+        .boxed()
+}
+
+fn facts() -> BoxedStrategy<std::collections::BTreeMap<Name, Name>> {
+    let known = prop_oneof![
+        Just("istio/config"),
+        Just("istio/services"),
+        Just("istio/subset"),
+        Just("mesh/x"),
+        Just("mesh.service/port"),
+        Just("/x"),
+        Just("x/"),
+    ];
+    let key = prop_oneof![known.prop_map(Name::from), text()];
+    btree_map(key, text(), 0..4).boxed()
+}
+
+fn cluster_of(kind: DiscoveryKind) -> BoxedStrategy<Cluster> {
+    let protocol = prop_oneof![
+        Just(UpstreamProtocol::Http1),
+        Just(UpstreamProtocol::Http2),
+        Just(UpstreamProtocol::AsDownstream),
+    ];
+    let http = (
+        protocol,
+        number(),
+        option::of(time()),
+        option::of(time()),
+        prop_oneof![
+            Just(i32::MAX.unsigned_abs()),
+            1_u32..=i32::MAX.unsigned_abs()
+        ],
+        option::of((time(), time())),
+    );
+    let rest = (
+        option::of(keepalive()),
+        service(),
+        option::of(name()),
+        facts(),
+    );
+    let policy = (
+        balancing(),
+        time(),
+        limits(),
+        option::of(outlier()),
+        0_u32..=100,
+    );
+    (name(), policy, http, rest)
+        .prop_map(move |(name, policy, http, rest)| {
+            let mut cluster = Cluster::new(name);
+            cluster.discovery = kind;
+            if kind != DiscoveryKind::Authority {
+                cluster.balancing = policy.0;
+            }
+            cluster.connect_timeout = policy.1;
+            cluster.limits = policy.2;
+            cluster.outlier = policy.3;
+            cluster.panic_threshold = policy.4;
+            cluster.protocol = http.0;
+            cluster.max_requests_per_connection = http.1;
+            cluster.idle_timeout = http.2;
+            cluster.max_connection_duration = http.3;
+            if cluster.protocol != UpstreamProtocol::Http1 {
+                cluster.max_concurrent_streams = http.4;
+                cluster.http2_keepalive = http.5;
+            }
+            cluster.tcp_keepalive = rest.0;
+            cluster.service = rest.1;
+            cluster.stat_name = rest.2;
+            cluster.metadata = rest.3;
+            cluster
+        })
+        .boxed()
+}
+
+fn an_endpoint() -> BoxedStrategy<Endpoint> {
+    let address = prop_oneof![
+        any::<([u8; 4], u16)>().prop_map(|(ip, port)| Address::Socket((ip, port).into())),
+        any::<([u16; 8], u16)>().prop_map(|(ip, port)| Address::Socket((ip, port).into())),
+        ("[a-z]{1,5}\\.example", any::<u16>())
+            .prop_map(|(host, port)| Address::Host(host.into(), port)),
+    ];
+    let health = prop_oneof![
+        Just(Health::Healthy),
+        Just(Health::Degraded),
+        Just(Health::Unhealthy),
+        Just(Health::Draining),
+    ];
+    let workload = vec(text(), 8).prop_map(|parts| {
+        let mut parts = parts.into_iter();
+        let mut next = || parts.next().unwrap();
+        let mut workload = WorkloadRef::default();
+        workload.name = next();
+        workload.namespace = next();
+        workload.app = next();
+        workload.version = next();
+        workload.canonical_service = next();
+        workload.canonical_revision = next();
+        workload.principal = next();
+        workload.cluster = next();
+        workload
+    });
+    let labels = btree_map(text(), text(), 0..4);
+    (address, 1..=u32::MAX, health, workload, labels)
+        .prop_map(|(address, weight, health, workload, labels)| {
+            let mut endpoint = Endpoint::new(address);
+            endpoint.weight = weight;
+            endpoint.health = health;
+            endpoint.workload = Arc::new(workload);
+            endpoint.labels = Arc::new(labels);
+            endpoint
+        })
+        .boxed()
+}
+
+fn endpoint_set() -> BoxedStrategy<EndpointSet> {
+    let endpoints = vec(an_endpoint().prop_map(Arc::new), 0..4);
+    let locality = (text(), text(), text(), 0_u32..=128, number(), endpoints);
+    let locality = locality.prop_map(|(region, zone, sub_zone, priority, weight, endpoints)| {
+        let mut group = LocalityEndpoints::default();
+        group.locality = Locality {
+            region,
+            zone,
+            sub_zone,
+        };
+        group.priority = priority;
+        group.weight = weight;
+        group.endpoints = endpoints;
+        group
+    });
+    vec(locality, 0..4)
+        .prop_map(|localities| {
+            let mut set = EndpointSet::default();
+            set.localities = localities;
+            set
+        })
+        .boxed()
+}
+
+// === there and back ===
+
+fn back(cluster: &Cluster, endpoints: Option<&EndpointSet>) -> read::ClusterResource {
+    let encoded = write::encode(&cluster.name, &write::cluster(cluster, endpoints));
+    assert_eq!(read::name(&encoded.bytes).unwrap(), cluster.name);
+    match read::resource(TypeUrl::Cluster, &encoded.bytes) {
+        Ok(Resource::Cluster(read)) => *read,
+        other => panic!("{other:?}"),
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_cluster_by_reference_survives(cluster in cluster_of(DiscoveryKind::Endpoints)) {
+        let read = back(&cluster, None);
+        prop_assert_eq!(&read.cluster, &cluster);
+        prop_assert_eq!(read.endpoints, None);
+        let eds = read.eds.unwrap();
+        prop_assert_eq!((&eds.name, &eds.from), (&cluster.name, &Source::Ads));
+        prop_assert_eq!(eds.initial_fetch_timeout, None);
+    }
+
+    #[test]
+    fn a_cluster_with_its_endpoints_survives(
+        cluster in prop_oneof![
+            cluster_of(DiscoveryKind::Endpoints),
+            cluster_of(DiscoveryKind::StrictDns),
+        ],
+        set in endpoint_set(),
+    ) {
+        let read = back(&cluster, Some(&set));
+        prop_assert_eq!(read.cluster, cluster);
+        prop_assert_eq!(read.endpoints, Some(set));
+        prop_assert_eq!(read.eds, None);
+    }
+
+    #[test]
+    fn a_cluster_of_one_name_survives(
+        cluster in cluster_of(DiscoveryKind::LogicalDns), endpoint in an_endpoint(),
+    ) {
+        let set = EndpointSet::from_endpoints(vec![Arc::new(endpoint)]);
+        let read = back(&cluster, Some(&set));
+        prop_assert_eq!((read.cluster, read.endpoints), (cluster, Some(set)));
+    }
+
+    #[test]
+    fn a_cluster_that_requests_choose_survives(cluster in cluster_of(DiscoveryKind::Authority)) {
+        let read = back(&cluster, None);
+        prop_assert_eq!(read.cluster, cluster);
+        prop_assert_eq!((read.endpoints, read.eds), (None, None));
+    }
+
+    #[test]
+    fn endpoints_survive(name in name(), set in endpoint_set()) {
+        let encoded = write::encode(&name, &write::endpoints(&name, &set));
+        match read::resource(TypeUrl::Endpoints, &encoded.bytes) {
+            Ok(Resource::Endpoints(read)) => {
+                prop_assert_eq!(read.name, name);
+                prop_assert_eq!(read.endpoints, set);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn equal_resources_have_equal_bytes(
+        cluster in cluster_of(DiscoveryKind::Endpoints), set in endpoint_set(),
+    ) {
+        let encode = || write::encode("x", &write::cluster(&cluster, Some(&set)));
+        prop_assert_eq!(encode(), encode());
+    }
+
+    #[test]
+    fn no_bytes_make_a_reader_panic(bytes in vec(any::<u8>(), 0..200)) {
+        for kind in TypeUrl::ALL {
+            let _ = read::resource(kind, &bytes);
+        }
+        let _ = read::name(&bytes);
+    }
+
+    #[test]
+    fn no_damage_makes_a_reader_panic(
+        cluster in cluster_of(DiscoveryKind::StrictDns),
+        set in endpoint_set(),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let encoded = write::encode("x", &write::cluster(&cluster, Some(&set)));
+        let mut bytes = encoded.bytes.to_vec();
+        for (at, with) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] ^= with;
+        }
+        let _ = read::resource(TypeUrl::Cluster, &bytes);
+        bytes.truncate(cut.index(bytes.len()));
+        let _ = read::resource(TypeUrl::Cluster, &bytes);
+    }
+}
+
+// === what Envoy means where nothing is said ===
+
+fn eds() -> pb::Cluster {
+    write::cluster(&Cluster::new("c"), None)
+}
+
+fn is(value: u32) -> Option<UInt32Value> {
+    Some(UInt32Value { value })
+}
+
+fn refused(cluster: &pb::Cluster) -> String {
+    read::cluster(cluster).unwrap_err().to_string()
+}
+
+#[test]
+fn a_cluster_that_says_nothing_has_envoys_defaults() {
+    let proto = pb::Cluster {
+        name: "c".to_owned(),
+        ..Default::default()
+    };
+    let read = read::cluster(&proto).unwrap();
+    let mut expected = Cluster::new("c");
+    expected.balancing = Balancing::RoundRobin;
+    assert_eq!(read.cluster, expected);
+    assert_eq!(read.endpoints, Some(EndpointSet::default()));
+}
+
+#[test]
+fn outlier_detection_that_says_nothing_has_envoys_defaults_not_istios() {
+    let mut proto = eds();
+    proto.outlier_detection = Some(pb::OutlierDetection::default());
+    let read = read::cluster(&proto).unwrap().cluster.outlier.unwrap();
+    let mut expected = Outlier::default();
+    expected.success_rate = Some(SuccessRate::default());
+    assert_eq!(read, expected);
+}
+
+#[test]
+fn the_longest_ejection_is_never_shorter_than_the_first() {
+    let mut proto = eds();
+    let time = |seconds| Some(mesh_xds::pb::google::protobuf::Duration { seconds, nanos: 0 });
+    proto.outlier_detection = Some(pb::OutlierDetection {
+        base_ejection_time: time(400),
+        ..Default::default()
+    });
+    let read = read::cluster(&proto).unwrap().cluster.outlier.unwrap();
+    assert_eq!(read.max_ejection_time, Duration::from_secs(400));
+    proto.outlier_detection.as_mut().unwrap().max_ejection_time = time(399);
+    assert!(refused(&proto).starts_with("outlier_detection.max_ejection_time: "));
+}
+
+#[test]
+fn an_ejection_is_enforced_or_it_is_not() {
+    let mut proto = eds();
+    let detection = proto.outlier_detection.insert(pb::OutlierDetection {
+        consecutive_5xx: is(7),
+        enforcing_consecutive_5xx: is(0),
+        enforcing_consecutive_gateway_failure: is(100),
+        enforcing_success_rate: is(0),
+        ..Default::default()
+    });
+    detection.consecutive_gateway_failure = None;
+    let read = read::cluster(&proto).unwrap().cluster.outlier.unwrap();
+    assert_eq!(read.consecutive_5xx, 0);
+    assert_eq!(read.consecutive_gateway_failure, 5);
+    assert_eq!(read.success_rate, None);
+    let detection = proto.outlier_detection.as_mut().unwrap();
+    detection.enforcing_failure_percentage = is(50);
+    assert!(refused(&proto).starts_with("outlier_detection.enforcing_failure_percentage: 50 %"));
+}
+
+#[test]
+fn local_failures_apart_have_the_rate_rule_of_the_others() {
+    let mut proto = eds();
+    proto.outlier_detection = Some(pb::OutlierDetection {
+        enforcing_success_rate: is(0),
+        ..Default::default()
+    });
+    assert!(
+        read::cluster(&proto).is_ok(),
+        "not split: it does not count"
+    );
+    let detection = proto.outlier_detection.as_mut().unwrap();
+    detection.split_external_local_origin_errors = true;
+    assert!(refused(&proto).starts_with("outlier_detection.enforcing_local_origin_success_rate: "));
+}
+
+#[test]
+fn zero_turns_tcp_keep_alive_off() {
+    let mut proto = eds();
+    let keepalive = |probes| core::TcpKeepalive {
+        keepalive_probes: is(probes),
+        ..Default::default()
+    };
+    for (probes, on) in [(0, false), (3, true)] {
+        proto.upstream_connection_options = Some(pb::UpstreamConnectionOptions {
+            tcp_keepalive: Some(keepalive(probes)),
+            ..Default::default()
+        });
+        let read = read::cluster(&proto).unwrap().cluster;
+        assert_eq!(read.tcp_keepalive.is_some(), on);
+    }
+}
+
+#[test]
+fn the_older_spelling_of_http_2_is_read_alone_and_refused_beside_the_newer() {
+    let mut proto = eds();
+    #[expect(deprecated, reason = "this is what is tested")]
+    {
+        proto.http2_protocol_options = Some(core::Http2ProtocolOptions::default());
+    }
+    let read = read::cluster(&proto).unwrap().cluster;
+    assert_eq!(read.protocol, UpstreamProtocol::Http2);
+    let mut other = Cluster::new("c");
+    other.protocol = UpstreamProtocol::Http2;
+    proto.typed_extension_protocol_options =
+        write::cluster(&other, None).typed_extension_protocol_options;
+    assert!(refused(&proto).starts_with("http2_protocol_options: has no effect beside"));
+}
+
+#[test]
+fn the_newer_spelling_of_balancing_wins_and_the_first_known_policy_counts() {
+    use mesh_xds::pb::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
+    use mesh_xds::pb::google::protobuf::Any;
+    use prost::Message as _;
+    let policy = |url: &str, value: Vec<u8>| pb::load_balancing_policy::Policy {
+        typed_extension_config: Some(core::TypedExtensionConfig {
+            name: "any".to_owned(),
+            typed_config: Some(Any {
+                type_url: format!("type.googleapis.com/{url}"),
+                value,
+            }),
+        }),
+    };
+    let least = LeastRequest {
+        choice_count: is(5),
+        ..Default::default()
+    };
+    let mut proto = eds();
+    proto.lb_policy = LbPolicy::Random.into();
+    proto.load_balancing_policy = Some(pb::LoadBalancingPolicy {
+        policies: vec![
+            policy("xds.unknown.Policy", Vec::new()),
+            policy(
+                "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest",
+                least.encode_to_vec(),
+            ),
+        ],
+    });
+    let read = read::cluster(&proto).unwrap().cluster;
+    assert_eq!(read.balancing, Balancing::LeastRequest { choices: 5 });
+    proto.load_balancing_policy.as_mut().unwrap().policies.pop();
+    assert_eq!(
+        refused(&proto),
+        "load_balancing_policy.policies: not supported: xds.unknown.Policy"
+    );
+}
+
+#[test]
+fn istios_passthrough_cluster_forwards_to_what_the_request_names() {
+    let proto = pb::Cluster {
+        name: "PassthroughCluster".to_owned(),
+        lb_policy: LbPolicy::ClusterProvided.into(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(
+            DiscoveryType::OriginalDst.into(),
+        )),
+        ..Default::default()
+    };
+    let read = read::cluster(&proto).unwrap();
+    assert_eq!(read.cluster.discovery, DiscoveryKind::Authority);
+    let mut inbound = proto;
+    inbound.upstream_bind_config = Some(core::BindConfig::default());
+    assert_eq!(refused(&inbound), "upstream_bind_config: not supported");
+}
+
+#[test]
+fn an_endpoint_service_may_have_a_name_of_its_own() {
+    let mut proto = eds();
+    let config: &mut EdsClusterConfig = proto.eds_cluster_config.as_mut().unwrap();
+    config.service_name = "other".to_owned();
+    let eds = |proto: &pb::Cluster| read::cluster(proto).unwrap().eds.unwrap().name;
+    assert_eq!(eds(&proto), "other");
+    proto
+        .eds_cluster_config
+        .as_mut()
+        .unwrap()
+        .service_name
+        .clear();
+    assert_eq!(eds(&proto), "c");
+}
+
+// === what is refused ===
+
+#[test]
+fn what_the_model_cannot_say_is_refused_by_its_field() {
+    type Change = fn(&mut pb::Cluster);
+    let changes: [(&str, Change); 8] = [
+        ("health_checks: not supported", |c| {
+            c.health_checks.push(core::HealthCheck::default());
+        }),
+        ("lb_policy: RING_HASH is not supported yet", |c| {
+            c.lb_policy = LbPolicy::RingHash.into();
+        }),
+        ("lb_policy: 99 is not a known value", |c| c.lb_policy = 99),
+        (
+            "lb_policy: CLUSTER_PROVIDED does not go with this type of cluster",
+            |c| {
+                c.lb_policy = LbPolicy::ClusterProvided.into();
+            },
+        ),
+        (
+            "load_assignment: does not go with this type of cluster",
+            |c| {
+                c.load_assignment = Some(endpoint::ClusterLoadAssignment::default());
+            },
+        ),
+        (
+            "typed_extension_protocol_options[\"x\"]: not supported",
+            |c| {
+                c.typed_extension_protocol_options
+                    .insert("x".to_owned(), Default::default());
+            },
+        ),
+        (
+            "common_lb_config.healthy_panic_threshold.value: 33.5 is not a whole number from 0 to 100",
+            |c| {
+                c.common_lb_config
+                    .get_or_insert_default()
+                    .healthy_panic_threshold =
+                    Some(mesh_xds::pb::envoy::r#type::v3::Percent { value: 33.5 });
+            },
+        ),
+        (
+            "circuit_breakers.thresholds[0].priority: only the DEFAULT priority is supported: no route can ask for another",
+            |c| {
+                let breakers = c.circuit_breakers.get_or_insert_default();
+                breakers.thresholds.push(pb::circuit_breakers::Thresholds {
+                    priority: core::RoutingPriority::High.into(),
+                    ..Default::default()
+                });
+            },
+        ),
+    ];
+    for (message, change) in changes {
+        let mut proto = eds();
+        change(&mut proto);
+        assert_eq!(refused(&proto), message);
+    }
+}
+
+#[test]
+fn endpoints_that_cannot_be_reached_are_refused_by_their_place() {
+    let set = EndpointSet::of(["10.0.0.1:80".parse::<Address>().unwrap()]);
+    type Change = fn(&mut endpoint::Endpoint);
+    let pipe = |e: &mut endpoint::Endpoint| {
+        e.address = Some(core::Address {
+            address: Some(core::address::Address::Pipe(core::Pipe::default())),
+        });
+    };
+    let changes: [(&str, Change); 3] = [
+        ("address.pipe: Unix sockets are not supported", pipe),
+        ("hostname: not supported", |e| {
+            e.hostname = "a.example".to_owned()
+        }),
+        ("address: required, but missing", |e| e.address = None),
+    ];
+    for (message, change) in changes {
+        let mut proto = write::endpoints("c", &set);
+        let one = &mut proto.endpoints[0].lb_endpoints[0];
+        match one.host_identifier.as_mut().unwrap() {
+            endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint) => change(endpoint),
+            other => panic!("{other:?}"),
+        }
+        let error = read::endpoints(&proto).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("endpoints[0].lb_endpoints[0].endpoint.{message}")
+        );
+    }
+}
+
+#[test]
+fn a_name_of_several_addresses_has_one_endpoint() {
+    let mut cluster = Cluster::new("c");
+    cluster.discovery = DiscoveryKind::LogicalDns;
+    let proto = write::cluster(&cluster, Some(&EndpointSet::default()));
+    assert!(refused(&proto).starts_with("load_assignment: "));
+}
+
+// === as istiod writes it ===
+
+#[test]
+fn a_service_is_found_in_istios_metadata_and_its_port_in_the_name() {
+    let mut cluster = Cluster::new("outbound|80|v1|a.example");
+    cluster.service.host = "a.example".into();
+    cluster.service.name = "a".into();
+    cluster.service.subset = "v1".into();
+    cluster.service.port = 80;
+    let metadata = write::cluster(&cluster, None).metadata.unwrap();
+    let namespaces: Vec<_> = metadata.filter_metadata.keys().collect();
+    assert_eq!(namespaces, ["istio"], "nothing of our own is needed");
+}
+
+#[test]
+fn a_workload_is_found_in_istios_metadata() {
+    let set = EndpointSet::of(["10.0.0.1:80".parse::<Address>().unwrap()]);
+    let mut proto = write::endpoints("c", &set);
+    let mut endpoint = Endpoint::clone(&set.localities[0].endpoints[0]);
+    let mut workload = WorkloadRef::default();
+    workload.name = "catalog-v1".into();
+    workload.namespace = "shop".into();
+    workload.canonical_service = "catalog".into();
+    workload.canonical_revision = "v1".into();
+    workload.cluster = "Kubernetes".into();
+    endpoint.workload = Arc::new(workload.clone());
+    let written = write::endpoints("c", &EndpointSet::from_endpoints(vec![Arc::new(endpoint)]));
+    let metadata = written.endpoints[0].lb_endpoints[0]
+        .metadata
+        .clone()
+        .unwrap();
+    let text = format!("{metadata:?}");
+    assert!(
+        text.contains("catalog-v1;shop;catalog;v1;Kubernetes"),
+        "{text}"
+    );
+    proto.endpoints[0].lb_endpoints[0].metadata = Some(metadata);
+    let read = read::endpoints(&proto).unwrap().endpoints;
+    assert_eq!(*read.localities[0].endpoints[0].workload, workload);
+}

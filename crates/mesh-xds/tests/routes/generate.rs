@@ -1,0 +1,460 @@
+//! Route tables of every shape, in the form in which they are read back.
+
+use http::{HeaderName, HeaderValue, StatusCode};
+use mesh_core::model::{
+    AbortWith, Action, AddMode, AuthorityRewrite, Condition, Cors, DirectResponse, Fault,
+    FaultAbort, FaultDelay, Forward, Fraction, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch,
+    HeaderTemplate, Mirror, PathMatch, PathRewrite, Pattern, Piece, QueryMatch, RateLimit,
+    Redirect, RedirectPath, Retry, RetryOn, RouteTable, Rule, StringMatch, Target, ValueMatch,
+    VirtualHost, Weighted,
+};
+use mesh_core::{Name, Origin};
+use proptest::collection::vec;
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) fn table() -> impl Strategy<Value = RouteTable> {
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    (name(), vec(host(), 0..3), flags, edits(), edits()).prop_map(
+        |(name, hosts, flags, request_edits, response_edits)| {
+            let mut table = RouteTable::new(name);
+            for (at, mut host) in hosts.into_iter().enumerate() {
+                // Domains are unique over a table.
+                let unique = |domain: &Name| Name::from(format!("{domain}.{at}.example"));
+                host.domains = host.domains.iter().map(unique).collect();
+                table.virtual_hosts.push(Arc::new(host));
+            }
+            (
+                table.ignore_port,
+                table.validate_clusters,
+                table.most_specific_edits_win,
+            ) = flags;
+            table.request_edits = request_edits;
+            table.response_edits = response_edits;
+            table
+        },
+    )
+}
+
+fn host() -> impl Strategy<Value = VirtualHost> {
+    let policies = (of(retry()), of(cors()), any::<bool>(), any::<bool>());
+    (
+        name(),
+        1..4_usize,
+        vec(rule(), 0..4),
+        policies,
+        edits(),
+        edits(),
+    )
+        .prop_map(
+            |(name, domains, rules, policies, request_edits, response_edits)| {
+                let mut host = VirtualHost::new(name, (0..domains).map(|at| format!("*.d{at}")));
+                host.rules = rules.into_iter().map(Arc::new).collect();
+                host.retry = policies.0.map(Arc::new);
+                host.cors = policies.1.map(Arc::new);
+                (host.require_tls, host.count_attempts) = (policies.2, policies.3);
+                host.request_edits = request_edits;
+                host.response_edits = response_edits;
+                host
+            },
+        )
+}
+
+/// Timeouts, retries and copies belong to rules that forward.
+fn rule() -> impl Strategy<Value = Rule> {
+    let action = prop_oneof![
+        3 => forwarding(),
+        1 => redirect().prop_map(|to| with_action(Action::Redirect(to))),
+        1 => response().prop_map(|with| with_action(Action::Respond(with))),
+    ];
+    let filters = (of(fault()), of(cors()), of(rate_limit()));
+    let names = (maybe_name(), maybe_name(), maybe_name());
+    (action, condition(), filters, names, edits(), edits()).prop_map(
+        |(mut rule, condition, filters, names, request_edits, response_edits)| {
+            rule.condition = condition;
+            rule.fault = filters.0.map(Arc::new);
+            rule.cors = filters.1.map(Arc::new);
+            rule.rate_limit = filters.2.map(Arc::new);
+            (rule.name, rule.operation, rule.stat_prefix) = names;
+            rule.request_edits = request_edits;
+            rule.response_edits = response_edits;
+            rule
+        },
+    )
+}
+
+fn with_action(action: Action) -> Rule {
+    Rule::new(Condition::default(), action)
+}
+
+fn forwarding() -> impl Strategy<Value = Rule> {
+    let limits = (of(some_time()), of(time()), of(time()), of(time()));
+    (forward(), limits, of(retry()), vec(mirror(), 0..3)).prop_map(
+        |(forward, limits, retry, mirrors)| {
+            let mut rule = with_action(Action::Forward(forward));
+            (
+                rule.timeout,
+                rule.idle_timeout,
+                rule.max_stream_duration,
+                rule.max_grpc_timeout,
+            ) = limits;
+            rule.retry = retry.map(Arc::new);
+            rule.mirrors = mirrors;
+            rule
+        },
+    )
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    let header = (header_key(), value(true), any::<bool>(), any::<bool>()).prop_map(
+        |(key, value, invert, missing_is_empty)| HeaderMatch {
+            key,
+            value,
+            invert,
+            missing_is_empty,
+        },
+    );
+    let query = (text(), value(false)).prop_map(|(name, value)| QueryMatch { name, value });
+    let path = prop_oneof![
+        "/[ -~]{0,8}".prop_map(PathMatch::Prefix),
+        "/[ -~]{0,8}".prop_map(PathMatch::PrefixIgnoreCase),
+        "/[ -~]{0,8}".prop_map(PathMatch::Exact),
+        "/[ -~]{0,8}".prop_map(PathMatch::ExactIgnoreCase),
+        "/[a-z]{1,8}".prop_map(PathMatch::SeparatedPrefix),
+        "/[a-z]{1,8}".prop_map(PathMatch::SeparatedPrefixIgnoreCase),
+        pattern().prop_map(PathMatch::Regex),
+        Just(PathMatch::Connect),
+    ];
+    (
+        path,
+        vec(header, 0..3),
+        vec(query, 0..3),
+        any::<bool>(),
+        of(share()),
+    )
+        .prop_map(|(path, headers, query, grpc, share)| {
+            let mut condition = Condition::default();
+            condition.path = path;
+            condition.headers = headers;
+            condition.query = query;
+            condition.grpc = grpc;
+            condition.share = share;
+            condition
+        })
+}
+
+fn header_key() -> impl Strategy<Value = HeaderKey> {
+    prop_oneof![
+        Just(HeaderKey::Method),
+        Just(HeaderKey::Authority),
+        Just(HeaderKey::Scheme),
+        Just(HeaderKey::Path),
+        header_name().prop_map(HeaderKey::Header),
+    ]
+}
+
+/// Only headers have ranges.
+fn value(ranges: bool) -> impl Strategy<Value = ValueMatch> {
+    prop_oneof![
+        3 => string_match().prop_map(ValueMatch::Text),
+        1 => any::<bool>().prop_map(ValueMatch::Present),
+        u32::from(ranges) => (any::<i64>(), any::<i64>())
+            .prop_map(|(start, end)| ValueMatch::Range(start, end)),
+    ]
+}
+
+fn string_match() -> impl Strategy<Value = StringMatch> {
+    prop_oneof![
+        ".{0,6}".prop_map(StringMatch::Exact),
+        ".{0,6}".prop_map(StringMatch::ExactIgnoreCase),
+        text().prop_map(StringMatch::Prefix),
+        text().prop_map(StringMatch::PrefixIgnoreCase),
+        text().prop_map(StringMatch::Suffix),
+        text().prop_map(StringMatch::SuffixIgnoreCase),
+        text().prop_map(StringMatch::Contains),
+        text().prop_map(StringMatch::ContainsIgnoreCase),
+        pattern().prop_map(StringMatch::Regex),
+    ]
+}
+
+fn forward() -> impl Strategy<Value = Forward> {
+    let to = prop_oneof![
+        name().prop_map(|name| Target::Cluster(name, Origin::NONE)),
+        header_name().prop_map(Target::Header),
+        // The sum of the weights is not zero.
+        (weighted(1), vec(weighted(0), 0..3)).prop_map(|(first, mut rest)| {
+            rest.push(first);
+            Target::Weighted(rest)
+        }),
+    ];
+    let path = prop_oneof![
+        Just(PathRewrite::Keep),
+        text().prop_map(PathRewrite::Prefix),
+        (pattern(), maybe_text()).prop_map(|(pattern, with)| PathRewrite::Regex(pattern, with)),
+    ];
+    let authority = prop_oneof![
+        name().prop_map(AuthorityRewrite::Literal),
+        Just(AuthorityRewrite::FromEndpoint),
+        header_name().prop_map(AuthorityRewrite::FromHeader),
+    ];
+    let not_found = select(vec![
+        StatusCode::NOT_FOUND,
+        StatusCode::INTERNAL_SERVER_ERROR,
+    ]);
+    (to, path, of(authority), of(not_found)).prop_map(|(to, path, authority, not_found)| {
+        let mut forward = Forward::default();
+        forward.to = to;
+        forward.path = path;
+        forward.authority = authority;
+        forward.not_found = not_found;
+        forward
+    })
+}
+
+fn weighted(least: u32) -> impl Strategy<Value = Weighted> {
+    let host = of("[a-z.]{1,8}(:80)?");
+    (name(), least..1000, edits(), edits(), host).prop_map(
+        |(cluster, weight, request_edits, response_edits, host)| {
+            let mut part = Weighted::default();
+            part.cluster = cluster;
+            part.weight = weight;
+            part.request_edits = request_edits;
+            part.response_edits = response_edits;
+            if let Some(host) = host {
+                part.request_edits.add.push(HeaderAdd {
+                    name: http::header::HOST,
+                    value: HeaderTemplate::Fixed(HeaderValue::try_from(host).unwrap()),
+                    mode: AddMode::Overwrite,
+                });
+            }
+            part
+        },
+    )
+}
+
+fn redirect() -> impl Strategy<Value = Redirect> {
+    let path = prop_oneof![
+        Just(RedirectPath::Keep),
+        text().prop_map(RedirectPath::Full),
+        text().prop_map(RedirectPath::Prefix),
+        (pattern(), maybe_text()).prop_map(|(pattern, with)| RedirectPath::Regex(pattern, with)),
+    ];
+    let code = select(vec![301_u16, 302, 303, 307, 308]);
+    let place = (of(name()), of(name()), of(1..=u16::MAX));
+    (code, place, path, any::<bool>()).prop_map(|(code, place, path, strip_query)| {
+        let mut redirect = Redirect::default();
+        redirect.code = code;
+        (redirect.scheme, redirect.host, redirect.port) = place;
+        redirect.path = path;
+        redirect.strip_query = strip_query;
+        redirect
+    })
+}
+
+fn response() -> impl Strategy<Value = DirectResponse> {
+    let body = prop_oneof![
+        20 => ".{0,8}".prop_map(String::into_bytes),
+        20 => vec(any::<u8>(), 0..8),
+        // More than istiod's limit, and so more than a table allows unless it says so.
+        1 => Just(vec![b'a'; (1 << 20) + 1]),
+    ];
+    (status(200), body).prop_map(|(status, body)| {
+        let mut answer = DirectResponse::default();
+        answer.status = status;
+        answer.body = body.into();
+        answer
+    })
+}
+
+fn retry() -> impl Strategy<Value = Retry> {
+    let names = RetryOn::NAMES.map(|(_, bit)| bit).to_vec();
+    let on = subsequence(names, 0..=14)
+        .prop_map(|bits| bits.into_iter().fold(RetryOn::default(), RetryOn::with));
+    let times = (of(some_time()), of(some_time()));
+    let back_off = prop_oneof![
+        Just((Duration::from_millis(25), Duration::from_millis(250))),
+        some_time().prop_map(|base| (base, base * 10)),
+        (some_time(), time()).prop_map(|(base, more)| (base, base + more)),
+    ];
+    let hosts = (any::<bool>(), 1_u32.., any::<bool>());
+    (
+        any::<u32>(),
+        on,
+        vec(any::<u16>(), 0..3),
+        times,
+        back_off,
+        hosts,
+    )
+        .prop_map(|(attempts, on, status_codes, times, back_off, hosts)| {
+            let mut retry = Retry::default();
+            retry.attempts = attempts;
+            retry.on = on;
+            retry.status_codes = status_codes;
+            (retry.per_try_timeout, retry.per_try_idle_timeout) = times;
+            (retry.backoff_base, retry.backoff_max) = back_off;
+            (
+                retry.avoid_previous_hosts,
+                retry.host_attempts,
+                retry.other_priorities,
+            ) = hosts;
+            retry
+        })
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    let delay = (some_time(), share()).prop_map(|(duration, share)| FaultDelay { duration, share });
+    let with = prop_oneof![
+        status(200).prop_map(AbortWith::Http),
+        any::<u32>().prop_map(AbortWith::Grpc),
+    ];
+    let abort = (with, share()).prop_map(|(with, share)| FaultAbort { with, share });
+    (of(delay), of(abort)).prop_map(|(delay, abort)| {
+        let mut fault = Fault::default();
+        fault.delay = delay;
+        fault.abort = abort;
+        fault
+    })
+}
+
+fn mirror() -> impl Strategy<Value = Mirror> {
+    (name(), share(), any::<bool>()).prop_map(|(cluster, share, shadow_host)| Mirror {
+        origin: Origin::NONE,
+        cluster,
+        share,
+        shadow_host,
+    })
+}
+
+fn cors() -> impl Strategy<Value = Cors> {
+    // Every origin is the empty prefix in the model, `*` in Envoy.
+    let every = Just(StringMatch::Prefix(String::new()));
+    let origin = prop_oneof![3 => string_match(), 1 => every]
+        .prop_filter("is read as the empty prefix", |it| {
+            *it != StringMatch::Exact("*".into())
+        });
+    let headers = (".{0,6}", ".{0,6}", ".{0,6}", "[0-9]{0,3}");
+    (vec(origin, 0..3), headers, any::<bool>(), any::<bool>()).prop_map(
+        |(origins, headers, credentials, unmatched)| {
+            let mut cors = Cors::default();
+            cors.allow_origins = origins;
+            (
+                cors.allow_methods,
+                cors.allow_headers,
+                cors.expose_headers,
+                cors.max_age,
+            ) = headers;
+            cors.allow_credentials = credentials;
+            cors.forward_unmatched_preflights = unmatched;
+            cors
+        },
+    )
+}
+
+fn rate_limit() -> impl Strategy<Value = RateLimit> {
+    // Envoy has a list of statuses for this field.
+    let refusal = select(vec![
+        StatusCode::TOO_MANY_REQUESTS,
+        StatusCode::SERVICE_UNAVAILABLE,
+    ]);
+    (any::<u32>(), 1_u32.., some_time(), refusal).prop_map(
+        |(max_tokens, tokens_per_fill, fill_interval, status)| {
+            let mut limit = RateLimit::new(max_tokens, tokens_per_fill, fill_interval);
+            limit.status = status;
+            limit
+        },
+    )
+}
+
+fn edits() -> impl Strategy<Value = HeaderEdits> {
+    let mode = select(vec![AddMode::Append, AddMode::Overwrite, AddMode::IfAbsent]);
+    let add = (header_name(), template(), mode).prop_map(|(name, value, mode)| HeaderAdd {
+        name,
+        value,
+        mode,
+    });
+    (vec(header_name(), 0..2), vec(add, 0..2)).prop_map(|(remove, add)| HeaderEdits { remove, add })
+}
+
+/// Pieces never have two texts side by side, nor texts only.
+fn template() -> impl Strategy<Value = HeaderTemplate> {
+    let byte = prop_oneof![9 => 0x20_u8..0x7f, 1 => 0x80_u8..=0xff, 1 => Just(b'%')];
+    let fixed = vec(byte, 0..8)
+        .prop_map(|text| HeaderTemplate::Fixed(HeaderValue::from_bytes(&text).unwrap()));
+    let plain = || of("[ -~é%]{1,4}".prop_map(Piece::Text));
+    let pieces = (vec((plain(), operator()), 1..4), plain()).prop_map(|(pairs, last)| {
+        let pairs = pairs.into_iter();
+        let pieces = pairs.flat_map(|(text, operator)| text.into_iter().chain([operator]));
+        HeaderTemplate::Pieces(pieces.chain(last).collect())
+    });
+    prop_oneof![fixed, pieces]
+}
+
+fn operator() -> impl Strategy<Value = Piece> {
+    prop_oneof![
+        header_name().prop_map(Piece::RequestHeader),
+        header_name().prop_map(Piece::ResponseHeader),
+        select(vec![
+            Piece::DownstreamRemoteAddress,
+            Piece::DownstreamRemoteAddressWithoutPort,
+            Piece::DownstreamLocalAddress,
+            Piece::Protocol,
+            Piece::ResponseCode,
+            Piece::ResponseFlags,
+            Piece::ResponseCodeDetails,
+            Piece::RouteName,
+            Piece::UpstreamHost,
+            Piece::UpstreamCluster,
+            Piece::StartTime,
+        ]),
+    ]
+}
+
+fn header_name() -> impl Strategy<Value = HeaderName> {
+    "x-[a-z0-9_-]{1,6}".prop_map(|name| HeaderName::try_from(name).unwrap())
+}
+
+fn name() -> impl Strategy<Value = Name> {
+    "[a-z][a-z0-9.|_-]{0,8}".prop_map(Name::from)
+}
+
+fn maybe_name() -> impl Strategy<Value = Name> {
+    prop_oneof![Just(Name::default()), name()]
+}
+
+/// Any text that may stand in a header.
+fn text() -> impl Strategy<Value = String> {
+    "[^\\x00\\r\\n]{1,6}"
+}
+
+fn maybe_text() -> impl Strategy<Value = String> {
+    "[^\\x00\\r\\n]{0,6}"
+}
+
+fn pattern() -> impl Strategy<Value = Pattern> {
+    let known = ["a+", "/v(\\d+)", "[a-z]*", "^(.*?;)?(x=1)(;.*)?$", "(?i)é"];
+    select(known.to_vec()).prop_map(|source| Pattern::new(source).unwrap())
+}
+
+fn status(least: u16) -> impl Strategy<Value = StatusCode> {
+    (least..600).prop_map(|code| StatusCode::from_u16(code).unwrap())
+}
+
+fn share() -> impl Strategy<Value = Fraction> {
+    (0..=1_000_000_u32).prop_map(Fraction::millionths)
+}
+
+fn time() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        Just(Duration::ZERO),
+        (0..1_000_000_u64, 0..1_000_000_000_u32)
+            .prop_map(|(seconds, nanos)| Duration::new(seconds, nanos)),
+    ]
+}
+
+/// A limit of zero is none, so those are left out.
+fn some_time() -> impl Strategy<Value = Duration> {
+    time().prop_map(|time| time + Duration::from_nanos(1))
+}

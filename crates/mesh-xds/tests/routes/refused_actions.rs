@@ -1,0 +1,291 @@
+//! What is refused in actions, and the path of the field that says why.
+
+use super::build::{
+    extension, filter, number, packed, refused_action, refused_retry, refused_route,
+    refused_weights, route, seconds,
+};
+use mesh_xds::pb::envoy::config::core::v3 as core;
+use mesh_xds::pb::envoy::config::route::v3 as pb;
+use mesh_xds::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy;
+use mesh_xds::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
+use pb::route_action::{ClusterSpecifier, HostRewriteSpecifier};
+
+#[test]
+#[expect(deprecated, reason = "deprecated fields are refused too")]
+fn actions_that_the_model_cannot_express() {
+    for (change, path) in [
+        (
+            (|it| it.cluster_specifier = None) as fn(&mut pb::RouteAction),
+            "cluster_specifier",
+        ),
+        (
+            |it| it.cluster_specifier = Some(ClusterSpecifier::ClusterHeader(":path".into())),
+            "cluster_header",
+        ),
+        (
+            |it| {
+                it.cluster_specifier = Some(ClusterSpecifier::ClusterSpecifierPlugin("p".into()));
+            },
+            "cluster_specifier_plugin",
+        ),
+        (
+            |it| it.metadata_match = Some(Default::default()),
+            "metadata_match",
+        ),
+        (
+            |it| it.path_rewrite_policy = Some(extension()),
+            "path_rewrite_policy",
+        ),
+        (|it| it.path_rewrite = "/".into(), "path_rewrite"),
+        (
+            |it| it.append_x_forwarded_host = true,
+            "append_x_forwarded_host",
+        ),
+        (|it| it.timeout = seconds(-1), "timeout"),
+        (|it| it.flush_timeout = seconds(1), "flush_timeout"),
+        (
+            |it| it.early_data_policy = Some(extension()),
+            "early_data_policy",
+        ),
+        (
+            |it| it.retry_policy_typed_config = Some(Default::default()),
+            "retry_policy_typed_config",
+        ),
+        (|it| it.priority = 1, "priority"),
+        (
+            |it| it.rate_limits = vec![Default::default()],
+            "rate_limits",
+        ),
+        (
+            |it| it.hash_policy = vec![Default::default()],
+            "hash_policy",
+        ),
+        (
+            |it| it.grpc_timeout_offset = seconds(1),
+            "grpc_timeout_offset",
+        ),
+        (
+            |it| it.upgrade_configs = vec![Default::default()],
+            "upgrade_configs",
+        ),
+        (
+            |it| it.internal_redirect_policy = Some(Default::default()),
+            "internal_redirect_policy",
+        ),
+        (
+            |it| it.internal_redirect_action = 1,
+            "internal_redirect_action",
+        ),
+        (
+            |it| it.max_internal_redirects = number(1),
+            "max_internal_redirects",
+        ),
+        (
+            |it| it.hedge_policy = Some(Default::default()),
+            "hedge_policy",
+        ),
+        (
+            |it| {
+                it.max_stream_duration = Some(pb::route_action::MaxStreamDuration {
+                    grpc_timeout_header_offset: seconds(1),
+                    ..Default::default()
+                });
+            },
+            "max_stream_duration.grpc_timeout_header_offset",
+        ),
+        (
+            |it| it.cluster_not_found_response_code = 9,
+            "cluster_not_found_response_code",
+        ),
+        (
+            |it| {
+                it.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewritePathRegex(
+                    Default::default(),
+                ));
+            },
+            "host_rewrite_path_regex",
+        ),
+        (
+            |it| it.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewrite("x".into())),
+            "host_rewrite",
+        ),
+        (
+            |it| {
+                it.prefix_rewrite = "/".into();
+                it.regex_rewrite = Some(RegexMatchAndSubstitute::default());
+            },
+            "regex_rewrite",
+        ),
+        (
+            |it| {
+                it.request_mirror_policies = vec![pb::route_action::RequestMirrorPolicy {
+                    cluster_header: "x".into(),
+                    ..Default::default()
+                }];
+            },
+            "request_mirror_policies[0].cluster_header",
+        ),
+    ] {
+        assert_eq!(refused_action(change), path);
+    }
+}
+
+#[test]
+#[expect(deprecated, reason = "a total that is given has to be right")]
+fn weights_that_do_not_work() {
+    use pb::weighted_cluster::RandomValueSpecifier;
+    for (change, path) in [
+        (
+            (|it| it.clusters.clear()) as fn(&mut pb::WeightedCluster),
+            "clusters",
+        ),
+        (|it| it.clusters[0].weight = None, "clusters"),
+        (
+            |it| {
+                it.clusters[0].weight = number(u32::MAX);
+                it.clusters.push(it.clusters[0].clone());
+            },
+            "clusters",
+        ),
+        (|it| it.total_weight = number(100), "total_weight"),
+        (
+            |it| {
+                it.random_value_specifier = Some(RandomValueSpecifier::HeaderName("x".into()));
+            },
+            "random_value_specifier",
+        ),
+        (
+            |it| it.clusters[0].cluster_header = "x".into(),
+            "clusters[0].cluster_header",
+        ),
+        (
+            |it| it.clusters[0].metadata_match = Some(Default::default()),
+            "clusters[0].metadata_match",
+        ),
+        (
+            |it| it.clusters[0].typed_per_filter_config = filter("cors", &CorsPolicy::default()),
+            "clusters[0].typed_per_filter_config",
+        ),
+    ] {
+        assert_eq!(refused_weights(change), path);
+    }
+}
+
+#[test]
+fn retries_that_the_model_cannot_express() {
+    use pb::retry_policy::{RetryBackOff, RetryHostPredicate, RetryPriority};
+    for (change, path) in [
+        (
+            (|it| it.retry_on = "5xx,retriable-headers".into()) as fn(&mut pb::RetryPolicy),
+            "retry_on",
+        ),
+        (
+            |it| it.retry_options_predicates = vec![extension()],
+            "retry_options_predicates",
+        ),
+        (
+            |it| it.rate_limited_retry_back_off = Some(Default::default()),
+            "rate_limited_retry_back_off",
+        ),
+        (
+            |it| it.retriable_headers = vec![Default::default()],
+            "retriable_headers",
+        ),
+        (
+            |it| it.retriable_request_headers = vec![Default::default()],
+            "retriable_request_headers",
+        ),
+        (
+            |it| it.refresh_cluster_on_retry = true,
+            "refresh_cluster_on_retry",
+        ),
+        (
+            |it| it.host_selection_retry_max_attempts = -1,
+            "host_selection_retry_max_attempts",
+        ),
+        (
+            |it| it.retriable_status_codes = vec![503, 70_000],
+            "retriable_status_codes[1]",
+        ),
+        (
+            |it| it.retry_back_off = Some(RetryBackOff::default()),
+            "retry_back_off.base_interval",
+        ),
+        (
+            |it| {
+                it.retry_back_off = Some(RetryBackOff {
+                    base_interval: seconds(0),
+                    max_interval: None,
+                });
+            },
+            "retry_back_off.base_interval",
+        ),
+        (
+            |it| {
+                it.retry_back_off = Some(RetryBackOff {
+                    base_interval: seconds(2),
+                    max_interval: seconds(1),
+                });
+            },
+            "retry_back_off.max_interval",
+        ),
+        (
+            |it| {
+                it.retry_host_predicate = vec![RetryHostPredicate {
+                    name: "envoy.retry_host_predicates.omit_canary_hosts".into(),
+                    config_type: None,
+                }];
+            },
+            "retry_host_predicate[0].name",
+        ),
+        (
+            |it| {
+                it.retry_priority = Some(RetryPriority {
+                    name: "p".into(),
+                    config_type: Some(pb::retry_policy::retry_priority::ConfigType::TypedConfig(
+                        packed(&CorsPolicy::default()),
+                    )),
+                });
+            },
+            "retry_priority.typed_config",
+        ),
+    ] {
+        assert_eq!(refused_retry(change), path);
+    }
+}
+
+#[test]
+fn answers_that_cannot_be_given() {
+    use core::data_source::Specifier;
+    let redirect =
+        |action| refused_route(|proto| *proto = route(pb::route::Action::Redirect(action)));
+    let answer =
+        |action| refused_route(|proto| *proto = route(pb::route::Action::DirectResponse(action)));
+    let body = |specifier| pb::DirectResponseAction {
+        status: 200,
+        body: Some(core::DataSource {
+            watched_directory: None,
+            specifier,
+        }),
+        body_format: None,
+    };
+    let port = pb::RedirectAction {
+        port_redirect: 65_536,
+        ..Default::default()
+    };
+    assert_eq!(redirect(port), "redirect.port_redirect");
+    let code = pb::RedirectAction {
+        response_code: 5,
+        ..Default::default()
+    };
+    assert_eq!(redirect(code), "redirect.response_code");
+    assert_eq!(
+        answer(pb::DirectResponseAction::default()),
+        "direct_response.status"
+    );
+    assert_eq!(answer(body(None)), "direct_response.body.specifier");
+    let file = Specifier::Filename("/etc/passwd".into());
+    assert_eq!(answer(body(Some(file))), "direct_response.body.filename");
+    let long = Specifier::InlineBytes(vec![b'a'; 4097]);
+    assert_eq!(answer(body(Some(long))), "direct_response.body");
+}
