@@ -9,7 +9,7 @@ use http_body::Body as HttpBody;
 use mesh_core::model::{Snapshot, WorkloadRef};
 use mesh_core::{BoxError, Feed, Name, Rng, Shard};
 use mesh_route::reply::{Reply, ReplyLayer};
-use mesh_telemetry::{Finish, FinishLayer, Telemetry};
+use mesh_telemetry::{Finish, FinishLayer, IntroduceLayer, Telemetry};
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
@@ -140,11 +140,12 @@ impl Builder {
     }
 
     /// Puts the client together.
-    pub fn build(self) -> MeshClient {
+    pub fn build(mut self) -> MeshClient {
         let telemetry = self
             .telemetry
             .unwrap_or_else(|| Arc::new(Telemetry::new(WorkloadRef::default())));
         let upstreams = self.parts.upstreams.clone();
+        self.parts.introduce = IntroduceLayer::per_route(&telemetry);
         let stack = ReplyLayer::new().layer(self.parts.outbound());
         let stack = FinishLayer::<Body>::new(telemetry.clone()).layer(stack);
         MeshClient {

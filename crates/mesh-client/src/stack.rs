@@ -18,6 +18,7 @@ use mesh_route::edit::{Edit, EditLayer};
 use mesh_route::mirror::{Executor, Mirror, MirrorLayer, PerRoute};
 use mesh_route::respond::{Respond, RespondLayer};
 use mesh_route::route::{Route, RouteLayer};
+use mesh_telemetry::{Introduce, IntroduceLayer};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub struct Parts {
     pub rng: Arc<Rng>,
     /// What retry budgets remember of the last seconds; the same for all workers of a process.
     pub budgets: Budgets,
+    /// Tells upstreams inside the mesh who we are. Default: tells nobody.
+    pub introduce: IntroduceLayer,
     /// A user's layer above routing.
     pub before_route: Slot,
     /// A user's layer with the route known, above rewriting.
@@ -50,7 +53,7 @@ type Attempt = Slotted<Timeout<Dispatch<Upstreams>>>;
 /// All attempts, within the limits of the cluster.
 type Attempts = Idle<Deadline<Retry<Breaker<Attempt>, Body>>>;
 /// Everything that needs a cluster.
-type Forwarding = Edit<Respond<Mirror<Attempts, PerRoute, Spawn, Body>>>;
+type Forwarding = Edit<Respond<Mirror<Introduce<Attempts>, PerRoute, Spawn, Body>>>;
 /// The whole stack.
 pub type Outbound = Slotted<Route<Fault<Cors<Rate<Slotted<Forwarding>>>>>>;
 
@@ -70,6 +73,7 @@ impl Parts {
             upstreams,
             rng,
             budgets: Budgets::default(),
+            introduce: IntroduceLayer::default(),
             before_route: Slot::empty(),
             after_route: Slot::empty(),
             per_attempt: Slot::empty(),
@@ -84,6 +88,7 @@ impl Parts {
             upstreams,
             rng,
             budgets,
+            introduce,
             before_route,
             after_route,
             per_attempt,
@@ -106,6 +111,8 @@ impl Parts {
         let stack = DeadlineLayer::per_route().layer(stack);
         // Streams that stall.
         let stack = IdleLayer::per_route().layer(stack);
+        // Below mirroring, because a copy may go outside the mesh when its request does not.
+        let stack = introduce.layer(stack);
         // One copy per request, not per attempt.
         let stack = MirrorLayer::per_route()
             .executor(Spawn)

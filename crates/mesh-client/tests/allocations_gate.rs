@@ -28,7 +28,7 @@ use mesh_core::model::{
 use mesh_core::stats::{Block, ClusterStat, HttpStat};
 use mesh_core::{Caller, Exchange, Publisher, Rng, Shard};
 use mesh_route::reply::{Reply, ReplyLayer};
-use mesh_telemetry::{Finish, FinishLayer, Telemetry, expose::Scrape};
+use mesh_telemetry::{Finish, FinishLayer, IntroduceLayer, Telemetry, expose::Scrape};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
@@ -306,6 +306,7 @@ fn build(feed: mesh_core::Feed<Snapshot>, telemetry: &Arc<Telemetry>) -> (Stack,
     let shard = Shard::of_worker(0);
     let mut parts = Parts::new(feed, Upstreams::new(shard), Arc::new(Rng::with_seed(1)));
     parts.table = Some("t".into());
+    parts.introduce = IntroduceLayer::per_route(telemetry);
     let stack = ReplyLayer::new().layer(parts.outbound());
     let stack = FinishLayer::<Body>::new(telemetry.clone()).layer(stack);
     let mut manager = HttpManager::new("outbound_0.0.0.0_9080", "t");
@@ -332,7 +333,9 @@ fn a_request_costs_few_allocations_more_than_hyper_alone() {
         let backend = backend();
         let publisher = Publisher::from_arc(snapshot(backend));
         let lines = Lines::default();
-        let telemetry = Telemetry::new(WorkloadRef::default()).output("/log", lines.clone());
+        let mut workload = WorkloadRef::default();
+        workload.name = "productpage-v1".into();
+        let telemetry = Telemetry::new(workload).output("/log", lines.clone());
         let telemetry = Arc::new(telemetry);
         let (stack, caller) = build(publisher.feed(), &telemetry);
 

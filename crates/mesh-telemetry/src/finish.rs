@@ -6,6 +6,11 @@
 //! response is dropped before there is one. The tunnel behind a response of 101 is not covered:
 //! the request ends with that response's head.
 //!
+//! Where it knows which workload it stands for, it reads and takes off what
+//! [peers](crate::istio::peer) say of themselves, so that neither applications nor callers get to
+//! see it: on inbound listeners from requests, which it answers with the same of its own; on
+//! others from responses, and what services outside the mesh say is not believed.
+//!
 //! It uses the exchange that a request has, or makes one. Errors pass through as they are,
 //! whatever their type, so that the layer fits where a framework wants a certain one.
 //!
@@ -152,7 +157,7 @@ where
             exchange.attach(&mut request);
             exchange
         });
-        let tally = Tally::begin(self.telemetry.clone(), exchange.clone(), &request);
+        let tally = Tally::begin(self.telemetry.clone(), exchange.clone(), &mut request);
         let request_end = tally.request_end();
         let request = request.map(|body| Received::new(body, exchange, request_end).into());
         ResponseFuture {
@@ -198,8 +203,8 @@ where
             .take()
             .expect("a future is not polled after it was ready");
         match result {
-            Ok(response) => {
-                tally.head(&response);
+            Ok(mut response) => {
+                tally.head(&mut response);
                 Poll::Ready(Ok(response.map(|body| Tracked::new(body, tally))))
             }
             Err(error) => {

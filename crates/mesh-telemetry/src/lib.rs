@@ -7,6 +7,7 @@
 //! ```
 //!
 //! * [`FinishLayer`] is the outermost layer: it tells of every request how it ended, exactly once.
+//! * [`IntroduceLayer`] tells upstreams inside the mesh who we are, so that their metrics can.
 //! * [`Telemetry`] is what it tells: who we are, access logs, Istio's standard metrics.
 //! * [`access_log`] compiles Envoy's format strings and writes lines without making anyone wait.
 //! * [`istio`] has the standard metrics and the metadata that sidecars exchange.
@@ -20,9 +21,11 @@
 pub mod access_log;
 pub mod expose;
 pub mod finish;
+pub mod introduce;
 pub mod istio;
 mod shard;
 mod telemetry;
 
 pub use finish::{Finish, FinishLayer};
+pub use introduce::{Introduce, IntroduceLayer};
 pub use telemetry::{MOST_SERIES, Telemetry};

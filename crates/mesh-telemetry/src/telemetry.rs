@@ -5,8 +5,8 @@ mod routes;
 mod worker;
 
 use crate::istio::Registry;
+use crate::istio::peer::Introduction;
 use crate::shard::Sharded;
-use http::HeaderValue;
 use logs::LogBook;
 use mesh_core::model::{AccessLog, Direction, HttpManager, WorkloadRef};
 use mesh_core::{Invalid, Name, WallClock};
@@ -52,9 +52,14 @@ pub struct Telemetry {
 /// A handle of one stack's own, which means of one worker's where each worker makes its stack:
 /// requests count references here rather than on what all workers share.
 #[derive(Clone, Debug)]
-// Twice on purpose, see above.
-#[allow(clippy::redundant_allocation)]
-pub(crate) struct Own(Arc<Arc<Telemetry>>);
+pub(crate) struct Own(Arc<Mine>);
+
+#[derive(Debug)]
+struct Mine {
+    telemetry: Arc<Telemetry>,
+    /// Encoded once for each worker: every request counts references on the values.
+    introduction: Option<Introduction>,
+}
 
 /// How many series of standard metrics there are at most, unless
 /// [`Telemetry::most_series`] says otherwise.
@@ -131,9 +136,15 @@ impl Telemetry {
         &self.node
     }
 
-    /// The metadata header that tells others who this is; see [`crate::istio::peer`].
-    pub fn peer_header(&self) -> HeaderValue {
-        crate::istio::peer::encode(&self.node)
+    /// The headers that tell others who this is, with values of their own at each call. None if
+    /// this is no workload with a name.
+    pub fn introduction(&self) -> Option<Introduction> {
+        Introduction::of(&self.node)
+    }
+
+    /// Which side of a call requests without a listener are on.
+    pub(crate) fn side(&self) -> Direction {
+        self.direction
     }
 
     /// Compiles the formats of a listener and opens its files, before its first request does.
@@ -209,13 +220,21 @@ impl Telemetry {
 
 impl Own {
     pub(crate) fn new(telemetry: Arc<Telemetry>) -> Self {
-        Self(Arc::new(telemetry))
+        Self(Arc::new(Mine {
+            introduction: telemetry.introduction(),
+            telemetry,
+        }))
+    }
+
+    /// What this worker says of itself.
+    pub(crate) fn introduction(&self) -> Option<&Introduction> {
+        self.0.introduction.as_ref()
     }
 }
 
 impl Deref for Own {
     type Target = Telemetry;
     fn deref(&self) -> &Telemetry {
-        &self.0
+        &self.0.telemetry
     }
 }

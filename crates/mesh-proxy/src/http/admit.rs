@@ -8,10 +8,11 @@
 use super::path::{Normalized, normalize};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version, uri};
-use mesh_core::model::HttpManager;
+use mesh_core::model::{Direction, HttpManager};
 use mesh_core::reply::Answer;
 use mesh_core::stats::HttpStat;
 use mesh_core::{Caller, Error, Exchange, Failure, Rng};
+use mesh_telemetry::istio::peer;
 use std::borrow::Cow;
 use std::future::{Ready, ready};
 use std::net::IpAddr;
@@ -75,6 +76,10 @@ const INSIDE_ONLY: [HeaderName; 4] = [
     HeaderName::from_static("x-envoy-downstream-service-node"),
     HeaderName::from_static("x-envoy-original-path"),
 ];
+
+/// By what workloads of the mesh know each other: nobody who comes through a gateway is one. Envoy
+/// knows nothing of it, so elsewhere it is left to the layers that exchange metadata.
+const PEER: [HeaderName; 2] = [peer::METADATA, peer::METADATA_ID];
 
 /// What `connection` cannot name: the message would mean something else without it.
 const NOT_FOR_US_ALONE: [HeaderName; 5] = [
@@ -189,6 +194,12 @@ fn admit<B>(
             headers.remove(name);
         }
         for name in INSIDE_ONLY.iter().filter(|_| manager.use_remote_address) {
+            headers.remove(name);
+        }
+        for name in PEER
+            .iter()
+            .filter(|_| manager.direction == Direction::Gateway)
+        {
             headers.remove(name);
         }
     }

@@ -9,7 +9,7 @@ use mesh_client::{Body, Outbound, Parts};
 use mesh_core::Rng;
 use mesh_resilience::{Overload, OverloadLayer};
 use mesh_route::reply::{Reply, ReplyLayer};
-use mesh_telemetry::{Finish, FinishLayer, Telemetry};
+use mesh_telemetry::{Finish, FinishLayer, IntroduceLayer, Telemetry};
 use std::sync::Arc;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -29,8 +29,14 @@ impl<B> ResponseBody for http::Response<B> {
 }
 
 /// Builds one worker's stack.
-pub(crate) fn build(parts: Parts, telemetry: Arc<Telemetry>, most_requests: u32) -> RequestStack {
+pub(crate) fn build(
+    mut parts: Parts,
+    telemetry: Arc<Telemetry>,
+    most_requests: u32,
+) -> RequestStack {
     let rng = Arc::new(Rng::with_seed(parts.rng.word()));
+    // Upstreams inside the mesh learn who calls, if we are somebody.
+    parts.introduce = IntroduceLayer::per_route(&telemetry);
     // Routing, policy, balancing, connections.
     let stack = parts.outbound();
     // Sheds before matching spends time.
@@ -39,6 +45,6 @@ pub(crate) fn build(parts: Parts, telemetry: Arc<Telemetry>, most_requests: u32)
     let stack = AdmitLayer::new(rng).layer(stack);
     // Every error becomes a response.
     let stack = ReplyLayer::new().layer(stack);
-    // Sees every outcome: access log, metrics, statistics.
+    // Sees every outcome: access log, metrics, statistics. Reads who peers are, and hides it.
     FinishLayer::<Body>::new(telemetry).layer(stack)
 }

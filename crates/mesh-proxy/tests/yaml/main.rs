@@ -18,6 +18,7 @@ mod mesh_config;
 mod mirrors;
 mod objects;
 mod outlier;
+mod peer;
 mod retries;
 mod service_entry;
 mod sidecar;

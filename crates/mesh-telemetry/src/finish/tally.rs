@@ -2,11 +2,13 @@
 
 use super::route;
 use crate::access_log::Wanted;
+use crate::introduce::is_outside;
 use crate::istio::{Outcome, Reporter, Seen, peer};
 use crate::telemetry::{Own, Record};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
+use mesh_core::model::ClusterEntry;
 use mesh_core::stats::{Block, HttpStat, RouteStat};
 use mesh_core::{BoxError, Caller, Error, Exchange, Failure, Flags, reply};
 use std::any::Any;
@@ -27,7 +29,7 @@ pub(super) struct Tally {
 // === impl Tally ===
 
 impl Tally {
-    pub(super) fn begin<B>(telemetry: Own, exchange: Exchange, request: &Request<B>) -> Self {
+    pub(super) fn begin<B>(telemetry: Own, exchange: Exchange, request: &mut Request<B>) -> Self {
         let caller = exchange.caller();
         caller.count(HttpStat::RqTotal);
         caller.count(HttpStat::RqActive);
@@ -41,15 +43,21 @@ impl Tally {
             let listener = worker.listener(caller.manager.as_ref(), &telemetry);
             (listener, worker.record())
         };
+        if listener.reporter == Reporter::Destination {
+            if telemetry.introduction().is_some() {
+                let taken = peer::take(request.headers_mut());
+                record.asked = taken.asked();
+                record.peer = taken.metadata;
+            } else {
+                record.peer = request.headers().get(peer::METADATA).cloned();
+            }
+        }
         if listener.logs.is_empty() {
             record.entry.version = request.version();
         } else {
             let wanted = listener.logs.wanted();
             record.entry.request(request, telemetry.clock.now(), wanted);
             record.request_end = wanted.request_end().then(Arc::default);
-        }
-        if listener.reporter == Reporter::Destination {
-            record.peer = request.headers().get(peer::METADATA).cloned();
         }
         record.grpc = reply::is_grpc(request.headers());
         record.bodyless = request.method() == Method::HEAD;
@@ -68,7 +76,8 @@ impl Tally {
 
     /// Notes a response's head. A response without a body ends with it: nobody may ever ask for
     /// the body.
-    pub(super) fn head<R: Body>(&mut self, response: &Response<R>) {
+    pub(super) fn head<R: Body>(&mut self, response: &mut Response<R>) {
+        self.exchange_metadata(response.headers_mut());
         let Some(record) = &mut self.record else {
             return;
         };
@@ -96,6 +105,24 @@ impl Tally {
         }
         if bodyless || response.body().is_end_stream() {
             self.complete();
+        }
+    }
+
+    /// Says who we are to a caller that has said so itself; notes what an upstream says, which is
+    /// not for its caller to see.
+    fn exchange_metadata(&mut self, headers: &mut HeaderMap) {
+        let (Some(record), Some(own)) = (&mut self.record, self.telemetry.introduction()) else {
+            return;
+        };
+        let reporter = record.listener.as_ref().map(|listener| listener.reporter);
+        match reporter {
+            Some(Reporter::Destination) => own.answer(record.asked, headers),
+            Some(Reporter::Source) => {
+                let outside = |cluster: &Arc<ClusterEntry>| is_outside(cluster.config());
+                let believed = !self.exchange.cluster().is_some_and(outside);
+                record.peer = peer::take(headers).metadata.filter(|_| believed);
+            }
+            None => {}
         }
     }
 
@@ -252,12 +279,13 @@ impl Tally {
                 reporter: listener.reporter,
                 node: &telemetry.node,
                 cluster: exchange.cluster().map(|cluster| cluster.config()),
-                peer: match listener.reporter {
+                peer: from.as_ref(),
+                endpoint: match listener.reporter {
                     Reporter::Source => notes
                         .upstream
                         .as_ref()
                         .map(|upstream| &upstream.endpoint.workload),
-                    Reporter::Destination => from.as_ref(),
+                    Reporter::Destination => None,
                 },
                 outcome: outcome(notes.grpc_status),
             };

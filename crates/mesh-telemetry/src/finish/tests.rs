@@ -14,6 +14,7 @@ use std::time::Duration;
 use tower::{ServiceExt, service_fn};
 
 mod metrics;
+mod peers;
 mod route;
 
 type Taken = Received<BoxedBody>;

@@ -33,8 +33,10 @@ pub(crate) struct Seen<'a> {
     pub(crate) reporter: Reporter,
     pub(crate) node: &'a Arc<WorkloadRef>,
     pub(crate) cluster: Option<&'a Arc<Cluster>>,
-    /// The other side: the endpoint's workload, or the caller's.
+    /// What the other side says of itself.
     pub(crate) peer: Option<&'a Arc<WorkloadRef>>,
+    /// What discovery says of the upstream's endpoint.
+    pub(crate) endpoint: Option<&'a Arc<WorkloadRef>>,
     pub(crate) outcome: Outcome,
 }
 
@@ -44,16 +46,15 @@ struct Key {
     node: usize,
     cluster: usize,
     peer: usize,
+    endpoint: usize,
     outcome: Outcome,
 }
 
 struct Found {
     series: Arc<Series>,
-    _held: (
-        Arc<WorkloadRef>,
-        Option<Arc<Cluster>>,
-        Option<Arc<WorkloadRef>>,
-    ),
+    _cluster: Option<Arc<Cluster>>,
+    /// Ourselves, the peer and the endpoint.
+    _workloads: [Option<Arc<WorkloadRef>>; 3],
 }
 
 // === impl Cache ===
@@ -64,6 +65,12 @@ impl Cache {
         // A workload about which nothing is known is nobody. Endpoints made up for one request
         // would otherwise each be somebody else.
         let peer = seen.peer.filter(|peer| !is_nobody(peer));
+        // Nobody knows a workload better than itself, but its principal is not for it to say.
+        let adds = |endpoint: &&Arc<WorkloadRef>| match peer {
+            Some(_) => !endpoint.principal.is_empty(),
+            None => !is_nobody(endpoint),
+        };
+        let endpoint = seen.endpoint.filter(adds);
         let key = Key {
             reporter: seen.reporter,
             node: Arc::as_ptr(seen.node).addr(),
@@ -71,14 +78,16 @@ impl Cache {
                 .cluster
                 .map_or(0, |cluster| Arc::as_ptr(cluster).addr()),
             peer: peer.map_or(0, |peer| Arc::as_ptr(peer).addr()),
+            endpoint: endpoint.map_or(0, |endpoint| Arc::as_ptr(endpoint).addr()),
             outcome: seen.outcome,
         };
         if self.series.len() >= MOST_SERIES && !self.series.contains_key(&key) {
             self.series.clear();
         }
         let found = self.series.entry(key).or_insert_with(|| Found {
-            series: registry.series(&seen.labels(peer), seen.reporter),
-            _held: (seen.node.clone(), seen.cluster.cloned(), peer.cloned()),
+            series: registry.series(&seen.labels(peer, endpoint), seen.reporter),
+            _cluster: seen.cluster.cloned(),
+            _workloads: [Some(seen.node), peer, endpoint].map(|one| one.cloned()),
         });
         &found.series
     }
@@ -104,11 +113,25 @@ impl Cache {
 // === impl Seen ===
 
 impl Seen<'_> {
-    fn labels(&self, peer: Option<&Arc<WorkloadRef>>) -> Labels {
-        let (node, peer) = (Some(&**self.node), peer.map(|peer| &**peer));
+    fn labels(
+        &self,
+        peer: Option<&Arc<WorkloadRef>>,
+        endpoint: Option<&Arc<WorkloadRef>>,
+    ) -> Labels {
+        let both;
+        let other = match (peer, endpoint) {
+            (Some(peer), Some(endpoint)) => {
+                let mut known = WorkloadRef::clone(peer);
+                known.principal = endpoint.principal.clone();
+                both = known;
+                Some(&both)
+            }
+            (peer, endpoint) => peer.or(endpoint).map(|one| &**one),
+        };
+        let node = Some(&**self.node);
         let (source, destination) = match self.reporter {
-            Reporter::Source => (node, peer),
-            Reporter::Destination => (peer, node),
+            Reporter::Source => (node, other),
+            Reporter::Destination => (other, node),
         };
         Labels::of(&Facts {
             reporter: self.reporter,
@@ -174,6 +197,7 @@ mod tests {
             node: &node,
             cluster: None,
             peer: None,
+            endpoint: None,
             outcome: outcome(200),
         };
         // The same content at another address, and a peer that says nothing.
@@ -218,6 +242,7 @@ mod tests {
                     node: &node,
                     cluster: None,
                     peer: None,
+                    endpoint: None,
                     outcome: outcome(code),
                 };
                 count(&mut cache, &registry, seen);

@@ -6,6 +6,19 @@
 //!
 //! The principal is not part of it: that is for TLS to say.
 //!
+//! Who sends what, as Istio's proxies do it:
+//!
+//! | listener | request | response |
+//! |---|---|---|
+//! | outbound, gateway | [`IntroduceLayer`] puts our own on, for upstreams inside the mesh | [`FinishLayer`] reads what the upstream said and takes it off |
+//! | inbound | [`FinishLayer`] reads what the caller said and takes it off | [`FinishLayer`] puts our own on, if the request had it |
+//!
+//! A process that is no workload (one without a name) leaves all headers alone; it reads what
+//! callers say.
+//!
+//! [`FinishLayer`]: crate::FinishLayer
+//! [`IntroduceLayer`]: crate::IntroduceLayer
+//!
 //! ```
 //! use mesh_core::model::WorkloadRef;
 //! use mesh_telemetry::istio::peer;
@@ -19,7 +32,11 @@
 //! ```
 
 mod base64;
+mod introduction;
 mod wire;
+
+pub use introduction::Introduction;
+pub(crate) use introduction::{Asked, take};
 
 use http::{HeaderName, HeaderValue};
 use mesh_core::Name;

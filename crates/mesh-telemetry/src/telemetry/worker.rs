@@ -3,6 +3,7 @@
 use super::routes::Seen;
 use super::{Logs, Telemetry};
 use crate::access_log::Entry;
+use crate::istio::peer::Asked;
 use crate::istio::{Cache, Reporter};
 use http::HeaderValue;
 use mesh_core::model::{Direction, HttpManager};
@@ -35,8 +36,10 @@ pub(crate) struct Listener {
 pub(crate) struct Record {
     pub(crate) entry: Entry,
     pub(crate) listener: Option<Arc<Listener>>,
-    /// The caller's metadata header.
+    /// The metadata header of the other side: the caller's, or the upstream's in its response.
     pub(crate) peer: Option<HeaderValue>,
+    /// What the response has to say of us.
+    pub(crate) asked: Asked,
     /// Microseconds from arrival to the request's end, plus one; 0 while it goes on.
     pub(crate) request_end: Option<Arc<AtomicU64>>,
     pub(crate) grpc: bool,
@@ -115,6 +118,7 @@ impl Record {
         self.entry.clear();
         self.listener = None;
         self.peer = None;
+        self.asked = Asked::default();
         self.request_end = None;
         self.grpc = false;
         self.bodyless = false;

@@ -1,7 +1,7 @@
 //! What becomes of a head.
 
 use super::*;
-use mesh_core::model::PathNormalization;
+use mesh_core::model::{Direction, PathNormalization};
 
 fn manager() -> HttpManager {
     HttpManager::new("test", "t")
@@ -151,6 +151,28 @@ fn an_outsider_cannot_claim_a_certificate() {
     assert!(!request.headers().contains_key("x-forwarded-client-cert"));
     let request = run(claim(), &manager()).unwrap();
     assert!(request.headers().contains_key("x-forwarded-client-cert"));
+}
+
+#[test]
+fn nobody_who_comes_through_a_gateway_is_a_workload() {
+    let claim = || {
+        Request::get("/")
+            .header("host", "h")
+            .header("x-envoy-peer-metadata", "CgA=")
+            .header("x-envoy-peer-metadata-id", "mine")
+    };
+    for (direction, left) in [
+        (Direction::Gateway, 0),
+        (Direction::Outbound, 2),
+        (Direction::Inbound, 2),
+    ] {
+        let mut manager = manager();
+        manager.direction = direction;
+        let request = run(claim(), &manager).unwrap();
+        let names = request.headers().keys();
+        let claims = names.filter(|name| name.as_str().contains("peer"));
+        assert_eq!(claims.count(), left, "{direction:?}");
+    }
 }
 
 #[test]
