@@ -2,9 +2,9 @@
 //!
 //! Names, order and defaults are istiod's: clusters
 //! `outbound|9080|v1|reviews.default.svc.cluster.local`, virtual hosts
-//! `<host>:<port>`, one rule per match block. What differs is the way in:
-//! nothing is intercepted, so a sidecar has one outbound listener that finds
-//! the service by the request's authority.
+//! `<host>:<port>`, one rule per match block. What differs is the way in where
+//! nothing is intercepted: a sidecar has one outbound listener that finds the
+//! service by the request's authority. Intercepted sidecars get istiod's tables.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use mesh_core::model::{
 use mesh_core::{Name, Origin, Place};
 
 use crate::diagnostic::{Diagnostic, Position, Severity};
-use crate::node::{Node, Role};
+use crate::node::{Capture, Node, Role};
 use crate::registry::Services;
 use crate::spec::mesh_config::Normalization;
 use crate::spec::{MeshConfig, Meta};
@@ -26,10 +26,13 @@ mod cluster;
 mod gateway;
 mod hosts;
 mod inbound;
+mod intercepted;
 mod outbound;
 mod policy;
 mod route;
 mod scope;
+
+pub use cluster::endpoints_of;
 
 /// Compiles what `node` needs from `world` into `builder`.
 ///
@@ -71,12 +74,17 @@ pub fn compile(world: &World, node: &Node, builder: &mut SnapshotBuilder) -> Vec
         clusters: HashSet::new(),
         taken: HashSet::new(),
     };
-    match &node.role {
-        Role::Sidecar { inbound } => {
+    match (&node.role, node.capture) {
+        (Role::Sidecar { inbound }, Capture::None) => {
             outbound::compile(&mut compiler);
             inbound::compile(&mut compiler, inbound);
         }
-        Role::Gateway { ports } => gateway::compile(&mut compiler, ports),
+        (Role::Sidecar { .. }, Capture::Redirect) => {
+            intercepted::compile(&mut compiler);
+            let ports = inbound::targets(&compiler);
+            inbound::compile(&mut compiler, &ports);
+        }
+        (Role::Gateway { ports }, _) => gateway::compile(&mut compiler, ports),
     }
     compiler.findings
 }
@@ -129,6 +137,17 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    /// Whether connections come from and go to anywhere, as istiod takes for granted.
+    fn intercepts(&self) -> bool {
+        self.node.capture == Capture::Redirect
+    }
+
+    /// A name in statistics as istiod writes it for the proxies that it starts: the semicolon
+    /// tells their tag expressions where it ends.
+    fn stat_name(&self, name: &str) -> Option<Name> {
+        self.intercepts().then(|| Name::from(format!("{name};")))
+    }
+
     /// Adds a listener and its table, unless its name or address is taken already.
     fn listen(&mut self, listener: Listener, table: RouteTable) -> bool {
         if self.taken.contains(&*listener.name)
@@ -137,15 +156,23 @@ impl<'a> Compiler<'a> {
             return false;
         }
         self.taken.insert(listener.name.to_string());
-        if self.taken.insert(format!("#{}", table.name)) {
-            self.builder.routes(table);
-        }
+        self.table(table);
         self.builder.listener(listener);
         true
     }
 
+    /// Adds a route table, unless there is one of its name.
+    fn table(&mut self, table: RouteTable) {
+        if self.taken.insert(format!("#{}", table.name)) {
+            self.builder.routes(table);
+        }
+    }
+
     /// The connection manager that every listener shares, but for its names.
     fn manager(&self, stat_prefix: String, routes: impl Into<Name>) -> HttpManager {
+        let stat_prefix = self
+            .stat_name(&stat_prefix)
+            .unwrap_or_else(|| stat_prefix.into());
         let mut manager = HttpManager::new(stat_prefix, routes);
         if !self.mesh.access_log_file.is_empty() {
             manager.access_log.push(AccessLog {

@@ -11,8 +11,8 @@
 //!   refused alone while their last good version stays.
 //! * [`Diagnostic`] says what is wrong, where, and in which field.
 //!
-//! Limits: HTTP only, no TLS yet, no interception. What is not supported is
-//! refused by name and never ignored; the README lists it.
+//! Limits: HTTP only, no TLS yet, no listeners for intercepted sidecars. What is
+//! not supported is refused by name and never ignored; the README lists it.
 
 #![forbid(unsafe_code)]
 
@@ -27,11 +27,11 @@ pub mod spec;
 mod world;
 mod yaml;
 
-pub use compile::compile;
+pub use compile::{compile, endpoints_of};
 pub use diagnostic::{Diagnostic, Severity};
 pub use files::{Files, LARGEST_FILE};
-pub use node::{Inbound, Node, Role, parse_ports};
-pub use registry::{FileRegistry, FileRegistryHandle};
+pub use node::{Capture, Inbound, Node, Role, parse_ports};
+pub use registry::{FileRegistry, FileRegistryHandle, services};
 pub use world::{ObjectKey, World};
 
 // Its examples are compiled and run as documentation tests.

@@ -32,6 +32,20 @@ pub struct Node {
     pub base_port: Option<u16>,
     /// What it does.
     pub role: Role,
+    /// How connections come to it.
+    pub capture: Capture,
+}
+
+/// How connections come to a proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Capture {
+    /// Applications call it, and others call the ports it was given (Istio's captureMode `NONE`).
+    #[default]
+    None,
+    /// Connections are redirected to it whatever their destination (istiod's usual layout): one
+    /// route table per port instead of one for all. Such listeners are not compiled yet, but a
+    /// gateway's.
+    Redirect,
 }
 
 /// What a proxy does.
@@ -74,6 +88,7 @@ impl Node {
             role: Role::Gateway {
                 ports: BTreeMap::new(),
             },
+            capture: Capture::None,
         }
     }
 
@@ -88,6 +103,7 @@ impl Node {
             role: Role::Sidecar {
                 inbound: Vec::new(),
             },
+            capture: Capture::None,
         }
     }
 
@@ -188,6 +204,7 @@ impl Node {
             address,
             base_port,
             role,
+            capture: Capture::None,
         }))
     }
 }

@@ -52,6 +52,15 @@ pub(crate) struct Entry {
     pub(crate) at: Position,
 }
 
+/// Every service that the objects in force describe, with its endpoints, in the order in which
+/// [`compile`](crate::compile) meets them.
+pub fn services(world: &World) -> Vec<(Arc<Service>, Arc<Vec<Instance>>)> {
+    // Competing hosts are reported where routes are compiled.
+    let services = Services::of(world, &mut Vec::new());
+    let each = services.list.into_iter();
+    each.map(|entry| (entry.service, entry.instances)).collect()
+}
+
 // === impl Services ===
 
 impl Services {
@@ -113,13 +122,17 @@ impl Entry {
         &self.service.id.namespace
     }
 
-    /// The ports that can be routed as HTTP.
-    pub(crate) fn http_ports(&self) -> impl Iterator<Item = (u16, Protocol)> {
+    /// All ports.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = (u16, Protocol)> {
         self.service
             .ports
             .iter()
             .filter_map(|port| Some((port.number, *self.protocols.get(&port.number)?)))
-            .filter(|(_, protocol)| protocol.is_http())
+    }
+
+    /// The ports that can be routed as HTTP.
+    pub(crate) fn http_ports(&self) -> impl Iterator<Item = (u16, Protocol)> {
+        self.ports().filter(|(_, protocol)| protocol.is_http())
     }
 
     /// Whether clients of this namespace see it.

@@ -36,7 +36,7 @@ fn virtual_services_are_checked() {
     refused(&[
         (
             virtual_service("{}"),
-            "spec.http[0]: needs one of route, redirect and directResponse",
+            "spec.http[0]: needs one of route, redirect, directResponse and delegate",
         ),
         (
             virtual_service("{route: []}"),
@@ -47,8 +47,8 @@ fn virtual_services_are_checked() {
             "route and redirect exclude one another",
         ),
         (
-            virtual_service("{delegate: {name: d}}"),
-            "spec.http[0].delegate: not supported yet",
+            virtual_service("{delegate: {}}"),
+            "spec.http[0].delegate: name is missing",
         ),
         (
             rule("match: [{}]"),

@@ -14,6 +14,7 @@ use mesh_core::{Name, Origin};
 use super::Compiler;
 use super::policy::{self, Policy};
 use crate::names::{BLACK_HOLE, PASSTHROUGH, outbound};
+use crate::node::Role;
 use crate::registry::Entry;
 use crate::spec::kubernetes::Protocol;
 use crate::spec::traffic_policy::{Balancer, ConnectionPool, OutlierDetection};
@@ -35,7 +36,12 @@ pub(super) fn service(compiler: &mut Compiler<'_>, entry: &Entry) {
         return;
     }
     let rules = policy::find(compiler, entry, &compiler.node.namespace);
-    for (port, protocol) in entry.http_ports() {
+    // Where anything is intercepted, so are connections to ports that are not HTTP.
+    let ports: Vec<_> = match compiler.intercepts() {
+        true => entry.ports().collect(),
+        false => entry.http_ports().collect(),
+    };
+    for (port, protocol) in ports {
         let policy = policy::resolve(compiler.mesh, &rules, None, port);
         let origin = compiler.origin(&entry.meta, entry.at);
         let policy_origin = match rules.policy {
@@ -108,6 +114,7 @@ fn add(compiler: &mut Compiler<'_>, part: &Part<'_>, takes: impl Fn(&Instance) -
         port,
     };
     cluster.connect_timeout = compiler.mesh.connect_timeout;
+    cluster.stat_name = compiler.stat_name(&name);
     cluster.protocol = upstream(protocol);
     cluster.balancing = match policy.blocks.balancer {
         None | Some(Balancer::LeastRequest) => Balancing::LeastRequest { choices: 2 },
@@ -205,6 +212,22 @@ fn outlier(asked: &OutlierDetection) -> Outlier {
     outlier
 }
 
+/// The endpoints that [`compile`](crate::compile) gives to the cluster of a port of a service: all
+/// of `instances` that serve the port, or, for a subset, those that carry all of its labels.
+pub fn endpoints_of<'l>(
+    instances: &[Instance],
+    port: u16,
+    labels: impl IntoIterator<Item = (&'l str, &'l str)> + Clone,
+) -> EndpointSet {
+    let carries = |one: &Instance| {
+        let have = &one.endpoint.labels;
+        let mut wanted = labels.clone().into_iter();
+        wanted.all(|(key, value)| have.get(key).is_some_and(|have| *have == *value))
+    };
+    let serving = instances.iter().filter(|one| one.port == port);
+    endpoints(serving.filter(|one| carries(one)))
+}
+
 /// Endpoints grouped by locality. All have one priority: locality failover comes later.
 pub(super) fn endpoints<'i>(instances: impl Iterator<Item = &'i Instance>) -> EndpointSet {
     let mut groups: BTreeMap<Locality, Vec<_>> = BTreeMap::new();
@@ -227,12 +250,21 @@ pub(super) fn endpoints<'i>(instances: impl Iterator<Item = &'i Instance>) -> En
     set
 }
 
-/// The two clusters that every proxy has.
+/// The two clusters that every proxy has, but for intercepted gateways: nothing leads them to
+/// unknown hosts.
 pub(super) fn built_in(compiler: &mut Compiler<'_>) {
     let mut hole = Cluster::new(BLACK_HOLE);
     hole.connect_timeout = compiler.mesh.connect_timeout;
+    hole.stat_name = compiler.stat_name(BLACK_HOLE);
+    if compiler.intercepts() {
+        hole.balancing = Balancing::RoundRobin;
+    }
     compiler.builder.cluster(hole);
+    if compiler.intercepts() && matches!(compiler.node.role, Role::Gateway { .. }) {
+        return;
+    }
     let mut pass = Cluster::new(PASSTHROUGH);
+    pass.stat_name = compiler.stat_name(PASSTHROUGH);
     pass.discovery = DiscoveryKind::Authority;
     pass.connect_timeout = compiler.mesh.connect_timeout;
     pass.limits = Limits::unlimited();

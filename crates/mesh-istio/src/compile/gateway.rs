@@ -5,7 +5,7 @@
 //! come last. A host or path that nobody has is answered 404.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_core::model::{Direction, Listener, RouteTable, Rule, VirtualHost};
@@ -39,7 +39,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, ports: &BTreeMap<u16, u16>) {
     for (meta, gateway) in served(compiler) {
         for server in &gateway.servers {
             let port = listen_port(compiler, ports, server.port);
-            let ip = server.bind.unwrap_or(compiler.node.address);
+            let ip = server.bind.unwrap_or_else(|| everywhere(compiler));
             sockets.entry((port, ip)).or_default().push((meta, server));
         }
     }
@@ -65,6 +65,15 @@ fn served<'a>(compiler: &Compiler<'a>) -> Vec<(&'a Meta, &'a Gateway)> {
     all
 }
 
+/// The address to listen on where a server does not say.
+fn everywhere(compiler: &Compiler<'_>) -> IpAddr {
+    match (compiler.intercepts(), compiler.node.address) {
+        (false, address) => address,
+        (true, IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
+        (true, IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
 /// The port to listen on: as told, or as the gateway's own Service says, or the same.
 fn listen_port(compiler: &Compiler<'_>, told: &BTreeMap<u16, u16>, port: u16) -> u16 {
     let node = compiler.node;
@@ -87,7 +96,7 @@ fn listen(
         join(compiler, meta, server, virtual_services, &mut hosts);
     }
     let (ip, port) = (address.ip(), address.port());
-    let routes = match ip == compiler.node.address {
+    let routes = match ip == everywhere(compiler) {
         true => format!("http.{port}"),
         false => format!("http.{port}.{ip}"),
     };

@@ -1,5 +1,6 @@
 //! The way in to a sidecar's application.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,27 @@ struct Port<'a> {
     origin: Origin,
 }
 
+/// The ports of an intercepted workload: whatever its services lead to.
+pub(super) fn targets(compiler: &Compiler<'_>) -> Vec<Inbound> {
+    let node = compiler.node;
+    let mut ports = BTreeSet::new();
+    for entry in compiler.services.selecting(&node.namespace, &node.labels) {
+        let own = entry
+            .instances
+            .iter()
+            .filter_map(|one| match one.endpoint.address {
+                Address::Socket(address) if address.ip() == node.address => Some(address.port()),
+                _ => None,
+            });
+        ports.extend(own.chain(entry.targets.values().copied()));
+    }
+    let inbound = |port| Inbound {
+        port,
+        application: port,
+    };
+    ports.into_iter().map(inbound).collect()
+}
+
 pub(super) fn compile(compiler: &mut Compiler<'_>, described: &[Inbound]) {
     let sidecar = scope::sidecar(compiler);
     let general = sidecar.and_then(|(_, spec)| spec.inbound_pool.as_ref());
@@ -34,7 +56,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, described: &[Inbound]) {
         for port in described {
             let port = Port {
                 listen: SocketAddr::new(compiler.node.address, port.port),
-                application: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.application),
+                application: local(compiler, port.application),
                 pool: general,
                 origin: Origin::NONE,
             };
@@ -51,10 +73,11 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, described: &[Inbound]) {
                 SocketAddr::new(compiler.node.address, endpoint.port())
             }
             (Some(endpoint), _) => endpoint,
-            (None, Some(node)) => local(node.application),
-            (None, None) => local(asked.port),
+            (None, Some(node)) => local(compiler, node.application),
+            (None, None) => local(compiler, asked.port),
         };
-        if loops(listen, application) {
+        // What is intercepted is accepted elsewhere, so the application may have the same port.
+        if !compiler.intercepts() && loops(listen, application) {
             let message =
                 format!("{application} is this listener itself; defaultEndpoint says where to go");
             compiler.warn(meta, asked.at, "spec.ingress", message);
@@ -77,8 +100,12 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, described: &[Inbound]) {
     }
 }
 
-fn local(port: u16) -> SocketAddr {
-    SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
+/// Where the application is: where the connection was going to, if it was intercepted.
+fn local(compiler: &Compiler<'_>, port: u16) -> SocketAddr {
+    match compiler.intercepts() {
+        true => SocketAddr::new(compiler.node.address, port),
+        false => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
+    }
 }
 
 fn loops(listen: SocketAddr, application: SocketAddr) -> bool {
@@ -102,6 +129,7 @@ fn one(compiler: &mut Compiler<'_>, port: &Port<'_>) -> bool {
     cluster.balancing = Balancing::RoundRobin;
     cluster.limits = Limits::unlimited();
     cluster.protocol = cluster::upstream(protocol);
+    cluster.stat_name = compiler.stat_name(&name);
     let (mut vhost, mut operation) = (format!("inbound|http|{number}"), format!("{name}/*"));
     let mut rules_pool = None;
     if let Some((entry, service_port, _)) = served {
@@ -130,6 +158,8 @@ fn one(compiler: &mut Compiler<'_>, port: &Port<'_>) -> bool {
     let mut rule = Rule::prefix_to("/", name.as_str());
     rule.name = Name::from("default");
     rule.origin = cluster.origin;
+    // Both are unlimited. Without the first, the second would be sent in a deprecated field.
+    rule.max_stream_duration = Some(Duration::ZERO);
     rule.max_grpc_timeout = Some(Duration::ZERO);
     rule.operation = Name::from(operation);
     rule.retry = (protocol != Protocol::Grpc).then(|| {
@@ -140,6 +170,14 @@ fn one(compiler: &mut Compiler<'_>, port: &Port<'_>) -> bool {
     });
     let table = RouteTable::new(name.as_str()).host(VirtualHost::new(vhost, ["*"]).rule(rule));
 
+    if compiler.intercepts() {
+        // The one listener that all connections come in through is not HTTP.
+        if protocol.is_http() {
+            compiler.table(table);
+        }
+        add(compiler, name, cluster, port.application);
+        return true;
+    }
     let listener_name = format!("{}_{number}", port.listen.ip());
     let mut manager = compiler.manager(format!("inbound_{listener_name}"), name.as_str());
     manager.direction = Direction::Inbound;
@@ -149,12 +187,16 @@ fn one(compiler: &mut Compiler<'_>, port: &Port<'_>) -> bool {
     if !compiler.listen(listener, table) {
         return false;
     }
+    add(compiler, name, cluster, port.application);
+    true
+}
+
+fn add(compiler: &mut Compiler<'_>, name: String, cluster: Cluster, application: SocketAddr) {
     compiler.clusters.insert(name.clone());
     compiler.builder.cluster(cluster);
     compiler
         .builder
-        .endpoints(name, EndpointSet::of([Address::Socket(port.application)]));
-    true
+        .endpoints(name, EndpointSet::of([Address::Socket(application)]));
 }
 
 /// The service, and the port of it, that is served on a port of this node.

@@ -68,7 +68,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) {
 }
 
 /// What happens to requests for hosts that nobody has.
-fn rest(policy: OutboundPolicy) -> VirtualHost {
+pub(super) fn rest(policy: OutboundPolicy) -> VirtualHost {
     match policy {
         OutboundPolicy::AllowAny => {
             let mut rule = Rule::new(

@@ -17,12 +17,15 @@ use mesh_core::{Name, Origin};
 use super::{Compiler, cluster};
 use crate::names::{complete, outbound};
 use crate::spec::virtual_service::{
-    self as spec, Destination, HttpMatch, HttpRoute, PortSource, RewritePath, WeightedDestination,
+    self as spec, Destination, HttpMatch, PortSource, RewritePath, WeightedDestination,
 };
 use crate::spec::{Meta, VirtualService};
 
 mod condition;
+mod delegate;
 mod policy;
+
+use delegate::Merged;
 
 pub(super) use policy::default_retry;
 
@@ -44,17 +47,17 @@ pub(super) fn rules(
     site: Site<'_>,
 ) -> Vec<Rule> {
     let mut rules = Vec::new();
-    for route in &spec.http {
-        let shared = Shared::new(compiler, meta, route, site);
-        if route.matches.is_empty() {
-            rules.push(rule(compiler, meta, route, None, &shared, site));
+    for merged in delegate::routes(compiler, meta, spec) {
+        let shared = Shared::new(compiler, &merged, site);
+        if merged.route.matches.is_empty() {
+            rules.push(rule(compiler, meta, &merged, None, &shared, site));
             break;
         }
-        for block in &route.matches {
+        for block in &merged.route.matches {
             if !applies(compiler, meta, block, site) {
                 continue;
             }
-            rules.push(rule(compiler, meta, route, Some(block), &shared, site));
+            rules.push(rule(compiler, meta, &merged, Some(block), &shared, site));
             if rules.last().is_some_and(matches_everything) {
                 return rules;
             }
@@ -75,7 +78,8 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(compiler: &mut Compiler<'_>, meta: &Meta, route: &HttpRoute, site: Site<'_>) -> Self {
+    fn new(compiler: &mut Compiler<'_>, merged: &Merged<'_>, site: Site<'_>) -> Self {
+        let (route, owners) = (&*merged.route, &merged.owners);
         let mut request = vec![&route.headers.request];
         let mut response = vec![&route.headers.response];
         // Of a single destination, the edits and the rewrite join the route's.
@@ -88,21 +92,23 @@ impl Shared {
         let (request_edits, response_edits) = (policy::edits(&request), policy::edits(&response));
         let forwards = matches!(route.action, spec::Action::Route(_));
         Self {
-            action: action(compiler, meta, route, site),
+            action: action(compiler, merged, site),
             retry: match (&route.retries, forwards) {
                 (_, false) => None,
-                (Some(own), true) => policy::retry(compiler, own, Some(meta)).map(Arc::new),
+                (Some(own), true) => {
+                    policy::retry(compiler, own, Some(owners.retries)).map(Arc::new)
+                }
                 (None, true) => default_retry(compiler).map(Arc::new),
             },
             fault: route
                 .fault
                 .as_ref()
-                .map(|it| Arc::new(policy::fault(compiler, meta, it))),
+                .map(|it| Arc::new(policy::fault(compiler, owners.fault, it))),
             cors: route
                 .cors
                 .as_ref()
-                .map(|it| Arc::new(policy::cors(compiler, meta, it))),
-            mirrors: policy::mirrors(compiler, meta, route, site),
+                .map(|it| Arc::new(policy::cors(compiler, owners.cors, it))),
+            mirrors: policy::mirrors(compiler, owners.mirrors, route, site),
             request_edits,
             response_edits,
         }
@@ -138,18 +144,19 @@ pub(super) fn matches_everything(rule: &Rule) -> bool {
 fn rule(
     compiler: &mut Compiler<'_>,
     meta: &Meta,
-    route: &HttpRoute,
+    merged: &Merged<'_>,
     block: Option<&HttpMatch>,
     shared: &Shared,
     site: Site<'_>,
 ) -> Rule {
+    let (route, owners) = (&*merged.route, &merged.owners);
     let mut condition = Condition::default();
     if let Some(block) = block {
         condition = condition::condition(block);
-        condition.origin = compiler.origin(meta, block.at);
+        condition.origin = compiler.origin(owners.matches, block.at);
     }
     let mut rule = Rule::new(condition, shared.action.clone());
-    rule.origin = compiler.origin(meta, route.at);
+    rule.origin = compiler.origin(owners.action, route.at);
     rule.name = Name::from(match block.map(|block| block.name.as_str()) {
         None | Some("") => route.name.clone(),
         Some(name) => format!("{}.{name}", route.name),
@@ -157,14 +164,14 @@ fn rule(
     if let Some(block) = block {
         rule.stat_prefix = Name::from(block.stat_prefix.as_str());
     }
-    if let Action::Forward(forward) = &rule.action {
+    rule.operation = operation(&rule, meta, site);
+    if let Action::Forward(_) = &rule.action {
         let timeout = route.timeout.filter(|timeout| !timeout.is_zero());
         rule.timeout = timeout.map(|timeout| timeout.value);
         // A caller's grpc-timeout counts, up to the route's own limit; 0 is no limit.
         rule.max_grpc_timeout = Some(rule.timeout.unwrap_or_default());
-        rule.operation = operation(forward, &rule.condition.path, meta, site);
         if let Some(timeout) = route.timeout {
-            rule.timeout_origin = compiler.origin(meta, timeout.at);
+            rule.timeout_origin = compiler.origin(owners.timeout, timeout.at);
         }
     }
     rule.retry.clone_from(&shared.retry);
@@ -176,15 +183,18 @@ fn rule(
     rule
 }
 
-/// `host:port/path`, after the destination, or after the virtual service where there are several.
-fn operation(forward: &Forward, path: &PathMatch, meta: &Meta, site: Site<'_>) -> Name {
-    let path = match path {
+/// `host:port/path`, after the destination, or after the virtual service where there is not just
+/// one.
+fn operation(rule: &Rule, meta: &Meta, site: Site<'_>) -> Name {
+    let path = match &rule.condition.path {
         PathMatch::Prefix(path) | PathMatch::PrefixIgnoreCase(path) => format!("{path}*"),
         PathMatch::Exact(path) | PathMatch::ExactIgnoreCase(path) => path.clone(),
         PathMatch::Regex(pattern) => pattern.source().to_owned(),
         _ => "/*".to_owned(),
     };
-    if let Target::Cluster(name, _) = &forward.to {
+    if let Action::Forward(forward) = &rule.action
+        && let Target::Cluster(name, _) = &forward.to
+    {
         let mut parts = name.split('|');
         if let (Some(port), Some(host)) = (parts.nth(1), parts.nth(1)) {
             return Name::from(format!("{host}:{port}{path}"));
@@ -193,10 +203,11 @@ fn operation(forward: &Forward, path: &PathMatch, meta: &Meta, site: Site<'_>) -
     Name::from(format!("{}:{}{path}", meta.name, site.port))
 }
 
-fn action(compiler: &mut Compiler<'_>, meta: &Meta, route: &HttpRoute, site: Site<'_>) -> Action {
-    match &route.action {
+fn action(compiler: &mut Compiler<'_>, merged: &Merged<'_>, site: Site<'_>) -> Action {
+    let meta = merged.owners.action;
+    match &merged.route.action {
         spec::Action::Route(destinations) => {
-            Action::Forward(forward(compiler, meta, route, destinations, site))
+            Action::Forward(forward(compiler, merged, destinations, site))
         }
         spec::Action::Redirect(asked) => Action::Redirect(redirect(compiler, meta, asked, site)),
         spec::Action::Respond(asked) => {
@@ -206,21 +217,28 @@ fn action(compiler: &mut Compiler<'_>, meta: &Meta, route: &HttpRoute, site: Sit
             answer.body = Bytes::copy_from_slice(&asked.body);
             Action::Respond(answer)
         }
+        // The delegate's rules have taken its place; this one leads nowhere.
+        spec::Action::Delegate(asked) => {
+            let mut answer = DirectResponse::default();
+            answer.origin = compiler.origin(meta, asked.at);
+            answer.status = StatusCode::NOT_FOUND;
+            Action::Respond(answer)
+        }
     }
 }
 
 fn forward(
     compiler: &mut Compiler<'_>,
-    meta: &Meta,
-    route: &HttpRoute,
+    merged: &Merged<'_>,
     destinations: &[WeightedDestination],
     site: Site<'_>,
 ) -> Forward {
+    let (route, meta) = (&*merged.route, merged.owners.action);
     let mut forward = Forward::default();
     // The least specific first: what comes later wins.
     let mut authority = route.headers.request.authority.clone();
     if let Some(rewrite) = &route.rewrite {
-        forward.rewrite_origin = compiler.origin(meta, rewrite.at);
+        forward.rewrite_origin = compiler.origin(merged.owners.rewrite, rewrite.at);
         forward.path = match &rewrite.path {
             None => PathRewrite::Keep,
             Some(RewritePath::Prefix(with)) => PathRewrite::Prefix(with.clone()),

@@ -73,8 +73,9 @@ fn entry(world: &World, meta: &Meta, spec: &ServiceEntry, host: &str) -> Entry {
 fn instances(world: &World, meta: &Meta, spec: &ServiceEntry, host: &str) -> Vec<Instance> {
     let trust_domain = &world.mesh_config().trust_domain;
     let mut found = Vec::new();
-    for entry in &spec.endpoints {
-        let workload = Workload::of_entry(meta, entry, &entry.labels, trust_domain);
+    for (index, entry) in spec.endpoints.iter().enumerate() {
+        let name = format!("{}-{index}", meta.name);
+        let workload = Workload::of_entry(&name, meta, entry, &entry.labels, trust_domain);
         found.extend(spec.ports.iter().map(|port| {
             let address = address(&entry.address, target(&entry.ports, port));
             workload.at(port.number, address, Health::Healthy)
@@ -86,7 +87,8 @@ fn instances(world: &World, meta: &Meta, spec: &ServiceEntry, host: &str) -> Vec
             if entry_meta.namespace != meta.namespace || !selects(selector, &labels) {
                 continue;
             }
-            let workload = Workload::of_entry(entry_meta, entry, &labels, trust_domain);
+            let name = &entry_meta.name;
+            let workload = Workload::of_entry(name, entry_meta, entry, &labels, trust_domain);
             found.extend(spec.ports.iter().map(|port| {
                 let address = address(&entry.address, target(&entry.ports, port));
                 workload.at(port.number, address, Health::Healthy)

@@ -202,7 +202,7 @@ fn workload_entries(
             continue;
         }
         let domain = &world.mesh_config().trust_domain;
-        let workload = Workload::of_entry(entry_meta, entry, &labels, domain);
+        let workload = Workload::of_entry(&entry_meta.name, entry_meta, entry, &labels, domain);
         for port in spec
             .ports
             .iter()

@@ -65,16 +65,17 @@ impl Workload {
         }
     }
 
-    /// A workload described by hand, with these labels; `meta` is its own object, or the service
-    /// entry that it stands in.
+    /// A workload described by hand, with this name and these labels; `meta` is its own object,
+    /// or the service entry that it stands in.
     pub(super) fn of_entry(
+        name: &str,
         meta: &Meta,
         entry: &WorkloadEntry,
         labels: &BTreeMap<String, String>,
         trust_domain: &str,
     ) -> Self {
         let account = &entry.service_account;
-        let mut workload = Self::new(&meta.name, &meta.namespace, labels, account, trust_domain);
+        let mut workload = Self::new(name, &meta.namespace, labels, account, trust_domain);
         workload.locality = locality(&entry.locality);
         workload.weight = entry.weight.max(1);
         workload

@@ -17,8 +17,8 @@ mod policy;
 mod template;
 
 pub use action::{
-    Destination, DirectResponse, PortSource, Redirect, RedirectPath, Rewrite, RewritePath,
-    WeightedDestination,
+    Delegate, Destination, DirectResponse, PortSource, Redirect, RedirectPath, Rewrite,
+    RewritePath, WeightedDestination,
 };
 pub use policy::{Abort, Cors, Delay, Fault, HeaderOperations, Headers, Mirror, Retries};
 
@@ -28,7 +28,7 @@ pub(crate) use policy::retries;
 /// The spec of a `VirtualService`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VirtualService {
-    /// The hosts it speaks for, as written.
+    /// The hosts it speaks for, as written; a delegate has none and speaks where it is named.
     pub hosts: Vec<Spanned<String>>,
     /// `mesh`, `name` or `namespace/name`; `["mesh"]` where nothing is said.
     pub gateways: Vec<String>,
@@ -74,6 +74,8 @@ pub enum Action {
     Redirect(Redirect),
     /// Answers.
     Respond(DirectResponse),
+    /// The rules of another object come in its place.
+    Delegate(Delegate),
 }
 
 /// One entry of `match`: everything in it has to hold.
@@ -122,14 +124,17 @@ impl VirtualService {
                 cursor.warn("never reached: a rule before it matches every request");
             }
             let route = HttpRoute::read(cursor)?;
-            closed |= route.matches.is_empty();
+            // A delegate may match less.
+            closed |= route.matches.is_empty() && !matches!(route.action, Action::Delegate(_));
             Some(route)
         });
         fields.later("tls", "tls routes come with TLS pass-through");
         fields.later("tcp", "tcp routes come with TCP forwarding");
         let export_to = fields.get("exportTo", export_to);
-        if !fields.has("hosts") {
-            cursor.error("hosts is missing (only delegates do without, and they come later)");
+        if hosts.is_empty() && fields.has("gateways") {
+            cursor.error(
+                "hosts is missing; only delegates do without, and they have their root's gateways",
+            );
         }
         if !["http", "tls", "tcp"]
             .into_iter()
@@ -144,6 +149,10 @@ impl VirtualService {
             gateways
         };
         check_hosts(cursor, &hosts, &gateways);
+        let delegates = |route: &HttpRoute| matches!(route.action, Action::Delegate(_));
+        if hosts.is_empty() && http.iter().any(delegates) {
+            cursor.error("a delegate, which this is for want of hosts, cannot delegate further");
+        }
         Some(Self {
             hosts,
             gateways,
@@ -201,21 +210,21 @@ impl HttpRoute {
     }
 }
 
-/// Exactly one of `route`, `redirect` and `directResponse`.
+/// Exactly one of `route`, `redirect`, `directResponse` and `delegate`.
 fn action(cursor: &Cursor<'_>, fields: &mut Fields<'_>) -> Option<Action> {
     let mut found: Vec<&str> = ["route", "redirect", "directResponse", "delegate"]
         .into_iter()
         .filter(|name| fields.has(name))
         .collect();
-    fields.later("delegate", "delegates come later");
+    let delegate = fields.get("delegate", Delegate::read).map(Action::Delegate);
     let route = fields.get("route", action::destinations).map(Action::Route);
     let redirect = fields.get("redirect", Redirect::read).map(Action::Redirect);
     let respond = fields
         .get("directResponse", DirectResponse::read)
         .map(Action::Respond);
     match found.len() {
-        0 => cursor.error("needs one of route, redirect and directResponse"),
-        1 => return route.or(redirect).or(respond),
+        0 => cursor.error("needs one of route, redirect, directResponse and delegate"),
+        1 => return route.or(redirect).or(respond).or(delegate),
         _ => {
             let last = found.pop().unwrap_or_default();
             cursor.error(format!(

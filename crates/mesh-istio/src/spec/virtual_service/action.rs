@@ -84,6 +84,17 @@ pub struct DirectResponse {
     pub body: Vec<u8>,
 }
 
+/// Another VirtualService, without hosts of its own, whose rules come in place of this one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delegate {
+    /// Where it starts.
+    pub at: Position,
+    /// Its name.
+    pub name: String,
+    /// Its namespace; empty is that of the object that names it.
+    pub namespace: String,
+}
+
 /// Changes of path and authority before forwarding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rewrite {
@@ -185,6 +196,22 @@ pub(super) fn destinations(cursor: &Cursor<'_>) -> Option<Vec<WeightedDestinatio
         }
     }
     Some(all)
+}
+
+// === impl Delegate ===
+
+impl Delegate {
+    pub(super) fn read(cursor: &Cursor<'_>) -> Option<Self> {
+        let mut fields = cursor.fields()?;
+        let name = fields.need("name", read::filled);
+        let namespace = fields.get("namespace", read::string).unwrap_or_default();
+        fields.done();
+        Some(Self {
+            at: cursor.at(),
+            name: name?,
+            namespace,
+        })
+    }
 }
 
 // === impl Redirect ===
