@@ -1,4 +1,5 @@
-//! Real peers to test with, from the Python package registry: Envoy, and gRPC with xDS.
+//! Real peers to test with: Envoy and gRPC with xDS from the Python package registry, and gRPC for
+//! Node from npm.
 //!
 //! They live in `target/venv` of the workspace (whatever `CARGO_TARGET_DIR` says, so that all
 //! builds share them), at the versions given here. What is missing is installed when it is asked
@@ -41,6 +42,11 @@ const GRPC: Set = Set {
     ],
 };
 
+/// gRPC for Node: a folder with the versions that are wanted and npm's lock on them.
+const NODE: &str = "crates/mesh-control/tests/grpc_full/node";
+/// The files of npm that say what is installed.
+const NODE_FILES: [&str; 2] = ["package.json", "package-lock.json"];
+
 /// Real peers that are there to be used.
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
@@ -60,6 +66,7 @@ pub(crate) fn print_envoy(workspace: &Workspace) -> anyhow::Result<()> {
 pub(crate) fn print_python(workspace: &Workspace) -> anyhow::Result<()> {
     let venv = folder(workspace);
     install(&venv, &GRPC)?;
+    node(workspace, &venv)?;
     println!("{}", python(&venv).display());
     Ok(())
 }
@@ -72,6 +79,7 @@ pub(crate) fn print_python(workspace: &Workspace) -> anyhow::Result<()> {
 pub(crate) fn peers(workspace: &Workspace) -> anyhow::Result<Peers> {
     let venv = folder(workspace);
     install(&venv, &GRPC)?;
+    node(workspace, &venv)?;
     let envoy = envoy(&venv)?;
     let python = python(&venv);
     Ok(Peers { envoy, python })
@@ -98,14 +106,52 @@ fn envoy(venv: &Path) -> anyhow::Result<PathBuf> {
     bail!("{} holds no Envoy binary", ENVOY.packages[0])
 }
 
-/// Installs a set unless it is there, at these very versions.
-fn install(venv: &Path, set: &Set) -> anyhow::Result<()> {
+/// Installs gRPC for Node beside the Python packages, in `node_modules`. Where there is no npm,
+/// tests that want it say so.
+fn node(workspace: &Workspace, venv: &Path) -> anyhow::Result<()> {
+    let _lock = lock(venv)?;
+    let from = workspace.root().join(NODE);
+    let mut wanted = String::new();
+    for name in NODE_FILES {
+        let file = from.join(name);
+        wanted += &fs::read_to_string(&file).with_context(|| format!("cannot read {file:?}"))?;
+    }
+    let stamp = venv.join("xtask-node.txt");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    let version = Command::new("npm").arg("--version").output();
+    if !version.is_ok_and(|version| version.status.success()) {
+        eprintln!("xtask: there is no npm, so gRPC for Node is not installed");
+        return Ok(());
+    }
+    for name in NODE_FILES {
+        let file = venv.join(name);
+        fs::copy(from.join(name), &file).with_context(|| format!("cannot write {file:?}"))?;
+    }
+    eprintln!("xtask: installs gRPC for Node in {}", venv.display());
+    // Scripts of packages build nothing that is used here.
+    quietly(
+        Command::new("npm")
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .current_dir(venv),
+    )?;
+    fs::write(&stamp, wanted).with_context(|| format!("cannot write {stamp:?}"))
+}
+
+/// Keeps others from installing. Two commands at a time are common; the second finds it done. Let
+/// go of with the file.
+fn lock(venv: &Path) -> anyhow::Result<File> {
     fs::create_dir_all(venv).with_context(|| format!("cannot create {venv:?}"))?;
     let lock = venv.join("xtask.lock");
     let lock = File::create(&lock).with_context(|| format!("cannot create {lock:?}"))?;
-    // Two commands at a time are common; the second finds it installed. Let go of with the file.
     lock.lock().context("cannot lock the venv")?;
+    Ok(lock)
+}
 
+/// Installs a set unless it is there, at these very versions.
+fn install(venv: &Path, set: &Set) -> anyhow::Result<()> {
+    let _lock = lock(venv)?;
     let wanted = set.packages.join("\n");
     let stamp = venv.join(format!("xtask-{}.txt", set.name));
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {

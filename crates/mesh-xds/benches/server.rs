@@ -188,12 +188,7 @@ impl Reached {
     }
 }
 
-async fn client(address: String, number: usize, reached: Arc<Reached>) {
-    let channel = Channel::from_shared(address)
-        .unwrap()
-        .connect()
-        .await
-        .unwrap();
+async fn client(channel: Channel, number: usize, reached: Arc<Reached>) {
     let mut client =
         AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(usize::MAX);
     let (to, requests) = mpsc::channel(8);
@@ -292,7 +287,13 @@ async fn connect(set: &ResourceSet, reached: &Arc<Reached>, count: usize) {
     let address = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { server.serve(listener, std::future::pending()).await });
     for number in 0..CLIENTS {
-        tokio::spawn(client(address.clone(), number, reached.clone()));
+        // One after the other: a thousand at once are more than a listener's queue holds.
+        let channel = Channel::from_shared(address.clone())
+            .unwrap()
+            .connect()
+            .await
+            .unwrap();
+        tokio::spawn(client(channel, number, reached.clone()));
     }
     reached.wait(count).await;
 }

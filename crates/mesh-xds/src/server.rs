@@ -1,14 +1,41 @@
 //! The server's side of xDS.
 //!
 //! ```text
-//!  ResourceSet ─┐
-//!  ResourceSet ─┼─► View (what one client may see) ─► stream
-//!  ResourceSet ─┘
+//!  ResourceSet ─┐                     Machine (one stream: what to say next)
+//!  ResourceSet ─┼─► View ─► Feed ─►      │
+//!  ResourceSet ─┘   what one             ▼
+//!                   client may see    Server (gRPC: streams, status, load reports, health)
 //! ```
 //!
-//! A [`ResourceSet`] holds encoded resources and a log of what changed. Clients that see the same
-//! thing share the same set, so a change costs one entry however many read it; each stream looks
-//! only at what changed since it last looked.
+//! * A [`ResourceSet`] holds encoded resources and a log of what changed. Clients that see the
+//!   same thing share the same set, so a change costs one entry however many read it; each stream
+//!   looks only at what changed since it last looked. [`ResourceSet::apply`],
+//!   [`ResourceSet::replace`] and [`ResourceSet::clear`] with [`crate::Encoded::new`] are also all
+//!   that a conformance harness needs.
+//! * A [`Machine`] is one stream without its input and output, in either protocol and for all types
+//!   or one; the rules that it keeps are listed there.
+//! * A [`Server`] is the gRPC services over it. [`Assign`] says what each client sees, an
+//!   [`Observer`] is told what happens, [`Server::connections`] tells how far everybody is.
+//!
+//! Not covered: unary (`Fetch`) and REST discovery, which are refused; `xdstp://` collections,
+//! which do not exist here (names that begin like that are names like any other); debouncing,
+//! which is up to whoever fills the sets; TLS, which is up to whoever accepts connections.
+//!
+//! ```no_run
+//! use mesh_core::Feed;
+//! use mesh_xds::server::{Changes, Refused, ResourceSet, Server, View};
+//! use mesh_xds::{Encoded, Node, TypeUrl};
+//!
+//! # async fn serve() -> std::io::Result<()> {
+//! let set = ResourceSet::new();
+//! let everybody = set.clone();
+//! let view = move |_: &Node| Ok::<_, Refused>(Feed::fixed(View::of([everybody.clone()])));
+//! let server = Server::builder(view).build();
+//! set.apply(Changes::new().set(TypeUrl::Cluster, Encoded::new("a", &b"its bytes"[..])));
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:15010").await?;
+//! server.serve(listener, std::future::pending()).await
+//! # }
+//! ```
 
 mod assign;
 mod codec;

@@ -12,6 +12,8 @@ mod gate;
 mod order;
 #[path = "server/property.rs"]
 mod property;
+#[path = "server/report.rs"]
+mod report;
 #[path = "server/service.rs"]
 mod service;
 #[path = "server/sotw.rs"]

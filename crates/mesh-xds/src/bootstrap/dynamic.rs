@@ -194,6 +194,9 @@ fn watched(path: &str, directory: Option<&WatchedDirectory>) -> Result<WatchedPa
 fn version(field: &str, value: i32) -> Result<(), Invalid> {
     match enumeration(field, value)? {
         ApiVersion::Auto | ApiVersion::V3 => Ok(()),
-        _ => Err(Invalid::new(field, "only version 3 of the API is supported")),
+        _ => Err(Invalid::new(
+            field,
+            "only version 3 of the API is supported",
+        )),
     }
 }

@@ -107,3 +107,72 @@ fn resource(kind: TypeUrl, at: usize, any: &Any) -> (Name, Result<Resource, Inva
     };
     (name, read.map_err(|error| error.within(place)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+
+    #[test]
+    fn a_file_of_resources_gives_each_one_or_why_not() {
+        let text = format!(
+            "
+version_info: '7'
+resources:
+- '@type': {ENDPOINTS}
+  cluster_name: good
+- '@type': {ENDPOINTS}
+  cluster_name: bad
+  endpoints: [{{priority: 500}}]
+- '@type': type.googleapis.com/google.protobuf.Duration
+  value: 1s
+- '@type': type.googleapis.com/envoy.service.discovery.v3.Resource
+  name: wrapped
+  resource: {{'@type': {ENDPOINTS}, cluster_name: wrapped}}
+- '@type': {ENDPOINTS}
+"
+        );
+        let contents = FileContents::read(TypeUrl::Endpoints, Format::Yaml, &text).unwrap();
+        assert_eq!(&*contents.version, "7");
+        let found: Vec<(&str, Option<String>)> = contents
+            .resources
+            .iter()
+            .map(|(name, read)| (&**name, read.as_ref().err().map(ToString::to_string)))
+            .collect();
+        assert_eq!(found[0], ("good", None));
+        assert_eq!(found[1].0, "bad");
+        let error = found[1].1.as_deref().unwrap();
+        assert!(
+            error.starts_with("resources[1].endpoints[0].priority"),
+            "{error}"
+        );
+        let error = found[2].1.as_deref().unwrap();
+        assert!(error.starts_with("resources[2].@type"), "{error}");
+        assert_eq!(found[3], ("wrapped", None));
+        assert_eq!(found[4].0, "resources[4]");
+        assert!(found[4].1.is_some());
+    }
+
+    #[test]
+    fn a_file_that_is_no_response_is_refused_as_a_whole() {
+        for text in ["resources: [", "clusters: []", "- a"] {
+            assert!(
+                FileContents::read(TypeUrl::Cluster, Format::Yaml, text).is_err(),
+                "{text}"
+            );
+        }
+        assert!(Format::of(Path::new("a.pb")).is_err());
+        assert_eq!(Format::of(Path::new("a.json")), Ok(Format::Json));
+        assert_eq!(Format::of(Path::new("a")), Ok(Format::Yaml));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[ -~\n]{0,200}") {
+            let _ = FileContents::read(TypeUrl::Listener, Format::Yaml, &text);
+            let _ = FileContents::read(TypeUrl::Listener, Format::Json, &text);
+        }
+    }
+}

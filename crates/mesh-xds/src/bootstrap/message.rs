@@ -3,13 +3,13 @@
 use super::dynamic;
 use super::ignored::pass_over;
 use super::{Ads, Bootstrap};
+use crate::Node;
 use crate::pb::envoy::config::bootstrap::v3 as pb;
 use crate::pb::envoy::config::bootstrap::v3::bootstrap::StaticResources;
 use crate::pb::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
 use crate::pb::envoy::config::core::v3 as core;
 use crate::read::{self, ClusterResource, ListenerResource, RouteSource, Source};
 use crate::wire::{At, each, refuse, required, type_name};
-use crate::Node;
 use bytes::Bytes;
 use mesh_core::Invalid;
 use prost::Message;
@@ -157,7 +157,9 @@ fn admin(value: &pb::Admin) -> Result<Option<SocketAddr>, Invalid> {
         profile_path,
     );
     // Without an address Envoy has no admin interface either.
-    let address = address.as_ref().map(|address| socket(address).at("address"));
+    let address = address
+        .as_ref()
+        .map(|address| socket(address).at("address"));
     address.transpose()
 }
 
@@ -222,7 +224,11 @@ fn needs_ads(
     }
     let message = "comes from ADS, but there is no dynamic_resources.ads_config";
     for (at, cluster) in clusters.iter().enumerate() {
-        if cluster.eds.as_ref().is_some_and(|eds| eds.from == Source::Ads) {
+        if cluster
+            .eds
+            .as_ref()
+            .is_some_and(|eds| eds.from == Source::Ads)
+        {
             let field = format!("clusters[{at}].eds_cluster_config.eds_config");
             return Err(Invalid::new(field, message));
         }

@@ -27,6 +27,7 @@
 //! What a change costs depends on the change and not on how much else there is, except that
 //! listeners and clusters of the state of the world always go out as a whole.
 
+mod answer;
 mod build;
 mod gate;
 mod heartbeat;

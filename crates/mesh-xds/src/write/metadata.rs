@@ -51,7 +51,13 @@ pub(super) fn cluster(cluster: &Cluster) -> Option<Metadata> {
             }
             _ => (MESH, name.as_str()),
         };
-        put(&mut metadata, namespace, key, text(value));
+        let value = match (namespace, key, value.as_str()) {
+            // Istio's proxy reads these as booleans and takes text for false.
+            (ISTIO, "external" | "disable_mx", "true") => of(Kind::BoolValue(true)),
+            (ISTIO, "external" | "disable_mx", "false") => of(Kind::BoolValue(false)),
+            _ => text(value),
+        };
+        put(&mut metadata, namespace, key, value);
     }
     some(metadata)
 }

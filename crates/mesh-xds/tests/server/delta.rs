@@ -1,6 +1,6 @@
 //! The delta protocol: versions of resources, removals, reconnection.
 
-use crate::support::{Cluster, Desk, Endpoints, Listener, Routes, sorted, version};
+use crate::support::{Cluster, Desk, Endpoints, Listener, Routes, removed, sorted, version};
 use mesh_xds::TypeUrl;
 use mesh_xds::server::{Event, ResourceState, Sync};
 use std::time::Duration;
@@ -113,9 +113,7 @@ fn a_client_that_returns_with_names_is_sent_the_difference_of_these() {
     desk.resume(Routes, &["same", "other", "gone", "new", "none"], &has);
     let response = desk.next().unwrap();
     assert_eq!(sorted(&response), ["new", "other"]);
-    let mut removed = response.removed.clone();
-    removed.sort();
-    assert_eq!(removed, ["gone", "none"]);
+    assert_eq!(removed(&response), ["gone", "none"]);
 }
 
 #[test]
@@ -234,4 +232,20 @@ fn every_type_is_served_to_a_client_that_names_it() {
         desk.ask(kind, &["a"]);
         desk.expect(kind, &["a"]);
     }
+}
+
+#[test]
+fn what_was_rejected_and_asked_for_again_may_be_accepted() {
+    let mut desk = Desk::delta();
+    desk.set(&[(Routes, "r", "1")]);
+    desk.ask(Routes, &["r"]);
+    let response = desk.expect(Routes, &["r"]);
+    desk.nack(&response, "no");
+    desk.change(Routes, &["r"], &[]).unwrap();
+    let response = desk.expect(Routes, &["r"]);
+    desk.ack(&response);
+    assert_eq!(
+        desk.machine.resources(Routes)[0].state,
+        ResourceState::Acked
+    );
 }

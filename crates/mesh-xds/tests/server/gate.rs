@@ -148,3 +148,31 @@ fn a_client_without_routes_or_listeners_is_not_waited_for() {
     desk.remove(&[(Cluster, "c")]);
     desk.expect_removed(Cluster, &["c"]);
 }
+
+#[test]
+fn routes_that_turn_out_to_be_the_same_hold_nothing_back() {
+    let mut desk = serving(Desk::delta());
+    let other = Changes::new().set(Routes, Encoded::new("r", &b"other"[..]));
+    desk.set.apply(other);
+    let same = Changes::new().set(Routes, Encoded::new("r", &b"to c"[..]));
+    desk.set.apply(same.remove(Cluster, "d"));
+    desk.machine.refresh(desk.now);
+    desk.expect_removed(Cluster, &["d"]);
+}
+
+#[test]
+fn a_route_dropped_and_asked_for_again_while_it_was_on_its_way_holds_its_cluster() {
+    let mut desk = serving(Desk::delta());
+    desk.set(&[(Routes, "r", "to c, better")]);
+    let on_its_way = desk.expect(Routes, &["r"]);
+    desk.change(Routes, &[], &["r"]).unwrap();
+    turn(&mut desk);
+    desk.expect_silence();
+    desk.change(Routes, &["r"], &[]).unwrap();
+    // The client got it after it had asked again, and uses it.
+    desk.ack(&on_its_way);
+    let routes = desk.expect(Routes, &["r"]);
+    desk.expect_silence();
+    desk.ack(&routes);
+    desk.expect_removed(Cluster, &["c"]);
+}

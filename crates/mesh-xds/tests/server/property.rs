@@ -145,7 +145,12 @@ impl World {
             // that the protocol leaves to its clients.
             Step::Subscribe(..)
                 if self.variant == Variant::StateOfTheWorld && self.open.contains_key(&Routes) => {}
-            Step::Subscribe(route, on) => self.subscribe(format!("r{route}"), on),
+            Step::Subscribe(route, on) => {
+                self.subscribe(format!("r{route}"), on);
+                while self.variant == Variant::StateOfTheWorld && !self.up.is_empty() {
+                    self.hear();
+                }
+            }
         }
         for (name, (_, target)) in &self.routes {
             let known = self.clusters.contains_key(target);

@@ -74,7 +74,7 @@ fn the_earlier_set_answers_and_what_it_loses_the_later_one_gives() {
     );
     let options = Options::new(Variant::Delta, Scope::Aggregated);
     let now = Instant::now();
-    let view = fixed([own.clone(), shared.clone()]);
+    let view = fixed([own.clone(), shared]);
     let mut machine = Machine::new(options, &Node::new("n"), view, now);
     let request = mesh_xds::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest {
         type_url: Routes.url().into(),

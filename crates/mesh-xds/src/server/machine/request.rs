@@ -1,17 +1,14 @@
 //! What a client asks for, and its answers.
 
-use super::kind::{Digest, InFlight, Kind, Pending, Rejected, Stamp, Why};
+use super::answer::cut;
+use super::kind::{Digest, Kind, Pending, Stamp, Why};
 use super::{Machine, WAITING};
 use crate::TypeUrl;
 use crate::pb::envoy::service::discovery::v3 as discovery;
-use crate::pb::google::rpc;
 use crate::server::{Event, Refused, Response, Scope, Variant};
 use mesh_core::Name;
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
-
-/// How much of an error message is kept, in bytes.
-const MESSAGE: usize = 4096;
 
 /// How much of the URL of an unknown type is kept, in bytes.
 const URL: usize = 256;
@@ -165,29 +162,6 @@ impl Machine {
         self.strange.push_back(response);
     }
 
-    // --- answers ------------------------------------------------------------------------------
-
-    /// The client acknowledges or rejects what is in flight.
-    fn answer(&mut self, kind: TypeUrl, error: Option<rpc::Status>, now: Instant) {
-        let whole = self.is_whole(kind);
-        let Some(state) = self.kinds.get_mut(&kind) else {
-            return;
-        };
-        let Some(sent) = state.in_flight.take() else {
-            return;
-        };
-        let stamp = Stamp {
-            version: sent.version.clone(),
-            nonce: sent.nonce.clone(),
-            at: now,
-        };
-        let event = match error {
-            None => state.acknowledge(sent, stamp, now),
-            Some(error) => state.reject(sent, stamp, &error, whole),
-        };
-        self.tell(event);
-    }
-
     // --- subscriptions ------------------------------------------------------------------------
 
     /// State of the world: exactly these.
@@ -285,8 +259,9 @@ impl Machine {
             return;
         };
         let entries = state.entries.iter().filter(|(_, entry)| !entry.named);
-        for name in entries.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-            state.forget(&name);
+        let unwanted: Vec<Name> = entries.map(|(name, _)| name.clone()).collect();
+        for name in &unwanted {
+            state.forget(name);
         }
         let Kind {
             entries, pending, ..
@@ -326,6 +301,11 @@ impl Machine {
             }
             state.named += 1;
             self.subscriptions += 1;
+        }
+        if let Some(in_flight) = &mut state.in_flight {
+            // Dropped and asked for again, the name may be in there as it no longer is: what the
+            // client holds is known only when the next response is answered.
+            in_flight.covers = None;
         }
         // Who resumes and says which version it has is only sent another one.
         let why = match resumed && entry.sent.is_some() {
@@ -444,76 +424,4 @@ impl Machine {
             });
         }
     }
-}
-
-// === impl Kind ===
-
-impl Kind {
-    fn acknowledge(&mut self, sent: InFlight, stamp: Stamp, now: Instant) -> Event {
-        for (name, _) in &sent.items {
-            self.rejected.remove(name);
-        }
-        self.nacked = None;
-        self.rejected_whole = false;
-        if let Some(covers) = &sent.covers {
-            self.advance(covers);
-        }
-        self.acked = Some(stamp);
-        Event::Acked {
-            kind: self.kind,
-            nonce: sent.nonce,
-            took: now.saturating_duration_since(sent.at),
-            converged: sent.changed.map(|at| now.saturating_duration_since(at)),
-        }
-    }
-
-    fn reject(&mut self, sent: InFlight, stamp: Stamp, error: &rpc::Status, whole: bool) -> Event {
-        let message = Name::from(cut(&error.message, MESSAGE));
-        let named: Vec<Name> = {
-            let names = sent.items.iter().map(|(name, _)| name);
-            names
-                .filter(|name| !name.is_empty() && message.contains(name.as_str()))
-                .cloned()
-                .collect()
-        };
-        let resources = match named.is_empty() {
-            true => sent.items.iter().map(|(name, _)| name.clone()).collect(),
-            false => named,
-        };
-        for (name, before) in sent.items {
-            // A removal cannot be invalid; and what is no longer held is of no concern.
-            if self
-                .entries
-                .get(&name)
-                .is_none_or(|entry| entry.sent.is_none())
-            {
-                continue;
-            }
-            let before = match self.rejected.remove(&name) {
-                Some(older) => older.before,
-                None => before,
-            };
-            let message = message.clone();
-            self.rejected.insert(name, Rejected { message, before });
-        }
-        self.rejected_whole = whole && self.rejected.is_empty();
-        self.nacked = Some((stamp, message.clone()));
-        if let Some(covers) = &sent.covers {
-            self.advance(covers);
-        }
-        Event::Nacked {
-            kind: self.kind,
-            nonce: sent.nonce,
-            message,
-            resources,
-        }
-    }
-}
-
-/// The beginning of a text, at most this many bytes.
-fn cut(text: &str, most: usize) -> &str {
-    let most = (0..=most.min(text.len()))
-        .rev()
-        .find(|at| text.is_char_boundary(*at));
-    &text[..most.unwrap_or(0)]
 }

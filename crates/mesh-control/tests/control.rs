@@ -1,0 +1,15 @@
+//! The control plane over sockets: what is sent when what changes.
+#![forbid(unsafe_code)]
+
+#[path = "control/delta.rs"]
+mod delta;
+#[path = "control/http.rs"]
+mod http;
+#[path = "control/nack.rs"]
+mod nack;
+#[path = "control/proxy.rs"]
+mod proxy;
+#[path = "control/push.rs"]
+mod push;
+#[path = "control/support.rs"]
+mod support;

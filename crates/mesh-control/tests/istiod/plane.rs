@@ -1,0 +1,127 @@
+//! What we make of a case: compiled for its nodes, written as xDS, printed as JSON.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use mesh_core::model::SnapshotBuilder;
+use mesh_istio::{Capture, Files, Node as Compiled, Severity, World, compile};
+use mesh_xds::json::Codec;
+use mesh_xds::{TypeUrl, write};
+
+use crate::normal::normal;
+use crate::recorded::{Case, Kind, Node, Resources, cases};
+
+/// The service that every Kubernetes cluster has; istiod saw it in the cluster, not in the files.
+const API_SERVER: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: kubernetes, namespace: default}
+spec: {clusterIP: 10.96.0.1, ports: [{name: https, port: 443, targetPort: 6443, protocol: TCP}]}
+";
+
+/// Fields that are not supported yet, so that their objects would be refused. They are left out,
+/// for what the rest of the objects says to be compared too.
+const LEFT_OUT: &[(&str, &str)] = &[
+    (
+        "20",
+        "localityLbSetting: {distribute: [{from: r1/z1/*, to: {r1/z1/*: 70, r1/z2/*: 20, r2/*: 10}}]}",
+    ),
+    ("20", "localityLbSetting: {failover: [{from: r1, to: r3}]}"),
+    (
+        "20",
+        "localityLbSetting: {failoverPriority: [\"topology.kubernetes.io/region\", \"topology.kubernetes.io/zone\"]}",
+    ),
+    ("20", "localityLbSetting: {enabled: false}"),
+    (
+        "21",
+        ", warmup: {duration: 90s, minimumPercent: 20, aggression: 1.5}",
+    ),
+    ("21", ", warmup: {duration: 30s}"),
+    ("21", "warmupDurationSecs: 45s"),
+    (
+        "23",
+        "loadBalancer: {consistentHash: {httpHeaderName: x-k}}",
+    ),
+    ("38", "proxyProtocol: {version: V1}"),
+];
+
+/// What is sent to a node, less what it gets in an empty mesh, as it was recorded.
+pub(crate) fn resources(case: &Case, node: Node) -> Resources {
+    let mut sent = everything(case, node);
+    if case.number != "00" {
+        let empty = everything(&cases()[0], node);
+        sent.retain(|key, resource| empty.get(key) != Some(resource));
+    }
+    sent
+}
+
+/// The objects of a case that cannot be read.
+pub(crate) fn refused(case: &Case) -> BTreeSet<String> {
+    let findings = World::default().update(&files(case, &case.input()));
+    findings
+        .into_iter()
+        .filter(|finding| finding.severity == Severity::Error)
+        .filter_map(|finding| finding.object)
+        .collect()
+}
+
+fn everything(case: &Case, node: Node) -> Resources {
+    let mut world = World::default();
+    let mut input = case.input();
+    for (_, text) in LEFT_OUT.iter().filter(|(number, _)| *number == case.number) {
+        assert!(input.contains(text), "{text}");
+        input = input.replace(text, "");
+    }
+    world.update(&files(case, &input));
+    let mut builder = SnapshotBuilder::new();
+    compile(&world, &described(node), &mut builder);
+    let (snapshot, _) = builder.build().unwrap();
+    let codec = Codec::new();
+    write::snapshot(&snapshot)
+        .into_iter()
+        .map(|(url, encoded)| {
+            let kind = match url {
+                TypeUrl::Cluster => Kind::Cluster,
+                TypeUrl::Endpoints => Kind::Endpoints,
+                TypeUrl::Listener => Kind::Listener,
+                TypeUrl::Routes => Kind::Routes,
+                other => panic!("{other} is not compared"),
+            };
+            let message = url.url().rsplit('/').next().unwrap();
+            let json = codec.to_json(message, &encoded.bytes).unwrap();
+            let resource = normal(kind, serde_json::from_str(&json).unwrap());
+            ((kind, encoded.name.to_string()), resource)
+        })
+        .collect()
+}
+
+fn files(case: &Case, input: &str) -> Files {
+    let files = Files::from_text("input.yaml", input).and_text("cluster.yaml", API_SERVER);
+    match case.mesh_config() {
+        Some(text) => files.and_mesh_config_text("meshconfig.yaml", &text),
+        None => files,
+    }
+}
+
+/// The nodes as they introduced themselves.
+fn described(node: Node) -> Compiled {
+    let (mut described, address, labels) = match node {
+        Node::Sidecar => (
+            Compiled::sidecar("client-1", "shop"),
+            [10, 244, 0, 9],
+            [("app", "client"), ("version", "v1")],
+        ),
+        Node::Gateway => (
+            Compiled::gateway("ingress-1", "istio-system"),
+            [10, 244, 0, 10],
+            [("app", "ingress"), ("istio", "ingress")],
+        ),
+    };
+    described.address = IpAddr::from(address);
+    described.capture = Capture::Redirect;
+    described.labels = labels
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    described
+}
