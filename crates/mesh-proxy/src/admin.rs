@@ -5,6 +5,8 @@
 
 mod clusters;
 mod dump;
+mod origins;
+mod statistics;
 
 use crate::runtime::{Order, Shared};
 use bytes::Bytes;
@@ -13,8 +15,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh_core::stats::Kind;
-use mesh_telemetry::expose::{Output, Query, Scrape};
+use mesh_core::model::Pattern;
+use mesh_telemetry::expose::Output;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -44,7 +46,11 @@ const HELP: &[(&str, &str)] = &[
         "endpoints of every cluster with their health and counts",
     ),
     (
-        "GET /config_dump",
+        "GET /config_dump[?include_eds&resource=FIELD&name_regex=REGEX]",
+        "the configuration in force, and what was refused, as Envoy shows it",
+    ),
+    (
+        "GET /config_dump?origins",
         "the configuration in force, with the place of each part in its YAML",
     ),
     (
@@ -52,6 +58,7 @@ const HELP: &[(&str, &str)] = &[
         "stop accepting and let connections finish",
     ),
     ("GET /help", "this list"),
+    ("GET /init_dump", "what waits for something else"),
     (
         "GET /listeners[?format=json]",
         "listeners and their addresses",
@@ -142,22 +149,21 @@ fn answer(
         }
         match uri.path() {
             "/" | "/help" => text(StatusCode::OK, help()),
-            "/ready" => match state(&shared) {
+            "/ready" => match state(&shared).await {
                 "LIVE" => text(StatusCode::OK, "LIVE\n"),
                 other => text(StatusCode::SERVICE_UNAVAILABLE, format!("{other}\n")),
             },
-            "/server_info" => json(&serde_json::json!({
-                "version": concat!("mesh-proxy/", env!("CARGO_PKG_VERSION")),
-                "state": state(&shared),
-                "uptime_current_epoch": format!("{}s", shared.started.elapsed().as_secs()),
-                "command_line_options": {"concurrency": shared.workers},
-            })),
+            "/server_info" => json(&server_info(&shared).await),
             "/listeners" => listeners(&shared, query.is("format", "json")),
-            "/clusters" if query.is("format", "json") => json(&clusters::json(&shared.feed.load())),
-            "/clusters" => text(StatusCode::OK, clusters::text(&shared.feed.load())),
-            "/config_dump" => json(&dump::json(&shared.feed.load())),
-            "/stats" => stats(&shared, &query.0, Output::Text),
-            "/stats/prometheus" => stats(&shared, &query.0, Output::Prometheus),
+            "/clusters" if query.is("format", "json") => json(&clusters::json(&shared)),
+            "/clusters" => text(StatusCode::OK, clusters::text(&shared)),
+            "/config_dump" if query.get("origins").is_some() => {
+                json(&origins::json(&shared.feed.load()))
+            }
+            "/config_dump" => config_dump(&shared, &query).await,
+            "/init_dump" => json(&dump::unready(&shared).await),
+            "/stats" => statistics::answer(&shared, &query.0, Output::Text).await,
+            "/stats/prometheus" => statistics::answer(&shared, &query.0, Output::Prometheus).await,
             "/drain_listeners" => order(&shared, Order::DrainListeners).await,
             "/quitquitquit" => order(&shared, Order::Quit).await,
             other => text(
@@ -168,54 +174,42 @@ fn answer(
     }
 }
 
-/// Everything that is counted, at this moment.
-fn scrape(shared: &Shared) -> Scrape {
-    let mut scrape = Scrape::new();
-    let snapshot = shared.feed.load();
-    scrape.snapshot(&snapshot).telemetry(&shared.telemetry);
-    for (prefix, block) in shared.blocks.all() {
-        scrape.http(&prefix, &block);
-    }
-    let listening = shared.listening.load();
-    scrape
-        .value(
-            "server.live",
-            Kind::Gauge,
-            u64::from(state(shared) == "LIVE"),
-        )
-        .value(
-            "server.uptime",
-            Kind::Gauge,
-            shared.started.elapsed().as_secs(),
-        )
-        .value("server.concurrency", Kind::Gauge, shared.workers as u64)
-        .value(
-            "listener_manager.total_listeners_active",
-            Kind::Gauge,
-            listening.open.len() as u64,
-        )
-        .value(
-            "cluster_manager.active_clusters",
-            Kind::Gauge,
-            snapshot.clusters().len() as u64,
-        );
-    scrape
+async fn server_info(shared: &Shared) -> serde_json::Value {
+    let uptime = format!("{}s", shared.started.elapsed().as_secs());
+    serde_json::json!({
+        "version": concat!("mesh-proxy/", env!("CARGO_PKG_VERSION")),
+        "state": state(shared).await,
+        "uptime_current_epoch": uptime,
+        "uptime_all_epochs": uptime,
+        "hot_restart_version": "disabled",
+        "command_line_options": {"concurrency": shared.workers},
+        "node": dump::bootstrap(shared)["node"].clone(),
+    })
 }
 
-fn stats(shared: &Shared, query: &str, usual: Output) -> Response<Full<Bytes>> {
-    let mut query = match Query::parse(query) {
-        Ok(query) => query,
-        Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
-    };
-    if query.output == Output::Text {
-        query.output = usual;
+async fn config_dump(shared: &Shared, query: &Parameters) -> Response<Full<Bytes>> {
+    if query.get("mask").is_some() {
+        return text(
+            StatusCode::BAD_REQUEST,
+            "mask is not supported; use resource and name_regex\n",
+        );
     }
-    let kind = match query.output {
-        Output::Json => "application/json",
-        Output::Prometheus => "text/plain; version=0.0.4",
-        _ => "text/plain; charset=UTF-8",
+    let names = match query.get("name_regex").as_deref().map(Pattern::new) {
+        Some(Err(error)) => {
+            return text(StatusCode::BAD_REQUEST, format!("name_regex: {error}\n"));
+        }
+        Some(Ok(pattern)) => Some(pattern),
+        None => None,
     };
-    respond(StatusCode::OK, kind, scrape(shared).write(&query).into())
+    let asked = dump::Asked {
+        include_eds: query.get("include_eds").is_some(),
+        resource: query.get("resource"),
+        names,
+    };
+    match dump::json(shared, &asked).await {
+        Ok(value) => json(&value),
+        Err(error) => text(StatusCode::NOT_FOUND, format!("{error}\n")),
+    }
 }
 
 async fn order(shared: &Shared, order: Order) -> Response<Full<Bytes>> {
@@ -225,9 +219,17 @@ async fn order(shared: &Shared, order: Order) -> Response<Full<Bytes>> {
     }
 }
 
-fn state(shared: &Shared) -> &'static str {
+async fn state(shared: &Shared) -> &'static str {
     if shared.draining.load(Ordering::Relaxed) {
         return "DRAINING";
+    }
+    if shared.control.is_some() {
+        // A listener that a control plane wants and that cannot be opened is no reason to take
+        // the others out of service.
+        return match shared.is_initialized().await {
+            true => "LIVE",
+            false => "INITIALIZING",
+        };
     }
     let listening = shared.listening.load();
     match listening.version {

@@ -1,24 +1,39 @@
 //! The command line: the only place that reads flags and environment.
 
-use crate::config::{self, Configuration, NodeSpec, Source};
-use crate::{Builder, Proxy};
-use anyhow::{Context, bail};
+mod envoy;
+mod identity;
+mod log;
+mod node;
+mod serve;
+
+pub use log::log_to_stderr;
+pub use node::NodeArgs;
+
+use crate::config::{self, Configuration, Source};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mesh_istio::{Inbound, Node, Role};
-use std::collections::BTreeMap;
-use std::io::IsTerminal;
-use std::net::SocketAddr;
+use envoy::EnvoyArgs;
+use mesh_xds::client::Variant;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
-use tracing_subscriber::EnvFilter;
 
-/// The data plane of the mesh: a gateway or a sidecar, configured by Istio YAML.
+/// The data plane of the mesh: a gateway or a sidecar, configured by Istio YAML, by a control plane
+/// (xDS), or by Envoy's own configuration.
+///
+/// Without a command it takes Envoy's flags, and can stand in for `envoy`.
 #[derive(Debug, Parser)]
-#[command(name = "mesh-proxy", version, max_term_width = 100)]
+#[command(
+    name = "mesh-proxy",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true
+)]
 pub struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    envoy: EnvoyArgs,
 }
 
 /// What the proxy can be told to do.
@@ -45,39 +60,51 @@ pub struct ConfigArgs {
     /// A MeshConfig, if it is not the ConfigMap `istio` among the objects.
     #[arg(long, value_name = "FILE")]
     mesh_config: Option<PathBuf>,
-    /// What the node does.
-    #[arg(long, value_enum)]
-    role: Option<RoleArg>,
-    /// The workload that the node stands for.
-    #[arg(long, value_name = "NAME.NAMESPACE")]
-    workload: Option<String>,
-    /// Labels of the workload, for selectors and metrics.
-    #[arg(long, value_name = "K=V,...", value_delimiter = ',', value_parser = pair)]
-    labels: Vec<(String, String)>,
-    /// Sidecar: accept on PORT for the application that listens on 127.0.0.1:APPPORT.
-    #[arg(long, value_name = "PORT=APPPORT", value_parser = ports)]
-    inbound: Vec<(u16, u16)>,
-    /// Gateway: accept what a Gateway has on the first port on the second one.
-    #[arg(long, value_name = "80=8080", value_parser = ports)]
-    map_port: Vec<(u16, u16)>,
-    /// First port of the node: PORT is its admin port, PORT+1 its outbound proxy.
-    #[arg(long, value_name = "PORT")]
-    base_port: Option<u16>,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct FromArgs {
+    /// Files and directories of YAML: Istio's networking objects, Kubernetes Services and their
+    /// endpoints.
+    #[arg(long, num_args = 1.., value_name = "DIR_OR_FILE")]
+    config: Vec<PathBuf>,
+    /// A control plane.
+    #[arg(long, value_name = "HOST:PORT")]
+    xds: Option<String>,
+    /// Envoy's bootstrap, in YAML or JSON (`.json`).
+    #[arg(long, value_name = "FILE")]
+    envoy_config: Option<PathBuf>,
 }
 
 /// How the proxy runs.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     #[command(flatten)]
-    config: ConfigArgs,
+    from: FromArgs,
+    /// With --config: a MeshConfig, if it is not the ConfigMap `istio` among the objects.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["xds", "envoy_config"])]
+    mesh_config: Option<PathBuf>,
+    /// With --xds: whether only changes are sent, or always the state of the world.
+    #[arg(long, value_enum, default_value_t, conflicts_with_all = ["config", "envoy_config"])]
+    xds_variant: VariantArg,
+    /// With --xds: the address that the node says it has. Default: what INSTANCE_IP says, or the
+    /// one that the control plane is called from.
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["config", "envoy_config"])]
+    ip: Option<IpAddr>,
+    #[command(flatten)]
+    node: NodeArgs,
     /// Worker threads; 0 is one per core.
     #[arg(long, default_value_t = 0, env = "MESH_CONCURRENCY")]
     concurrency: usize,
     /// Address of the admin interface, or `off`. It has no authentication: keep it on loopback.
-    /// Default: the node's base port, else 127.0.0.1:15000.
+    /// Default: the node's base port, the bootstrap's, else 127.0.0.1:15000.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
-    /// Write an access log to this file; `-` is standard output. Replaces the MeshConfig's.
+    /// Write an access log to this file; `-` is standard output. Replaces the configuration's.
     #[arg(long, value_name = "PATH|-")]
     access_log: Option<String>,
     /// Fix the random choices, so that a run with one worker can be repeated.
@@ -88,30 +115,25 @@ pub struct RunArgs {
     drain_time: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum RoleArg {
-    Gateway,
-    Sidecar,
-}
-
-/// Logs to standard error as `MESH_LOG` says (`tracing` directives), or else as `usual` does. In
-/// colour only on a terminal.
-pub fn log_to_stderr(usual: &str) {
-    let filter = EnvFilter::try_from_env("MESH_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
-    let colour = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(colour)
-        .with_writer(std::io::stderr)
-        .init();
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum VariantArg {
+    #[default]
+    Delta,
+    Sotw,
 }
 
 // === impl Cli ===
 
 impl Cli {
-    /// Does what the command line says.
+    /// Starts the log and does what the command line says.
     pub fn execute(self) -> ExitCode {
-        self.command.execute()
+        match self.command {
+            Some(command) => {
+                log_to_stderr("info");
+                command.execute()
+            }
+            None => ended(self.envoy.execute()),
+        }
     }
 }
 
@@ -120,19 +142,28 @@ impl Cli {
 impl Command {
     /// Does it. Errors are printed.
     pub fn execute(self) -> ExitCode {
-        let result = match self {
+        ended(match self {
             Self::Validate(config) => validate(&config),
-            Self::Run(run) => serve(run),
-        };
-        result.unwrap_or_else(|error| {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            Self::Run(run) => serve::run(run),
         })
     }
 }
 
+fn ended(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
 fn validate(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    match Configuration::load(args.source()?) {
+    let source = Source {
+        paths: args.config.clone(),
+        mesh_config: args.mesh_config.clone(),
+        node: args.node.spec()?,
+        access_log: None,
+    };
+    match Configuration::load(source) {
         Ok((configuration, findings)) => {
             eprint!("{}", config::render(&findings));
             let snapshot = configuration.feed().load();
@@ -155,184 +186,18 @@ fn validate(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let mut source = args.config.source()?;
-    source.access_log.clone_from(&args.access_log);
-    let (configuration, findings) = match Configuration::load(source) {
-        Ok(loaded) => loaded,
-        Err(config::LoadError::Refused(findings)) => {
-            eprint!("{}", config::render(&findings));
-            return Ok(ExitCode::FAILURE);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    config::log(&findings);
-    // The workers have threads of their own; this runtime only carries the admin interface and
-    // the files.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async move {
-        let builder = builder(&args, &configuration)?;
-        let mut proxy = builder.start().await.context("cannot start")?;
-        let watching = tokio::spawn(configuration.watch(config::log));
-        let listening = proxy.ready().await;
-        for (name, address) in &listening.open {
-            println!("listening on {address} ({name})");
-        }
-        if let Some(admin) = proxy.admin() {
-            println!("admin on http://{admin}/");
-        }
-        tokio::select! {
-            () = terminated() => tracing::info!("draining"),
-            () = proxy.ended() => {}
-        }
-        watching.abort();
-        proxy.drain().await;
-        Ok(ExitCode::SUCCESS)
-    })
-}
-
-fn builder(args: &RunArgs, configuration: &Configuration) -> anyhow::Result<Builder> {
-    let admin = match args.admin.as_deref() {
-        Some("off") => None,
-        Some(address) => Some(
-            address
-                .parse()
-                .with_context(|| format!("--admin {address:?} is not an address"))?,
-        ),
-        None => {
-            let usual = SocketAddr::from(([127, 0, 0, 1], 15000));
-            Some(configuration.node().admin().unwrap_or(usual))
-        }
-    };
-    let mut builder = Proxy::builder(configuration.feed())
-        .workload(configuration.workload())
-        .admin(admin)
-        .seed(args.seed)
-        .drain_time(Duration::from_secs(args.drain_time));
-    if args.concurrency > 0 {
-        builder = builder.concurrency(args.concurrency);
-    }
-    Ok(builder)
-}
-
-/// SIGTERM or Ctrl-C.
-async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let interrupted = tokio::signal::ctrl_c();
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = interrupted => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        Err(error) => {
-            tracing::warn!(%error, "SIGTERM cannot be watched");
-            // Without a handler Ctrl-C ends the process anyway.
-            let _ = interrupted.await;
+impl From<VariantArg> for Variant {
+    fn from(variant: VariantArg) -> Self {
+        match variant {
+            VariantArg::Delta => Self::Delta,
+            VariantArg::Sotw => Self::Sotw,
         }
     }
-}
-
-// === impl ConfigArgs ===
-
-impl ConfigArgs {
-    fn source(&self) -> anyhow::Result<Source> {
-        Ok(Source {
-            paths: self.config.clone(),
-            mesh_config: self.mesh_config.clone(),
-            node: self.node()?,
-            access_log: None,
-        })
-    }
-
-    fn node(&self) -> anyhow::Result<NodeSpec> {
-        let described = self.role.is_none()
-            && self.inbound.is_empty()
-            && self.map_port.is_empty()
-            && self.base_port.is_none()
-            && self.labels.is_empty();
-        let named = match &self.workload {
-            None => None,
-            Some(text) => {
-                let (name, namespace) = text.split_once('.').unwrap_or((text, "default"));
-                if name.is_empty() || namespace.is_empty() {
-                    bail!("--workload {text:?} is not of the form NAME.NAMESPACE");
-                }
-                Some((name.to_owned(), namespace.to_owned()))
-            }
-        };
-        if let (Some((name, namespace)), true) = (&named, described) {
-            return Ok(NodeSpec::Named {
-                name: name.clone(),
-                namespace: namespace.clone(),
-            });
-        }
-        let usual = || ("gateway".to_owned(), "istio-system".to_owned());
-        let (name, namespace) = named.clone().unwrap_or_else(usual);
-        let role = self
-            .role
-            .unwrap_or(match (&named, self.inbound.is_empty()) {
-                (None, true) => RoleArg::Gateway,
-                _ => RoleArg::Sidecar,
-            });
-        let mut node = match role {
-            RoleArg::Gateway => Node::gateway(name, namespace),
-            RoleArg::Sidecar => Node::sidecar(name, namespace),
-        };
-        match (
-            &mut node.role,
-            self.inbound.is_empty(),
-            self.map_port.is_empty(),
-        ) {
-            (Role::Gateway { ports }, true, _) => {
-                *ports = self.map_port.iter().copied().collect::<BTreeMap<_, _>>();
-            }
-            (Role::Sidecar { inbound }, _, true) => {
-                inbound.extend(
-                    self.inbound
-                        .iter()
-                        .map(|&(port, application)| Inbound { port, application }),
-                );
-            }
-            (Role::Gateway { .. }, false, _) => bail!("--inbound is for sidecars"),
-            (Role::Sidecar { .. }, _, false) => bail!("--map-port is for gateways"),
-        }
-        node.base_port = self.base_port;
-        node.labels = self.labels.iter().cloned().collect();
-        Ok(NodeSpec::Exact(node))
-    }
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-fn ports(text: &str) -> Result<(u16, u16), String> {
-    let (from, to) = text.split_once('=').ok_or("expected PORT=PORT")?;
-    let port = |text: &str| match text.parse() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err(format!("{text:?} is not a port")),
-    };
-    Ok((port(from)?, port(to)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn node(args: &[&str]) -> NodeSpec {
-        let line = ["mesh-proxy", "validate", "--config", "x"]
-            .iter()
-            .chain(args);
-        match Cli::try_parse_from(line).unwrap().command {
-            Command::Validate(config) => config.node().unwrap(),
-            Command::Run(_) => unreachable!("the line says validate"),
-        }
-    }
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -340,37 +205,33 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    #[test]
-    fn without_flags_it_is_a_gateway_and_a_workload_is_looked_up() {
-        assert!(matches!(
-            node(&[]),
-            NodeSpec::Exact(Node {
-                role: Role::Gateway { .. },
-                ..
-            })
-        ));
-        let NodeSpec::Named { name, namespace } = node(&["--workload", "reviews-v1.shop"]) else {
-            panic!("a name to look up");
-        };
-        assert_eq!((name.as_str(), namespace.as_str()), ("reviews-v1", "shop"));
+    fn refused(line: &[&str]) -> String {
+        let line = ["mesh-proxy"].iter().chain(line);
+        Cli::try_parse_from(line).unwrap_err().to_string()
     }
 
     #[test]
-    fn an_inbound_port_makes_a_sidecar() {
-        let NodeSpec::Exact(node) = node(&["--inbound", "9080=8000", "--labels", "app=a,b=c"])
-        else {
-            panic!("a whole node");
+    fn a_run_has_one_source_of_configuration() {
+        assert!(refused(&["run"]).contains("--xds"));
+        let two = refused(&["run", "--xds", "a:1", "--config", "x"]);
+        assert!(two.contains("cannot be used with"), "{two}");
+        let other = refused(&["run", "--config", "x", "--xds-variant", "sotw"]);
+        assert!(other.contains("--xds"), "{other}");
+    }
+
+    #[test]
+    fn a_control_plane_of_another_kind_is_refused() {
+        let line = ["mesh-proxy", "run", "--xds", "https://a:1"];
+        let Some(Command::Run(run)) = Cli::try_parse_from(line).unwrap().command else {
+            panic!("a run")
         };
-        let Role::Sidecar { inbound } = node.role else {
-            panic!("a sidecar")
-        };
-        assert_eq!(
-            inbound,
-            [Inbound {
-                port: 9080,
-                application: 8000
-            }]
-        );
-        assert_eq!(node.labels["b"], "c");
+        let error = serve::run(run).unwrap_err();
+        assert!(format!("{error:#}").contains("TLS"), "{error:#}");
+    }
+
+    #[test]
+    fn a_flag_that_envoy_does_not_have_either_is_refused() {
+        assert!(refused(&["-c", "x", "--frobnicate"]).contains("--frobnicate"));
+        assert!(refused(&["-c", "x", "run", "--xds", "a:1"]).contains("run"));
     }
 }

@@ -3,19 +3,17 @@
 //! A bad object is refused alone and its last good version stays; a change that cannot be used at
 //! all changes nothing. Watching is a future that the owner runs.
 
+use crate::watch::Changes;
 use mesh_core::model::{AccessLog, Snapshot, SnapshotBuilder, WorkloadRef};
 use mesh_core::{Feed, Invalid, Name, Publisher};
 use mesh_istio::{Diagnostic, Files, Node, Role, World, compile};
-use notify::{RecursiveMode, Watcher};
-use std::path::{Path, PathBuf};
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
-use tokio::sync::mpsc;
 
 /// Quiet time after a change before files are read: an editor writes more than once.
 const SETTLE: Duration = Duration::from_millis(100);
-
-/// Files are read again this often even when nothing was reported: not every file system reports.
-const POLL: Duration = Duration::from_secs(60);
 
 /// Where the configuration is and whom it is for.
 #[derive(Clone, Debug)]
@@ -125,33 +123,7 @@ impl Configuration {
 
     /// The node as it appears in metrics.
     pub fn workload(&self) -> WorkloadRef {
-        let label = |key: &str| {
-            self.node
-                .labels
-                .get(key)
-                .map(String::as_str)
-                .unwrap_or_default()
-        };
-        let or = |first: &str, second: &str| {
-            if first.is_empty() {
-                second.to_owned()
-            } else {
-                first.to_owned()
-            }
-        };
-        let mut workload = WorkloadRef::default();
-        workload.name = self.node.name.as_str().into();
-        workload.namespace = self.node.namespace.as_str().into();
-        workload.app = label("app").into();
-        workload.version = label("version").into();
-        let service = or(label("service.istio.io/canonical-name"), label("app"));
-        workload.canonical_service = or(&service, &self.node.name).into();
-        let revision = or(
-            label("service.istio.io/canonical-revision"),
-            label("version"),
-        );
-        workload.canonical_revision = or(&revision, "latest").into();
-        workload
+        workload(&self.node.name, &self.node.namespace, &self.node.labels)
     }
 
     /// Reads the files again and publishes what changed. Says what is new about them.
@@ -182,20 +154,12 @@ impl Configuration {
 
     /// Follows the files until the future is dropped, and hands what is found to `report`.
     pub async fn watch(mut self, report: impl Fn(&[Diagnostic])) {
-        // One place is enough: whatever happened, everything is read again.
-        let (changed, mut changes) = mpsc::channel(1);
-        let watcher = watcher(&self.source, changed);
-        if let Err(error) = &watcher {
-            tracing::warn!(%error, every = ?POLL, "files cannot be watched; they are polled");
+        let mut changes = Changes::new();
+        for path in self.source.paths.iter().chain(&self.source.mesh_config) {
+            changes.watch(path);
         }
         loop {
-            tokio::select! {
-                Some(()) = changes.recv() => {
-                    // Until nothing more happens for a moment.
-                    while let Ok(Some(())) = tokio::time::timeout(SETTLE, changes.recv()).await {}
-                }
-                () = tokio::time::sleep(POLL) => {}
-            }
+            changes.next(SETTLE).await;
             let findings = self.reload();
             report(&findings);
         }
@@ -237,38 +201,34 @@ fn resolve(spec: &NodeSpec, world: &World) -> Result<Node, LoadError> {
         })
 }
 
-fn watcher(
-    source: &Source,
-    changed: mpsc::Sender<()>,
-) -> notify::Result<notify::RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading a file is an event too; following those would never end.
-        if event.is_ok_and(|event| !event.kind.is_access()) {
-            // A full channel means that a change is noted already.
-            let _ = changed.try_send(());
-        }
-    })?;
-    for path in source.paths.iter().chain(&source.mesh_config) {
-        // A file is replaced rather than written by most editors, and by Kubernetes through a
-        // link in its directory, so the directory is what is watched.
-        let place = if path.is_dir() {
-            path.as_path()
-        } else {
-            path.parent().unwrap_or(path)
-        };
-        let place = if place.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            place
-        };
-        let mode = if path.is_dir() {
-            RecursiveMode::Recursive
-        } else {
-            RecursiveMode::NonRecursive
-        };
-        watcher.watch(place, mode)?;
-    }
-    Ok(watcher)
+/// A workload as it appears in metrics.
+pub(crate) fn workload<K, V>(name: &str, namespace: &str, labels: &BTreeMap<K, V>) -> WorkloadRef
+where
+    K: Borrow<str> + Ord,
+    V: AsRef<str>,
+{
+    let label = |key: &str| labels.get(key).map(V::as_ref).unwrap_or_default();
+    let first = |texts: [&str; 2]| {
+        Name::from(
+            texts
+                .into_iter()
+                .find(|t| !t.is_empty())
+                .unwrap_or_default(),
+        )
+    };
+    let mut workload = WorkloadRef::default();
+    workload.name = name.into();
+    workload.namespace = namespace.into();
+    workload.app = label("app").into();
+    workload.version = label("version").into();
+    let service = first([label("service.istio.io/canonical-name"), label("app")]);
+    workload.canonical_service = first([&service, name]);
+    let revision = first([
+        label("service.istio.io/canonical-revision"),
+        label("version"),
+    ]);
+    workload.canonical_revision = first([&revision, "latest"]);
+    workload
 }
 
 /// What a node is, for messages.
@@ -302,6 +262,7 @@ pub fn render(findings: &[Diagnostic]) -> String {
 mod tests {
     use super::*;
     use std::fs;
+    use std::path::Path;
 
     const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews}\nspec: {ports: [{name: http, port: 9080}]}\n";
 

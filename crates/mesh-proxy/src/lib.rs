@@ -14,6 +14,8 @@
 //! # }
 //! ```
 //!
+//! [`xds::Driver`] has a control plane drive the proxy.
+//!
 //! Each worker is a thread with its own runtime, sockets, stack and connection pools; the caller's
 //! runtime carries the admin interface and follows the configuration. Layers of your own go into
 //! [`Builder::before_route`], [`Builder::after_route`] and [`Builder::per_attempt`].
@@ -28,7 +30,9 @@ mod http;
 mod listener;
 mod reconcile;
 mod runtime;
+mod watch;
 mod worker;
+pub mod xds;
 
 pub use reconcile::Listening;
 pub use runtime::Running;
@@ -38,6 +42,7 @@ use mesh_core::Feed;
 use mesh_core::model::{Snapshot, WorkloadRef};
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The reference proxy; see [`Proxy::builder`].
@@ -55,6 +60,8 @@ pub struct Builder {
     drain_time: Duration,
     most_requests: u32,
     slots: Slots,
+    gate: xds::Gate,
+    control: Option<Arc<xds::Control>>,
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +85,8 @@ impl Proxy {
             drain_time: Duration::from_secs(5),
             most_requests: u32::MAX,
             slots: Slots::default(),
+            gate: xds::Gate::default(),
+            control: None,
         }
     }
 }

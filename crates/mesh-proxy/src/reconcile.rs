@@ -6,6 +6,7 @@
 
 use crate::accept;
 use crate::worker::Command;
+use crate::xds::Gate;
 use mesh_core::model::{Listener, Snapshot};
 use mesh_core::{Name, Publisher};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -41,14 +42,17 @@ pub(crate) struct Reconciler {
     /// Addresses that were ours a moment ago: their sockets may not be closed yet.
     leaving: HashSet<SocketAddr>,
     status: Publisher<Listening>,
+    gate: Gate,
 }
 
 // === impl Reconciler ===
 
 impl Reconciler {
-    pub(crate) fn new(workers: Vec<mpsc::UnboundedSender<Command>>) -> Self {
+    /// Sockets that `gate` holds already are taken from it.
+    pub(crate) fn new(workers: Vec<mpsc::UnboundedSender<Command>>, gate: Gate) -> Self {
         Self {
             workers,
+            gate,
             open: HashMap::new(),
             leaving: HashSet::new(),
             status: Publisher::new(Listening::default()),
@@ -119,16 +123,20 @@ impl Reconciler {
         listener: &Arc<Listener>,
         left: &HashSet<SocketAddr>,
     ) -> io::Result<SocketAddr> {
+        let mut held = self.gate.take(listener);
         let open = self.open.values().map(|open| &open.address);
         let mut ours = open.chain(left).chain(&self.leaving);
-        if !ours.any(|address| *address == listener.address) {
+        if held.is_none() && !ours.any(|address| *address == listener.address) {
             accept::check_free(listener.address)?;
         }
         // All or none: a worker without its socket would leave its share unserved.
         let mut address = listener.address;
         let mut sockets = Vec::with_capacity(self.workers.len());
         for _ in &self.workers {
-            let socket = accept::listen(address)?;
+            let socket = match held.take() {
+                Some(socket) => socket,
+                None => accept::listen(address)?,
+            };
             // For port 0 the first socket settles the port of all.
             address = socket.local_addr()?;
             sockets.push(socket);

@@ -6,15 +6,16 @@ use crate::http::stack;
 use crate::listener::HttpBlocks;
 use crate::reconcile::{Listening, RETRY, Reconciler};
 use crate::worker::Worker;
+use crate::xds::Control;
 use mesh_client::{Parts, Upstreams};
-use mesh_core::model::Snapshot;
-use mesh_core::{Feed, Rng, Shard};
+use mesh_core::model::{Snapshot, WorkloadRef};
+use mesh_core::{Feed, Rng, Shard, WallClock};
 use mesh_resilience::Budgets;
 use mesh_telemetry::Telemetry;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 use std::{io, thread};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -35,6 +36,11 @@ pub(crate) struct Shared {
     /// What the admin interface is asked to do.
     pub(crate) orders: mpsc::Sender<Order>,
     pub(crate) workers: usize,
+    /// Where the configuration comes from, unless it is the caller's own.
+    pub(crate) control: Option<Arc<Control>>,
+    pub(crate) workload: WorkloadRef,
+    /// When the latest snapshot came into force, in milliseconds since 1970.
+    pub(crate) updated: AtomicU64,
 }
 
 /// What an operator asks for.
@@ -53,6 +59,30 @@ pub struct Running {
     stop: watch::Sender<bool>,
     supervisor: JoinHandle<()>,
     ended: watch::Receiver<bool>,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn note_update(&self) {
+        let now = WallClock::system().now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default().as_millis();
+        // Good for some hundred million years.
+        self.updated.store(now as u64, Ordering::Relaxed);
+    }
+
+    /// Whether the first configuration is in force, or was once.
+    pub(crate) async fn is_initialized(&self) -> bool {
+        let listening = self.listening.load();
+        match &self.control {
+            None => listening.version > 0,
+            Some(control) => {
+                let snapshot = self.feed.load();
+                listening.version == snapshot.version()
+                    && control.is_initialized(&snapshot, self.started).await
+            }
+        }
+    }
 }
 
 // === impl Running ===
@@ -84,6 +114,16 @@ impl Running {
             if listening.changed().await.is_err() {
                 return now;
             }
+        }
+    }
+
+    /// Waits until the proxy is as its control plane or its files want it, for the first time: all
+    /// listeners and clusters that came are in force, or those that do not come were waited for
+    /// long enough. Without a [`Driver`](crate::xds::Driver) it is [`Running::ready`].
+    pub async fn initialized(&self) {
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        while !self.shared.is_initialized().await {
+            look.tick().await;
         }
     }
 
@@ -120,8 +160,10 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         drain_time,
         most_requests,
         slots,
+        gate,
+        control,
     } = builder;
-    let telemetry = Arc::new(Telemetry::new(workload));
+    let telemetry = Arc::new(Telemetry::new(workload.clone()));
     let blocks = HttpBlocks::default();
     let rng = seed.map_or_else(Rng::from_system, Rng::with_seed);
     let workers = concurrency.max(1);
@@ -147,7 +189,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         };
         threads.push(spawn_worker(number, worker, drain_time)?);
     }
-    let reconciler = Reconciler::new(commands);
+    let reconciler = Reconciler::new(commands, gate);
     let (orders, ordered) = mpsc::channel(8);
     let shared = Arc::new(Shared {
         feed,
@@ -158,6 +200,9 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         started: tokio::time::Instant::now(),
         orders,
         workers,
+        control,
+        workload,
+        updated: AtomicU64::new(0),
     });
     let (stop, stopped) = watch::channel(false);
     let (end, ended) = watch::channel(false);
@@ -214,6 +259,7 @@ async fn supervise(
 ) {
     let mut feed = shared.feed.clone();
     let mut again = reconciler.apply(&feed.load());
+    shared.note_update();
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     // One timer for all rounds: a sleep made anew in each round would never end, because
     // housekeeping comes first.
@@ -224,7 +270,10 @@ async fn supervise(
         let draining = shared.draining.load(Ordering::Relaxed);
         tokio::select! {
             changed = feed.changed(), if configured && !draining => match changed {
-                Ok(snapshot) => again = reconciler.apply(&snapshot),
+                Ok(snapshot) => {
+                    again = reconciler.apply(&snapshot);
+                    shared.note_update();
+                }
                 // The last configuration stays in force.
                 Err(_) => configured = false,
             },

@@ -1,12 +1,16 @@
 //! `/clusters`: the endpoints of every cluster, in Envoy's two forms.
 
-use mesh_core::model::{Address, ClusterEntry, Health, Snapshot};
+use crate::runtime::Shared;
+use crate::xds::Control;
+use mesh_core::model::{Address, ClusterEntry, Health};
 use mesh_lb::{ClusterHosts, HostView};
+use mesh_xds::TypeUrl;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Arc;
 
-pub(super) fn text(snapshot: &Snapshot) -> String {
+pub(super) fn text(shared: &Shared) -> String {
+    let snapshot = shared.feed.load();
     let mut out = String::new();
     for entry in snapshot.clusters() {
         let name = &entry.config().name;
@@ -21,16 +25,14 @@ pub(super) fn text(snapshot: &Snapshot) -> String {
         ] {
             let _ = writeln!(out, "{name}::default_priority::{what}::{value}");
         }
+        let added = is_added(shared, entry);
+        let _ = writeln!(out, "{name}::added_via_api::{added}");
         for host in ClusterHosts::of(entry).view() {
             let prefix = format!("{name}::{}", host.address);
             for (what, value) in numbers(&host) {
                 let _ = writeln!(out, "{prefix}::{what}::{value}");
             }
-            let hostname = match &host.address {
-                Address::Host(name, _) => name.as_str(),
-                _ => "",
-            };
-            let _ = writeln!(out, "{prefix}::hostname::{hostname}");
+            let _ = writeln!(out, "{prefix}::hostname::{}", hostname(&host));
             let _ = writeln!(out, "{prefix}::health_flags::{}", health_flags(&host));
             let _ = writeln!(out, "{prefix}::weight::{}", host.weight);
             let _ = writeln!(out, "{prefix}::region::{}", host.locality.region);
@@ -45,19 +47,33 @@ pub(super) fn text(snapshot: &Snapshot) -> String {
     out
 }
 
-pub(super) fn json(snapshot: &Snapshot) -> Value {
-    let statuses: Vec<Value> = snapshot.clusters().iter().map(cluster).collect();
+pub(super) fn json(shared: &Shared) -> Value {
+    let snapshot = shared.feed.load();
+    let clusters = snapshot.clusters().iter();
+    let statuses: Vec<Value> = clusters
+        .map(|entry| cluster(entry, is_added(shared, entry)))
+        .collect();
     json!({"cluster_statuses": statuses})
 }
 
-fn cluster(entry: &Arc<ClusterEntry>) -> Value {
+/// Whether a cluster came from a control plane or a file (`added_via_api`).
+fn is_added(shared: &Shared, entry: &ClusterEntry) -> bool {
+    let is_static = |control: &Control| control.is_static(TypeUrl::Cluster, &entry.config().name);
+    shared
+        .control
+        .as_deref()
+        .is_some_and(|control| !is_static(control))
+}
+
+fn cluster(entry: &Arc<ClusterEntry>, added: bool) -> Value {
     let limits = entry.config().limits;
     let hosts: Vec<Value> = ClusterHosts::of(entry).view().iter().map(host).collect();
     json!({
         "name": entry.config().name.as_str(),
         "observability_name": stat_name(entry),
-        "added_via_api": true,
+        "added_via_api": added,
         "circuit_breakers": {"thresholds": [{
+            "priority": "DEFAULT",
             "max_connections": limits.max_connections,
             "max_pending_requests": limits.max_pending,
             "max_requests": limits.max_requests,
@@ -99,6 +115,7 @@ fn host(host: &HostView) -> Value {
         "stats": stats,
         "health_status": health,
         "weight": host.weight,
+        "hostname": hostname(host),
         "priority": host.priority,
         "locality": {
             "region": host.locality.region.as_str(),
@@ -106,6 +123,13 @@ fn host(host: &HostView) -> Value {
             "sub_zone": host.locality.sub_zone.as_str(),
         },
     })
+}
+
+fn hostname(host: &HostView) -> &str {
+    match &host.address {
+        Address::Host(name, _) => name,
+        _ => "",
+    }
 }
 
 fn numbers(host: &HostView) -> [(&'static str, u64); 7] {

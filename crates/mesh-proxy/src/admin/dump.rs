@@ -1,209 +1,402 @@
-//! `/config_dump`: the configuration in force, each part with the place that it came from.
+//! `/config_dump` in Envoy's shape (`envoy.admin.v3.ConfigDump`): what is in force, written back
+//! to Envoy's own terms, and what was refused.
 //!
-//! The shape is our own for now; Envoy's comes with xDS.
+//! Resources are written from the model, so they have what the proxy acts on and nothing else. Of
+//! versions that wait for something only the name is known, and `last_updated` is the time of the
+//! latest snapshot for all of it. A configuration from Istio YAML is shown as static.
 
-use mesh_core::model::{
-    Action, Endpoint, Filter, PathMatch, RouteTable, Rule, Snapshot, Target, VirtualHost,
+use crate::runtime::Shared;
+use crate::xds::{Control, Known};
+use mesh_core::Name;
+use mesh_core::model::{DiscoveryKind, Filter, Pattern, Snapshot};
+use mesh_xds::json::Codec;
+use mesh_xds::pb::google::protobuf::Timestamp;
+use mesh_xds::{Encoded, TypeUrl, write};
+use serde_json::{Map, Value, json};
+use std::collections::{HashMap, HashSet};
+
+/// What is asked for.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    /// With the endpoints.
+    pub(super) include_eds: bool,
+    /// Only this list, e.g. `dynamic_listeners`.
+    pub(super) resource: Option<String>,
+    /// Only what is called like this.
+    pub(super) names: Option<Pattern>,
+}
+
+/// One type of resources.
+struct Kind {
+    url: TypeUrl,
+    /// The field that holds the resource.
+    field: &'static str,
+    /// The message that holds all of them.
+    dump: &'static str,
+    /// The fields for those that are static, in force, and waiting, each with its message.
+    fixed: (&'static str, &'static str),
+    active: (&'static str, &'static str),
+    warming: (&'static str, &'static str),
+}
+
+const CLUSTERS: Kind = Kind {
+    url: TypeUrl::Cluster,
+    field: "cluster",
+    dump: "ClustersConfigDump",
+    fixed: ("static_clusters", "StaticCluster"),
+    active: ("dynamic_active_clusters", "DynamicCluster"),
+    warming: ("dynamic_warming_clusters", "DynamicCluster"),
 };
-use mesh_core::{Origin, Origins};
-use serde_json::{Value, json};
 
-pub(super) fn json(snapshot: &Snapshot) -> Value {
-    let origins = snapshot.origins();
-    let listeners: Vec<Value> = snapshot
-        .listeners()
-        .iter()
-        .map(|listener| {
-            let Filter::Http(manager) = &listener.filter else {
-                return Value::Null;
-            };
-            json!({
-                "name": listener.name.as_str(),
-                "address": listener.address.to_string(),
-                "route_table": manager.routes.as_str(),
-                "direction": format!("{:?}", manager.direction).to_lowercase(),
-                "stat_prefix": manager.stat_prefix.as_str(),
-                "origin": place(listener.origin, origins),
+const ENDPOINTS: Kind = Kind {
+    url: TypeUrl::Endpoints,
+    field: "endpoint_config",
+    dump: "EndpointsConfigDump",
+    fixed: ("static_endpoint_configs", "StaticEndpointConfig"),
+    active: ("dynamic_endpoint_configs", "DynamicEndpointConfig"),
+    warming: ("dynamic_endpoint_configs", "DynamicEndpointConfig"),
+};
+
+const LISTENERS: Kind = Kind {
+    url: TypeUrl::Listener,
+    field: "listener",
+    dump: "ListenersConfigDump",
+    fixed: ("static_listeners", "StaticListener"),
+    active: ("dynamic_listeners", "DynamicListener"),
+    warming: ("dynamic_listeners", "DynamicListener"),
+};
+
+const ROUTES: Kind = Kind {
+    url: TypeUrl::Routes,
+    field: "route_config",
+    dump: "RoutesConfigDump",
+    fixed: ("static_route_configs", "StaticRouteConfig"),
+    active: ("dynamic_route_configs", "DynamicRouteConfig"),
+    warming: ("dynamic_route_configs", "DynamicRouteConfig"),
+};
+
+/// What is shown of one type: field, message, name and contents of each.
+struct Shown {
+    kind: Kind,
+    entries: Vec<(&'static str, &'static str, Name, Value)>,
+}
+
+/// Writes what is asked for.
+///
+/// # Errors
+/// If there is no such list.
+pub(super) async fn json(shared: &Shared, asked: &Asked) -> Result<Value, String> {
+    let snapshot = shared.feed.load();
+    let updated = timestamp(shared);
+    let control = shared.control.as_deref();
+    let kinds = match asked.include_eds || asked.resource.as_deref().is_some_and(is_of_endpoints) {
+        true => vec![CLUSTERS, ENDPOINTS, LISTENERS, ROUTES],
+        false => vec![CLUSTERS, LISTENERS, ROUTES],
+    };
+    let mut shown = Vec::new();
+    for kind in kinds {
+        let known = match control {
+            Some(control) => control.resources(kind.url).await,
+            None => Vec::new(),
+        };
+        shown.push(show(kind, &snapshot, control, known, &updated));
+    }
+    if let Some(names) = &asked.names {
+        for kind in &mut shown {
+            kind.entries.retain(|(_, _, name, _)| names.is_match(name.as_bytes()));
+        }
+    }
+    let bootstrap = with_type(
+        "BootstrapConfigDump",
+        json!({
+            "bootstrap": bootstrap(shared),
+            "last_updated": updated,
+        }),
+    );
+    let Some(resource) = &asked.resource else {
+        let versions = control.map(Control::kinds).unwrap_or_default();
+        let mut configs = vec![bootstrap];
+        configs.extend(shown.into_iter().map(|shown| {
+            let version = versions
+                .get(&shown.kind.url)
+                .map(|kind| kind.version.clone());
+            shown.whole(version.filter(|version| !version.is_empty()))
+        }));
+        return Ok(json!({ "configs": configs }));
+    };
+    if resource == "bootstrap" {
+        return Ok(json!({ "configs": [bootstrap] }));
+    }
+    let has = |kind: &Kind| {
+        [kind.fixed, kind.active, kind.warming]
+            .iter()
+            .any(|f| f.0 == resource)
+    };
+    let Some(shown) = shown.into_iter().find(|shown| has(&shown.kind)) else {
+        return Err(format!("{resource} not found in config dump"));
+    };
+    let dump = shown.kind.dump;
+    let entries = shown
+        .entries
+        .into_iter()
+        .filter(|entry| entry.0 == resource);
+    let configs: Vec<Value> = entries
+        .map(|(_, message, _, value)| with_type(&format!("{dump}.{message}"), value))
+        .collect();
+    Ok(json!({ "configs": configs }))
+}
+
+fn is_of_endpoints(field: &str) -> bool {
+    [ENDPOINTS.fixed.0, ENDPOINTS.active.0].contains(&field)
+}
+
+/// What is known of one type.
+fn show(
+    kind: Kind,
+    snapshot: &Snapshot,
+    control: Option<&Control>,
+    known: Vec<Known>,
+    updated: &Value,
+) -> Shown {
+    let mut known: HashMap<Name, Known> = known
+        .into_iter()
+        .map(|known| (known.name.clone(), known))
+        .collect();
+    let mut entries = Vec::new();
+    for (resource, is_inline) in in_force(kind.url, snapshot) {
+        let name = resource.name.clone();
+        let contents = contents(kind.url, &resource);
+        let known = known.remove(&name);
+        let is_static = match control {
+            None => true,
+            Some(control) => is_inline || control.is_static(kind.url, &name),
+        };
+        if is_static {
+            let value = json!({kind.field: contents, "last_updated": updated});
+            entries.push((kind.fixed.0, kind.fixed.1, name, value));
+            continue;
+        }
+        let mut state = json!({kind.field: contents, "last_updated": updated});
+        if let Some(version) = known.as_ref().and_then(|known| known.version.as_ref()) {
+            state["version_info"] = version.as_str().into();
+        }
+        let refused = known.and_then(|known| known.refused);
+        let value = dynamic(&kind, &name, "active_state", Some(state), refused);
+        entries.push((kind.active.0, kind.active.1, name, value));
+    }
+    // What came and is not in force.
+    let mut rest: Vec<Known> = known.into_values().collect();
+    rest.sort_by(|a, b| a.name.cmp(&b.name));
+    for known in rest {
+        let Known {
+            name,
+            version,
+            refused,
+        } = known;
+        if version.is_none() && refused.is_none() {
+            // Asked for, and not there.
+            continue;
+        }
+        let named = json!({"@type": kind.url.url(), (name_field(kind.url)): name.as_str()});
+        let state =
+            version.map(|version| json!({kind.field: named, "version_info": version.as_str()}));
+        let value = dynamic(&kind, &name, "warming_state", state, refused);
+        entries.push((kind.warming.0, kind.warming.1, name, value));
+    }
+    Shown { kind, entries }
+}
+
+/// An entry for a resource that is not static: listeners have their states apart.
+fn dynamic(
+    kind: &Kind,
+    name: &Name,
+    which: &str,
+    state: Option<Value>,
+    refused: Option<(Name, String)>,
+) -> Value {
+    let mut value = match (kind.url, state) {
+        (TypeUrl::Listener, Some(state)) => json!({"name": name.as_str(), which: state}),
+        (TypeUrl::Listener, None) => json!({"name": name.as_str()}),
+        (_, Some(state)) => state,
+        (_, None) => Value::Object(Map::new()),
+    };
+    if let Some((version, reason)) = refused {
+        value["error_state"] = json!({
+            "failed_configuration": {"@type": kind.url.url(), (name_field(kind.url)): name.as_str()},
+            "details": reason,
+            "version_info": version.as_str(),
+        });
+    }
+    value
+}
+
+fn name_field(url: TypeUrl) -> &'static str {
+    match url {
+        TypeUrl::Endpoints => "cluster_name",
+        _ => "name",
+    }
+}
+
+// === impl Shown ===
+
+impl Shown {
+    /// All of it in one message.
+    fn whole(self, version: Option<String>) -> Value {
+        let mut lists: Map<String, Value> = Map::new();
+        for (field, _, _, value) in self.entries {
+            let list = lists
+                .entry(field)
+                .or_insert_with(|| Value::Array(Vec::new()));
+            if let Value::Array(list) = list {
+                list.push(value);
+            }
+        }
+        if let (Some(version), TypeUrl::Cluster | TypeUrl::Listener) = (version, self.kind.url) {
+            lists.insert("version_info".to_owned(), version.into());
+        }
+        with_type(self.kind.dump, Value::Object(lists))
+    }
+}
+
+/// The resources of a type that are in force, and whether each came with another one.
+fn in_force(url: TypeUrl, snapshot: &Snapshot) -> Vec<(Encoded, bool)> {
+    let clusters = snapshot.clusters().iter();
+    match url {
+        TypeUrl::Cluster => clusters
+            .map(|entry| {
+                let config = entry.config();
+                let own = (config.discovery != DiscoveryKind::Endpoints)
+                    .then(|| entry.live().endpoints().load());
+                let proto = write::cluster(config, own.as_deref());
+                (write::encode(&config.name, &proto), false)
             })
-        })
-        .collect();
-    let tables: Vec<Value> = snapshot
-        .tables()
-        .iter()
-        .map(|t| table(t, origins))
-        .collect();
-    let clusters: Vec<Value> = snapshot
-        .clusters()
-        .iter()
-        .map(|entry| {
-            let config = entry.config();
-            let endpoints: Vec<Value> = entry
-                .live()
-                .endpoints()
-                .load()
-                .iter()
-                .map(|e| endpoint(e))
+            .collect(),
+        TypeUrl::Endpoints => clusters
+            .filter(|entry| entry.config().discovery == DiscoveryKind::Endpoints)
+            .map(|entry| {
+                let name = &entry.config().name;
+                let proto = write::endpoints(name, &entry.live().endpoints().load());
+                (write::encode(name, &proto), false)
+            })
+            .collect(),
+        TypeUrl::Listener => snapshot
+            .listeners()
+            .iter()
+            .map(|listener| {
+                let table = match &listener.filter {
+                    Filter::Http(manager) => snapshot.table(&manager.routes),
+                    // Another kind has no routes.
+                    #[allow(unreachable_patterns, reason = "the model grows")]
+                    _ => None,
+                };
+                let inline = table.filter(|table| is_inline(&table.name));
+                let proto = write::listener(listener, inline.map(|table| &**table));
+                (write::encode(&listener.name, &proto), false)
+            })
+            .collect(),
+        TypeUrl::Routes => snapshot
+            .tables()
+            .iter()
+            .map(|table| {
+                let proto = write::route::table(table);
+                (write::encode(&table.name, &proto), is_inline(&table.name))
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a table came with its listener: [`mesh_xds::assemble`] names such tables so.
+fn is_inline(table: &str) -> bool {
+    table.contains(" (inline in ")
+}
+
+/// A resource as it stands in an `Any`.
+fn contents(url: TypeUrl, resource: &Encoded) -> Value {
+    let message = url.url().rsplit('/').next().unwrap_or_default();
+    let text = Codec::new().to_json(message, &resource.bytes);
+    // It was written a moment ago by the same library.
+    let mut value = text
+        .ok()
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_else(|| Value::Object(Map::new()));
+    value["@type"] = url.url().into();
+    value
+}
+
+pub(super) fn bootstrap(shared: &Shared) -> Value {
+    let Some(control) = &shared.control else {
+        let workload = &shared.workload;
+        return json!({"node": {"id": format!("{}.{}", workload.name, workload.namespace)}});
+    };
+    let message = "envoy.config.bootstrap.v3.Bootstrap";
+    let text = Codec::new().to_json(message, &control.bootstrap().bytes);
+    text.ok()
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or(Value::Null)
+}
+
+/// When the latest snapshot came into force.
+fn timestamp(shared: &Shared) -> Value {
+    let at = shared.updated.load(std::sync::atomic::Ordering::Relaxed);
+    let at = std::time::Duration::from_millis(at);
+    let proto = Timestamp {
+        seconds: i64::try_from(at.as_secs()).unwrap_or_default(),
+        nanos: i32::try_from(at.subsec_nanos()).unwrap_or_default(),
+    };
+    let bytes = Encoded::of("", &proto).bytes;
+    let text = Codec::new().to_json("google.protobuf.Timestamp", &bytes);
+    text.ok()
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or(Value::Null)
+}
+
+fn with_type(message: &str, mut value: Value) -> Value {
+    value["@type"] = format!("type.googleapis.com/envoy.admin.v3.{message}").into();
+    value
+}
+
+/// What waits for something else, in Envoy's shape (`envoy.admin.v3.UnreadyTargetsDumps`).
+pub(super) async fn unready(shared: &Shared) -> Value {
+    let mut dumps = Vec::new();
+    if let Some(control) = &shared.control {
+        let snapshot = shared.feed.load();
+        for kind in [CLUSTERS, LISTENERS] {
+            let there: HashSet<Name> = in_force(kind.url, &snapshot)
+                .into_iter()
+                .map(|(resource, _)| resource.name)
                 .collect();
-            json!({
-                "name": config.name.as_str(),
-                "discovery": format!("{:?}", config.discovery),
-                "balancing": format!("{:?}", config.balancing),
-                "protocol": format!("{:?}", config.protocol),
-                "connect_timeout": seconds(config.connect_timeout),
-                "limits": {
-                    "max_connections": config.limits.max_connections,
-                    "max_pending_requests": config.limits.max_pending,
-                    "max_requests": config.limits.max_requests,
-                    "max_retries": config.limits.max_retries,
-                },
-                "max_requests_per_connection": config.max_requests_per_connection,
-                "outlier_detection": config.outlier.as_ref().map(|outlier| json!({
-                    "consecutive_5xx": outlier.consecutive_5xx,
-                    "consecutive_gateway_failure": outlier.consecutive_gateway_failure,
-                    "interval": seconds(outlier.interval),
-                    "base_ejection_time": seconds(outlier.base_ejection_time),
-                    "max_ejection_percent": outlier.max_ejection_percent,
-                    "origin": place(outlier.origin, origins),
-                })),
-                "endpoints": endpoints,
-                "origin": place(config.origin, origins),
-                "policy_origin": place(config.policy_origin, origins),
-            })
-        })
-        .collect();
-    json!({
-        "version": snapshot.version(),
-        "listeners": listeners,
-        "route_tables": tables,
-        "clusters": clusters,
-    })
-}
-
-fn table(table: &RouteTable, origins: &Origins) -> Value {
-    let hosts: Vec<Value> = table
-        .virtual_hosts
-        .iter()
-        .map(|h| host(h, origins))
-        .collect();
-    json!({
-        "name": table.name.as_str(),
-        "ignore_port": table.ignore_port,
-        "virtual_hosts": hosts,
-    })
-}
-
-fn host(host: &VirtualHost, origins: &Origins) -> Value {
-    let domains: Vec<&str> = host.domains.iter().map(|domain| domain.as_str()).collect();
-    let rules: Vec<Value> = host.rules.iter().map(|r| rule(r, origins)).collect();
-    json!({
-        "name": host.name.as_str(),
-        "domains": domains,
-        "rules": rules,
-        "require_tls": host.require_tls,
-        "origin": place(host.origin, origins),
-    })
-}
-
-fn rule(rule: &Rule, origins: &Origins) -> Value {
-    let path = match &rule.condition.path {
-        PathMatch::Prefix(p) => json!({"prefix": p}),
-        PathMatch::Exact(p) => json!({"exact": p}),
-        PathMatch::SeparatedPrefix(p) => json!({"path_separated_prefix": p}),
-        PathMatch::Regex(p) => json!({"regex": p.source()}),
-        other => json!({"match": format!("{other:?}")}),
-    };
-    let headers: Vec<String> = rule
-        .condition
-        .headers
-        .iter()
-        .map(|header| format!("{header:?}"))
-        .collect();
-    let query: Vec<String> = rule
-        .condition
-        .query
-        .iter()
-        .map(|q| format!("{q:?}"))
-        .collect();
-    let action = match &rule.action {
-        Action::Forward(forward) => match &forward.to {
-            Target::Cluster(name, origin) => {
-                json!({"cluster": name.as_str(), "origin": place(*origin, origins)})
+            let known = control.resources(kind.url).await;
+            let waits = known.iter().filter(|known| known.version.is_some());
+            let waits: Vec<&str> = waits
+                .filter(|known| !there.contains(&known.name))
+                .map(|known| known.name.as_str())
+                .collect();
+            if !waits.is_empty() {
+                dumps.push(json!({"name": kind.url.short(), "target_names": waits}));
             }
-            Target::Weighted(parts) => {
-                let parts: Vec<Value> = parts
-                    .iter()
-                    .map(|part| {
-                        json!({
-                            "cluster": part.cluster.as_str(),
-                            "weight": part.weight,
-                            "origin": place(part.origin, origins),
-                        })
-                    })
-                    .collect();
-                json!({"weighted_clusters": parts})
-            }
-            other => json!({"target": format!("{other:?}")}),
-        },
-        Action::Redirect(redirect) => json!({"redirect": format!("{redirect:?}")}),
-        Action::Respond(respond) => json!({"direct_response": respond.status.as_u16()}),
-        other => json!({"action": format!("{other:?}")}),
-    };
-    let mirrors: Vec<Value> = rule
-        .mirrors
-        .iter()
-        .map(|mirror| {
-            json!({
-                "cluster": mirror.cluster.as_str(),
-                "share": mirror.share.to_string(),
-                "origin": place(mirror.origin, origins),
-            })
-        })
-        .collect();
-    json!({
-        "name": rule.name.as_str(),
-        "path": path,
-        "headers": headers,
-        "query": query,
-        "action": action,
-        "timeout": rule.timeout.map(seconds),
-        "retry": rule.retry.as_ref().map(|retry| json!({
-            "attempts": retry.attempts,
-            "on": retry.on.names().collect::<Vec<_>>(),
-            "per_try_timeout": retry.per_try_timeout.map(seconds),
-            "origin": place(retry.origin, origins),
-        })),
-        "fault": rule.fault.as_ref().map(|fault| json!({
-            "delay": fault.delay.as_ref().map(|delay| format!("{:?} for {}", delay.duration, delay.share)),
-            "abort": fault.abort.as_ref().map(|abort| format!("{:?} for {}", abort.with, abort.share)),
-            "origin": place(fault.origin, origins),
-        })),
-        "cors": rule.cors.as_ref().map(|cors| place(cors.origin, origins)),
-        "mirrors": mirrors,
-        "origin": place(rule.origin, origins),
-    })
+        }
+    }
+    json!({ "unready_targets_dumps": dumps })
 }
 
-fn endpoint(endpoint: &Endpoint) -> Value {
-    let labels: serde_json::Map<String, Value> = endpoint
-        .labels
-        .iter()
-        .map(|(key, value)| (key.to_string(), Value::from(value.as_str())))
-        .collect();
-    json!({
-        "address": endpoint.address.to_string(),
-        "weight": endpoint.weight,
-        "health": format!("{:?}", endpoint.health),
-        "workload": endpoint.workload.name.as_str(),
-        "labels": labels,
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn place(origin: Origin, origins: &Origins) -> Value {
-    origins
-        .place(origin)
-        .map_or(Value::Null, |place| Value::from(place.to_string()))
-}
-
-fn seconds(duration: std::time::Duration) -> String {
-    format!("{}s", duration.as_secs_f64())
+    #[test]
+    fn a_time_is_written_as_protobuf_has_it() {
+        let bytes = Encoded::of(
+            "",
+            &Timestamp {
+                seconds: 1,
+                nanos: 5_000_000,
+            },
+        )
+        .bytes;
+        let text = Codec::new()
+            .to_json("google.protobuf.Timestamp", &bytes)
+            .unwrap();
+        assert_eq!(text, "\"1970-01-01T00:00:01.005Z\"");
+    }
 }

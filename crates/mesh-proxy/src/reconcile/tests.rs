@@ -17,7 +17,7 @@ impl Workers {
     fn new(count: usize) -> Self {
         let (senders, told) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
         Self {
-            reconciler: Reconciler::new(senders),
+            reconciler: Reconciler::new(senders, Gate::default()),
             told,
             sockets: HashMap::new(),
         }

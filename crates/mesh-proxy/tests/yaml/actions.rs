@@ -349,7 +349,10 @@ fn actions_exclude_one_another() {
             "{directResponse: {status: 200}, fault: {abort: {httpStatus: 500}}}",
             "exclude",
         ),
-        ("{delegate: {name: d}}", "delegate"),
+        (
+            "{delegate: {name: d}, directResponse: {status: 200}}",
+            "exclude",
+        ),
         ("{}", "route"),
     ] {
         let errors = refused(&routes(rule));

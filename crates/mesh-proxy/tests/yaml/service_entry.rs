@@ -269,7 +269,7 @@ async fn the_entry_is_told_in_metrics() {
         .unwrap();
     for label in [
         "destination_service=\"api.example\"",
-        "destination_workload=\"e\"",
+        "destination_workload=\"e-0\"",
     ] {
         assert!(line.contains(label), "{line}");
     }

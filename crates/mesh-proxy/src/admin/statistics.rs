@@ -1,0 +1,117 @@
+//! `/stats`: everything that is counted.
+
+use super::{respond, state, text};
+use crate::runtime::Shared;
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use mesh_core::stats::Kind;
+use mesh_telemetry::expose::{Output, Query, Scrape, Select};
+use mesh_xds::TypeUrl;
+
+/// Names of what is counted for each type of resources. Envoy has the latter two for each route
+/// table and cluster; here they are for all together.
+const SUBSCRIPTIONS: &[(TypeUrl, &str)] = &[
+    (TypeUrl::Cluster, "cluster_manager.cds"),
+    (TypeUrl::Listener, "listener_manager.lds"),
+    (TypeUrl::Routes, "xds.rds"),
+    (TypeUrl::Endpoints, "xds.eds"),
+];
+
+pub(super) async fn answer(shared: &Shared, query: &str, usual: Output) -> Response<Full<Bytes>> {
+    let mut query = match Query::parse(query) {
+        Ok(query) => query,
+        Err(error) => return text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    };
+    if query.output == Output::Text {
+        query.output = usual;
+    }
+    let kind = match query.output {
+        Output::Json => "application/json",
+        Output::Prometheus => "text/plain; version=0.0.4",
+        _ => "text/plain; charset=UTF-8",
+    };
+    let mut body = String::new();
+    if query.output == Output::Text {
+        body += &texts(shared, &query);
+    }
+    body += &scrape(shared).await.write(&query);
+    respond(StatusCode::OK, kind, body.into())
+}
+
+/// What is text, which comes before the numbers: versions.
+fn texts(shared: &Shared, query: &Query) -> String {
+    let Some(control) = &shared.control else {
+        return String::new();
+    };
+    if !matches!(query.select, Select::All | Select::TextReadouts) {
+        return String::new();
+    }
+    let kinds = control.kinds();
+    let mut lines = String::new();
+    for (kind, prefix) in SUBSCRIPTIONS {
+        let name = format!("{prefix}.version_text");
+        let version = kinds
+            .get(kind)
+            .map(|kind| kind.version.as_str())
+            .unwrap_or_default();
+        let unused = query.used_only && version.is_empty();
+        let filtered = query
+            .filter
+            .as_ref()
+            .is_some_and(|filter| !filter.is_found_in(name.as_bytes()));
+        if !unused && !filtered {
+            lines += &format!("{name}: {version:?}\n");
+        }
+    }
+    lines
+}
+
+/// Everything that is counted, at this moment.
+async fn scrape(shared: &Shared) -> Scrape {
+    let mut scrape = Scrape::new();
+    let snapshot = shared.feed.load();
+    scrape.snapshot(&snapshot).telemetry(&shared.telemetry);
+    for (prefix, block) in shared.blocks.all() {
+        scrape.http(&prefix, &block);
+    }
+    let listening = shared.listening.load();
+    scrape
+        .value(
+            "server.live",
+            Kind::Gauge,
+            u64::from(state(shared).await == "LIVE"),
+        )
+        .value(
+            "server.uptime",
+            Kind::Gauge,
+            shared.started.elapsed().as_secs(),
+        )
+        .value("server.concurrency", Kind::Gauge, shared.workers as u64)
+        .value(
+            "listener_manager.total_listeners_active",
+            Kind::Gauge,
+            listening.open.len() as u64,
+        )
+        .value(
+            "cluster_manager.active_clusters",
+            Kind::Gauge,
+            snapshot.clusters().len() as u64,
+        );
+    if let Some(control) = &shared.control {
+        let connected = u64::from(control.connected());
+        scrape.value("control_plane.connected_state", Kind::Gauge, connected);
+        let kinds = control.kinds();
+        for (kind, prefix) in SUBSCRIPTIONS {
+            let status = kinds.get(kind).cloned().unwrap_or_default();
+            for (what, value) in [
+                ("update_attempt", status.update_attempt),
+                ("update_success", status.update_success),
+                ("update_rejected", status.update_rejected),
+            ] {
+                scrape.value(&format!("{prefix}.{what}"), Kind::Counter, value);
+            }
+        }
+    }
+    scrape
+}

@@ -1,0 +1,207 @@
+//! A proxy that a control plane drives, or files in Envoy's own format.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use mesh_proxy::xds::Driver;
+//! use mesh_xds::Node;
+//! use mesh_xds::client::Client;
+//!
+//! let node = Node::new("sidecar~10.0.0.1~reviews-v1.shop~shop.svc.cluster.local");
+//! let driver = Driver::new(Client::builder(["http://127.0.0.1:15010"]).node(node))?;
+//! let proxy = driver.proxy().concurrency(2).start().await?;
+//! // The configuration is followed for as long as this future is polled; without it the proxy
+//! // goes on with what it has.
+//! driver.run().await;
+//! # proxy.drain().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A response is acknowledged after the sockets of its listeners are open and its routes and
+//! clusters are what the workers see. A listener that cannot be opened is not refused (the rest of
+//! its response may be in force already): it is reported by the admin interface and tried again.
+
+mod control;
+mod files;
+mod gate;
+
+pub(crate) use control::{Control, Known};
+pub(crate) use gate::Gate;
+
+use crate::{Builder, Proxy};
+use files::{Files, Watched};
+use mesh_core::model::Snapshot;
+use mesh_core::{Feed, Invalid};
+use mesh_xds::bootstrap::{Bootstrap, From, Subscription};
+use mesh_xds::client::{self, Client, Status, Variant, Wanted};
+use mesh_xds::{Node, TypeUrl};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The longest that routes are held back for the first answer about clusters.
+const LONGEST_HOLD: Duration = Duration::from_secs(15);
+
+/// Follows a control plane, or files, and drives a proxy.
+#[derive(Debug)]
+pub struct Driver {
+    client: Client,
+    gate: Gate,
+    control: Arc<Control>,
+    files: Files,
+}
+
+// === impl Driver ===
+
+impl Driver {
+    /// A driver with a client of a control plane. It makes use of [`client::Builder::prepare`].
+    ///
+    /// # Errors
+    /// If the client cannot be built: see [`client::Builder::build`].
+    pub fn new(client: client::Builder) -> Result<Self, Invalid> {
+        Self::with(client, &Bootstrap::default(), |_| {})
+    }
+
+    /// A driver that does what Envoy's bootstrap says; `change` has the last word.
+    ///
+    /// # Errors
+    /// If a resource in it was refused or does not fit to the others, or a file that it names is
+    /// not there.
+    pub fn from_bootstrap(
+        bootstrap: &Bootstrap,
+        change: impl FnOnce(client::Builder) -> client::Builder,
+    ) -> Result<Self, Invalid> {
+        let client = client_of(bootstrap)?;
+        Self::with(change(client), bootstrap, |control| {
+            control.bootstrapped(bootstrap);
+        })
+    }
+
+    /// Whether a driver could do what a bootstrap says, without opening any socket.
+    ///
+    /// # Errors
+    /// As [`Driver::from_bootstrap`].
+    pub fn check(bootstrap: &Bootstrap) -> Result<(), Invalid> {
+        client_of(bootstrap)?.build().map(drop)
+    }
+
+    fn with(
+        client: client::Builder,
+        bootstrap: &Bootstrap,
+        describe: impl FnOnce(&mut Control),
+    ) -> Result<Self, Invalid> {
+        let gate = Gate::default();
+        let holding = gate.clone();
+        let client = client
+            .prepare(move |snapshot| {
+                mesh_route::prepare(snapshot);
+                holding.prepare(snapshot);
+            })
+            .build()?;
+        let mut control = Control::new(client.status(), client.handle());
+        describe(&mut control);
+        let control = Arc::new(control);
+        let watched = [
+            (TypeUrl::Cluster, &bootstrap.cds),
+            (TypeUrl::Listener, &bootstrap.lds),
+        ];
+        let watched = watched
+            .into_iter()
+            .filter_map(|(kind, from)| match &from.as_ref()?.from {
+                From::Path(path) => Some(Watched {
+                    kind,
+                    path: path.path.clone(),
+                    directory: path.watched_directory.clone(),
+                }),
+                _ => None,
+            });
+        Ok(Self {
+            files: Files::new(
+                watched.collect(),
+                client.files(),
+                client.handle(),
+                control.clone(),
+            ),
+            client,
+            gate,
+            control,
+        })
+    }
+
+    /// A proxy that serves what the driver has.
+    pub fn proxy(&self) -> Builder {
+        let mut builder = Proxy::builder(self.snapshots());
+        builder.gate = self.gate.clone();
+        builder.control = Some(self.control.clone());
+        builder
+    }
+
+    /// Snapshots, now and from now on.
+    pub fn snapshots(&self) -> Feed<Snapshot> {
+        self.client.snapshots()
+    }
+
+    /// How it stands with the control plane.
+    pub fn status(&self) -> Feed<Status> {
+        self.client.status()
+    }
+
+    /// Says who the node is to those who ask the admin interface, where there is no bootstrap.
+    #[must_use]
+    pub fn described_as(mut self, node: &Node) -> Self {
+        // Nobody else has it yet, or it is as it was.
+        if let Some(control) = Arc::get_mut(&mut self.control) {
+            control.described(node);
+        }
+        self
+    }
+
+    /// Follows the configuration until the future is dropped.
+    ///
+    /// # Cancel safety
+    /// Dropped, it leaves the proxy with the last configuration.
+    pub async fn run(self) {
+        let Self { client, files, .. } = self;
+        tokio::join!(client.run(std::future::pending()), files.run());
+    }
+}
+
+/// The client that a bootstrap asks for.
+fn client_of(bootstrap: &Bootstrap) -> Result<client::Builder, Invalid> {
+    let sources = [
+        ("dynamic_resources.cds_config", &bootstrap.cds),
+        ("dynamic_resources.lds_config", &bootstrap.lds),
+    ];
+    for (field, source) in sources {
+        if let Some(Subscription {
+            from: From::Path(file),
+            ..
+        }) = source
+            && !file.path.exists()
+        {
+            // As Envoy has it: it cannot watch what is not there.
+            let message = format!("{} does not exist", file.path.display());
+            return Err(Invalid::new(field, message));
+        }
+    }
+    let ads = bootstrap.ads.as_ref();
+    let servers = ads.map(|ads| ads.servers.clone()).unwrap_or_default();
+    let variant = match ads {
+        Some(ads) if !ads.delta => Variant::Sotw,
+        _ => Variant::Delta,
+    };
+    let wanted = |from: &Option<Subscription>| match from {
+        Some(Subscription {
+            from: From::Ads, ..
+        }) => Wanted::All,
+        _ => Wanted::Nothing,
+    };
+    let wait = bootstrap.cds.as_ref().map(|cds| cds.initial_fetch_timeout);
+    Ok(Client::builder(servers)
+        .node(bootstrap.node.clone())
+        .variant(variant)
+        .listeners(wanted(&bootstrap.lds))
+        .clusters(wanted(&bootstrap.cds))
+        // Waiting for clusters for ever would hold back the routes of static listeners.
+        .initial_fetch_timeout(wait.map(|wait| wait.unwrap_or(LONGEST_HOLD)))
+        .fixed(bootstrap.resources()))
+}

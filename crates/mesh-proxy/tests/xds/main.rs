@@ -1,0 +1,10 @@
+//! The proxy as others drive it: by a control plane, by files in Envoy's format, and by Envoy's
+//! command line.
+
+mod admin;
+mod control_plane;
+mod files;
+mod flags;
+mod plane;
+#[path = "../support/mod.rs"]
+mod support;
