@@ -1,16 +1,15 @@
 //! `mesh demo`: Bookinfo, its sidecars and an ingress gateway, in one process on loopback ports.
 
 mod files;
-mod style;
 mod tasks;
 mod town;
 
+use crate::style::Style;
 use anyhow::Context;
 use clap::Subcommand;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use style::Style;
 use town::Town;
 
 /// What `mesh demo` is told.

@@ -1,6 +1,17 @@
 //! The `mesh` command.
 
+mod compile;
 mod demo;
+mod fetch;
+mod node;
+mod output;
+mod proxy_config;
+mod proxy_status;
+mod status;
+mod style;
+mod table;
+mod wait;
+mod yaml;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
@@ -24,6 +35,33 @@ enum Command {
     /// Run one proxy, or check its configuration (the mesh-proxy command).
     #[command(subcommand)]
     Proxy(mesh_proxy::bootstrap::Command),
+    /// Run a control plane, or check its configuration (the mesh-control command).
+    #[command(subcommand)]
+    Control(mesh_control::cli::Command),
+    /// Print the xDS that a node would get for a configuration: {clusters, endpoints, listeners,
+    /// routes}, each sorted by name.
+    ///
+    /// The messages are Envoy's, as JSON with the field names of its documentation. What there is
+    /// to say about the configuration goes to standard error. Exit code 0, 1 if the configuration
+    /// is refused, 2 if the node cannot be what it is said to be.
+    Compile(compile::Args),
+    /// Show how far each proxy is: SYNCED, STALE (yet to acknowledge), NOT SENT, or NACKED with
+    /// the reason and the line of YAML.
+    ///
+    /// Asks the control plane; `-` stands for what a proxy did not ask for. Exit code 0 if all is
+    /// SYNCED, 1 if something is not, 2 if the control plane cannot be asked.
+    #[command(visible_alias = "ps")]
+    ProxyStatus(proxy_status::Args),
+    /// Wait until all connected proxies have acknowledged everything.
+    ///
+    /// At least one has to be connected, and nothing new may be sent between two looks. Exit code
+    /// 0 then, 1 with what is missing if it took too long, 2 if the control plane cannot be asked.
+    Wait(wait::Args),
+    /// Show what a proxy has: clusters, listeners, routes, endpoints, bootstrap.
+    ///
+    /// Asks the admin interface of mesh-proxy or Envoy. Exit code 0, or 2 if it cannot be asked.
+    #[command(visible_alias = "pc")]
+    ProxyConfig(proxy_config::Args),
     /// Print a completion script for a shell: `mesh completions bash > /etc/bash_completion.d/mesh`.
     Completions {
         /// The shell.
@@ -33,11 +71,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let quiet = matches!(cli.command, Command::Demo(_));
-    let usual = if quiet {
-        "error,mesh_proxy=error"
-    } else {
-        "info"
+    let usual = match cli.command {
+        Command::Demo(_) => "error,mesh_proxy=error",
+        Command::Proxy(_) | Command::Control(_) => "info",
+        // What these have to say they print themselves.
+        _ => "warn",
     };
     mesh_proxy::bootstrap::log_to_stderr(usual);
     match cli.command {
@@ -46,6 +84,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }),
         Command::Proxy(command) => command.execute(),
+        Command::Control(command) => command.execute(),
+        Command::Compile(args) => compile::run(&args),
+        Command::ProxyStatus(args) => proxy_status::run(&args),
+        Command::Wait(args) => wait::run(&args),
+        Command::ProxyConfig(args) => proxy_config::run(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "mesh", &mut std::io::stdout());
             ExitCode::SUCCESS

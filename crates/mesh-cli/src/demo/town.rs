@@ -1,6 +1,6 @@
 //! Everything that runs: the applications, a sidecar for each, and the gateway.
 
-use super::style::Style;
+use crate::style::Style;
 use anyhow::{Context, bail};
 use axum::Router;
 use bookinfo::{ReviewsVersion, Services};

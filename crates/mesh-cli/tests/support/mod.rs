@@ -2,7 +2,8 @@
 //!
 //! The demo is the real binary on loopback ports of its own, so these tests see what a user sees.
 
-#![allow(unreachable_pub)]
+// Every test binary uses a part of this.
+#![allow(dead_code, unreachable_pub)]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -120,7 +121,7 @@ impl Demo {
     }
 
     fn version(&self, node: u16) -> u64 {
-        let dump = self.ask(node, "/config_dump").body;
+        let dump = self.ask(node, "/config_dump?origins").body;
         // The version is a number on a line of its own.
         let line = dump
             .lines()
@@ -156,18 +157,22 @@ const NODES: [u16; 8] = [0, 1, 2, 3, 4, 5, 6, 9];
 
 impl Drop for Demo {
     fn drop(&mut self) {
-        // The process that this test started, and no other.
-        let pid = self.child.id().to_string();
-        let _ = Command::new("kill").args(["-TERM", &pid]).status();
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            if let Ok(Some(_)) = self.child.try_wait() {
-                return;
-            }
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-        let _ = self.child.kill();
+        end(&mut self.child);
     }
+}
+
+/// Ends a process that this test started, and no other.
+pub fn end(child: &mut Child) {
+    let pid = child.id().to_string();
+    let _ = Command::new("kill").args(["-TERM", &pid]).status();
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        if let Ok(Some(_)) = child.try_wait() {
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    let _ = child.kill();
 }
 
 impl Client {
@@ -261,13 +266,13 @@ pub fn wait_until(mut done: impl FnMut() -> bool) {
     }
 }
 
-fn at(port: u16) -> SocketAddr {
+pub fn at(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 /// A thousand ports from a base that nobody uses, below those that the kernel hands out. Holding
 /// the last of them reserves the range against other tests.
-fn free_range() -> (u16, TcpListener) {
+pub fn free_range() -> (u16, TcpListener) {
     let offset = (std::process::id() % 10) as u16;
     for step in 0..10_u16 {
         let base = 10_000 + (offset + step) % 10 * 1000;
