@@ -29,7 +29,7 @@ use crate::pb::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheCon
 use crate::wire::to_duration;
 use crate::{Encoded, TypeUrl, schema};
 use mesh_core::model::{
-    Address, Cluster, DiscoveryKind, EndpointSet, HttpManager, Listener, RouteTable, Snapshot,
+    Address, Cluster, DiscoveryKind, EndpointSet, Listener, RouteTable, Snapshot,
 };
 use std::time::Duration;
 
@@ -71,12 +71,6 @@ pub fn listener(listener: &Listener, routes: Option<&RouteTable>) -> ListenerPro
 /// other clusters pass.
 pub fn forwarding_listener(listener: &Listener, routes: Option<&RouteTable>) -> ListenerProto {
     listener::listener(listener, routes, true)
-}
-
-/// Writes what a gRPC client asks for under the name of its target (gRFC A27): where the routes
-/// are, and nothing of what only a proxy does.
-pub fn api_listener(name: &str, manager: &HttpManager) -> ListenerProto {
-    listener::api_listener(name, manager)
 }
 
 /// Everything that a proxy needs for a snapshot, in the order in which an aggregated stream sends

@@ -15,7 +15,7 @@ use mesh_xds::{TypeUrl, write};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use prost::{Message as _, Name as _};
+use prost::Message as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -603,22 +603,9 @@ fn what_a_listener_cannot_do_is_refused_by_its_field() {
 // === gRPC clients, and everything at once ===
 
 #[test]
-fn a_grpc_client_gets_routes_by_reference_and_the_router_and_a_proxy_refuses_it() {
-    let proto = write::api_listener("a.example:80", &HttpManager::new("stat", "routes"));
-    assert_eq!(
-        (proto.name.as_str(), &proto.address),
-        ("a.example:80", &None)
-    );
-    let any = proto.api_listener.clone().unwrap().api_listener.unwrap();
-    assert_eq!(any.type_url, hcm::HttpConnectionManager::type_url());
-    let manager = hcm::HttpConnectionManager::decode(any.value.as_slice()).unwrap();
-    assert_eq!(manager.http_filters.len(), 1);
-    match manager.route_specifier.unwrap() {
-        hcm::http_connection_manager::RouteSpecifier::Rds(rds) => {
-            assert_eq!(rds.route_config_name, "routes");
-        }
-        other => panic!("{other:?}"),
-    }
+fn what_is_for_grpc_clients_is_refused() {
+    let mut proto = write::listener(&plain(), None);
+    proto.api_listener = Some(pb::ApiListener::default());
     assert!(refused(&proto).starts_with("api_listener: "));
 }
 

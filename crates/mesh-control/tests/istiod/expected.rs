@@ -44,20 +44,6 @@ pub(crate) const EXCUSES: &[Excuse] = &[
         )],
     },
     Excuse {
-        verdict: NotYet(3),
-        why: "the writer should say that copies are not traced",
-        cases: &["11"],
-        node: Some(Sidecar),
-        places: &[(Routes, "80", "*.request_mirror_policies[*].trace_sampled")],
-    },
-    Excuse {
-        verdict: NotYet(3),
-        why: "the writer should let 100-continue pass",
-        cases: &["16", "28", "32"],
-        node: Some(Gateway),
-        places: &[(Listener, "0.0.0.0_*", "*.typed_config.proxy_100_continue")],
-    },
-    Excuse {
         verdict: NotYet(4),
         why: "listeners of intercepted sidecars tell connections apart below HTTP",
         cases: &[

@@ -113,6 +113,12 @@ fn add(compiler: &mut Compiler<'_>, part: &Part<'_>, takes: impl Fn(&Instance) -
         subset: Name::from(part.subset),
         port,
     };
+    if entry.service.external {
+        // As istiod marks it; nobody outside is told who calls.
+        cluster
+            .metadata
+            .insert("istio/external".into(), "true".into());
+    }
     cluster.connect_timeout = compiler.mesh.connect_timeout;
     cluster.stat_name = compiler.stat_name(&name);
     cluster.protocol = upstream(protocol);

@@ -46,6 +46,8 @@ pub(super) fn manager(
             .map(access_log::access_log)
             .collect(),
         use_remote_address: to_boolean(manager.use_remote_address),
+        // As Istio has it: whether a body is wanted is for the upstream to say.
+        proxy_100_continue: true,
         xff_num_trusted_hops: manager.trusted_hops,
         generate_request_id: (!manager.request_id).then(|| to_boolean(false)).flatten(),
         preserve_external_request_id: manager.keep_external_request_id,
@@ -83,16 +85,6 @@ pub(super) fn manager(
         out.server_name = manager.server_name.to_string();
     }
     out
-}
-
-/// What a gRPC client makes use of.
-pub(super) fn api_manager(manager: &HttpManager) -> pb::HttpConnectionManager {
-    pb::HttpConnectionManager {
-        stat_prefix: manager.stat_prefix.to_string(),
-        route_specifier: Some(rds(manager)),
-        http_filters: vec![filter("envoy.filters.http.router", &Router::default())],
-        ..pb::HttpConnectionManager::default()
-    }
 }
 
 fn rds(manager: &HttpManager) -> RouteSpecifier {

@@ -52,13 +52,3 @@ fn direction(manager: &HttpManager) -> (TrafficDirection, Option<Metadata>) {
         (Direction::Gateway, false) => (TrafficDirection::Outbound, metadata::direction("gateway")),
     }
 }
-
-pub(super) fn api_listener(name: &str, manager: &HttpManager) -> pb::Listener {
-    pb::Listener {
-        name: name.to_owned(),
-        api_listener: Some(pb::ApiListener {
-            api_listener: Some(pack(&http::api_manager(manager))),
-        }),
-        ..pb::Listener::default()
-    }
-}

@@ -9,7 +9,7 @@ use crate::pb::envoy::config::route::v3::weighted_cluster::cluster_weight;
 use crate::pb::google::protobuf::BoolValue;
 use crate::wire::share::to_runtime_fraction;
 use crate::wire::text::to_substitution;
-use crate::wire::{to_duration, to_number};
+use crate::wire::{to_boolean, to_duration, to_number};
 use http::header::HOST;
 use mesh_core::model::{
     AddMode, AuthorityRewrite, Forward, HeaderTemplate, Mirror, PathRewrite, Rule, Target, Weighted,
@@ -124,6 +124,7 @@ fn mirror(mirror: &Mirror) -> pb::route_action::RequestMirrorPolicy {
         cluster: mirror.cluster.to_string(),
         runtime_fraction: Some(to_runtime_fraction(mirror.share)),
         disable_shadow_host_suffix_append: !mirror.shadow_host,
+        trace_sampled: to_boolean(false),
         ..Default::default()
     }
 }
