@@ -7,7 +7,7 @@
 //! use mesh_xds::client::Client;
 //!
 //! let node = Node::new("sidecar~10.0.0.1~reviews-v1.shop~shop.svc.cluster.local");
-//! let driver = Driver::new(Client::builder(["http://127.0.0.1:15010"]).node(node))?;
+//! let driver = Driver::new(node, Client::builder(["http://127.0.0.1:15010"]))?;
 //! let proxy = driver.proxy().concurrency(2).start().await?;
 //! // The configuration is followed for as long as this future is polled; without it the proxy
 //! // goes on with what it has.
@@ -53,12 +53,15 @@ pub struct Driver {
 // === impl Driver ===
 
 impl Driver {
-    /// A driver with a client of a control plane. It makes use of [`client::Builder::prepare`].
+    /// A driver that is this node to a control plane. It makes use of [`client::Builder::prepare`].
     ///
     /// # Errors
     /// If the client cannot be built: see [`client::Builder::build`].
-    pub fn new(client: client::Builder) -> Result<Self, Invalid> {
-        Self::with(client, &Bootstrap::default(), |_| {})
+    pub fn new(node: Node, client: client::Builder) -> Result<Self, Invalid> {
+        let client = client.node(node.clone());
+        Self::with(client, &Bootstrap::default(), |control| {
+            control.described(&node);
+        })
     }
 
     /// A driver that does what Envoy's bootstrap says; `change` has the last word.
@@ -143,16 +146,6 @@ impl Driver {
     /// How it stands with the control plane.
     pub fn status(&self) -> Feed<Status> {
         self.client.status()
-    }
-
-    /// Says who the node is to those who ask the admin interface, where there is no bootstrap.
-    #[must_use]
-    pub fn described_as(mut self, node: &Node) -> Self {
-        // Nobody else has it yet, or it is as it was.
-        if let Some(control) = Arc::get_mut(&mut self.control) {
-            control.described(node);
-        }
-        self
     }
 
     /// Follows the configuration until the future is dropped.

@@ -234,10 +234,9 @@ async fn drive(python: &str, variant: Variant) {
     ];
     let mut plane = Plane::start(python, free_address().port(), &resources).await;
     let client = Client::builder([format!("http://127.0.0.1:{}", plane.port)])
-        .node(Node::new("sidecar~127.0.0.1~a.shop~shop.svc.cluster.local"))
         .backoff(Duration::from_millis(20), Duration::from_millis(100))
         .variant(variant);
-    let driver = Driver::new(client).unwrap();
+    let driver = Driver::new(node(), client).unwrap();
     let proxy = driver
         .proxy()
         .concurrency(2)
@@ -340,4 +339,8 @@ async fn drive(python: &str, variant: Variant) {
     assert!(count.load(Ordering::Relaxed) > 500);
     driving.abort();
     proxy.drain().await;
+}
+
+fn node() -> Node {
+    Node::new("sidecar~127.0.0.1~a.shop~shop.svc.cluster.local")
 }

@@ -103,7 +103,8 @@ pub(super) async fn json(shared: &Shared, asked: &Asked) -> Result<Value, String
     }
     if let Some(names) = &asked.names {
         for kind in &mut shown {
-            kind.entries.retain(|(_, _, name, _)| names.is_match(name.as_bytes()));
+            kind.entries
+                .retain(|(_, _, name, _)| names.is_match(name.as_bytes()));
         }
     }
     let bootstrap = with_type(

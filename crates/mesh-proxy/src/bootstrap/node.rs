@@ -115,7 +115,7 @@ impl NodeArgs {
         let Some(text) = &self.workload else {
             return Ok(None);
         };
-        let (name, namespace) = text.split_once('.').unwrap_or((text, "default"));
+        let (name, namespace) = text.rsplit_once('.').unwrap_or((text, "default"));
         if name.is_empty() || namespace.is_empty() {
             bail!("--workload {text:?} is not of the form NAME.NAMESPACE");
         }

@@ -92,11 +92,8 @@ fn from_control_plane(args: &RunArgs, server: &str) -> anyhow::Result<ExitCode> 
     );
     let admin = args.admin(Some(node.admin().unwrap_or(ADMIN)))?;
     let workload = config::workload(&node.name, &node.namespace, &node.labels);
-    let client = Client::builder([uri])
-        .node(identity.clone())
-        .variant(args.xds_variant.into());
-    let driver = Driver::new(args.with_log(client)).context("--xds")?;
-    let driver = driver.described_as(&identity);
+    let client = Client::builder([uri]).variant(args.xds_variant.into());
+    let driver = Driver::new(identity, args.with_log(client)).context("--xds")?;
     let builder = args.settings(driver.proxy(), admin, workload);
     on_runtime(driven(driver, builder, Vec::new()))
 }

@@ -209,3 +209,32 @@ async fn a_listener_that_is_removed_is_closed_and_what_it_serves_is_finished() {
     }
     assert_eq!(driven.admin("/ready").await, "LIVE\n");
 }
+
+#[tokio::test]
+async fn it_is_ready_when_the_control_plane_was_reached_and_nothing_waits() {
+    let one = named("one").await;
+    let (set, at) = Plane::start().await.kill().await;
+    let address = free_address();
+    set.apply(
+        Changes::new()
+            .set(TypeUrl::Listener, listener("in", address))
+            .set(TypeUrl::Cluster, cluster("c"))
+            .set(TypeUrl::Endpoints, endpoints("c", &[one])),
+    );
+    let driven = Driven::by_address(at, Variant::Sotw).await;
+    assert_eq!(driven.admin("/ready").await, "INITIALIZING\n");
+    let plane = Plane::restarted(set, at).await;
+    plane.acknowledged(TypeUrl::Listener).await;
+    // The listener waits for its routes.
+    assert_eq!(driven.admin("/ready").await, "INITIALIZING\n");
+    plane.apply(Changes::new().set(TypeUrl::Routes, routes("c")));
+    driven.shows("/ready", |shown| shown == "LIVE\n").await;
+    let response = Http1::connect(address).await.send(get("/")).await;
+    assert_eq!(text(response).await, "one");
+    // Once it was ready it stays so.
+    plane.kill().await;
+    driven
+        .shows("/stats", |stats| stats.contains("connected_state: 0\n"))
+        .await;
+    assert_eq!(driven.admin("/ready").await, "LIVE\n");
+}

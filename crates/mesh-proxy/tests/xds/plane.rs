@@ -136,11 +136,14 @@ impl Plane {
 impl Driven {
     /// A proxy that this control plane drives.
     pub(crate) async fn by(plane: &Plane, variant: Variant) -> Self {
-        let client = Client::builder([format!("http://{}", plane.address)])
-            .node(Node::new("sidecar~127.0.0.1~a.shop~shop.svc.cluster.local"))
+        Self::by_address(plane.address, variant).await
+    }
+
+    pub(crate) async fn by_address(plane: SocketAddr, variant: Variant) -> Self {
+        let client = Client::builder([format!("http://{plane}")])
             .backoff(Duration::from_millis(10), Duration::from_millis(50))
             .variant(variant);
-        Self::with(Driver::new(client).unwrap()).await
+        Self::with(Driver::new(node(), client).unwrap()).await
     }
 
     pub(crate) async fn with(driver: Driver) -> Self {
@@ -290,4 +293,8 @@ pub(crate) fn bad_routes() -> Encoded {
         ..Default::default()
     };
     write::encode("t", &proto)
+}
+
+pub(crate) fn node() -> Node {
+    Node::new("sidecar~127.0.0.1~a.shop~shop.svc.cluster.local")
 }

@@ -86,3 +86,14 @@ fn refused_resources_do_not_pile_up() {
         }
     }
 }
+
+#[test]
+fn what_comes_before_it_was_asked_for_counts_as_an_attempt_that_was_refused() {
+    let mut client = Client::delta();
+    client.machine.subscribe_all(CDS);
+    client.machine.opened("http://a:1");
+    // The first request was not sent yet.
+    client.receive(CDS, "1", vec![any(CDS, "a", "x")]);
+    let status = client.machine.status(CDS);
+    assert_eq!((status.update_attempt, status.update_rejected), (1, 1));
+}

@@ -60,6 +60,10 @@ impl<R> Machine<R> {
             Response::Sotw(response) => Parts::sotw(*response),
         };
         let kind = TypeUrl::from_url(&parts.url);
+        // Before anything is refused: what is refused was attempted.
+        if let Some(all) = kind.and_then(|kind| self.kinds.get_mut(&kind)) {
+            all.status.update_attempt += 1;
+        }
         let asked = |kind: &TypeUrl| self.kinds.get(kind).is_some_and(|all| all.asked);
         let Some(kind) = kind.filter(asked) else {
             let error = "resources of this type were not asked for".to_owned();
@@ -68,7 +72,6 @@ impl<R> Machine<R> {
         if let Some(all) = self.kinds.get_mut(&kind) {
             all.nonce.clone_from(&parts.nonce);
             all.answered = true;
-            all.status.update_attempt += 1;
         }
         if let Err(error) = self.check(&parts) {
             return self.refuse(parts, Some(kind), error);
