@@ -1,14 +1,23 @@
-//! `mesh demo`: Bookinfo, its sidecars and an ingress gateway, in one process on loopback ports.
+//! `mesh demo`: Bookinfo in a mesh on loopback ports, in one process: applications, a control plane
+//! that reads Istio YAML, and a proxy for each node that it drives by xDS.
 
+mod admin;
+mod application;
+mod envoy;
 mod files;
+mod judge;
+mod plane;
+mod proxy;
 mod tasks;
 mod town;
 
 use crate::style::Style;
-use anyhow::Context;
-use clap::Subcommand;
+use anyhow::{Context, bail};
+use clap::{Subcommand, ValueEnum};
+use proxy::DataPlane;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use town::Town;
 
@@ -30,9 +39,23 @@ pub(crate) struct Args {
     /// Move all node ports: the first node gets this one instead of 20000.
     #[arg(long, value_name = "PORT", default_value_t = files::FIRST_PORT)]
     base_port: u16,
+    /// What the sidecars and the gateway are: our own proxies in this process, or real Envoys.
+    #[arg(long, value_enum, value_name = "PROXY", default_value_t)]
+    data_plane: DataPlaneArg,
+    /// With `--data-plane envoy`: the binary. Default: `envoy` in PATH, else the one that
+    /// `cargo xtask envoy` installed.
+    #[arg(long, value_name = "FILE")]
+    envoy: Option<PathBuf>,
     /// Stop as soon as the page has been served once. For scripts and tests.
     #[arg(long)]
     once: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum DataPlaneArg {
+    #[default]
+    MeshProxy,
+    Envoy,
 }
 
 #[derive(Debug, Subcommand)]
@@ -71,23 +94,72 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 fn serve(args: &Args) -> anyhow::Result<ExitCode> {
     let style = Style::of_stdout();
-    files::lay_out(&args.dir, args.config.as_deref(), args.base_port)?;
+    let data_plane = args.data_plane()?;
+    files::lay_out(
+        &args.dir,
+        args.config.as_deref(),
+        args.base_port,
+        args.listen,
+    )?;
     println!("{}", style.bold("Bookinfo in a mesh, on this machine"));
     println!("configuration  {}", args.dir.display());
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
     runtime.block_on(async {
-        let Some(town) = Town::start(&args.dir, args.listen, style).await? else {
+        let mut interrupted = pin!(interrupted());
+        let starting = async {
+            let started = Town::start(args, &data_plane, style).await?;
+            if let Some(town) = &started {
+                town.check(args.listen).await?;
+            }
+            anyhow::Ok(started)
+        };
+        let started = tokio::select! {
+            // What has started already ends with the future that starts it.
+            biased;
+            () = &mut interrupted => bail!("interrupted"),
+            started = starting => started?,
+        };
+        let Some(town) = started else {
             return Ok(ExitCode::FAILURE);
         };
-        town.check(args.listen).await?;
         if !args.once {
             println!("{}", what_to_try(args, style));
-            town.run_until_interrupted().await;
+            interrupted.await;
             println!("\nfinishing requests …");
         }
         town.stop().await;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Until Ctrl-C, SIGTERM, or the end of the terminal.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut hangup)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+    ) else {
+        // Without a handler the signal ends the process anyway.
+        let _ = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+}
+
+// === impl Args ===
+
+impl Args {
+    fn data_plane(&self) -> anyhow::Result<DataPlane> {
+        match (self.data_plane, &self.envoy) {
+            (DataPlaneArg::MeshProxy, None) => Ok(DataPlane::MeshProxy),
+            (DataPlaneArg::MeshProxy, Some(_)) => bail!("--envoy goes with --data-plane envoy"),
+            (DataPlaneArg::Envoy, said) => Ok(DataPlane::Envoy(envoy::find(said.as_deref())?)),
+        }
+    }
 }
 
 fn what_to_try(args: &Args, style: Style) -> String {
@@ -108,9 +180,11 @@ fn what_to_try(args: &Args, style: Style) -> String {
          cargo run --release -- demo reset{dir}\n\n\
          Or edit the YAML in {}: changes take effect at once, and a mistake\n\
          is reported here with its line while the last good version stays in force.\n\
+         How far each proxy is: cargo run --release -- proxy-status --control {}\n\
          Statistics of the gateway: http://127.0.0.1:{}/stats/prometheus\n\n\
          Ctrl-C ends the demo.",
         args.dir.display(),
+        plane::http(args.base_port),
         u32::from(args.base_port) + 900,
     )
 }

@@ -3,6 +3,8 @@
 use crate::Control;
 use mesh_istio::{Diagnostic, Files};
 use notify::{RecursiveMode, Watcher};
+use std::fmt::{self, Write as _};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -45,6 +47,8 @@ impl Source {
             tracing::warn!(%error, every = ?POLL, "files cannot be watched; they are polled");
         }
         let mut said: Vec<String> = Vec::new();
+        // What stands there when watching begins may be newer than what was taken over.
+        let mut known = None;
         loop {
             tokio::select! {
                 Some(()) = changes.recv() => {
@@ -52,7 +56,14 @@ impl Source {
                 }
                 () = tokio::time::sleep(POLL) => {}
             }
-            let mut findings = control.update(&self.read()).findings;
+            let files = self.read();
+            // Other files change in a directory, too: a log of ours, for one.
+            let now = Some(fingerprint(&files));
+            if now == known {
+                continue;
+            }
+            known = now;
+            let mut findings = control.update(&files).findings;
             let texts: Vec<String> = findings.iter().map(ToString::to_string).collect();
             findings.retain(|finding| !said.contains(&finding.to_string()));
             said = texts;
@@ -83,5 +94,69 @@ impl Source {
             watcher.watch(if here { Path::new(".") } else { place }, mode)?;
         }
         Ok(watcher)
+    }
+}
+
+/// A number that is another one if the names or texts of files are others.
+fn fingerprint(files: &Files) -> u64 {
+    struct Hashed(DefaultHasher);
+
+    impl fmt::Write for Hashed {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0.write(text.as_bytes());
+            Ok(())
+        }
+    }
+
+    let mut hashed = Hashed(DefaultHasher::new());
+    // Nothing fails here: hashing does not.
+    let _ = write!(hashed, "{files:?}");
+    hashed.0.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const SERVICE: &str = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: []}}";
+
+    #[test]
+    fn a_fingerprint_changes_with_texts_and_names() {
+        let one = fingerprint(&Files::from_text("a.yaml", SERVICE));
+        assert_eq!(one, fingerprint(&Files::from_text("a.yaml", SERVICE)));
+        assert_ne!(one, fingerprint(&Files::from_text("b.yaml", SERVICE)));
+        assert_ne!(
+            one,
+            fingerprint(&Files::from_text("a.yaml", &format!("{SERVICE}\n")))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_that_comes_is_taken_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let source = Source {
+            paths: vec![directory.path().to_owned()],
+            mesh_config: None,
+        };
+        let control = Control::builder().build();
+        control.update(&source.read());
+        let watching = tokio::spawn(source.watch(control.clone(), |_| {}));
+        // The watcher is set up by the first poll of the task.
+        tokio::task::yield_now().await;
+        fs::write(
+            directory.path().join("a.yaml"),
+            SERVICE.replace("[]", "[{port: 80}]"),
+        )
+        .unwrap();
+        while control
+            .engine()
+            .inputs()
+            .is_none_or(|inputs| inputs.services.is_empty())
+        {
+            tokio::task::yield_now().await;
+            control.flush();
+        }
+        watching.abort();
     }
 }

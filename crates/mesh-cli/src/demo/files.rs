@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// The port of the first node in the YAML that is built in.
@@ -33,8 +34,14 @@ pub(crate) fn usual_directory() -> PathBuf {
     std::env::temp_dir().join("mesh-demo")
 }
 
-/// Writes a fresh copy of the configuration, in place of an earlier one.
-pub(crate) fn lay_out(dir: &Path, from: Option<&Path>, base_port: u16) -> anyhow::Result<()> {
+/// Writes a fresh copy of the configuration, in place of an earlier one: with nodes from
+/// `base_port` on, and a gateway that listens on `listen`.
+pub(crate) fn lay_out(
+    dir: &Path,
+    from: Option<&Path>,
+    base_port: u16,
+    listen: SocketAddr,
+) -> anyhow::Result<()> {
     if !(1024..=u16::MAX - 1000).contains(&base_port) {
         bail!("--base-port {base_port}: the nodes need 1000 ports from there");
     }
@@ -50,58 +57,71 @@ pub(crate) fn lay_out(dir: &Path, from: Option<&Path>, base_port: u16) -> anyhow
     }
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     write(&dir.join(MARK), &base_port.to_string())?;
+    let change = |text: &str| opened(&moved(text, base_port), listen);
     match from {
         None => {
             for (name, text) in FILES {
-                write(&dir.join(name), &moved(text, base_port))?;
+                write(&dir.join(name), &change(text))?;
             }
             Ok(())
         }
-        Some(from) => copy(from, dir, base_port),
+        Some(from) => copy(from, dir, &change),
     }
 }
 
-/// Writes a task's files, with the ports of the demo in this directory.
+/// Writes a task's files, with the ports of the demo in this directory, instead of the last one's.
 pub(crate) fn write_task(dir: &Path, files: &[(&str, &str)]) -> anyhow::Result<()> {
-    let base_port = clear_task(dir)?;
-    let place = dir.join("task");
-    fs::create_dir_all(&place)?;
+    let base_port = base_port(dir)?;
+    // Aside first: who follows the directory is not to see the time between two tasks.
+    let aside = dir.join(".task");
+    if aside.exists() {
+        fs::remove_dir_all(&aside).with_context(|| format!("cannot clear {}", aside.display()))?;
+    }
+    fs::create_dir_all(&aside).with_context(|| format!("cannot create {}", aside.display()))?;
     for (name, text) in files {
-        write(&place.join(name), &moved(text, base_port))?;
+        write(&aside.join(name), &moved(text, base_port))?;
+    }
+    clear_task(dir)?;
+    let place = dir.join("task");
+    fs::rename(&aside, &place).with_context(|| format!("cannot create {}", place.display()))
+}
+
+/// Removes the files of the last task.
+pub(crate) fn clear_task(dir: &Path) -> anyhow::Result<()> {
+    base_port(dir)?;
+    let place = dir.join("task");
+    if place.exists() {
+        fs::remove_dir_all(&place).with_context(|| format!("cannot clear {}", place.display()))?;
     }
     Ok(())
 }
 
-/// Removes the files of the last task. Returns the demo's base port.
-pub(crate) fn clear_task(dir: &Path) -> anyhow::Result<u16> {
+/// The base port of the demo in a directory.
+fn base_port(dir: &Path) -> anyhow::Result<u16> {
     let mark = fs::read_to_string(dir.join(MARK)).map_err(|_| {
         anyhow::anyhow!(
             "no demo runs in {}; start one with `mesh demo`",
             dir.display()
         )
     })?;
-    let place = dir.join("task");
-    if place.exists() {
-        fs::remove_dir_all(&place).with_context(|| format!("cannot clear {}", place.display()))?;
-    }
     Ok(mark.trim().parse().unwrap_or(FIRST_PORT))
 }
 
-fn copy(from: &Path, to: &Path, base_port: u16) -> anyhow::Result<()> {
+fn copy(from: &Path, to: &Path, change: &impl Fn(&str) -> String) -> anyhow::Result<()> {
     let entries = fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))?;
     for entry in entries {
         let entry = entry?;
         let (path, target) = (entry.path(), to.join(entry.file_name()));
         if path.is_dir() {
             fs::create_dir_all(&target)?;
-            copy(&path, &target, base_port)?;
+            copy(&path, &target, change)?;
         } else if path
             .extension()
             .is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
         {
             let text = fs::read_to_string(&path)
                 .with_context(|| format!("cannot read {}", path.display()))?;
-            write(&target, &moved(&text, base_port))?;
+            write(&target, &change(&text))?;
         }
     }
     Ok(())
@@ -136,9 +156,52 @@ fn moved(text: &str, base_port: u16) -> String {
     out + rest
 }
 
+/// The text with its gateway nodes on this address: what a Gateway has on port 80 is served there.
+fn opened(text: &str, listen: SocketAddr) -> String {
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let documents = lines.chunk_by(|_, next| !next.starts_with("---"));
+    let mut out = String::with_capacity(text.len());
+    for document in documents {
+        let is_gateway = |line: &&str| line.trim() == "mesh-rs.dev/role: gateway";
+        if !document.iter().any(is_gateway) {
+            out.extend(document.iter().copied());
+            continue;
+        }
+        for line in document {
+            let (indent, said) = line.split_at(line.len() - line.trim_start().len());
+            out.push_str(indent);
+            if said.starts_with("mesh-rs.dev/map-port:") {
+                out.push_str(&remapped(said, listen.port()));
+            } else if said.starts_with("address:") {
+                out.push_str(&format!("address: \"{}\"\n", listen.ip()));
+            } else {
+                out.push_str(said);
+            }
+        }
+    }
+    out
+}
+
+/// A line with `80=8080` in it, with another port than 8080.
+fn remapped(line: &str, port: u16) -> String {
+    let Some(at) = line.find("80=") else {
+        return line.to_owned();
+    };
+    let (before, pair) = line.split_at(at + "80=".len());
+    let digits = pair
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(pair.len());
+    format!("{before}{port}{}", &pair[digits..])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LISTEN: SocketAddr = SocketAddr::new(
+        std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2)),
+        9999,
+    );
 
     #[test]
     fn everything_in_the_folder_is_built_in() {
@@ -163,15 +226,40 @@ mod tests {
     }
 
     #[test]
+    fn the_gateway_and_nobody_else_listens_where_it_is_told_to() {
+        let (_, text) = FILES
+            .iter()
+            .find(|(name, _)| *name == "nodes.yaml")
+            .unwrap();
+        let text = opened(text, LISTEN);
+        let mut world = mesh_istio::World::default();
+        let files = mesh_istio::Files::from_text("nodes.yaml", &text);
+        assert!(world.update(&files).is_empty());
+        let (nodes, findings) = mesh_istio::Node::all(&world);
+        assert!(findings.is_empty());
+        for node in nodes {
+            match node.role {
+                mesh_istio::Role::Gateway { ports } => {
+                    assert_eq!(ports, [(80, 9999)].into());
+                    assert_eq!(node.address, LISTEN.ip());
+                }
+                mesh_istio::Role::Sidecar { .. } => {
+                    assert_eq!(node.address.to_string(), "127.0.0.1");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_directory_of_somebody_elses_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("mine.txt"), "x").unwrap();
-        assert!(lay_out(dir.path(), None, FIRST_PORT).is_err());
+        assert!(lay_out(dir.path(), None, FIRST_PORT, LISTEN).is_err());
         assert!(dir.path().join("mine.txt").exists());
 
         let fresh = dir.path().join("fresh");
-        lay_out(&fresh, None, FIRST_PORT).unwrap();
-        lay_out(&fresh, None, FIRST_PORT).unwrap();
+        lay_out(&fresh, None, FIRST_PORT, LISTEN).unwrap();
+        lay_out(&fresh, None, FIRST_PORT, LISTEN).unwrap();
         assert!(fresh.join("nodes.yaml").exists());
     }
 }

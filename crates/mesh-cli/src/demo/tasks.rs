@@ -178,7 +178,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = dir.path().join("demo");
         assert!(apply("1", &place).is_err(), "nothing runs there");
-        files::lay_out(&place, None, files::FIRST_PORT).unwrap();
+        let listen = "127.0.0.1:8080".parse().unwrap();
+        files::lay_out(&place, None, files::FIRST_PORT, listen).unwrap();
         apply("2", &place).unwrap();
         assert!(place.join("task/ratings.yaml").exists());
         apply("1", &place).unwrap();

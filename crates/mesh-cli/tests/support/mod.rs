@@ -1,6 +1,4 @@
-//! A running demo, and a small HTTP/1.1 client to talk to it.
-//!
-//! The demo is the real binary on loopback ports of its own, so these tests see what a user sees.
+//! Processes on loopback ports of their own, and a small HTTP/1.1 client to talk to them.
 
 // Every test binary uses a part of this.
 #![allow(dead_code, unreachable_pub)]
@@ -8,21 +6,11 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// Nothing here takes this long unless it hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A running demo. Ended with SIGTERM when dropped.
-pub struct Demo {
-    child: Child,
-    pub dir: PathBuf,
-    pub base: u16,
-    _temp: tempfile::TempDir,
-    _reserved: TcpListener,
-}
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An answer.
 #[derive(Debug)]
@@ -35,130 +23,6 @@ pub struct Answer {
 /// A connection that is kept alive.
 pub struct Client {
     stream: BufReader<TcpStream>,
-}
-
-impl Demo {
-    pub fn start() -> Self {
-        let temp = tempfile::tempdir().unwrap();
-        let dir = temp.path().join("demo");
-        let (base, reserved) = free_range();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mesh"))
-            .args(["demo", "--listen", &format!("127.0.0.1:{}", base + 950)])
-            .args(["--base-port", &base.to_string()])
-            .arg("--dir")
-            .arg(&dir)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut seen = Vec::new();
-        loop {
-            let Some(Ok(line)) = lines.next() else {
-                panic!("the demo ended before it was ready:\n{}", seen.join("\n"))
-            };
-            if line.contains("Ctrl-C ends the demo") {
-                break;
-            }
-            seen.push(line);
-        }
-        // Keep the pipe empty, or the demo would block on it.
-        std::thread::spawn(move || for _ in lines {});
-        Self {
-            child,
-            dir,
-            base,
-            _temp: temp,
-            _reserved: reserved,
-        }
-    }
-
-    /// The ingress gateway.
-    pub fn gateway(&self) -> SocketAddr {
-        at(self.base + 950)
-    }
-
-    /// The outbound proxy that productpage uses.
-    pub fn outbound(&self) -> SocketAddr {
-        at(self.base + 1)
-    }
-
-    /// The admin interface of the n-th node: 0 productpage, 1 details, 2 ratings, 3 to 5 reviews,
-    /// 6 httpbin, 9 the gateway.
-    pub fn admin(&self, node: u16) -> SocketAddr {
-        at(self.base + node * 100)
-    }
-
-    /// Calls a service the way productpage does.
-    pub fn call(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
-        Client::connect(self.outbound()).get(target, headers)
-    }
-
-    pub fn at_gateway(&self, path: &str) -> Answer {
-        let host = self.gateway().to_string();
-        Client::connect(self.gateway()).get(path, &[("host", &host)])
-    }
-
-    /// Applies a task and waits until every node has it.
-    pub fn apply(&self, task: &str) {
-        self.change(|dir| {
-            let status = Command::new(env!("CARGO_BIN_EXE_mesh"))
-                .args(["demo", "apply", task, "--dir"])
-                .arg(dir)
-                .stdout(Stdio::null())
-                .status()
-                .unwrap();
-            assert!(status.success());
-        });
-    }
-
-    /// Changes the configuration and waits until every node has it.
-    pub fn change(&self, change: impl FnOnce(&Path)) {
-        let before: Vec<u64> = NODES.iter().map(|node| self.version(*node)).collect();
-        change(&self.dir);
-        for (node, before) in NODES.iter().zip(before) {
-            wait_until(|| self.version(*node) > before);
-        }
-    }
-
-    fn version(&self, node: u16) -> u64 {
-        let dump = self.ask(node, "/config_dump?origins").body;
-        // The version is a number on a line of its own.
-        let line = dump
-            .lines()
-            .rev()
-            .find(|line| line.contains("\"version\""))
-            .unwrap();
-        line.chars()
-            .filter(char::is_ascii_digit)
-            .collect::<String>()
-            .parse()
-            .unwrap()
-    }
-
-    pub fn ask(&self, node: u16, path: &str) -> Answer {
-        Client::connect(self.admin(node)).get(path, &[("host", "admin")])
-    }
-
-    /// The sum of the statistics whose names end like this. There has to be one.
-    pub fn stat(&self, node: u16, name: &str) -> u64 {
-        let stats = self.ask(node, "/stats").body;
-        let values: Vec<u64> = stats
-            .lines()
-            .filter_map(|line| line.rsplit_once(": "))
-            .filter(|(found, _)| found.ends_with(name))
-            .map(|(_, value)| value.parse().unwrap())
-            .collect();
-        assert!(!values.is_empty(), "no statistic {name}");
-        values.iter().sum()
-    }
-}
-
-const NODES: [u16; 8] = [0, 1, 2, 3, 4, 5, 6, 9];
-
-impl Drop for Demo {
-    fn drop(&mut self) {
-        end(&mut self.child);
-    }
 }
 
 /// Ends a process that this test started, and no other.
@@ -279,7 +143,9 @@ pub fn free_range() -> (u16, TcpListener) {
         let Ok(reserved) = TcpListener::bind(at(base + 999)) else {
             continue;
         };
-        let ports = [0, 1, 6, 80, 106, 180, 300, 506, 580, 680, 900, 950];
+        let ports = [
+            0, 1, 6, 80, 106, 180, 300, 506, 580, 680, 810, 814, 900, 950,
+        ];
         if ports
             .iter()
             .all(|offset| TcpListener::bind(at(base + offset)).is_ok())

@@ -1,0 +1,210 @@
+//! A running demo: the real binary on loopback ports of its own, so that tests see what a user
+//! sees.
+
+// Every test binary uses a part of this.
+#![allow(dead_code, unreachable_pub)]
+
+use crate::support::{Answer, Client, at, end, free_range, wait_until};
+use serde_json::Value;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// A running demo. Ended with SIGTERM when dropped.
+pub struct Demo {
+    child: Child,
+    said: Arc<Mutex<Vec<String>>>,
+    pub dir: PathBuf,
+    pub base: u16,
+    pub is_on_envoys: bool,
+    _temp: tempfile::TempDir,
+    _reserved: TcpListener,
+}
+
+/// What the proxies of a demo are.
+pub enum DataPlane {
+    MeshProxy,
+    /// This binary.
+    Envoy(OsString),
+}
+
+/// The nodes: 0 productpage, 1 details, 2 ratings, 3 to 5 reviews, 6 httpbin, 9 the gateway.
+const NODES: [u16; 8] = [0, 1, 2, 3, 4, 5, 6, 9];
+
+impl Demo {
+    pub fn start(data_plane: DataPlane) -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("demo");
+        let (base, reserved) = free_range();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mesh"));
+        command
+            .args(["demo", "--listen", &format!("127.0.0.1:{}", base + 950)])
+            .args(["--base-port", &base.to_string()])
+            .arg("--dir")
+            .arg(&dir);
+        let is_on_envoys = matches!(data_plane, DataPlane::Envoy(_));
+        if let DataPlane::Envoy(binary) = data_plane {
+            command
+                .args(["--data-plane", "envoy", "--envoy"])
+                .arg(binary);
+        }
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let errors = BufReader::new(child.stderr.take().unwrap()).lines();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let saying = said.clone();
+        thread::spawn(move || {
+            for line in errors.map_while(Result::ok) {
+                eprintln!("{line}");
+                saying.lock().unwrap().push(line);
+            }
+        });
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut seen = Vec::new();
+        loop {
+            let Some(Ok(line)) = lines.next() else {
+                panic!("the demo ended before it was ready:\n{}", seen.join("\n"))
+            };
+            if line.contains("Ctrl-C ends the demo") {
+                break;
+            }
+            seen.push(line);
+        }
+        // Keep the pipe empty, or the demo would block on it.
+        thread::spawn(move || for _ in lines {});
+        Self {
+            child,
+            said,
+            dir,
+            base,
+            is_on_envoys,
+            _temp: temp,
+            _reserved: reserved,
+        }
+    }
+
+    /// The ingress gateway.
+    pub fn gateway(&self) -> SocketAddr {
+        at(self.base + 950)
+    }
+
+    /// The outbound proxy that productpage uses.
+    pub fn outbound(&self) -> SocketAddr {
+        at(self.base + 1)
+    }
+
+    /// The admin interface of the n-th of the [`NODES`].
+    pub fn admin(&self, node: u16) -> SocketAddr {
+        at(self.base + node * 100)
+    }
+
+    /// The pages of the control plane.
+    pub fn control(&self) -> SocketAddr {
+        at(self.base + 814)
+    }
+
+    /// Calls a service the way productpage does.
+    pub fn call(&self, target: &str, headers: &[(&str, &str)]) -> Answer {
+        Client::connect(self.outbound()).get(target, headers)
+    }
+
+    pub fn at_gateway(&self, path: &str) -> Answer {
+        let host = self.gateway().to_string();
+        Client::connect(self.gateway()).get(path, &[("host", &host)])
+    }
+
+    /// Applies a task and waits until every node has it.
+    pub fn apply(&self, task: &str) {
+        self.change(|dir| {
+            let status = Command::new(env!("CARGO_BIN_EXE_mesh"))
+                .args(["demo", "apply", task, "--dir"])
+                .arg(dir)
+                .stdout(Stdio::null())
+                .status()
+                .unwrap();
+            assert!(status.success());
+        });
+    }
+
+    /// Changes the configuration and waits until every node has it.
+    pub fn change(&self, change: impl FnOnce(&Path)) {
+        let before = self.pushes();
+        change(&self.dir);
+        wait_until(|| self.pushes() > before);
+        let control = self.control().to_string();
+        let waited = Command::new(env!("CARGO_BIN_EXE_mesh"))
+            .args(["wait", "--control", &control, "--timeout", "60s"])
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&waited.stderr);
+        assert!(waited.status.success(), "{error}");
+        let all = format!("{} proxies in sync\n", NODES.len());
+        assert_eq!(String::from_utf8_lossy(&waited.stdout), all);
+    }
+
+    /// How often something was pushed.
+    fn pushes(&self) -> u64 {
+        let answer = Client::connect(self.control()).get("/debug/push_status", &[("host", "x")]);
+        let status: Value = serde_json::from_str(&answer.body).unwrap();
+        let count = |key: &str| status[key].as_u64().unwrap();
+        count("pushes") + count("endpoint_pushes")
+    }
+
+    pub fn ask(&self, node: u16, path: &str) -> Answer {
+        Client::connect(self.admin(node)).get(path, &[("host", "admin")])
+    }
+
+    /// The sum of the statistics whose names end like this. There has to be one.
+    pub fn stat(&self, node: u16, name: &str) -> u64 {
+        let stats = self.ask(node, "/stats").body;
+        let values: Vec<u64> = stats
+            .lines()
+            .filter_map(|line| line.rsplit_once(": "))
+            .filter(|(found, _)| found.ends_with(name))
+            .map(|(_, value)| value.parse().unwrap())
+            .collect();
+        assert!(!values.is_empty(), "no statistic {name}");
+        values.iter().sum()
+    }
+
+    /// Every proxy took everything that it ever got: listeners, clusters, routes and endpoints.
+    pub fn assert_nothing_is_rejected(&self) {
+        for node in NODES {
+            for kind in ["cluster_manager.cds", "listener_manager.lds"] {
+                assert!(self.stat(node, &format!("{kind}.update_success")) > 0);
+            }
+            let rejected = self.stat(node, "update_rejected");
+            assert_eq!(
+                rejected,
+                0,
+                "node {node}: {}",
+                self.ask(node, "/stats").body
+            );
+        }
+        let metrics = Client::connect(self.control()).get("/metrics", &[("host", "x")]);
+        let rejects = "pilot_total_xds_rejects{";
+        assert!(!metrics.body.contains(rejects), "{}", metrics.body);
+    }
+
+    /// The lines on the standard error so far that contain this.
+    pub fn said(&self, text: &str) -> Vec<String> {
+        let said = self.said.lock().unwrap();
+        said.iter()
+            .filter(|line| line.contains(text))
+            .cloned()
+            .collect()
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
