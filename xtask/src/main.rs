@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 mod api;
 mod bench;
 mod cargo;
+mod fuzz;
 mod graph;
 mod report;
 mod schema;
@@ -39,6 +40,8 @@ enum Command {
     Python,
     /// Write the table of Envoy's messages that mesh-xds carries, from envoy-types
     Schema(schema::Options),
+    /// Build the fuzz targets in fuzz/ and run them, a minute each unless told otherwise
+    Fuzz(fuzz::Options),
     /// Run the criterion benches of the workspace
     Bench(bench::Options),
 }
@@ -63,6 +66,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Envoy => venv::print_envoy(&workspace),
         Command::Python => venv::print_python(&workspace),
         Command::Schema(options) => schema::run(&workspace, &options),
+        Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
     }
 }

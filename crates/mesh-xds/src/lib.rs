@@ -43,3 +43,8 @@ pub mod write;
 pub use envoy_types::pb;
 pub use node::Node;
 pub use resource::{Encoded, TypeUrl};
+
+// Its examples are compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

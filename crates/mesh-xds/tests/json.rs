@@ -406,3 +406,23 @@ proptest! {
         let _ = Codec::new().to_json("google.protobuf.Any", &bytes);
     }
 }
+
+/// Found by fuzzing: `lb_policy` as a varint of which the lower 32 bits are 0.
+#[test]
+fn a_number_that_is_too_wide_and_becomes_the_default_is_left_out_like_the_default() {
+    let bytes = [0x30, 0x80, 0x80, 0x80, 0x80, 0x10];
+    assert_eq!(printed(CLUSTER, &bytes), json!({}));
+    // One bit more, and it is RING_HASH.
+    let bytes = [0x30, 0x82, 0x80, 0x80, 0x80, 0x10];
+    assert_eq!(printed(CLUSTER, &bytes), json!({"lb_policy": "RING_HASH"}));
+}
+
+/// Found by fuzzing: `redirect_response_codes`, packed, of no length.
+#[test]
+fn a_list_with_nothing_in_it_is_left_out_also_if_the_bytes_have_it() {
+    let bytes = [0x1a, 7, 0x12, 5, 0x92, 2, 2, 0x12, 0];
+    assert_eq!(
+        printed("envoy.config.route.v3.VirtualHost", &bytes),
+        json!({"routes": [{"route": {"internal_redirect_policy": {}}}]})
+    );
+}

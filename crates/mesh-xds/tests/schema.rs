@@ -65,3 +65,16 @@ fn envoy_refuses_the_same_fields() {
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
+
+/// Found by fuzzing: a map of the wrong wire type, which prost reads as if it were of the right one.
+#[test]
+fn what_is_decoded_as_the_entry_of_a_map_is_not_passed_over() {
+    use mesh_xds::pb::envoy::config::cluster::v3::Cluster;
+    use prost::Message as _;
+    // The name; field 36 as a varint of 4; what looks like another name.
+    let bytes = [0x0a, 1, b'a', 0xa0, 2, 4, 0x0a, 2, b'x', b'y'];
+    if let Ok(cluster) = Cluster::decode(bytes.as_slice()) {
+        assert!(cluster.typed_extension_protocol_options.contains_key("xy"));
+    }
+    assert!(schema::check("envoy.config.cluster.v3.Cluster", &bytes).is_err());
+}

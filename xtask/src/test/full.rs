@@ -40,6 +40,11 @@ pub(super) const STEPS: &[Step] = &[
         run: runner::gates,
     },
     Step {
+        name: "fuzz",
+        what: "every fuzz target, for a few seconds",
+        run: |context| crate::fuzz::smoke(context.workspace).map(|()| Outcome::Passed),
+    },
+    Step {
         name: "build-times",
         what: "how long one waits for the compiler (printed, not judged)",
         run: build_times,

@@ -64,6 +64,11 @@ impl Harm {
         }
     }
 
+    /// Whether its bytes are protobuf.
+    pub(crate) fn is_readable(self) -> bool {
+        !matches!(self, Self::Garbage | Self::Truncated)
+    }
+
     /// Makes it bad.
     pub(crate) fn done(self, round: usize, at: SocketAddr) -> Changes {
         let name = self.name(round);
@@ -98,7 +103,7 @@ impl Harm {
 
 /// Bytes that are no protobuf, others each round.
 fn garbage(round: usize) -> Vec<u8> {
-    // The first is no key of any field; what follows never matters.
+    // Too long for the key of a field, so that what follows never matters.
     let rest = (0..200).map(|at| (at * 31 + round * 17) as u8);
     [0xff; 11].into_iter().chain(rest).collect()
 }

@@ -36,9 +36,13 @@ fn fields(message: Message, bytes: &[u8], depth: usize) -> Result<Map<String, Js
         };
         let within = |error: JsonError| error.within(field.name());
         let value = match field.label() {
-            Label::Repeated => list(*field, own, depth).map_err(within)?,
+            Label::Repeated => match list(*field, own, depth).map_err(within)? {
+                // A packed list may be there and have nothing in it.
+                Json::Array(items) if items.is_empty() => continue,
+                items => items,
+            },
             Label::Map => map(*field, own, depth).map_err(within)?,
-            Label::Implicit if *last == default(field.kind()) => continue,
+            Label::Implicit if is_default(field.kind(), *last) => continue,
             Label::Implicit | Label::Explicit => {
                 singular(field.kind(), own, depth).map_err(within)?
             }
@@ -85,6 +89,12 @@ fn map(field: Field, own: &[Occurrence<'_>], depth: usize) -> Result<Json, JsonE
         object.insert(name, printed);
     }
     Ok(Json::Object(object))
+}
+
+/// Whether it is its type's default once it is read. The bytes may say more than the type holds: of
+/// a varint for 32 bits the upper half is dropped, as every reader of protobuf does.
+fn is_default(kind: Kind, value: Value<'_>) -> bool {
+    value == default(kind) || scalar(kind, Some(value)).ok() == scalar(kind, None).ok()
 }
 
 /// A value that is not a message; absent, its default.

@@ -20,9 +20,15 @@ pub(crate) fn occurrences(
     let mut members: Vec<Option<(Field, usize)>> = vec![None; message.oneofs().len()];
     for entry in Entries::of(bytes) {
         let Entry { number, value, .. } = entry?;
-        let Some(field) = message.field(number).filter(|field| fits(*field, value)) else {
+        let Some(field) = message.field(number) else {
             continue;
         };
+        // Elsewhere that is an unknown field. Here prost decodes afterwards: it refuses such a
+        // field too, but not if it is a map; there it takes what follows for an entry, and nobody
+        // would have checked that.
+        if !fits(field, value) {
+            return Err(Malformed);
+        }
         if let Some(member) = field.oneof().and_then(|oneof| members.get_mut(oneof))
             && member.is_none_or(|(current, _)| current != field)
         {
@@ -41,7 +47,7 @@ pub(crate) fn occurrences(
     Ok(found)
 }
 
-/// Whether the wire type can be this field's; what cannot is an unknown field.
+/// Whether the wire type can be this field's.
 fn fits(field: Field, value: Value<'_>) -> bool {
     let packed = field.label() == Label::Repeated && matches!(value, Value::Bytes(_));
     match field.kind() {
