@@ -42,7 +42,7 @@ pub(crate) struct Options {
     list: bool,
 }
 
-/// What coverage costs nothing without: libFuzzer's counters, their places, and comparisons.
+/// What libFuzzer is guided by: counters of edges, their places, and operands of comparisons.
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
     -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares";
@@ -96,8 +96,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
         };
         return cargo::run(fuzzer(&program, name).arg(input));
     }
-    let rows = run_all(&places, &program, names, options);
-    let rows = rows?;
+    let rows = run_all(&places, &program, names, options)?;
     println!("{}", table(&rows));
     let findings = rows.iter().filter(|row| row.finding.is_some()).count();
     if findings > 0 {

@@ -229,15 +229,23 @@ fn build_dependencies_count_and_optional_ones_are_declared_like_any_other() {
     );
     assert_eq!(
         violation,
-        "mesh-cli imports hyper, which is for mesh-client and mesh-proxy only"
+        "mesh-cli imports hyper, which is for mesh-client and mesh-proxy and mesh-xds only"
     );
 }
 
 #[test]
 fn each_wire_format_has_its_users() {
     let cases = [
-        ("mesh-cli", "hyper", "mesh-client and mesh-proxy"),
-        ("mesh-telemetry", "hyper", "mesh-client and mesh-proxy"),
+        (
+            "mesh-cli",
+            "hyper",
+            "mesh-client and mesh-proxy and mesh-xds",
+        ),
+        (
+            "mesh-telemetry",
+            "hyper",
+            "mesh-client and mesh-proxy and mesh-xds",
+        ),
         ("mesh-proxy", "prost", "mesh-xds and mesh-control and xtask"),
         (
             "mesh-client",

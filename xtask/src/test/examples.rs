@@ -33,6 +33,10 @@ const SPECIAL: &[(&str, How)] = &[
     // What it shows is how a mistake in YAML is reported.
     ("check", How::Run(&[], 1)),
     (
+        "watch",
+        How::Build("follows a control plane until it is interrupted"),
+    ),
+    (
         "bookinfo",
         How::Build("serves until it is interrupted; its tests and the demo run it"),
     ),
