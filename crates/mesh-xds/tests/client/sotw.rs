@@ -264,3 +264,29 @@ fn a_refused_type_in_state_of_the_world_is_answered_with_its_nonce() {
     );
     assert!(answer.error_detail.is_some());
 }
+
+/// Found by fuzzing: a server that has just the old version again sends nothing, and what it no
+/// longer has would stay in force.
+#[test]
+fn a_version_is_not_claimed_on_a_new_stream_where_more_is_in_force_than_it_had() {
+    let reconnect = |client: &mut Client| {
+        client.machine.closed(client.now, 0);
+        one_sotw(client.open()).version_info
+    };
+    let mut client = Client::sotw();
+    client.machine.subscribe_all(CDS);
+    client.open();
+    client.have(CDS, "1", &["a"]);
+    // The verdict comes after the stream is gone.
+    client.receive(CDS, "2", vec![any(CDS, "a", "1"), any(CDS, "b", "2")]);
+    assert_eq!(reconnect(&mut client), "");
+    client.accept();
+    assert_eq!(reconnect(&mut client), "");
+
+    // A part is refused, another is in force.
+    client.have(CDS, "3", &["a"]);
+    assert_eq!(reconnect(&mut client), "3");
+    client.receive(CDS, "4", vec![any(CDS, "a", "bad"), any(CDS, "b", "4")]);
+    client.accept();
+    assert_eq!(reconnect(&mut client), "");
+}

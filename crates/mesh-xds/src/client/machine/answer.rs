@@ -40,6 +40,7 @@ impl<R> Machine<R> {
                     _ if !wanted || record.newest > ticket => {}
                     Ok(()) => {
                         record.newest = ticket;
+                        all.changed = all.changed.max(ticket);
                         record.accepted = Some((offered.version, server));
                         record.refused = None;
                         record.missing = false;
@@ -85,12 +86,14 @@ impl<R> Machine<R> {
             if !self.tickets.get(first).is_none_or(Ticket::is_complete) {
                 return;
             }
-            let first = all.unanswered.pop_front();
-            let Some(done) = first.and_then(|first| self.tickets.remove(&first)) else {
+            let Some(first) = all.unanswered.pop_front() else {
+                return;
+            };
+            let Some(done) = self.tickets.remove(&first) else {
                 continue;
             };
             let error = done.error();
-            all.answered_with(&done.version, &done.server, error.as_deref());
+            all.answered_with(first, &done.version, &done.server, error.as_deref());
             self.requests.push_back(Answer {
                 url: kind.url().to_owned(),
                 kind: Some(kind),
@@ -115,7 +118,7 @@ impl<R> Machine<R> {
                 continue;
             };
             let error = early.error();
-            all.answered_with(&early.version, &early.server, error.as_deref());
+            all.answered_with(ticket, &early.version, &early.server, error.as_deref());
             self.requests.push_back(Answer {
                 url: kind.url().to_owned(),
                 kind: Some(kind),

@@ -255,6 +255,7 @@ impl<R> Machine<R> {
             record.refused = None;
             record.missing = true;
             record.newest = ticket;
+            all.changed = all.changed.max(ticket);
         }
         all.tidy(name);
     }

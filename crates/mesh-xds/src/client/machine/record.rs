@@ -26,6 +26,10 @@ pub(super) struct Kind {
     /// State of the world: the version in force, and the server that it is from.
     pub(super) version: String,
     pub(super) version_from: Option<Name>,
+    /// The tickets of the last thing that came into force or went, and of the last response that
+    /// was accepted as a whole.
+    pub(super) changed: u64,
+    pub(super) whole: u64,
     /// Responses that were not answered yet, oldest first.
     pub(super) unanswered: VecDeque<u64>,
     /// A response came, on this or an earlier stream.
@@ -118,12 +122,19 @@ impl Kind {
     }
 
     /// A response was answered.
-    pub(super) fn answered_with(&mut self, version: &str, server: &Name, error: Option<&str>) {
+    pub(super) fn answered_with(
+        &mut self,
+        ticket: u64,
+        version: &str,
+        server: &Name,
+        error: Option<&str>,
+    ) {
         if let Some(error) = error {
             self.status.update_rejected += 1;
             self.status.last_refusal = Some(error.to_owned());
             return;
         }
+        self.whole = self.whole.max(ticket);
         self.status.update_success += 1;
         version.clone_into(&mut self.version);
         self.version_from = Some(server.clone());
@@ -138,6 +149,11 @@ impl Kind {
     }
 
     pub(super) fn stream_closed(&mut self) {
+        // What is in force now, or will be once it is decided, may not be what the version says. A
+        // server that has just this version again would send nothing.
+        if self.changed > self.whole || !self.unanswered.is_empty() {
+            self.version.clear();
+        }
         self.asked = false;
         self.nonce.clear();
         self.unanswered.clear();
