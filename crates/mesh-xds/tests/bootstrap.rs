@@ -498,3 +498,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn one_text_is_one_bootstrap() {
+    let text = "node: {id: a, metadata: {B: x, A: y, C: z, D: w}}";
+    let first = Bootstrap::from_yaml(text).unwrap();
+    for _ in 0..20 {
+        assert_eq!(first, Bootstrap::from_yaml(text).unwrap());
+    }
+}

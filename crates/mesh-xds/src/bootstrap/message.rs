@@ -2,13 +2,14 @@
 
 use super::dynamic;
 use super::ignored::pass_over;
-use super::{Ads, Bootstrap};
+use super::{Ads, Bootstrap, MESSAGE};
 use crate::Node;
 use crate::pb::envoy::config::bootstrap::v3 as pb;
 use crate::pb::envoy::config::bootstrap::v3::bootstrap::StaticResources;
 use crate::pb::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
 use crate::pb::envoy::config::core::v3 as core;
 use crate::read::{self, ClusterResource, ListenerResource, RouteSource, Source};
+use crate::schema;
 use crate::wire::{At, each, refuse, required, type_name};
 use bytes::Bytes;
 use mesh_core::Invalid;
@@ -126,7 +127,8 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
         ads: dynamic.ads,
         lds: dynamic.lds,
         cds: dynamic.cds,
-        encoded: Bytes::from(message.encode_to_vec()),
+        // Maps have no order of their own: one text is to be one bootstrap.
+        encoded: Bytes::from(schema::canonical(MESSAGE, message.encode_to_vec())),
     })
 }
 
