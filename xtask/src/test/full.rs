@@ -9,11 +9,16 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Context, Step, runner};
+use super::{Context, Step, features, runner};
 use crate::{cargo, report::Outcome};
 
 /// In the order that they run.
 pub(super) const STEPS: &[Step] = &[
+    Step {
+        name: "features",
+        what: "each crate builds alone, with each feature alone",
+        run: features::run,
+    },
     Step {
         name: "release",
         what: "everything builds optimized",

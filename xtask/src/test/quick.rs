@@ -1,6 +1,6 @@
 //! The steps of the quick run: under 12 minutes on two cores, from nothing.
 
-use super::{Context, Step, examples, features, marks, runner};
+use super::{Context, Step, examples, marks, runner};
 use crate::{
     api::{self, OtherFormat},
     cargo, graph,
@@ -53,11 +53,6 @@ pub(super) const STEPS: &[Step] = &[
         name: "api",
         what: "the public API is as listed",
         run: api,
-    },
-    Step {
-        name: "features",
-        what: "each crate builds alone, with each feature alone",
-        run: features::run,
     },
 ];
 
