@@ -12,6 +12,7 @@ use prost::{Message, Name};
 use std::fmt;
 use std::time::Duration;
 
+pub(crate) mod limit;
 pub(crate) mod names;
 pub(crate) mod share;
 pub(crate) mod text;
@@ -47,7 +48,11 @@ macro_rules! pass_over {
         $(
             const {
                 assert!(
-                    $crate::read::ignored::lists($message, stringify!($field)),
+                    $crate::read::ignored::lists(
+                        $crate::read::ignored::FIELDS,
+                        $message,
+                        stringify!($field),
+                    ),
                     "this field is not on the list read::ignored::FIELDS"
                 );
             }

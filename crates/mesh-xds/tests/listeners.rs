@@ -484,7 +484,7 @@ fn a_limit_that_is_not_switched_on_limits_nothing_and_half_a_limit_is_refused() 
     assert_eq!(read_manager(&limit(None)).rate_limit, None);
     let on = read_manager(&limit(Some(100))).rate_limit.unwrap();
     assert_eq!(*on, RateLimit::new(3, 1, Duration::from_secs(1)));
-    assert!(refused(&limit(Some(50))).contains("filter_enabled: 50% is not supported"));
+    assert!(refused(&limit(Some(50))).contains("filter_enabled: 50% of requests is not supported"));
 }
 
 // === what is refused ===

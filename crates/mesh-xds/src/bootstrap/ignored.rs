@@ -4,6 +4,7 @@
 //! [`crate::read::ignored`].
 
 pub use crate::read::ignored::{Extension, Field};
+use crate::read::ignored::{extension, field};
 
 const GRPC: &str = "for other ways to a control plane than one stream";
 const NO_RUNTIME: &str = "nothing here looks at runtime keys; the defaults hold";
@@ -55,7 +56,11 @@ macro_rules! pass_over {
         $(
             const {
                 assert!(
-                    $crate::bootstrap::ignored::lists($message, stringify!($field)),
+                    $crate::read::ignored::lists(
+                        $crate::bootstrap::ignored::FIELDS,
+                        $message,
+                        stringify!($field),
+                    ),
                     "this field is not on the list bootstrap::ignored::FIELDS"
                 );
             }
@@ -64,46 +69,6 @@ macro_rules! pass_over {
     };
 }
 pub(super) use pass_over;
-
-const fn field(message: &'static str, field: &'static str, why: &'static str) -> Field {
-    Field {
-        message,
-        field,
-        why,
-    }
-}
-
-const fn extension(message: &'static str, why: &'static str) -> Extension {
-    Extension { message, why }
-}
-
-/// Whether [`FIELDS`] has this field of this message.
-pub(super) const fn lists(message: &str, field: &str) -> bool {
-    let mut at = 0;
-    while at < FIELDS.len() {
-        if same(FIELDS[at].message, message) && same(FIELDS[at].field, field) {
-            return true;
-        }
-        at += 1;
-    }
-    false
-}
-
-// Comparing strings with `==` is not possible in a constant yet.
-const fn same(one: &str, other: &str) -> bool {
-    let (one, other) = (one.as_bytes(), other.as_bytes());
-    if one.len() != other.len() {
-        return false;
-    }
-    let mut at = 0;
-    while at < one.len() {
-        if one[at] != other[at] {
-            return false;
-        }
-        at += 1;
-    }
-    true
-}
 
 #[cfg(test)]
 mod tests {

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod filters;
-mod limit;
 
 /// A manager, and where its routes are. `listener` names the routes where nothing else does.
 #[expect(deprecated, reason = "Envoy still reads the older spellings")]

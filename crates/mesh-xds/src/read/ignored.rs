@@ -126,11 +126,11 @@ pub const EXTENSIONS: &[Extension] = &[
     extension("stats.PluginConfig", "Istio's metrics are kept in any case"),
 ];
 
-const fn extension(message: &'static str, why: &'static str) -> Extension {
+pub(crate) const fn extension(message: &'static str, why: &'static str) -> Extension {
     Extension { message, why }
 }
 
-const fn field(message: &'static str, field: &'static str, why: &'static str) -> Field {
+pub(crate) const fn field(message: &'static str, field: &'static str, why: &'static str) -> Field {
     Field {
         message,
         field,
@@ -138,11 +138,11 @@ const fn field(message: &'static str, field: &'static str, why: &'static str) ->
     }
 }
 
-/// Whether [`FIELDS`] has this field of this message.
-pub(crate) const fn lists(message: &str, field: &str) -> bool {
+/// Whether a list of fields has this field of this message.
+pub(crate) const fn lists(fields: &[Field], message: &str, field: &str) -> bool {
     let mut at = 0;
-    while at < FIELDS.len() {
-        if same(FIELDS[at].message, message) && same(FIELDS[at].field, field) {
+    while at < fields.len() {
+        if same(fields[at].message, message) && same(fields[at].field, field) {
             return true;
         }
         at += 1;
@@ -183,8 +183,8 @@ mod tests {
 
     #[test]
     fn a_field_is_listed_by_message_and_name_together() {
-        assert!(lists("envoy.config.route.v3.Route", "metadata"));
-        assert!(!lists("envoy.config.route.v3.Route", "propagate"));
-        assert!(!lists("envoy.config.route.v3.Rout", "metadata"));
+        assert!(lists(FIELDS, "envoy.config.route.v3.Route", "metadata"));
+        assert!(!lists(FIELDS, "envoy.config.route.v3.Route", "propagate"));
+        assert!(!lists(FIELDS, "envoy.config.route.v3.Rout", "metadata"));
     }
 }

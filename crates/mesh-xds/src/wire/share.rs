@@ -60,6 +60,23 @@ pub(crate) fn to_runtime_fraction(share: Fraction) -> RuntimeFractionalPercent {
     }
 }
 
+/// Whether a filter is on for all requests or for none; for some is not possible.
+pub(crate) fn switch(
+    field: &str,
+    share: Option<&RuntimeFractionalPercent>,
+    default: Fraction,
+) -> Result<bool, Invalid> {
+    let share = share.map(runtime_fraction).transpose().at(field)?;
+    match share.unwrap_or(default) {
+        Fraction::ALL => Ok(true),
+        Fraction::NONE => Ok(false),
+        some => {
+            let message = format!("{some} of requests is not supported; 0% and 100% are");
+            Err(Invalid::new(field, message))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,22 +7,17 @@ use crate::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
     FilterConfig, filter_config::ImplementationSpecifier,
 };
 use crate::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
-use crate::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use crate::pb::envoy::extensions::filters::http::router::v3::Router;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
 };
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
-use crate::pb::envoy::r#type::v3::{HttpStatus, StatusCode, TokenBucket};
-use crate::wire::share::to_runtime_fraction;
-use crate::wire::{pack, to_boolean, to_duration, to_number};
-use mesh_core::model::{EscapedSlashes, Fraction, HttpManager, RateLimit, RouteTable};
+use crate::wire::{limit, pack, to_boolean, to_duration, to_number};
+use mesh_core::model::{EscapedSlashes, HttpManager, RouteTable};
 use prost::Name;
 use std::time::Duration;
 
-/// The prefix of its statistics, which Envoy requires; Istio's name for it.
-const LIMITER: &str = "http_local_rate_limiter";
 /// HTTP/2 streams at once where nothing is said (Envoy).
 const STREAMS: u32 = 1024;
 /// An unused connection is closed after this long where nothing is said (Envoy).
@@ -96,14 +91,8 @@ fn rds(manager: &HttpManager) -> RouteSpecifier {
 
 /// Every filter that a route may configure, in Istio's order, and the router.
 fn filters(manager: &HttpManager, forward_proxy: bool) -> Vec<pb::HttpFilter> {
-    // Without a bucket it does nothing by itself; routes may bring theirs.
-    let limit = match &manager.rate_limit {
-        Some(limit) => rate_limit(limit),
-        None => LocalRateLimit {
-            stat_prefix: LIMITER.to_owned(),
-            ..LocalRateLimit::default()
-        },
-    };
+    // Routes may bring limits of their own.
+    let limit = limit::write(manager.rate_limit.as_deref());
     let mut all = vec![
         filter("envoy.filters.http.local_ratelimit", &limit),
         filter("envoy.filters.http.fault", &HttpFault::default()),
@@ -118,25 +107,6 @@ fn filters(manager: &HttpManager, forward_proxy: bool) -> Vec<pb::HttpFilter> {
     }
     all.push(filter("envoy.filters.http.router", &Router::default()));
     all
-}
-
-fn rate_limit(limit: &RateLimit) -> LocalRateLimit {
-    let always = || Some(to_runtime_fraction(Fraction::ALL));
-    LocalRateLimit {
-        stat_prefix: LIMITER.to_owned(),
-        // Envoy refuses a status that is not on its list; without one it answers 429.
-        status: StatusCode::try_from(i32::from(limit.status.as_u16()))
-            .ok()
-            .map(|code| HttpStatus { code: code.into() }),
-        token_bucket: Some(TokenBucket {
-            max_tokens: limit.max_tokens,
-            tokens_per_fill: to_number(limit.tokens_per_fill),
-            fill_interval: Some(to_duration(limit.fill_interval)),
-        }),
-        filter_enabled: always(),
-        filter_enforced: always(),
-        ..LocalRateLimit::default()
-    }
 }
 
 fn filter(name: &str, config: &impl Name) -> pb::HttpFilter {

@@ -3,7 +3,6 @@
 //! What they do is configured on routes, and our layers are always there. So of the filters only
 //! the limit for a whole listener is read; the others must not ask for anything by themselves.
 
-use super::limit;
 use crate::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use crate::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
     FilterConfig, filter_config::ImplementationSpecifier,
@@ -16,7 +15,9 @@ use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3:
 };
 use crate::pb::google::protobuf::Any;
 use crate::read::{cluster, extension};
-use crate::wire::{At, boolean, pass_over, refuse, required, type_name, unpack, unsupported};
+use crate::wire::{
+    At, boolean, limit, pass_over, refuse, required, type_name, unpack, unsupported,
+};
 use mesh_core::Invalid;
 use mesh_core::model::RateLimit;
 use prost::Name as _;
@@ -78,8 +79,9 @@ fn known(any: &Any, optional: bool) -> Result<Known, Invalid> {
         return Ok(Known::Router);
     }
     if name == LocalRateLimit::full_name() {
-        let found = limit::read(&unpack(any)?)?;
-        return Ok(found.map_or(Known::Nothing, Known::Limit));
+        // A filter without a bucket leaves everything to the routes.
+        let limit::Read { limit, on } = limit::read(&unpack(any)?)?;
+        return Ok(limit.filter(|_| on).map_or(Known::Nothing, Known::Limit));
     }
     if name == HttpFault::full_name() {
         if unpack::<HttpFault>(any)? != HttpFault::default() {

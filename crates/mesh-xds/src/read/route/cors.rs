@@ -1,12 +1,11 @@
 //! Cross-origin rules, from the filter's `CorsPolicy` and from the older one of routes.
 
 use super::filters::Setting;
-use crate::pb::envoy::config::core::v3::RuntimeFractionalPercent;
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy;
-use crate::wire::share::runtime_fraction;
+use crate::wire::share::switch;
 use crate::wire::text::string_match;
-use crate::wire::{At, boolean, each, pass_over, unsupported};
+use crate::wire::{boolean, each, pass_over, unsupported};
 use mesh_core::Invalid;
 use mesh_core::model::{Cors, Fraction, StringMatch};
 use std::sync::Arc;
@@ -48,7 +47,7 @@ pub(super) fn read(proto: &CorsPolicy) -> Result<Setting<Arc<Cors>>, Invalid> {
     cors.allow_credentials = boolean(allow_credentials.as_ref(), false);
     // Envoy sends such preflights on unless told otherwise.
     cors.forward_unmatched_preflights = boolean(forward_not_matching_preflights.as_ref(), true);
-    match enabled("filter_enabled", filter_enabled.as_ref(), Fraction::ALL)? {
+    match switch("filter_enabled", filter_enabled.as_ref(), Fraction::ALL)? {
         true => Ok(Setting::On(Arc::new(cors))),
         false => Ok(Setting::Off),
     }
@@ -84,21 +83,4 @@ pub(super) fn deprecated(proto: Option<&pb::CorsPolicy>) -> Result<Setting<Arc<C
         allow_private_network_access,
         forward_not_matching_preflights,
     })
-}
-
-/// Whether a filter is on for all requests or for none; for some is not possible.
-pub(super) fn enabled(
-    field: &str,
-    share: Option<&RuntimeFractionalPercent>,
-    default: Fraction,
-) -> Result<bool, Invalid> {
-    let share = share.map(runtime_fraction).transpose().at(field)?;
-    match share.unwrap_or(default) {
-        Fraction::ALL => Ok(true),
-        Fraction::NONE => Ok(false),
-        some => {
-            let message = format!("{some} of requests is not supported; 0% and 100% are");
-            Err(Invalid::new(field, message))
-        }
-    }
 }

@@ -3,14 +3,10 @@
 use crate::pb::envoy::extensions::filters::common::fault::v3 as common;
 use crate::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use crate::pb::envoy::extensions::filters::http::fault::v3 as wire;
-use crate::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
-use crate::pb::envoy::r#type::v3::{HttpStatus, TokenBucket};
 use crate::wire::share::{to_fraction, to_runtime_fraction};
 use crate::wire::text::to_string_match;
-use crate::wire::{to_boolean, to_duration, to_number};
-use mesh_core::model::{
-    AbortWith, Cors, Fault, FaultAbort, FaultDelay, Fraction, RateLimit, StringMatch,
-};
+use crate::wire::{to_boolean, to_duration};
+use mesh_core::model::{AbortWith, Cors, Fault, FaultAbort, FaultDelay, Fraction, StringMatch};
 
 pub(super) fn cors(cors: &Cors) -> CorsPolicy {
     let origins = cors.allow_origins.iter().map(|origin| match origin {
@@ -59,24 +55,5 @@ fn abort(abort: &FaultAbort) -> wire::FaultAbort {
             }
             AbortWith::Grpc(status) => wire::fault_abort::ErrorType::GrpcStatus(status),
         }),
-    }
-}
-
-pub(super) fn rate_limit(limit: &RateLimit) -> LocalRateLimit {
-    let always = || Some(to_runtime_fraction(Fraction::ALL));
-    LocalRateLimit {
-        // Envoy wants one.
-        stat_prefix: "http_local_rate_limiter".to_owned(),
-        status: Some(HttpStatus {
-            code: limit.status.as_u16().into(),
-        }),
-        token_bucket: Some(TokenBucket {
-            max_tokens: limit.max_tokens,
-            tokens_per_fill: to_number(limit.tokens_per_fill),
-            fill_interval: Some(to_duration(limit.fill_interval)),
-        }),
-        filter_enabled: always(),
-        filter_enforced: always(),
-        ..Default::default()
     }
 }

@@ -3,7 +3,7 @@
 use super::{answer, condition, edits, filters, forward};
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::wire::names::{CORS, FAULT, RATE_LIMIT};
-use crate::wire::pack;
+use crate::wire::{limit, pack};
 use mesh_core::model::{Action, Rule};
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ pub(super) fn write(rule: &Rule) -> pb::Route {
         filters.insert(FAULT.to_owned(), pack(&filters::fault(fault)));
     }
     if let Some(limit) = &rule.rate_limit {
-        filters.insert(RATE_LIMIT.to_owned(), pack(&filters::rate_limit(limit)));
+        filters.insert(RATE_LIMIT.to_owned(), pack(&limit::write(Some(limit))));
     }
     pb::Route {
         name: rule.name.to_string(),
