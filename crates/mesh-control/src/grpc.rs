@@ -59,7 +59,7 @@
 use std::collections::HashSet;
 
 use mesh_core::Name;
-use mesh_core::model::{ClusterEntry, Direction, Filter, HttpManager, Listener, Snapshot};
+use mesh_core::model::{ClusterEntry, Direction, HttpManager, Listener, Snapshot};
 use mesh_istio::names::outbound;
 use mesh_xds::pb::google::protobuf::Any;
 use mesh_xds::{Encoded, TypeUrl, write};
@@ -168,12 +168,9 @@ fn managers(
     listeners: &[std::sync::Arc<Listener>],
     direction: Direction,
 ) -> impl Iterator<Item = (&Listener, &HttpManager)> {
+    // What is not HTTP is not gRPC.
     listeners.iter().filter_map(move |listener| {
-        let manager: &HttpManager = match &listener.filter {
-            Filter::Http(manager) => manager,
-            // What is not HTTP is not gRPC.
-            _ => return None,
-        };
+        let manager: &HttpManager = listener.managers().next()?;
         (manager.direction == direction).then_some((&**listener, manager))
     })
 }

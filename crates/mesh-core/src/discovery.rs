@@ -102,8 +102,14 @@ pub enum Resolution {
     /// The registry lists them.
     #[default]
     Static,
-    /// By looking host names up.
+    /// By looking host names up: every address is an endpoint.
     Dns,
+    /// By looking a host name up: connections go to one of its addresses (logical DNS).
+    DnsRoundRobin,
+    /// They are wherever the caller was going to.
+    None,
+    /// By looking up the name that the caller asks for.
+    DynamicDns,
 }
 
 /// One workload that serves a port of a service.

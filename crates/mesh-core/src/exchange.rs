@@ -13,7 +13,7 @@ mod caller;
 mod signal;
 
 pub use attempt::{AttemptNotes, HostId, Upstream};
-pub use caller::Caller;
+pub use caller::{Caller, PeerCertificate, TlsInfo};
 pub use signal::Signal;
 
 use crate::model::{ClusterEntry, Forward, RouteTable, Rule, Snapshot, VirtualHost, Weighted};

@@ -60,6 +60,8 @@ pub enum Failure {
     Overloaded,
     /// The request head breaks HTTP.
     BadRequest,
+    /// No filter chain of the listener matches the connection.
+    NoFilterChain,
     /// No host to route by.
     MissingHost,
     /// The path cannot be normalised, or holds what is not allowed.
@@ -118,7 +120,7 @@ pub struct Flags(u32);
 
 impl Failure {
     /// Every failure, for tests and for the table in the documentation.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyHost,
@@ -143,6 +145,7 @@ impl Failure {
         Self::Denied,
         Self::Overloaded,
         Self::BadRequest,
+        Self::NoFilterChain,
         Self::MissingHost,
         Self::InvalidPath,
         Self::HeadTooLarge,
@@ -307,6 +310,10 @@ impl Failure {
                 "",
                 Never,
             ),
+            // Nobody is answered: there is nobody to speak HTTP with.
+            Self::NoFilterChain => {
+                plain(Flags::NR, UNAVAILABLE, "filter_chain_not_found", "", Never)
+            }
             Self::MissingHost => plain(
                 NONE,
                 StatusCode::BAD_REQUEST,

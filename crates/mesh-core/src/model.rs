@@ -30,9 +30,13 @@ mod fraction;
 mod link;
 mod listener;
 mod live;
+mod net;
 mod policy;
 mod route;
+mod secret;
+mod tcp;
 mod text;
+mod tls;
 
 pub use cluster::*;
 pub use endpoint::*;
@@ -40,9 +44,13 @@ pub use fraction::Fraction;
 pub use link::{SnapshotBuilder, Warning};
 pub use listener::*;
 pub use live::{ClusterEntry, ClusterKey, ClusterStats, LiveCluster};
+pub use net::{Cidr, PortRange};
 pub use policy::*;
 pub use route::*;
+pub use secret::{LiveSecret, Secret, SecretBytes, SecretName};
+pub use tcp::*;
 pub use text::{MAX_PATTERN, Pattern, StringMatch};
+pub use tls::*;
 
 use crate::{Name, Origins};
 use std::collections::HashMap;
@@ -58,6 +66,7 @@ pub struct Snapshot {
     table_index: Arc<HashMap<Name, usize>>,
     clusters: Arc<Vec<Arc<ClusterEntry>>>,
     cluster_index: Arc<HashMap<Name, usize>>,
+    secrets: Arc<HashMap<SecretRef, Arc<LiveSecret>>>,
     origins: Arc<Origins>,
     /// The key that the next new cluster gets.
     next_key: u64,
@@ -104,6 +113,16 @@ impl Snapshot {
     /// The cluster with this name.
     pub fn cluster(&self, name: &str) -> Option<&Arc<ClusterEntry>> {
         self.clusters.get(self.cluster_index(name)?)
+    }
+
+    /// The secrets that listeners and clusters name, by how they name them.
+    pub fn secrets(&self) -> &Arc<HashMap<SecretRef, Arc<LiveSecret>>> {
+        &self.secrets
+    }
+
+    /// A secret that a listener or cluster names.
+    pub fn secret(&self, named: &SecretRef) -> Option<&Arc<LiveSecret>> {
+        self.secrets.get(named)
     }
 
     /// Where each piece of this snapshot came from.

@@ -194,6 +194,36 @@ stats! {
         CxIdleTimeout = Counter "upstream_cx_idle_timeout",
         /// Connections closed after their largest number of requests.
         CxMaxRequests = Counter "upstream_cx_max_requests",
+        /// Connections closed by us.
+        CxDestroyLocal = Counter "upstream_cx_destroy_local",
+        /// Connections closed by the endpoint.
+        CxDestroyRemote = Counter "upstream_cx_destroy_remote",
+        /// Bytes received from endpoints, of connections passed on as they are.
+        CxRxBytes = Counter "upstream_cx_rx_bytes_total",
+        /// Bytes sent to endpoints, of connections passed on as they are.
+        CxTxBytes = Counter "upstream_cx_tx_bytes_total",
+        /// TLS handshakes that succeeded.
+        SslHandshake = Counter "ssl.handshake",
+        /// TLS handshakes that resumed a session.
+        SslSessionReused = Counter "ssl.session_reused",
+        /// TLS connections that failed, whyever.
+        SslConnectionError = Counter "ssl.connection_error",
+        /// Certificates that do not lead to a trusted root, are out of date or revoked.
+        SslFailVerifyError = Counter "ssl.fail_verify_error",
+        /// Certificates without a name that is asked for.
+        SslFailVerifySan = Counter "ssl.fail_verify_san",
+        /// Certificates that are not one of those asked for.
+        SslFailVerifyCertHash = Counter "ssl.fail_verify_cert_hash",
+        /// Requests that found no original destination.
+        OriginalDestinationInvalid = Counter "original_dst_host_invalid",
+        /// Looks at DNS.
+        UpdateAttempt = Counter "update_attempt",
+        /// Looks at DNS that had an answer.
+        UpdateSuccess = Counter "update_success",
+        /// Looks at DNS that failed.
+        UpdateFailure = Counter "update_failure",
+        /// Looks at DNS with the same answer as before.
+        UpdateNoRebuild = Counter "update_no_rebuild",
         /// Requests.
         RqTotal = Counter "upstream_rq_total",
         /// Requests under way.
@@ -360,6 +390,69 @@ stats! {
         RateLimited = Counter "local_rate_limit.rate_limited",
         /// Local rate limit: let through.
         RateOk = Counter "local_rate_limit.ok",
+    }
+}
+
+stats! {
+    /// What is counted for each listener (Envoy's `listener.<address>.*`).
+    pub enum ListenerStat {
+        /// Connections accepted.
+        CxTotal = Counter "downstream_cx_total",
+        /// Connections open.
+        CxActive = Gauge "downstream_cx_active",
+        /// Connections closed.
+        CxDestroy = Counter "downstream_cx_destroy",
+        /// Connections that are looked at before a chain is chosen.
+        PreCxActive = Gauge "downstream_pre_cx_active",
+        /// Connections that were looked at for too long.
+        PreCxTimeout = Counter "downstream_pre_cx_timeout",
+        /// Handshakes that took too long.
+        CxTransportConnectTimeout = Counter "downstream_cx_transport_socket_connect_timeout",
+        /// Connections that no chain matches.
+        NoFilterChainMatch = Counter "no_filter_chain_match",
+        /// TLS handshakes that succeeded.
+        SslHandshake = Counter "ssl.handshake",
+        /// TLS handshakes that resumed a session.
+        SslSessionReused = Counter "ssl.session_reused",
+        /// Handshakes without a certificate of the caller.
+        SslNoCertificate = Counter "ssl.no_certificate",
+        /// TLS connections that failed, whyever.
+        SslConnectionError = Counter "ssl.connection_error",
+        /// Callers refused for want of a certificate.
+        SslFailVerifyNoCert = Counter "ssl.fail_verify_no_cert",
+        /// Certificates that do not lead to a trusted root, are out of date or revoked.
+        SslFailVerifyError = Counter "ssl.fail_verify_error",
+        /// Certificates without a name that is asked for.
+        SslFailVerifySan = Counter "ssl.fail_verify_san",
+        /// Certificates that are not one of those asked for.
+        SslFailVerifyCertHash = Counter "ssl.fail_verify_cert_hash",
+    }
+}
+
+stats! {
+    /// What is counted for connections that are passed on as they are (Envoy's
+    /// `tcp.<stat_prefix>.*`).
+    pub enum TcpStat {
+        /// Connections.
+        CxTotal = Counter "downstream_cx_total",
+        /// Connections without a cluster to go to.
+        CxNoRoute = Counter "downstream_cx_no_route",
+        /// Bytes sent to callers.
+        CxTxBytes = Counter "downstream_cx_tx_bytes_total",
+        /// Bytes received from callers.
+        CxRxBytes = Counter "downstream_cx_rx_bytes_total",
+        /// Bytes for callers that are held.
+        CxTxBytesBuffered = Gauge "downstream_cx_tx_bytes_buffered",
+        /// Bytes of callers that are held.
+        CxRxBytesBuffered = Gauge "downstream_cx_rx_bytes_buffered",
+        /// Connections closed for having been idle.
+        IdleTimeout = Counter "idle_timeout",
+        /// Connections closed for their age.
+        MaxDuration = Counter "max_downstream_connection_duration",
+        /// Connections whose caller is gone while its last bytes are still sent on, total.
+        UpstreamFlushTotal = Counter "upstream_flush_total",
+        /// Such connections now.
+        UpstreamFlushActive = Gauge "upstream_flush_active",
     }
 }
 

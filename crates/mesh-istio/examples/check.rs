@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use mesh_core::model::{Filter, SnapshotBuilder};
+use mesh_core::model::SnapshotBuilder;
 use mesh_istio::{Diagnostic, Files, Node, World, compile};
 
 fn main() -> ExitCode {
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         };
         println!("{}.{}", node.name, node.namespace);
         for listener in snapshot.listeners() {
-            let Filter::Http(manager) = &listener.filter else {
+            let Some(manager) = listener.managers().next() else {
                 continue;
             };
             let Some(table) = snapshot.table(&manager.routes) else {

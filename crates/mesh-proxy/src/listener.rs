@@ -1,7 +1,7 @@
 //! What one worker keeps about one listener.
 
 use http::HeaderValue;
-use mesh_core::model::{Filter, HttpManager, Listener};
+use mesh_core::model::{HttpManager, Listener};
 use mesh_core::stats::{Block, HttpStat, Raised};
 use mesh_core::{Caller, Name, Shard};
 use std::collections::HashMap;
@@ -127,11 +127,11 @@ impl Settings {
 }
 
 fn manager_of(listener: &Listener) -> Arc<HttpManager> {
-    match &listener.filter {
-        Filter::Http(manager) => manager.clone(),
-        // The model's other kinds join with their crates; a snapshot cannot hold them today.
-        other => unreachable!("a listener of this kind cannot be built: {other:?}"),
-    }
+    let mut managers = listener.managers();
+    managers
+        .next()
+        .expect("only listeners for HTTP are made so far")
+        .clone()
 }
 
 // === impl Counted ===

@@ -46,7 +46,7 @@ impl<'a> Head<'a> {
         let secure = said
             .filter(|_| believes)
             .and_then(is_https)
-            .unwrap_or_else(|| caller.is_some_and(|caller| caller.tls));
+            .unwrap_or_else(|| caller.is_some_and(|caller| caller.is_secure()));
         Self {
             secure,
             scheme: request

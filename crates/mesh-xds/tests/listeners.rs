@@ -3,7 +3,7 @@
 use http::StatusCode;
 use mesh_core::Name;
 use mesh_core::model::{
-    AccessLog, Cluster, Direction, DiscoveryKind, EscapedSlashes, Filter, HttpManager, Listener,
+    AccessLog, Cluster, Direction, DiscoveryKind, EscapedSlashes, HttpManager, Listener,
     PathNormalization, RateLimit, RouteTable, Rule, SnapshotBuilder, VirtualHost,
 };
 use mesh_xds::pb::envoy::config::core::v3 as core;
@@ -158,7 +158,7 @@ proptest! {
     #[test]
     fn a_listener_by_reference_survives(listener in listener()) {
         let read = back(&listener, None);
-        let Filter::Http(manager) = &listener.filter else { unreachable!() };
+        let manager = listener.managers().next().unwrap();
         match read.routes {
             RouteSource::Named(routes) => {
                 prop_assert_eq!((&routes.name, routes.from), (&manager.routes, Source::Ads));
@@ -171,7 +171,7 @@ proptest! {
 
     #[test]
     fn a_listener_with_its_routes_survives(listener in listener(), checked in any::<bool>()) {
-        let Filter::Http(manager) = &listener.filter else { unreachable!() };
+        let manager = listener.managers().next().unwrap();
         let host = VirtualHost::new("a", ["*"]).rule(Rule::prefix_to("/", "c"));
         let mut table = RouteTable::new(manager.routes.as_str()).host(host);
         table.validate_clusters = checked;
@@ -227,10 +227,7 @@ fn with(change: impl FnOnce(&mut hcm::HttpConnectionManager)) -> pb::Listener {
 
 fn read_manager(proto: &pb::Listener) -> HttpManager {
     let read = read::listener(proto).unwrap();
-    let Filter::Http(manager) = &read.listener.filter else {
-        unreachable!()
-    };
-    HttpManager::clone(manager)
+    HttpManager::clone(read.listener.managers().next().unwrap())
 }
 
 fn refused(proto: &pb::Listener) -> String {

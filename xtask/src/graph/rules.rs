@@ -28,6 +28,7 @@ pub(crate) const USERS: &[(&str, &[&str])] = &[
     ("hyper", &["mesh-client", "mesh-proxy", "mesh-xds"]),
     ("prost", &["mesh-xds", "mesh-control", "xtask"]),
     ("serde-saphyr", &["mesh-istio", "mesh-xds"]),
+    ("rustls", &["mesh-identity"]),
 ];
 
 /// The rules for one crate.
@@ -78,6 +79,13 @@ const RULES: &[Rule] = &[
         ours: &["mesh-core"],
         ..NOTHING
     },
+    // The only one that knows rustls.
+    Rule {
+        name: "mesh-identity",
+        ours: &["mesh-core"],
+        never: &["hyper", "prost", "serde-saphyr"],
+        ..NOTHING
+    },
     // Sources of configuration and of services.
     Rule {
         name: "mesh-xds",
@@ -101,6 +109,8 @@ const RULES: &[Rule] = &[
         name: "mesh-client",
         ours: &[
             "mesh-core",
+            "mesh-identity",
+            "mesh-discovery",
             "mesh-route",
             "mesh-lb",
             "mesh-resilience",
@@ -112,6 +122,8 @@ const RULES: &[Rule] = &[
         name: "mesh-proxy",
         ours: &[
             "mesh-core",
+            "mesh-identity",
+            "mesh-discovery",
             "mesh-client",
             "mesh-route",
             "mesh-lb",
@@ -124,7 +136,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "mesh-control",
-        ours: &["mesh-core", "mesh-istio", "mesh-xds"],
+        ours: &["mesh-core", "mesh-identity", "mesh-istio", "mesh-xds"],
         never: &["mesh-client"],
         ..NOTHING
     },

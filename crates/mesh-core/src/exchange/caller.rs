@@ -1,6 +1,7 @@
 //! Who called, and through which listener.
 
-use crate::model::HttpManager;
+use crate::Name;
+use crate::model::{HttpManager, TlsVersion};
 use crate::stats::{Block, HttpStat, Shard};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,16 +21,70 @@ pub struct Caller {
     pub manager: Option<Arc<HttpManager>>,
     /// The statistics of the listener.
     pub stats: Option<Arc<Block<HttpStat>>>,
-    /// The connection is encrypted.
-    pub tls: bool,
+    /// The connection is secured, and how.
+    pub tls: Option<Arc<TlsInfo>>,
+    /// Where the connection was going to before it was intercepted.
+    pub original: Option<SocketAddr>,
+    /// The peer's address on the connection itself, where the PROXY protocol names another.
+    pub direct: Option<SocketAddr>,
+    /// The name of the filter chain.
+    pub chain: Name,
+}
+
+/// What was agreed on in a TLS handshake, seen from our side.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsInfo {
+    /// The server name that was asked for; empty if none was. Known for connections that are only
+    /// passed on, too.
+    pub server_name: Name,
+    /// The protocol agreed on inside; empty if none was.
+    pub alpn: Name,
+    /// The version. None where TLS is not ended here.
+    pub version: Option<TlsVersion>,
+    /// The cipher suite by OpenSSL's name, e.g. `TLS_AES_256_GCM_SHA384`.
+    pub cipher: Name,
+    /// A session was resumed.
+    pub resumed: bool,
+    /// The peer's certificate, if it showed one.
+    pub peer: Option<PeerCertificate>,
+    /// The subject alternative names of our own certificate: URIs, then DNS names.
+    pub local_names: Vec<Name>,
+}
+
+/// A certificate that the peer showed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerCertificate {
+    /// It was checked against roots of trust, and everything that was asked of it holds.
+    pub validated: bool,
+    /// Subject alternative names that are URIs. A SPIFFE identity is the only one.
+    pub uris: Vec<Name>,
+    /// Subject alternative names that are DNS names.
+    pub dns_names: Vec<Name>,
+    /// The subject, as RFC 2253 writes it.
+    pub subject: Name,
+    /// The issuer, as RFC 2253 writes it.
+    pub issuer: Name,
+    /// The serial number in lower-case hexadecimal.
+    pub serial: Name,
+    /// SHA-256 of the DER form, in lower-case hexadecimal.
+    pub fingerprint: Name,
+    /// The DER form.
+    pub der: Arc<[u8]>,
 }
 
 // === impl Caller ===
 
 impl Caller {
     /// The name of the listener's route table.
-    pub fn routes(&self) -> Option<&crate::Name> {
+    pub fn routes(&self) -> Option<&Name> {
         self.manager.as_ref().map(|manager| &manager.routes)
+    }
+
+    /// Whether the connection is secured, and ends here.
+    pub fn is_secure(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.version.is_some())
     }
 
     /// Counts in the listener's statistics, if there is a listener.

@@ -1,8 +1,11 @@
 //! Clusters: groups of endpoints that answer for the same thing, and how to talk to them.
 
+use super::ClientTls;
 use super::policy::{Limits, Outlier};
 use crate::{Name, Origin};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A group of endpoints and the policy for talking to them (Envoy `Cluster`).
@@ -27,8 +30,16 @@ pub struct Cluster {
     pub outlier: Option<Outlier>,
     /// Below this share of healthy endpoints, in percent, all are used (panic). 0 is never.
     pub panic_threshold: u32,
+    /// How names of endpoints are resolved, where discovery is by DNS.
+    pub dns: Dns,
     /// The protocol spoken to endpoints.
     pub protocol: UpstreamProtocol,
+    /// How connections are secured. None is not at all.
+    pub tls: Option<Arc<ClientTls>>,
+    /// Tell endpoints who calls with the PROXY protocol's header, before anything else.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// The address that connections are made from (Envoy `upstream_bind_config`).
+    pub bind_source: Option<IpAddr>,
     /// Requests after which a connection is closed; 0 is no limit.
     pub max_requests_per_connection: u32,
     /// How long an unused connection is kept. None is for ever.
@@ -61,8 +72,54 @@ pub enum DiscoveryKind {
     /// One host name resolved for each new connection.
     LogicalDns,
     /// The endpoint is whatever the request's authority names (Istio's PassthroughCluster where
-    /// connections are not intercepted; Envoy's dynamic forward proxy).
+    /// connections are not intercepted; Envoy's dynamic forward proxy). For bytes it is the TLS
+    /// server name.
     Authority,
+    /// The endpoint is where the intercepted connection was going to (Envoy `ORIGINAL_DST`).
+    OriginalDestination,
+}
+
+/// How names of endpoints are resolved (Envoy's `dns_*` fields of `Cluster`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Dns {
+    /// Time between two looks. Envoy 5 s, Istio 60 s.
+    pub refresh: Duration,
+    /// At most this much later, at random.
+    pub jitter: Duration,
+    /// The answer's own time to live instead of `refresh`.
+    pub respect_ttl: bool,
+    /// First and longest wait after a failure, doubled from one to the next. None is `refresh`.
+    pub failure_refresh: Option<(Duration, Duration)>,
+    /// Which addresses are looked for.
+    pub family: DnsFamily,
+}
+
+/// Which addresses are looked for (Envoy `DnsLookupFamily`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DnsFamily {
+    /// IPv6, and IPv4 only where there is none (Envoy `AUTO`).
+    #[default]
+    Auto,
+    /// IPv4.
+    V4Only,
+    /// IPv6.
+    V6Only,
+    /// IPv4, and IPv6 only where there is none.
+    V4Preferred,
+    /// Both.
+    All,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ProxyProtocol {
+    /// Text.
+    #[default]
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// How an endpoint is chosen.
@@ -92,6 +149,8 @@ pub enum UpstreamProtocol {
     Http2,
     /// What the caller spoke.
     AsDownstream,
+    /// HTTP/2 where TLS agrees on it, else HTTP/1.1 (Envoy `auto_config`).
+    Alpn,
 }
 
 /// TCP keep-alive; parts not set are the operating system's.
@@ -136,7 +195,11 @@ impl Cluster {
             limits: Limits::envoy(),
             outlier: None,
             panic_threshold: 50,
+            dns: Dns::default(),
             protocol: UpstreamProtocol::Http1,
+            tls: None,
+            proxy_protocol: None,
+            bind_source: None,
             max_requests_per_connection: 0,
             idle_timeout: Some(Duration::from_secs(3600)),
             max_connection_duration: None,
@@ -146,6 +209,21 @@ impl Cluster {
             service: ServiceRef::default(),
             stat_name: None,
             metadata: BTreeMap::new(),
+        }
+    }
+}
+
+// === impl Dns ===
+
+impl Default for Dns {
+    /// Envoy's: every 5 s, IPv6 before IPv4.
+    fn default() -> Self {
+        Self {
+            refresh: Duration::from_secs(5),
+            jitter: Duration::ZERO,
+            respect_ttl: false,
+            failure_refresh: None,
+            family: DnsFamily::Auto,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Puts a snapshot together: checks references, keeps what did not change.
 
 use super::{
-    AccessLog, Cluster, ClusterEntry, EndpointSet, Filter, Listener, LiveCluster, RouteTable,
-    Snapshot, VirtualHost,
+    AccessLog, Cluster, ClusterEntry, EndpointSet, Filter, Listener, LiveCluster, LiveSecret,
+    RouteTable, Secret, SecretRef, Snapshot, VirtualHost,
 };
 use crate::{Invalid, Name, Origin, Origins};
 use std::collections::{HashMap, HashSet};
@@ -24,6 +24,7 @@ pub struct SnapshotBuilder {
     keeps_clusters: bool,
     clusters: Vec<Arc<Cluster>>,
     endpoints: HashMap<Name, Arc<EndpointSet>>,
+    secrets: HashMap<SecretRef, Option<Arc<Secret>>>,
     origins: Arc<Origins>,
 }
 
@@ -84,8 +85,13 @@ impl SnapshotBuilder {
     /// Makes every listener that was added write this access log and no other.
     pub fn replace_access_logs(&mut self, log: &AccessLog) -> &mut Self {
         for listener in &mut self.listeners {
-            let Filter::Http(manager) = &mut Arc::make_mut(listener).filter;
-            Arc::make_mut(manager).access_log = vec![log.clone()];
+            let listener = Arc::make_mut(listener);
+            listener.for_each_chain(|chain| match &mut chain.filter {
+                Filter::Http(manager) => {
+                    Arc::make_mut(manager).access_log = vec![log.clone()];
+                }
+                Filter::Tcp(proxy) => Arc::make_mut(proxy).access_log = vec![log.clone()],
+            });
         }
         self
     }
@@ -134,6 +140,17 @@ impl SnapshotBuilder {
         self
     }
 
+    /// Sets a secret, or says that there is none. It is published when the snapshot is built, if
+    /// a listener or cluster names it. A secret that is not given keeps its value.
+    pub fn secret(
+        &mut self,
+        named: SecretRef,
+        secret: impl Into<Option<Arc<Secret>>>,
+    ) -> &mut Self {
+        self.secrets.insert(named, secret.into());
+        self
+    }
+
     /// Checks and links the parts.
     ///
     /// A table that was in the previous snapshot as the very same `Arc` was checked then: what is
@@ -153,6 +170,7 @@ impl SnapshotBuilder {
             keeps_clusters,
             clusters,
             endpoints,
+            secrets,
             origins,
         } = self;
         let previous = previous.as_deref();
@@ -240,6 +258,25 @@ impl SnapshotBuilder {
             }
         };
 
+        for listener in listeners.iter() {
+            for chain in listener.all_chains() {
+                let Some(proxy) = chain.proxy() else { continue };
+                for (cluster, origin) in proxy.clusters() {
+                    if !cluster_index.contains_key(cluster) {
+                        let message = format!(
+                            "cluster {cluster:?} does not exist; connections sent there are closed"
+                        );
+                        let origin = [origin, chain.origin, listener.origin]
+                            .into_iter()
+                            .find(|origin| !origin.is_none())
+                            .unwrap_or(Origin::NONE);
+                        warnings.push(Warning { origin, message });
+                    }
+                }
+            }
+        }
+        let live_secrets = link_secrets(previous, &listeners, &entries);
+
         // Everything is in order: only now is anything changed that others can see.
         for (name, set) in endpoints {
             if let Some(entry) = cluster_index
@@ -249,6 +286,11 @@ impl SnapshotBuilder {
                 entry.live.publish_endpoints(set);
             }
         }
+        for (named, secret) in secrets {
+            if let Some(live) = live_secrets.get(&named) {
+                live.publish(secret);
+            }
+        }
         let snapshot = Snapshot {
             version,
             listeners,
@@ -256,6 +298,7 @@ impl SnapshotBuilder {
             table_index,
             clusters: entries,
             cluster_index,
+            secrets: live_secrets,
             origins,
             next_key,
         };
@@ -328,7 +371,9 @@ fn check_listeners(listeners: &[Arc<Listener>]) -> Result<(), Invalid> {
         if !names.insert(&listener.name) {
             return Err(Invalid::new(path(), "defined twice"));
         }
-        if !addresses.insert(listener.address) {
+        // A port of 0 is another one for each.
+        let bound = listener.bind && listener.address.port() != 0;
+        if bound && !addresses.insert(listener.address) {
             let message = format!("{} is the address of another listener", listener.address);
             return Err(Invalid::new(path(), message));
         }
@@ -338,14 +383,49 @@ fn check_listeners(listeners: &[Arc<Listener>]) -> Result<(), Invalid> {
 
 fn check_tables(listeners: &[Arc<Listener>], tables: &HashMap<Name, usize>) -> Result<(), Invalid> {
     for listener in listeners {
-        let Filter::Http(manager) = &listener.filter;
-        if !tables.contains_key(&manager.routes) {
-            let message = format!("route table {:?} does not exist", manager.routes);
-            let path = format!("listeners[{}]", listener.name);
-            return Err(Invalid::new(path, message));
+        for manager in listener.managers() {
+            if !tables.contains_key(&manager.routes) {
+                let message = format!("route table {:?} does not exist", manager.routes);
+                let path = format!("listeners[{}]", listener.name);
+                return Err(Invalid::new(path, message));
+            }
         }
     }
     Ok(())
+}
+
+/// What listeners and clusters name, each with what the previous snapshot had under that name.
+fn link_secrets(
+    previous: Option<&Snapshot>,
+    listeners: &Arc<Vec<Arc<Listener>>>,
+    clusters: &Arc<Vec<Arc<ClusterEntry>>>,
+) -> Arc<HashMap<SecretRef, Arc<LiveSecret>>> {
+    if let Some(old) = previous
+        && Arc::ptr_eq(&old.listeners, listeners)
+        && Arc::ptr_eq(&old.clusters, clusters)
+    {
+        return old.secrets.clone();
+    }
+    let chains = listeners.iter().flat_map(|listener| listener.all_chains());
+    let servers = chains.filter_map(|chain| chain.tls.as_ref());
+    let clients = clusters
+        .iter()
+        .filter_map(|entry| entry.config.tls.as_ref());
+    let mut secrets = HashMap::new();
+    let named = servers.flat_map(|tls| tls.secrets());
+    for named in named.chain(clients.flat_map(|tls| tls.secrets())) {
+        if !secrets.contains_key(named) {
+            let live = previous.and_then(|previous| previous.secrets.get(named).cloned());
+            let live = live.unwrap_or_else(|| Arc::new(LiveSecret::new(named.name.clone())));
+            secrets.insert(named.clone(), live);
+        }
+    }
+    match previous.map(|previous| &previous.secrets) {
+        Some(old) if old.len() == secrets.len() && old.keys().all(|k| secrets.contains_key(k)) => {
+            old.clone()
+        }
+        _ => Arc::new(secrets),
+    }
 }
 
 /// Where each name stands. The previous index is shared while the names stand as they stood.

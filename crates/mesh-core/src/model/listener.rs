@@ -1,6 +1,7 @@
 //! Listeners: the addresses that a proxy accepts on, and what it does with what comes in.
 
 use super::policy::RateLimit;
+use super::{Cidr, PortRange, ServerTls, TcpProxy};
 use crate::{Name, Origin};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,18 +15,133 @@ pub struct Listener {
     pub name: Name,
     /// Where it was configured.
     pub origin: Origin,
-    /// The address to bind.
+    /// The address to bind, or to stand for.
     pub address: SocketAddr,
-    /// What to do with connections. Only HTTP is known so far; TLS and TCP add kinds.
+    /// Bind the address. Otherwise the listener gets only what others hand over (Envoy
+    /// `bind_to_port`). Default true.
+    pub bind: bool,
+    /// Hand connections to the listener of the address that they were going to, if there is one
+    /// (Envoy `use_original_dst`).
+    pub hand_off: bool,
+    /// The socket takes connections for addresses that are not ours (TPROXY).
+    pub transparent: bool,
+    /// What is found out about a connection before a chain is chosen.
+    pub inspect: Inspect,
+    /// What to do with connections: the chain that matches most closely is used.
+    pub chains: Vec<Arc<FilterChain>>,
+    /// Used where no chain matches. Without it such connections are closed.
+    pub default_chain: Option<Arc<FilterChain>>,
+    /// Access logs of connections that no chain was found for, in order.
+    pub access_log: Vec<AccessLog>,
+}
+
+/// What is found out about a connection before anything else (Envoy's listener filters, in this
+/// order).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Inspect {
+    /// Read the PROXY protocol's header, version 1 or 2 (`proxy_protocol`).
+    pub proxy_protocol: Option<AcceptProxyProtocol>,
+    /// Ask the kernel where an intercepted connection was going to (`original_dst`).
+    pub original_destination: bool,
+    /// Look for TLS, its server name and protocols (`tls_inspector`).
+    pub tls: Option<Inspector>,
+    /// Look for HTTP/1 and HTTP/2 in plain text (`http_inspector`).
+    pub http: Option<Inspector>,
+    /// How long all that may take. None is without end; Envoy's default is 15 s.
+    pub timeout: Option<Duration>,
+    /// After the timeout, go on with what is known rather than close.
+    pub continue_on_timeout: bool,
+}
+
+/// A look at the first bytes of connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Inspector {
+    /// Not of connections to these ports.
+    pub except: Vec<PortRange>,
+}
+
+/// How the PROXY protocol's header is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AcceptProxyProtocol {
+    /// Take connections without a header too.
+    pub optional: bool,
+}
+
+/// What is done with some connections of a listener (Envoy `FilterChain`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FilterChain {
+    /// Its name, as in access logs.
+    pub name: Name,
+    /// Where it was configured.
+    pub origin: Origin,
+    /// Which connections.
+    pub matches: ChainMatch,
+    /// How they are secured. None is not at all.
+    pub tls: Option<Arc<ServerTls>>,
+    /// How long a handshake may take (`transport_socket_connect_timeout`). None is without end.
+    pub handshake_timeout: Option<Duration>,
+    /// What is done with what comes in.
     pub filter: Filter,
 }
 
-/// What is done with the connections of a listener.
+/// Which connections a chain is for (Envoy `FilterChainMatch`). What is empty matches all. Of the
+/// chains that match, the closest wins, judged in the order of the fields.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct ChainMatch {
+    /// The port that the connection was going to.
+    pub destination_port: Option<u16>,
+    /// Blocks that the address which it was going to lies in; the longest prefix is the closest.
+    pub destinations: Vec<Cidr>,
+    /// TLS server names: exact, or `*.` and a suffix. The longest is the closest.
+    pub server_names: Vec<Name>,
+    /// Whether it speaks TLS.
+    pub transport: Option<TransportProtocol>,
+    /// Protocols: of those that TLS offers, or `http/1.0`, `http/1.1` and `h2c` found in plain
+    /// text, one is among these.
+    pub protocols: Vec<Name>,
+    /// Blocks of the address that it really comes from.
+    pub direct_sources: Vec<Cidr>,
+    /// Whether it comes from this machine.
+    pub source_kind: SourceKind,
+    /// Blocks of the address that it comes from, as far as the PROXY protocol says.
+    pub sources: Vec<Cidr>,
+    /// Ports that it comes from.
+    pub source_ports: Vec<u16>,
+}
+
+/// What a connection's first bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TransportProtocol {
+    /// Not TLS (`raw_buffer`).
+    Plain,
+    /// TLS (`tls`).
+    Tls,
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SourceKind {
+    /// Anywhere.
+    #[default]
+    Any,
+    /// This machine: the address that it was going to, or loopback.
+    SameIpOrLoopback,
+    /// Another machine.
+    External,
+}
+
+/// What is done with the connections of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Filter {
-    /// HTTP/1.1 and HTTP/2 with prior knowledge, told apart by the first bytes.
+    /// HTTP/1.1 and HTTP/2. In plain text they are told apart by the first bytes, in TLS by the
+    /// protocol agreed on.
     Http(Arc<HttpManager>),
+    /// Bytes passed on as they are.
+    Tcp(Arc<TcpProxy>),
 }
 
 /// Which side of the mesh a listener serves; decides the `reporter` of metrics.
@@ -154,13 +270,120 @@ impl HttpManager {
 // === impl Listener ===
 
 impl Listener {
-    /// A listener for HTTP.
+    /// A listener for HTTP in plain text.
     pub fn http(name: impl Into<Name>, address: SocketAddr, manager: HttpManager) -> Self {
+        Self::new(name, address).chain(FilterChain::http(manager))
+    }
+
+    /// A listener that passes all connections on as they are.
+    pub fn tcp(name: impl Into<Name>, address: SocketAddr, proxy: TcpProxy) -> Self {
+        Self::new(name, address).chain(FilterChain::tcp(proxy))
+    }
+
+    /// A listener without a chain, which closes every connection.
+    pub fn new(name: impl Into<Name>, address: SocketAddr) -> Self {
         Self {
             name: name.into(),
             origin: Origin::NONE,
             address,
-            filter: Filter::Http(Arc::new(manager)),
+            bind: true,
+            hand_off: false,
+            transparent: false,
+            inspect: Inspect::default(),
+            chains: Vec::new(),
+            default_chain: None,
+            access_log: Vec::new(),
         }
+    }
+
+    /// Adds a chain.
+    #[must_use]
+    pub fn chain(mut self, chain: impl Into<Arc<FilterChain>>) -> Self {
+        self.chains.push(chain.into());
+        self
+    }
+
+    /// All its chains, the default one last.
+    pub fn all_chains(&self) -> impl Iterator<Item = &Arc<FilterChain>> {
+        self.chains.iter().chain(&self.default_chain)
+    }
+
+    /// The HTTP managers of its chains, in order. The same one may come several times.
+    pub fn managers(&self) -> impl Iterator<Item = &Arc<HttpManager>> {
+        self.all_chains().filter_map(|chain| chain.manager())
+    }
+
+    /// Changes every chain.
+    pub fn for_each_chain(&mut self, mut change: impl FnMut(&mut FilterChain)) {
+        for chain in self.chains.iter_mut().chain(&mut self.default_chain) {
+            change(Arc::make_mut(chain));
+        }
+    }
+}
+
+// === impl FilterChain ===
+
+impl FilterChain {
+    /// A chain for every connection.
+    pub fn new(filter: Filter) -> Self {
+        Self {
+            name: Name::default(),
+            origin: Origin::NONE,
+            matches: ChainMatch::default(),
+            tls: None,
+            handshake_timeout: None,
+            filter,
+        }
+    }
+
+    /// A chain for HTTP.
+    pub fn http(manager: impl Into<Arc<HttpManager>>) -> Self {
+        Self::new(Filter::Http(manager.into()))
+    }
+
+    /// A chain that passes bytes on.
+    pub fn tcp(proxy: impl Into<Arc<TcpProxy>>) -> Self {
+        Self::new(Filter::Tcp(proxy.into()))
+    }
+
+    /// The HTTP manager, if it is for HTTP.
+    pub fn manager(&self) -> Option<&Arc<HttpManager>> {
+        match &self.filter {
+            Filter::Http(manager) => Some(manager),
+            Filter::Tcp(_) => None,
+        }
+    }
+
+    /// What is done with bytes, if it is not for HTTP.
+    pub fn proxy(&self) -> Option<&Arc<TcpProxy>> {
+        match &self.filter {
+            Filter::Http(_) => None,
+            Filter::Tcp(proxy) => Some(proxy),
+        }
+    }
+}
+
+// === impl Inspect ===
+
+impl Default for Inspect {
+    /// Nothing is found out, within 15 s.
+    fn default() -> Self {
+        Self {
+            proxy_protocol: None,
+            original_destination: false,
+            tls: None,
+            http: None,
+            timeout: Some(Duration::from_secs(15)),
+            continue_on_timeout: false,
+        }
+    }
+}
+
+// === impl Inspector ===
+
+impl Inspector {
+    /// Whether connections to a port are looked at.
+    pub fn looks_at(&self, port: u16) -> bool {
+        !self.except.iter().any(|range| range.contains(port))
     }
 }

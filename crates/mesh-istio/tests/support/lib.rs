@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use mesh_core::model::{
-    Action, Cluster, Filter, HttpManager, Rule, Snapshot, SnapshotBuilder, Target, VirtualHost,
+    Action, Cluster, HttpManager, Rule, Snapshot, SnapshotBuilder, Target, VirtualHost,
 };
 use mesh_istio::{Diagnostic, Files, Node, World, compile};
 
@@ -99,13 +99,8 @@ pub(crate) fn to(rule: &Rule) -> &str {
 
 pub(crate) fn manager<'s>(snapshot: &'s Snapshot, listener: &str) -> &'s HttpManager {
     let found = snapshot.listeners().iter().find(|one| one.name == listener);
-    match &found
-        .unwrap_or_else(|| panic!("listener {listener}"))
-        .filter
-    {
-        Filter::Http(manager) => manager,
-        other => panic!("http instead of {other:?}"),
-    }
+    let found = found.unwrap_or_else(|| panic!("listener {listener}"));
+    found.managers().next().expect("a listener for HTTP")
 }
 
 /// A VirtualService with this under `spec.http`, as one rule in flow style.

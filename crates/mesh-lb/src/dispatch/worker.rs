@@ -74,7 +74,7 @@ impl<M: MakeEndpoint> Worker<M> {
         if entry.config().discovery == DiscoveryKind::Authority {
             let tls = owner
                 .exchange()
-                .is_some_and(|exchange| exchange.caller().tls);
+                .is_some_and(|exchange| exchange.caller().is_secure());
             let address = authority::of(request, tls)?;
             let mut table = self.table();
             table.meet(owner, entry.key());

@@ -8,7 +8,7 @@
 use crate::runtime::Shared;
 use crate::xds::{Control, Known};
 use mesh_core::Name;
-use mesh_core::model::{DiscoveryKind, Filter, Pattern, Snapshot};
+use mesh_core::model::{DiscoveryKind, Pattern, Snapshot};
 use mesh_xds::json::Codec;
 use mesh_xds::pb::google::protobuf::Timestamp;
 use mesh_xds::{Encoded, TypeUrl, write};
@@ -284,12 +284,8 @@ fn in_force(url: TypeUrl, snapshot: &Snapshot) -> Vec<(Encoded, bool)> {
             .listeners()
             .iter()
             .map(|listener| {
-                let table = match &listener.filter {
-                    Filter::Http(manager) => snapshot.table(&manager.routes),
-                    // Another kind has no routes.
-                    #[allow(unreachable_patterns, reason = "the model grows")]
-                    _ => None,
-                };
+                let manager = listener.managers().next();
+                let table = manager.and_then(|manager| snapshot.table(&manager.routes));
                 let inline = table.filter(|table| is_inline(&table.name));
                 let proto = write::listener(listener, inline.map(|table| &**table));
                 (write::encode(&listener.name, &proto), false)

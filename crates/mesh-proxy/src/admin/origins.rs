@@ -2,7 +2,7 @@
 //! place in the YAML that it came from.
 
 use mesh_core::model::{
-    Action, Endpoint, Filter, PathMatch, RouteTable, Rule, Snapshot, Target, VirtualHost,
+    Action, Endpoint, PathMatch, RouteTable, Rule, Snapshot, Target, VirtualHost,
 };
 use mesh_core::{Origin, Origins};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ pub(super) fn json(snapshot: &Snapshot) -> Value {
         .listeners()
         .iter()
         .map(|listener| {
-            let Filter::Http(manager) = &listener.filter else {
+            let Some(manager) = listener.managers().next() else {
                 return Value::Null;
             };
             json!({

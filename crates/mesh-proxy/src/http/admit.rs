@@ -375,7 +375,7 @@ fn trusted_address(list: &[u8], hops: u32) -> Option<IpAddr> {
 }
 
 fn scheme(caller: &Caller) -> HeaderValue {
-    HeaderValue::from_static(if caller.tls { "https" } else { "http" })
+    HeaderValue::from_static(if caller.is_secure() { "https" } else { "http" })
 }
 
 /// A random UUID (RFC 9562 version 4) from two random words.

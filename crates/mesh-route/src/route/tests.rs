@@ -178,7 +178,9 @@ async fn a_host_that_requires_tls_redirects_plain_callers_only() {
     assert_eq!(answer.headers[LOCATION], "https://a.example:80/x?y");
 
     let mut caller = Caller::default();
-    caller.tls = true;
+    let mut info = mesh_core::exchange::TlsInfo::default();
+    info.version = Some(mesh_core::model::TlsVersion::V1_3);
+    caller.tls = Some(Arc::new(info));
     let exchange = Exchange::new(tokio::time::Instant::now().into_std(), caller);
     let secure = fixture::with(request("http://a.example/x"), &exchange);
     assert!(service.oneshot(secure).await.is_ok());

@@ -261,7 +261,7 @@ impl Line<'_> {
                 None => value(host.as_ref(), out),
             },
             Field::Scheme => {
-                let spoken = if self.exchange.caller().tls {
+                let spoken = if self.exchange.caller().is_secure() {
                     "https"
                 } else {
                     "http"

@@ -271,7 +271,7 @@ impl Tally {
             flags: exchange.flags(),
             grpc: record.grpc,
             grpc_status,
-            tls: caller.tls,
+            tls: caller.is_secure(),
         };
         let duration = now.saturating_duration_since(exchange.started());
         exchange.with_notes(|notes| {

@@ -357,12 +357,13 @@ impl Version {
         table: Name,
         reference: Option<Reference>,
     ) -> Result<Self, Invalid> {
-        let Filter::Http(manager) = &mut listener.filter else {
-            return Err(Invalid::new("filter_chains", "only HTTP is known here"));
-        };
-        if manager.routes != table {
-            Arc::make_mut(manager).routes = table.clone();
-        }
+        listener.for_each_chain(|chain| {
+            if let Filter::Http(manager) = &mut chain.filter
+                && manager.routes != table
+            {
+                Arc::make_mut(manager).routes = table.clone();
+            }
+        });
         Ok(Self {
             listener: Arc::new(listener),
             table,

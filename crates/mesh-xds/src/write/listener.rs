@@ -4,18 +4,17 @@ use super::{http, metadata, to_address};
 use crate::pb::envoy::config::core::v3::{Metadata, TrafficDirection};
 use crate::pb::envoy::config::listener::v3::{self as pb, FilterChain, filter};
 use crate::wire::pack;
-use mesh_core::model::{Address, Direction, Filter, HttpManager, Listener, RouteTable};
+use mesh_core::model::{Address, Direction, HttpManager, Listener, RouteTable};
 
 pub(super) fn listener(
     listener: &Listener,
     routes: Option<&RouteTable>,
     forward_proxy: bool,
 ) -> pb::Listener {
-    let manager: &HttpManager = match &listener.filter {
-        Filter::Http(manager) => manager,
-        // The enumeration may grow. A listener without its filters must not look like one.
-        other => unreachable!("{other:?} has no form in protobuf"),
-    };
+    let manager: &HttpManager = listener
+        .managers()
+        .next()
+        .expect("only listeners for HTTP are made so far");
     let (direction, metadata) = direction(manager);
     let filter = pb::Filter {
         name: "envoy.filters.network.http_connection_manager".to_owned(),

@@ -2,7 +2,7 @@
 
 use super::support::*;
 use mesh_core::Name;
-use mesh_core::model::{Cluster, Filter, Snapshot};
+use mesh_core::model::{Cluster, Snapshot};
 use mesh_xds::TypeUrl;
 use mesh_xds::assemble::{Interest, To};
 use mesh_xds::read::{Resource, RouteSource};
@@ -162,9 +162,7 @@ impl Run {
     fn check(&self, before: &Snapshot) {
         let snapshot = self.world.snapshot();
         for listener in snapshot.listeners() {
-            let Filter::Http(manager) = &listener.filter else {
-                unreachable!()
-            };
+            let manager = listener.managers().next().unwrap();
             assert!(snapshot.table(&manager.routes).is_some());
         }
         for table in snapshot.tables() {

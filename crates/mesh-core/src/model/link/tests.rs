@@ -1,7 +1,7 @@
 //! Tests of putting snapshots together.
 
 use super::*;
-use crate::model::{HttpManager, Rule};
+use crate::model::{HttpManager, Rule, TcpProxy};
 use crate::origin::Place;
 
 fn table(rules: &[&str]) -> RouteTable {
@@ -170,4 +170,80 @@ fn what_was_compiled_from_an_unchanged_host_is_reused_although_lines_moved() {
     assert_eq!(hosts[1].slot.get::<u8>(), None, "changed");
     let place = second.origins().place(hosts[0].origin).unwrap();
     assert_eq!(place.line, 99, "the new line is what an explanation shows");
+}
+
+fn secured(name: &str, secret: &str) -> Cluster {
+    let tls = crate::model::ClientTls {
+        certificates: vec![SecretRef::local(secret)],
+        ..Default::default()
+    };
+    let mut cluster = Cluster::new(name);
+    cluster.tls = Some(Arc::new(tls));
+    cluster
+}
+
+#[test]
+fn a_secret_lives_on_while_somebody_names_it() {
+    let named = SecretRef::local("s");
+    let mut builder = SnapshotBuilder::new();
+    builder.cluster(secured("a", "s"));
+    builder.secret(named.clone(), Arc::new(Secret::roots("first")));
+    // Nobody names this one.
+    builder.secret(SecretRef::local("other"), Arc::new(Secret::roots("x")));
+    let (first, _) = builder.build().unwrap();
+    assert_eq!(first.secrets().len(), 1);
+    let mut feed = first.secret(&named).unwrap().value();
+    assert_eq!(*feed.load(), Some(Arc::new(Secret::roots("first"))));
+
+    // Named by another cluster now, and not given again.
+    let mut builder = SnapshotBuilder::from(&first);
+    builder.cluster(secured("b", "s"));
+    let (second, _) = builder.build().unwrap();
+    assert_eq!(*feed.load(), Some(Arc::new(Secret::roots("first"))));
+    let mut builder = SnapshotBuilder::from(&second);
+    builder.keep_clusters();
+    builder.secret(named.clone(), None);
+    let (third, _) = builder.build().unwrap();
+    assert_eq!(*feed.load(), None);
+    assert!(Arc::ptr_eq(second.secrets(), third.secrets()));
+
+    let (fourth, _) = SnapshotBuilder::from(&third).build().unwrap();
+    assert!(fourth.secret(&named).is_none());
+    drop((first, second, third));
+    let waiting = std::pin::pin!(feed.changed());
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let std::task::Poll::Ready(Ok(_)) = waiting.poll(&mut cx) else {
+        panic!("what was published is not seen");
+    };
+}
+
+#[test]
+fn connections_to_a_cluster_that_does_not_exist_are_warned_of() {
+    let address = "127.0.0.1:1".parse().unwrap();
+    let mut builder = SnapshotBuilder::new();
+    builder.listener(Listener::tcp("l", address, TcpProxy::to("l", "nowhere")));
+    let (_, warnings) = builder.build().unwrap();
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].message.contains("\"nowhere\" does not exist"));
+}
+
+#[test]
+fn only_listeners_that_bind_need_an_address_of_their_own() {
+    let address = "0.0.0.0:80".parse().unwrap();
+    let two = |bind| {
+        let mut builder = SnapshotBuilder::new();
+        for name in ["a", "b"] {
+            let mut listener = Listener::new(name, address);
+            listener.bind = bind;
+            builder.listener(listener);
+        }
+        builder.build().map(|_| ())
+    };
+    assert!(
+        two(true)
+            .unwrap_err()
+            .to_string()
+            .contains("another listener")
+    );
+    assert!(two(false).is_ok());
 }

@@ -98,7 +98,9 @@ async fn answered_by(
     let mut request: Request<BoxedBody> = Request::new(empty());
     let mut caller = Caller::default();
     caller.manager = Some(place.manager.clone());
-    caller.tls = true;
+    let mut info = mesh_core::exchange::TlsInfo::default();
+    info.version = Some(mesh_core::model::TlsVersion::V1_3);
+    caller.tls = Some(Arc::new(info));
     Exchange::new(tokio::time::Instant::now().into_std(), caller).attach(&mut request);
     let response = place.layer().layer(inner).oneshot(request).await.unwrap();
     assert_eq!(shown(response.headers()), (false, false));
