@@ -408,7 +408,10 @@ fn a_control_plane_that_cannot_be_found_is_an_error_that_says_where() {
         (
             "connect_timeout: 0.25s",
             "connect_timeout: 0.25s\n    transport_socket: {name: tls, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}}",
-            "static_resources.clusters[0].transport_socket.typed_config",
+            "static_resources.clusters[0].transport_socket.typed_config: \
+             \"envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext\" is not supported yet: \
+             connections are plain; leave transport_socket out or \
+             use envoy.transport_sockets.raw_buffer",
         ),
     ] {
         let said = with(from, to);

@@ -36,7 +36,11 @@ pub(super) fn transport_socket(value: Option<&TransportSocket>) -> Result<(), In
         if type_name(any) == RawBuffer::full_name() {
             return Ok(());
         }
-        let message = format!("{:?} is not supported yet", type_name(any));
+        let message = format!(
+            "{:?} is not supported yet: connections are plain; leave transport_socket out or \
+             use envoy.transport_sockets.raw_buffer",
+            type_name(any)
+        );
         Err(Invalid::new("typed_config", message))
     };
     plain().at("transport_socket")
