@@ -32,7 +32,7 @@ impl Mounted {
             }
             .to_name(),
         );
-        let (snapshot, files) = following(&[named.clone()]);
+        let (snapshot, files) = following(std::slice::from_ref(&named));
         Self {
             directory,
             snapshot,

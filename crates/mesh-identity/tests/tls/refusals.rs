@@ -371,7 +371,11 @@ fn a_secret_that_cannot_be_used_is_refused_with_its_field() {
             "key",
             "does not belong",
         ),
-        (Secret::certificate(weak, weak), "chain[0]", "2048-bit"),
+        (
+            Secret::certificate(weak, one.key.as_str()),
+            "chain[0]",
+            "2048-bit",
+        ),
         (Secret::roots("nonsense"), "roots", "no CERTIFICATE"),
         (
             Secret::Trust {

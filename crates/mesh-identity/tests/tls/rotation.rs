@@ -1,7 +1,9 @@
 use crate::world::*;
 use mesh_core::model::SecretRef;
 use mesh_identity::{TlsError, TlsFailure};
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
@@ -134,19 +136,43 @@ async fn a_certificate_that_goes_while_a_caller_hesitates_is_not_shown() {
     let (near, far) = tokio::io::duplex(64 << 10);
     let mut accepting = std::pin::pin!(acceptor.accept(far));
     // Waits for the first word.
-    assert!(futures_poll(accepting.as_mut()).await.is_none());
+    let pending = poll_fn(|cx| Poll::Ready(accepting.as_mut().poll(cx).is_pending())).await;
+    assert!(pending);
     world.live("server").publish(None);
     let (served, called) = tokio::join!(accepting, connector.connect(near, None));
     is_missing(&served.unwrap_err());
     assert!(called.is_err());
 }
 
-async fn futures_poll<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
-    std::future::poll_fn(|cx| {
-        std::task::Poll::Ready(match future.as_mut().poll(cx) {
-            std::task::Poll::Ready(output) => Some(output),
-            std::task::Poll::Pending => None,
-        })
-    })
-    .await
+#[tokio::test]
+async fn no_handshake_fails_while_secrets_are_replaced_under_way() {
+    let authority = Authority::new("ca");
+    let leaves: Vec<_> = (0..4)
+        .map(|_| Arc::new(authority.leaf(&["a.test"]).secret()))
+        .collect();
+    let world = World::new([("server", (*leaves[0]).clone()), ("ca", authority.trust())]);
+    let acceptor = world.acceptor(mutual("server", "ca"));
+    let mut tls = client("ca");
+    tls.certificates = vec![SecretRef::local("server")];
+    let connector = world.connector(tls);
+    // Everything runs on one thread, and each handshake lets the others go first several times.
+    let handshakes = async {
+        let mut running = tokio::task::JoinSet::new();
+        for _ in 0..40 {
+            let (acceptor, connector) = (acceptor.clone(), connector.clone());
+            running.spawn(async move { shake(&acceptor, &connector, None).await });
+            tokio::task::yield_now().await;
+        }
+        for (served, called) in running.join_all().await {
+            served.unwrap();
+            called.unwrap();
+        }
+    };
+    let rotation = async {
+        for leaf in leaves.iter().cycle().take(60) {
+            world.live("server").publish(Some(leaf.clone()));
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(handshakes, rotation);
 }
