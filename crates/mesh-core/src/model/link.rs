@@ -553,7 +553,7 @@ fn settings(table: &RouteTable) -> RouteTable {
         request_edits: table.request_edits.clone(),
         response_edits: table.response_edits.clone(),
         most_specific_edits_win: table.most_specific_edits_win,
-        slot: crate::Slot::default(),
+        slot: Slot::default(),
     }
 }
 
