@@ -12,6 +12,7 @@
 
 mod body;
 mod client;
+pub mod proxy_protocol;
 mod slot;
 mod stack;
 mod upstream;
