@@ -6,8 +6,8 @@
 
 use crate::secret::check_secret;
 use crate::{MAX_CERTIFICATE_BYTES, MAX_TRUST_BYTES, pem};
-use mesh_core::model::{LiveSecret, Secret, SecretName, SecretRef, SecretSource, Snapshot};
 use mesh_core::Feed;
+use mesh_core::model::{LiveSecret, Secret, SecretName, SecretRef, SecretSource, Snapshot};
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};

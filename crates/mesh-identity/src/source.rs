@@ -39,8 +39,10 @@ pub(crate) struct Moment {
 pub(crate) struct Generations<T> {
     // A lock for the time of a comparison of a few numbers; making a new generation is rare, and
     // then everybody has to wait for it anyway.
-    last: Mutex<Option<(Vec<u64>, Moment, Arc<T>)>>,
+    last: Mutex<Option<Made<T>>>,
 }
+
+type Made<T> = (Vec<u64>, Moment, Arc<T>);
 
 // === impl Sources ===
 
