@@ -156,13 +156,25 @@ async fn a_caller_without_a_certificate_is_refused() {
 async fn a_wrong_name_or_hash_is_refused_and_named() {
     let authority = Authority::new("ca");
     let leaf = authority.leaf(&["a.test", "spiffe://td/x"]);
-    let world = world(&authority, &leaf);
+    let good = world(&authority, &leaf);
     let mut named = client("ca");
     let validation = named.validation.as_mut().unwrap();
     validation.subject_alt_names = vec![StringMatch::Exact("b.test".into())];
-    let (_, called) = world.shake(server("leaf"), named).await;
+    let (_, called) = good.shake(server("leaf"), named).await;
     let shown = "SAN matcher, certificate SANs are [a.test, spiffe://td/x]";
     is_refused(&called.unwrap_err(), TlsFailure::Name, shown);
+
+    // What a stranger calls itself is neither long nor breaks a line.
+    let rude = world(
+        &authority,
+        &authority.leaf(&["a\nb.test", &"x".repeat(9000)]),
+    );
+    let mut named = client("ca");
+    let validation = named.validation.as_mut().unwrap();
+    validation.subject_alt_names = vec![StringMatch::Exact("b.test".into())];
+    let (_, called) = rude.shake(server("leaf"), named).await;
+    let said = called.unwrap_err().to_string();
+    assert!(said.contains("[a?b.test, xx") && said.len() < 500, "{said}");
 
     // A hash or a key is enough, whichever fits.
     let hash = digest(&leaf.der);
@@ -180,7 +192,7 @@ async fn a_wrong_name_or_hash_is_refused_and_named() {
             let validation = tls.validation.get_or_insert_default();
             validation.hashes.clone_from(&hashes);
             validation.spki.clone_from(&spki);
-            let (_, called) = world.shake(server("leaf"), tls).await;
+            let (_, called) = good.shake(server("leaf"), tls).await;
             match called {
                 Ok((_, told)) => assert!(accepted && told.peer.as_ref().unwrap().validated),
                 Err(error) => {
@@ -222,6 +234,34 @@ async fn a_root_that_may_not_sign_vouches_for_nobody_but_itself() {
         is_refused(&called.unwrap_err(), TlsFailure::Untrusted, text);
         let (_, called) = world.shake(server("itself"), client("ca")).await;
         assert!(called.is_ok(), "{called:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_leaf_that_is_trusted_itself_still_keeps_to_its_time_and_use() {
+    let authority = Authority::new("ca");
+    for (leaf, text) in [
+        (authority.leaf(&["a.test"]), None),
+        (
+            authority.leaf_with(&["a.test"], expired),
+            Some("certificate has expired"),
+        ),
+        (
+            authority.leaf_with(&["a.test"], future),
+            Some("certificate is not yet valid"),
+        ),
+        (
+            authority.leaf_with(&["a.test"], usage(ExtendedKeyUsagePurpose::ClientAuth)),
+            Some("unsupported certificate purpose"),
+        ),
+    ] {
+        let itself = Secret::roots(leaf.chain.as_bytes());
+        let world = World::new([("leaf", leaf.secret()), ("itself", itself)]);
+        let (_, called) = world.shake(server("leaf"), client("itself")).await;
+        match text {
+            None => assert!(called.is_ok(), "{called:?}"),
+            Some(text) => is_refused(&called.unwrap_err(), TlsFailure::Untrusted, text),
+        }
     }
 }
 
