@@ -25,8 +25,11 @@
 mod accept;
 mod admin;
 pub mod bootstrap;
+mod chain;
 pub mod config;
 mod http;
+#[doc(hidden)]
+pub mod inspect;
 mod listener;
 mod reconcile;
 mod runtime;
