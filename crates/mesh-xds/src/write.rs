@@ -85,7 +85,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Vec<(TypeUrl, Encoded)> {
         let config = entry.config();
         let own = match config.discovery {
             DiscoveryKind::Endpoints => None,
-            _ => Some(entry.live().endpoints().load()),
+            _ => Some(entry.live().given().load()),
         };
         let proto = cluster(config, own.as_deref());
         out.push((TypeUrl::Cluster, encode(&config.name, &proto)));
@@ -93,7 +93,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Vec<(TypeUrl, Encoded)> {
     for entry in clusters {
         let config = entry.config();
         if config.discovery == DiscoveryKind::Endpoints {
-            let proto = endpoints(&config.name, &entry.live().endpoints().load());
+            let proto = endpoints(&config.name, &entry.live().given().load());
             out.push((TypeUrl::Endpoints, encode(&config.name, &proto)));
         }
     }

@@ -46,6 +46,8 @@ pub struct Locality {
 pub struct Endpoint {
     /// Where to connect.
     pub address: Address,
+    /// The name that the address was found under; empty is none (Envoy `Endpoint.hostname`).
+    pub hostname: Name,
     /// Share of requests relative to others. At least 1.
     pub weight: u32,
     /// What its source says of its health.
@@ -110,10 +112,22 @@ impl Endpoint {
     pub fn new(address: impl Into<Address>) -> Self {
         Self {
             address: address.into(),
+            hostname: Name::default(),
             weight: 1,
             health: Health::Healthy,
             workload: Arc::default(),
             labels: Arc::default(),
+        }
+    }
+}
+
+impl Endpoint {
+    /// The name of its machine, if one is known.
+    pub fn host_name(&self) -> Option<&Name> {
+        match &self.address {
+            _ if !self.hostname.is_empty() => Some(&self.hostname),
+            Address::Host(name, _) => Some(name),
+            Address::Socket(_) => None,
         }
     }
 }

@@ -4,6 +4,7 @@ use super::{Cluster, EndpointSet};
 use crate::stats::{Block, ClusterStat, Histogram};
 use crate::{Feed, Name, Publisher, Slot, Usage};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Names a cluster for as long as it exists: stable from snapshot to snapshot, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,7 +27,10 @@ pub struct LiveCluster {
     name: Name,
     usage: Arc<Usage>,
     stats: ClusterStats,
+    given: Publisher<EndpointSet>,
     endpoints: Publisher<EndpointSet>,
+    /// Somebody resolves the names among what is given.
+    resolved: AtomicBool,
     slot: Slot,
 }
 
@@ -70,7 +74,9 @@ impl LiveCluster {
             name,
             usage: Arc::default(),
             stats: ClusterStats::default(),
+            given: Publisher::new(EndpointSet::default()),
             endpoints: Publisher::new(EndpointSet::default()),
+            resolved: AtomicBool::new(false),
             slot: Slot::default(),
         }
     }
@@ -95,21 +101,57 @@ impl LiveCluster {
         &self.stats
     }
 
-    /// The endpoints, which change on their own.
+    /// The endpoints that requests go to, which change on their own.
     pub fn endpoints(&self) -> Feed<EndpointSet> {
         self.endpoints.feed()
     }
 
-    /// Replaces the endpoints for everyone. Nothing happens when they are the same.
+    /// The endpoints as configuration or discovery gave them. They differ from those that requests
+    /// go to where names among them are resolved.
+    pub fn given(&self) -> Feed<EndpointSet> {
+        self.given.feed()
+    }
+
+    /// Replaces the endpoints for everyone. Nothing happens when they are the same. Where somebody
+    /// resolves their names, requests go to the new ones only when that is done.
     pub fn publish_endpoints(&self, endpoints: Arc<EndpointSet>) {
-        if *self.endpoints.load() != *endpoints {
-            self.endpoints.publish(endpoints);
+        if *self.given.load() != *endpoints {
+            self.given.publish(endpoints.clone());
         }
+        if !self.resolved.load(Ordering::SeqCst) {
+            publish(&self.endpoints, endpoints);
+        }
+    }
+
+    /// From now on requests go to what [`LiveCluster::publish_resolved`] is given. Until then they
+    /// go where they went.
+    pub fn begin_resolving(&self) {
+        self.resolved.store(true, Ordering::SeqCst);
+    }
+
+    /// Replaces the endpoints that requests go to, where somebody resolves their names.
+    pub fn publish_resolved(&self, endpoints: Arc<EndpointSet>) {
+        if self.resolved.load(Ordering::SeqCst) {
+            publish(&self.endpoints, endpoints);
+        }
+    }
+
+    /// Requests go to the endpoints as they are given again.
+    pub fn end_resolving(&self) {
+        // What is given after this is published by whoever gives it.
+        self.resolved.store(false, Ordering::SeqCst);
+        publish(&self.endpoints, self.given.load());
     }
 
     /// What mesh-lb keeps about this cluster: hosts with their counts and ejections.
     pub fn slot(&self) -> &Slot {
         &self.slot
+    }
+}
+
+fn publish(publisher: &Publisher<EndpointSet>, endpoints: Arc<EndpointSet>) {
+    if *publisher.load() != *endpoints {
+        publisher.publish(endpoints);
     }
 }
 
@@ -135,5 +177,31 @@ impl ClusterStats {
 impl AsRef<Block<ClusterStat>> for ClusterStats {
     fn as_ref(&self) -> &Block<ClusterStat> {
         &self.block
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Address;
+
+    fn set(address: &str) -> Arc<EndpointSet> {
+        Arc::new(EndpointSet::of([address.parse::<Address>().unwrap()]))
+    }
+
+    #[test]
+    fn names_lead_nowhere_new_until_they_are_resolved() {
+        let live = LiveCluster::new(1, "c".into());
+        live.publish_endpoints(set("a.example:1"));
+        assert_eq!(live.endpoints().load(), set("a.example:1"));
+        live.begin_resolving();
+        live.publish_resolved(set("10.0.0.1:1"));
+        live.publish_endpoints(set("b.example:1"));
+        assert_eq!(live.given().load(), set("b.example:1"));
+        assert_eq!(live.endpoints().load(), set("10.0.0.1:1"));
+        live.end_resolving();
+        assert_eq!(live.endpoints().load(), set("b.example:1"));
+        live.publish_resolved(set("10.0.0.2:1"));
+        assert_eq!(live.endpoints().load(), set("b.example:1"));
     }
 }

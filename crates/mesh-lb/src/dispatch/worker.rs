@@ -6,7 +6,7 @@ use super::future::ResponseFuture;
 use super::table::{Placed, Table};
 use crate::{Avoid, ClusterHosts, MakeEndpoint};
 use http::Request;
-use mesh_core::model::{Address, AuthorityRewrite, DiscoveryKind, Retry, Snapshot};
+use mesh_core::model::{AuthorityRewrite, DiscoveryKind, Retry, Snapshot};
 use mesh_core::stats::ClusterStat;
 use mesh_core::{Error, Exchange, Failure, HostId, Rng};
 use std::fmt;
@@ -56,7 +56,7 @@ impl<M: MakeEndpoint> Worker<M> {
                         placed.host.endpoint().clone(),
                     ));
                     if takes_endpoints_name(exchange)
-                        && let Address::Host(name, _) = placed.host.address()
+                        && let Some(name) = placed.host.endpoint().host_name()
                     {
                         authority::set(&mut request, name);
                     }

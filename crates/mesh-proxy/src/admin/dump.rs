@@ -267,7 +267,7 @@ fn in_force(url: TypeUrl, snapshot: &Snapshot) -> Vec<(Encoded, bool)> {
             .map(|entry| {
                 let config = entry.config();
                 let own = (config.discovery != DiscoveryKind::Endpoints)
-                    .then(|| entry.live().endpoints().load());
+                    .then(|| entry.live().given().load());
                 let proto = write::cluster(config, own.as_deref());
                 (write::encode(&config.name, &proto), false)
             })
@@ -276,7 +276,7 @@ fn in_force(url: TypeUrl, snapshot: &Snapshot) -> Vec<(Encoded, bool)> {
             .filter(|entry| entry.config().discovery == DiscoveryKind::Endpoints)
             .map(|entry| {
                 let name = &entry.config().name;
-                let proto = write::endpoints(name, &entry.live().endpoints().load());
+                let proto = write::endpoints(name, &entry.live().given().load());
                 (write::encode(name, &proto), false)
             })
             .collect(),

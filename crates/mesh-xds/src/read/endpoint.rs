@@ -7,8 +7,8 @@ use crate::pb::envoy::config::core::v3::{self as core, HealthStatus};
 use crate::pb::envoy::config::endpoint::v3 as pb;
 use crate::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
 use crate::wire::{At, each, enumeration, number, pass_over, refuse, required};
-use mesh_core::Invalid;
 use mesh_core::model::{Address, Endpoint, EndpointSet, Health, Locality, LocalityEndpoints};
+use mesh_core::{Invalid, Name};
 use std::sync::Arc;
 
 /// The share by which Envoy assumes a priority to have more hosts than it needs, in percent. Ours
@@ -104,13 +104,14 @@ fn endpoint(value: &pb::LbEndpoint) -> Result<Endpoint, Invalid> {
         load_balancing_weight,
         host_identifier,
     } = value;
-    let at = match required("host_identifier", host_identifier)? {
+    let (at, hostname) = match required("host_identifier", host_identifier)? {
         pb::lb_endpoint::HostIdentifier::Endpoint(endpoint) => host(endpoint).at("endpoint")?,
         pb::lb_endpoint::HostIdentifier::EndpointName(_) => {
             return Err(Invalid::new("endpoint_name", "not supported; use endpoint"));
         }
     };
     let mut endpoint = Endpoint::new(at);
+    endpoint.hostname = hostname;
     endpoint.weight = number(load_balancing_weight.as_ref()).unwrap_or(1);
     if endpoint.weight == 0 {
         return Err(Invalid::new("load_balancing_weight", "must be 1 or more"));
@@ -127,7 +128,8 @@ fn endpoint(value: &pb::LbEndpoint) -> Result<Endpoint, Invalid> {
     Ok(endpoint)
 }
 
-fn host(value: &pb::Endpoint) -> Result<Address, Invalid> {
+/// The address, and the name of its machine where that says more.
+fn host(value: &pb::Endpoint) -> Result<(Address, Name), Invalid> {
     let pb::Endpoint {
         address: at,
         health_check_config,
@@ -141,12 +143,9 @@ fn host(value: &pb::Endpoint) -> Result<Address, Invalid> {
         observability_name
     );
     let at = address(required("address", at)?).at("address")?;
-    // The name is what `auto_host_rewrite` puts in; here that is the host of the address.
-    match &at {
-        Address::Host(name, _) if hostname == name.as_str() => {}
-        _ => {
-            refuse!(hostname);
-        }
-    }
-    Ok(at)
+    let said = match &at {
+        Address::Host(name, _) if hostname == name.as_str() => Name::default(),
+        _ => Name::from(hostname),
+    };
+    Ok((at, said))
 }

@@ -45,6 +45,7 @@ fn endpoint(endpoint: &Endpoint) -> pb::LbEndpoint {
         load_balancing_weight: to_number(endpoint.weight.max(1)),
         host_identifier: Some(pb::lb_endpoint::HostIdentifier::Endpoint(pb::Endpoint {
             address: Some(to_address(&endpoint.address)),
+            hostname: endpoint.hostname.to_string(),
             ..pb::Endpoint::default()
         })),
     }
