@@ -6,7 +6,7 @@ use super::future::ResponseFuture;
 use super::table::{Placed, Table};
 use crate::{Avoid, ClusterHosts, MakeEndpoint};
 use http::Request;
-use mesh_core::model::{AuthorityRewrite, ClusterEntry, DiscoveryKind, Retry, Snapshot};
+use mesh_core::model::{Address, AuthorityRewrite, ClusterEntry, DiscoveryKind, Retry, Snapshot};
 use mesh_core::stats::ClusterStat;
 use mesh_core::{Caller, Error, Exchange, Failure, HostId, Rng, Shard};
 use std::fmt;
