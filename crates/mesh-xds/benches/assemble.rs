@@ -17,6 +17,7 @@ fn reference(name: &str) -> Reference {
         name: name.into(),
         from: Source::Ads,
         initial_fetch_timeout: None,
+        watched_directory: None,
     }
 }
 

@@ -18,7 +18,9 @@
 //!   still out ([`Assemble::expect_clusters`]).
 //! * A cluster that nobody knows is a warning (503 NC at run time), unless the table has
 //!   `validate_clusters`: then the table is refused.
-//! * A listener whose address another one has is refused, alone. Listeners may swap addresses.
+//! * A listener whose address another one has is refused, alone. Listeners may swap addresses. So
+//!   is one that is not [admitted](Options::admit): its socket cannot be opened. As in Envoy nothing
+//!   is tried again by itself: the next time that the listener comes, it is asked again.
 //! * Clusters and listeners that are removed leave with the next snapshot. Route tables and
 //!   endpoints leave with the last one that refers to them: that a server removes them has no
 //!   effect as long as they are in use (as in Envoy), except that nobody waits for them any more.
@@ -28,7 +30,9 @@
 //! what was compiled from virtual hosts ([`mesh_core::Slot`]).
 //!
 //! Names: a table that came with a listener is called `TABLE (inline in LISTENER)` in snapshots,
-//! for several listeners may use one name; a resource from a file `NAME (from PATH)`.
+//! for several listeners may use one name; a resource from a file `NAME (from PATH)`; a table without
+//! the policies that a listener has no filter for `TABLE (without FILTER)`. What a route says for a
+//! filter that is missing from its listener has no effect, as in Envoy.
 //!
 //! There is no I/O and no clock here; every call gets `now`.
 
@@ -37,8 +41,10 @@ mod links;
 mod listeners;
 mod publish;
 mod step;
+mod stripped;
 mod tables;
 
+pub use listeners::{Admit, Permit};
 pub use step::{Change, Configure, Interest, Options, Step, To, Verdict};
 
 use crate::TypeUrl;
@@ -52,6 +58,7 @@ use publish::Output;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
+use stripped::Stripped;
 use tables::Tables;
 
 /// Puts snapshots together.
@@ -62,6 +69,7 @@ pub struct Assemble {
     endpoints: Links<EndpointSet>,
     tables: Tables,
     listeners: Listeners,
+    stripped: Stripped,
     /// Until when the first answer about clusters is waited for.
     clusters_due: Option<Instant>,
     /// When somebody stops waiting.
@@ -82,6 +90,7 @@ impl Assemble {
             endpoints: Links::default(),
             tables: Tables::default(),
             listeners: Listeners::default(),
+            stripped: Stripped::default(),
             clusters_due: None,
             deadlines: BTreeSet::new(),
             step: Step::default(),
@@ -120,6 +129,16 @@ impl Assemble {
     /// Takes in what came and went. All of it takes effect in one snapshot.
     pub fn apply(&mut self, changes: Vec<Change>, now: Instant) -> Step {
         self.run(changes, false, now)
+    }
+
+    /// Whether the latest version of a listener or cluster that comes from the aggregated stream
+    /// waits for what it refers to.
+    pub fn waits(&self, kind: TypeUrl, name: &str) -> bool {
+        match kind {
+            TypeUrl::Cluster => self.clusters.waits(name),
+            TypeUrl::Listener => self.listeners.is_warming(name),
+            _ => false,
+        }
     }
 
     /// When [`Assemble::tick`] has to be called if nothing happens before.

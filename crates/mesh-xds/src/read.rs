@@ -124,6 +124,9 @@ pub struct Reference {
     /// How long to wait for it before going on without. None waits for ever (Envoy's 0); Envoy's
     /// default is 15 s.
     pub initial_fetch_timeout: Option<Duration>,
+    /// The directory that is watched in place of a file's own, for files behind a symbolic link
+    /// that is replaced (`path_config_source.watched_directory`).
+    pub watched_directory: Option<PathBuf>,
 }
 
 /// Where a resource is to be got from (Envoy `ConfigSource`).

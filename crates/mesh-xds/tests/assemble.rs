@@ -2,6 +2,8 @@
 
 #[path = "assemble/addresses.rs"]
 mod addresses;
+#[path = "assemble/filters.rs"]
+mod filters;
 #[path = "assemble/order.rs"]
 mod order;
 #[path = "assemble/references.rs"]

@@ -115,6 +115,14 @@ fn manager() -> BoxedStrategy<HttpManager> {
         path(),
         vec("[a-b][a-z]{0,8}".prop_map(Name::from), 0..3),
         option::of(rate_limit()),
+        proptest::sample::subsequence(
+            vec![
+                "envoy.filters.http.cors",
+                "envoy.filters.http.fault",
+                "envoy.filters.http.local_ratelimit",
+            ],
+            0..=3,
+        ),
     );
     let names = (name(), name(), server, direction);
     (names, flags, numbers, times, rest)
@@ -139,6 +147,7 @@ fn manager() -> BoxedStrategy<HttpManager> {
             manager.upgrades.sort();
             manager.upgrades.dedup();
             manager.rate_limit = rest.3.map(Arc::new);
+            manager.missing_filters = rest.4.into_iter().map(Name::from).collect();
             manager
         })
         .boxed()
@@ -282,6 +291,8 @@ fn a_manager_that_says_nothing_has_envoys_defaults() {
     expected.path.normalize = false;
     expected.stream_idle_timeout = Some(Duration::from_secs(300));
     expected.upgrades.clear();
+    // The router is all that it has.
+    expected.missing_filters = manager.missing_filters.clone();
     assert_eq!(manager, expected);
 }
 
@@ -502,6 +513,29 @@ fn a_limit_that_is_not_switched_on_limits_nothing_and_half_a_limit_is_refused() 
     let on = read_manager(&limit(Some(100))).rate_limit.unwrap();
     assert_eq!(*on, RateLimit::new(3, 1, Duration::from_secs(1)));
     assert!(refused(&limit(Some(50))).contains("filter_enabled: 50% of requests is not supported"));
+}
+
+#[test]
+fn filters_that_routes_may_configure_are_known_by_their_names_and_kinds() {
+    assert_eq!(read_manager(&with(|_| {})).missing_filters, [""; 0]);
+    let other = "envoy.filters.http.fault";
+    let manager = read_manager(&with(|manager| {
+        manager
+            .http_filters
+            .retain(|filter| filter.name.ends_with("router"));
+        let cors = mesh_xds::pb::envoy::extensions::filters::http::cors::v3::Cors {};
+        // One has another name, and one the name of another.
+        manager
+            .http_filters
+            .insert(0, filter("cors", any_of(&cors)));
+        manager.http_filters.insert(1, filter(other, any_of(&cors)));
+    }));
+    let all = [
+        "envoy.filters.http.cors",
+        other,
+        "envoy.filters.http.local_ratelimit",
+    ];
+    assert_eq!(manager.missing_filters, all);
 }
 
 // === what is refused ===

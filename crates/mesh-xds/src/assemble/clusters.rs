@@ -57,6 +57,13 @@ impl Clusters {
             .map_or(due, |state| state.active.is_none())
     }
 
+    /// Whether its latest version waits for endpoints.
+    pub(super) fn waits(&self, name: &str) -> bool {
+        self.all
+            .get(name)
+            .is_some_and(|state| state.warming.is_some())
+    }
+
     /// Whether the cluster is known.
     pub(super) fn is_known(&self, name: &str) -> bool {
         self.all.contains_key(name)

@@ -57,7 +57,7 @@ impl<T> Links<T> {
         if let Some(by) = by {
             link.wanted = Some(by.clone());
         }
-        if link.users.insert(user.clone()) {
+        if link.users.insert(user.clone()) | link.is_watched_elsewhere() {
             self.touched.insert(key.clone());
         }
     }
@@ -89,7 +89,7 @@ impl<T> Links<T> {
                     forgotten.push(key);
                 }
             } else if !link.fixed
-                && link.asked.is_none()
+                && (link.asked.is_none() || link.is_watched_elsewhere())
                 && let Some(wanted) = &link.wanted
             {
                 link.asked = Some(wanted.clone());
@@ -110,6 +110,17 @@ impl<T> Default for Links<T> {
 }
 
 // === impl Link ===
+
+impl<T> Link<T> {
+    /// The latest reference names another directory to be watched than the one that it was asked
+    /// for by.
+    fn is_watched_elsewhere(&self) -> bool {
+        let (Some(asked), Some(wanted)) = (&self.asked, &self.wanted) else {
+            return false;
+        };
+        asked.watched_directory != wanted.watched_directory
+    }
+}
 
 impl<T> Default for Link<T> {
     fn default() -> Self {
@@ -155,5 +166,6 @@ pub(super) fn inline_key(table: &Name, listener: &Name) -> Name {
 
 /// Whether a name could be one that is made up here.
 pub(super) fn is_made_up(name: &str) -> bool {
-    name.ends_with(')') && (name.contains(" (inline in ") || name.contains(" (from "))
+    let parts = [" (inline in ", " (from ", " (without "];
+    name.ends_with(')') && parts.iter().any(|part| name.contains(part))
 }

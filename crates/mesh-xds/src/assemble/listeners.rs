@@ -1,6 +1,9 @@
 //! Listeners, the tables that they wait for, and the addresses that they want.
 
 mod addresses;
+mod admission;
+
+pub use admission::{Admit, Permit};
 
 use super::Assemble;
 use super::links::{inline_key, key};
@@ -31,14 +34,24 @@ pub(super) struct Listeners {
 struct State {
     fixed: bool,
     active: Option<Version>,
+    /// What the version in force was given.
+    permit: Option<Permit>,
     warming: Option<Warming>,
 }
 
 #[derive(Debug)]
 struct Warming {
     version: Version,
+    permit: Option<Permit>,
     ticket: u64,
     deadline: Option<Instant>,
+}
+
+/// A version that came, before it is adopted.
+struct Offer {
+    resource: ListenerResource,
+    permit: Option<Permit>,
+    ticket: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -53,6 +66,11 @@ struct Version {
 // === impl Listeners ===
 
 impl Listeners {
+    /// Whether the latest version of a listener waits for its table.
+    pub(super) fn is_warming(&self, name: &str) -> bool {
+        self.waiting(name).is_some()
+    }
+
     /// The listeners in force.
     pub(super) fn active(&self) -> impl Iterator<Item = &Arc<Listener>> {
         self.all
@@ -68,6 +86,15 @@ impl State {
         let warming = self.warming.as_ref().map(|warming| &warming.version);
         warming.or(self.active.as_ref())
     }
+
+    /// What it was given for an address.
+    fn permit_for(&self, address: SocketAddr) -> Option<&Permit> {
+        let at = |version: &Version| version.listener.address == address;
+        let warming = self.warming.as_ref().filter(|left| at(&left.version));
+        let active = self.active.as_ref().filter(|active| at(active));
+        let warming = warming.and_then(|warming| warming.permit.as_ref());
+        warming.or_else(|| active.and(self.permit.as_ref()))
+    }
 }
 
 // === impl Assemble ===
@@ -79,7 +106,7 @@ impl Assemble {
         fixed: bool,
         now: Instant,
     ) {
-        let mut batch: BTreeMap<Name, (ListenerResource, u64)> = BTreeMap::new();
+        let mut batch: BTreeMap<Name, Offer> = BTreeMap::new();
         for (resource, ticket) in resources {
             let name = resource.listener.name.clone();
             let state = self.listeners.all.get(&name);
@@ -93,33 +120,58 @@ impl Assemble {
             {
                 Err(error.within("route_config"))
             } else {
-                let Some((_, older)) = batch.insert(name.clone(), (resource, ticket)) else {
+                let offer = Offer {
+                    resource,
+                    permit: None,
+                    ticket,
+                };
+                let Some(older) = batch.insert(name.clone(), offer) else {
                     continue;
                 };
-                self.verdict(older, TypeUrl::Listener, &name, Ok(()));
+                self.verdict(older.ticket, TypeUrl::Listener, &name, Ok(()));
                 continue;
             };
             self.verdict(ticket, TypeUrl::Listener, &name, result);
         }
+        // Before addresses are compared: who is not admitted elsewhere stays where it is.
+        let admitted = |assemble: &mut Self, name: &Name, offer: &mut Offer| {
+            if fixed {
+                return true;
+            }
+            match assemble.admit(&offer.resource) {
+                Ok(permit) => offer.permit = permit,
+                Err(error) => {
+                    assemble.verdict(offer.ticket, TypeUrl::Listener, name, Err(error));
+                    return false;
+                }
+            }
+            true
+        };
+        batch.retain(|name, offer| admitted(self, name, offer));
         let wanted = batch
             .iter()
-            .map(|(name, (resource, _))| (name.clone(), resource.listener.address))
+            .map(|(name, offer)| (name.clone(), offer.resource.listener.address))
             .collect();
         let clashes = self.listeners.clashes(&wanted);
-        for (name, (resource, ticket)) in batch {
+        for (name, offer) in batch {
             match clashes.get(&name) {
                 Some(other) => {
-                    let at = resource.listener.address;
+                    let at = offer.resource.listener.address;
                     let message = format!("{at} is the address of listener {other:?}");
                     let refused = Err(Invalid::new("address", message));
-                    self.verdict(ticket, TypeUrl::Listener, &name, refused);
+                    self.verdict(offer.ticket, TypeUrl::Listener, &name, refused);
                 }
-                None => self.set_listener(resource, ticket, fixed, now),
+                None => self.set_listener(offer, fixed, now),
             }
         }
     }
 
-    fn set_listener(&mut self, resource: ListenerResource, ticket: u64, fixed: bool, now: Instant) {
+    fn set_listener(&mut self, offer: Offer, fixed: bool, now: Instant) {
+        let Offer {
+            resource,
+            permit,
+            ticket,
+        } = offer;
         let ListenerResource {
             listener,
             mut routes,
@@ -139,7 +191,13 @@ impl Assemble {
             Err(error) => return self.verdict(ticket, TypeUrl::Listener, &name, Err(error)),
         };
         let table = version.table.clone();
-        self.adopt_listener(&name, version, ticket, fixed, now);
+        let warming = Warming {
+            version,
+            permit,
+            ticket,
+            deadline: None,
+        };
+        self.adopt_listener(&name, warming, fixed, now);
         match inline {
             // Heard of when the table is settled.
             Some(mut routes) => {
@@ -153,27 +211,21 @@ impl Assemble {
     }
 
     /// Makes this the latest version of a listener.
-    fn adopt_listener(
-        &mut self,
-        name: &Name,
-        version: Version,
-        ticket: u64,
-        fixed: bool,
-        now: Instant,
-    ) {
+    fn adopt_listener(&mut self, name: &Name, mut latest: Warming, fixed: bool, now: Instant) {
+        let version = &latest.version;
         let state = self.listeners.all.entry(name.clone()).or_default();
         state.fixed = fixed;
         if let Some(warming) = &mut state.warming
-            && warming.version == version
+            && warming.version == *version
         {
-            warming.ticket = ticket;
+            warming.ticket = latest.ticket;
             return;
         }
         let left = state.warming.take();
-        let back = state.active.as_ref() == Some(&version);
-        let latest = left.as_ref().map(|left| &left.version);
-        let latest = latest.or(state.active.as_ref());
-        if let Some(address) = latest.map(|latest| latest.listener.address) {
+        let back = state.active.as_ref() == Some(version);
+        let before = left.as_ref().map(|left| &left.version);
+        let before = before.or(state.active.as_ref());
+        if let Some(address) = before.map(|before| before.listener.address) {
             self.listeners.unclaim(address, name);
         }
         self.listeners
@@ -184,16 +236,12 @@ impl Assemble {
             self.table_taken_up(&version.table, now);
             self.tables.links.refer(&version.table, reference, name);
             let wait = reference.and_then(|by| by.initial_fetch_timeout);
-            let deadline = wait.map(|wait| now + wait);
-            if let Some(at) = deadline {
+            latest.deadline = wait.map(|wait| now + wait);
+            if let Some(at) = latest.deadline {
                 self.deadlines.insert((at, TypeUrl::Listener, name.clone()));
             }
             if let Some(state) = self.listeners.all.get_mut(name) {
-                state.warming = Some(Warming {
-                    version,
-                    ticket,
-                    deadline,
-                });
+                state.warming = Some(latest);
             }
             self.listeners.check.insert(name.clone());
         }
@@ -294,12 +342,16 @@ impl Assemble {
                 continue;
             };
             let Some(Warming {
-                version, deadline, ..
+                version,
+                permit,
+                deadline,
+                ..
             }) = state.warming.take()
             else {
                 continue;
             };
             let old = state.active.replace(version);
+            state.permit = permit;
             self.listeners.bound.insert(address, name.clone());
             self.output.listeners = true;
             self.output.tables = true;

@@ -2,6 +2,7 @@
 
 mod builder;
 mod core;
+mod describe;
 mod session;
 
 pub use builder::{Builder, Prepare, Wanted};

@@ -28,6 +28,8 @@ pub struct FileReference {
     pub path: PathBuf,
     /// Its name.
     pub name: Name,
+    /// Watched instead of the file's own directory.
+    pub watched_directory: Option<PathBuf>,
 }
 
 #[derive(Debug)]

@@ -19,6 +19,7 @@ pub(crate) fn ads(name: &str, wait: Option<Duration>) -> Reference {
         name: name.into(),
         from: Source::Ads,
         initial_fetch_timeout: wait,
+        watched_directory: None,
     }
 }
 

@@ -230,6 +230,7 @@ fn decode(kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
         name: name.into(),
         from: Source::Ads,
         initial_fetch_timeout: None,
+        watched_directory: None,
     };
     Ok(match kind {
         _ if text == "bad" => return Err(Invalid::new("lb_policy", "is bad")),
@@ -394,6 +395,7 @@ async fn a_client_without_servers_lives_on_what_it_is_given() {
         from: Source::Path("eds.yaml".into()),
         name: "s".into(),
         initial_fetch_timeout: None,
+        watched_directory: None,
     });
     let client = builder(&[])
         .fixed([Resource::Cluster(fixed)])

@@ -11,7 +11,7 @@ use mesh_core::model::Snapshot;
 use mesh_core::{Feed, Invalid, Name, Publisher, WallClock};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -156,16 +156,21 @@ impl Core {
                 Interest::Start(kind, to) => match to.from {
                     Source::Ads => self.machine.subscribe(kind, &to.name),
                     Source::Path(path) => {
-                        let name = to.name;
                         let files = files.get_or_insert_with(|| (*self.files.load()).clone());
-                        files.insert(FileReference { kind, path, name });
+                        forget(files, kind, &path, &to.name);
+                        files.insert(FileReference {
+                            kind,
+                            path,
+                            name: to.name,
+                            watched_directory: to.watched_directory,
+                        });
                     }
                 },
                 Interest::Stop(kind, from, name) => match from {
                     Source::Ads => self.machine.unsubscribe(kind, &name),
                     Source::Path(path) => {
                         let files = files.get_or_insert_with(|| (*self.files.load()).clone());
-                        files.remove(&FileReference { kind, path, name });
+                        forget(files, kind, &path, &name);
                     }
                 },
             }
@@ -193,7 +198,11 @@ impl Core {
         match command {
             Command::Resources { kind, answer } => {
                 // Who asked may have lost interest; that is no concern of ours.
-                let _ = answer.send(self.machine.resources(kind).collect());
+                let resources = self.machine.resources(kind).map(|mut resource| {
+                    resource.waits = self.assemble.waits(kind, &resource.name);
+                    resource
+                });
+                let _ = answer.send(resources.collect());
             }
             Command::Supply {
                 kind,
@@ -280,6 +289,11 @@ impl fmt::Debug for Core {
             .field("status", &self.status)
             .finish_non_exhaustive()
     }
+}
+
+/// A resource in a file is no longer wanted as it was.
+fn forget(files: &mut BTreeSet<FileReference>, kind: TypeUrl, path: &Path, name: &Name) {
+    files.retain(|file| file.kind != kind || file.path != *path || file.name != *name);
 }
 
 fn name_of(resource: &Resource) -> Name {
