@@ -230,6 +230,8 @@ accessors! {
     endpoint_slices: EndpointSlice(kubernetes::Endpoints);
     /// The pods.
     pods: Pod(kubernetes::Pod);
+    /// The secrets.
+    secrets: Secret(kubernetes::Secret);
 }
 
 // === impl Round ===

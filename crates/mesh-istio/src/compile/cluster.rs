@@ -159,7 +159,7 @@ fn one(
     cluster.balancing = match policy.blocks.balancer {
         None | Some(Balancer::LeastRequest) => Balancing::LeastRequest { choices: 2 },
         Some(Balancer::RoundRobin) => Balancing::RoundRobin,
-        Some(Balancer::Random) => Balancing::Random,
+        Some(Balancer::Random | Balancer::Passthrough) => Balancing::Random,
     };
     cluster.limits = Limits::unlimited();
     if let Some(pool) = &policy.blocks.pool {

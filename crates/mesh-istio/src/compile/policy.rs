@@ -207,7 +207,7 @@ pub(super) fn resolve(
             balancer: own.balancer.or(base.balancer),
             pool: own.pool.clone().or(base.pool),
             outlier: own.outlier.clone().or(base.outlier),
-            plain: own.plain || base.plain,
+            tls: own.tls.clone().or(base.tls),
         };
         if let Some(own) = over.ports.iter().find(|one| one.port == port) {
             policy.blocks = own.blocks.clone();
