@@ -86,6 +86,13 @@ fn entry<'w>(
         selector: spec.selector.clone(),
         visibility,
         kubernetes: false,
+        blocks: spec
+            .addresses
+            .iter()
+            .copied()
+            .filter(|block| !block.is_single())
+            .collect(),
+        subject_alt_names: spec.subject_alt_names.clone(),
         headless: false,
         meta: meta.clone(),
         at: meta.at,
