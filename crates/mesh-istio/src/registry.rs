@@ -190,11 +190,6 @@ impl Entry {
             && self.subject_alt_names == other.subject_alt_names
     }
 
-    /// What is spoken on one of its ports.
-    pub(crate) fn protocol(&self, port: u16) -> Option<Protocol> {
-        self.protocols.get(&port).copied()
-    }
-
     /// Its only port, if it has no more.
     pub(crate) fn only_port(&self) -> Option<u16> {
         match self.service.ports.as_slice() {
