@@ -174,6 +174,7 @@ impl Assemble {
                 }
                 To::Is(Resource::Listener(listener)) => listeners.push((*listener, ticket)),
                 To::Is(Resource::Routes(table)) => tables.push((from, *table, ticket)),
+                To::Is(Resource::Secret(_)) => {}
             }
         }
         // A snapshot's clusters are known before tables that may refer to them are looked at.

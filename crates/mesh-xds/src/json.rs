@@ -25,7 +25,6 @@
 //! # Ok::<(), mesh_xds::json::JsonError>(())
 //! ```
 
-mod base64;
 mod encode;
 mod known;
 mod print;

@@ -115,7 +115,7 @@ impl Assemble {
                     "listener {name:?} is static; what the control plane sends has no effect"
                 ));
                 Ok(())
-            } else if let RouteSource::Inline(table) = &resource.routes
+            } else if let [RouteSource::Inline(table)] = resource.routes.as_slice()
                 && let Err(error) = table.check_domains()
             {
                 Err(error.within("route_config"))
@@ -172,8 +172,16 @@ impl Assemble {
             permit,
             ticket,
         } = offer;
-        let ListenerResource { listener, routes } = resource;
+        let ListenerResource {
+            listener,
+            mut routes,
+            secrets: _,
+        } = resource;
         let name = listener.name.clone();
+        let (Some(routes), true) = (routes.pop(), routes.is_empty()) else {
+            let refused = Err(Invalid::new("filter_chains", "not supported yet"));
+            return self.verdict(ticket, TypeUrl::Listener, &name, refused);
+        };
         let (table, reference, inline) = match routes {
             RouteSource::Named(by) => (key(&by.from, &by.name), Some(by), None),
             RouteSource::Inline(table) => (inline_key(&table.name, &name), None, Some(table)),

@@ -2,11 +2,12 @@
 
 use serde_json::{Map, Number, Value as Json};
 
-use super::{JsonError, base64, known};
+use super::{JsonError, known};
 use crate::schema::occurrences::{Occurrence, default, entries, items, merged, occurrences};
 use crate::schema::table::{Field, Kind, Label, Message};
 use crate::schema::wire::{self, Malformed, Value};
 use crate::schema::{MAX_DEPTH, name_in_url};
+use crate::wire::base64;
 
 /// A whole message.
 pub(super) fn message(message: Message, bytes: &[u8]) -> Result<Json, JsonError> {

@@ -302,5 +302,6 @@ fn name_of(resource: &Resource) -> Name {
         Resource::Endpoints(endpoints) => endpoints.name.clone(),
         Resource::Listener(listener) => listener.listener.name.clone(),
         Resource::Routes(table) => table.name.clone(),
+        Resource::Secret(secret) => secret.name.clone(),
     }
 }
