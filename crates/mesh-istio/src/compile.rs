@@ -339,6 +339,10 @@ impl<'a> Compiler<'a> {
             .unwrap_or_else(|| stat_prefix.into());
         let mut manager = HttpManager::new(stat_prefix, routes);
         manager.access_log = self.access_log();
+        if self.intercepts() {
+            // Envoy's own, where nothing else is said: istiod lets it be.
+            manager.server_name = Name::from("envoy");
+        }
         manager.path = normalization(self.mesh.normalization);
         manager
     }
