@@ -8,7 +8,7 @@ use mesh_istio::Files;
 use mesh_istio::spec::gateway::{Callers, Security};
 use mesh_istio::spec::tls::{Credential, Roots};
 use proptest::prelude::*;
-use support::{destination_rule, good, lines, world};
+use support::{destination_rule, good, lines, object, world};
 
 /// Each text is refused with a message that holds the words beside it.
 fn refused(cases: &[(String, &str)]) {
@@ -25,12 +25,6 @@ fn refused(cases: &[(String, &str)]) {
         );
         assert!(world.is_empty(), "refused, yet in force:\n{text}");
     }
-}
-
-fn object(kind: &str, spec: &str) -> String {
-    format!(
-        "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{{spec}}}\n"
-    )
 }
 
 fn server(protocol: &str, rest: &str) -> String {
