@@ -188,6 +188,28 @@ fn servers_have_tls_settings_that_make_sense() {
 }
 
 #[test]
+fn a_star_stands_for_whole_labels_in_server_names() {
+    let words = "is not a TLS server name";
+    refused(&[
+        (
+            tls("mode: SIMPLE, credentialName: c").replace("a.example", "'*-a.example'"),
+            words,
+        ),
+        (
+            entry("resolution: NONE").replace("a.example", "'*-a.example'"),
+            words,
+        ),
+        (
+            rules(
+                "tls: [{match: [{sniHosts: ['*-a.b.example']}], route: [{destination: {host: a}}]}]",
+            ),
+            words,
+        ),
+    ]);
+    good(&server("HTTP", "").replace("a.example", "'*-a.example'"));
+}
+
+#[test]
 fn a_server_is_read_with_all_that_it_says() {
     let hash = "0a".repeat(32);
     let text = tls(&format!(
@@ -545,7 +567,7 @@ proptest! {
         shape in 0..4usize,
     ) {
         let value = match shape {
-            0 => value.clone(),
+            0 => value,
             1 => format!("[{value}]"),
             2 => format!("{{x: {value}}}"),
             _ => format!("'-----BEGIN CERTIFICATE-----{value}'"),
@@ -557,6 +579,46 @@ proptest! {
         prop_assert!(!shown.contains(hidden), "{}", shown);
         for finding in findings {
             prop_assert!(!finding.render().contains(hidden), "{}", finding.render());
+        }
+    }
+
+    #[test]
+    fn digests_are_read_as_they_are_written(
+        bytes in proptest::array::uniform32(any::<u8>()),
+        colons in any::<bool>(),
+    ) {
+        let pairs: Vec<String> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+        let hash = pairs.join(if colons { ":" } else { "" });
+        let world = good(&tls(&format!(
+            "mode: MUTUAL, credentialName: a, verifyCertificateHash: ['{hash}']"
+        )));
+        let (_, gateway) = world.gateways().next().unwrap();
+        let Security::Terminate(found) = &gateway.servers[0].security else {
+            panic!("TLS ends here")
+        };
+        prop_assert_eq!(&found.hashes, &[bytes]);
+    }
+
+    #[test]
+    fn whatever_is_said_of_tls_is_read_or_refused_and_never_both(
+        mode in "SIMPLE|MUTUAL|PASSTHROUGH|OPTIONAL_MUTUAL|AUTO_PASSTHROUGH|ISTIO_MUTUAL|X",
+        fields in proptest::collection::btree_set(0..8usize, 0..5),
+        protocol in "HTTP|HTTPS|TLS|TCP|MONGO|GRPC",
+    ) {
+        let known = [
+            "credentialName: c", "credentialNames: [c]", "serverCertificate: /c", "privateKey: /k",
+            "caCertificates: /ca", "caCrl: /crl", "httpsRedirect: true", "subjectAltNames: [a]",
+        ];
+        let fields: Vec<&str> = fields.into_iter().map(|index| known[index]).collect();
+        let settings = format!(", tls: {{mode: {mode}, {}}}", fields.join(", "));
+        let (world, findings) = world(&server(&protocol, &settings));
+        let refused = findings.iter().any(|finding| finding.is_error());
+        prop_assert_eq!(world.is_empty(), refused, "{:?}", findings);
+        if let Some((_, gateway)) = world.gateways().next()
+            && let Security::Terminate(found) = &gateway.servers[0].security
+        {
+            prop_assert!(!found.certificates.is_empty());
+            prop_assert_eq!(found.roots.is_none(), found.callers == Callers::Anonymous);
         }
     }
 }

@@ -252,12 +252,15 @@ fn discovery(compiler: &Compiler<'_>, part: &Part<'_>) -> DiscoveryKind {
     if part.policy.blocks.balancer == Some(Balancer::Passthrough) {
         return original;
     }
+    let gateway = compiler.viewer.is_gateway();
     match part.entry.service.resolution {
-        Resolution::Static if part.entry.headless && compiler.intercepts() => original,
+        Resolution::Static if part.entry.headless && compiler.intercepts() && !gateway => original,
         Resolution::Static => DiscoveryKind::Endpoints,
         Resolution::Dns => DiscoveryKind::StrictDns,
         Resolution::DnsRoundRobin => DiscoveryKind::LogicalDns,
         Resolution::DynamicDns => DiscoveryKind::Authority,
+        // Nothing that comes to a gateway was going somewhere else.
+        Resolution::None if gateway && compiler.intercepts() => DiscoveryKind::Endpoints,
         Resolution::None => original,
         _ => DiscoveryKind::Endpoints,
     }

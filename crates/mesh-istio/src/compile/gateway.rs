@@ -13,6 +13,7 @@ use mesh_core::model::{
 };
 use mesh_core::{Name, Origin};
 
+use super::drafts::apart;
 use super::route::{self, Site, gateway_name, matches_everything};
 use super::{Compiler, cluster, scope, tls};
 use crate::names::{complete, covers};
@@ -146,9 +147,10 @@ fn listen(
                 }
                 let server = (meta, server);
                 for chain in chains::secured(compiler, &name, server, virtual_services) {
-                    let have = &listener.chains;
                     // Rules of two servers may be for one name: the first has it.
-                    if have.iter().all(|one| one.matches != chain.matches) {
+                    let have: Vec<&FilterChain> =
+                        listener.chains.iter().map(|one| &**one).collect();
+                    if let Some(chain) = apart(&have, chain) {
                         listener = listener.chain(chain);
                     }
                 }

@@ -17,7 +17,7 @@ use super::l4::{self, Outlet};
 use super::scope::Scope;
 use super::{Compiler, cluster, scope};
 use crate::names::{BLACK_HOLE, PASSTHROUGH};
-use crate::spec::sidecar::{CaptureMode, OutboundPolicy};
+use crate::spec::sidecar::{CaptureMode, EgressPort, OutboundPolicy};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -32,6 +32,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) {
     for entry in scopes.iter().flat_map(|scope| &scope.services) {
         cluster::service(compiler, entry);
     }
+    unheard(compiler, &scopes);
     for scope in &scopes {
         let Some((meta, egress, port)) = scope.listener else {
             let address = compiler.viewer.outbound(compiler.mesh.proxy_listen_port);
@@ -64,6 +65,25 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) {
         if !added {
             let message = format!("{address} is taken by an earlier listener");
             compiler.warn(meta, egress.at, "spec.egress", message);
+        }
+    }
+}
+
+/// Says which rules below HTTP have no effect for want of a listener.
+fn unheard(compiler: &mut Compiler<'_>, scopes: &[Scope<'_>]) {
+    let listeners = scopes.iter().filter_map(|scope| scope.listener);
+    let bytes = |port: EgressPort| !port.proxy && !port.protocol.is_http();
+    if listeners.into_iter().any(|(_, _, port)| bytes(port)) {
+        return;
+    }
+    for (meta, spec) in scopes.iter().flat_map(|scope| &scope.virtual_services) {
+        for (field, rules) in [("tls", spec.tls.len()), ("tcp", spec.tcp.len())] {
+            if rules > 0 {
+                let message = "has no effect here: nothing is intercepted, and no Sidecar has an \
+                               egress port for it";
+                let path = format!("spec.{field}");
+                compiler.warn(meta, meta.at, &path, format!("{field} {message}"));
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Spanned;
-use super::common::{Selector, is_host};
+use super::common::{Selector, is_host, is_server_name};
 use crate::cursor::{Cursor, read};
 use crate::diagnostic::Position;
 
@@ -118,6 +118,15 @@ impl Server {
         let tls = if said { tls? } else { (Security::Plain, false) };
         check_security(cursor, protocol, said, &tls);
         let (security, https_redirect) = tls;
+        let secured = matches!(protocol, Protocol::Https | Protocol::Tls);
+        if let Some(host) = hosts.iter().find(|host| !is_server_name(&host.host))
+            && secured
+        {
+            cursor.error(format!(
+                "{:?} is not a TLS server name: \"*\" stands for whole labels",
+                host.host
+            ));
+        }
         if protocol == Protocol::Https && port_name.is_empty() {
             cursor.error("port.name is missing: routes of HTTPS servers are called after it");
         }

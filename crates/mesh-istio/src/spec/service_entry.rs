@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use mesh_core::model::Cidr;
 
-use super::common::{Selector, Visibility, export_to, host_name, is_host, selector};
+use super::common::{
+    Selector, Visibility, export_to, host_name, is_host, is_server_name, selector,
+};
 use super::kubernetes::Protocol;
 use super::virtual_service::subnet;
 use super::{Meta, Spanned, strings};
@@ -124,6 +126,15 @@ impl ServiceEntry {
         check_addresses(cursor, resolution, &addresses);
         check_endpoints(cursor, resolution, &hosts, &endpoints);
         check_ports(cursor, &ports, &endpoints);
+        let secured = ports.iter().any(|port| port.protocol == Protocol::Tls);
+        if let Some(host) = hosts.iter().find(|host| !is_server_name(host))
+            && secured
+        {
+            cursor.error(format!(
+                "{:?} is not a TLS server name: \"*\" stands for whole labels",
+                host.value
+            ));
+        }
         if selected.is_some() && matches!(resolution, Resolution::None | Resolution::DynamicDns) {
             cursor.error("workloadSelector needs resolution STATIC, DNS or DNS_ROUND_ROBIN");
         }

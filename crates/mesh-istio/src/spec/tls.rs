@@ -106,7 +106,7 @@ pub(super) fn hash(cursor: &Cursor<'_>) -> Option<[u8; 32]> {
         .chunks_exact(2)
         .map(|pair| u8::try_from(pair[0] * 16 + pair[1]).unwrap_or_default())
         .collect();
-    if !clean || digits.len() % 2 != 0 {
+    if !clean || !digits.len().is_multiple_of(2) {
         cursor.error("not hexadecimal digits, with or without colons");
         return None;
     }

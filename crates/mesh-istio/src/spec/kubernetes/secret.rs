@@ -40,12 +40,16 @@ impl Secret {
             let packed: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
             crate::cursor::decode_base64(&packed)
         });
-        let pair = |of: usize| Some((entries.get(CERTIFICATE[of])?, entries.get(KEY[of])?));
-        let certificate = pair(0).or_else(|| pair(1)).map(|(chain, key)| {
-            if !has(chain, "CERTIFICATE") {
+        let pair =
+            |of: &usize| entries.get(CERTIFICATE[*of]).is_some() && entries.get(KEY[*of]).is_some();
+        let found = [0, 1].into_iter().find(pair);
+        let found =
+            found.and_then(|of| Some((entries.remove(CERTIFICATE[of])?, entries.remove(KEY[of])?)));
+        let certificate = found.map(|(chain, key)| {
+            if !has(&chain, "CERTIFICATE") {
                 cursor.error("the certificate is not PEM: no \"-----BEGIN CERTIFICATE-----\"");
             }
-            if !has(key, "PRIVATE KEY") {
+            if !has(&key, "PRIVATE KEY") {
                 cursor.error("the key is not PEM: no \"-----BEGIN PRIVATE KEY-----\" or like it");
             }
             Arc::new(model::Secret::certificate(chain, key))
@@ -96,6 +100,12 @@ impl Entries {
             }
             Some(())
         });
+    }
+
+    /// Takes an entry out: a key is not to be copied.
+    fn remove(&mut self, key: &str) -> Option<Vec<u8>> {
+        let place = self.0.iter().position(|(name, _)| *name == key)?;
+        Some(self.0.swap_remove(place).1)
     }
 
     fn get(&self, key: &str) -> Option<&[u8]> {

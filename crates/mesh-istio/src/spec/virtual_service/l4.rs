@@ -9,7 +9,7 @@ use super::action::check_weights;
 use crate::cursor::{Cursor, Fields, read};
 use crate::diagnostic::Position;
 use crate::names::covers;
-use crate::spec::common::host_name;
+use crate::spec::common::{host_name, is_server_name};
 use crate::spec::{Spanned, strings};
 
 /// One entry of `tls`: connections by their TLS server name.
@@ -157,6 +157,12 @@ pub(in crate::spec) fn subnet(cursor: &Cursor<'_>) -> Option<Cidr> {
 
 fn sni_host(cursor: &Cursor<'_>, hosts: &[Spanned<String>]) -> Option<String> {
     let name = host_name(cursor)?;
+    if !is_server_name(&name) {
+        cursor.error(format!(
+            "{name:?} is not a TLS server name: \"*\" stands for whole labels"
+        ));
+        return None;
+    }
     if !hosts.iter().any(|host| covers(host, &name)) {
         let hosts: Vec<&str> = hosts.iter().map(|host| host.value.as_str()).collect();
         cursor.error(format!(
