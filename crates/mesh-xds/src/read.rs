@@ -137,6 +137,8 @@ pub enum Source {
     Ads,
     /// A file that is watched.
     Path(PathBuf),
+    /// A service of its own at this cluster. Only secrets are to be got so.
+    Service(Name),
 }
 
 /// The field that every type of resource has its name in, and nothing else of it.

@@ -101,6 +101,19 @@ pub fn redacted(secret: &SecretProto) -> SecretProto {
     redact::secret(secret)
 }
 
+/// The bytes of a resource as dumps may show them: a secret without what nobody may see.
+#[cfg(any(feature = "client", feature = "server"))]
+pub(crate) fn redacted_bytes(kind: TypeUrl, bytes: bytes::Bytes) -> bytes::Bytes {
+    use prost::Message as _;
+    if kind != TypeUrl::Secret {
+        return bytes;
+    }
+    match SecretProto::decode(bytes) {
+        Ok(secret) => redacted(&secret).encode_to_vec().into(),
+        Err(_) => bytes::Bytes::new(),
+    }
+}
+
 /// Everything that a proxy needs for a snapshot, in the order in which an aggregated stream sends
 /// it.
 ///

@@ -166,3 +166,42 @@ fn what_is_no_secret_here_is_refused_by_its_field() {
         assert!(error.starts_with(message), "{error}");
     }
 }
+
+#[cfg(feature = "json")]
+#[test]
+fn no_key_is_printed_wherever_it_stands() {
+    use mesh_xds::json::Codec;
+    let text = "
+static_resources:
+  secrets:
+  - name: a
+    tls_certificate:
+      certificate_chain: {inline_string: shown}
+      private_key: {inline_bytes: aHVzaC1odXNo}
+      password: {inline_string: hush-hush}
+  - {name: b, generic_secret: {secret: {inline_string: hush-hush}}}
+  - {name: c, session_ticket_keys: {keys: [{filename: /shown}, {inline_string: hush-hush}]}}
+  clusters:
+  - name: c
+    transport_socket:
+      name: tls
+      typed_config:
+        '@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        common_tls_context:
+          tls_certificates:
+          - certificate_chain: {filename: /shown}
+            private_key: {inline_string: hush-hush}
+";
+    let message = "envoy.config.bootstrap.v3.Bootstrap";
+    let codec = Codec::new();
+    let bytes = codec.from_yaml(message, text).unwrap();
+    let printed = codec.to_json(message, &bytes).unwrap();
+    assert!(
+        !printed.contains("hush") && !printed.contains("aHVzaC1odXNo"),
+        "{printed}"
+    );
+    assert_eq!(printed.matches("[redacted]").count(), 4, "{printed}");
+    // The same for bytes, in base64.
+    assert_eq!(printed.matches("W3JlZGFjdGVkXQ==").count(), 1, "{printed}");
+    assert_eq!(printed.matches("shown").count(), 3, "{printed}");
+}

@@ -119,9 +119,17 @@ impl World {
 
     /// One ticket for each call.
     pub(crate) fn apply(&mut self, changes: impl IntoIterator<Item = To>) -> Step {
+        self.apply_from(Source::Ads, changes)
+    }
+
+    pub(crate) fn apply_from(
+        &mut self,
+        from: Source,
+        changes: impl IntoIterator<Item = To>,
+    ) -> Step {
         self.ticket += 1;
         let changes = changes.into_iter().map(|to| Change {
-            from: Source::Ads,
+            from: from.clone(),
             ticket: self.ticket,
             to,
         });
