@@ -23,15 +23,18 @@ use crate::spec::{MeshConfig, Meta, Visibility};
 use crate::world::World;
 
 mod cluster;
+mod drafts;
 mod gateway;
 mod hosts;
 mod inbound;
 mod intercepted;
+mod l4;
 mod memory;
 mod outbound;
 mod policy;
 mod route;
 mod scope;
+mod tls;
 mod viewer;
 
 use memory::Memory;
@@ -104,10 +107,12 @@ impl Workshop {
                 let mut compiler = Compiler::new(world, node, memory);
                 gateway::compile(&mut compiler, ports);
                 compiler.half.give(builder, &mut findings);
+                tls::provide(&compiler.half, world, &node.namespace, builder);
             }
             Role::Sidecar { inbound } => {
                 let out = way_out(world, node, memory);
                 out.give(builder, &mut findings);
+                tls::provide(&out, world, &node.namespace, builder);
                 let mut compiler = Compiler::new(world, node, memory);
                 compiler.half.taken.clone_from(&out.taken);
                 match node.capture {
@@ -290,12 +295,20 @@ impl<'a> Compiler<'a> {
 
     /// Adds a listener and its table, unless its name or address is taken already.
     fn listen(&mut self, listener: Listener, table: RouteTable) -> bool {
+        let added = self.add_listener(listener);
+        if added {
+            self.table(table);
+        }
+        added
+    }
+
+    /// Adds a listener, unless its name or address is taken already.
+    fn add_listener(&mut self, listener: Listener) -> bool {
         let taken = &mut self.half.taken;
         if taken.contains(&*listener.name) || !taken.insert(format!("@{}", listener.address)) {
             return false;
         }
         taken.insert(listener.name.to_string());
-        self.table(table);
         self.half.listeners.push(Arc::new(listener));
         true
     }
@@ -308,17 +321,27 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    fn access_log(&self) -> Vec<AccessLog> {
+        let log = AccessLog {
+            path: Name::from(&self.mesh.access_log_file),
+            format: Name::from(&self.mesh.access_log_format),
+        };
+        match log.path.is_empty() {
+            true => Vec::new(),
+            false => vec![log],
+        }
+    }
+
     /// The connection manager that every listener shares, but for its names.
     fn manager(&self, stat_prefix: String, routes: impl Into<Name>) -> HttpManager {
         let stat_prefix = self
             .stat_name(&stat_prefix)
             .unwrap_or_else(|| stat_prefix.into());
         let mut manager = HttpManager::new(stat_prefix, routes);
-        if !self.mesh.access_log_file.is_empty() {
-            manager.access_log.push(AccessLog {
-                path: Name::from(&self.mesh.access_log_file),
-                format: Name::from(&self.mesh.access_log_format),
-            });
+        manager.access_log = self.access_log();
+        if self.intercepts() {
+            // Envoy's own, where nothing else is said: istiod lets it be.
+            manager.server_name = Name::from("envoy");
         }
         manager.path = normalization(self.mesh.normalization);
         manager

@@ -12,8 +12,8 @@
 //! * [`Workshop`] compiles for many nodes, world after world, and makes again only what changed.
 //! * [`Diagnostic`] says what is wrong, where, and in which field.
 //!
-//! Limits: HTTP only, no TLS yet, no listeners for intercepted sidecars. What is
-//! not supported is refused by name and never ignored; the README lists it.
+//! Limits: no identities and policies yet, hence no mutual TLS of the mesh's own.
+//! What is not supported is refused by name and never ignored; the README lists it.
 
 #![forbid(unsafe_code)]
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use mesh_core::Name;
 use mesh_core::discovery::{AppProtocol, Instance, Service};
+use mesh_core::model::Cidr;
 
 use crate::diagnostic::{Diagnostic, Position, Severity};
 use crate::spec::kubernetes::Protocol;
@@ -53,6 +54,10 @@ pub(crate) struct Entry {
     pub(crate) kubernetes: bool,
     /// It has no virtual address, so its endpoints are called by name too.
     pub(crate) headless: bool,
+    /// Blocks of virtual addresses, of which nobody knows which one is called.
+    pub(crate) blocks: Vec<Cidr>,
+    /// Names of which its endpoints' certificates must have one; empty is any.
+    pub(crate) subject_alt_names: Vec<String>,
     /// The object that declares it.
     pub(crate) meta: Meta,
     /// Where in it.
@@ -181,6 +186,16 @@ impl Entry {
             && self.selector == other.selector
             && self.visibility == other.visibility
             && (self.kubernetes, self.headless) == (other.kubernetes, other.headless)
+            && self.blocks == other.blocks
+            && self.subject_alt_names == other.subject_alt_names
+    }
+
+    /// Its only port, if it has no more.
+    pub(crate) fn only_port(&self) -> Option<u16> {
+        match self.service.ports.as_slice() {
+            [port] => Some(port.number),
+            _ => None,
+        }
     }
 
     /// Whether clients of this namespace see it.

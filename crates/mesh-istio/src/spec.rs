@@ -24,6 +24,7 @@ pub mod mesh_config;
 mod object;
 pub mod service_entry;
 pub mod sidecar;
+pub mod tls;
 pub mod traffic_policy;
 pub mod virtual_service;
 
@@ -48,7 +49,7 @@ pub struct Spanned<T> {
 }
 
 /// What every object says about itself.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Meta {
     /// Its kind.
     pub kind: Kind,
@@ -126,6 +127,22 @@ impl PartialEq for Meta {
 }
 
 impl Eq for Meta {}
+
+impl fmt::Debug for Meta {
+    /// Leaves the text of the file out: a secret may stand beside the object.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meta")
+            .field("kind", &self.kind)
+            .field("name", &self.name)
+            .field("namespace", &self.namespace)
+            .field("labels", &self.labels)
+            .field("annotations", &self.annotations)
+            .field("created", &self.created)
+            .field("file", &self.file)
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
 
 impl fmt::Display for Meta {
     /// Writes `VirtualService reviews.default`.

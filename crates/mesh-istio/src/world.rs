@@ -158,6 +158,19 @@ impl World {
         self.state.objects.get(key)
     }
 
+    /// The secret with this name in a namespace.
+    pub fn secret(&self, namespace: &str, name: &str) -> Option<&kubernetes::Secret> {
+        let key = ObjectKey {
+            kind: Kind::Secret,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        match &self.object(&key)?.spec {
+            Spec::Secret(secret) => Some(secret),
+            _ => None,
+        }
+    }
+
     /// How many objects there are.
     pub fn len(&self) -> usize {
         self.state.objects.len()
@@ -230,6 +243,8 @@ accessors! {
     endpoint_slices: EndpointSlice(kubernetes::Endpoints);
     /// The pods.
     pods: Pod(kubernetes::Pod);
+    /// The secrets.
+    secrets: Secret(kubernetes::Secret);
 }
 
 // === impl Round ===

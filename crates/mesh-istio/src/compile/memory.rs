@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use mesh_core::model::{Cluster, EndpointSet, RouteTable, Rule, VirtualHost};
-use mesh_core::{Name, Origin, Origins, Place};
+use mesh_core::{Name, Origin, Origins};
 
 use super::policy::Index;
 use super::viewer::{Asked, Viewer};
@@ -57,8 +57,17 @@ struct Clusters {
     entry: Arc<Entry>,
     /// The destination rules that hold for it, in order.
     rules: Vec<u64>,
-    intercepts: bool,
+    place: Place,
     made: Made,
+}
+
+/// Where clusters are used, as far as they depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Connections come from and go to anywhere.
+    pub(super) intercepts: bool,
+    /// On a gateway.
+    pub(super) gateway: bool,
 }
 
 /// What a virtual host speaks for.
@@ -138,7 +147,7 @@ impl Memory {
     pub(super) fn origin(&mut self, meta: &Meta, at: Position) -> Origin {
         let origins = &mut self.origins;
         *self.places.entry((meta.stamp, at)).or_insert_with(|| {
-            let place = Place::new(meta.to_string(), &*meta.file, at.line, at.column);
+            let place = mesh_core::Place::new(meta.to_string(), &*meta.file, at.line, at.column);
             Arc::make_mut(origins).add(place)
         })
     }
@@ -159,11 +168,11 @@ impl Memory {
         &mut self,
         entry: &Arc<Entry>,
         rules: &[u64],
-        intercepts: bool,
+        place: Place,
     ) -> Option<Made> {
         let known = self.clusters.get_mut(&entry.service.id.host)?;
         let found = find(known, self.round, |one| {
-            Arc::ptr_eq(&one.entry, entry) && one.rules == rules && one.intercepts == intercepts
+            Arc::ptr_eq(&one.entry, entry) && one.rules == rules && one.place == place
         })?;
         Some(Arc::clone(&found.made))
     }
@@ -172,13 +181,13 @@ impl Memory {
         &mut self,
         entry: &Arc<Entry>,
         rules: Vec<u64>,
-        intercepts: bool,
+        place: Place,
         made: &Made,
     ) {
         let what = Clusters {
             entry: Arc::clone(entry),
             rules,
-            intercepts,
+            place,
             made: Arc::clone(made),
         };
         let host = entry.service.id.host.clone();

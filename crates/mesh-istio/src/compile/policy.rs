@@ -9,13 +9,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use mesh_core::Name;
+use mesh_core::model::ProxyProtocol;
 
 use super::Compiler;
 use crate::diagnostic::Position;
 use crate::names::{complete, covers, specificity};
 use crate::registry::{Entry, contains};
 use crate::spec::destination_rule::Subset;
-use crate::spec::traffic_policy::{Blocks, RetryBudget, TrafficPolicy};
+use crate::spec::traffic_policy::{Blocks, RetryBudget, TrafficPolicy, Tunnel};
 use crate::spec::{DestinationRule, MeshConfig, Meta, Object, Spec};
 use crate::world::World;
 
@@ -28,6 +29,8 @@ pub(super) struct Rules<'a> {
     pub(super) subsets: Vec<(&'a Meta, &'a Subset)>,
     /// The rules' stamps, in order: they say which rules these are.
     pub(super) stamps: Vec<u64>,
+    /// They are for workloads with certain labels.
+    pub(super) selected: bool,
 }
 
 /// All destination rules.
@@ -57,6 +60,8 @@ struct Known {
 pub(super) struct Policy {
     pub(super) blocks: Blocks,
     pub(super) retry_budget: Option<RetryBudget>,
+    pub(super) tunnel: Option<Tunnel>,
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
     /// Where most of it stands.
     pub(super) at: Position,
 }
@@ -164,6 +169,7 @@ fn merge<'r>(rules: &[Candidate<'r>]) -> Rules<'r> {
     let mut merged = Rules::default();
     for Candidate { meta, rule, .. } in rules {
         merged.stamps.push(meta.stamp);
+        merged.selected |= rule.selector.is_some();
         if merged.policy.is_none() {
             merged.policy = rule.policy.as_ref().map(|policy| (*meta, policy));
         }
@@ -195,19 +201,23 @@ pub(super) fn resolve(
             None => {
                 policy.blocks = top.blocks.clone();
                 policy.retry_budget = top.retry_budget;
+                policy.tunnel.clone_from(&top.tunnel);
+                policy.proxy_protocol = top.proxy_protocol;
             }
         }
     }
     if let Some(over) = subset.and_then(|subset| subset.policy.as_ref()) {
         policy.at = over.at;
         policy.retry_budget = over.retry_budget.or(policy.retry_budget);
+        policy.tunnel = over.tunnel.clone().or(policy.tunnel);
+        policy.proxy_protocol = over.proxy_protocol.or(policy.proxy_protocol);
         let own = &over.blocks;
         let base = policy.blocks;
         policy.blocks = Blocks {
             balancer: own.balancer.or(base.balancer),
             pool: own.pool.clone().or(base.pool),
             outlier: own.outlier.clone().or(base.outlier),
-            plain: own.plain || base.plain,
+            tls: own.tls.clone().or(base.tls),
         };
         if let Some(own) = over.ports.iter().find(|one| one.port == port) {
             policy.blocks = own.blocks.clone();

@@ -407,7 +407,7 @@ fn redirect(
 }
 
 /// The cluster of a destination. One that does not exist is used all the same, with a warning.
-fn destination(
+pub(super) fn destination(
     compiler: &mut Compiler<'_>,
     meta: &Meta,
     asked: &Destination,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Compiler;
 use crate::names::{complete, covers, overlap};
 use crate::registry::{Entry, contains};
+use crate::spec::kubernetes::Protocol;
 use crate::spec::sidecar::{Egress, EgressPort, OutboundPolicy};
 use crate::spec::{Meta, Sidecar, VirtualService};
 use crate::world::World;
@@ -64,8 +65,13 @@ pub(super) fn scopes<'a>(
             scope.listener = egress.port.map(|port| (meta, egress, port));
             scope.bind = egress.bind;
             if let Some(port) = egress.port.filter(|port| !port.proxy) {
-                let serves =
-                    |entry: &&Arc<Entry>| entry.http_ports().any(|(p, _)| p == port.number);
+                let http = port.protocol.is_http();
+                let serves = |entry: &&Arc<Entry>| {
+                    let fits = |(own, spoken): (u16, Protocol)| {
+                        own == port.number && spoken.is_http() >= http
+                    };
+                    entry.ports().any(fits)
+                };
                 scope.services.retain(serves);
             }
             scope

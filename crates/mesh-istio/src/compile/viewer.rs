@@ -22,6 +22,7 @@ pub(super) struct Seen {
     namespace: bool,
     labels: bool,
     address: bool,
+    family: bool,
     port: bool,
 }
 
@@ -33,6 +34,7 @@ pub(super) struct Asked {
     namespace: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     address: Option<IpAddr>,
+    v6: Option<bool>,
     port: Option<Option<u16>>,
 }
 
@@ -69,6 +71,12 @@ impl<'a> Viewer<'a> {
         self.node.address
     }
 
+    /// Whether its address is one of IPv6.
+    pub(super) fn speaks_v6(&self) -> bool {
+        self.saw(|seen| seen.family = true);
+        self.node.address.is_ipv6()
+    }
+
     /// Where the node's application reaches it, given the mesh's usual port.
     pub(super) fn outbound(&self, usual: u16) -> SocketAddr {
         self.saw(|seen| seen.port = true);
@@ -98,6 +106,7 @@ impl<'a> Viewer<'a> {
             namespace: seen.namespace.then(|| node.namespace.clone()),
             labels: seen.labels.then(|| node.labels.clone()),
             address: seen.address.then_some(node.address),
+            v6: seen.family.then_some(node.address.is_ipv6()),
             port: seen.port.then_some(node.base_port),
         }
     }
@@ -117,6 +126,7 @@ impl Seen {
             namespace: self.namespace || more.namespace,
             labels: self.labels || more.labels,
             address: self.address || more.address,
+            family: self.family || more.family,
             port: self.port || more.port,
         }
     }
@@ -134,6 +144,7 @@ impl Asked {
             && is(&self.namespace, &node.namespace)
             && self.labels.as_ref().is_none_or(|one| *one == node.labels)
             && self.address.is_none_or(|one| one == node.address)
+            && self.v6.is_none_or(|one| one == node.address.is_ipv6())
             && self.port.is_none_or(|one| one == node.base_port)
     }
 
@@ -142,6 +153,7 @@ impl Asked {
             namespace: self.namespace.is_some(),
             labels: self.labels.is_some(),
             address: self.address.is_some(),
+            family: self.v6.is_some(),
             port: self.port.is_some(),
         }
     }

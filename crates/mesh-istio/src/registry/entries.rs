@@ -50,11 +50,15 @@ fn entry<'w>(
     let mut service = Service::new(host, &meta.namespace);
     service.name = Name::from(host);
     service.labels = names(&meta.labels);
-    service.addresses.clone_from(&spec.addresses);
+    let single = spec.addresses.iter().filter(|block| block.is_single());
+    service.addresses = single.map(|block| block.address()).collect();
     service.external = spec.external;
     service.resolution = match spec.resolution {
         SpecResolution::Static => Resolution::Static,
         SpecResolution::Dns => Resolution::Dns,
+        SpecResolution::DnsRoundRobin => Resolution::DnsRoundRobin,
+        SpecResolution::None => Resolution::None,
+        SpecResolution::DynamicDns => Resolution::DynamicDns,
     };
     service.ports = spec
         .ports
@@ -82,6 +86,13 @@ fn entry<'w>(
         selector: spec.selector.clone(),
         visibility,
         kubernetes: false,
+        blocks: spec
+            .addresses
+            .iter()
+            .copied()
+            .filter(|block| !block.is_single())
+            .collect(),
+        subject_alt_names: spec.subject_alt_names.clone(),
         headless: false,
         meta: meta.clone(),
         at: meta.at,
@@ -133,8 +144,10 @@ fn instances<'w>(
         }
     }
     // Without endpoints the host itself is looked up.
-    if spec.resolution == SpecResolution::Dns
-        && spec.endpoints.is_empty()
+    if matches!(
+        spec.resolution,
+        SpecResolution::Dns | SpecResolution::DnsRoundRobin
+    ) && spec.endpoints.is_empty()
         && spec.selector.is_none()
     {
         let workload = Workload::new(&meta.name, &meta.namespace, &meta.labels, "", trust_domain);

@@ -98,6 +98,8 @@ fn entry(sources: &Sources<'_>, meta: &Meta, spec: &spec::Service) -> Entry {
         selector: (!spec.selector.is_empty()).then(|| spec.selector.clone()),
         visibility,
         kubernetes: true,
+        blocks: Vec::new(),
+        subject_alt_names: Vec::new(),
         headless: spec.headless,
         meta: meta.clone(),
         at: meta.at,
