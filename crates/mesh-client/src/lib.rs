@@ -15,6 +15,7 @@ mod client;
 pub mod proxy_protocol;
 mod slot;
 mod stack;
+pub mod tcp;
 mod upstream;
 
 pub use body::Body;
