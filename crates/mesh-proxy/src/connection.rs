@@ -12,10 +12,14 @@ use crate::origin::Downstream;
 use crate::tcp;
 use crate::tls::Security;
 use crate::worker::Listeners;
+use mesh_core::model::Inspect;
 use mesh_core::stats::{ListenerStat, Raised};
 use mesh_core::{Caller, Name, Shard};
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -37,7 +41,47 @@ struct Open {
     _active: Raised<Counted<ListenerStat>, ListenerStat>,
 }
 
-/// Serves a connection that `listener` accepted, until it ends.
+/// A future that counts an open connection as long as it lasts.
+#[pin_project::pin_project]
+struct Counting<F> {
+    #[pin]
+    future: F,
+    _open: Open,
+}
+
+/// Serves a connection of which nothing has to be found out: HTTP in plain text through the only
+/// chain. That is most connections there are, so it takes the shortest way and the least memory.
+///
+/// # Errors
+/// Any other connection comes back.
+pub(crate) fn serve_plain<IO: Downstream>(
+    io: IO,
+    peer: SocketAddr,
+    local: SocketAddr,
+    listener: &ListenerState,
+    site: &Site,
+) -> Result<impl Future<Output = ()> + Send + use<IO>, IO> {
+    let current = listener.current();
+    if looks(current.plan().inspect()) || current.plan().listener().hand_off {
+        return Err(io);
+    }
+    let Some(chain) = current.only_chain().cloned() else {
+        return Err(io);
+    };
+    let (Security::Plain, Use::Http(http)) = (chain.chain().security(), chain.chain().usage())
+    else {
+        return Err(io);
+    };
+    let arrival = Arrival::new(io, peer, local);
+    let caller = arrival.caller(site.shard, &chain.chain().config().name);
+    let connection = http_connection(http, caller, &chain, site);
+    Ok(Counting {
+        future: serve::serve(arrival.io, connection),
+        _open: Open::new(current, site.shard),
+    })
+}
+
+/// Serves any connection that `listener` accepted, until it ends.
 pub(crate) async fn serve<IO: Downstream>(
     io: IO,
     peer: SocketAddr,
@@ -61,16 +105,53 @@ pub(crate) async fn serve<IO: Downstream>(
             return;
         }
     }
-    let chain = current
-        .only_chain()
-        .or_else(|| current.choose(&arrival.traits()));
-    let Some(chain) = chain.cloned() else {
+    let Some(chain) = current.choose(&arrival.traits()).cloned() else {
         no_chain(&arrival, &current, &site);
         return;
     };
-    let caller = arrival.caller(site.shard, &chain.chain().config().name);
+    let mut caller = arrival.caller(site.shard, &chain.chain().config().name);
     let open = Open::new(current, site.shard);
-    use_chain(arrival, caller, chain, open, site).await;
+    match chain.chain().security() {
+        Security::Plain => pass(arrival.io, caller, &chain, &site).await,
+        Security::Tls(handshake) => {
+            let stats = open.current.plan().stats();
+            // Boxed, as what follows: a connection keeps no room for what is over.
+            let accepting = Box::pin(handshake.accept(arrival.io, stats, site.shard));
+            if let Some((io, info)) = accepting.await {
+                caller.tls = Some(info);
+                pass(io, caller, &chain, &site).await;
+            }
+        }
+        Security::Broken(error) => {
+            tracing::debug!(chain = %chain.chain().config().name, %error, "closed");
+        }
+    }
+}
+
+/// Passes a connection to what its chain is used for.
+fn pass<'a, IO: Downstream>(
+    io: IO,
+    caller: Caller,
+    chain: &'a ChainState,
+    site: &'a Site,
+) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    match chain.chain().usage() {
+        Use::Http(http) => {
+            let connection = http_connection(http, caller, chain, site);
+            Box::pin(serve::serve(io, connection))
+        }
+        Use::Tcp(tcp) => Box::pin(tcp::serve(io, tcp, caller, chain.drained(), &site.tcp)),
+    }
+}
+
+/// Whether anything has to be found out.
+fn looks(inspect: &Inspect) -> bool {
+    reads(inspect) || inspect.original_destination
+}
+
+/// Whether the caller has to say something first.
+fn reads(inspect: &Inspect) -> bool {
+    inspect.proxy_protocol.is_some() || inspect.tls.is_some() || inspect.http.is_some()
 }
 
 /// Finds out what a listener wants to know. Returns whether to go on.
@@ -80,12 +161,11 @@ async fn look<IO: Downstream>(
     shard: Shard,
 ) -> bool {
     let inspect = current.plan().inspect();
-    let reads = inspect.proxy_protocol.is_some() || inspect.tls.is_some() || inspect.http.is_some();
-    if !reads && !inspect.original_destination {
+    if !looks(inspect) {
         return true;
     }
     let _active = current.raise(shard, ListenerStat::PreCxActive);
-    let looked = match inspect.timeout.filter(|_| reads) {
+    let looked = match inspect.timeout.filter(|_| reads(inspect)) {
         // Boxed: most connections outlive it by far.
         Some(limit) => Box::pin(tokio::time::timeout(limit, arrival.look(inspect))).await,
         None => Ok(Box::pin(arrival.look(inspect)).await),
@@ -114,62 +194,30 @@ fn no_chain<IO>(arrival: &Arrival<IO>, current: &Current, site: &Site) {
     }
 }
 
-async fn use_chain<IO: Downstream>(
-    arrival: Arrival<IO>,
-    mut caller: Caller,
-    chain: Arc<ChainState>,
-    open: Open,
-    site: Site,
-) {
-    match chain.chain().security() {
-        Security::Plain => match chain.chain().usage() {
-            Use::Http(http) => {
-                let connection = http_connection(http, caller, &chain, site);
-                // Without an indirection: the shortest way for most connections there are.
-                serve::serve(arrival.io, connection).await;
-            }
-            Use::Tcp(tcp) => {
-                Box::pin(tcp::serve(arrival.io, tcp, caller, chain.drained(), &site.tcp)).await;
-            }
-        },
-        Security::Tls(handshake) => {
-            let stats = open.current.plan().stats();
-            let accepting = Box::pin(handshake.accept(arrival.io, stats, site.shard));
-            let Some((io, info)) = accepting.await else {
-                return;
-            };
-            caller.tls = Some(info);
-            match chain.chain().usage() {
-                Use::Http(http) => {
-                    let connection = http_connection(http, caller, &chain, site);
-                    Box::pin(serve::serve(io, connection)).await;
-                }
-                Use::Tcp(tcp) => {
-                    Box::pin(tcp::serve(io, tcp, caller, chain.drained(), &site.tcp)).await;
-                }
-            }
-        }
-        Security::Broken(error) => {
-            tracing::debug!(chain = %chain.chain().config().name, %error, "closed");
-        }
-    }
-    drop(open);
-}
-
 fn http_connection(
     http: &HttpChain,
     caller: Caller,
     chain: &ChainState,
-    site: Site,
+    site: &Site,
 ) -> serve::Connection {
     serve::Connection {
         caller,
         manager: http.manager.clone(),
         stats: http.stats.clone(),
         server: http.server.clone(),
-        stack: site.stack,
-        tasks: site.tasks,
+        stack: site.stack.clone(),
+        tasks: site.tasks.clone(),
         drain: chain.drained(),
+    }
+}
+
+// === impl Counting ===
+
+impl<F: Future> Future for Counting<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().future.poll(cx)
     }
 }
 

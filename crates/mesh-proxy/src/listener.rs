@@ -3,7 +3,7 @@
 mod blocks;
 mod plan;
 
-pub(crate) use blocks::{Blocks, Counted, Statistics};
+pub(crate) use blocks::{Counted, Statistics};
 pub(crate) use plan::{Chain, HttpChain, Plan, Plans, TcpChain, Use};
 
 use crate::chain::Traits;
@@ -17,7 +17,6 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub(crate) struct ListenerState {
     address: SocketAddr,
-    shard: Shard,
     current: Mutex<Arc<Current>>,
 }
 
@@ -33,7 +32,6 @@ pub(crate) struct Current {
 #[derive(Debug)]
 pub(crate) struct ChainState {
     chain: Arc<Chain>,
-    shard: Shard,
     /// Its connections are to finish.
     drain: watch::Sender<bool>,
 }
@@ -42,11 +40,10 @@ pub(crate) struct ChainState {
 
 impl ListenerState {
     /// The state of a listener at the address that it really has.
-    pub(crate) fn new(plan: Arc<Plan>, address: SocketAddr, shard: Shard) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>, address: SocketAddr) -> Self {
         Self {
             address,
-            shard,
-            current: Mutex::new(Arc::new(Current::new(plan, &[], shard))),
+            current: Mutex::new(Arc::new(Current::new(plan, &[]))),
         }
     }
 
@@ -54,7 +51,7 @@ impl ListenerState {
     /// those of others drain.
     pub(crate) fn update(&self, plan: Arc<Plan>) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = Arc::new(Current::new(plan, &current.chains, self.shard));
+        let new = Arc::new(Current::new(plan, &current.chains));
         let old = std::mem::replace(&mut *current, new.clone());
         drop(current);
         let gone = |old: &&Arc<ChainState>| !new.chains.iter().any(|kept| Arc::ptr_eq(kept, old));
@@ -85,12 +82,12 @@ impl ListenerState {
 // === impl Current ===
 
 impl Current {
-    fn new(plan: Arc<Plan>, before: &[Arc<ChainState>], shard: Shard) -> Self {
+    fn new(plan: Arc<Plan>, before: &[Arc<ChainState>]) -> Self {
         let state = |chain: &Arc<Chain>| {
             let same = |before: &&Arc<ChainState>| before.chain.config() == chain.config();
             match before.iter().find(same) {
                 Some(before) => before.clone(),
-                None => Arc::new(ChainState::new(chain.clone(), shard)),
+                None => Arc::new(ChainState::new(chain.clone())),
             }
         };
         Self {
@@ -129,20 +126,15 @@ impl Current {
 // === impl ChainState ===
 
 impl ChainState {
-    pub(crate) fn new(chain: Arc<Chain>, shard: Shard) -> Self {
+    fn new(chain: Arc<Chain>) -> Self {
         Self {
             chain,
-            shard,
             drain: watch::Sender::new(false),
         }
     }
 
     pub(crate) fn chain(&self) -> &Arc<Chain> {
         &self.chain
-    }
-
-    pub(crate) fn shard(&self) -> Shard {
-        self.shard
     }
 
     /// Says when the chain's connections are to finish.

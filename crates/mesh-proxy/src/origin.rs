@@ -1,5 +1,8 @@
 //! Downstream connections, and where they were going to before they were intercepted.
 
+#[cfg(test)]
+pub(crate) mod pipe;
+
 use socket2::{SockAddr, SockRef};
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -75,7 +75,7 @@ impl Reconciler {
         for listener in snapshot.listeners() {
             let moves = match self.open.get(&listener.name) {
                 Some(open) if open.listener == *listener => false,
-                Some(open) if open.listener.address == listener.address => {
+                Some(open) if is_in_place(&open.listener, listener) => {
                     self.tell(|| Command::Update(listener.clone()));
                     false
                 }
@@ -123,6 +123,9 @@ impl Reconciler {
         listener: &Arc<Listener>,
         left: &HashSet<SocketAddr>,
     ) -> io::Result<SocketAddr> {
+        if !listener.bind {
+            return Ok(self.stand(listener));
+        }
         let mut held = self.gate.take(listener);
         let open = self.open.values().map(|open| &open.address);
         let mut ours = open.chain(left).chain(&self.leaving);
@@ -139,6 +142,9 @@ impl Reconciler {
             };
             // For port 0 the first socket settles the port of all.
             address = socket.local_addr()?;
+            if listener.transparent {
+                accept::make_transparent(&socket)?;
+            }
             sockets.push(socket);
         }
         tracing::info!(listener = %listener.name, %address, "open");
@@ -156,6 +162,20 @@ impl Reconciler {
         Ok(address)
     }
 
+    /// Takes up a listener that gets only what others hand over.
+    fn stand(&mut self, listener: &Arc<Listener>) -> SocketAddr {
+        tracing::info!(listener = %listener.name, address = %listener.address, "stands");
+        self.tell(|| Command::Stand(listener.clone()));
+        let open = Open {
+            listener: listener.clone(),
+            address: listener.address,
+        };
+        if let Some(before) = self.open.insert(listener.name.clone(), open) {
+            self.leaving.insert(before.address);
+        }
+        listener.address
+    }
+
     pub(crate) fn drain(&mut self) {
         self.open.clear();
         self.tell(|| Command::Drain);
@@ -167,6 +187,12 @@ impl Reconciler {
             let _ = worker.send(command());
         }
     }
+}
+
+/// Whether a listener that changes keeps its sockets.
+fn is_in_place(before: &Listener, after: &Listener) -> bool {
+    let socket = |listener: &Listener| (listener.address, listener.bind, listener.transparent);
+    socket(before) == socket(after)
 }
 
 #[cfg(test)]

@@ -142,7 +142,7 @@ impl<IO: Downstream> Arrival<IO> {
                 Parsed::NotPresent if optional => return Ok(()),
                 Parsed::NotPresent => return Err(Rejected::NoHeader),
                 Parsed::Header { len, addresses, .. } => {
-                    self.io.take(len);
+                    self.io.skip(len);
                     if let Some((source, destination)) = addresses {
                         for address in [source, destination] {
                             if !is_unicast(address.ip()) {

@@ -36,7 +36,7 @@ impl<IO> Prefixed<IO> {
     }
 
     /// Forgets the first bytes: they were for us.
-    pub(crate) fn take(&mut self, count: usize) {
+    pub(crate) fn skip(&mut self, count: usize) {
         self.read = (self.read + count).min(self.kept.len());
         self.free();
     }
@@ -84,7 +84,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Prefixed<IO> {
         let kept = self.kept();
         let count = kept.len().min(buffer.remaining());
         buffer.put_slice(&kept[..count]);
-        self.take(count);
+        self.skip(count);
         Poll::Ready(Ok(()))
     }
 }
@@ -134,7 +134,7 @@ mod tests {
             assert!(io.more().await.unwrap());
         }
         assert_eq!(io.kept(), &sent[..io.kept().len()]);
-        io.take(10);
+        io.skip(10);
         theirs.shutdown().await.unwrap();
         let mut read = Vec::new();
         io.read_to_end(&mut read).await.unwrap();

@@ -205,10 +205,13 @@ impl Drop for Busy {
 /// Copies bytes both ways once both sides have switched protocols.
 async fn tunnel(downstream: OnUpgrade, upstream: OnUpgrade, caller: Caller) {
     caller.count(HttpStat::CxUpgradesTotal);
-    let _active = caller
-        .stats
-        .clone()
-        .map(|stats| Raised::new(Counted::new(stats), caller.shard, HttpStat::CxUpgradesActive));
+    let _active = caller.stats.clone().map(|stats| {
+        Raised::new(
+            Counted::new(stats),
+            caller.shard,
+            HttpStat::CxUpgradesActive,
+        )
+    });
     let (downstream, upstream) = match tokio::try_join!(downstream, upstream) {
         Ok(both) => both,
         Err(error) => {

@@ -10,7 +10,7 @@ use hyper_util::server::conn::auto;
 use mesh_core::model::HttpManager;
 use mesh_core::stats::{Block, HttpStat, Raised};
 use mesh_core::{Caller, Shard};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -65,22 +65,29 @@ pub(crate) struct Connection {
 }
 
 /// Serves a connection until it closes, was idle for too long, or is told to drain.
-pub(crate) async fn serve<I>(io: I, connection: Connection)
+pub(crate) fn serve<I>(io: I, connection: Connection) -> impl Future<Output = ()> + Send
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    serve_on(TokioIo::new(io), connection).await;
-}
-
-async fn serve_on<I>(io: I, connection: Connection)
-where
-    I: Read + Write + Unpin + Send + 'static,
-{
-    let Connection { manager, stats, .. } = &connection;
-    let (manager, open) = (manager.clone(), Open::new(stats, connection.caller.shard));
-    let mut drain = connection.drain.clone();
+    // Put together out here: what a future is given has its place in it as long as it lasts.
+    let manager = connection.manager.clone();
+    let open = Open::new(&connection.stats, connection.caller.shard);
+    let drain = connection.drain.clone();
     let activity = Arc::new(Activity::new());
     let adapter = Adapter::new(connection, activity.clone());
+    serve_on(TokioIo::new(io), adapter, manager, open, activity, drain)
+}
+
+async fn serve_on<I>(
+    io: I,
+    adapter: Adapter,
+    manager: Arc<HttpManager>,
+    open: Open,
+    activity: Arc<Activity>,
+    mut drain: watch::Receiver<bool>,
+) where
+    I: Read + Write + Unpin + Send + 'static,
+{
     let builder = builder(&manager);
     let mut connection = pin!(builder.serve_connection_with_upgrades(io, adapter));
     let mut idle = pin!(idle(manager.idle_timeout, &activity));

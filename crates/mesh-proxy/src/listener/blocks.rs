@@ -2,7 +2,7 @@
 //! Envoy.
 
 use mesh_core::Name;
-use mesh_core::stats::{Block, HttpStat, ListenerStat, TcpStat};
+use mesh_core::stats::{Block, HttpStat, ListenerStat, Stat, TcpStat};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Blocks of statistics by prefix. Shared by all workers. Prefixes come from configuration, never
 /// from callers.
 #[derive(Debug)]
-pub(crate) struct Blocks<S>(Arc<Mutex<HashMap<Name, Arc<Block<S>>>>>);
+pub(crate) struct Blocks<S: Stat>(Arc<Mutex<HashMap<Name, Arc<Block<S>>>>>);
 
 /// All that is counted for listeners.
 #[derive(Clone, Debug, Default)]
@@ -25,11 +25,11 @@ pub(crate) struct Statistics {
 
 /// A block of statistics that a gauge can hold on to.
 #[derive(Debug)]
-pub(crate) struct Counted<S>(Arc<Block<S>>);
+pub(crate) struct Counted<S: Stat>(Arc<Block<S>>);
 
 // === impl Blocks ===
 
-impl<S> Blocks<S> {
+impl<S: Stat> Blocks<S> {
     /// The block for a prefix.
     pub(crate) fn block(&self, prefix: &Name) -> Arc<Block<S>> {
         let mut blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -46,13 +46,13 @@ impl<S> Blocks<S> {
     }
 }
 
-impl<S> Clone for Blocks<S> {
+impl<S: Stat> Clone for Blocks<S> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<S> Default for Blocks<S> {
+impl<S: Stat> Default for Blocks<S> {
     fn default() -> Self {
         Self(Arc::default())
     }
@@ -75,13 +75,13 @@ impl Statistics {
 
 // === impl Counted ===
 
-impl<S> Counted<S> {
+impl<S: Stat> Counted<S> {
     pub(crate) fn new(block: Arc<Block<S>>) -> Self {
         Self(block)
     }
 }
 
-impl<S> AsRef<Block<S>> for Counted<S> {
+impl<S: Stat> AsRef<Block<S>> for Counted<S> {
     fn as_ref(&self) -> &Block<S> {
         &self.0
     }

@@ -4,9 +4,9 @@ use super::blocks::Statistics;
 use crate::chain::{Matcher, Traits};
 use crate::tls::Security;
 use http::HeaderValue;
-use mesh_core::model::{Filter, FilterChain, HttpManager, Inspect, Listener, Snapshot, TcpProxy};
-use mesh_core::stats::{Block, HttpStat, ListenerStat, TcpStat};
 use mesh_core::Name;
+use mesh_core::model::{FilterChain, HttpManager, Inspect, Listener, Snapshot, TcpProxy};
+use mesh_core::stats::{Block, HttpStat, ListenerStat, TcpStat};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -155,12 +155,15 @@ impl Plan {
 
 impl Chain {
     fn new(config: Arc<FilterChain>, statistics: &Statistics, snapshot: &Snapshot) -> Self {
-        let usage = match &config.filter {
-            Filter::Http(manager) => Use::Http(HttpChain::new(manager.clone(), statistics)),
-            Filter::Tcp(proxy) => Use::Tcp(TcpChain {
-                proxy: proxy.clone(),
-                stats: statistics.tcp.block(&proxy.stat_prefix),
-            }),
+        let usage = match config.manager() {
+            Some(manager) => Use::Http(HttpChain::new(manager.clone(), statistics)),
+            None => {
+                let proxy = config.proxy().expect("a chain is for HTTP or for bytes");
+                Use::Tcp(TcpChain {
+                    stats: statistics.tcp.block(&proxy.stat_prefix),
+                    proxy: proxy.clone(),
+                })
+            }
         };
         Self {
             security: Security::of(&config, snapshot),

@@ -41,6 +41,7 @@ impl Workers {
                         opened.insert(listener.name.clone(), socket);
                         said
                     }
+                    Command::Stand(listener) => format!("stand {}", listener.name),
                     Command::Update(listener) => format!("update {}", listener.name),
                     Command::Close(name) => {
                         self.sockets.remove(&name);
