@@ -107,7 +107,7 @@ impl Reconciler {
             .collect();
         for name in gone {
             if let Some(open) = self.open.remove(&name) {
-                self.leaving.insert(open.address);
+                self.leave(&open);
             }
             tracing::info!(listener = %name, "closed");
             self.tell(|| Command::Close(name.clone()));
@@ -127,7 +127,8 @@ impl Reconciler {
             return Ok(self.stand(listener));
         }
         let mut held = self.gate.take(listener);
-        let open = self.open.values().map(|open| &open.address);
+        let open = self.open.values().filter(|open| open.listener.bind);
+        let open = open.map(|open| &open.address);
         let mut ours = open.chain(left).chain(&self.leaving);
         if held.is_none() && !ours.any(|address| *address == listener.address) {
             accept::check_free(listener.address)?;
@@ -157,7 +158,7 @@ impl Reconciler {
             address,
         };
         if let Some(before) = self.open.insert(listener.name.clone(), open) {
-            self.leaving.insert(before.address);
+            self.leave(&before);
         }
         Ok(address)
     }
@@ -171,9 +172,16 @@ impl Reconciler {
             address: listener.address,
         };
         if let Some(before) = self.open.insert(listener.name.clone(), open) {
-            self.leaving.insert(before.address);
+            self.leave(&before);
         }
         listener.address
+    }
+
+    /// Remembers an address that the workers give up.
+    fn leave(&mut self, open: &Open) {
+        if open.listener.bind {
+            self.leaving.insert(open.address);
+        }
     }
 
     pub(crate) fn drain(&mut self) {
