@@ -87,7 +87,10 @@ pub(crate) async fn serve<IO: Downstream, C: Connect>(
                 Step::Whole => return,
                 // What was reset on one side must not look whole on the other.
                 Step::Broken(Side::Downstream) => return copy.upstream.reset_when_closed(),
-                Step::Broken(Side::Upstream) => return copy.downstream.reset_when_closed(),
+                Step::Broken(Side::Upstream) => {
+                    meter.reset_by_endpoint();
+                    return copy.downstream.reset_when_closed();
+                }
             },
             // The sender is gone only when the worker is: then finish as well.
             _ = drain.wait_for(|drain| *drain), if drained.is_none() => {

@@ -8,7 +8,7 @@ use mesh_core::Publisher;
 use mesh_core::model::{
     AcceptProxyProtocol, Address, ClientTls, Cluster, EndpointSet, FilterChain, HttpManager,
     Inspector, Listener, ProxyProtocol, RouteTable, Rule, Secret, SecretRef, ServerTls, Snapshot,
-    SnapshotBuilder, TcpProxy, TcpTarget, VirtualHost,
+    SnapshotBuilder, TcpProxy, TcpTarget, Tunnel, VirtualHost,
 };
 use mesh_proxy::{Proxy, Running};
 use socket2::SockRef;
@@ -163,7 +163,7 @@ async fn a_large_stream_arrives_whole_while_the_other_side_sends_as_much() {
     let _town = Town::start(vec![listener], &[("a", backend)]).await;
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut read, mut write) = stream.into_split();
-    let sent: Vec<u8> = (0..16_u32 << 20).map(|n| (n * 31 >> 3) as u8).collect();
+    let sent: Vec<u8> = (0..16_u32 << 20).map(|n| ((n * 31) >> 3) as u8).collect();
     let copy = sent.clone();
     let writing = tokio::spawn(async move {
         write.write_all(&copy).await.unwrap();
@@ -361,6 +361,80 @@ async fn a_changed_chain_drains_and_the_others_go_on() {
     assert_eq!(changes.read(&mut [0; 8]).await.unwrap(), 0);
     stays.write_all(b"x").await.unwrap();
     stays.read_exact(&mut [0]).await.unwrap();
+}
+
+#[tokio::test]
+async fn bytes_pass_through_a_tunnel() {
+    let address = free_address();
+    // An HTTP proxy that connects nobody but talks to itself.
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = proxy.local_addr().unwrap();
+    let asked = tokio::spawn(async move {
+        let (mut stream, _) = proxy.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        let (mut read, mut write) = stream.split();
+        tokio::io::copy(&mut read, &mut write).await.unwrap();
+        write.shutdown().await.unwrap();
+        String::from_utf8(head).unwrap()
+    });
+    let mut settings = TcpProxy::to("db", "a");
+    settings.tunnel = Some(Tunnel {
+        target: "far.example.com:443".into(),
+        post: false,
+    });
+    let listener = Listener::tcp("in", address, settings);
+    let town = Town::start(vec![listener], &[("a", endpoint)]).await;
+    assert_eq!(ask(address, b"hello").await, "hello");
+    let head = asked.await.unwrap();
+    assert!(
+        head.starts_with("CONNECT far.example.com:443 HTTP/1.1\r\n"),
+        "{head}"
+    );
+    town.until("cluster.a.upstream_cx_active", 0).await;
+}
+
+/// An application that knows nothing of the proxy. To be run where it does no harm:
+///
+/// ```text
+/// unshare -n sh -c 'ip link set lo up
+///     ip addr add 203.0.113.1/32 dev lo; ip addr add 2001:db8::1/128 dev lo
+///     iptables -t nat -A OUTPUT -p tcp -d 203.0.113.1 -j REDIRECT --to-ports 15001
+///     ip6tables -t nat -A OUTPUT -p tcp -d 2001:db8::1 -j REDIRECT --to-ports 15001
+///     cargo test -p mesh-proxy --test tcp -- --ignored redirected'
+/// ```
+#[tokio::test]
+#[ignore = "needs a network namespace with rules of its own"]
+async fn a_redirected_connection_goes_where_it_was_going() {
+    let (v4, v6) = (echo("v4:").await, echo("v6:").await);
+    let intercepting = |name: &str, address: &str| {
+        let mut listener = Listener::new(name, address.parse().unwrap());
+        listener.inspect.original_destination = true;
+        listener.hand_off = true;
+        listener
+    };
+    let unbound = |name: &str, address: &str, cluster: &str| {
+        let mut listener = Listener::new(name, address.parse().unwrap());
+        listener.bind = false;
+        listener.chain(FilterChain::tcp(TcpProxy::to(cluster, cluster)))
+    };
+    let _town = Town::start(
+        vec![
+            intercepting("out4", "0.0.0.0:15001"),
+            intercepting("out6", "[::1]:15001"),
+            unbound("four", "203.0.113.1:80", "four"),
+            unbound("six", "[::]:80", "six"),
+        ],
+        &[("four", v4), ("six", v6)],
+    )
+    .await;
+    assert_eq!(ask("203.0.113.1:80".parse().unwrap(), b"x").await, "v4:x");
+    assert_eq!(ask("[2001:db8::1]:80".parse().unwrap(), b"x").await, "v6:x");
+    // Nothing stands for that port.
+    assert_eq!(ask("203.0.113.1:81".parse().unwrap(), b"").await, "");
 }
 
 #[tokio::test]

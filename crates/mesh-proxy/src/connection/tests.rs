@@ -155,7 +155,7 @@ impl Call {
 
 /// Who called, in one line.
 fn told(caller: &Caller) -> String {
-    let show = |address: Option<SocketAddr>| address.map_or("-".into(), |a| a.to_string());
+    let show = |address: Option<SocketAddr>| address.map_or_else(|| "-".into(), |a| a.to_string());
     format!(
         "{} {} to {} original {} direct {}",
         caller.chain,
@@ -213,7 +213,7 @@ async fn the_futures_of_connections_are_small() {
     let (pipe, _io) = Pipe::new(1);
     let plain = size_of_val(&serve_plain(pipe, peer, local, &state, &world.site).ok());
     let (pipe, _io) = Pipe::new(1);
-    let any = size_of_val(&serve(pipe, peer, local, state, world.site.clone()));
+    let any = size_of_val(&serve(pipe, peer, local, state, world.site));
     assert!(plain <= 4608, "a plain connection is {plain} bytes");
     assert!(any <= 3072, "another connection is {any} bytes");
 }

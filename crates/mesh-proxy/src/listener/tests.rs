@@ -60,8 +60,9 @@ fn a_change_that_concerns_no_chain_drains_nothing() {
     let state = ListenerState::new(plans.of(&first, at(1), &snapshot), at(1));
     let before = state.current().chains.clone();
     let mut second = Listener::clone(&first);
-    let mut inspector = mesh_core::model::Inspector::default();
-    inspector.except = vec![PortRange::single(1)];
+    let inspector = mesh_core::model::Inspector {
+        except: vec![PortRange::single(1)],
+    };
     second.inspect.tls = Some(inspector);
     state.update(plans.of(&Arc::new(second), at(1), &snapshot));
     assert_eq!(draining(&before), [""; 0]);

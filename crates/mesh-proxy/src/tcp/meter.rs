@@ -125,6 +125,11 @@ impl Meter {
         self.last
     }
 
+    /// The endpoint broke it.
+    pub(super) fn reset_by_endpoint(&self) {
+        self.record.exchange().flag(Flags::UR);
+    }
+
     /// It has lived for as long as it may.
     pub(super) fn too_old(&self) {
         self.count(TcpStat::MaxDuration);

@@ -328,6 +328,48 @@ async fn a_side_that_breaks_resets_the_other() {
     assert!(call.reset.load(Ordering::Relaxed));
 }
 
+/// As Envoy 1.40 has them, each tried.
+#[tokio::test(start_paused = true)]
+async fn the_access_log_says_how_a_connection_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let mut world = World::new();
+    world.proxy.access_log = vec![mesh_core::model::AccessLog {
+        path: path.to_str().unwrap().into(),
+        format: "%RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT%\n".into(),
+    }];
+    let line = |world: &World| {
+        world.forwarder.telemetry.flush().unwrap();
+        let lines = std::fs::read_to_string(&path).unwrap();
+        lines.lines().last().unwrap().to_owned()
+    };
+    let mut call = world.call();
+    let mut made = world.connected().await;
+    pass(&mut call.io, &mut made.io, "123").await;
+    pass(&mut made.io, &mut call.io, "12345").await;
+    call.broken.store(true, Ordering::Relaxed);
+    drop(call.io);
+    call.task.await.unwrap();
+    assert_eq!(line(&world), "- 3 5");
+
+    let call = world.call();
+    let made = world.connected().await;
+    made.broken.store(true, Ordering::Relaxed);
+    drop(made.io);
+    call.task.await.unwrap();
+    assert_eq!(line(&world), "UR 0 0");
+
+    world.proxy.max_duration = Some(SECOND);
+    world.call().task.await.unwrap();
+    assert_eq!(line(&world), "DT 0 0");
+    world.plan(&[Plan::Fails(Failure::ConnectFailed); 4]);
+    world.call().task.await.unwrap();
+    assert_eq!(line(&world), "UF,URX 0 0");
+    world.proxy.target = TcpProxy::to("p", "nowhere").target;
+    world.call().task.await.unwrap();
+    assert_eq!(line(&world), "NC 0 0");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_side_that_ends_well_is_not_reset() {
     let mut world = World::new();
