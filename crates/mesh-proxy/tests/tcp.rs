@@ -446,12 +446,6 @@ async fn intercepts(transparent: bool) {
         listener.bind = false;
         listener.chain(FilterChain::tcp(TcpProxy::to(cluster, cluster)))
     };
-    // A socket for all addresses of IPv6 would take those of IPv4, too.
-    let six = if transparent {
-        "[::]:15001"
-    } else {
-        "[::1]:15001"
-    };
     let _town = Town::start(
         vec![
             intercepting("out4", "0.0.0.0:15001"),
