@@ -22,7 +22,7 @@ mod outgoing;
 mod pool;
 pub(crate) mod secure;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod transport;
 pub(crate) mod variant;
 

@@ -9,13 +9,13 @@ use crate::verify::{Checker, Peer};
 use crate::{info, san};
 use mesh_core::Invalid;
 use mesh_core::exchange::TlsInfo;
-use mesh_core::model::{LiveSecret, SecretRef, ServerTls};
+use mesh_core::model::{LiveSecret, SecretRef, ServerTls, TlsVersion};
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, SignatureScheme};
+use rustls::{ServerConfig, SupportedCipherSuite};
 use std::fmt;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -41,6 +41,7 @@ struct Inner {
 struct Generation {
     chains: Vec<Chain>,
     checker: Arc<Checker>,
+    versions: Vec<TlsVersion>,
 }
 
 /// A certificate with the configuration that shows it.
@@ -131,7 +132,7 @@ impl Generation {
         let mut chains = Vec::with_capacity(moment.certificates.len());
         for certificate in &moment.certificates {
             let builder = ServerConfig::builder_with_provider(params.provider.clone())
-                .with_protocol_versions(&params.versions)
+                .with_protocol_versions(&params.protocols())
                 .map_err(|error| TlsError::from_tls(&error))?;
             let builder = if checker.wants_certificate() {
                 builder.with_client_cert_verifier(checker.clone())
@@ -148,12 +149,16 @@ impl Generation {
                 config: Arc::new(config),
             });
         }
-        Ok(Self { chains, checker })
+        Ok(Self {
+            chains,
+            checker,
+            versions: params.versions.clone(),
+        })
     }
 
     /// The certificate for a caller and the configuration with it.
     fn choose(&self, hello: &ClientHello<'_>) -> (&Chain, Arc<ServerConfig>) {
-        let usable = |chain: &&Chain| chain.is_usable(hello.signature_schemes());
+        let usable = |chain: &&Chain| chain.is_usable(hello, &self.versions);
         let named = self.named(hello.server_name());
         // Another kind than RSA where the caller knows it: smaller and faster.
         let modern = named
@@ -205,8 +210,22 @@ impl Generation {
 // === impl Chain ===
 
 impl Chain {
-    fn is_usable(&self, schemes: &[SignatureScheme]) -> bool {
-        self.certificate.key.key.choose_scheme(schemes).is_some()
+    /// Whether a caller can check its signature, in a version and with a cipher that both know: in
+    /// TLS 1.2 the cipher says what kind of key signs (RFC 5246 §7.4.1.4.1, §7.4.3).
+    fn is_usable(&self, hello: &ClientHello<'_>, versions: &[TlsVersion]) -> bool {
+        let key = &self.certificate.key.key;
+        let mut ours = self.config.crypto_provider().cipher_suites.iter();
+        key.choose_scheme(hello.signature_schemes()).is_some()
+            && ours.any(|suite| {
+                hello.cipher_suites().contains(&suite.suite())
+                    && match suite {
+                        SupportedCipherSuite::Tls13(_) => versions.contains(&TlsVersion::V1_3),
+                        SupportedCipherSuite::Tls12(suite) => {
+                            versions.contains(&TlsVersion::V1_2)
+                                && key.choose_scheme(suite.sign).is_some()
+                        }
+                    }
+            })
     }
 }
 

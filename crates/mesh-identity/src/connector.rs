@@ -150,7 +150,7 @@ impl Generation {
         let checker = moment.checker(&params.provider, tls.validation.as_ref());
         let checker = Arc::new(checker.for_name(tls.auto_san));
         let builder = ClientConfig::builder_with_provider(params.provider.clone())
-            .with_protocol_versions(&params.versions)
+            .with_protocol_versions(&params.protocols())
             .map_err(|error| TlsError::from_tls(&error))?
             .dangerous()
             .with_custom_certificate_verifier(checker.clone());

@@ -135,7 +135,9 @@ impl TlsError {
                 | InvalidMessage::InvalidEmptyPayload,
             ) => connection(boring(247, "WRONG_VERSION_NUMBER")),
             Error::PeerIncompatible(why) => connection(match why {
-                PeerIncompatible::ServerDoesNotSupportTls12Or13
+                // A hello without the extension is one of TLS 1.1 or older.
+                PeerIncompatible::SignatureAlgorithmsExtensionRequired
+                | PeerIncompatible::ServerDoesNotSupportTls12Or13
                 | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
                 | PeerIncompatible::SupportedVersionsExtensionRequired
                 | PeerIncompatible::Tls12NotOffered

@@ -32,3 +32,36 @@ pub fn read_trust(roots: &[u8], revoked: &[u8]) -> Result<(), Invalid> {
 pub fn read_peer(der: &[u8]) -> mesh_core::exchange::PeerCertificate {
     names::peer(der, false)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rcgen::{CertificateParams, KeyPair};
+
+    proptest! {
+        #[test]
+        fn files_that_were_damaged_never_panic(
+            at in any::<prop::sample::Index>(),
+            byte: u8,
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let key = KeyPair::generate().unwrap();
+            let leaf = CertificateParams::new(["a.test".to_owned()]).unwrap();
+            let leaf = leaf.self_signed(&key).unwrap();
+            let damage = |bytes: &[u8]| {
+                let mut bytes = bytes.to_vec();
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+                bytes.truncate(bytes.len() - cut.index(40));
+                bytes
+            };
+            let (chain, pem) = (leaf.pem().into_bytes(), key.serialize_pem().into_bytes());
+            prop_assert_eq!(read_certificate(&chain, &pem), Ok(()));
+            let _ = read_certificate(&damage(&chain), &pem);
+            let _ = read_certificate(&chain, &damage(&pem));
+            let _ = (read_key(&damage(&pem)), read_trust(&damage(&chain), &[]));
+            let _ = read_peer(&damage(leaf.der()));
+        }
+    }
+}

@@ -11,7 +11,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(crate) struct Params {
     pub(crate) provider: Arc<CryptoProvider>,
-    pub(crate) versions: Vec<&'static SupportedProtocolVersion>,
+    pub(crate) versions: Vec<TlsVersion>,
     pub(crate) alpn: Vec<Vec<u8>>,
 }
 
@@ -162,21 +162,29 @@ impl Params {
             alpn: protocols(alpn)?,
         })
     }
+
+    /// The versions as the library has them.
+    pub(crate) fn protocols(&self) -> Vec<&'static SupportedProtocolVersion> {
+        let of = |version: &TlsVersion| match version {
+            TlsVersion::V1_2 => &version::TLS12,
+            TlsVersion::V1_3 => &version::TLS13,
+        };
+        self.versions.iter().map(of).collect()
+    }
 }
 
-fn versions(params: &TlsParams) -> Result<Vec<&'static SupportedProtocolVersion>, Invalid> {
+fn versions(params: &TlsParams) -> Result<Vec<TlsVersion>, Invalid> {
     let min = params.min.unwrap_or(TlsVersion::V1_2);
     let max = params.max.unwrap_or(TlsVersion::V1_3);
     if min > max {
         let message = format!("{} is above the highest, {}", min.as_str(), max.as_str());
         return Err(Invalid::new("params.min", message));
     }
-    let all = [
-        (TlsVersion::V1_3, &version::TLS13),
-        (TlsVersion::V1_2, &version::TLS12),
-    ];
-    let chosen = all.iter().filter(|(known, _)| (min..=max).contains(known));
-    Ok(chosen.map(|(_, version)| *version).collect())
+    let all = [TlsVersion::V1_3, TlsVersion::V1_2];
+    Ok(all
+        .into_iter()
+        .filter(|known| (min..=max).contains(known))
+        .collect())
 }
 
 // Envoy accepts `[A|B]` for ciphers that are as good as each other; here they come in that order.

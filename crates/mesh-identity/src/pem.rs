@@ -7,7 +7,7 @@
 use mesh_core::Invalid;
 use rustls_pki_types::pem::{self, PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// The largest chain of certificates or private key that is read, in bytes of PEM.
 pub const MAX_CERTIFICATE_BYTES: usize = 1 << 20;
@@ -49,16 +49,17 @@ pub(crate) fn revoked(text: &[u8]) -> Result<Vec<CertificateRevocationListDer<'s
     Ok(found)
 }
 
-/// The first private key.
-pub(crate) fn key(text: &[u8]) -> Result<PrivateKeyDer<'static>, Invalid> {
+/// The first private key, wiped when it is dropped.
+pub(crate) fn key(text: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, Invalid> {
     for section in sections(text, MAX_CERTIFICATE_BYTES)? {
-        let (kind, mut der) = section?;
-        match kind {
-            SectionKind::PrivateKey => return Ok(PrivateKeyDer::Pkcs8(der.into())),
-            SectionKind::RsaPrivateKey => return Ok(PrivateKeyDer::Pkcs1(der.into())),
-            SectionKind::EcPrivateKey => return Ok(PrivateKeyDer::Sec1(der.into())),
-            _ => der.zeroize(),
-        }
+        let (kind, der) = section?;
+        let key = match kind {
+            SectionKind::PrivateKey => PrivateKeyDer::Pkcs8(der.into()),
+            SectionKind::RsaPrivateKey => PrivateKeyDer::Pkcs1(der.into()),
+            SectionKind::EcPrivateKey => PrivateKeyDer::Sec1(der.into()),
+            _ => continue,
+        };
+        return Ok(Zeroizing::new(key));
     }
     let encrypted = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
     if text.windows(encrypted.len()).any(|part| part == encrypted) {

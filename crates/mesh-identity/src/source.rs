@@ -39,8 +39,10 @@ pub(crate) struct Moment {
 pub(crate) struct Generations<T> {
     // A lock for the time of a comparison of a few numbers; making a new generation is rare, and
     // then everybody has to wait for it anyway.
-    last: Mutex<Option<(Vec<u64>, Moment, Arc<T>)>>,
+    last: Mutex<Option<Made<T>>>,
 }
+
+type Made<T> = (Vec<u64>, Moment, Arc<T>);
 
 // === impl Sources ===
 
@@ -94,10 +96,18 @@ impl Sources {
         if roots.as_ref().is_some_and(|roots| !roots.has_roots) {
             return None;
         }
+        // Who asks for lists and has none must not believe that somebody looked.
+        let revoked = trust(&self.revoked)?;
+        if revoked
+            .as_ref()
+            .is_some_and(|lists| lists.revoked.is_empty())
+        {
+            return None;
+        }
         Some(Moment {
             certificates,
             roots,
-            revoked: trust(&self.revoked)?,
+            revoked,
         })
     }
 }

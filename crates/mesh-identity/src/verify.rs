@@ -3,7 +3,7 @@
 //! In Envoy's order (`DefaultCertValidator`): the chain, then names, then hashes.
 
 use crate::names::sha256;
-use crate::san;
+use crate::san::{self, San};
 use crate::secret::Trust;
 use mesh_core::model::{StringMatch, Validation};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -62,6 +62,9 @@ pub(crate) enum Peer {
 
 /// The most names that are shown of a certificate that has none of those asked for.
 const MAX_SHOWN: usize = 16;
+
+/// The most characters of each.
+const MAX_NAME: usize = 256;
 
 // === impl Checker ===
 
@@ -179,11 +182,7 @@ impl Checker {
                 _ => false,
             };
         if !named || !addressed {
-            let shown = found
-                .iter()
-                .take(MAX_SHOWN)
-                .map(ToString::to_string)
-                .collect();
+            let shown = found.iter().take(MAX_SHOWN).map(shown).collect();
             return Err(Refusal::Name(shown).into());
         }
         if self.hashes.is_empty() && self.spki.is_empty() {
@@ -272,6 +271,13 @@ fn check_direct(leaf: &CertificateDer<'_>, now: UnixTime, peer: Peer) -> Result<
     } else {
         refuse(CertificateError::InvalidPurpose)
     }
+}
+
+// A stranger's words, which end up in logs.
+fn shown(name: &San) -> String {
+    let text = name.to_string();
+    let clean = |char: char| if char.is_control() { '?' } else { char };
+    text.chars().take(MAX_NAME).map(clean).collect()
 }
 
 fn explain(error: webpki::Error) -> Error {

@@ -42,7 +42,10 @@ pub(super) struct Ends {
 pub(super) enum Inner {
     Direct(Io, #[allow(dead_code, reason = "held while open")] Engaged),
     /// Through a proxy that agreed to CONNECT.
-    Upgraded(TokioIo<Upgraded>, Held),
+    Upgraded(
+        TokioIo<Upgraded>,
+        #[allow(dead_code, reason = "held while open")] Held,
+    ),
     /// Through a proxy, as the bodies of a POST.
     Post(Post),
 }

@@ -13,7 +13,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, SimplexStream, WriteHalf, simplex};
 
 /// How much is kept for a proxy that reads slowly; a read takes as much at most.
@@ -26,12 +26,17 @@ pub(crate) struct Tunnelled;
 
 /// The two bodies of a POST as one stream.
 pub(super) struct Post {
-    to: WriteHalf<SimplexStream>,
-    /// The half that is written was shut down: without that, the end of the request is a fault.
-    ended: Arc<AtomicBool>,
+    to: Uploading,
     from: Held,
     /// Of the last frame, what nobody has read yet.
     left: Bytes,
+}
+
+/// What is written to the POST. Its end is the end of the request.
+struct Uploading {
+    to: WriteHalf<SimplexStream>,
+    /// It was shut down: without that, the end is a fault.
+    ended: Arc<AtomicBool>,
 }
 
 /// The body of the POST.
@@ -75,9 +80,8 @@ pub(super) async fn open(
                 upgraded.map_err(|error| Error::with_source(Failure::ConnectFailed, error))?;
             Inner::Upgraded(TokioIo::new(upgraded), response.into_body())
         }
-        Some((to, ended)) => Inner::Post(Post {
+        Some(to) => Inner::Post(Post {
             to,
-            ended,
             from: response.into_body(),
             left: Bytes::new(),
         }),
@@ -92,8 +96,6 @@ fn opens<B>(response: &Response<B>, tunnel: &Tunnel) -> bool {
     }
     response.status() == StatusCode::OK
 }
-
-type Uploading = (WriteHalf<SimplexStream>, Arc<AtomicBool>);
 
 fn request(tunnel: &Tunnel) -> Result<(Request<Body>, Option<Uploading>), Error> {
     let invalid = |error: http::Error| {
@@ -124,7 +126,18 @@ fn request(tunnel: &Tunnel) -> Result<(Request<Body>, Option<Uploading>), Error>
         .uri("/")
         .header(header::HOST, tunnel.target.as_str())
         .body(Body::new(upload));
-    Ok((request.map_err(invalid)?, Some((to, ended))))
+    Ok((request.map_err(invalid)?, Some(Uploading { to, ended })))
+}
+
+// === impl Uploading ===
+
+impl Drop for Uploading {
+    /// The body of the request ends now; whether well or not was said before.
+    fn drop(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        // Closing a pipe in memory never waits.
+        let _ = Pin::new(&mut self.to).poll_shutdown(&mut cx);
+    }
 }
 
 // === impl Upload ===
@@ -186,17 +199,17 @@ impl AsyncWrite for Post {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().to).poll_write(cx, buf)
+        Pin::new(&mut self.get_mut().to.to).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().to).poll_flush(cx)
+        Pin::new(&mut self.get_mut().to.to).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
+        let upload = &mut self.get_mut().to;
         // The flag first: who reads the end must see why.
-        this.ended.store(true, Ordering::Release);
-        Pin::new(&mut this.to).poll_shutdown(cx)
+        upload.ended.store(true, Ordering::Release);
+        Pin::new(&mut upload.to).poll_shutdown(cx)
     }
 }

@@ -79,6 +79,14 @@ impl Upstreams {
         (pools.len(), alive.count())
     }
 
+    /// How many pools there are for connections that are special.
+    #[cfg(test)]
+    pub(crate) fn kinds(&self) -> usize {
+        let pools = self.pools.lock().unwrap();
+        let live = pools.iter().filter_map(Weak::upgrade);
+        live.map(|pool| pool.kinds()).sum()
+    }
+
     /// Closes connections that were unused for longer than their cluster's idle timeout. To be
     /// called now and then, by whoever owns the worker; a request never waits for it.
     pub fn sweep(&self, now: Instant) {
@@ -237,7 +245,8 @@ async fn send(
                 stale += 1;
             }
             NotSent { error, request } => {
-                let error = fault::sending(error, request.is_some());
+                let reason = lease.meta().broken.get().map(String::as_str);
+                let error = fault::sending(error, request.is_some(), reason);
                 if matches!(
                     error.failure(),
                     Failure::RemoteReset | Failure::RemoteRefused

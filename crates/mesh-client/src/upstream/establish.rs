@@ -132,6 +132,7 @@ impl Attempt {
                 return;
             }
         };
+        let units = Units::new(&pool.counted, &pool.host, taken, started.elapsed());
         let meta = Arc::new(Meta {
             lane: protocol,
             remote: connected.remote,
@@ -139,8 +140,8 @@ impl Attempt {
             opened: started.into_std(),
             requests: AtomicU32::new(0),
             sending: AtomicBool::new(false),
+            broken: units.reason(),
         });
-        let units = Units::new(&pool.counted, &pool.host, taken, started.elapsed());
         let Connected { stream, tls, .. } = connected;
         let is_http2 = match protocol {
             Protocol::Http1 => false,
@@ -159,7 +160,7 @@ impl Attempt {
                 driver
             }
             Err(error) => {
-                place.failed(&fault::sending(error, true));
+                place.failed(&fault::sending(error, true, None));
                 return;
             }
         };

@@ -15,11 +15,12 @@ use mesh_core::Error;
 use mesh_core::model::Cluster;
 use mesh_core::stats::{ClusterStat, Raised};
 use mesh_core::usage::Taken;
+use mesh_identity::TlsError;
 use mesh_lb::{Host, HostConnection};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ pub(crate) struct Lease {
     sender: Option<Sender>,
     meta: Arc<Meta>,
     pool: Arc<Pool>,
-    /// Something was sent on it before, or it is shared.
+    /// Something was sent on it before.
     pub(super) reused: bool,
     /// No exchange of messages is half done on it.
     intact: bool,
@@ -68,6 +69,8 @@ pub(crate) struct Meta {
     pub(super) requests: AtomicU32,
     /// HTTP/1: the body of the present request has not been sent whole.
     pub(super) sending: AtomicBool,
+    /// Why it broke, once it has and there is more to say than that it did.
+    pub(super) broken: Arc<OnceLock<String>>,
 }
 
 /// What a connection counts for while it is open.
@@ -77,6 +80,7 @@ pub(crate) struct Units {
     _active: Raised<Counted, ClusterStat>,
     counted: Counted,
     by_peer: bool,
+    broken: Arc<OnceLock<String>>,
 }
 
 /// A response body that brings its connection back to the pool when it ends.
@@ -253,8 +257,8 @@ impl Shared {
     /// within the connection's limits.
     pub(super) fn lease(self: &Arc<Self>, pool: Arc<Pool>) -> Lease {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.meta.requests.fetch_add(1, Ordering::Relaxed);
-        Lease::new(Sender::Http2(self.clone()), self.meta.clone(), pool, true)
+        let reused = self.meta.requests.fetch_add(1, Ordering::Relaxed) > 0;
+        Lease::new(Sender::Http2(self.clone()), self.meta.clone(), pool, reused)
     }
 
     pub(super) fn release(&self, now: Instant) {
@@ -308,16 +312,29 @@ impl Units {
             _active: counted.raise(ClusterStat::CxActive),
             counted: counted.clone(),
             by_peer: false,
+            broken: Arc::default(),
         }
     }
 
-    /// The peer closed the connection, or broke it off.
+    /// Where it will stand why the connection broke.
+    pub(super) fn reason(&self) -> Arc<OnceLock<String>> {
+        self.broken.clone()
+    }
+
+    /// The peer closed the connection.
     pub(crate) fn closed_by_peer(&mut self) {
         self.by_peer = true;
     }
 
-    pub(crate) fn counted(&self) -> &Counted {
-        &self.counted
+    /// The connection broke, for this reason if it was in TLS.
+    pub(crate) fn broken(&mut self, tls: Option<&TlsError>) {
+        self.by_peer = true;
+        let Some(tls) = tls else { return };
+        if self.broken.set(tls.to_string()).is_ok()
+            && let Some(stat) = tls.cluster_stat()
+        {
+            self.counted.count(stat);
+        }
     }
 }
 

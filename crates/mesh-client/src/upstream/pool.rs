@@ -314,6 +314,11 @@ impl Pool {
         });
     }
 
+    #[cfg(test)]
+    pub(super) fn kinds(&self) -> usize {
+        self.variants.lock().unwrap().pools.len()
+    }
+
     /// Whether there are connections, or somebody waits for one.
     fn is_in_use(&self) -> bool {
         self.lanes.iter().any(|lane| {

@@ -4,7 +4,6 @@ use super::counted::Counted;
 use super::transport::Transport;
 use mesh_core::exchange::TlsInfo;
 use mesh_core::model::{ClientTls, ClusterEntry};
-use mesh_core::stats::ClusterStat;
 use mesh_core::{Error, Failure, Name};
 use mesh_identity::{Connector, TlsError, TlsStream};
 use std::sync::{Arc, OnceLock};
@@ -117,7 +116,11 @@ fn compile(entry: &ClusterEntry, offer: Offer) -> Result<Connector, String> {
 impl Refused {
     /// Counts what went wrong, as Envoy does.
     pub(crate) fn count(&self, counted: &Counted) {
-        counted.count(ClusterStat::SslConnectionError);
+        if let Self::Tls(error) = self
+            && let Some(stat) = error.cluster_stat()
+        {
+            counted.count(stat);
+        }
     }
 
     /// To the request it is a connection that could not be made, for this reason.

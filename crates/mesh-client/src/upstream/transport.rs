@@ -2,7 +2,7 @@
 
 use super::lease::Units;
 use mesh_core::exchange::TlsInfo;
-use mesh_identity::TlsStream;
+use mesh_identity::{TlsError, TlsStream};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -128,6 +128,25 @@ impl Io {
     }
 }
 
+impl Io {
+    /// Notes that the connection broke. In TLS 1.3 a server refuses a certificate after our part of
+    /// the handshake is over, so why a secured connection broke is worth keeping.
+    fn broken(&mut self, error: io::Error) -> io::Error {
+        match &self.stream {
+            Stream::Plain(_) => {
+                self.held.broken(None);
+                error
+            }
+            Stream::Tls(_) => {
+                let kind = error.kind();
+                let error = TlsError::from_io(error);
+                self.held.broken(Some(&error));
+                io::Error::new(kind, error)
+            }
+        }
+    }
+}
+
 impl AsyncRead for Io {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -137,10 +156,10 @@ impl AsyncRead for Io {
         let this = self.get_mut();
         let (before, room) = (buf.filled().len(), buf.remaining());
         let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
-        if read.is_err() || (room > 0 && buf.filled().len() == before) {
+        if read.is_ok() && room > 0 && buf.filled().len() == before {
             this.held.closed_by_peer();
         }
-        Poll::Ready(read)
+        Poll::Ready(read.map_err(|error| this.broken(error)))
     }
 }
 
@@ -152,10 +171,7 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf));
-        if written.is_err() {
-            this.held.closed_by_peer();
-        }
-        Poll::Ready(written)
+        Poll::Ready(written.map_err(|error| this.broken(error)))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -177,9 +193,6 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs));
-        if written.is_err() {
-            this.held.closed_by_peer();
-        }
-        Poll::Ready(written)
+        Poll::Ready(written.map_err(|error| this.broken(error)))
     }
 }
