@@ -193,7 +193,7 @@ fn a_listener_that_is_not_bound_is_not_asked_for_a_socket() {
     let mut options = Options::default();
     options.admit = Some(Box::new(move |_| {
         count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Ok(mesh_xds::assemble::Permit::holding(()))
+        Ok(Permit::holding(()))
     }));
     let mut world = World::with(options);
     let mesh_xds::read::Resource::Listener(mut resource) = listener("l", 80, "r") else {
