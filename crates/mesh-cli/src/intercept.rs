@@ -6,6 +6,8 @@ mod options;
 mod plan;
 mod rule;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use crate::output;
 use apply::Done;

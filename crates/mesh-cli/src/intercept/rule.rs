@@ -23,8 +23,8 @@ pub(super) enum Family {
 /// The tables that interception uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Table {
-    Nat,
     Mangle,
+    Nat,
 }
 
 /// The built-in chains that interception hooks into, and Istio's own.
