@@ -3,9 +3,6 @@
 //! Needs root, iptables, iproute2 and python3; elsewhere the tests say so and pass, but fail where
 //! `CI=true`.
 
-// Shared with nobody, but in a file of its own.
-#![allow(unreachable_pub)]
-
 #[path = "intercept_full/town.rs"]
 mod town;
 

@@ -1,7 +1,10 @@
 """Sockets for the tests of `mesh intercept`: listeners that answer every connection with one line of
 JSON about it, and a caller that prints the line. Only Python's own library."""
 
-import argparse, json, os, socket, struct, sys, threading
+import argparse, encodings.idna, json, os, socket, struct, sys, threading
+# What is loaded later would be out of reach for another user: idna above, for one.
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 V6_ORIGINAL_DST = 80  # IP6T_SO_ORIGINAL_DST, the same number as SO_ORIGINAL_DST
 SO_MARK, IP_TRANSPARENT, IPV6_TRANSPARENT = 36, 19, 75
@@ -58,6 +61,43 @@ def listen(ports, transparent):
     os._exit(0)
 
 
+class Application(BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"peer": self.client_address[0], "path": self.path}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+class EveryAddress(ThreadingHTTPServer):
+    address_family = socket.AF_INET6  # both families, unless the system says otherwise
+
+
+def serve(port):
+    server = EveryAddress(("::", port), Application)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+def get(options):
+    os.setgroups([])
+    os.setgid(options.gid)
+    os.setuid(options.uid)
+    connection = HTTPConnection(options.address, options.port, timeout=5)
+    try:
+        connection.request("GET", options.get)
+        response = connection.getresponse()
+        about = {"status": response.status, "body": response.read().decode()}
+        for name, value in response.getheaders():
+            about[name.lower()] = value
+    except OSError as error:
+        about = {"error": str(error)}
+    print(json.dumps(about))
+
+
 def call(options):
     family = socket.AF_INET6 if ":" in options.address else socket.AF_INET
     one = socket.socket(family)
@@ -84,6 +124,8 @@ def call(options):
 options = argparse.ArgumentParser()
 options.add_argument("--listen", type=lambda text: [int(one) for one in text.split(",")])
 options.add_argument("--transparent", type=int, action="append", default=[])
+options.add_argument("--http", type=int, help="listen for HTTP here too")
+options.add_argument("--get", help="a path to ask for by HTTP")
 options.add_argument("--address")
 options.add_argument("--port", type=int)
 options.add_argument("--uid", type=int, default=1000)
@@ -91,7 +133,11 @@ options.add_argument("--gid", type=int, default=1000)
 options.add_argument("--mark", type=int)
 options.add_argument("--source")
 options = options.parse_args()
-if options.listen:
+if options.http:
+    serve(options.http)
+if options.get:
+    get(options)
+elif options.listen:
     listen(options.listen, options.transparent)
 else:
     call(options)

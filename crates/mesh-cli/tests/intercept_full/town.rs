@@ -1,10 +1,14 @@
 //! Two network namespaces with a cable between them: a pod with an application and a proxy's two
 //! ports, and everything else.
 
+// Every test binary uses a part of this.
+#![allow(dead_code, unreachable_pub)]
+
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The pod's addresses.
@@ -90,15 +94,22 @@ impl Town {
 
     /// Starts listeners on every address of a namespace.
     pub fn listen(&mut self, namespace: &str, ports: &[u16], transparent: &[u16]) {
+        let transparent: Vec<String> = transparent.iter().map(u16::to_string).collect();
+        let more = transparent
+            .iter()
+            .flat_map(|port| ["--transparent", port.as_str()]);
+        self.start(namespace, ports, &more.collect::<Vec<_>>());
+    }
+
+    /// Starts listeners, with more options for them.
+    pub fn start(&mut self, namespace: &str, ports: &[u16], more: &[&str]) {
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let mut command = Command::new("ip");
         command
-            .args(["netns", "exec", namespace, "python3"])
+            .args(["netns", "exec", namespace, python()])
             .arg(peer())
-            .args(["--listen", &ports.join(",")]);
-        for port in transparent {
-            command.args(["--transparent", &port.to_string()]);
-        }
+            .args(["--listen", &ports.join(",")])
+            .args(more);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.unwrap();
         let mut line = String::new();
@@ -111,7 +122,7 @@ impl Town {
     /// Calls an address, and gives what the listener that got the call says about it.
     pub fn call(&self, namespace: &str, address: &str, port: u16, more: &[&str]) -> Value {
         let output = Command::new("ip")
-            .args(["netns", "exec", namespace, "python3"])
+            .args(["netns", "exec", namespace, python()])
             .arg(peer())
             .args(["--address", address, "--port", &port.to_string()])
             .args(more)
@@ -128,14 +139,7 @@ impl Town {
 
     /// Runs `mesh intercept` for the pod.
     pub fn intercept(&self, words: &str) -> Output {
-        let mut words = words.split(' ');
-        Command::new(env!("CARGO_BIN_EXE_mesh"))
-            .arg("intercept")
-            .arg(words.next().unwrap())
-            .args(["--netns", &self.pod])
-            .args(words)
-            .output()
-            .unwrap()
+        intercept(&self.pod, words)
     }
 
     /// Runs `mesh intercept` for the pod, and expects that it can.
@@ -193,11 +197,34 @@ impl Drop for Town {
     }
 }
 
+/// Runs `mesh intercept` for a namespace.
+pub fn intercept(namespace: &str, words: &str) -> Output {
+    let mut words = words.split(' ');
+    Command::new(env!("CARGO_BIN_EXE_mesh"))
+        .arg("intercept")
+        .arg(words.next().unwrap())
+        .args(["--netns", namespace])
+        .args(words)
+        .output()
+        .unwrap()
+}
+
 fn peer() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/intercept_full/peer.py")
 }
 
-fn ip(words: &str) {
+/// Python itself: what is in PATH may be a script that takes its time to find it.
+fn python() -> &'static str {
+    static PYTHON: OnceLock<String> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let print = "import sys; print(sys.executable)";
+        let output = Command::new("python3").args(["-c", print]).output();
+        ok(&output.unwrap()).trim().to_owned()
+    })
+}
+
+/// Runs `ip`.
+pub fn ip(words: &str) {
     ok(&Command::new("ip").args(words.split(' ')).output().unwrap());
 }
 
