@@ -9,9 +9,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
+
+/// How many connections may wait to be accepted: after a restart all proxies come at once. The
+/// system may allow fewer (Linux: `net.core.somaxconn`, 4,096).
+const BACKLOG: u32 = 4096;
 
 /// The control plane of the mesh: Istio YAML in, xDS out, for mesh-proxy, Envoy and gRPC.
 #[derive(Debug, Parser)]
@@ -138,12 +142,12 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()?;
     runtime.block_on(async move {
-        let bind = async |flag: &str, address: SocketAddr| {
-            let bound = TcpListener::bind(address).await;
+        let bind = |flag: &str, address: SocketAddr| {
+            let bound = listen(address);
             bound.with_context(|| format!("--{flag} {address} cannot be listened on"))
         };
-        let xds = bind("xds", args.xds).await?;
-        let http = bind("http", args.http).await?;
+        let xds = bind("xds", args.xds)?;
+        let http = bind("http", args.http)?;
         println!("xDS on {}", xds.local_addr()?);
         println!("http on http://{}/", http.local_addr()?);
         let (stop, stopped) = watch::channel(false);
@@ -180,6 +184,18 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
         pages.abort();
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Listens with a queue for [`BACKLOG`] connections.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Connections of a process that has just ended do not keep the next one from starting.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// SIGTERM or Ctrl-C.
@@ -255,6 +271,20 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[tokio::test]
+    async fn hundreds_of_proxies_may_come_at_once() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
+        let most = most.map_or(128, |most| most.trim().parse().unwrap());
+        // Nobody accepts: what does not fit into the queue waits for longer than this.
+        let patience = Duration::from_millis(500);
+        let waiting: Result<Vec<_>, _> = (0..most.min(600))
+            .map(|_| std::net::TcpStream::connect_timeout(&address, patience))
+            .collect();
+        assert!(waiting.is_ok(), "{waiting:?}");
     }
 
     #[test]

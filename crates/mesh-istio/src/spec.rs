@@ -68,6 +68,11 @@ pub struct Meta {
     pub at: Position,
     /// The text of that file as it was then: findings quote it.
     pub(crate) source: Arc<str>,
+    /// A hash of its document and place: objects that differ in it are not the same to a letter.
+    pub(crate) print: u64,
+    /// Tells this object from every other that was ever read. One that is read again, the same to
+    /// a letter, goes on with what it has.
+    pub(crate) stamp: u64,
 }
 
 // === impl Spanned ===

@@ -87,6 +87,9 @@ impl Admin {
             )
         })?;
         let address = listener.local_addr()?;
+        if let Some(control) = &shared.control {
+            control.admin_at(address);
+        }
         Ok(Self {
             listener,
             address,

@@ -18,8 +18,12 @@
 //! ```
 //!
 //! A response is acknowledged after the sockets of its listeners are open and its routes and
-//! clusters are what the workers see. A listener that cannot be opened is not refused (the rest of
-//! its response may be in force already): it is reported by the admin interface and tried again.
+//! clusters are what the workers see. A listener whose address cannot be bound is refused with the
+//! reason, alone, and its last good version stays. As in Envoy it is not tried again when the
+//! address becomes free, but when it comes again: with the next version of any listener in state of
+//! the world, with its own next version in delta, or on a new stream; in a file, when something
+//! happens to the file, and once a minute. A static listener that cannot be opened is reported by
+//! the admin interface and tried again; `mesh-proxy -c` ends instead.
 
 mod control;
 mod files;
@@ -53,14 +57,16 @@ pub struct Driver {
 // === impl Driver ===
 
 impl Driver {
-    /// A driver that is this node to a control plane. It makes use of [`client::Builder::prepare`].
+    /// A driver that is this node to a control plane. It makes use of [`client::Builder::prepare`]
+    /// and [`client::Builder::admit`].
     ///
     /// # Errors
     /// If the client cannot be built: see [`client::Builder::build`].
     pub fn new(node: Node, client: client::Builder) -> Result<Self, Invalid> {
-        let client = client.node(node.clone());
+        let client = client.node(node);
+        let described = client.bootstrap();
         Self::with(client, &Bootstrap::default(), |control| {
-            control.described(&node);
+            control.described(&described);
         })
     }
 
@@ -93,8 +99,10 @@ impl Driver {
         describe: impl FnOnce(&mut Control),
     ) -> Result<Self, Invalid> {
         let gate = Gate::default();
-        let holding = gate.clone();
+        let (admitting, holding) = (gate.clone(), gate.clone());
         let client = client
+            .keep_bodies(true)
+            .admit(move |listener| admitting.admit(listener))
             .prepare(move |snapshot| {
                 mesh_route::prepare(snapshot);
                 holding.prepare(snapshot);

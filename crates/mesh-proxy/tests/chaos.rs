@@ -90,8 +90,8 @@ async fn torment(variant: Variant) {
 
         let said = plane.rejected(harm.kind()).await;
         let bad = harm.name(round);
-        let called = match (variant, harm.is_readable()) {
-            // Its name is in its bytes and nowhere else; its place has to do.
+        let called = match (variant, harm.has_name()) {
+            // Its name would be in its bytes and nowhere else; its place has to do.
             (Variant::Sotw, false) => "resources[0]: ".to_owned(),
             _ => format!("{bad}: "),
         };

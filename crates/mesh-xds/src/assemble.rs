@@ -9,7 +9,10 @@
 //!
 //! * **A cluster** waits for its endpoints, at most for the `initial_fetch_timeout` of its
 //!   reference; then it goes on without any. Endpoints that are known already are used at once.
-//! * **A listener** waits for its route table likewise; then it goes on with an empty one.
+//! * **A listener** waits for its route tables likewise; then it goes on with empty ones.
+//! * Both wait for their secrets, each for as long as its reference says; then they go on without,
+//!   and handshakes fail until the secret is there. A secret that changes is published to those
+//!   who use it without a new snapshot; one that is taken away fails new handshakes.
 //! * While the new version of either waits, its old version stays in force. Nothing else waits.
 //! * **A route table** comes into force at once, as in Envoy, unless it refers to clusters that
 //!   are known but were never in force: Envoy answers 503 NC for those; here the table waits until
@@ -18,7 +21,9 @@
 //!   still out ([`Assemble::expect_clusters`]).
 //! * A cluster that nobody knows is a warning (503 NC at run time), unless the table has
 //!   `validate_clusters`: then the table is refused.
-//! * A listener whose address another one has is refused, alone. Listeners may swap addresses.
+//! * A listener whose address another one has is refused, alone. Listeners may swap addresses. So
+//!   is one that is not [admitted](Options::admit): its socket cannot be opened. As in Envoy nothing
+//!   is tried again by itself: the next time that the listener comes, it is asked again.
 //! * Clusters and listeners that are removed leave with the next snapshot. Route tables and
 //!   endpoints leave with the last one that refers to them: that a server removes them has no
 //!   effect as long as they are in use (as in Envoy), except that nobody waits for them any more.
@@ -28,7 +33,9 @@
 //! what was compiled from virtual hosts ([`mesh_core::Slot`]).
 //!
 //! Names: a table that came with a listener is called `TABLE (inline in LISTENER)` in snapshots,
-//! for several listeners may use one name; a resource from a file `NAME (from PATH)`.
+//! for several listeners may use one name; a resource from a file `NAME (from PATH)`; a table without
+//! the policies that a listener has no filter for `TABLE (without FILTER)`. What a route says for a
+//! filter that is missing from its listener has no effect, as in Envoy.
 //!
 //! There is no I/O and no clock here; every call gets `now`.
 
@@ -36,9 +43,13 @@ mod clusters;
 mod links;
 mod listeners;
 mod publish;
+mod secrets;
 mod step;
+mod stripped;
 mod tables;
+mod waits;
 
+pub use listeners::{Admit, Permit};
 pub use step::{Change, Configure, Interest, Options, Step, To, Verdict};
 
 use crate::TypeUrl;
@@ -49,9 +60,11 @@ use listeners::Listeners;
 use mesh_core::model::{EndpointSet, Snapshot};
 use mesh_core::{Invalid, Name};
 use publish::Output;
+use secrets::Secrets;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
+use stripped::Stripped;
 use tables::Tables;
 
 /// Puts snapshots together.
@@ -60,8 +73,10 @@ pub struct Assemble {
     options: Options,
     clusters: Clusters,
     endpoints: Links<EndpointSet>,
+    secrets: Secrets,
     tables: Tables,
     listeners: Listeners,
+    stripped: Stripped,
     /// Until when the first answer about clusters is waited for.
     clusters_due: Option<Instant>,
     /// When somebody stops waiting.
@@ -80,8 +95,10 @@ impl Assemble {
             options,
             clusters: Clusters::default(),
             endpoints: Links::default(),
+            secrets: Secrets::default(),
             tables: Tables::default(),
             listeners: Listeners::default(),
+            stripped: Stripped::default(),
             clusters_due: None,
             deadlines: BTreeSet::new(),
             step: Step::default(),
@@ -122,6 +139,16 @@ impl Assemble {
         self.run(changes, false, now)
     }
 
+    /// Whether the latest version of a listener or cluster that comes from the aggregated stream
+    /// waits for what it refers to.
+    pub fn waits(&self, kind: TypeUrl, name: &str) -> bool {
+        match kind {
+            TypeUrl::Cluster => self.clusters.waits(name),
+            TypeUrl::Listener => self.listeners.is_warming(name),
+            _ => false,
+        }
+    }
+
     /// When [`Assemble::tick`] has to be called if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
         let first = self.deadlines.first().map(|(at, ..)| *at);
@@ -134,6 +161,7 @@ impl Assemble {
     }
 
     fn run(&mut self, changes: Vec<Change>, fixed: bool, now: Instant) -> Step {
+        let mut clusters = Vec::new();
         let mut tables = Vec::new();
         let mut listeners = Vec::new();
         // What is referred to goes first, whatever the order was; removals before additions, so
@@ -145,17 +173,24 @@ impl Assemble {
                 To::Gone(TypeUrl::Endpoints, name) => self.endpoints_gone(&from, &name),
                 To::Gone(TypeUrl::Listener, name) => self.remove_listener(&name),
                 To::Gone(TypeUrl::Routes, name) => self.table_gone(&from, &name),
+                To::Gone(TypeUrl::Secret, name) => self.secret_gone(&from, &name),
                 To::Gone(..) => {}
-                To::Is(Resource::Cluster(cluster)) => {
-                    self.set_cluster(*cluster, ticket, fixed, now);
-                }
+                To::Is(Resource::Cluster(cluster)) => clusters.push((*cluster, ticket)),
                 To::Is(Resource::Endpoints(set)) => {
                     let result = self.set_endpoints(&from, &set.name, set.endpoints);
                     self.verdict(ticket, TypeUrl::Endpoints, &set.name, result);
                 }
                 To::Is(Resource::Listener(listener)) => listeners.push((*listener, ticket)),
                 To::Is(Resource::Routes(table)) => tables.push((from, *table, ticket)),
+                To::Is(Resource::Secret(secret)) => {
+                    let name = secret.name.clone();
+                    let result = self.set_secret(&from, secret, fixed);
+                    self.verdict(ticket, TypeUrl::Secret, &name, result);
+                }
             }
+        }
+        for (cluster, ticket) in clusters {
+            self.set_cluster(cluster, ticket, fixed, now);
         }
         // A snapshot's clusters are known before tables that may refer to them are looked at.
         for (from, table, ticket) in tables {

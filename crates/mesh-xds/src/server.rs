@@ -38,7 +38,7 @@
 //! ```
 
 mod assign;
-mod codec;
+mod body;
 mod csds;
 mod event;
 mod handle;
@@ -47,6 +47,7 @@ mod loads;
 mod machine;
 mod mark;
 mod registry;
+mod requests;
 mod resources;
 mod response;
 mod routes;

@@ -2,12 +2,16 @@
 
 #[path = "assemble/addresses.rs"]
 mod addresses;
+#[path = "assemble/filters.rs"]
+mod filters;
 #[path = "assemble/order.rs"]
 mod order;
 #[path = "assemble/references.rs"]
 mod references;
 #[path = "assemble/reuse.rs"]
 mod reuse;
+#[path = "assemble/secrets.rs"]
+mod secrets;
 #[path = "assemble/support.rs"]
 mod support;
 #[path = "assemble/warming.rs"]

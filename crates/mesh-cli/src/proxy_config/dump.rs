@@ -42,8 +42,11 @@ impl Dump {
                         ("dynamic_active_clusters", None),
                         ("dynamic_warming_clusters", Some("is warming")),
                     ] {
-                        let found = resources(&mut config, part, "cluster");
+                        out.refused(&config, part, "cluster");
+                        let mut found = resources(&mut config, part, "cluster");
                         out.note(&found, "cluster", note);
+                        // Of one that is being replaced the version in force counts.
+                        found.retain(|one| !out.has_cluster(at(one, "/name")));
                         out.clusters.extend(found);
                     }
                 }
@@ -80,6 +83,10 @@ impl Dump {
     /// What there is to know beside the configuration in force.
     pub(super) fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    fn has_cluster(&self, name: &str) -> bool {
+        self.clusters.iter().any(|one| at(one, "/name") == name)
     }
 
     /// Everything, sorted by name.
@@ -133,10 +140,15 @@ impl Dump {
             let Some(error) = entry.get("error_state") else {
                 continue;
             };
-            let name = match at(entry, "/name") {
-                "" => at(entry, "/route_config/name"),
-                name => name,
-            };
+            let name = [
+                "/name",
+                "/route_config/name",
+                "/cluster/name",
+                "/error_state/failed_configuration/name",
+            ];
+            let name = name.map(|pointer| at(entry, pointer));
+            let name = name.into_iter().find(|name| !name.is_empty());
+            let name = name.unwrap_or_default();
             let details = at(error, "/details");
             self.notes.push(format!(
                 "the last update of {what} {name} was refused: {details}"

@@ -175,6 +175,44 @@ fn what_was_refused_or_is_warming_is_noted() {
 }
 
 #[test]
+fn a_cluster_that_is_replaced_or_was_refused_is_there_once() {
+    let dump = |value: Value| {
+        let kind = "type.googleapis.com/envoy.admin.v3.ClustersConfigDump";
+        let mut value = value;
+        value["@type"] = kind.into();
+        Dump::read(json!({"configs": [value]})).unwrap()
+    };
+    let cluster = |rule: &str| {
+        let config =
+            format!("/apis/networking.istio.io/v1/namespaces/shop/destination-rule/{rule}");
+        json!({"cluster": {
+            "name": "outbound|80||a.shop.svc.cluster.local",
+            "metadata": {"filter_metadata": {"istio": {"config": config}}},
+        }})
+    };
+    let dump = dump(json!({
+        "dynamic_active_clusters": [cluster("old")],
+        "dynamic_warming_clusters": [cluster("new"), {"error_state": {
+            "failed_configuration": {"name": "bad"}, "details": "no"}}],
+    }));
+    let rows = cluster::table(&cluster::Filter::default().select(&dump));
+    let rows = rows.render(Style::plain());
+    assert!(
+        rows.contains("old.shop") && !rows.contains("new.shop"),
+        "{rows}"
+    );
+    let notes = dump.notes().join("\n");
+    assert!(
+        notes.contains("a.shop.svc.cluster.local is warming"),
+        "{notes}"
+    );
+    assert!(
+        notes.contains("update of cluster bad was refused: no"),
+        "{notes}"
+    );
+}
+
+#[test]
 fn all_of_it_is_sorted_and_has_no_type_at_the_top() {
     let all = dump().into_value();
     for (part, name) in [

@@ -198,6 +198,10 @@ pub struct HttpManager {
     pub upgrades: Vec<Name>,
     /// Rate limit for everything on this listener.
     pub rate_limit: Option<Arc<RateLimit>>,
+    /// Filters of Envoy that it does not have though routes may configure them, by Envoy's names
+    /// for them, e.g. `envoy.filters.http.fault`. What routes say for those has no effect; who
+    /// makes a snapshot gives the manager a table without it. Default none.
+    pub missing_filters: Vec<Name>,
 }
 
 /// One access log.
@@ -263,6 +267,7 @@ impl HttpManager {
             max_concurrent_streams: 1024,
             upgrades: vec!["websocket".into()],
             rate_limit: None,
+            missing_filters: Vec::new(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Clusters and their endpoints: one per service port, and per subset of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,6 @@ use mesh_core::{Name, Origin};
 use super::Compiler;
 use super::policy::{self, Policy};
 use crate::names::{BLACK_HOLE, PASSTHROUGH, outbound};
-use crate::node::Role;
 use crate::registry::Entry;
 use crate::spec::kubernetes::Protocol;
 use crate::spec::traffic_policy::{Balancer, ConnectionPool, OutlierDetection};
@@ -31,18 +30,48 @@ struct Part<'p> {
 }
 
 /// Adds the clusters of a service, once.
-pub(super) fn service(compiler: &mut Compiler<'_>, entry: &Entry) {
+pub(super) fn service(compiler: &mut Compiler<'_>, entry: &Arc<Entry>) {
     if !compiler.served.insert(entry.service.id.host.clone()) {
         return;
     }
-    let rules = policy::find(compiler, entry, &compiler.node.namespace);
+    let index = Arc::clone(&compiler.memory.rules);
+    // Not what rules depend on that lead here: whoever uses those again comes here again.
+    let seen = compiler.viewer.forget();
+    let rules = policy::find(compiler, &index, entry, compiler.viewer.namespace());
+    compiler.half.seen = compiler.half.seen.and(compiler.viewer.forget());
+    compiler.viewer.note(seen);
+    let intercepts = compiler.intercepts();
+    let known = compiler.memory.clusters(entry, &rules.stamps, intercepts);
+    let made = known.unwrap_or_else(|| {
+        let made = Arc::new(make(compiler, entry, &rules));
+        let memory = &mut compiler.memory;
+        memory.keep_clusters(entry, rules.stamps.clone(), intercepts, &made);
+        made
+    });
+    for (cluster, endpoints) in &*made {
+        compiler.clusters.insert(cluster.name.clone());
+        let half = &mut compiler.half;
+        half.clusters.push(Arc::clone(cluster));
+        half.endpoints
+            .push((cluster.name.clone(), Arc::clone(endpoints)));
+    }
+}
+
+/// The clusters of a service. They depend on nothing of the node but its interception: what else
+/// does has to be among what [`service`] tells them apart by.
+fn make(
+    compiler: &mut Compiler<'_>,
+    entry: &Entry,
+    rules: &policy::Rules<'_>,
+) -> Vec<(Arc<Cluster>, Arc<EndpointSet>)> {
+    let mut made = Vec::new();
     // Where anything is intercepted, so are connections to ports that are not HTTP.
     let ports: Vec<_> = match compiler.intercepts() {
         true => entry.ports().collect(),
         false => entry.http_ports().collect(),
     };
     for (port, protocol) in ports {
-        let policy = policy::resolve(compiler.mesh, &rules, None, port);
+        let policy = policy::resolve(compiler.mesh, rules, None, port);
         let origin = compiler.origin(&entry.meta, entry.at);
         let policy_origin = match rules.policy {
             Some((meta, _)) => compiler.origin(meta, policy.at),
@@ -57,9 +86,9 @@ pub(super) fn service(compiler: &mut Compiler<'_>, entry: &Entry) {
             origin,
             policy_origin,
         };
-        add(compiler, &whole, |_| true);
+        made.push(one(compiler, &whole, |_| true));
         for (meta, subset) in &rules.subsets {
-            let policy = policy::resolve(compiler.mesh, &rules, Some(subset), port);
+            let policy = policy::resolve(compiler.mesh, rules, Some(subset), port);
             let origin = compiler.origin(meta, subset.at);
             let policy_origin = match (&subset.policy, rules.policy) {
                 (Some(_), _) => compiler.origin(meta, policy.at),
@@ -77,17 +106,23 @@ pub(super) fn service(compiler: &mut Compiler<'_>, entry: &Entry) {
                 origin,
                 policy_origin,
             };
-            add(compiler, &part, |instance| {
+            let cluster = one(compiler, &part, |instance| {
                 let have = &instance.endpoint.labels;
                 labels
                     .iter()
                     .all(|(key, value)| have.get(key) == Some(value))
             });
+            made.push(cluster);
         }
     }
+    made
 }
 
-fn add(compiler: &mut Compiler<'_>, part: &Part<'_>, takes: impl Fn(&Instance) -> bool) {
+fn one(
+    compiler: &Compiler<'_>,
+    part: &Part<'_>,
+    takes: impl Fn(&Instance) -> bool,
+) -> (Arc<Cluster>, Arc<EndpointSet>) {
     let Part {
         entry,
         policy,
@@ -98,7 +133,6 @@ fn add(compiler: &mut Compiler<'_>, part: &Part<'_>, takes: impl Fn(&Instance) -
     } = part;
     let (port, protocol, policy_origin) = (*port, *protocol, *policy_origin);
     let name = outbound(port, part.subset, entry.host());
-    compiler.clusters.insert(name.clone());
     let mut cluster = Cluster::new(name.as_str());
     cluster.origin = part.origin;
     cluster.policy_origin = policy_origin;
@@ -145,12 +179,11 @@ fn add(compiler: &mut Compiler<'_>, part: &Part<'_>, takes: impl Fn(&Instance) -
         outlier.origin = policy_origin;
         cluster.outlier = Some(outlier);
     }
-    compiler.builder.cluster(cluster);
     let instances = entry
         .instances
         .iter()
         .filter(|one| one.port == port && takes(one));
-    compiler.builder.endpoints(name, endpoints(instances));
+    (Arc::new(cluster), Arc::new(endpoints(instances)))
 }
 
 /// What is spoken to the endpoints of a port.
@@ -234,10 +267,13 @@ pub fn endpoints_of<'l>(
     endpoints(serving.filter(|one| carries(one)))
 }
 
-/// Endpoints grouped by locality. All have one priority: locality failover comes later.
+/// Endpoints grouped by locality, each address once: of several with the same one the first stays.
+/// gRPC clients refuse what repeats an address (gRFC A27), and Envoy drops it. All have one
+/// priority: locality failover comes later.
 pub(super) fn endpoints<'i>(instances: impl Iterator<Item = &'i Instance>) -> EndpointSet {
     let mut groups: BTreeMap<Locality, Vec<_>> = BTreeMap::new();
-    for instance in instances {
+    let mut seen = HashSet::new();
+    for instance in instances.filter(|one| seen.insert(&one.endpoint.address)) {
         groups
             .entry(instance.locality.clone())
             .or_default()
@@ -265,8 +301,8 @@ pub(super) fn built_in(compiler: &mut Compiler<'_>) {
     if compiler.intercepts() {
         hole.balancing = Balancing::RoundRobin;
     }
-    compiler.builder.cluster(hole);
-    if compiler.intercepts() && matches!(compiler.node.role, Role::Gateway { .. }) {
+    compiler.half.clusters.push(Arc::new(hole));
+    if compiler.intercepts() && compiler.viewer.is_gateway() {
         return;
     }
     let mut pass = Cluster::new(PASSTHROUGH);
@@ -276,5 +312,5 @@ pub(super) fn built_in(compiler: &mut Compiler<'_>) {
     pass.limits = Limits::unlimited();
     pass.protocol = UpstreamProtocol::AsDownstream;
     pass.idle_timeout = Some(Duration::from_secs(300));
-    compiler.builder.cluster(pass);
+    compiler.half.clusters.push(Arc::new(pass));
 }

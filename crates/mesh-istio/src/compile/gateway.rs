@@ -23,7 +23,7 @@ use crate::world::World;
 struct Host {
     origin: Origin,
     require_tls: bool,
-    rules: Vec<Rule>,
+    rules: Vec<Arc<Rule>>,
     /// Virtual services that are in already: two servers may lead to one.
     joined: HashSet<(String, String)>,
 }
@@ -56,7 +56,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, ports: &BTreeMap<u16, u16>) {
 /// The gateways that this proxy serves, oldest first.
 fn served<'a>(compiler: &Compiler<'a>) -> Vec<(&'a Meta, &'a Gateway)> {
     let world: &'a World = compiler.world;
-    let labels = &compiler.node.labels;
+    let labels = compiler.viewer.labels();
     let mut all: Vec<_> = world
         .gateways()
         .filter(|(_, gateway)| labels.is_empty() || contains(labels, &gateway.selector))
@@ -67,7 +67,7 @@ fn served<'a>(compiler: &Compiler<'a>) -> Vec<(&'a Meta, &'a Gateway)> {
 
 /// The address to listen on where a server does not say.
 fn everywhere(compiler: &Compiler<'_>) -> IpAddr {
-    match (compiler.intercepts(), compiler.node.address) {
+    match (compiler.intercepts(), compiler.viewer.address()) {
         (false, address) => address,
         (true, IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
         (true, IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
@@ -76,9 +76,10 @@ fn everywhere(compiler: &Compiler<'_>) -> IpAddr {
 
 /// The port to listen on: as told, or as the gateway's own Service says, or the same.
 fn listen_port(compiler: &Compiler<'_>, told: &BTreeMap<u16, u16>, port: u16) -> u16 {
-    let node = compiler.node;
+    let viewer = &compiler.viewer;
     let by_service = || {
-        let mut services = compiler.services.selecting(&node.namespace, &node.labels);
+        let services = compiler.services;
+        let mut services = services.selecting(viewer.namespace(), viewer.labels());
         services.find_map(|entry| entry.targets.get(&port).copied())
     };
     told.get(&port).copied().or_else(by_service).unwrap_or(port)
@@ -108,12 +109,12 @@ fn listen(
             continue;
         }
         // The sort is stable: among themselves the rules keep their order.
-        host.rules.sort_by_key(matches_everything);
+        host.rules.sort_by_key(|rule| matches_everything(rule));
         let mut virtual_host = VirtualHost::new(format!("{name}:{server_port}"), [name]);
         virtual_host.origin = host.origin;
         virtual_host.count_attempts = true;
         virtual_host.require_tls = host.require_tls;
-        virtual_host.rules = host.rules.into_iter().map(Arc::new).collect();
+        virtual_host.rules = host.rules;
         table = table.host(virtual_host);
     }
     let name = format!("{ip}_{port}");

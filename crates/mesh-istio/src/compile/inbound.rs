@@ -29,14 +29,18 @@ struct Port<'a> {
 
 /// The ports of an intercepted workload: whatever its services lead to.
 pub(super) fn targets(compiler: &Compiler<'_>) -> Vec<Inbound> {
-    let node = compiler.node;
+    let viewer = &compiler.viewer;
+    let address = viewer.address();
     let mut ports = BTreeSet::new();
-    for entry in compiler.services.selecting(&node.namespace, &node.labels) {
+    let selecting = compiler
+        .services
+        .selecting(viewer.namespace(), viewer.labels());
+    for entry in selecting {
         let own = entry
             .instances
             .iter()
             .filter_map(|one| match one.endpoint.address {
-                Address::Socket(address) if address.ip() == node.address => Some(address.port()),
+                Address::Socket(own) if own.ip() == address => Some(own.port()),
                 _ => None,
             });
         ports.extend(own.chain(entry.targets.values().copied()));
@@ -55,7 +59,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, described: &[Inbound]) {
     let Some((meta, spec)) = ingress else {
         for port in described {
             let port = Port {
-                listen: SocketAddr::new(compiler.node.address, port.port),
+                listen: SocketAddr::new(compiler.viewer.address(), port.port),
                 application: local(compiler, port.application),
                 pool: general,
                 origin: Origin::NONE,
@@ -65,12 +69,15 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, described: &[Inbound]) {
         return;
     };
     for asked in &spec.ingress {
-        let listen = SocketAddr::new(asked.bind.unwrap_or(compiler.node.address), asked.port);
+        let listen = SocketAddr::new(
+            asked.bind.unwrap_or_else(|| compiler.viewer.address()),
+            asked.port,
+        );
         let node = described.iter().find(|one| one.port == asked.port);
         let application = match (asked.endpoint, node) {
             // 0.0.0.0 and :: stand for the workload's own address.
             (Some(endpoint), _) if endpoint.ip().is_unspecified() => {
-                SocketAddr::new(compiler.node.address, endpoint.port())
+                SocketAddr::new(compiler.viewer.address(), endpoint.port())
             }
             (Some(endpoint), _) => endpoint,
             (None, Some(node)) => local(compiler, node.application),
@@ -103,7 +110,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, described: &[Inbound]) {
 /// Where the application is: where the connection was going to, if it was intercepted.
 fn local(compiler: &Compiler<'_>, port: u16) -> SocketAddr {
     match compiler.intercepts() {
-        true => SocketAddr::new(compiler.node.address, port),
+        true => SocketAddr::new(compiler.viewer.address(), port),
         false => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
     }
 }
@@ -117,7 +124,7 @@ fn one(compiler: &mut Compiler<'_>, port: &Port<'_>) -> bool {
     let number = port.listen.port();
     let name = inbound(number);
     // One cluster per port, whatever address it is bound to.
-    if compiler.clusters.contains(&name) {
+    if compiler.clusters.contains(name.as_str()) {
         return false;
     }
     let served = service_of(compiler, port.listen.ip(), number);
@@ -146,7 +153,8 @@ fn one(compiler: &mut Compiler<'_>, port: &Port<'_>) -> bool {
         vhost = format!("inbound|http|{service_port}");
         operation = format!("{}:{service_port}/*", entry.host());
         // Of a destination rule only the pool reaches the service's own side.
-        let rules = policy::find(compiler, entry, entry.namespace());
+        let index = Arc::clone(&compiler.memory.rules);
+        let rules = policy::find(compiler, &index, entry, entry.namespace());
         rules_pool = policy::resolve(compiler.mesh, &rules, None, service_port)
             .blocks
             .pool;
@@ -192,11 +200,12 @@ fn one(compiler: &mut Compiler<'_>, port: &Port<'_>) -> bool {
 }
 
 fn add(compiler: &mut Compiler<'_>, name: String, cluster: Cluster, application: SocketAddr) {
+    let name = Name::from(name);
     compiler.clusters.insert(name.clone());
-    compiler.builder.cluster(cluster);
-    compiler
-        .builder
-        .endpoints(name, EndpointSet::of([Address::Socket(application)]));
+    let half = &mut compiler.half;
+    half.clusters.push(Arc::new(cluster));
+    let endpoints = EndpointSet::of([Address::Socket(application)]);
+    half.endpoints.push((name, Arc::new(endpoints)));
 }
 
 /// The service, and the port of it, that is served on a port of this node.
@@ -206,12 +215,12 @@ fn service_of<'a>(
     port: u16,
 ) -> Option<(&'a Entry, u16, Protocol)> {
     let services: &'a Services = compiler.services;
-    let node = compiler.node;
+    let viewer = &compiler.viewer;
     let own = [
-        SocketAddr::new(node.address, port),
+        SocketAddr::new(viewer.address(), port),
         SocketAddr::new(ip, port),
     ];
-    let selecting = || services.selecting(&node.namespace, &node.labels);
+    let selecting = || services.selecting(viewer.namespace(), viewer.labels());
     let by_address = selecting().find_map(|entry| {
         let mut instances = entry.instances.iter();
         let instance = instances.find(|one| match one.endpoint.address {

@@ -37,7 +37,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) {
             continue;
         }
         // By port, the services that have it, and whether one of them needs the shared table.
-        let mut ports: BTreeMap<u16, (Vec<&Entry>, bool)> = BTreeMap::new();
+        let mut ports: BTreeMap<u16, (Vec<&Arc<Entry>>, bool)> = BTreeMap::new();
         for entry in &scope.services {
             for (port, protocol) in entry.http_ports() {
                 let (services, needed) = ports.entry(port).or_default();
@@ -67,10 +67,9 @@ fn sniffed(entry: &Entry, protocol: Protocol) -> bool {
 fn shared(compiler: &mut Compiler<'_>, scope: &Scope<'_>, port: u16, policy: OutboundPolicy) {
     let mut table = RouteTable::new(port.to_string());
     table.ignore_port = true;
-    for host in hosts::outbound(compiler, scope, Reach::Port(port)) {
-        table = table.host(host);
-    }
-    compiler.table(table.host(outbound::rest(policy)));
+    table.virtual_hosts = hosts::outbound(compiler, scope, Reach::Port(port));
+    table.virtual_hosts.push(outbound::rest(compiler, policy));
+    compiler.table(table);
 }
 
 /// The table of one port of one service: everything that gets there is for it.
@@ -80,14 +79,14 @@ fn own(compiler: &mut Compiler<'_>, scope: &Scope<'_>, entry: &Entry, port: u16)
     table.ignore_port = true;
     let mut hosts = hosts::outbound(compiler, scope, Reach::Port(port)).into_iter();
     if let Some(mut host) = hosts.find(|host| *host.name == *name) {
-        host.domains = vec![Name::from("*")];
-        table.virtual_hosts.push(Arc::new(host));
+        Arc::make_mut(&mut host).domains = vec![Name::from("*")];
+        table.virtual_hosts.push(host);
     }
     compiler.table(table);
 }
 
 /// These services of a scope.
-fn part<'a>(scope: &Scope<'a>, services: Vec<&'a Entry>) -> Scope<'a> {
+fn part<'a>(scope: &Scope<'a>, services: Vec<&'a Arc<Entry>>) -> Scope<'a> {
     Scope {
         listener: None,
         bind: None,

@@ -1,6 +1,7 @@
 //! The way out of a sidecar: its outbound proxy and the listeners of a `Sidecar`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -44,16 +45,14 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) {
                 (SocketAddr::new(ip, port.number), name, reach, origin)
             }
             None => {
-                let address = compiler.node.outbound(compiler.mesh.proxy_listen_port);
+                let address = compiler.viewer.outbound(compiler.mesh.proxy_listen_port);
                 (address, HTTP_PROXY.to_owned(), Reach::Proxy, Origin::NONE)
             }
         };
         let mut table = RouteTable::new(name.as_str());
         table.ignore_port = matches!(reach, Reach::Port(_));
-        for host in hosts::outbound(compiler, scope, reach) {
-            table = table.host(host);
-        }
-        table = table.host(rest(policy));
+        table.virtual_hosts = hosts::outbound(compiler, scope, reach);
+        table.virtual_hosts.push(rest(compiler, policy));
         let listener_name = format!("{}_{}", address.ip(), address.port());
         let mut manager = compiler.manager(format!("outbound_{listener_name}"), name.as_str());
         manager.direction = Direction::Outbound;
@@ -68,8 +67,8 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) {
 }
 
 /// What happens to requests for hosts that nobody has.
-pub(super) fn rest(policy: OutboundPolicy) -> VirtualHost {
-    match policy {
+pub(super) fn rest(compiler: &mut Compiler<'_>, policy: OutboundPolicy) -> Arc<VirtualHost> {
+    compiler.memory.rest(policy, || match policy {
         OutboundPolicy::AllowAny => {
             let mut rule = Rule::new(
                 Condition::default(),
@@ -86,5 +85,5 @@ pub(super) fn rest(policy: OutboundPolicy) -> VirtualHost {
                 Rule::new(Condition::default(), Action::Respond(answer)),
             )
         }
-    }
+    })
 }

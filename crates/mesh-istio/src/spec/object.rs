@@ -127,6 +127,21 @@ impl Kind {
         }
     }
 
+    /// The version of the API that has the kind; the mesh's configuration is Istio's own.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::VirtualService
+            | Self::DestinationRule
+            | Self::Gateway
+            | Self::ServiceEntry
+            | Self::WorkloadEntry
+            | Self::Sidecar => "networking.istio.io/v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::Service | Self::Endpoints | Self::Pod | Self::Namespace => "v1",
+            Self::MeshConfig => "mesh.istio.io/v1alpha1",
+        }
+    }
+
     /// The name of the kind.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -265,6 +280,8 @@ fn mesh_config(
                 file: Arc::clone(file),
                 at,
                 source: Arc::clone(text),
+                print: 0,
+                stamp: 0,
             },
             spec: Spec::MeshConfig(config),
         })
@@ -373,6 +390,8 @@ fn read_meta(
             file: Arc::clone(file),
             at: root.at(),
             source: Arc::clone(text),
+            print: 0,
+            stamp: 0,
         })
     })
 }

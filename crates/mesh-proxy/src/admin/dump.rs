@@ -1,19 +1,23 @@
-//! `/config_dump` in Envoy's shape (`envoy.admin.v3.ConfigDump`): what is in force, written back
-//! to Envoy's own terms, and what was refused.
+//! `/config_dump` in Envoy's shape (`envoy.admin.v3.ConfigDump`): what is in force, what waits, and
+//! what was refused.
 //!
-//! Resources are written from the model, so they have what the proxy acts on and nothing else. Of
-//! versions that wait for something only the name is known, and `last_updated` is the time of the
-//! latest snapshot for all of it. A configuration from Istio YAML is shown as static.
+//! Listeners, clusters and routes of a control plane are shown as they came. Everything else is
+//! written from the model, so it has what the proxy acts on and nothing more: endpoints, what is
+//! static, what is from files, and a version that is in force while a newer one waits.
+//! `last_updated` is the time of the latest snapshot for all of it. A configuration from Istio YAML
+//! is shown as static.
 
 use crate::runtime::Shared;
 use crate::xds::{Control, Known};
+use bytes::Bytes;
 use mesh_core::Name;
-use mesh_core::model::{DiscoveryKind, Pattern, Snapshot};
+use mesh_core::model::{DiscoveryKind, Filter, Listener, Pattern, Snapshot};
 use mesh_xds::json::Codec;
 use mesh_xds::pb::google::protobuf::Timestamp;
 use mesh_xds::{Encoded, TypeUrl, write};
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// What is asked for.
 #[derive(Debug, Default)]
@@ -166,69 +170,84 @@ fn show(
     let mut entries = Vec::new();
     for (resource, is_inline) in in_force(kind.url, snapshot) {
         let name = resource.name.clone();
-        let contents = contents(kind.url, &resource);
         let known = known.remove(&name);
         let is_static = match control {
             None => true,
             Some(control) => is_inline || control.is_static(kind.url, &name),
         };
         if is_static {
+            let contents = contents(kind.url, &resource.bytes);
             let value = json!({kind.field: contents, "last_updated": updated});
             entries.push((kind.fixed.0, kind.fixed.1, name, value));
             continue;
         }
+        let waits = known.as_ref().is_some_and(|known| known.waits);
+        let latest = known.as_ref().filter(|_| !waits);
+        let body = latest.and_then(|known| known.body.as_ref());
+        let contents = contents(kind.url, body.unwrap_or(&resource.bytes));
         let mut state = json!({kind.field: contents, "last_updated": updated});
-        if let Some(version) = known.as_ref().and_then(|known| known.version.as_ref()) {
+        if let Some(version) = latest.and_then(|known| known.version.as_ref()) {
             state["version_info"] = version.as_str().into();
         }
-        let refused = known.and_then(|known| known.refused);
-        let value = dynamic(&kind, &name, "active_state", Some(state), refused);
+        let mut value = dynamic(&kind, &name, "active_state", state);
+        let known = known.unwrap_or_else(|| Known::of(name.clone()));
+        if let (true, Some(state)) = (waits, came(&kind, &known)) {
+            match kind.url {
+                TypeUrl::Listener => value["warming_state"] = state,
+                _ => entries.push((kind.warming.0, kind.warming.1, name.clone(), state)),
+            }
+        }
+        add_refused(&kind, &known, &mut value);
         entries.push((kind.active.0, kind.active.1, name, value));
     }
     // What came and is not in force.
     let mut rest: Vec<Known> = known.into_values().collect();
     rest.sort_by(|a, b| a.name.cmp(&b.name));
     for known in rest {
-        let Known {
-            name,
-            version,
-            refused,
-        } = known;
-        if version.is_none() && refused.is_none() {
+        let mut value = match came(&kind, &known) {
+            Some(state) => dynamic(&kind, &known.name, "warming_state", state),
             // Asked for, and not there.
-            continue;
-        }
-        let named = json!({"@type": kind.url.url(), (name_field(kind.url)): name.as_str()});
-        let state =
-            version.map(|version| json!({kind.field: named, "version_info": version.as_str()}));
-        let value = dynamic(&kind, &name, "warming_state", state, refused);
-        entries.push((kind.warming.0, kind.warming.1, name, value));
+            None if known.refused.is_none() => continue,
+            None if kind.url == TypeUrl::Listener => json!({"name": known.name.as_str()}),
+            None => Value::Object(Map::new()),
+        };
+        add_refused(&kind, &known, &mut value);
+        entries.push((kind.warming.0, kind.warming.1, known.name, value));
     }
     Shown { kind, entries }
 }
 
-/// An entry for a resource that is not static: listeners have their states apart.
-fn dynamic(
-    kind: &Kind,
-    name: &Name,
-    which: &str,
-    state: Option<Value>,
-    refused: Option<(Name, String)>,
-) -> Value {
-    let mut value = match (kind.url, state) {
-        (TypeUrl::Listener, Some(state)) => json!({"name": name.as_str(), which: state}),
-        (TypeUrl::Listener, None) => json!({"name": name.as_str()}),
-        (_, Some(state)) => state,
-        (_, None) => Value::Object(Map::new()),
-    };
-    if let Some((version, reason)) = refused {
+/// The latest version that was accepted, as it came.
+fn came(kind: &Kind, known: &Known) -> Option<Value> {
+    let version = known.version.as_ref()?;
+    let contents = as_it_came(kind, known.body.as_ref(), &known.name);
+    Some(json!({kind.field: contents, "version_info": version.as_str()}))
+}
+
+fn add_refused(kind: &Kind, known: &Known, value: &mut Value) {
+    if let Some(refused) = &known.refused {
         value["error_state"] = json!({
-            "failed_configuration": {"@type": kind.url.url(), (name_field(kind.url)): name.as_str()},
-            "details": reason,
-            "version_info": version.as_str(),
+            "failed_configuration": as_it_came(kind, refused.body.as_ref(), &known.name),
+            "details": refused.reason,
+            "version_info": refused.version.as_str(),
         });
     }
-    value
+}
+
+/// A resource as it came, or no more than its name where that is not known or no message.
+fn as_it_came(kind: &Kind, body: Option<&Bytes>, name: &Name) -> Value {
+    let shown = body.map(|body| contents(kind.url, body));
+    // What cannot be read has its type only.
+    let shown = shown.filter(|shown| shown.get(name_field(kind.url)).is_some());
+    shown.unwrap_or_else(|| json!({"@type": kind.url.url(), (name_field(kind.url)): name.as_str()}))
+}
+
+/// An entry for a resource that is not static: listeners have their states apart.
+fn dynamic(kind: &Kind, name: &Name, which: &str, state: Value) -> Value {
+    match kind.url {
+        TypeUrl::Listener => json!({"name": name.as_str(), which: state}),
+        _ => state,
+    }
 }
 
 fn name_field(url: TypeUrl) -> &'static str {
@@ -284,16 +303,24 @@ fn in_force(url: TypeUrl, snapshot: &Snapshot) -> Vec<(Encoded, bool)> {
             .listeners()
             .iter()
             .map(|listener| {
+                let mut listener = listener.clone();
+                if listener
+                    .managers()
+                    .any(|manager| is_stripped(&manager.routes))
+                {
+                    as_named(Arc::make_mut(&mut listener));
+                }
                 let manager = listener.managers().next();
                 let table = manager.and_then(|manager| snapshot.table(&manager.routes));
                 let inline = table.filter(|table| is_inline(&table.name));
-                let proto = write::listener(listener, inline.map(|table| &**table));
+                let proto = write::listener(&listener, inline.map(|table| &**table));
                 (write::encode(&listener.name, &proto), false)
             })
             .collect(),
         TypeUrl::Routes => snapshot
             .tables()
             .iter()
+            .filter(|table| !is_stripped(&table.name))
             .map(|table| {
                 let proto = write::route::table(table);
                 (write::encode(&table.name, &proto), is_inline(&table.name))
@@ -308,11 +335,28 @@ fn is_inline(table: &str) -> bool {
     table.contains(" (inline in ")
 }
 
+/// Whether a table was made for a listener that lacks filters.
+fn is_stripped(table: &str) -> bool {
+    table.contains(" (without ")
+}
+
+/// The listener with the tables that it names itself.
+fn as_named(listener: &mut Listener) {
+    listener.for_each_chain(|chain| {
+        if let Filter::Http(manager) = &mut chain.filter
+            && let Some((name, _)) = manager.routes.split_once(" (without ")
+        {
+            let name = Name::from(name);
+            Arc::make_mut(manager).routes = name;
+        }
+    });
+}
+
 /// A resource as it stands in an `Any`.
-fn contents(url: TypeUrl, resource: &Encoded) -> Value {
+fn contents(url: TypeUrl, bytes: &[u8]) -> Value {
     let message = url.url().rsplit('/').next().unwrap_or_default();
-    let text = Codec::new().to_json(message, &resource.bytes);
-    // It was written a moment ago by the same library.
+    let text = Codec::new().to_json(message, bytes);
+    // Only what was refused may be no message.
     let mut value = text
         .ok()
         .and_then(|text| serde_json::from_str(&text).ok())
@@ -328,9 +372,13 @@ pub(super) fn bootstrap(shared: &Shared) -> Value {
     };
     let message = "envoy.config.bootstrap.v3.Bootstrap";
     let text = Codec::new().to_json(message, &control.bootstrap().bytes);
-    text.ok()
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or(Value::Null)
+    let value = text.ok().and_then(|text| serde_json::from_str(&text).ok());
+    let mut value = value.unwrap_or(Value::Null);
+    // Where it was told otherwise than by a bootstrap.
+    if let (Some(address), None) = (control.admin(), value.get("admin")) {
+        value["admin"] = json!({"address": super::socket(address)});
+    }
+    value
 }
 
 /// When the latest snapshot came into force.

@@ -1,15 +1,17 @@
 //! What the admin interface knows of where the configuration comes from.
 
+use bytes::Bytes;
 use mesh_core::model::Snapshot;
 use mesh_core::{Feed, Name};
 use mesh_xds::bootstrap::{Bootstrap, From as Place};
 use mesh_xds::client::{Handle, KindStatus, ResourceState, ResourceStatus, Status};
 use mesh_xds::pb::envoy::config::bootstrap::v3::Bootstrap as BootstrapProto;
-use mesh_xds::{Encoded, Node, TypeUrl};
+use mesh_xds::{Encoded, TypeUrl};
 use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -21,6 +23,8 @@ pub(crate) struct Control {
     files: Mutex<BTreeMap<(TypeUrl, PathBuf), FileStatus>>,
     /// Envoy's bootstrap message.
     bootstrap: Encoded,
+    /// Where the admin interface is.
+    admin: OnceLock<SocketAddr>,
     /// What is static.
     fixed: HashSet<(TypeUrl, Name)>,
     /// What the first configuration consists of, and how long it is waited for. None is for ever.
@@ -44,8 +48,22 @@ pub(crate) struct Known {
     pub(crate) name: Name,
     /// The version that was accepted.
     pub(crate) version: Option<Name>,
-    /// The latest version was refused, and why.
-    pub(crate) refused: Option<(Name, String)>,
+    /// It as it came, as far as it is kept.
+    pub(crate) body: Option<Bytes>,
+    /// The version that was accepted is not in force yet.
+    pub(crate) waits: bool,
+    /// The latest version was refused.
+    pub(crate) refused: Option<Refused>,
+}
+
+/// A version that was refused.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused {
+    pub(crate) version: Name,
+    /// Why.
+    pub(crate) reason: String,
+    /// It as it came, as far as it is kept.
+    pub(crate) body: Option<Bytes>,
 }
 
 // === impl Control ===
@@ -57,6 +75,7 @@ impl Control {
             handle,
             files: Mutex::default(),
             bootstrap: Encoded::of("", &BootstrapProto::default()),
+            admin: OnceLock::new(),
             fixed: HashSet::new(),
             // A control plane is waited for, as Istio's own bootstrap has it.
             awaited: vec![(TypeUrl::Cluster, None), (TypeUrl::Listener, None)],
@@ -84,12 +103,8 @@ impl Control {
         self.awaited = awaited.collect();
     }
 
-    pub(super) fn described(&mut self, node: &Node) {
-        let bootstrap = BootstrapProto {
-            node: Some(node.to_proto()),
-            ..BootstrapProto::default()
-        };
-        self.bootstrap = Encoded::of("", &bootstrap);
+    pub(super) fn described(&mut self, bootstrap: &BootstrapProto) {
+        self.bootstrap = Encoded::of("", bootstrap);
     }
 
     pub(super) fn file(&self, kind: TypeUrl, path: PathBuf, status: Option<FileStatus>) {
@@ -103,6 +118,17 @@ impl Control {
     /// The bootstrap message.
     pub(crate) fn bootstrap(&self) -> &Encoded {
         &self.bootstrap
+    }
+
+    /// Where the admin interface is.
+    pub(crate) fn admin(&self) -> Option<SocketAddr> {
+        self.admin.get().copied()
+    }
+
+    /// Notes where the admin interface is. Of several proxies that one driver drives the first
+    /// counts.
+    pub(crate) fn admin_at(&self, address: SocketAddr) {
+        let _ = self.admin.set(address);
     }
 
     /// Whether a resource is there for good.
@@ -174,15 +200,34 @@ impl Control {
 
 // === impl Known ===
 
+impl Known {
+    /// Of which only the name is known.
+    pub(crate) fn of(name: Name) -> Self {
+        Self {
+            name,
+            version: None,
+            body: None,
+            waits: false,
+            refused: None,
+        }
+    }
+}
+
 impl From<ResourceStatus> for Known {
     fn from(status: ResourceStatus) -> Self {
         let refused = match status.state {
-            ResourceState::Refused { version, reason } => Some((version, reason)),
+            ResourceState::Refused { version, reason } => Some(Refused {
+                version,
+                reason,
+                body: status.refused_body,
+            }),
             _ => None,
         };
         Self {
             name: status.name,
             version: status.version,
+            body: status.body,
+            waits: status.waits,
             refused,
         }
     }

@@ -1,6 +1,6 @@
 //! Resources in files: read, handed to the client, and followed.
 
-use super::control::{Control, FileStatus, Known};
+use super::control::{Control, FileStatus, Known, Refused};
 use crate::watch::Changes;
 use mesh_core::{Feed, Name};
 use mesh_xds::TypeUrl;
@@ -36,6 +36,8 @@ pub(super) struct Files {
     handle: Handle,
     control: Arc<Control>,
     known: HashMap<(TypeUrl, PathBuf), File>,
+    /// What is watched.
+    watched: BTreeSet<PathBuf>,
 }
 
 /// What is known of a file.
@@ -43,6 +45,8 @@ pub(super) struct Files {
 struct File {
     /// Its text as it was last looked at, or why there was none.
     seen: Option<Result<String, String>>,
+    /// Some of it may be accepted another time: a listener whose address was in use.
+    again: bool,
     /// The last good version of each resource that it has.
     good: BTreeMap<Name, Resource>,
     status: FileStatus,
@@ -63,6 +67,7 @@ impl Files {
             handle,
             control,
             known: HashMap::new(),
+            watched: BTreeSet::new(),
         }
     }
 
@@ -74,9 +79,9 @@ impl Files {
             let wanted = self.wanted();
             if wanted.is_empty() {
                 changes = None;
+                self.watched.clear();
             } else {
-                let changes = changes.get_or_insert_with(Changes::new);
-                self.watch(&wanted, changes);
+                self.watch(changes.get_or_insert_with(Changes::new));
             }
             // After watching, so that no change is missed in between.
             if self.read(&wanted).await.is_err() {
@@ -105,22 +110,25 @@ impl Files {
         named.chain(referred).collect()
     }
 
-    fn watch(&self, wanted: &BTreeSet<(TypeUrl, PathBuf)>, changes: &mut Changes) {
-        if self.known.len() == wanted.len()
-            && wanted.iter().all(|file| self.known.contains_key(file))
-        {
+    /// Watches where they are, or where they say.
+    fn watch(&mut self, changes: &mut Changes) {
+        let named = self
+            .named
+            .iter()
+            .map(|file| file.directory.as_ref().unwrap_or(&file.path));
+        let referred = self.referred.load();
+        let referred = referred
+            .iter()
+            .map(|file| file.watched_directory.as_ref().unwrap_or(&file.path));
+        let places: BTreeSet<PathBuf> = named.chain(referred).cloned().collect();
+        if self.watched == places {
             return;
         }
         changes.clear();
-        for (kind, path) in wanted {
-            let named = |file: &&Watched| file.kind == *kind && file.path == *path;
-            let directory = self
-                .named
-                .iter()
-                .find(named)
-                .and_then(|file| file.directory.as_ref());
-            changes.watch(directory.unwrap_or(path));
+        for place in &places {
+            changes.watch(place);
         }
+        self.watched = places;
     }
 
     /// Reads what is new and hands over what changed.
@@ -142,14 +150,16 @@ impl Files {
         for (kind, path) in wanted {
             let file = self.known.entry((*kind, path.clone())).or_default();
             let text = text(path).map_err(|error| error.to_string());
-            if file.seen.as_ref() == Some(&text) {
+            if file.seen.as_ref() == Some(&text) && !file.again {
                 continue;
             }
+            file.again = false;
             let found = take_in(file, *kind, path, &text);
             file.seen = Some(text);
             if let Some((version, mut refused)) = found {
                 let good: Vec<Resource> = file.good.values().cloned().collect();
                 let more = self.handle.supply(*kind, path.clone(), good).await?;
+                file.again = !more.is_empty();
                 refused.extend(more.into_iter().map(|(name, why)| (name, why.to_string())));
                 file.settle(&version, refused);
             }
@@ -178,7 +188,13 @@ impl File {
         let resources = names.into_iter().map(|name| Known {
             name: name.clone(),
             version: self.good.contains_key(name).then(|| version.clone()),
-            refused: refused.get(name).map(|why| (version.clone(), why.clone())),
+            body: None,
+            waits: false,
+            refused: refused.get(name).map(|why| Refused {
+                version: version.clone(),
+                reason: why.clone(),
+                body: None,
+            }),
         });
         self.status.resources = resources.collect();
     }

@@ -1,13 +1,25 @@
-//! Sockets that are opened before the configuration that wants them is published, so that what is
-//! acknowledged is in force.
+//! Sockets that are opened before the configuration that wants them is accepted, so that what is
+//! acknowledged is in force, and what cannot be is refused.
+//!
+//! As in Envoy a listener's address is bound as soon as the listener comes, and nobody listens on it
+//! before the listener has all that it refers to: who connects in between is turned away rather than
+//! kept waiting.
 
 use crate::accept;
-use mesh_core::Name;
 use mesh_core::model::{Listener, Snapshot};
+use mesh_core::{Invalid, Name};
+use mesh_xds::assemble::Permit;
+use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long the sockets of workers may take to close after their listener has left. Until then an
+/// address in use is taken to be still ours.
+const CLOSING: Duration = Duration::from_secs(10);
 
 /// Holds the first socket of each new listener until the reconciler takes it. The kernel queues
 /// what connects meanwhile.
@@ -16,148 +28,198 @@ pub(crate) struct Gate(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    held: HashMap<Name, Held>,
-    /// Addresses that were ours a moment ago: their sockets may not be closed yet.
-    left: HashSet<SocketAddr>,
+    /// Who has which address, in the configuration in force or in one that waits.
+    held: HashMap<SocketAddr, HashMap<Name, Weak<Held>>>,
+    /// Addresses that were ours a moment ago, and until when.
+    left: HashMap<SocketAddr, Instant>,
+    /// Listeners that are there for good, and were not asked for.
+    fixed: HashMap<Name, Arc<Held>>,
+    released: Released,
+}
+
+/// Who had which address. Apart from the rest, because it is written to on drop.
+type Released = Arc<Mutex<Vec<(SocketAddr, Name, Instant)>>>;
+
+/// The address of a listener. Dropped when no version of the listener has it any more.
+#[derive(Debug)]
+struct Held {
+    name: Name,
+    address: SocketAddr,
+    stage: Mutex<Stage>,
+    released: Released,
 }
 
 #[derive(Debug)]
-struct Held {
-    address: SocketAddr,
-    /// None once it was taken.
-    socket: Option<TcpListener>,
+enum Stage {
+    /// The address is ours, and nobody listens.
+    Bound(#[expect(dead_code, reason = "it keeps the address")] Socket),
+    Listening(TcpListener),
+    /// The reconciler has it, or opens its own.
+    Taken,
 }
 
 // === impl Gate ===
 
 impl Gate {
-    /// Opens what is new in a snapshot that is about to be published. What cannot be opened is
-    /// left to the reconciler, which reports it and tries again.
+    /// Binds the address of a listener.
+    ///
+    /// # Errors
+    /// If that cannot be done, with the reason.
+    pub(crate) fn admit(&self, listener: &Listener) -> Result<Permit, Invalid> {
+        if !listener.bind {
+            return Ok(Permit::holding(()));
+        }
+        let mut state = self.state();
+        let State { held, left, .. } = &mut *state;
+        let address = listener.address;
+        let names = held.get(&address);
+        if let Some(held) = names
+            .and_then(|names| names.get(&listener.name))
+            .and_then(Weak::upgrade)
+        {
+            return Ok(Permit::holding(held));
+        }
+        let ours = names.is_some() || left.contains_key(&address);
+        let stage = bind(address, ours).map_err(|error| {
+            let reason = reason(&error);
+            Invalid::new("address", format!("cannot bind '{address}': {reason}"))
+        })?;
+        Ok(Permit::holding(state.hold(listener, Stage::Bound(stage))))
+    }
+
+    /// Listens on what is new in a snapshot that is about to be published. Where that cannot be
+    /// done it is left to the reconciler, which reports it and tries again.
     pub(crate) fn prepare(&self, snapshot: &Snapshot) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { held, left } = &mut *state;
-        let mut ours = std::mem::take(left);
-        ours.extend(held.values().map(|held| held.address));
+        let mut state = self.state();
         let mut names = HashSet::new();
-        for listener in snapshot.listeners() {
+        for listener in snapshot.listeners().iter().filter(|one| one.bind) {
             names.insert(&listener.name);
-            let before = held.get(&listener.name).map(|held| held.address);
-            if before == Some(listener.address) {
-                continue;
-            }
-            left.extend(before);
-            match open(listener.address, &ours) {
-                Ok(socket) => {
-                    let new = Held {
-                        address: listener.address,
-                        socket: Some(socket),
-                    };
-                    held.insert(listener.name.clone(), new);
-                }
-                Err(error) => {
-                    tracing::debug!(listener = %listener.name, %error, "cannot be opened ahead");
-                    held.remove(&listener.name);
-                }
+            let result = match state.find(listener) {
+                Some(held) => held.listen(),
+                None => state.open(listener),
+            };
+            if let Err(error) = result {
+                tracing::debug!(listener = %listener.name, %error, "cannot be opened ahead");
             }
         }
-        held.retain(|name, held| {
-            let stays = names.contains(name);
-            if !stays {
-                left.insert(held.address);
-            }
-            stays
-        });
+        state.fixed.retain(|name, _| names.contains(name));
     }
 
     /// The socket of a listener, unless it was taken before.
     pub(crate) fn take(&self, listener: &Listener) -> Option<TcpListener> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = state.held.get_mut(&listener.name)?;
-        if held.address != listener.address {
-            return None;
+        let held = self.state().find(listener)?;
+        let mut stage = held.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *stage, Stage::Taken) {
+            Stage::Listening(socket) => Some(socket),
+            Stage::Bound(_) | Stage::Taken => None,
         }
-        held.socket.take()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.note_released(Instant::now());
+        state
     }
 }
 
-fn open(address: SocketAddr, ours: &HashSet<SocketAddr>) -> io::Result<TcpListener> {
-    if !ours.contains(&address) {
+// === impl State ===
+
+impl State {
+    fn note_released(&mut self, now: Instant) {
+        let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+        let released = std::mem::take(&mut *released);
+        for (address, name, at) in released {
+            if let Some(names) = self.held.get_mut(&address) {
+                // It may have come back meanwhile.
+                if names
+                    .get(&name)
+                    .is_some_and(|held| held.strong_count() == 0)
+                {
+                    names.remove(&name);
+                }
+                if names.is_empty() {
+                    self.held.remove(&address);
+                }
+            }
+            self.left.insert(address, at + CLOSING);
+        }
+        self.left.retain(|_, until| *until > now);
+    }
+
+    fn find(&self, listener: &Listener) -> Option<Arc<Held>> {
+        self.held
+            .get(&listener.address)?
+            .get(&listener.name)?
+            .upgrade()
+    }
+
+    fn hold(&mut self, listener: &Listener, stage: Stage) -> Arc<Held> {
+        let held = Arc::new(Held {
+            name: listener.name.clone(),
+            address: listener.address,
+            stage: Mutex::new(stage),
+            released: self.released.clone(),
+        });
+        let names = self.held.entry(held.address).or_default();
+        names.insert(held.name.clone(), Arc::downgrade(&held));
+        held
+    }
+
+    /// Opens a listener that was not asked for.
+    fn open(&mut self, listener: &Listener) -> io::Result<()> {
+        let address = listener.address;
+        let ours = self.held.contains_key(&address) || self.left.contains_key(&address);
+        if !ours {
+            accept::check_free(address)?;
+        }
+        let socket = accept::listen(address)?;
+        let held = self.hold(listener, Stage::Listening(socket));
+        self.fixed.insert(listener.name.clone(), held);
+        Ok(())
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    fn listen(&self) -> io::Result<()> {
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Stage::Bound(_) = *stage {
+            *stage = Stage::Listening(accept::listen(self.address)?);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+        released.push((self.address, self.name.clone(), Instant::now()));
+    }
+}
+
+/// Binds an address as [`accept::listen`] does. Workers share their port, so it is looked first
+/// whether a stranger has it.
+fn bind(address: SocketAddr, ours: bool) -> io::Result<Socket> {
+    if !ours {
         accept::check_free(address)?;
     }
-    accept::listen(address)
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// What the system says, without the number that Rust adds.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" (os error ") {
+        Some((text, _)) => text.to_owned(),
+        None => text,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use mesh_core::model::{HttpManager, RouteTable, SnapshotBuilder};
-
-    fn snapshot(listeners: &[(&str, SocketAddr)]) -> Arc<Snapshot> {
-        let mut builder = SnapshotBuilder::new();
-        builder.routes(RouteTable::new("t"));
-        for (name, address) in listeners {
-            builder.listener(Listener::http(*name, *address, HttpManager::new("s", "t")));
-        }
-        builder.build().unwrap().0
-    }
-
-    /// An address that is taken for as long as the socket lives.
-    fn taken() -> (TcpListener, SocketAddr) {
-        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap();
-        (socket, address)
-    }
-
-    #[test]
-    fn who_connects_before_the_socket_is_taken_waits_in_it() {
-        let (socket, address) = taken();
-        drop(socket);
-        let gate = Gate::default();
-        let snapshot = snapshot(&[("a", address)]);
-        gate.prepare(&snapshot);
-        let caller = std::net::TcpStream::connect(address).unwrap();
-        let socket = gate.take(&snapshot.listeners()[0]).unwrap();
-        let (_, peer) = socket.accept().unwrap();
-        assert_eq!(peer, caller.local_addr().unwrap());
-        assert!(
-            gate.take(&snapshot.listeners()[0]).is_none(),
-            "it is taken once"
-        );
-    }
-
-    #[test]
-    fn what_somebody_else_has_is_left_to_the_reconciler_until_it_is_free() {
-        let (socket, address) = taken();
-        let gate = Gate::default();
-        let snapshot = snapshot(&[("a", address)]);
-        gate.prepare(&snapshot);
-        assert!(gate.take(&snapshot.listeners()[0]).is_none());
-        drop(socket);
-        gate.prepare(&snapshot);
-        assert!(gate.take(&snapshot.listeners()[0]).is_some());
-    }
-
-    #[test]
-    fn an_address_that_changes_hands_is_not_mistaken_for_a_strangers() {
-        let (socket, address) = taken();
-        drop(socket);
-        let gate = Gate::default();
-        let before = snapshot(&[("a", address)]);
-        gate.prepare(&before);
-        let _serving = gate.take(&before.listeners()[0]).unwrap();
-        let after = snapshot(&[("b", address)]);
-        gate.prepare(&after);
-        assert!(gate.take(&before.listeners()[0]).is_none());
-        assert!(gate.take(&after.listeners()[0]).is_some());
-    }
-
-    #[test]
-    fn what_left_before_it_was_taken_is_closed() {
-        let (socket, address) = taken();
-        drop(socket);
-        let gate = Gate::default();
-        gate.prepare(&snapshot(&[("a", address)]));
-        gate.prepare(&snapshot(&[]));
-        assert!(std::net::TcpStream::connect(address).is_err());
-    }
-}
+mod tests;

@@ -64,9 +64,9 @@ impl Harm {
         }
     }
 
-    /// Whether its bytes are protobuf.
-    pub(crate) fn is_readable(self) -> bool {
-        !matches!(self, Self::Garbage | Self::Truncated)
+    /// Whether its bytes say what it is called.
+    pub(crate) fn has_name(self) -> bool {
+        !matches!(self, Self::Garbage)
     }
 
     /// Makes it bad.

@@ -2,10 +2,16 @@
 
 use crate::plane::{self, Driven, Plane, all, bad_listener, cluster};
 use crate::support::{self, Mesh, free_address, named};
-use mesh_core::model::{Cluster, Rule};
-use mesh_xds::TypeUrl;
+use mesh_core::model::{
+    Cluster, DiscoveryKind, HttpManager, Listener, RouteTable, Rule, VirtualHost,
+};
+use mesh_xds::bootstrap::{Bootstrap, From};
 use mesh_xds::client::Variant;
+use mesh_xds::json::Codec;
+use mesh_xds::pb::envoy::config as pb;
+use mesh_xds::pb::google::protobuf::{self as google, Struct, value::Kind};
 use mesh_xds::server::Changes;
+use mesh_xds::{TypeUrl, write};
 use serde_json::Value;
 
 const ADMIN: &str = "type.googleapis.com/envoy.admin.v3";
@@ -109,6 +115,130 @@ async fn the_dump_shows_what_a_control_plane_sent_as_envoy_does() {
             .await
             .contains("name_regex")
     );
+}
+
+/// Metadata as istiod writes it: the object that a resource comes from.
+fn istio(path: &str) -> pb::core::v3::Metadata {
+    let text = |text: &str| google::Value {
+        kind: Some(Kind::StringValue(text.to_owned())),
+    };
+    let config = Struct {
+        fields: [("config".to_owned(), text(path))].into(),
+    };
+    pb::core::v3::Metadata {
+        filter_metadata: [("istio".to_owned(), config)].into(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn what_came_is_shown_as_it_came() {
+    let one = named("one").await;
+    for variant in [Variant::Delta, Variant::Sotw] {
+        let plane = Plane::start().await;
+        let address = free_address();
+        plane.apply(all(address, "c", one));
+        // Things that have no effect here, and so are not in the model.
+        let in_model = Listener::http("in", address, HttpManager::new("in", "t"));
+        let mut proto = write::listener(&in_model, None);
+        proto.metadata = Some(istio("/apis/a/v1/namespaces/b/c/d"));
+        proto.filter_chains[0].name = "chain".to_owned();
+        let sent = write::encode("in", &proto);
+        let rule = "/apis/networking.istio.io/v1/namespaces/shop/destination-rule/c";
+        let mut model = Cluster::new("c");
+        model.discovery = DiscoveryKind::Endpoints;
+        let mut proto = write::cluster(&model, None);
+        proto.metadata = Some(istio(rule));
+        let sent_cluster = write::encode("c", &proto);
+        let service = "/apis/networking.istio.io/v1/namespaces/shop/virtual-service/v";
+        let host = VirtualHost::new("all", ["*"]).rule(Rule::prefix_to("/", "c"));
+        let mut proto = write::route::table(&RouteTable::new("t").host(host));
+        proto.virtual_hosts[0].routes[0].metadata = Some(istio(service));
+        let sent_routes = write::encode("t", &proto);
+        plane.apply(
+            Changes::new()
+                .set(TypeUrl::Listener, sent.clone())
+                .set(TypeUrl::Cluster, sent_cluster)
+                .set(TypeUrl::Routes, sent_routes),
+        );
+        let driven = Driven::by(&plane, variant).await;
+        driven.initialized().await;
+        let dump = driven
+            .shows("/config_dump", |dump| {
+                dump.contains(rule) && dump.contains(service)
+            })
+            .await;
+        let dump = parse(&dump);
+        let shown = &part(&dump, "ListenersConfigDump")["dynamic_listeners"][0]["active_state"];
+        let text = Codec::new()
+            .to_json("envoy.config.listener.v3.Listener", &sent.bytes)
+            .unwrap();
+        let mut expected = parse(&text);
+        expected["@type"] = TypeUrl::Listener.url().into();
+        assert_eq!(shown["listener"], expected);
+
+        // A version that waits for its routes is beside the one that is in force; one that is
+        // refused is shown too. In delta nothing waits: the server says what does not exist.
+        if variant == Variant::Delta {
+            continue;
+        }
+        let late = Listener::http("in", address, HttpManager::new("late", "late"));
+        let bad = pb::listener::v3::Listener {
+            name: "bad".to_owned(),
+            metadata: Some(istio("/apis/a/v1/namespaces/b/c/bad")),
+            ..Default::default()
+        };
+        plane.apply(
+            Changes::new()
+                .set(
+                    TypeUrl::Listener,
+                    write::encode("in", &write::listener(&late, None)),
+                )
+                .set(TypeUrl::Listener, write::encode("bad", &bad)),
+        );
+        let dump = driven
+            .shows("/config_dump?resource=dynamic_listeners", |dump| {
+                dump.contains("warming_state") && dump.contains("failed_configuration")
+            })
+            .await;
+        let dump = parse(&dump);
+        let of = |name: &str| {
+            let all = dump["configs"].as_array().unwrap();
+            all.iter().find(|one| one["name"] == name).unwrap()
+        };
+        let prefix = "/filter_chains/0/filters/0/typed_config/stat_prefix";
+        let state = |which: &str| of("in")[which]["listener"].pointer(prefix).unwrap();
+        assert_eq!(
+            (state("active_state"), state("warming_state")),
+            (&"in".into(), &"late".into())
+        );
+        let failed = &of("bad")["error_state"]["failed_configuration"];
+        assert_eq!(
+            failed["metadata"]["filter_metadata"]["istio"]["config"],
+            "/apis/a/v1/namespaces/b/c/bad"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_without_a_bootstrap_shows_the_one_that_it_would_have_had() {
+    let plane = Plane::start().await;
+    for (variant, kind) in [(Variant::Delta, "DELTA_GRPC"), (Variant::Sotw, "GRPC")] {
+        let driven = Driven::by(&plane, variant).await;
+        let dump = parse(&driven.admin("/config_dump?resource=bootstrap").await);
+        let shown = &dump["configs"][0]["bootstrap"];
+        let admin = &shown["admin"]["address"]["socket_address"]["port_value"];
+        assert_eq!(*admin, driven.proxy.admin().unwrap().port());
+        assert_eq!(shown["dynamic_resources"]["ads_config"]["api_type"], kind);
+        // It is one indeed: it can be read, and leads to the same control plane.
+        let read = Bootstrap::from_json(&shown.to_string()).unwrap();
+        assert_eq!(read.node, plane::node());
+        let ads = read.ads.unwrap();
+        assert_eq!(ads.servers, [format!("http://{}", plane.address)]);
+        assert_eq!(ads.delta, variant == Variant::Delta);
+        assert_eq!(read.cds.unwrap().from, From::Ads);
+        assert_eq!(read.lds.unwrap().from, From::Ads);
+    }
 }
 
 #[tokio::test]

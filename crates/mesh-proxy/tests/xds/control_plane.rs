@@ -4,9 +4,15 @@ use crate::plane::{
     Caller, Driven, Plane, all, bad_listener, bad_routes, cluster, endpoints, listener, routes,
 };
 use crate::support::{Http1, free_address, get, named, text};
-use mesh_xds::TypeUrl;
+use http::StatusCode;
+use mesh_core::model::{
+    AbortWith, Fault, FaultAbort, Fraction, HttpManager, Listener, RouteTable, Rule, VirtualHost,
+};
 use mesh_xds::client::Variant;
 use mesh_xds::server::Changes;
+use mesh_xds::{TypeUrl, write};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 const VARIANTS: [Variant; 2] = [Variant::Delta, Variant::Sotw];
 
@@ -170,26 +176,135 @@ async fn traffic_goes_on_while_the_control_plane_is_killed_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_listener_that_cannot_be_opened_is_reported_and_opened_when_it_can_be() {
+async fn a_listener_that_cannot_be_bound_is_refused_and_its_last_good_version_stays() {
+    for variant in VARIANTS {
+        let one = named("one").await;
+        let plane = Plane::start().await;
+        let address = free_address();
+        plane.apply(all(address, "c", one));
+        let driven = Driven::by(&plane, variant).await;
+        driven.initialized().await;
+        plane.acknowledged(TypeUrl::Listener).await;
+
+        // One cannot move, one is new, and the one beside them is good.
+        let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = stranger.local_addr().unwrap();
+        let third = free_address();
+        plane.apply(
+            Changes::new()
+                .set(TypeUrl::Listener, listener("in", taken))
+                .set(
+                    TypeUrl::Listener,
+                    listener("second", "192.0.2.1:80".parse().unwrap()),
+                )
+                .set(TypeUrl::Listener, listener("third", third)),
+        );
+        let said = plane.rejected(TypeUrl::Listener).await;
+        let expected = [
+            format!("in: address: cannot bind '{taken}': Address already in use"),
+            "second: address: cannot bind '192.0.2.1:80': Cannot assign requested address"
+                .to_owned(),
+        ];
+        let lines: BTreeSet<&str> = said.lines().collect();
+        assert_eq!(lines, expected.iter().map(String::as_str).collect());
+        for at in [address, third] {
+            let response = Http1::connect(at).await.send(get("/")).await;
+            assert_eq!(text(response).await, "one");
+        }
+        let dump = driven.admin("/config_dump").await;
+        for line in &expected {
+            let (_, reason) = line.split_once(": ").unwrap();
+            assert!(dump.contains(reason), "{dump}");
+        }
+        assert_eq!(driven.admin("/ready").await, "LIVE\n");
+
+        // The next version is tried again, and the old address is let go.
+        drop(stranger);
+        plane.forget();
+        let mut manager = HttpManager::new("in", "t");
+        manager.max_headers = 99;
+        let next = write::listener(&Listener::http("in", taken, manager), None);
+        plane.apply(
+            Changes::new()
+                .set(TypeUrl::Listener, write::encode("in", &next))
+                .remove(TypeUrl::Listener, "second"),
+        );
+        plane.acknowledged(TypeUrl::Listener).await;
+        let response = Http1::connect(taken).await.send(get("/")).await;
+        assert_eq!(text(response).await, "one");
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_listener_that_was_refused_comes_with_the_next_version_or_stream() {
+    let one = named("one").await;
+    for variant in VARIANTS {
+        let mut plane = Plane::start().await;
+        let address = free_address();
+        let stranger = std::net::TcpListener::bind(address).unwrap();
+        plane.apply(all(address, "c", one));
+        let driven = Driven::by(&plane, variant).await;
+        plane.rejected(TypeUrl::Listener).await;
+        driven.initialized().await;
+        drop(stranger);
+        // Nothing is tried by itself: a free address is found on the next occasion.
+        match variant {
+            Variant::Sotw => {
+                let more = listener("more", free_address());
+                plane.apply(Changes::new().set(TypeUrl::Listener, more));
+            }
+            _ => {
+                let (set, at) = plane.kill().await;
+                plane = Plane::restarted(set, at).await;
+            }
+        }
+        let open = format!("in::{address}\n");
+        driven
+            .shows("/listeners", |shown| shown.contains(&open))
+            .await;
+        plane.acknowledged(TypeUrl::Listener).await;
+        let response = Http1::connect(address).await.send(get("/")).await;
+        assert_eq!(text(response).await, "one");
+    }
+}
+
+#[tokio::test]
+async fn a_fault_for_a_listener_without_the_filter_does_nothing() {
     let one = named("one").await;
     let plane = Plane::start().await;
-    let address = free_address();
-    let other = std::net::TcpListener::bind(address).unwrap();
-    plane.apply(all(address, "c", one));
+    let (with, without) = (free_address(), free_address());
+    let mut fault = Fault::default();
+    fault.abort = Some(FaultAbort {
+        with: AbortWith::Http(StatusCode::IM_A_TEAPOT),
+        share: Fraction::ALL,
+    });
+    let mut rule = Rule::prefix_to("/", "c");
+    rule.fault = Some(Arc::new(fault));
+    let table = RouteTable::new("t").host(VirtualHost::new("all", ["*"]).rule(rule));
+    let mut manager = HttpManager::new("without", "t");
+    manager.missing_filters = vec!["envoy.filters.http.fault".into()];
+    let lacking = write::listener(&Listener::http("without", without, manager), None);
+    plane.apply(
+        all(with, "c", one)
+            .set(TypeUrl::Listener, write::encode("without", &lacking))
+            .set(
+                TypeUrl::Routes,
+                write::encode("t", &write::route::table(&table)),
+            ),
+    );
     let driven = Driven::by(&plane, Variant::Delta).await;
-    driven
-        .shows("/listeners", |shown| {
-            shown.contains("in::failed: cannot listen")
-        })
+    driven.initialized().await;
+    let status = async |address| Http1::connect(address).await.send(get("/")).await.status();
+    assert_eq!(status(with).await, StatusCode::IM_A_TEAPOT);
+    assert_eq!(status(without).await, StatusCode::OK);
+    // The table is shown once, as it came.
+    let tables = driven
+        .admin("/config_dump?resource=dynamic_route_configs")
         .await;
-    drop(other);
-    driven
-        .shows("/listeners", |shown| {
-            shown.contains(&format!("in::{address}"))
-        })
-        .await;
-    let response = Http1::connect(address).await.send(get("/")).await;
-    assert_eq!(text(response).await, "one");
+    assert_eq!(tables.matches("\"route_config\"").count(), 1, "{tables}");
 }
 
 #[tokio::test]

@@ -193,6 +193,86 @@ async fn a_directory_that_is_swapped_by_a_link_is_noticed() {
     assert_eq!(answer(second).await, "one");
 }
 
+/// As Kubernetes mounts a config map: `..data` is a link that is replaced as a whole.
+#[tokio::test]
+async fn routes_and_endpoints_in_a_directory_that_is_swapped_by_a_link_are_followed() {
+    let backends = [named("one").await, named("two").await];
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path();
+    let data = place.join("..data");
+    let address = free_address();
+    for (version, cluster) in [("v1", "one"), ("v2", "two"), ("v3", "two")] {
+        fs::create_dir(place.join(version)).unwrap();
+        put(&place.join(version), "rds.yaml", &rds(cluster));
+        let at = if version == "v2" {
+            backends[1]
+        } else {
+            backends[0]
+        };
+        put(&place.join(version), "eds.json", &eds(at));
+    }
+    let link = |version: &str| {
+        std::os::unix::fs::symlink(version, place.join("link")).unwrap();
+        fs::rename(place.join("link"), &data).unwrap();
+    };
+    link("v1");
+    // Both name the directory, since the files are behind the link.
+    let at = place.display();
+    let watched = format!(", watched_directory: {{path: \"{at}\"}}");
+    let listeners = lds(address, &data).replace("rds.yaml\"", &format!("rds.yaml\"{watched}"));
+    assert!(listeners.contains("watched_directory"));
+    put(place, "lds.yaml", &listeners);
+    let mut clusters: serde_json::Value = serde_json::from_str(&cds(backends[0], &data)).unwrap();
+    let source = "/resources/1/eds_cluster_config/eds_config/path_config_source";
+    clusters.pointer_mut(source).unwrap()["watched_directory"] = serde_json::json!({"path": place});
+    put(place, "cds.json", &clusters.to_string());
+
+    let driver = Driver::from_bootstrap(&bootstrap(place), |client| client).unwrap();
+    let driven = Driven::with(driver).await;
+    driven
+        .shows("/listeners", |shown| {
+            shown.contains(&format!("in::{address}"))
+        })
+        .await;
+    assert_eq!(answer(address).await, "one");
+    let caller = Caller::start(address, &["one", "two"]);
+    // Other routes, to other endpoints; then other endpoints only.
+    link("v2");
+    while answer(address).await != "two" {}
+    link("v3");
+    while answer(address).await != "one" {}
+    caller.end().await;
+}
+
+#[tokio::test]
+async fn a_listener_in_a_file_whose_address_was_taken_is_tried_when_something_happens_to_it() {
+    let one = named("one").await;
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path();
+    let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = stranger.local_addr().unwrap();
+    put(place, "cds.json", &cds(one, place));
+    put(place, "rds.yaml", &rds("one"));
+    put(place, "lds.yaml", &lds(address, place));
+    let driver = Driver::from_bootstrap(&bootstrap(place), |client| client).unwrap();
+    let driven = Driven::with(driver).await;
+    let expected = format!("cannot bind '{address}': Address already in use");
+    driven
+        .shows("/config_dump", |dump| dump.contains(&expected))
+        .await;
+    drop(stranger);
+    // The same again, as Envoy looks at it again.
+    put(place, "lds.yaml", &lds(address, place));
+    driven
+        .shows("/listeners", |shown| {
+            shown.contains(&format!("in::{address}"))
+        })
+        .await;
+    assert_eq!(answer(address).await, "one");
+    let dump = driven.admin("/config_dump").await;
+    assert!(!dump.contains("error_state"), "{dump}");
+}
+
 #[test]
 fn a_file_that_is_not_there_is_an_error_at_the_start() {
     let directory = tempfile::tempdir().unwrap();

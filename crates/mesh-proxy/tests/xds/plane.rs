@@ -119,6 +119,11 @@ impl Plane {
     pub(crate) async fn acknowledged(&self, of: TypeUrl) {
         self.saw(|event| matches!(event, Event::Acked { kind, .. } if *kind == of).then_some(()))
             .await;
+        self.forget();
+    }
+
+    /// Forgets what happened before.
+    pub(crate) fn forget(&self) {
         self.log.lock().unwrap().clear();
     }
 

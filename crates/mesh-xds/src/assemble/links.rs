@@ -57,7 +57,7 @@ impl<T> Links<T> {
         if let Some(by) = by {
             link.wanted = Some(by.clone());
         }
-        if link.users.insert(user.clone()) {
+        if link.users.insert(user.clone()) | link.is_watched_elsewhere() {
             self.touched.insert(key.clone());
         }
     }
@@ -73,7 +73,7 @@ impl<T> Links<T> {
 
     /// What has to be asked for from now on or no longer. Who is not referred to any more is
     /// forgotten; its key is in the second list.
-    fn follow(&mut self, kind: TypeUrl) -> (Vec<Interest>, Vec<Name>) {
+    pub(super) fn follow(&mut self, kind: TypeUrl) -> (Vec<Interest>, Vec<Name>) {
         let mut interests = Vec::new();
         let mut forgotten = Vec::new();
         for key in std::mem::take(&mut self.touched) {
@@ -89,7 +89,7 @@ impl<T> Links<T> {
                     forgotten.push(key);
                 }
             } else if !link.fixed
-                && link.asked.is_none()
+                && (link.asked.is_none() || link.is_watched_elsewhere())
                 && let Some(wanted) = &link.wanted
             {
                 link.asked = Some(wanted.clone());
@@ -111,6 +111,17 @@ impl<T> Default for Links<T> {
 
 // === impl Link ===
 
+impl<T> Link<T> {
+    /// The latest reference names another directory to be watched than the one that it was asked
+    /// for by.
+    fn is_watched_elsewhere(&self) -> bool {
+        let (Some(asked), Some(wanted)) = (&self.asked, &self.wanted) else {
+            return false;
+        };
+        asked.watched_directory != wanted.watched_directory
+    }
+}
+
 impl<T> Default for Link<T> {
     fn default() -> Self {
         Self {
@@ -130,6 +141,7 @@ impl Assemble {
     /// Subscriptions follow references, at the end of a step: what is let go and taken up again
     /// within one step is not forgotten in between.
     pub(super) fn follow_references(&mut self) {
+        self.follow_secrets();
         let (interests, _) = self.endpoints.follow(TypeUrl::Endpoints);
         self.step.interests.extend(interests);
         let (interests, forgotten) = self.tables.links.follow(TypeUrl::Routes);
@@ -145,6 +157,7 @@ pub(super) fn key(from: &Source, name: &Name) -> Name {
     match from {
         Source::Ads => name.clone(),
         Source::Path(path) => format!("{name} (from {})", path.display()).into(),
+        Source::Service(cluster) => format!("{name} (from service {cluster})").into(),
     }
 }
 
@@ -155,5 +168,6 @@ pub(super) fn inline_key(table: &Name, listener: &Name) -> Name {
 
 /// Whether a name could be one that is made up here.
 pub(super) fn is_made_up(name: &str) -> bool {
-    name.ends_with(')') && (name.contains(" (inline in ") || name.contains(" (from "))
+    let parts = [" (inline in ", " (from ", " (without "];
+    name.ends_with(')') && parts.iter().any(|part| name.contains(part))
 }

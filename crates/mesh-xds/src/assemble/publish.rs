@@ -13,6 +13,8 @@ pub(super) struct Output {
     pub(super) clusters: bool,
     pub(super) tables: bool,
     pub(super) listeners: bool,
+    /// Some listeners have tables without policies.
+    stripped: bool,
     /// Endpoints of clusters that came into force.
     pub(super) endpoints: BTreeMap<Name, Arc<EndpointSet>>,
 }
@@ -26,6 +28,7 @@ impl Output {
             clusters: false,
             tables: false,
             listeners: false,
+            stripped: false,
             endpoints: BTreeMap::new(),
         }
     }
@@ -45,8 +48,10 @@ impl Assemble {
         }
         match self.build() {
             Ok(snapshot) => {
+                self.secrets.output.clear();
                 self.output = Output {
                     snapshot: snapshot.clone(),
+                    stripped: self.output.stripped,
                     ..Output::new()
                 };
                 self.step.snapshot = Some(snapshot);
@@ -66,12 +71,26 @@ impl Assemble {
     }
 
     fn build(&mut self) -> Result<Arc<Snapshot>, Invalid> {
+        let fit = self.output.tables || self.output.listeners || self.options.configure.is_some();
+        let mut listeners = if fit {
+            self.fitted_listeners()
+        } else {
+            Vec::new()
+        };
+        self.with_files_in_listeners(&mut listeners);
+        // One of them may name another table, now or no longer.
+        let lacking = self.stripped.tables().next().is_some();
+        self.output.tables |= fit && (lacking || self.output.stripped);
+        self.output.listeners |= fit && (lacking || self.output.stripped);
+        self.output.stripped = lacking;
         let previous = &self.output.snapshot;
         let configure = self.options.configure.as_ref();
         let mut builder = SnapshotBuilder::from(previous);
         if self.output.clusters || configure.is_some() {
-            for cluster in self.clusters.active() {
-                builder.cluster(cluster.clone());
+            let mut clusters: Vec<_> = self.clusters.active().cloned().collect();
+            self.with_files_in_clusters(&mut clusters);
+            for cluster in clusters {
+                builder.cluster(cluster);
             }
         } else {
             builder.keep_clusters();
@@ -80,18 +99,21 @@ impl Assemble {
             builder.endpoints(name.clone(), set.clone());
         }
         if self.output.tables || configure.is_some() {
-            for table in self.tables.active() {
+            for table in self.tables.active().chain(self.stripped.tables()) {
                 builder.routes(table.clone());
             }
         } else {
             builder.keep_routes();
         }
         if self.output.listeners || configure.is_some() {
-            for listener in self.listeners.active() {
-                builder.listener(listener.clone());
+            for listener in listeners {
+                builder.listener(listener);
             }
         } else {
             builder.keep_listeners();
+        }
+        for (named, secret) in &self.secrets.output {
+            builder.secret(named.clone(), secret.clone());
         }
         if let Some(configure) = configure {
             configure(&mut builder);

@@ -1,5 +1,6 @@
 //! What goes into [`Assemble`](super::Assemble), and what comes out.
 
+use super::listeners::Admit;
 use crate::TypeUrl;
 use crate::read::{Reference, Resource, Source};
 use mesh_core::model::{Snapshot, SnapshotBuilder, Warning};
@@ -18,6 +19,10 @@ pub struct Options {
     /// Changes what is about to become a snapshot, for instance access logs. It sees all parts of
     /// each snapshot, so with it every snapshot costs a visit to every part.
     pub configure: Option<Configure>,
+    /// Asked for each new listener, and for each that wants another address, before it is
+    /// accepted: to open its socket, so that it is refused if that cannot be done, as Envoy refuses
+    /// it. Not asked for those that are [fixed](super::Assemble::fix).
+    pub admit: Option<Admit>,
 }
 
 /// Changes what is about to become a snapshot.
@@ -91,6 +96,7 @@ impl Default for Options {
         Self {
             routes_wait: Duration::from_secs(15),
             configure: None,
+            admit: None,
         }
     }
 }
@@ -100,6 +106,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("routes_wait", &self.routes_wait)
             .field("configure", &self.configure.is_some())
+            .field("admit", &self.admit.is_some())
             .finish()
     }
 }

@@ -16,6 +16,7 @@
 //! twice, or exceeds a [bound](Limits). Resources that were not asked for are passed over.
 
 mod answer;
+mod named;
 mod receive;
 mod record;
 mod request;
@@ -63,6 +64,8 @@ pub struct Config {
     /// Waits between attempts to connect: first and largest window. Default 500 ms and 30 s; the
     /// wait is drawn evenly from the window.
     pub backoff: (Duration, Duration),
+    /// Keep the bytes of listeners, clusters and routes. Default no.
+    pub keep_bodies: bool,
     /// What a server may make us keep.
     pub limits: Limits,
 }
@@ -171,6 +174,7 @@ impl Config {
             missing_after: Some(Duration::from_secs(15)),
             ignore_resource_deletion: false,
             backoff: (Duration::from_millis(500), Duration::from_secs(30)),
+            keep_bodies: false,
             limits: Limits::default(),
         }
     }

@@ -213,7 +213,9 @@ pub(super) fn manager(
         .into_iter()
         .flatten()
         .collect();
-    manager.rate_limit = filters::read(http_filters)?.map(Arc::new);
+    let filters = filters::read(http_filters)?;
+    manager.rate_limit = filters.limit.map(Arc::new);
+    manager.missing_filters = filters.missing;
     Ok((manager, routes))
 }
 

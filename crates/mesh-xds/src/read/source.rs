@@ -7,6 +7,7 @@ use crate::pb::envoy::config::core::v3::{
 };
 use crate::wire::{At, enumeration, maybe_duration, refuse, required};
 use mesh_core::Invalid;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long Envoy waits for a resource where nothing is said.
@@ -14,59 +15,73 @@ const INITIAL_FETCH: Duration = Duration::from_secs(15);
 
 /// A resource with this name, from where `source` says.
 pub(super) fn reference(name: &str, source: &ConfigSource) -> Result<Reference, Invalid> {
-    let ConfigSource {
-        authorities,
-        initial_fetch_timeout,
-        resource_api_version,
-        config_source_specifier,
-    } = source;
-    refuse!(authorities);
-    match enumeration("resource_api_version", *resource_api_version)? {
-        ApiVersion::Auto | ApiVersion::V3 => {}
-        _ => {
-            let message = "only version 3 of the API is supported";
-            return Err(Invalid::new("resource_api_version", message));
-        }
-    }
-    let timeout = maybe_duration("initial_fetch_timeout", initial_fetch_timeout.as_ref())?;
-    let timeout = timeout.unwrap_or(INITIAL_FETCH);
+    let timeout = initial_fetch(source)?;
+    let specifier = &source.config_source_specifier;
+    let (from, watched_directory) = from(required("config_source_specifier", specifier)?)?;
     Ok(Reference {
         name: name.into(),
-        from: from(required(
-            "config_source_specifier",
-            config_source_specifier,
-        )?)?,
+        from,
+        watched_directory,
         // Zero waits for ever.
         initial_fetch_timeout: (!timeout.is_zero()).then_some(timeout),
     })
 }
 
+/// How long to wait at first, zero for ever; everything but the place is checked.
+pub(super) fn initial_fetch(source: &ConfigSource) -> Result<Duration, Invalid> {
+    let ConfigSource {
+        authorities,
+        initial_fetch_timeout,
+        resource_api_version,
+        config_source_specifier: _,
+    } = source;
+    refuse!(authorities);
+    version("resource_api_version", *resource_api_version)?;
+    let timeout = maybe_duration("initial_fetch_timeout", initial_fetch_timeout.as_ref())?;
+    Ok(timeout.unwrap_or(INITIAL_FETCH))
+}
+
+/// Only one version of the API is spoken.
+pub(super) fn version(field: &str, value: i32) -> Result<(), Invalid> {
+    match enumeration(field, value)? {
+        ApiVersion::Auto | ApiVersion::V3 => Ok(()),
+        _ => {
+            let message = "only version 3 of the API is supported";
+            Err(Invalid::new(field, message))
+        }
+    }
+}
+
+/// The source, and the directory that is watched for it.
 #[expect(deprecated, reason = "Envoy still reads `path`")]
-fn from(specifier: &ConfigSourceSpecifier) -> Result<Source, Invalid> {
-    match specifier {
+fn from(specifier: &ConfigSourceSpecifier) -> Result<(Source, Option<PathBuf>), Invalid> {
+    let source = match specifier {
         ConfigSourceSpecifier::Ads(AggregatedConfigSource {}) => Ok(Source::Ads),
         ConfigSourceSpecifier::Self_(SelfConfigSource {
             transport_api_version: _,
         }) => Ok(Source::Ads),
         ConfigSourceSpecifier::Path(path) => file(path).at("path"),
         ConfigSourceSpecifier::PathConfigSource(source) => {
-            path_source(source).at("path_config_source")
+            return path_source(source).at("path_config_source");
         }
         ConfigSourceSpecifier::ApiConfigSource(_) => Err(Invalid::new(
             "api_config_source",
             "not supported; use ads, self or path_config_source",
         )),
-    }
+    };
+    Ok((source?, None))
 }
 
-fn path_source(source: &PathConfigSource) -> Result<Source, Invalid> {
+fn path_source(source: &PathConfigSource) -> Result<(Source, Option<PathBuf>), Invalid> {
     let PathConfigSource {
         path,
         watched_directory,
         poll_interval,
     } = source;
-    refuse!(watched_directory, poll_interval);
-    file(path).at("path")
+    refuse!(poll_interval);
+    let directory = watched_directory.as_ref();
+    let directory = directory.map(|directory| PathBuf::from(&directory.path));
+    Ok((file(path).at("path")?, directory))
 }
 
 fn file(path: &str) -> Result<Source, Invalid> {
@@ -79,6 +94,7 @@ fn file(path: &str) -> Result<Source, Invalid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pb::envoy::config::core::v3::WatchedDirectory;
     use crate::wire::to_duration;
 
     fn of(specifier: ConfigSourceSpecifier) -> ConfigSource {
@@ -110,7 +126,22 @@ mod tests {
         ] {
             let read = reference("a", &of(specifier)).unwrap();
             assert_eq!(read.from, Source::Path("a.yaml".into()));
+            assert_eq!(read.watched_directory, None);
         }
+    }
+
+    #[test]
+    fn a_file_behind_a_link_says_which_directory_is_watched() {
+        let new = PathConfigSource {
+            path: "/etc/x/..data/a.yaml".to_owned(),
+            watched_directory: Some(WatchedDirectory {
+                path: "/etc/x".to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let read = reference("a", &of(ConfigSourceSpecifier::PathConfigSource(new))).unwrap();
+        assert_eq!(read.watched_directory, Some("/etc/x".into()));
     }
 
     #[test]

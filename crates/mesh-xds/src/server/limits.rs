@@ -10,11 +10,15 @@ pub struct Limits {
     pub request_bytes: usize,
     /// The longest response, in bytes; a longer one ends the stream. Default none. Clients refuse
     /// more than 4 MiB unless told otherwise; only the delta protocol can be cut into pieces,
-    /// see [`Limits::response_resources`].
+    /// see [`Limits::piece_bytes`].
     pub response_bytes: usize,
     /// How many resources a delta response holds at most; more are sent in further responses.
     /// Default 10,000.
     pub response_resources: usize,
+    /// The length in bytes up to which a delta response is filled; more is sent in further
+    /// responses. A longer resource goes alone. Default 256 KiB. See also
+    /// [`Limits::response_bytes`].
+    pub piece_bytes: usize,
     /// Streams of all clients. Default 20,000.
     pub streams: usize,
     /// Streams with the same node id. Default 64: a node without ADS has one per type, or one per
@@ -40,7 +44,8 @@ pub struct Timing {
     /// listeners and routes that no longer refer to it. Default 10 minutes.
     pub removal: Duration,
     /// How long listeners and routes wait for the client to answer the clusters that came before
-    /// them. Default 5 seconds.
+    /// them; where these come in several responses, the last of them, and 12 times as long at
+    /// most. Default 5 seconds.
     pub order: Duration,
 }
 
@@ -52,6 +57,7 @@ impl Default for Limits {
             request_bytes: 4 << 20,
             response_bytes: usize::MAX,
             response_resources: 10_000,
+            piece_bytes: 256 << 10,
             streams: 20_000,
             streams_per_node: 64,
             streams_per_connection: 128,

@@ -32,7 +32,9 @@ mod build;
 mod gate;
 mod heartbeat;
 mod kind;
+mod queue;
 mod request;
+mod room;
 mod scan;
 mod status;
 
@@ -61,6 +63,10 @@ const REFERRERS: [TypeUrl; 5] = [
 /// How often a response is begun again because a set moved on meanwhile. After that the stream
 /// waits for the news that the set has moved, which is on its way.
 const ATTEMPTS: usize = 8;
+
+/// How many times [`Timing::order`] anything waits for clusters in pieces at most: they may never
+/// come to an end.
+const PATIENCE: u32 = 12;
 
 /// How many answers about unknown types and how many events may wait to be fetched.
 const WAITING: usize = 64;
@@ -247,7 +253,7 @@ impl Machine {
         let each = self.kinds.values().filter(|kind| kind.in_flight.is_none());
         each.flat_map(|kind| {
             let order = (kind.has_pending() && self.is_ordered(kind.kind))
-                .then(|| kind.pending.first.map(|first| first + timing.order))
+                .then(|| self.waits_until(kind))
                 .flatten();
             [
                 order,
@@ -307,15 +313,22 @@ impl Machine {
     /// Make before break: what refers to clusters waits for the clusters, and for the endpoints
     /// that could not be sent yet.
     fn must_wait(&self, kind: &Kind, now: Instant) -> bool {
-        let late = kind
-            .pending
-            .first
-            .is_none_or(|first| now >= first + self.options.timing.order);
+        let late = self.waits_until(kind).is_none_or(|until| now >= until);
         let clusters = self.kinds.get(&TypeUrl::Cluster);
         let endpoints = self.kinds.get(&TypeUrl::Endpoints);
         !late
             && (clusters.is_some_and(|clusters| !clusters.answered.covers(&kind.pending.mark))
                 || endpoints.is_some_and(Kind::has_pending))
+    }
+
+    /// How long something waits for clusters. Clusters in many pieces take as long as they take,
+    /// if the client answers each in time.
+    fn waits_until(&self, kind: &Kind) -> Option<Instant> {
+        let (first, order) = (kind.pending.first?, self.options.timing.order);
+        let clusters = self.kinds.get(&TypeUrl::Cluster);
+        let sent = clusters.and_then(|clusters| clusters.sent.as_ref());
+        let since = sent.map_or(first, |sent| sent.at.max(first));
+        Some((since + order).min(first + order * PATIENCE))
     }
 
     /// Opens the gates of removals that the client is ready for.

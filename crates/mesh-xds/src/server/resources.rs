@@ -30,6 +30,9 @@ pub struct ResourceSet {
 struct Shared {
     state: Mutex<State>,
     moved: watch::Sender<Position>,
+    /// How many resources were read for streams.
+    #[cfg(test)]
+    reads: std::sync::atomic::AtomicUsize,
 }
 
 #[derive(Default)]
@@ -75,6 +78,8 @@ impl ResourceSet {
             shared: Arc::new(Shared {
                 state: Mutex::default(),
                 moved: watch::Sender::new(Position::default()),
+                #[cfg(test)]
+                reads: Default::default(),
             }),
         }
     }
@@ -195,6 +200,12 @@ impl ResourceSet {
         (state.at == position).then(|| read(state.resources.get(&kind)))
     }
 
+    #[cfg(test)]
+    pub(super) fn count_reads(&self, more: usize) -> usize {
+        let order = std::sync::atomic::Ordering::Relaxed;
+        self.shared.reads.fetch_add(more, order) + more
+    }
+
     /// Tells sets apart. Valid while the set lives.
     pub(super) fn id(&self) -> usize {
         Arc::as_ptr(&self.shared).addr()
@@ -309,6 +320,8 @@ impl View {
     /// The resource with this name, at a mark; nothing if a set has moved on.
     pub(super) fn get_at(&self, kind: TypeUrl, name: &str, mark: &Mark) -> Option<Option<Encoded>> {
         for (index, set) in self.sets.iter().enumerate() {
+            #[cfg(test)]
+            set.count_reads(1);
             let found = set.at(mark.at(index), kind, |all| all?.get(name).cloned())?;
             if found.is_some() {
                 return Some(found);
@@ -321,6 +334,8 @@ impl View {
     pub(super) fn all_at(&self, kind: TypeUrl, mark: &Mark) -> Option<Vec<Encoded>> {
         let mut all = Vec::new();
         for (index, set) in self.sets.iter().enumerate() {
+            #[cfg(test)]
+            set.count_reads(set.len(kind));
             set.at(mark.at(index), kind, |known| {
                 all.extend(known.into_iter().flat_map(BTreeMap::values).cloned());
             })?;

@@ -6,7 +6,7 @@
 
 use super::Variant;
 use crate::{Encoded, TypeUrl};
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 use mesh_core::Name;
 use prost::encoding::WireType::{LengthDelimited, Varint};
 use prost::encoding::{encode_key, encode_varint, encoded_len_varint, key_len};
@@ -46,12 +46,23 @@ pub struct Item {
     pub heartbeat: bool,
 }
 
+/// What a response is written to.
+pub(super) trait Sink {
+    fn buffer(&mut self) -> &mut impl BufMut;
+
+    /// Writes bytes that may be long and that others have as well.
+    fn put_shared(&mut self, bytes: &Bytes);
+}
+
+/// Copies everything into one buffer.
+struct Copied<'a, B>(&'a mut B);
+
 // === impl Response ===
 
 impl Response {
     /// How long the message is.
     pub fn encoded_len(&self) -> usize {
-        let names = self.removed.iter().map(|name| field_len(6, name.len()));
+        let names = self.removed.iter().map(|name| name_len(name));
         let resources = self.resources.iter().map(|item| {
             field_len(
                 2,
@@ -73,19 +84,36 @@ impl Response {
 
     /// Writes the message.
     pub fn encode(&self, to: &mut impl BufMut) {
-        put_text(1, &self.version, to);
+        let to = &mut Copied(to);
+        self.put_start(to);
         for item in &self.resources {
-            match self.variant {
-                Variant::StateOfTheWorld => {
-                    put_head(2, item.any_len(&self.url), to);
-                    item.put_any(&self.url, to);
-                }
-                Variant::Delta => {
-                    put_head(2, item.resource_len(&self.url), to);
-                    item.put_resource(&self.url, to);
-                }
+            self.put_item(item, to);
+        }
+        self.put_end(to);
+    }
+
+    /// Writes what comes before the resources.
+    pub(super) fn put_start(&self, to: &mut impl Sink) {
+        put_text(1, &self.version, to.buffer());
+    }
+
+    /// Writes one of the resources.
+    pub(super) fn put_item(&self, item: &Item, to: &mut impl Sink) {
+        match self.variant {
+            Variant::StateOfTheWorld => {
+                put_head(2, item.any_len(&self.url), to.buffer());
+                item.put_any(&self.url, to);
+            }
+            Variant::Delta => {
+                put_head(2, item.resource_len(&self.url), to.buffer());
+                item.put_resource(&self.url, to);
             }
         }
+    }
+
+    /// Writes what comes after the resources.
+    pub(super) fn put_end(&self, to: &mut impl Sink) {
+        let to = to.buffer();
         put_text(4, &self.url, to);
         put_text(5, &self.nonce, to);
         for name in &self.removed {
@@ -132,6 +160,11 @@ impl Item {
         }
     }
 
+    /// What a resource takes of a delta response, in bytes.
+    pub(super) fn delta_len(&self, url: &str) -> usize {
+        field_len(2, self.resource_len(url))
+    }
+
     /// The `Any` of a state-of-the-world response. One with a time to live is wrapped.
     fn any_len(&self, url: &str) -> usize {
         if self.with_ttl {
@@ -141,10 +174,10 @@ impl Item {
         }
     }
 
-    fn put_any(&self, url: &str, to: &mut impl BufMut) {
+    fn put_any(&self, url: &str, to: &mut impl Sink) {
         if self.with_ttl {
-            put_text(1, RESOURCE_URL, to);
-            put_head(2, self.resource_len(url), to);
+            put_text(1, RESOURCE_URL, to.buffer());
+            put_head(2, self.resource_len(url), to.buffer());
             self.put_resource(url, to);
         } else {
             put_any(url, &self.resource.bytes, to);
@@ -161,12 +194,13 @@ impl Item {
         text_len(1, &self.resource.version) + body + text_len(3, &self.resource.name) + ttl
     }
 
-    fn put_resource(&self, url: &str, to: &mut impl BufMut) {
-        put_text(1, &self.resource.version, to);
+    fn put_resource(&self, url: &str, to: &mut impl Sink) {
+        put_text(1, &self.resource.version, to.buffer());
         if !self.heartbeat {
-            put_head(2, any_len(url, &self.resource.bytes), to);
+            put_head(2, any_len(url, &self.resource.bytes), to.buffer());
             put_any(url, &self.resource.bytes, to);
         }
+        let to = to.buffer();
         put_text(3, &self.resource.name, to);
         if let Some(ttl) = self.ttl() {
             put_head(6, duration_len(ttl), to);
@@ -179,7 +213,24 @@ impl Item {
     }
 }
 
+// === impl Copied ===
+
+impl<B: BufMut> Sink for Copied<'_, B> {
+    fn buffer(&mut self) -> &mut impl BufMut {
+        self.0
+    }
+
+    fn put_shared(&mut self, bytes: &Bytes) {
+        self.0.put_slice(bytes);
+    }
+}
+
 // --- the wire format --------------------------------------------------------------------------
+
+/// What the name of a removed resource takes of a delta response, in bytes.
+pub(super) fn name_len(name: &str) -> usize {
+    field_len(6, name.len())
+}
 
 fn field_len(tag: u32, len: usize) -> usize {
     key_len(tag) + encoded_len_varint(len as u64) + len
@@ -212,11 +263,11 @@ fn any_len(url: &str, value: &[u8]) -> usize {
     text_len(1, url) + value
 }
 
-fn put_any(url: &str, value: &[u8], to: &mut impl BufMut) {
-    put_text(1, url, to);
+fn put_any(url: &str, value: &Bytes, to: &mut impl Sink) {
+    put_text(1, url, to.buffer());
     if !value.is_empty() {
-        put_head(2, value.len(), to);
-        to.put_slice(value);
+        put_head(2, value.len(), to.buffer());
+        to.put_shared(value);
     }
 }
 

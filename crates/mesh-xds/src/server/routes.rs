@@ -1,25 +1,27 @@
 //! Which method is served by what.
 
-use super::codec::DiscoveryCodec;
+use super::body::Messages;
 use super::csds::StatusService;
 use super::handle::Shared;
 use super::loads::LoadService;
+use super::requests::Requests;
 use super::stream::{Peer, Request, responses};
-use super::{Response, Scope, Variant};
+use super::{Scope, Variant};
 use crate::TypeUrl;
 use crate::pb::envoy::service::discovery::v3 as discovery;
 use crate::pb::envoy::service::load_stats::v3::load_reporting_service_server::LoadReportingServiceServer;
 use crate::pb::envoy::service::status::v3::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::StreamExt;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 use http_body::{Frame, SizeHint};
 use std::convert::Infallible;
 use std::fmt;
-use std::future::{Future, Ready, ready};
+use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tonic::server::{Grpc, StreamingService};
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::HealthService;
 use tower_service::Service;
@@ -105,12 +107,6 @@ enum Method {
     Unknown,
 }
 
-/// The handler that tonic drives.
-struct Discover {
-    shared: Arc<Shared>,
-    scope: Scope,
-}
-
 // === impl Method ===
 
 impl Method {
@@ -158,19 +154,32 @@ impl Routes {
         &self,
         request: http::Request<B>,
         scope: Scope,
-    ) -> Pin<Box<dyn Future<Output = http::Response<tonic::body::Body>> + Send>>
+    ) -> http::Response<tonic::body::Body>
     where
-        R: Request + prost::Message + Default,
+        R: Request,
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError> + Send,
     {
+        let encoding = request.headers().get("grpc-encoding");
+        if encoding.is_some_and(|encoding| encoding != "identity") {
+            let mut refusal = tonic::Status::unimplemented(
+                "compressed requests are not supported; leave grpc-encoding out",
+            )
+            .into_http();
+            let identity = HeaderValue::from_static("identity");
+            refusal
+                .headers_mut()
+                .insert("grpc-accept-encoding", identity);
+            return refusal;
+        }
         let shared = self.shared.clone();
-        Box::pin(async move {
-            let mut grpc = Grpc::new(DiscoveryCodec::<R>::default())
-                .max_decoding_message_size(shared.limits.request_bytes)
-                .max_encoding_message_size(shared.limits.response_bytes);
-            grpc.streaming(Discover { shared, scope }, request).await
-        })
+        let peer = request.extensions().get::<Peer>().cloned();
+        let requests = Requests::<R>::new(request.into_body(), shared.limits.request_bytes);
+        let messages = Messages::new(responses(shared, scope, peer, requests).boxed());
+        let mut response = http::Response::new(tonic::body::Body::new(messages));
+        let grpc = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(CONTENT_TYPE, grpc);
+        response
     }
 }
 
@@ -190,12 +199,12 @@ where
     fn call(&mut self, request: http::Request<B>) -> ResponseFuture {
         let most = self.shared.limits.request_bytes;
         match Method::of(request.uri().path()) {
-            Method::Discover(Variant::Delta, scope) => ResponseFuture::of(
+            Method::Discover(Variant::Delta, scope) => ResponseFuture::of(ready(
                 self.discover::<discovery::DeltaDiscoveryRequest, B>(request, scope),
-            ),
-            Method::Discover(Variant::StateOfTheWorld, scope) => {
-                ResponseFuture::of(self.discover::<discovery::DiscoveryRequest, B>(request, scope))
-            }
+            )),
+            Method::Discover(Variant::StateOfTheWorld, scope) => ResponseFuture::of(ready(
+                self.discover::<discovery::DiscoveryRequest, B>(request, scope),
+            )),
             Method::Status => {
                 let service = StatusService(self.shared.clone());
                 let mut service = ClientStatusDiscoveryServiceServer::new(service)
@@ -236,21 +245,6 @@ async fn always<T>(future: impl Future<Output = Result<T, Infallible>>) -> T {
 
 fn refuse(message: &str) -> ResponseFuture {
     ResponseFuture::of(ready(tonic::Status::unimplemented(message).into_http()))
-}
-
-// === impl Discover ===
-
-impl<R: Request> StreamingService<R> for Discover {
-    type Response = Response;
-    type ResponseStream = BoxStream<'static, Result<Response, tonic::Status>>;
-    type Future = Ready<Result<tonic::Response<Self::ResponseStream>, tonic::Status>>;
-
-    fn call(&mut self, request: tonic::Request<tonic::Streaming<R>>) -> Self::Future {
-        let (_, extensions, requests) = request.into_parts();
-        let peer = extensions.get::<Peer>().cloned();
-        let stream = responses(self.shared.clone(), self.scope, peer, requests).boxed();
-        ready(Ok(tonic::Response::new(stream)))
-    }
 }
 
 // === impl ResponseFuture ===

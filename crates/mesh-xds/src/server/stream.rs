@@ -3,6 +3,7 @@
 use super::handle::{Shared, now};
 use super::machine::{Machine, Options};
 use super::registry::{Open, Place};
+use super::requests::Requests;
 use super::{Client, Event, Refused, Response, Scope, Variant, View};
 use crate::Node;
 use crate::pb::envoy::config::core::v3 as core;
@@ -14,10 +15,10 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 /// How a request of either protocol is passed on.
-pub(super) trait Request: Send + 'static {
+pub(super) trait Request: prost::Message + Default + Send + 'static {
     const VARIANT: Variant;
     fn take_node(&mut self) -> Option<core::Node>;
     fn give(self, to: &mut Machine, now: Instant) -> Result<(), Refused>;
@@ -36,7 +37,7 @@ struct Driver<R> {
     shared: Arc<Shared>,
     scope: Scope,
     peer: Option<Peer>,
-    requests: Streaming<R>,
+    requests: Requests<R>,
     running: Option<Running>,
 }
 
@@ -56,7 +57,7 @@ pub(super) fn responses<R: Request>(
     shared: Arc<Shared>,
     scope: Scope,
     peer: Option<Peer>,
-    requests: Streaming<R>,
+    requests: Requests<R>,
 ) -> impl Stream<Item = Result<Response, Status>> + Send + 'static {
     let driver = Driver {
         shared,
@@ -89,10 +90,10 @@ impl<R: Request> Driver<R> {
             Some(running) => running,
             None => {
                 let first = tokio::select! {
-                    first = self.requests.message() => first,
+                    first = self.requests.next() => first?,
                     () = closed(&mut closing) => return Err(going_away()),
                 };
-                let Some(first) = first.map_err(unreadable)? else {
+                let Some(first) = first else {
                     return Ok(None);
                 };
                 self.start(first)?
@@ -168,10 +169,9 @@ impl<R: Request> Driver<R> {
                 return Ok(Some(response));
             }
             tokio::select! {
-                request = self.requests.message() => match request {
-                    Ok(Some(request)) => self.give(running, request)?,
-                    Ok(None) => return Ok(None),
-                    Err(status) => return Err(unreadable(status)),
+                request = self.requests.next() => match request? {
+                    Some(request) => self.give(running, request)?,
+                    None => return Ok(None),
                 },
                 Some(_) = running.sets.next() => running.open.machine().refresh(now()),
                 changed = running.view.changed(), if running.view_lives => {
@@ -243,14 +243,6 @@ pub(super) async fn closed(closing: &mut Option<watch::Receiver<bool>>) {
         // A sender that is gone says the same.
         Some(closing) => drop(closing.wait_for(|closing| *closing).await),
         None => std::future::pending().await,
-    }
-}
-
-/// A message that is too long or no message at all; or the client has gone, and nobody hears it.
-fn unreadable(status: Status) -> Refused {
-    match status.code() {
-        tonic::Code::OutOfRange => Refused::exhausted(status.message()),
-        _ => Refused::invalid(status.message()),
     }
 }
 

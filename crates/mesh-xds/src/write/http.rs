@@ -13,7 +13,7 @@ use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3:
     PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
 };
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
-use crate::wire::{limit, pack, to_boolean, to_duration, to_number};
+use crate::wire::{limit, names, pack, to_boolean, to_duration, to_number};
 use mesh_core::model::{EscapedSlashes, HttpManager, RouteTable};
 use prost::Name;
 use std::time::Duration;
@@ -89,15 +89,25 @@ fn rds(manager: &HttpManager) -> RouteSpecifier {
     })
 }
 
-/// Every filter that a route may configure, in Istio's order, and the router.
+/// Every filter that a route may configure, in Istio's order, and the router. A listener without
+/// some of them is written so.
 fn filters(manager: &HttpManager, forward_proxy: bool) -> Vec<pb::HttpFilter> {
     // Routes may bring limits of their own.
     let limit = limit::write(manager.rate_limit.as_deref());
     let mut all = vec![
-        filter("envoy.filters.http.local_ratelimit", &limit),
-        filter("envoy.filters.http.fault", &HttpFault::default()),
-        filter("envoy.filters.http.cors", &Cors::default()),
+        filter(names::RATE_LIMIT, &limit),
+        filter(names::FAULT, &HttpFault::default()),
+        filter(names::CORS, &Cors::default()),
     ];
+    let missing = &manager.missing_filters;
+    all.retain(|filter| !missing.iter().any(|name| **name == *filter.name));
+    if manager.rate_limit.is_some() && all.iter().all(|filter| filter.name != names::RATE_LIMIT) {
+        // By another name it limits the listener, and routes have no say.
+        all.insert(
+            0,
+            filter("envoy.filters.http.local_ratelimit.listener", &limit),
+        );
+    }
     if forward_proxy {
         let config = FilterConfig {
             implementation_specifier: Some(ImplementationSpecifier::DnsCacheConfig(dns_cache())),

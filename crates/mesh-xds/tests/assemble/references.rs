@@ -190,6 +190,7 @@ fn resources_from_files_are_reported_and_kept_apart_from_others() {
         name: name.into(),
         from: Source::Path("/etc/rds.yaml".into()),
         initial_fetch_timeout: Some(WAIT),
+        watched_directory: None,
     };
     let step = world.set([
         listener_with("l", 80, RouteSource::Named(file("t"))),
@@ -217,6 +218,22 @@ fn resources_from_files_are_reported_and_kept_apart_from_others() {
         "t".into(),
     );
     assert_eq!(step.interests, [stop]);
+}
+
+#[test]
+fn a_file_that_is_to_be_watched_elsewhere_is_reported_again() {
+    let mut world = World::new();
+    let file = |directory: &str| {
+        let mut file = ads("t", Some(WAIT));
+        file.from = Source::Path("/etc/x/current/rds.yaml".into());
+        file.watched_directory = Some(directory.into());
+        file
+    };
+    let named = |directory: &str| listener_with("l", 80, RouteSource::Named(file(directory)));
+    let start = |directory: &str| Interest::Start(TypeUrl::Routes, file(directory));
+    assert_eq!(world.set([named("/etc/x")]).interests, [start("/etc/x")]);
+    assert_eq!(world.set([named("/etc")]).interests, [start("/etc")]);
+    assert_eq!(world.set([named("/etc")]).interests, []);
 }
 
 #[test]

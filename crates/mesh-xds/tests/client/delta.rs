@@ -72,6 +72,57 @@ fn a_name_that_is_let_go_and_taken_up_again_is_asked_for_again() {
 }
 
 #[test]
+fn a_name_that_was_never_sent_is_not_taken_back() {
+    let mut client = Client::delta();
+    client.machine.subscribe(EDS, &name("a"));
+    client.open();
+    client.machine.subscribe(EDS, &name("b"));
+    client.machine.unsubscribe(EDS, &name("b"));
+    assert_eq!(client.requests(), []);
+    // One that was sent is, whatever happened in between.
+    client.machine.unsubscribe(EDS, &name("a"));
+    client.machine.subscribe(EDS, &name("a"));
+    client.machine.unsubscribe(EDS, &name("a"));
+    let request = client.request();
+    assert_eq!(request.resource_names_subscribe, [""; 0]);
+    assert_eq!(request.resource_names_unsubscribe, ["a"]);
+    // A new stream knows nothing of the old one.
+    client.machine.subscribe(EDS, &name("c"));
+    client.requests();
+    client.machine.opened("http://a:1");
+    client.machine.unsubscribe(EDS, &name("c"));
+    assert_eq!(client.requests(), []);
+}
+
+#[test]
+fn a_resource_that_cannot_be_read_is_refused_by_its_name() {
+    let mut client = Client::delta();
+    client.machine.subscribe_all(CDS);
+    client.open();
+    let resource = |name: &str, inner: &str| {
+        let mut body = any(CDS, inner, "x");
+        body.value.pop();
+        discovery::Resource {
+            name: name.to_owned(),
+            resource: Some(body),
+            ..Default::default()
+        }
+    };
+    let response = discovery::DeltaDiscoveryResponse {
+        type_url: CDS.url().to_owned(),
+        nonce: "1".to_owned(),
+        resources: vec![resource("a", "a"), resource("", "b"), resource("c", "")],
+        ..Default::default()
+    };
+    let response = Response::Delta(Box::new(response));
+    client.machine.receive(response, client.now);
+    client.accept();
+    let message = client.request().error_detail.unwrap().message;
+    let lines: Vec<&str> = message.lines().collect();
+    assert_eq!(lines, ["a: is garbage", "b: is garbage", "c: is garbage"]);
+}
+
+#[test]
 fn nothing_is_acknowledged_before_every_resource_has_its_verdict() {
     let mut client = Client::delta();
     client.machine.subscribe_all(RDS);

@@ -90,6 +90,43 @@ fn nothing_is_removed_by_a_response_with_a_resource_that_has_no_name() {
 }
 
 #[test]
+fn a_resource_that_cannot_be_read_is_refused_by_its_name() {
+    let mut client = Client::sotw();
+    client.machine.subscribe_all(CDS);
+    client.open();
+    client.have(CDS, "1", &["a", "b", "c"]);
+    // Cut off behind its name, as it is and in a wrapper.
+    let cut = |name: &str| {
+        let mut any = any(CDS, name, "x");
+        any.value.pop();
+        any
+    };
+    let mut wrapped = Any {
+        type_url: "type.googleapis.com/envoy.service.discovery.v3.Resource".to_owned(),
+        value: discovery::Resource {
+            resource: Some(any(CDS, "b", "x")),
+            ..Default::default()
+        }
+        .encode_to_vec(),
+    };
+    wrapped.value.pop();
+    client.receive(CDS, "2", vec![cut("a"), wrapped]);
+    let update = client.update();
+    assert_eq!(names(&update), [""; 0]);
+    assert_eq!(update.removed, ["c"], "the others are there, if broken");
+    client.machine.handed_over(update.ticket);
+    let message = client.sotw_request().error_detail.unwrap().message;
+    let named: Vec<&str> = message.lines().map(|line| &line[..3]).collect();
+    assert_eq!(named, ["a: ", "b: "], "{message}");
+    let refused = client.machine.resources(CDS).map(|resource| resource.state);
+    assert!(
+        refused
+            .take(2)
+            .all(|state| matches!(state, ResourceState::Refused { .. }))
+    );
+}
+
+#[test]
 fn removals_can_be_ignored() {
     for variant in [Variant::Sotw, Variant::Delta] {
         let mut client = Client::with(variant, |config| config.ignore_resource_deletion = true);
@@ -186,6 +223,21 @@ fn only_the_latest_response_is_answered() {
     assert_eq!(
         (answer.version_info.as_str(), answer.response_nonce.as_str()),
         ("2", "2")
+    );
+}
+
+#[test]
+fn a_name_that_was_never_sent_is_not_taken_back() {
+    let mut client = Client::sotw();
+    client.machine.subscribe(EDS, &name("a"));
+    client.open();
+    client.have(EDS, "1", &["a"]);
+    client.machine.subscribe(EDS, &name("b"));
+    client.machine.unsubscribe(EDS, &name("b"));
+    assert_eq!(
+        client.requests(),
+        [],
+        "the server knows what there is to know"
     );
 }
 

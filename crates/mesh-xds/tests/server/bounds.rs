@@ -1,6 +1,6 @@
 //! What a client may not do.
 
-use crate::support::{Cluster, Desk, Endpoints, Routes, limited, sorted};
+use crate::support::{Cluster, Desk, Endpoints, Routes, limited, sorted, version};
 use mesh_xds::Node;
 use mesh_xds::pb::envoy::service::discovery::v3 as discovery;
 use mesh_xds::server::{Options, Scope, Variant};
@@ -122,4 +122,84 @@ fn resource_locators_are_refused_by_name() {
     };
     let refused = desk.machine.request(request, desk.now).unwrap_err();
     assert!(refused.message().starts_with("resource_locators"));
+}
+
+#[test]
+fn delta_responses_are_cut_by_their_length() {
+    let options = limited(Variant::Delta, |limits| limits.piece_bytes = 2_000);
+    let mut desk = Desk::with(options, &Node::new("n"));
+    let long = "x".repeat(700);
+    let huge = "x".repeat(5_000);
+    desk.set(&[
+        (Cluster, "a", &long),
+        (Cluster, "b", &long),
+        (Cluster, "c", &long),
+        (Cluster, "d", &huge),
+        (Cluster, "e", "short"),
+    ]);
+    desk.ask(Cluster, &[]);
+    let all = desk.ack_all();
+    let names: Vec<Vec<&str>> = all.iter().map(sorted).collect();
+    // What is too long for any response goes alone.
+    assert_eq!(names, [vec!["a", "b"], vec!["c"], vec!["d"], vec!["e"]]);
+}
+
+#[test]
+fn removals_count_as_resources_do() {
+    let options = limited(Variant::Delta, |limits| limits.response_resources = 2);
+    let mut desk = Desk::with(options, &Node::new("n"));
+    let names = ["a", "b", "c", "d", "e"];
+    desk.set(&names.map(|name| (Cluster, name, "1")));
+    desk.ask(Cluster, &[]);
+    desk.ack_all();
+    desk.remove(&names.map(|name| (Cluster, name)));
+    let all = desk.ack_all();
+    let counts: Vec<usize> = all.iter().map(|one| one.removed.len()).collect();
+    assert_eq!(counts, [2, 2, 1]);
+}
+
+#[test]
+fn a_name_that_was_given_up_is_not_in_a_later_piece() {
+    let options = limited(Variant::Delta, |limits| limits.response_resources = 1);
+    let mut desk = Desk::with(options, &Node::new("n"));
+    desk.set(&["a", "b", "c"].map(|name| (Endpoints, name, "1")));
+    desk.change(Endpoints, &["a", "b", "c"], &[]).unwrap();
+    let first = desk.expect(Endpoints, &["a"]);
+    desk.change(Endpoints, &[], &["b"]).unwrap();
+    desk.ack(&first);
+    let last = desk.expect(Endpoints, &["c"]);
+    desk.ack(&last);
+    desk.expect_silence();
+}
+
+#[test]
+fn a_later_piece_has_what_is_there_by_then() {
+    let options = limited(Variant::Delta, |limits| limits.response_resources = 1);
+    let mut desk = Desk::with(options, &Node::new("n"));
+    desk.set(&["a", "b"].map(|name| (Endpoints, name, "1")));
+    desk.change(Endpoints, &["a", "b"], &[]).unwrap();
+    let first = desk.expect(Endpoints, &["a"]);
+    desk.set(&[(Endpoints, "b", "2")]);
+    desk.expect_silence();
+    desk.ack(&first);
+    let second = desk.expect(Endpoints, &["b"]);
+    assert_eq!(*second.resources[0].resource.version, version("2"));
+    desk.ack(&second);
+    desk.expect_silence();
+}
+
+#[test]
+fn what_changes_all_the_time_does_not_hold_up_the_rest() {
+    let options = limited(Variant::Delta, |limits| limits.response_resources = 1);
+    let mut desk = Desk::with(options, &Node::new("n"));
+    desk.set(&["a", "b"].map(|name| (Endpoints, name, "0")));
+    desk.change(Endpoints, &["a", "b"], &[]).unwrap();
+    let mut seen = Vec::new();
+    for round in ["1", "2"] {
+        let response = desk.next().unwrap();
+        seen.extend(sorted(&response).into_iter().map(str::to_owned));
+        desk.set(&[(Endpoints, "a", round)]);
+        desk.ack(&response);
+    }
+    assert_eq!(seen, ["a", "b"]);
 }

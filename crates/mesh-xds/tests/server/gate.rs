@@ -1,8 +1,8 @@
 //! Clusters and endpoints leave when nobody needs them any more.
 
-use crate::support::{Cluster, Desk, Endpoints, Listener, Routes};
-use mesh_xds::Encoded;
-use mesh_xds::server::{Changes, Event, Sync};
+use crate::support::{Cluster, Desk, Endpoints, Listener, Routes, limited};
+use mesh_xds::server::{Changes, Event, Sync, Variant};
+use mesh_xds::{Encoded, Node};
 use std::time::Duration;
 
 fn serving(mut desk: Desk) -> Desk {
@@ -175,4 +175,20 @@ fn a_route_dropped_and_asked_for_again_while_it_was_on_its_way_holds_its_cluster
     desk.expect_silence();
     desk.ack(&routes);
     desk.expect_removed(Cluster, &["c"]);
+}
+
+#[test]
+fn what_is_back_is_not_removed_though_its_turn_has_not_come() {
+    let options = limited(Variant::Delta, |limits| limits.response_resources = 1);
+    let mut desk = serving(Desk::with(options, &Node::new("n")));
+    turn(&mut desk);
+    let routes = desk.expect(Routes, &["r"]);
+    desk.expect_silence();
+    // Behind another one that changed first.
+    desk.set(&[(Cluster, "d", "2")]);
+    desk.set(&[(Cluster, "c", "1")]);
+    desk.ack(&routes);
+    let all = desk.ack_all();
+    let removed = all.iter().filter(|one| one.kind() == Some(Cluster));
+    assert!(removed.flat_map(|one| &one.removed).next().is_none());
 }

@@ -1,9 +1,9 @@
 //! Make before break, and one response of a type at a time.
 
-use crate::support::{Cluster, Desk, Endpoints, Listener, Routes, sorted};
+use crate::support::{Cluster, Desk, Endpoints, Listener, Routes, limited, sorted};
 use mesh_xds::pb::envoy::config::cluster::v3 as cluster;
-use mesh_xds::server::{Changes, Event};
-use mesh_xds::{Encoded, TypeUrl};
+use mesh_xds::server::{Changes, Event, Variant};
+use mesh_xds::{Encoded, Node, TypeUrl};
 use std::time::Duration;
 
 const ALL: [(TypeUrl, &str, &str); 4] = [
@@ -233,4 +233,68 @@ fn the_time_from_a_change_to_its_acknowledgement_is_told() {
         })
         .collect();
     assert_eq!(times, [(Cluster, 20, Some(50)), (Routes, 5, Some(55))]);
+}
+
+#[test]
+fn routes_wait_for_all_pieces_of_the_clusters_before_them() {
+    let options = limited(Variant::Delta, |limits| limits.response_resources = 1);
+    let mut desk = synced(Desk::with(options, &Node::new("n")));
+    desk.set(&[
+        (Cluster, "d", "1"),
+        (Cluster, "e", "1"),
+        (Cluster, "f", "1"),
+        (Routes, "r", "to f"),
+    ]);
+    for name in ["d", "e", "f"] {
+        let piece = desk.expect(Cluster, &[name]);
+        desk.wait(Duration::from_secs(4));
+        desk.expect_silence();
+        let until = desk.now + Duration::from_secs(1);
+        assert_eq!(desk.machine.deadline(), Some(until));
+        desk.ack(&piece);
+    }
+    desk.expect(Routes, &["r"]);
+}
+
+#[test]
+fn routes_do_not_wait_for_pieces_without_an_end() {
+    let options = limited(Variant::Delta, |limits| limits.response_resources = 1);
+    let mut desk = synced(Desk::with(options, &Node::new("n")));
+    desk.set(&[(Cluster, "d", "1"), (Cluster, "e", "1"), (Routes, "r", "2")]);
+    let mut waited = Duration::ZERO;
+    for round in 0.. {
+        let piece = desk.next().unwrap();
+        if piece.kind() == Some(Routes) {
+            break;
+        }
+        let (d, e) = (format!("d{round}"), format!("e{round}"));
+        desk.set(&[(Cluster, "d", &d), (Cluster, "e", &e)]);
+        desk.wait(Duration::from_secs(4));
+        waited += Duration::from_secs(4);
+        if let Some(routes) = desk.next() {
+            assert_eq!(routes.kind(), Some(Routes));
+            break;
+        }
+        desk.ack(&piece);
+    }
+    assert_eq!(waited, Duration::from_secs(60));
+}
+
+#[test]
+fn what_was_given_up_does_not_shorten_the_wait_of_what_comes_later() {
+    let mut desk = synced(Desk::delta());
+    desk.sync(Routes, &["s", "t"]);
+    // Given up while it waits, and long after that the next change.
+    desk.set(&[(Cluster, "e", "1"), (Routes, "t", "to e")]);
+    let clusters = desk.expect(Cluster, &["e"]);
+    desk.expect_silence();
+    desk.change(Routes, &[], &["t"]).unwrap();
+    desk.ack(&clusters);
+    desk.expect_silence();
+    desk.wait(Duration::from_secs(60));
+    desk.set(&[(Cluster, "f", "1"), (Routes, "s", "to f")]);
+    let clusters = desk.expect(Cluster, &["f"]);
+    desk.expect_silence();
+    desk.ack(&clusters);
+    desk.expect(Routes, &["s"]);
 }

@@ -3,13 +3,13 @@
 use super::core::Core;
 use super::session::SEARCH;
 use super::{Client, Server};
-use crate::assemble::{Assemble, Configure, Options};
+use crate::assemble::{Admit, Assemble, Configure, Options, Permit};
 use crate::client::backoff::Backoff;
 use crate::client::handle::Handle;
 use crate::client::machine::{Config, Decode, Limits, Machine, Variant};
 use crate::read::Resource;
 use crate::{Node, TypeUrl};
-use mesh_core::model::{Snapshot, SnapshotBuilder};
+use mesh_core::model::{Listener, Snapshot, SnapshotBuilder};
 use mesh_core::{Invalid, Name, Rng, WallClock};
 use std::fmt;
 use std::time::Duration;
@@ -38,16 +38,16 @@ pub enum Wanted {
 /// Settings of a [`Client`].
 #[must_use]
 pub struct Builder {
-    servers: Vec<String>,
-    config: Config,
+    pub(super) servers: Vec<String>,
+    pub(super) config: Config,
     options: Options,
     fixed: Vec<Resource>,
-    listeners: Wanted,
-    clusters: Wanted,
-    initial_fetch_timeout: Option<Duration>,
+    pub(super) listeners: Wanted,
+    pub(super) clusters: Wanted,
+    pub(super) initial_fetch_timeout: Option<Duration>,
     prepare: Option<Prepare>,
     decode: Decode<Resource>,
-    connect_timeout: Duration,
+    pub(super) connect_timeout: Duration,
     keep_alive: (Duration, Duration),
     random: Rng,
     clock: WallClock,
@@ -121,6 +121,20 @@ impl Builder {
         self
     }
 
+    /// Is asked before a listener is accepted, when it is new or wants another address: to open its
+    /// socket. An error refuses the listener with that reason, alone, and the last good version
+    /// stays. As in Envoy nothing is tried again until the listener comes again: with the next
+    /// version of anything in state of the world, with its own next version in delta, or on a new
+    /// stream. [Fixed](Builder::fixed) listeners are not asked for.
+    pub fn admit(
+        mut self,
+        admit: impl Fn(&Listener) -> Result<Permit, Invalid> + Send + Sync + 'static,
+    ) -> Self {
+        let admit: Admit = Box::new(admit);
+        self.options.admit = Some(admit);
+        self
+    }
+
     /// How long route tables wait for the first answer about clusters (Envoy's
     /// `cds_config.initial_fetch_timeout`). Default 15 s; none does not wait.
     pub fn initial_fetch_timeout(mut self, wait: Option<Duration>) -> Self {
@@ -145,6 +159,14 @@ impl Builder {
     /// Keep listeners and clusters that the server removes (gRFC A53). Default no.
     pub fn ignore_resource_deletion(mut self, ignore: bool) -> Self {
         self.config.ignore_resource_deletion = ignore;
+        self
+    }
+
+    /// Keep listeners, clusters and routes as they came, for those who show them
+    /// ([`ResourceStatus::body`](crate::client::ResourceStatus::body)). Default no: it takes as much
+    /// memory as they have bytes.
+    pub fn keep_bodies(mut self, keep: bool) -> Self {
+        self.config.keep_bodies = keep;
         self
     }
 

@@ -1,5 +1,6 @@
 //! What the caller says of resources, and the answers that follow from it.
 
+use super::record::Refused;
 use super::ticket::{Ticket, shortened};
 use super::{Machine, Timer};
 use crate::TypeUrl;
@@ -42,13 +43,17 @@ impl<R> Machine<R> {
                         record.newest = ticket;
                         all.changed = all.changed.max(ticket);
                         record.accepted = Some((offered.version, server));
+                        record.body = offered.body;
                         record.refused = None;
                         record.missing = false;
                         expires = Some(offered.expires);
                     }
                     Err(reason) => {
-                        let reason = shortened(&reason).to_owned();
-                        record.refused = Some((offered.version, reason));
+                        record.refused = Some(Refused {
+                            version: offered.version,
+                            reason: shortened(&reason).to_owned(),
+                            body: offered.body,
+                        });
                     }
                 }
             }

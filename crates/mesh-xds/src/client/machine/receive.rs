@@ -1,11 +1,15 @@
 //! Responses, checked and taken apart.
 
 use super::answer::Answer;
+use super::named::{self, Found};
+use super::record::Refused;
 use super::ticket::{Offered, Ticket};
 use super::{Event, Machine, Response, Timer, Update};
 use crate::TypeUrl;
 use crate::pb::envoy::service::discovery::v3 as discovery;
 use crate::pb::google::protobuf::{Any, Duration as ProtoDuration};
+use crate::write::redacted_bytes as redacted;
+use bytes::Bytes;
 use mesh_core::Name;
 use prost::Message;
 use std::collections::{HashMap, HashSet};
@@ -35,13 +39,6 @@ struct Item {
     ttl: Option<Duration>,
     /// What is wrong with its wrapper.
     broken: Option<String>,
-}
-
-/// Every resource type has its name in field 1.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Named {
-    #[prost(string, tag = "1")]
-    name: String,
 }
 
 // === impl Machine ===
@@ -126,6 +123,8 @@ impl<R> Machine<R> {
     fn take(&mut self, parts: Parts, kind: TypeUrl, server: Name, now: Instant) {
         let number = self.next_ticket;
         self.next_ticket += 1;
+        // Of endpoints, which are many and change often, what is in force says it all.
+        let keeps_bodies = self.config.keep_bodies && kind != TypeUrl::Endpoints;
         let keeps = self.config.ignore_resource_deletion && kind.absence_removes();
         let Some(all) = self.kinds.get_mut(&kind) else {
             return;
@@ -206,18 +205,26 @@ impl<R> Machine<R> {
             } else {
                 Err(format!("is a {}", body.type_url))
             };
+            let version = item.version;
+            let kept = keeps_bodies && body.type_url == kind.url();
+            let body = kept.then(|| redacted(kind, Bytes::from(body.value)));
             match read {
                 Ok(resource) => {
                     record.offered += 1;
-                    let version = item.version;
-                    ticket
-                        .waiting
-                        .insert(name.clone(), Offered { version, expires });
+                    let offered = Offered {
+                        version,
+                        body,
+                        expires,
+                    };
+                    ticket.waiting.insert(name.clone(), offered);
                     resources.push((name, resource));
                 }
                 Err(reason) => {
-                    let short = super::ticket::shortened(&reason).to_owned();
-                    record.refused = Some((item.version, short));
+                    record.refused = Some(Refused {
+                        version,
+                        reason: super::ticket::shortened(&reason).to_owned(),
+                        body,
+                    });
                     ticket.refused.push((item.name, reason));
                 }
             }
@@ -252,6 +259,7 @@ impl<R> Machine<R> {
                     .remove(&(at, kind, name.clone(), Timer::Missing));
             }
             record.accepted = None;
+            record.body = None;
             record.refused = None;
             record.missing = true;
             record.newest = ticket;
@@ -310,7 +318,7 @@ impl Parts {
         let item = |any: Any| {
             if any.type_url != WRAPPER {
                 return Item {
-                    name: name_in(&any),
+                    name: Found::of(&any).into_text(),
                     version: version.clone(),
                     body: Some(any),
                     ttl: None,
@@ -323,9 +331,9 @@ impl Parts {
                     ..Item::wrapped(resource)
                 },
                 Err(error) => Item {
-                    name: String::new(),
+                    name: named::in_wrapper(&any.value),
                     version: version.clone(),
-                    body: None,
+                    body: Some(any),
                     ttl: None,
                     broken: Some(format!("its wrapper cannot be read: {error}")),
                 },
@@ -346,10 +354,11 @@ impl Parts {
 
 impl Item {
     fn wrapped(resource: discovery::Resource) -> Self {
-        let inner = resource.resource.as_ref().map(name_in);
+        let inner = resource.resource.as_ref().map(Found::of);
         let (name, broken) = match inner {
-            Some(inner) if resource.name.is_empty() => (inner, None),
-            Some(inner) if inner != resource.name => {
+            Some(inner) if resource.name.is_empty() => (inner.into_text(), None),
+            // Of what cannot be read, the reading says why.
+            Some(Found::Said(inner)) if inner != resource.name => {
                 let broken = format!("the resource itself is called {inner:?}");
                 (resource.name, Some(broken))
             }
@@ -367,11 +376,6 @@ impl Item {
     fn has_name(&self) -> bool {
         !self.name.is_empty()
     }
-}
-
-/// The name of a resource that may not be readable otherwise; empty if that is not readable either.
-fn name_in(any: &Any) -> String {
-    Named::decode(any.value.as_slice()).map_or_else(|_| String::new(), |named| named.name)
 }
 
 fn positive(duration: &ProtoDuration) -> Option<Duration> {

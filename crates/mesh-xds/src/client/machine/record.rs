@@ -1,5 +1,6 @@
 //! What is known of the resources of one type.
 
+use bytes::Bytes;
 use mesh_core::Name;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
@@ -42,8 +43,12 @@ pub(super) struct Kind {
 pub(super) struct Record {
     /// It is asked for by name.
     pub(super) named: bool,
+    /// The server of this stream was told that it is asked for by name.
+    pub(super) told: bool,
     /// The version in force, and the server that it is from.
     pub(super) accepted: Option<(Name, Name)>,
+    /// The bytes of that version, if they are kept.
+    pub(super) body: Option<Bytes>,
     /// The ticket of the latest thing that happened to it.
     pub(super) newest: u64,
     /// State of the world: it was asked for before on this stream and has not come since; how
@@ -58,7 +63,15 @@ pub(super) struct Record {
     /// Its source says that it does not exist, or its time is up.
     pub(super) missing: bool,
     /// The latest version was refused, and why.
-    pub(super) refused: Option<(Name, String)>,
+    pub(super) refused: Option<Refused>,
+}
+
+/// A version that was refused.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) version: Name,
+    pub(super) reason: String,
+    pub(super) body: Option<Bytes>,
 }
 
 /// What is known of a type of resources.
@@ -88,6 +101,13 @@ pub struct ResourceStatus {
     pub version: Option<Name>,
     /// How it stands.
     pub state: ResourceState,
+    /// The bytes of the version in force, if they are [kept](crate::client::Builder::keep_bodies).
+    pub body: Option<Bytes>,
+    /// The bytes of the version that was refused, if they are kept and there is one.
+    pub refused_body: Option<Bytes>,
+    /// The latest version is accepted and waits for what it refers to; an older one, or none, is in
+    /// force. Known of listeners and clusters in [`Handle::resources`](crate::client::Handle::resources).
+    pub waits: bool,
 }
 
 /// How a resource stands (CSDS `ClientResourceStatus`).
@@ -165,6 +185,7 @@ impl Kind {
         for record in self.records.values_mut() {
             record.missing_at = None;
             record.again = 0;
+            record.told = false;
         }
     }
 
@@ -173,6 +194,12 @@ impl Kind {
             name: name.clone(),
             version: record.accepted.as_ref().map(|(version, _)| version.clone()),
             state: record.state(),
+            body: record.body.clone(),
+            refused_body: record
+                .refused
+                .as_ref()
+                .and_then(|refused| refused.body.clone()),
+            waits: false,
         })
     }
 
@@ -199,10 +226,10 @@ impl Record {
     }
 
     fn state(&self) -> ResourceState {
-        if let Some((version, reason)) = &self.refused {
+        if let Some(refused) = &self.refused {
             return ResourceState::Refused {
-                version: version.clone(),
-                reason: reason.clone(),
+                version: refused.version.clone(),
+                reason: refused.reason.clone(),
             };
         }
         match (&self.accepted, self.missing) {

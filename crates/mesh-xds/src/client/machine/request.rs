@@ -39,7 +39,8 @@ impl<R> Machine<R> {
         record.missing = false;
         kind.named += 1;
         if kind.asked {
-            kind.unsubscribe.remove(name);
+            // It was not taken back yet.
+            record.told |= kind.unsubscribe.remove(name);
             kind.subscribe.insert(name.clone());
             // A server that hears the same names as before sends nothing. It has to hear a request
             // without this one first.
@@ -66,7 +67,10 @@ impl<R> Machine<R> {
             all.again.remove(name);
             record.again = 0;
             all.subscribe.remove(name);
-            all.unsubscribe.insert(name.clone());
+            // What was never said is not taken back.
+            if std::mem::take(&mut record.told) {
+                all.unsubscribe.insert(name.clone());
+            }
         }
         if let Some(at) = record.missing_at.take() {
             self.timers
@@ -76,6 +80,7 @@ impl<R> Machine<R> {
             return;
         }
         record.accepted = None;
+        record.body = None;
         record.refused = None;
         all.tidy(name);
         self.expires(kind, name, None);
@@ -175,6 +180,9 @@ impl<R> Machine<R> {
         let again = std::mem::take(&mut all.again);
         all.subscribe.clone_from(&again);
         all.unsubscribe.clear();
+        for (name, record) in &mut all.records {
+            record.told |= record.named && !again.contains(name);
+        }
         if all.told.len() <= most {
             let told = all.records.iter().filter(|(_, record)| record.named);
             all.told.extend(told.map(|(name, _)| name.clone()));
@@ -201,6 +209,17 @@ impl<R> Machine<R> {
         let all = self.kinds.entry(kind).or_default();
         all.again.clear();
         let texts = |names: BTreeSet<Name>| names.iter().map(ToString::to_string).collect();
+        if all.asked {
+            for name in &all.subscribe {
+                if let Some(record) = all.records.get_mut(name) {
+                    record.told = true;
+                }
+            }
+        } else {
+            for record in all.records.values_mut() {
+                record.told = record.named;
+            }
+        }
         let mut request = discovery::DeltaDiscoveryRequest {
             node,
             type_url: kind.url().to_owned(),

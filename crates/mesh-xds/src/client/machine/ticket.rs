@@ -1,6 +1,7 @@
 //! A response that waits for the verdicts on its resources.
 
 use crate::TypeUrl;
+use bytes::Bytes;
 use mesh_core::Name;
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -30,6 +31,7 @@ pub(super) struct Ticket {
 #[derive(Debug)]
 pub(super) struct Offered {
     pub(super) version: Name,
+    pub(super) body: Option<Bytes>,
     pub(super) expires: Option<Instant>,
 }
 

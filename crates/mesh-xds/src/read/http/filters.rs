@@ -1,7 +1,9 @@
 //! The HTTP filters of a connection manager.
 //!
-//! What they do is configured on routes, and our layers are always there. So of the filters only
-//! the limit for a whole listener is read; the others must not ask for anything by themselves.
+//! What they do is configured on routes, by the names of filters. So of the filters only the limit
+//! for a whole listener is read, and which of them are there: what a route says for one that is not
+//! there, or is there by another name, has no effect, as in Envoy. They must not ask for anything
+//! by themselves.
 
 use crate::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use crate::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
@@ -16,11 +18,24 @@ use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3:
 use crate::pb::google::protobuf::Any;
 use crate::read::{cluster, extension};
 use crate::wire::{
-    At, boolean, limit, pass_over, refuse, required, type_name, unpack, unsupported,
+    At, boolean, limit, names, pass_over, refuse, required, type_name, unpack, unsupported,
 };
-use mesh_core::Invalid;
 use mesh_core::model::RateLimit;
+use mesh_core::{Invalid, Name};
 use prost::Name as _;
+
+/// The filters that routes may configure, each with its message.
+const CONFIGURABLE: [(&str, &str); 3] = [
+    (names::CORS, "envoy.extensions.filters.http.cors.v3.Cors"),
+    (
+        names::FAULT,
+        "envoy.extensions.filters.http.fault.v3.HTTPFault",
+    ),
+    (
+        names::RATE_LIMIT,
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+    ),
+];
 
 /// What a filter means here.
 enum Known {
@@ -29,8 +44,16 @@ enum Known {
     Nothing,
 }
 
-/// The limit for everything on the listener, if there is one.
-pub(super) fn read(filters: &[HttpFilter]) -> Result<Option<RateLimit>, Invalid> {
+/// What the filters of a listener mean here.
+#[derive(Debug)]
+pub(super) struct Filters {
+    /// The limit for everything on the listener, if there is one.
+    pub(super) limit: Option<RateLimit>,
+    /// Those that routes may configure and that are not there.
+    pub(super) missing: Vec<Name>,
+}
+
+pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
     let mut limit = None;
     let last = filters.len().saturating_sub(1);
     if filters.is_empty() {
@@ -53,12 +76,27 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Option<RateLimit>, Invalid>
             Known::Nothing => {}
         }
     }
-    Ok(limit)
+    let missing = CONFIGURABLE.into_iter().filter(|(name, message)| {
+        let is = |filter: &HttpFilter| filter.name == *name && configures(filter, message);
+        !filters.iter().any(is)
+    });
+    Ok(Filters {
+        limit,
+        missing: missing.map(|(name, _)| name.into()).collect(),
+    })
+}
+
+/// Whether a filter's configuration is this message.
+fn configures(filter: &HttpFilter, message: &str) -> bool {
+    match &filter.config_type {
+        Some(ConfigType::TypedConfig(any)) => type_name(any) == message,
+        _ => false,
+    }
 }
 
 fn filter(value: &HttpFilter) -> Result<Known, Invalid> {
     let HttpFilter {
-        // Routes refer to it; what it is, its configuration says.
+        // Routes refer to it by its name; what it is, its configuration says.
         name: _,
         is_optional,
         disabled,

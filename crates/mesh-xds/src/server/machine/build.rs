@@ -1,17 +1,18 @@
 //! What goes into the next response of a type.
 
-use super::kind::{InFlight, Kind, Pending, Stamp, Why, find};
+use super::kind::{InFlight, Kind, Stamp, Why, find};
+use super::room::Room;
 use super::scan::endpoints_of;
 use super::{Machine, Moved};
-use crate::server::response::Item;
+use crate::server::response::{Item, name_len};
 use crate::server::{Event, Response, Scope, Variant};
 use crate::{Encoded, TypeUrl};
+use bytes::Bytes;
 use mesh_core::Name;
 use std::collections::HashSet;
 use std::time::Instant;
 
 /// A response in the making.
-#[derive(Default)]
 struct Draft {
     /// What is sent.
     items: Vec<Item>,
@@ -20,35 +21,77 @@ struct Draft {
     removed: Vec<Name>,
     /// Sent even if it is empty.
     answer: bool,
-    /// What did not fit.
+    /// Whether it holds everything that the client is to have.
+    whole: bool,
+    /// When the oldest change in it came up.
+    changed: Option<Instant>,
+}
+
+/// What was pending, as it is now.
+#[derive(Default)]
+struct Read {
+    found: Vec<(Name, Why, Option<Encoded>)>,
+    /// How many names of the queue it is.
+    taken: usize,
+    /// Everything was compared: what is left of it instead of the queue.
     rest: Vec<(Name, Why)>,
+}
+
+/// What the client needs to hear of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Nothing,
+    Send,
+    /// That it is gone, but later.
+    Hold,
+    /// That it is gone.
+    Remove,
+    /// Nothing, and there is nothing that it could hold.
+    Forget,
 }
 
 // === impl Machine ===
 
 impl Machine {
-    /// The next response of a type, if there is something to say.
+    /// The next response of a type, if there is something to say. Costs as much as is sent, and
+    /// what is pending without being needed is looked at once.
     pub(super) fn build(&mut self, kind: TypeUrl, now: Instant) -> Result<Option<Response>, Moved> {
         let Some(mut state) = self.kinds.remove(&kind) else {
             return Ok(None);
         };
-        let pending = std::mem::take(&mut state.pending);
+        let mut room = Room::of(self.options.variant, &self.options.limits);
+        // Changes must not keep what expires from being kept alive, nor the other way round.
+        let due = state
+            .heartbeats
+            .count_due(now, self.options.limits.response_resources);
+        let aside = room.set_aside(due);
+        // It may be asked for only to keep alive what was sent before.
+        let waits = self.is_ordered(kind) && self.must_wait(&state, now);
         // Nothing of the state changes before everything is read from one state of the sets.
-        let read = self.read(&state, &pending);
+        let read = match waits {
+            true => Ok(Read::default()),
+            false => self.read(&state, &mut room),
+        };
         let Ok(read) = read else {
-            state.pending = pending;
             self.kinds.insert(kind, state);
             return Err(Moved);
         };
-        let whole = self.is_whole(kind);
         let mut draft = Draft {
-            answer: pending.answer,
-            ..Draft::default()
+            items: Vec::new(),
+            fresh: Vec::new(),
+            removed: Vec::new(),
+            answer: state.pending.answer && !waits,
+            whole: self.is_whole(kind),
+            changed: state.pending.changed.filter(|_| !waits),
         };
-        self.compare(&mut state, read, whole, &mut draft, now);
-        self.take_open(&mut state, &mut draft, now);
-        self.keep_alive(&mut state, whole, &mut draft, now);
-        if whole && (draft.answer || !draft.fresh.is_empty() || !draft.items.is_empty()) {
+        if !waits {
+            state.pending.pass(read.taken, read.rest);
+        }
+        self.compare(&mut state, read.found, &mut draft, now);
+        room.add(aside);
+        self.take_open(&mut state, &mut draft, &mut room, now);
+        self.keep_alive(&mut state, &mut draft, &mut room, now);
+        if draft.whole && (draft.answer || !draft.fresh.is_empty() || !draft.items.is_empty()) {
             self.complete(&mut state, &mut draft);
         }
         if self.options.variant == Variant::StateOfTheWorld {
@@ -56,112 +99,116 @@ impl Machine {
             draft.removed.clear();
         }
         let empty = draft.items.is_empty() && draft.removed.is_empty() && !draft.answer;
-        let response = (!empty).then(|| self.send(&mut state, draft, &pending, now));
+        let response = (!empty).then(|| self.send(&mut state, draft, now));
         state.settle(&self.mark);
         self.kinds.insert(kind, state);
         self.publish();
         Ok(response)
     }
 
-    /// What is pending, as it is now.
-    fn read(
-        &self,
-        state: &Kind,
-        pending: &Pending,
-    ) -> Result<Vec<(Name, Why, Option<Encoded>)>, Moved> {
-        let kind = state.kind;
+    /// What is pending, as it is now and as far as there is room.
+    fn read(&self, state: &Kind, room: &mut Room) -> Result<Read, Moved> {
+        let (kind, pending) = (state.kind, &state.pending);
         let get = |name: &Name| match is_collection(name) {
             true => Ok(None),
             false => self.present.get_at(kind, name, &self.mark).ok_or(Moved),
         };
-        let mut read = Vec::new();
-        if pending.everything {
-            let why = |name: &Name| pending.names.get(name).copied().unwrap_or(Why::Changed);
-            if state.wildcard {
-                let all = self.present.all_at(kind, &self.mark).ok_or(Moved)?;
-                let gone = state
-                    .entries
-                    .keys()
-                    .filter(|name| find(&all, name).is_none());
-                read.extend(gone.map(|name| (name.clone(), why(name), None)));
-                read.extend(
-                    all.into_iter()
-                        .map(|one| (one.name.clone(), why(&one.name), Some(one))),
-                );
-            } else {
-                for name in state.entries.keys() {
-                    read.push((name.clone(), why(name), get(name)?));
+        let mut fits = |name: &Name, why: Why, there: Option<&Encoded>| {
+            let cost = match (self.verdict(state, name, why, there), there) {
+                (Verdict::Send, Some(there)) => {
+                    Item::new(there.clone(), self.ttl).delta_len(&state.url)
                 }
+                (Verdict::Remove, _) => name_len(name),
+                _ => return true,
+            };
+            room.take(cost)
+        };
+        let mut read = Read::default();
+        if !pending.everything {
+            for (name, why) in pending.names.iter() {
+                let there = get(name)?;
+                if !fits(name, why, there.as_ref()) {
+                    break;
+                }
+                read.found.push((name.clone(), why, there));
+                read.taken += 1;
+            }
+            return Ok(read);
+        }
+        let why = |name: &Name| pending.names.get(name).unwrap_or(Why::Changed);
+        let mut offer = |name: &Name, there: Option<Encoded>| {
+            let why = why(name);
+            match fits(name, why, there.as_ref()) {
+                true => read.found.push((name.clone(), why, there)),
+                false => read.rest.push((name.clone(), why)),
+            }
+        };
+        if state.wildcard {
+            let all = self.present.all_at(kind, &self.mark).ok_or(Moved)?;
+            let names = state.entries.keys();
+            for name in names.filter(|name| find(&all, name).is_none()) {
+                offer(name, None);
+            }
+            for one in all {
+                let name = one.name.clone();
+                offer(&name, Some(one));
             }
         } else {
-            for (name, why) in &pending.names {
-                read.push((name.clone(), *why, get(name)?));
+            for name in state.entries.keys() {
+                offer(name, get(name)?);
             }
         }
         Ok(read)
     }
 
-    /// Decides what of it the client needs.
+    fn verdict(&self, state: &Kind, name: &Name, why: Why, there: Option<&Encoded>) -> Verdict {
+        if !state.wants(name) {
+            return Verdict::Nothing;
+        }
+        let entry = state.entries.get(name);
+        let held = entry.and_then(|entry| entry.sent.as_ref());
+        let gated = matches!(state.kind, TypeUrl::Cluster | TypeUrl::Endpoints)
+            // In a whole response it stays: the last one has it.
+            && (self.options.variant == Variant::Delta || self.is_whole(state.kind));
+        match there {
+            Some(there) if held == Some(&there.version) && why == Why::Changed => Verdict::Nothing,
+            Some(_) => Verdict::Send,
+            None if held.is_some() && gated && why != Why::Asked => Verdict::Hold,
+            None if held.is_some() || why == Why::Asked => Verdict::Remove,
+            None => Verdict::Forget,
+        }
+    }
+
+    /// Takes what was read into the response.
     fn compare(
         &self,
         state: &mut Kind,
         read: Vec<(Name, Why, Option<Encoded>)>,
-        whole: bool,
         draft: &mut Draft,
         now: Instant,
     ) {
-        let delta = self.options.variant == Variant::Delta;
-        let most = if delta {
-            self.options.limits.response_resources.max(1)
-        } else {
-            usize::MAX
-        };
-        let gated = matches!(state.kind, TypeUrl::Cluster | TypeUrl::Endpoints);
-        let resumed = std::mem::take(&mut state.resumed);
-        for (name, why, now_there) in read {
+        let resumed = state.resumed;
+        state.resumed &= state.has_pending();
+        for (name, why, there) in read {
             if !state.wants(&name) {
                 continue;
             }
-            let held = state
-                .entries
-                .get(&name)
-                .and_then(|entry| entry.sent.as_ref());
-            let full = draft.items.len() + draft.removed.len() >= most;
-            match now_there {
-                Some(resource) => {
-                    state.gates.release(&name);
-                    let known = held == Some(&resource.version);
-                    if known && why == Why::Changed {
-                        continue;
-                    }
-                    if full {
-                        draft.rest.push((name, why));
-                        continue;
-                    }
-                    let before = state.hold(&resource.name, Some(&resource.version));
-                    // What was rejected and asked for again gets a second chance.
-                    let rejected = state.rejected.contains_key(&resource.name);
-                    if rejected || before.as_ref() != Some(&resource.version) {
-                        draft.fresh.push((resource.name.clone(), before));
-                    }
+            let verdict = self.verdict(state, &name, why, there.as_ref());
+            if verdict != Verdict::Hold {
+                state.gates.release(&name);
+            }
+            match (verdict, there) {
+                (Verdict::Hold, _) => state.gates.hold(name, &self.mark, now, resumed),
+                (Verdict::Send, Some(resource)) => self.add(state, resource, draft, now),
+                (_, Some(resource)) => {
                     if let Some(ttl) = resource.ttl.filter(|_| self.ttl) {
-                        state.heartbeats.start(&resource.name, ttl, now);
-                    } else {
-                        state.heartbeats.stop(&resource.name);
+                        state.heartbeats.resume(&resource.name, ttl, now);
                     }
-                    draft.items.push(Item::new(resource, self.ttl));
                 }
-                None if held.is_some() && gated && (delta || whole) && why != Why::Asked => {
-                    // In a whole response it stays: the last one has it.
-                    state.gates.hold(name, &self.mark, now, resumed);
-                }
-                None if full => draft.rest.push((name, why)),
-                None => {
-                    let tell = held.is_some() || why == Why::Asked;
-                    state.gates.release(&name);
+                (verdict, None) => {
                     let was_held = state.hold(&name, None).is_some();
-                    draft.answer |= whole && was_held;
-                    if tell {
+                    draft.answer |= draft.whole && was_held;
+                    if verdict == Verdict::Remove {
                         draft.removed.push(name);
                     }
                 }
@@ -169,8 +216,23 @@ impl Machine {
         }
     }
 
+    /// Adds a resource.
+    fn add(&self, state: &mut Kind, resource: Encoded, draft: &mut Draft, now: Instant) {
+        let before = state.hold(&resource.name, Some(&resource.version));
+        // What was rejected and asked for again gets a second chance.
+        let rejected = state.rejected.contains_key(&resource.name);
+        if rejected || before.as_ref() != Some(&resource.version) {
+            draft.fresh.push((resource.name.clone(), before));
+        }
+        match resource.ttl.filter(|_| self.ttl) {
+            Some(ttl) => state.heartbeats.start(&resource.name, ttl, now),
+            None => state.heartbeats.stop(&resource.name),
+        }
+        draft.items.push(Item::new(resource, self.ttl));
+    }
+
     /// Adds the removals that wait for nothing, or no longer.
-    fn take_open(&mut self, state: &mut Kind, draft: &mut Draft, now: Instant) {
+    fn take_open(&mut self, state: &mut Kind, draft: &mut Draft, room: &mut Room, now: Instant) {
         let late = {
             let timing = &self.options.timing;
             state
@@ -185,33 +247,46 @@ impl Machine {
                 waited,
             });
         }
-        for name in state.gates.take_open() {
+        while let Some(name) = state.gates.pop_open() {
+            if state.pending.names.contains(&name) {
+                // It may be there again. When its turn comes it is held back anew, or not.
+                continue;
+            }
+            if !room.take(name_len(&name)) {
+                return state.gates.put_open(name);
+            }
             state.hold(&name, None);
             draft.answer |= self.options.variant == Variant::StateOfTheWorld;
             draft.removed.push(name);
         }
     }
 
-    /// Adds what expires soon.
-    fn keep_alive(&self, state: &mut Kind, whole: bool, draft: &mut Draft, now: Instant) {
-        for name in state.heartbeats.take_due(now) {
-            let held = state
-                .entries
-                .get(&name)
-                .and_then(|entry| entry.sent.clone());
-            let found = self.present.get(state.kind, &name);
-            let Some(resource) = found.filter(|one| Some(&one.version) == held.as_ref()) else {
-                // Changed or gone: that is on its way.
+    /// Adds what expires soon: whatever the client has, be it gone or other by now, until it
+    /// hears of that.
+    fn keep_alive(&self, state: &mut Kind, draft: &mut Draft, room: &mut Room, now: Instant) {
+        while let Some((name, ttl)) = state.heartbeats.next_due(now) {
+            let name = name.clone();
+            let Some(version) = state.accepted(&name).cloned() else {
+                state.heartbeats.stop(&name);
                 continue;
             };
-            let Some(ttl) = resource.ttl else { continue };
-            state.heartbeats.start(&name, ttl, now);
-            if whole {
+            if draft.whole {
                 // The whole is sent, with all that is in it.
                 draft.answer = true;
-            } else {
-                draft.items.push(Item::heartbeat(resource));
+                state.heartbeats.start(&name, ttl, now);
+                continue;
             }
+            let beat = Item::heartbeat(Encoded {
+                name: name.clone(),
+                version,
+                bytes: Bytes::new(),
+                ttl: Some(ttl),
+            });
+            if !room.take(beat.delta_len(&state.url)) {
+                return;
+            }
+            state.heartbeats.start(&name, ttl, now);
+            draft.items.push(beat);
         }
     }
 
@@ -242,23 +317,9 @@ impl Machine {
         state.whole = kept;
     }
 
-    fn send(
-        &mut self,
-        state: &mut Kind,
-        draft: Draft,
-        pending: &Pending,
-        now: Instant,
-    ) -> Response {
+    fn send(&mut self, state: &mut Kind, draft: Draft, now: Instant) -> Response {
         let nonce = self.nonce();
         let version = state.digest.version();
-        for (name, why) in draft.rest {
-            state.pending.names.insert(name, why);
-        }
-        if state.has_pending() {
-            state.pending.mark = pending.mark.clone();
-            state.pending.first = pending.first;
-            state.pending.changed = pending.changed;
-        }
         let response = Response {
             variant: self.options.variant,
             url: state.url.clone(),
@@ -274,7 +335,7 @@ impl Machine {
             resources: response.resources.len(),
             removed: response.removed.len(),
             bytes: response.encoded_len(),
-            waited: pending.changed.map(|at| now.saturating_duration_since(at)),
+            waited: draft.changed.map(|at| now.saturating_duration_since(at)),
         });
         if state.kind == TypeUrl::Cluster && self.options.scope == Scope::Aggregated {
             self.note_endpoints(&response, &draft.fresh);
@@ -289,7 +350,7 @@ impl Machine {
             nonce,
             version,
             at: now,
-            changed: pending.changed,
+            changed: draft.changed,
             covers: None,
             items: draft.fresh,
         });
@@ -323,3 +384,6 @@ fn is_collection(name: &str) -> bool {
             .next()
             .is_some_and(|it| it.ends_with("/*"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use crate::server::Timing;
 use crate::server::mark::Mark;
 use mesh_core::Name;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -20,7 +20,7 @@ const RECONNECT: Duration = Duration::from_secs(1);
 pub(super) struct Gates {
     groups: Vec<Group>,
     /// Those that wait no longer.
-    open: HashSet<Name>,
+    open: BTreeSet<Name>,
 }
 
 /// Removals that wait for the same thing.
@@ -128,8 +128,14 @@ impl Gates {
         !self.open.is_empty()
     }
 
-    pub(super) fn take_open(&mut self) -> Vec<Name> {
-        self.open.drain().collect()
+    /// Takes one that waits no longer.
+    pub(super) fn pop_open(&mut self) -> Option<Name> {
+        self.open.pop_first()
+    }
+
+    /// Puts back what was taken.
+    pub(super) fn put_open(&mut self, name: Name) {
+        self.open.insert(name);
     }
 
     pub(super) fn len(&self) -> usize {

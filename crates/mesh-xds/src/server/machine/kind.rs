@@ -2,6 +2,7 @@
 
 use super::gate::Gates;
 use super::heartbeat::Heartbeats;
+use super::queue::Queue;
 use crate::server::mark::Mark;
 use crate::{Encoded, TypeUrl};
 use mesh_core::Name;
@@ -30,7 +31,8 @@ pub(super) struct Kind {
     /// Whether the last whole response was rejected and nothing in it was new: it left something
     /// out.
     pub(super) rejected_whole: bool,
-    /// Whether it began with what the client says that it has, and that was not compared yet.
+    /// Whether it began with what the client says that it has, and that was not compared yet as
+    /// a whole.
     pub(super) resumed: bool,
     /// Removals that have to wait.
     pub(super) gates: Gates,
@@ -56,7 +58,7 @@ pub(super) struct Entry {
 /// What there may be to send.
 #[derive(Default)]
 pub(super) struct Pending {
-    pub(super) names: HashMap<Name, Why>,
+    pub(super) names: Queue,
     /// Compare everything.
     pub(super) everything: bool,
     /// Send a response even if it is empty.
@@ -153,8 +155,7 @@ impl Kind {
     pub(super) fn note(&mut self, name: Name, why: Why, mark: &Mark, changed: Option<Instant>) {
         if self.wants(&name) {
             self.pending.note(mark, changed);
-            let known = self.pending.names.entry(name).or_insert(why);
-            *known = why.max(*known);
+            self.pending.names.push(name, why);
         }
     }
 
@@ -216,12 +217,28 @@ impl Kind {
         before
     }
 
+    /// The version that the client is known to have.
+    pub(super) fn accepted(&self, name: &Name) -> Option<&Name> {
+        match self.rejected.get(name) {
+            Some(rejected) => rejected.before.as_ref(),
+            None => self.entries.get(name)?.sent.as_ref(),
+        }
+    }
+
     /// Forgets what nobody subscribes to any more.
     pub(super) fn forget(&mut self, name: &Name) {
         self.hold(name, None);
         self.gates.release(name);
         self.pending.names.remove(name);
         self.entries.remove(name);
+        self.tidy();
+    }
+
+    /// What comes up next has not waited since what nobody asks for any more came up.
+    pub(super) fn tidy(&mut self) {
+        if !self.has_pending() {
+            self.pending = Pending::default();
+        }
     }
 }
 
@@ -232,6 +249,21 @@ impl Pending {
         self.mark = mark.clone();
         self.changed = self.changed.or(changed);
         self.first = self.first.or(changed);
+    }
+
+    /// So many names were looked at, or else everything with this left of it.
+    pub(super) fn pass(&mut self, taken: usize, rest: Vec<(Name, Why)>) {
+        self.names.advance(taken);
+        if std::mem::take(&mut self.everything) {
+            self.names = Queue::default();
+            for (name, why) in rest {
+                self.names.push(name, why);
+            }
+        }
+        self.answer = false;
+        if self.names.is_empty() {
+            *self = Self::default();
+        }
     }
 }
 

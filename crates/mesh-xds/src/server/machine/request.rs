@@ -266,8 +266,9 @@ impl Machine {
         let Kind {
             entries, pending, ..
         } = state;
-        pending.names.retain(|name, _| entries.contains_key(name));
+        pending.names.retain(|name| entries.contains_key(name));
         pending.answer = false;
+        state.tidy();
     }
 
     fn add_name(
@@ -362,6 +363,7 @@ impl Machine {
         let Some(state) = self.kinds.get_mut(&kind) else {
             return Ok(());
         };
+        state.resumed = !versions.is_empty();
         for (name, version) in versions {
             if name.len() <= limits.name_bytes {
                 let name = Name::from(name);
@@ -369,7 +371,6 @@ impl Machine {
                 state.hold(&name, Some(&version.into()));
             }
         }
-        state.resumed = true;
         Ok(())
     }
 

@@ -93,7 +93,7 @@ impl Kind {
     }
 
     fn is_pending(&self, name: &str) -> bool {
-        self.pending.everything || self.pending.names.contains_key(name)
+        self.pending.everything || self.pending.names.contains(name)
     }
 }
 
