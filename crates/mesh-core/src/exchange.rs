@@ -37,7 +37,7 @@ pub struct Exchange {
 struct State {
     started: Instant,
     caller: Caller,
-    matched: OnceLock<Matched>,
+    goal: OnceLock<Goal>,
     first: Attempt,
     /// A copy of another request (a mirror's).
     shadow: bool,
@@ -47,6 +47,13 @@ struct State {
     sent: AtomicU64,
     request_end: Signal,
     shared: Mutex<Shared>,
+}
+
+/// Where it goes.
+enum Goal {
+    Route(Matched),
+    /// Without a route: a connection that is passed on as it is.
+    Cluster(Arc<ClusterEntry>),
 }
 
 /// What changes rarely and is behind a lock that nobody else wants.
@@ -201,7 +208,7 @@ impl Exchange {
             caller,
             shadow,
             timed_out: AtomicBool::new(false),
-            matched: OnceLock::new(),
+            goal: OnceLock::new(),
             first: Attempt::default(),
             attempts: AtomicU32::new(1),
             received: AtomicU64::new(0),
@@ -296,12 +303,20 @@ impl Exchange {
     /// Records what the router found. Only the first call counts.
     pub fn set_matched(&self, matched: Matched) {
         // A second router below the first would be a mistake of composition; the first decides.
-        let _ = self.request.matched.set(matched);
+        let _ = self.request.goal.set(Goal::Route(matched));
+    }
+
+    /// Records where a connection goes that has no route. Only the first call counts.
+    pub fn set_cluster(&self, cluster: Arc<ClusterEntry>) {
+        let _ = self.request.goal.set(Goal::Cluster(cluster));
     }
 
     /// What the router found.
     pub fn matched(&self) -> Option<&Matched> {
-        self.request.matched.get()
+        match self.request.goal.get()? {
+            Goal::Route(matched) => Some(matched),
+            Goal::Cluster(_) => None,
+        }
     }
 
     /// The rule that the router found.
@@ -311,7 +326,10 @@ impl Exchange {
 
     /// The cluster that the request goes to.
     pub fn cluster(&self) -> Option<&Arc<ClusterEntry>> {
-        self.matched().and_then(Matched::cluster)
+        match self.request.goal.get()? {
+            Goal::Route(matched) => matched.cluster(),
+            Goal::Cluster(cluster) => Some(cluster),
+        }
     }
 
     /// How many attempts were begun, the first included.

@@ -60,6 +60,7 @@ mod entry;
 mod format;
 mod operator;
 mod time;
+mod tls;
 mod writer;
 
 pub use entry::Entry;

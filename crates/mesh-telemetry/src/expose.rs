@@ -37,9 +37,11 @@ mod text;
 pub use query::{Output, Query, Select};
 
 use crate::Telemetry;
-use crate::istio::{Labels, Series};
+use crate::istio::{Labels, Series, TcpSeries};
 use mesh_core::model::{ClusterEntry, Snapshot};
-use mesh_core::stats::{Block, ClusterStat, HttpStat, Kind, RouteStat, Stat, Summary};
+use mesh_core::stats::{
+    Block, ClusterStat, HttpStat, Kind, ListenerStat, RouteStat, Stat, Summary, TcpStat,
+};
 use std::sync::Arc;
 
 /// Everything that there is to tell at one moment.
@@ -48,6 +50,7 @@ pub struct Scrape {
     samples: Vec<Sample>,
     histograms: Vec<Distribution>,
     series: Vec<(Labels, Arc<Series>)>,
+    connections: Vec<(Labels, Arc<TcpSeries>)>,
 }
 
 /// One counter or gauge.
@@ -79,6 +82,8 @@ enum Owner {
     Process,
     Cluster(String),
     Http(String),
+    Tcp(String),
+    Listener(String),
     /// A virtual host, and the prefix of rules in it.
     Route(String, String),
 }
@@ -142,6 +147,24 @@ impl Scrape {
         self
     }
 
+    /// Adds the statistics of connections that are passed on as they are: `tcp.PREFIX.*`.
+    pub fn tcp(&mut self, prefix: &str, block: &Block<TcpStat>) -> &mut Self {
+        let owner = Owner::Tcp(clean(prefix));
+        for (name, kind, value) in block.iter() {
+            self.sample(owner.clone(), name, kind, value);
+        }
+        self
+    }
+
+    /// Adds the statistics of a listener, by its address: `listener.ADDRESS.*`.
+    pub fn listener(&mut self, address: &str, block: &Block<ListenerStat>) -> &mut Self {
+        let owner = Owner::Listener(clean(address));
+        for (name, kind, value) in block.iter() {
+            self.sample(owner.clone(), name, kind, value);
+        }
+        self
+    }
+
     /// Adds the statistics of rules: `vhost.HOST.route.PREFIX.*`, with the names as they are.
     fn route(&mut self, host: &str, prefix: &str, block: &Block<RouteStat>) {
         let owner = Owner::Route(printable(host), printable(prefix));
@@ -161,6 +184,7 @@ impl Scrape {
     /// `telemetry.access_log_lines_dropped`, `telemetry.series_refused`.
     pub fn telemetry(&mut self, telemetry: &Telemetry) -> &mut Self {
         self.series.extend(telemetry.registry.all());
+        self.connections.extend(telemetry.connections.all());
         for ((host, prefix), block) in telemetry.routes.all() {
             self.route(&host, &prefix, &block);
         }
@@ -195,6 +219,7 @@ impl Scrape {
             &self.samples(query),
             &self.distributions(query),
             &self.series,
+            &self.connections,
             query,
         )
     }
@@ -271,6 +296,8 @@ impl Id {
             Owner::Process => stat.to_owned(),
             Owner::Cluster(name) => format!("cluster.{name}.{stat}"),
             Owner::Http(prefix) => format!("http.{prefix}.{stat}"),
+            Owner::Tcp(prefix) => format!("tcp.{prefix}.{stat}"),
+            Owner::Listener(address) => format!("listener.{address}.{stat}"),
             Owner::Route(host, prefix) => format!("vhost.{host}.route.{prefix}.{stat}"),
         };
         Self {

@@ -22,5 +22,5 @@ pub mod peer;
 mod registry;
 
 pub(crate) use cache::{Cache, Seen};
-pub(crate) use labels::{Labels, Outcome, Reporter};
-pub(crate) use registry::{Registry, Series};
+pub(crate) use labels::{Labels, Outcome, Reporter, Spoken};
+pub(crate) use registry::{Registry, Series, TcpCount, TcpSeries};

@@ -7,6 +7,7 @@
 //! ```
 //!
 //! * [`FinishLayer`] is the outermost layer: it tells of every request how it ended, exactly once.
+//! * [`tcp`] does the same for connections that are passed on as they are.
 //! * [`IntroduceLayer`] tells upstreams inside the mesh who we are, so that their metrics can.
 //! * [`Telemetry`] is what it tells: who we are, access logs, Istio's standard metrics.
 //! * [`access_log`] compiles Envoy's format strings and writes lines without making anyone wait.
@@ -24,6 +25,7 @@ pub mod finish;
 pub mod introduce;
 pub mod istio;
 mod shard;
+pub mod tcp;
 mod telemetry;
 
 pub use finish::{Finish, FinishLayer};

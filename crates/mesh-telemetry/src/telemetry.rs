@@ -4,11 +4,11 @@ mod logs;
 mod routes;
 mod worker;
 
-use crate::istio::Registry;
 use crate::istio::peer::Introduction;
+use crate::istio::{Registry, Series, TcpSeries};
 use crate::shard::Sharded;
 use logs::LogBook;
-use mesh_core::model::{AccessLog, Direction, HttpManager, WorkloadRef};
+use mesh_core::model::{AccessLog, Direction, HttpManager, TcpProxy, WorkloadRef};
 use mesh_core::{Invalid, Name, WallClock};
 use std::io::{self, Write};
 use std::ops::Deref;
@@ -40,7 +40,9 @@ pub struct Telemetry {
     pub(crate) node: Arc<WorkloadRef>,
     pub(crate) clock: WallClock,
     pub(crate) hostname: Name,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Registry<Series>,
+    /// Series of connections that are passed on as they are.
+    pub(crate) connections: Registry<TcpSeries>,
     /// Statistics of rules that have a prefix for them.
     pub(crate) routes: RouteBook,
     direction: Direction,
@@ -76,6 +78,7 @@ impl Telemetry {
             clock: WallClock::system(),
             hostname: Name::default(),
             registry: Registry::new(MOST_SERIES),
+            connections: Registry::new(MOST_SERIES),
             routes: RouteBook::default(),
             direction: Direction::Outbound,
             bare: Arc::default(),
@@ -128,6 +131,7 @@ impl Telemetry {
     #[must_use]
     pub fn most_series(mut self, most: usize) -> Self {
         self.registry = Registry::new(most);
+        self.connections = Registry::new(most);
         self
     }
 
@@ -153,7 +157,15 @@ impl Telemetry {
     /// If a format is invalid or a file cannot be opened. Requests that come all the same are
     /// logged where it is possible.
     pub fn prepare(&self, manager: &HttpManager) -> Result<(), Invalid> {
-        self.book.check(&manager.access_log).map(drop)
+        self.prepare_logs(&manager.access_log)
+    }
+
+    /// As [`Telemetry::prepare`], of the access logs of anything else.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn prepare_logs(&self, logs: &[AccessLog]) -> Result<(), Invalid> {
+        self.book.check(logs).map(drop)
     }
 
     /// What was wrong with access logs of listeners that were not [prepared](Self::prepare). The
@@ -199,11 +211,22 @@ impl Telemetry {
 
     /// How often a new series of standard metrics was refused because there are too many.
     pub fn refused_series(&self) -> u64 {
-        self.registry.refused()
+        self.registry.refused() + self.connections.refused()
     }
 
     pub(crate) fn worker(&self, shard: mesh_core::Shard) -> std::sync::MutexGuard<'_, Worker> {
         self.workers.lock(shard)
+    }
+
+    /// What connections that are passed on by these settings want.
+    fn proxy(&self, proxy: &TcpProxy) -> Arc<Listener> {
+        let logs = self.book.get(&proxy.access_log);
+        Arc::new(Listener::new(logs, proxy.direction))
+    }
+
+    /// The compiled form of access logs.
+    pub(crate) fn logs(&self, logs: &[AccessLog]) -> Arc<Logs> {
+        self.book.get(logs)
     }
 
     /// A worker's own record of what a listener wants; none for requests without a listener.

@@ -1,25 +1,27 @@
 //! A connection in use by one request, and the response body that brings it back.
 
+use super::counted::Counted;
 use super::fault;
+use super::lane::Protocol;
 use super::outgoing::Outgoing;
-use super::pool::{Counted, Pool};
+use super::pool::Pool;
 use crate::Body;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
+use mesh_core::Error;
 use mesh_core::model::Cluster;
 use mesh_core::stats::{ClusterStat, Raised};
 use mesh_core::usage::Taken;
-use mesh_core::{Error, Shard};
-use mesh_lb::HostConnection;
+use mesh_lb::{Host, HostConnection};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A connection that is one request's to use. Dropped before anything was sent, or after the
 /// response ended, it returns to its pool; dropped in between, it is closed.
@@ -58,6 +60,8 @@ pub(super) struct Shared {
 
 /// What is known of a connection.
 pub(crate) struct Meta {
+    /// The lane that it belongs to.
+    pub(super) lane: Protocol,
     pub(super) remote: Option<SocketAddr>,
     pub(super) local: Option<SocketAddr>,
     pub(super) opened: Instant,
@@ -68,17 +72,19 @@ pub(crate) struct Meta {
 
 /// What a connection counts for while it is open.
 pub(crate) struct Units {
-    pub(super) _taken: Taken,
-    pub(super) _host: HostConnection,
-    pub(super) _active: Raised<Counted, ClusterStat>,
-    pub(super) stats: Counted,
-    pub(super) shard: Shard,
+    _taken: Taken,
+    _host: HostConnection,
+    _active: Raised<Counted, ClusterStat>,
+    counted: Counted,
+    by_peer: bool,
 }
 
 /// A response body that brings its connection back to the pool when it ends.
 pub(crate) struct Pooled {
     body: Incoming,
     lease: Option<Lease>,
+    /// It stands for a tunnel, which goes on when the body is over.
+    tunnel: bool,
 }
 
 /// A request that got no response head; with the request if nothing of it was sent.
@@ -102,6 +108,10 @@ impl Lease {
 
     pub(super) fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    pub(super) fn speaks_http2(&self) -> bool {
+        matches!(self.sender, Some(Sender::Http2(_)))
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -152,6 +162,17 @@ impl Lease {
         Body::pooled(Pooled {
             body,
             lease: Some(self),
+            tunnel: false,
+        })
+    }
+
+    /// The response head opened a tunnel: the body stands for it and is not to be read. Once it is
+    /// dropped a stream is over; an HTTP/1 connection was taken over and never comes back.
+    pub(super) fn into_tunnel(self, body: Incoming) -> Body {
+        Body::pooled(Pooled {
+            body,
+            lease: Some(self),
+            tunnel: true,
         })
     }
 
@@ -276,9 +297,38 @@ impl Meta {
 
 // === impl Units ===
 
+impl Units {
+    /// What one more open connection counts for.
+    pub(crate) fn new(counted: &Counted, host: &Host, taken: Taken, took: Duration) -> Self {
+        counted.count(ClusterStat::CxTotal);
+        counted.connect_time(took);
+        Self {
+            _taken: taken,
+            _host: host.connected(),
+            _active: counted.raise(ClusterStat::CxActive),
+            counted: counted.clone(),
+            by_peer: false,
+        }
+    }
+
+    /// The peer closed the connection, or broke it off.
+    pub(crate) fn closed_by_peer(&mut self) {
+        self.by_peer = true;
+    }
+
+    pub(crate) fn counted(&self) -> &Counted {
+        &self.counted
+    }
+}
+
 impl Drop for Units {
     fn drop(&mut self) {
-        self.stats.as_ref().inc(self.shard, ClusterStat::CxDestroy);
+        self.counted.count(ClusterStat::CxDestroy);
+        self.counted.count(if self.by_peer {
+            ClusterStat::CxDestroyRemote
+        } else {
+            ClusterStat::CxDestroyLocal
+        });
     }
 }
 
@@ -294,6 +344,7 @@ impl HttpBody for Pooled {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        this.tunnel = false;
         // After the last frame nobody may poll again, so do not wait for `None`.
         let (over, well) = match &frame {
             None => (true, true),
@@ -312,7 +363,7 @@ impl HttpBody for Pooled {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        !self.tunnel && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

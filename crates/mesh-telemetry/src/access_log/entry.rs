@@ -4,7 +4,7 @@ use super::format::Wanted;
 use super::operator::{Field, Operator, Port, Spelling};
 use http::header::{HOST, HeaderMap, HeaderName};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use mesh_core::exchange::AttemptNotes;
+use mesh_core::exchange::{AttemptNotes, TlsInfo};
 use mesh_core::model::UpstreamProtocol;
 use mesh_core::{Exchange, Name};
 use std::io::Write;
@@ -16,7 +16,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 #[derive(Debug)]
 pub struct Entry {
     pub(crate) arrived: SystemTime,
-    pub(crate) version: Version,
+    /// None for connections that are passed on as they are.
+    pub(crate) version: Option<Version>,
     pub(crate) status: Option<StatusCode>,
     /// How long after its arrival the request was there whole.
     pub(crate) request_end: Option<Duration>,
@@ -42,7 +43,7 @@ impl Entry {
     pub fn new() -> Self {
         Self {
             arrived: UNIX_EPOCH,
-            version: Version::HTTP_11,
+            version: None,
             status: None,
             request_end: None,
             ended: None,
@@ -55,6 +56,7 @@ impl Entry {
 
     /// Forgets everything but keeps the room.
     pub fn clear(&mut self) {
+        self.version = None;
         self.status = None;
         self.request_end = None;
         self.ended = None;
@@ -67,7 +69,7 @@ impl Entry {
     /// Keeps what is wanted of a request that arrived `at` this time of day.
     pub fn request<B>(&mut self, request: &Request<B>, at: SystemTime, wanted: &Wanted) {
         self.arrived = at;
-        self.version = request.version();
+        self.version = Some(request.version());
         if wanted.target {
             let uri = request.uri().clone();
             let host = match uri.authority() {
@@ -77,6 +79,11 @@ impl Entry {
             self.target = Some((request.method().clone(), uri, host));
         }
         keep(&mut self.request, request.headers(), &wanted.request);
+    }
+
+    /// Notes that a connection began `at` this time of day.
+    pub fn begin(&mut self, at: SystemTime) {
+        self.arrived = at;
     }
 
     /// Keeps what is wanted of a response's head.
@@ -153,7 +160,11 @@ impl Line<'_> {
             Operator::Trailer(first, second) => either(first, second.as_ref(), out, |name, out| {
                 value(kept(&entry.trailers, name), out);
             }),
-            Operator::Protocol => out.extend_from_slice(protocol(entry.version)),
+            Operator::Protocol => {
+                if let Some(version) = entry.version {
+                    out.extend_from_slice(protocol(version));
+                }
+            }
             Operator::UpstreamProtocol => self.upstream_protocol(out),
             // Envoy writes 0 where no response began.
             Operator::ResponseCode => {
@@ -167,7 +178,12 @@ impl Line<'_> {
                 None if entry.status.is_some() => out.extend_from_slice(b"via_upstream"),
                 None => {}
             },
-            Operator::ConnectionTerminationDetails | Operator::RequestedServerName => {}
+            Operator::ConnectionTerminationDetails => {}
+            Operator::RequestedServerName => self.tls(out, |tls, out| {
+                clean(&tls.server_name, b'_', out);
+            }),
+            Operator::FilterChainName => name(&exchange.caller().chain, out),
+            Operator::Tls(field) => self.tls(out, |tls, out| field.write(tls, out)),
             Operator::ResponseFlags => show(exchange.flags(), out),
             Operator::BytesReceived => number(exchange.received(), out),
             Operator::BytesSent => number(exchange.sent(), out),
@@ -221,6 +237,10 @@ impl Line<'_> {
             }
             Operator::UpstreamRequestAttemptCount => self.attempts(out),
             Operator::DownstreamRemoteAddress(port) => address(exchange.caller().peer, *port, out),
+            Operator::DownstreamDirectRemoteAddress(port) => {
+                let caller = exchange.caller();
+                address(caller.direct.or(caller.peer), *port, out);
+            }
             Operator::DownstreamLocalAddress(port) => address(exchange.caller().local, *port, out),
             Operator::DownstreamLocalPort => {
                 if let Some(local) = exchange.caller().local {
@@ -238,6 +258,12 @@ impl Line<'_> {
                 }
             }
             Operator::Hostname => out.extend_from_slice(self.hostname.as_bytes()),
+        }
+    }
+
+    fn tls(&self, out: &mut Vec<u8>, write: impl FnOnce(&TlsInfo, &mut Vec<u8>)) {
+        if let Some(tls) = &self.exchange.caller().tls {
+            write(tls, out);
         }
     }
 
@@ -300,10 +326,17 @@ impl Line<'_> {
         let (Some(_), Some(cluster)) = (&self.notes.upstream, self.exchange.cluster()) else {
             return;
         };
+        if self.entry.version.is_none() {
+            return;
+        }
         out.extend_from_slice(match cluster.config().protocol {
             UpstreamProtocol::Http1 => b"HTTP/1.1",
             UpstreamProtocol::Http2 => b"HTTP/2",
-            _ => protocol(self.entry.version),
+            // Nothing is spoken as far as anyone can tell.
+            _ => match self.entry.version {
+                Some(version) => protocol(version),
+                None => b"",
+            },
         });
     }
 
@@ -371,8 +404,18 @@ fn show(value: impl std::fmt::Display, out: &mut Vec<u8>) {
     let _ = write!(out, "{value}");
 }
 
+/// Names in a list, as Envoy joins them.
+pub(super) fn list(names: &[Name], out: &mut Vec<u8>) {
+    for (at, name) in names.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        clean(name, b'_', out);
+    }
+}
+
 /// Text that others had a hand in: a control character must not start a new line.
-fn clean(text: &str, instead: u8, out: &mut Vec<u8>) {
+pub(super) fn clean(text: &str, instead: u8, out: &mut Vec<u8>) {
     out.extend(text.bytes().map(|byte| {
         if byte.is_ascii_control() {
             instead

@@ -1,6 +1,7 @@
 //! The operators of an access log format, and how each is read from its name and argument.
 
 use super::time::TimeFormat;
+use super::tls::TlsField;
 use http::HeaderName;
 use mesh_core::Invalid;
 
@@ -32,10 +33,12 @@ pub(super) enum Operator {
     UpstreamTransportFailureReason,
     UpstreamRequestAttemptCount,
     DownstreamRemoteAddress(Port),
+    DownstreamDirectRemoteAddress(Port),
     DownstreamLocalAddress(Port),
     DownstreamLocalPort,
-    /// Known once TLS is: missing until then.
     RequestedServerName,
+    FilterChainName,
+    Tls(TlsField),
     RouteName,
     GrpcStatus(Spelling),
     Hostname,
@@ -112,22 +115,28 @@ impl Operator {
             "UPSTREAM_REMOTE_ADDRESS" => Self::UpstreamRemoteAddress,
             "UPSTREAM_TRANSPORT_FAILURE_REASON" => Self::UpstreamTransportFailureReason,
             "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Self::UpstreamRequestAttemptCount,
-            // No address is taken from `x-forwarded-for` yet, so the remote address is the
-            // direct one.
-            "DOWNSTREAM_REMOTE_ADDRESS" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => {
-                Self::DownstreamRemoteAddress(Port::Written)
-            }
-            "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT"
-            | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
+            // No address is taken from `x-forwarded-for` yet.
+            "DOWNSTREAM_REMOTE_ADDRESS" => Self::DownstreamRemoteAddress(Port::Written),
+            "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => {
                 Self::DownstreamRemoteAddress(Port::LeftOut)
+            }
+            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => {
+                Self::DownstreamDirectRemoteAddress(Port::Written)
+            }
+            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
+                Self::DownstreamDirectRemoteAddress(Port::LeftOut)
             }
             "DOWNSTREAM_LOCAL_ADDRESS" => Self::DownstreamLocalAddress(Port::Written),
             "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Self::DownstreamLocalAddress(Port::LeftOut),
             "DOWNSTREAM_LOCAL_PORT" => Self::DownstreamLocalPort,
             "REQUESTED_SERVER_NAME" => Self::RequestedServerName,
             "ROUTE_NAME" => Self::RouteName,
+            "FILTER_CHAIN_NAME" => Self::FilterChainName,
             "HOSTNAME" => Self::Hostname,
-            _ => return Err(Invalid::new("", format!("unknown operator {name}"))),
+            _ => match TlsField::of(name) {
+                Some(field) => Self::Tls(field),
+                None => return Err(Invalid::new("", format!("unknown operator {name}"))),
+            },
         };
         match argument {
             None => Ok(operator),

@@ -4,8 +4,8 @@
 
 use super::query::{Query, Select};
 use super::{Distribution, Owner, Sample};
-use crate::istio::{Labels, Series};
-use mesh_core::stats::{BOUNDS, Kind, Summary};
+use crate::istio::{Labels, Series, TcpCount, TcpSeries};
+use mesh_core::stats::{BOUNDS, Kind, Stat, Summary};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -15,6 +15,8 @@ const CLUSTER: &str = "cluster_name";
 /// The labels with a listener's prefix and with the class of a status: those of Envoy itself
 /// (`source/common/config/well_known_names.cc`).
 const PREFIX: &str = "envoy_http_conn_manager_prefix";
+const TCP_PREFIX: &str = "envoy_tcp_prefix";
+const ADDRESS: &str = "envoy_listener_address";
 const CLASS: &str = "envoy_response_code_class";
 /// The labels of a rule's statistics. Envoy finds them so only where the virtual host's name has no
 /// dot, and otherwise makes a metric of every route; here they are always labels.
@@ -34,6 +36,7 @@ pub(super) fn write(
     samples: &[Sample],
     distributions: &[Distribution],
     series: &[(Labels, Arc<Series>)],
+    connections: &[(Labels, Arc<TcpSeries>)],
     query: &Query,
 ) -> String {
     let mut families = Families::new();
@@ -48,6 +51,7 @@ pub(super) fn write(
         histogram(&name, &labels(&id.owner, None), summary, &mut family.lines);
     }
     istio(series, query, &mut families);
+    istio_tcp(connections, query, &mut families);
 
     let mut out = String::new();
     for (name, family) in &families {
@@ -86,6 +90,8 @@ fn name(owner: &Owner, stat: &str) -> String {
         Owner::Process => "",
         Owner::Cluster(_) => "cluster_",
         Owner::Http(_) => "http_",
+        Owner::Tcp(_) => "tcp_",
+        Owner::Listener(_) => "listener_",
         Owner::Route(..) => "vhost_route_",
     };
     let known = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -98,6 +104,8 @@ fn help(owner: &Owner, stat: &str) -> String {
         Owner::Process => "",
         Owner::Cluster(_) => "cluster.*.",
         Owner::Http(_) => "http.*.",
+        Owner::Tcp(_) => "tcp.*.",
+        Owner::Listener(_) => "listener.*.",
         Owner::Route(..) => "vhost.*.route.*.",
     };
     let mut help = String::from("Envoy statistic ");
@@ -115,6 +123,8 @@ fn labels(owner: &Owner, class: Option<&str>) -> String {
         Owner::Process => {}
         Owner::Cluster(name) => label(CLUSTER, name, &mut out),
         Owner::Http(prefix) => label(PREFIX, prefix, &mut out),
+        Owner::Tcp(prefix) => label(TCP_PREFIX, prefix, &mut out),
+        Owner::Listener(address) => label(ADDRESS, address, &mut out),
         Owner::Route(host, prefix) => {
             label(HOST, host, &mut out);
             label(ROUTE, prefix, &mut out);
@@ -203,6 +213,29 @@ fn istio(series: &[(Labels, Arc<Series>)], query: &Query, families: &mut Familie
                 let family = family(families, name, "histogram", || help.to_owned());
                 histogram(name, &labels, summary, &mut family.lines);
             }
+        }
+    }
+}
+
+fn istio_tcp(connections: &[(Labels, Arc<TcpSeries>)], query: &Query, families: &mut Families) {
+    for (names, counts) in connections {
+        let mut labels = String::new();
+        for (name, value) in names.of_tcp() {
+            label(name, value, &mut labels);
+        }
+        let labels = close(labels);
+        for (count, name, _) in TcpCount::ALL {
+            if !query.selects(name, Select::Counters) {
+                continue;
+            }
+            let help = match count {
+                TcpCount::Opened => "Connections opened.",
+                TcpCount::Closed => "Connections closed.",
+                TcpCount::Received => "Bytes received from callers.",
+                TcpCount::Sent => "Bytes sent to callers.",
+            };
+            let family = family(families, name, "counter", || help.to_owned());
+            let _ = writeln!(family.lines, "{name}{labels} {}", counts.get(*count));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::route;
 use crate::access_log::Wanted;
 use crate::introduce::is_outside;
-use crate::istio::{Outcome, Reporter, Seen, peer};
+use crate::istio::{Outcome, Reporter, Seen, Spoken, peer};
 use crate::telemetry::{Own, Record};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
@@ -53,7 +53,7 @@ impl Tally {
             }
         }
         if listener.logs.is_empty() {
-            record.entry.version = request.version();
+            record.entry.version = Some(request.version());
         } else {
             let wanted = listener.logs.wanted();
             record.entry.request(request, telemetry.clock.now(), wanted);
@@ -269,7 +269,11 @@ impl Tally {
         let outcome = |grpc_status| Outcome {
             code: record.entry.status().map_or(0, |status| status.as_u16()),
             flags: exchange.flags(),
-            grpc: record.grpc,
+            spoken: if record.grpc {
+                Spoken::Grpc
+            } else {
+                Spoken::Http
+            },
             grpc_status,
             tls: caller.is_secure(),
         };

@@ -61,7 +61,7 @@ struct Found {
 
 impl Cache {
     /// The series of a request.
-    pub(crate) fn series(&mut self, seen: Seen<'_>, registry: &Registry) -> &Series {
+    pub(crate) fn series(&mut self, seen: Seen<'_>, registry: &Registry<Series>) -> &Series {
         // A workload about which nothing is known is nobody. Endpoints made up for one request
         // would otherwise each be somebody else.
         let peer = seen.peer.filter(|peer| !is_nobody(peer));
@@ -113,7 +113,7 @@ impl Cache {
 // === impl Seen ===
 
 impl Seen<'_> {
-    fn labels(
+    pub(crate) fn labels(
         &self,
         peer: Option<&Arc<WorkloadRef>>,
         endpoint: Option<&Arc<WorkloadRef>>,
@@ -162,6 +162,7 @@ fn is_nobody(workload: &WorkloadRef) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::labels::Spoken;
     use super::*;
     use mesh_core::{Flags, Shard};
 
@@ -169,7 +170,7 @@ mod tests {
         Outcome {
             code,
             flags: Flags::default(),
-            grpc: false,
+            spoken: Spoken::Http,
             grpc_status: None,
             tls: false,
         }
@@ -181,7 +182,7 @@ mod tests {
         Arc::new(workload)
     }
 
-    fn count(cache: &mut Cache, registry: &Registry, seen: Seen<'_>) {
+    fn count(cache: &mut Cache, registry: &Registry<Series>, seen: Seen<'_>) {
         cache
             .series(seen, registry)
             .record(Shard::default(), 1.0, 0, 0);

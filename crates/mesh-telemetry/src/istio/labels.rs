@@ -63,14 +63,24 @@ pub(crate) struct Outcome {
     /// The HTTP status; 0 where no response began.
     pub(crate) code: u16,
     pub(crate) flags: Flags,
-    /// It is a gRPC request.
-    pub(crate) grpc: bool,
+    pub(crate) spoken: Spoken,
     pub(crate) grpc_status: Option<u32>,
     /// The caller's connection is encrypted.
     pub(crate) tls: bool,
 }
 
+/// What is spoken: the `request_protocol` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Spoken {
+    Http,
+    Grpc,
+    Tcp,
+}
+
 const UNKNOWN: &str = "unknown";
+
+/// Labels that connections which are passed on as they are do not have.
+const ONLY_HTTP: [&str; 2] = ["response_code", "grpc_response_status"];
 
 // === impl Reporter ===
 
@@ -139,7 +149,7 @@ impl Labels {
         let [service, service_name, service_namespace] = service(facts).map(|name| known(&name));
         let outcome = facts.outcome;
         let grpc_status = match outcome.grpc_status {
-            Some(status) if outcome.grpc => status.to_string(),
+            Some(status) if outcome.spoken == Spoken::Grpc => status.to_string(),
             _ => String::new(),
         };
         // The source does not know how its own caller's connection relates to the one upstream.
@@ -169,7 +179,12 @@ impl Labels {
             service,
             service_name,
             service_namespace,
-            if outcome.grpc { "grpc" } else { "http" }.into(),
+            match outcome.spoken {
+                Spoken::Http => "http",
+                Spoken::Grpc => "grpc",
+                Spoken::Tcp => "tcp",
+            }
+            .into(),
             outcome.code.to_string().into(),
             outcome.flags.to_string().into(),
             grpc_status.into(),
@@ -187,6 +202,11 @@ impl Labels {
     /// Names and values.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         NAMES.into_iter().zip(self.0.iter().map(Name::as_str))
+    }
+
+    /// Names and values, without those that only HTTP has.
+    pub(crate) fn of_tcp(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.iter().filter(|(name, _)| !ONLY_HTTP.contains(name))
     }
 }
 
@@ -234,7 +254,7 @@ mod tests {
         Outcome {
             code: 200,
             flags: Flags::default(),
-            grpc: false,
+            spoken: Spoken::Http,
             grpc_status: None,
             tls: false,
         }
@@ -331,7 +351,7 @@ mod tests {
             destination: None,
             cluster: None,
             outcome: Outcome {
-                grpc,
+                spoken: if grpc { Spoken::Grpc } else { Spoken::Http },
                 tls,
                 grpc_status: Some(14),
                 ..outcome()

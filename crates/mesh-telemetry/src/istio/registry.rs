@@ -4,14 +4,14 @@ use super::labels::{Labels, Reporter};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use mesh_core::Shard;
-use mesh_core::stats::{Histogram, Summary};
+use mesh_core::stats::{Block, Histogram, Summary};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// The series, by their labels.
-pub(crate) struct Registry {
-    series: RwLock<HashMap<Labels, Arc<Series>, RandomState>>,
+/// The series of one kind, by their labels.
+pub(crate) struct Registry<S> {
+    series: RwLock<HashMap<Labels, Arc<S>, RandomState>>,
     most: usize,
     refused: AtomicU64,
 }
@@ -24,9 +24,26 @@ pub(crate) struct Series {
     pub(super) response_bytes: Histogram,
 }
 
+mesh_core::stats! {
+    /// What is counted for one set of labels of connections that are passed on as they are.
+    pub(crate) enum TcpCount {
+        /// Connections opened.
+        Opened = Counter "istio_tcp_connections_opened_total",
+        /// Connections closed.
+        Closed = Counter "istio_tcp_connections_closed_total",
+        /// Bytes received from callers.
+        Received = Counter "istio_tcp_received_bytes_total",
+        /// Bytes sent to callers.
+        Sent = Counter "istio_tcp_sent_bytes_total",
+    }
+}
+
+/// The counts for one set of labels of such connections.
+pub(crate) type TcpSeries = Block<TcpCount>;
+
 // === impl Registry ===
 
-impl Registry {
+impl<S: Default> Registry<S> {
     /// A registry with room for this many series, and one more for each reporter, which takes
     /// what finds no room.
     pub(crate) fn new(most: usize) -> Self {
@@ -38,7 +55,7 @@ impl Registry {
     }
 
     /// The series with these labels, or the one for what finds no room.
-    pub(crate) fn series(&self, labels: &Labels, reporter: Reporter) -> Arc<Series> {
+    pub(crate) fn series(&self, labels: &Labels, reporter: Reporter) -> Arc<S> {
         {
             let series = self.series.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(known) = series.get(labels) {
@@ -61,7 +78,7 @@ impl Registry {
     }
 
     /// Every series, ordered by its labels.
-    pub(crate) fn all(&self) -> Vec<(Labels, Arc<Series>)> {
+    pub(crate) fn all(&self) -> Vec<(Labels, Arc<S>)> {
         let series = self.series.read().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<_> = series
             .iter()
@@ -73,11 +90,11 @@ impl Registry {
     }
 }
 
-impl fmt::Debug for Registry {
+impl<S> fmt::Debug for Registry<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry")
             .field("most", &self.most)
-            .field("refused", &self.refused())
+            .field("refused", &self.refused)
             .finish_non_exhaustive()
     }
 }
@@ -111,6 +128,7 @@ impl Series {
 
 #[cfg(test)]
 mod tests {
+    use super::super::labels::Spoken;
     use super::*;
 
     fn labels(code: u16) -> Labels {
@@ -122,7 +140,7 @@ mod tests {
             outcome: super::super::labels::Outcome {
                 code,
                 flags: mesh_core::Flags::default(),
-                grpc: false,
+                spoken: Spoken::Http,
                 grpc_status: None,
                 tls: false,
             },
@@ -131,7 +149,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_counted_together() {
-        let registry = Registry::new(2);
+        let registry: Registry<Series> = Registry::new(2);
         for code in [200, 404, 500, 503, 200] {
             let series = registry.series(&labels(code), Reporter::Source);
             series.record(Shard::default(), 1.0, 2, 3);

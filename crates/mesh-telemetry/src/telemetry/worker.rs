@@ -6,7 +6,7 @@ use crate::access_log::Entry;
 use crate::istio::peer::Asked;
 use crate::istio::{Cache, Reporter};
 use http::HeaderValue;
-use mesh_core::model::{Direction, HttpManager};
+use mesh_core::model::{Direction, HttpManager, TcpProxy};
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
@@ -15,6 +15,7 @@ use std::sync::{Arc, Weak};
 #[derive(Default)]
 pub(crate) struct Worker {
     listeners: Vec<(Weak<HttpManager>, Arc<Listener>)>,
+    proxies: Vec<(Weak<TcpProxy>, Arc<Listener>)>,
     bare: Option<Arc<Listener>>,
     /// Boxed, because a request takes one along as it is.
     #[allow(clippy::vec_box)]
@@ -67,16 +68,14 @@ impl Worker {
             let make = || telemetry.listener(None);
             return self.bare.get_or_insert_with(make).clone();
         };
-        // The weak reference keeps the address from being used for anything else.
-        let same = |(known, _): &&(Weak<HttpManager>, _)| known.as_ptr() == Arc::as_ptr(manager);
-        if let Some((_, listener)) = self.listeners.iter().find(same) {
-            return listener.clone();
-        }
-        self.listeners.retain(|(known, _)| known.strong_count() > 0);
-        let listener = telemetry.listener(Some(manager));
-        self.listeners
-            .push((Arc::downgrade(manager), listener.clone()));
-        listener
+        by_settings(&mut self.listeners, manager, || {
+            telemetry.listener(Some(manager))
+        })
+    }
+
+    /// What this worker knows of the connections that are passed on by these settings.
+    pub(crate) fn proxy(&mut self, proxy: &Arc<TcpProxy>, telemetry: &Telemetry) -> Arc<Listener> {
+        by_settings(&mut self.proxies, proxy, || telemetry.proxy(proxy))
     }
 
     /// An empty record.
@@ -91,6 +90,22 @@ impl Worker {
             self.spare.push(record);
         }
     }
+}
+
+fn by_settings<S>(
+    known: &mut Vec<(Weak<S>, Arc<Listener>)>,
+    settings: &Arc<S>,
+    make: impl FnOnce() -> Arc<Listener>,
+) -> Arc<Listener> {
+    // The weak reference keeps the address from being used for anything else.
+    let same = |(known, _): &&(Weak<S>, _)| known.as_ptr() == Arc::as_ptr(settings);
+    if let Some((_, listener)) = known.iter().find(same) {
+        return listener.clone();
+    }
+    known.retain(|(known, _)| known.strong_count() > 0);
+    let listener = make();
+    known.push((Arc::downgrade(settings), listener.clone()));
+    listener
 }
 
 impl fmt::Debug for Worker {

@@ -226,10 +226,10 @@ fn the_upstreams_protocol_and_names_come_from_the_cluster() {
     exchange.set_upstream(Upstream::new(Arc::new(Endpoint::new(fixture::address(
         "1.1.1.1:1",
     )))));
-    assert_eq!(
-        write(&format, &exchange, &Entry::new()),
-        "short raw HTTP/2 node-1"
-    );
+    let mut entry = Entry::new();
+    let request = Request::get("/").body(()).unwrap();
+    entry.request(&request, SystemTime::UNIX_EPOCH, format.wanted());
+    assert_eq!(write(&format, &exchange, &entry), "short raw HTTP/2 node-1");
 }
 
 #[test]
