@@ -15,12 +15,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Opens one worker's socket for `address`. Each worker has its own; the kernel spreads
 /// connections over them.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<StdListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
+    let socket = open(address)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -40,14 +35,20 @@ pub(crate) fn make_transparent(listener: &StdListener) -> io::Result<()> {
 /// Checks that nobody else listens on `address`. The sockets of our workers share their port, so
 /// without this another process that shares it too would silently get half of the connections.
 pub(crate) fn check_free(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
+    let socket = open(address)?;
     socket.bind(&address.into())?;
     socket.listen(1)
+}
+
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // Envoy's `ipv4_compat` is off: a listener on `::` leaves IPv4 to another on `0.0.0.0`.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    Ok(socket)
 }
 
 /// The next connection. Errors that concern one connection are skipped, those of the process are
@@ -114,6 +115,18 @@ fn is_of_connection(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_listener_for_ipv6_leaves_ipv4_to_another() {
+        let Ok(v6) = listen("[::]:0".parse().unwrap()) else {
+            println!("skipped: no IPv6 here");
+            return;
+        };
+        let port = v6.local_addr().unwrap().port();
+        let v4 = SocketAddr::from(([0, 0, 0, 0], port));
+        check_free(v4).unwrap();
+        listen(v4).unwrap();
+    }
 
     #[tokio::test]
     async fn workers_share_a_port_and_a_stranger_is_noticed() {
