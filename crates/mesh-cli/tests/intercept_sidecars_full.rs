@@ -1,15 +1,16 @@
 //! Two pods with a sidecar each: an application that knows nothing of the mesh calls another by the
 //! service's address, and both sidecars see it.
 //!
-//! The sidecars are real Envoys (`MESH_ENVOY`; `cargo xtask envoy` prints a path). Needs root,
-//! iptables, iproute2 and python3 too; elsewhere the tests say so and pass, but fail where
-//! `CI=true`.
+//! The sidecars are ours, and real Envoys with the same configuration (`MESH_ENVOY`; `cargo xtask
+//! envoy` prints a path). Needs root, iptables, iproute2 and python3 too; elsewhere the tests say so
+//! and pass, but fail where `CI=true`.
 
 #[path = "intercept_full/town.rs"]
 mod town;
 
 use serde_json::{Value, json};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use town::{OUTSIDE, POD, Town, can_run, intercept, ip, ok};
@@ -25,8 +26,45 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Pods {
     town: Town,
     sidecars: Vec<Sidecar>,
-    envoy: OsString,
+    proxy: Vec<OsString>,
     folder: tempfile::TempDir,
+}
+
+/// Whose proxies.
+#[derive(Clone, Copy)]
+enum DataPlane {
+    Ours,
+    Envoy,
+}
+
+impl DataPlane {
+    /// The command, up to the configuration; none if there is no such proxy here.
+    fn command(self) -> Option<Vec<OsString>> {
+        let words = |program: &OsStr, words: &[&str]| {
+            let words = words.iter().map(OsString::from);
+            std::iter::once(program.to_owned()).chain(words).collect()
+        };
+        if let Self::Ours = self {
+            let mesh = OsStr::new(env!("CARGO_BIN_EXE_mesh"));
+            let more = ["proxy", "run", "--concurrency", "2", "--envoy-config"];
+            return Some(words(mesh, &more));
+        }
+        let Some(envoy) = std::env::var_os("MESH_ENVOY") else {
+            let is_ci = std::env::var("CI").as_deref() == Ok("true");
+            assert!(!is_ci, "MESH_ENVOY is not set");
+            println!("skipped: MESH_ENVOY is not set; `cargo xtask envoy` prints a path for it");
+            return None;
+        };
+        let more = [
+            "--disable-hot-restart",
+            "--concurrency",
+            "1",
+            "-l",
+            "error",
+            "-c",
+        ];
+        Some(words(&envoy, &more))
+    }
 }
 
 /// A proxy in a namespace. It ends with this.
@@ -41,16 +79,11 @@ impl Drop for Sidecar {
 
 /// An application in the second pod, on 8080 for HTTP and on 3306 for something else; both pods
 /// intercepted, in the given mode, with sidecars.
-fn pods(mode: &str) -> Option<Pods> {
+fn pods(data_plane: DataPlane, mode: &str) -> Option<Pods> {
     if !can_run() {
         return None;
     }
-    let Some(envoy) = std::env::var_os("MESH_ENVOY") else {
-        let is_ci = std::env::var("CI").as_deref() == Ok("true");
-        assert!(!is_ci, "MESH_ENVOY is not set");
-        println!("skipped: MESH_ENVOY is not set; `cargo xtask envoy` prints a path for it");
-        return None;
-    };
+    let proxy = data_plane.command()?;
     let mut town = Town::build();
     let names = [town.pod.clone(), town.outside.clone()];
     for (family, pod) in ["-4", "-6"].into_iter().zip(POD) {
@@ -63,9 +96,11 @@ fn pods(mode: &str) -> Option<Pods> {
     let mut pods = Pods {
         town,
         sidecars: Vec::new(),
-        envoy,
+        proxy,
         folder: tempfile::tempdir().unwrap(),
     };
+    let readable = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(pods.folder.path(), readable).unwrap();
     for (name, number) in names.iter().zip(1..) {
         ok(&intercept(name, &format!("apply --mode {mode}")));
         let sidecar = pods.sidecar(name, &format!("pod-{number}"), mode == "tproxy");
@@ -89,9 +124,8 @@ impl Pods {
             command.args(["--reuid", "1337"]);
         }
         let child = command
-            .arg(&self.envoy)
-            .args(["--config-yaml", &text])
-            .args(["--disable-hot-restart", "--concurrency", "1", "-l", "error"])
+            .args(&self.proxy)
+            .arg(&file)
             .stdin(Stdio::null())
             .spawn();
         let sidecar = Sidecar(child.unwrap());
@@ -121,9 +155,33 @@ impl Pods {
     }
 }
 
-#[test]
-fn a_call_of_a_service_passes_both_sidecars() {
-    let Some(pods) = pods("redirect") else { return };
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod ours {
+            $(#[test]
+            fn $name() {
+                super::$name(super::DataPlane::Ours);
+            })*
+        }
+        mod envoys {
+            $(#[test]
+            fn $name() {
+                super::$name(super::DataPlane::Envoy);
+            })*
+        }
+    };
+}
+
+on_both! {
+    a_call_of_a_service_passes_both_sidecars
+    without_its_sidecar_a_pod_is_cut_off_until_it_is_back
+    with_transparent_listeners_it_is_the_same
+}
+
+fn a_call_of_a_service_passes_both_sidecars(data_plane: DataPlane) {
+    let Some(pods) = pods(data_plane, "redirect") else {
+        return;
+    };
     for (address, source) in SERVICE.into_iter().zip(SOURCES) {
         let answer = pods.get(&pods.town.pod, address, 80);
         assert_eq!(answer["status"], 200, "{address}: {answer}");
@@ -151,9 +209,8 @@ fn a_call_of_a_service_passes_both_sidecars() {
     }
 }
 
-#[test]
-fn without_its_sidecar_a_pod_is_cut_off_until_it_is_back() {
-    let Some(mut pods) = pods("redirect") else {
+fn without_its_sidecar_a_pod_is_cut_off_until_it_is_back(data_plane: DataPlane) {
+    let Some(mut pods) = pods(data_plane, "redirect") else {
         return;
     };
     drop(pods.sidecars.remove(0));
@@ -179,9 +236,10 @@ fn without_its_sidecar_a_pod_is_cut_off_until_it_is_back() {
     }
 }
 
-#[test]
-fn with_transparent_listeners_it_is_the_same() {
-    let Some(pods) = pods("tproxy") else { return };
+fn with_transparent_listeners_it_is_the_same(data_plane: DataPlane) {
+    let Some(pods) = pods(data_plane, "tproxy") else {
+        return;
+    };
     for address in SERVICE {
         for (namespace, name) in [(&pods.town.pod, "pod-1"), (&pods.town.outside, "pod-2")] {
             let answer = pods.get(namespace, address, 80);
