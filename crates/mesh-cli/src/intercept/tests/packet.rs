@@ -361,6 +361,32 @@ proptest! {
     }
 }
 
+/// Istio leaves loopback alone unless a block of it is asked for, and 127.0.0.1 even then.
+#[test]
+fn a_block_of_loopback_is_intercepted_if_it_is_asked_for() {
+    let packet = |to: &str| Packet {
+        hook: "OUTPUT",
+        interface: "lo",
+        from: "127.0.0.1".parse().unwrap(),
+        to: to.parse().unwrap(),
+        is_tcp: true,
+        port: 80,
+        user: 1000,
+        group: 1000,
+        mark: 0,
+        connection_mark: 0,
+        is_established: false,
+    };
+    let asked_for = options("--include-outbound-ip-ranges 127.1.0.0/16");
+    for (options, to, expected) in [
+        (&asked_for, "127.1.2.3", Fate::Redirected(15001)),
+        (&asked_for, "127.0.0.1", Fate::Direct),
+        (&options(""), "127.1.2.3", Fate::Direct),
+    ] {
+        assert_eq!(decide(options, &packet(to)).0, expected, "{to}");
+    }
+}
+
 /// The way of a connection that keeps the client's address, packet by packet.
 #[test]
 fn with_tproxy_answers_find_back_to_the_proxy() {
