@@ -128,7 +128,7 @@ impl Files {
             .collect();
         let look = move || -> Vec<(SecretRef, Outcome)> {
             let looked = due.into_iter().map(|(named, seen, _)| {
-                let outcome = look(SecretName::of(&named.name), &seen);
+                let outcome = look(SecretName::of(&named.name), &seen, &mut || {});
                 (named, outcome)
             });
             looked.collect()
@@ -176,8 +176,9 @@ impl Files {
     }
 }
 
-/// Looks at the files of one secret and reads them if they are not as they were.
-fn look(name: SecretName<'_>, seen: &Seen) -> Outcome {
+/// Looks at the files of one secret and reads them if they are not as they were. `after` is called
+/// after each reading: tests change files there.
+fn look(name: SecretName<'_>, seen: &Seen, after: &mut dyn FnMut()) -> Outcome {
     let paths: &[&str] = match name {
         SecretName::CertificateFiles { certificate, key } => &[certificate, key],
         SecretName::RootFile(file) | SecretName::RevokedFile(file) => &[file],
@@ -189,7 +190,7 @@ fn look(name: SecretName<'_>, seen: &Seen) -> Outcome {
     };
     let mut last = Seen::Never;
     for _ in 0..ATTEMPTS {
-        match attempt(name, paths, seen) {
+        match attempt(name, paths, seen, after) {
             Ok(None) => return (seen.clone(), None),
             Ok(Some((stamps, Some(secret)))) => return (Seen::Stamps(stamps), Some(secret)),
             // Changed while they were read: at once again, later if that goes on.
@@ -206,7 +207,12 @@ fn look(name: SecretName<'_>, seen: &Seen) -> Outcome {
 
 type Attempt = Option<(Vec<Stamp>, Option<Result<Secret, String>>)>;
 
-fn attempt(name: SecretName<'_>, paths: &[&str], seen: &Seen) -> io::Result<Attempt> {
+fn attempt(
+    name: SecretName<'_>,
+    paths: &[&str],
+    seen: &Seen,
+    after: &mut dyn FnMut(),
+) -> io::Result<Attempt> {
     let before = stamps(paths)?;
     if matches!(seen, Seen::Stamps(known) if *known == before) {
         return Ok(None);
@@ -228,6 +234,7 @@ fn attempt(name: SecretName<'_>, paths: &[&str], seen: &Seen) -> io::Result<Atte
         },
         _ => Secret::roots(next()?),
     };
+    after();
     if stamps(paths)? != before {
         return Ok(Some((before, None)));
     }
@@ -286,4 +293,45 @@ fn read(path: &str, most: usize) -> io::Result<Vec<u8>> {
 
 fn named(path: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{path}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::generate_simple_self_signed;
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_read_again() {
+        let one = || {
+            generate_simple_self_signed(["a.test".to_owned()])
+                .unwrap()
+                .cert
+                .pem()
+        };
+        let (part, whole) = (one(), [one(), one()].concat());
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("ca.pem");
+        let name = SecretName::RootFile(path.to_str().unwrap());
+        fs::write(&path, &part).unwrap();
+        let mut writes = vec![whole.clone()];
+        let (seen, read) = look(name, &Seen::Never, &mut || {
+            if let Some(text) = writes.pop() {
+                fs::write(&path, text).unwrap();
+            }
+        });
+        assert!(read == Some(Ok(Secret::roots(whole.clone()))));
+        // As they were: nothing to read.
+        assert!(look(name, &seen, &mut || panic!("read again")).1.is_none());
+        // One that never rests is looked at later.
+        let mut text = part.clone();
+        fs::write(&path, &text).unwrap();
+        let (seen, read) = look(name, &seen, &mut || {
+            text.push('\n');
+            fs::write(&path, &text).unwrap();
+        });
+        assert!(read.is_none() && seen == Seen::Never);
+        fs::write(&path, &part).unwrap();
+        let (_, read) = look(name, &seen, &mut || {});
+        assert!(read == Some(Ok(Secret::roots(part))));
+    }
 }

@@ -5,7 +5,8 @@
 //! [`ClientTls`](mesh_core::model::ClientTls); both find their keys, certificates and roots in
 //! [`LiveSecret`](mesh_core::model::LiveSecret)s, which whoever provides them publishes into:
 //! [`Files`], a secret discovery service, your own code. What is published is used by the next
-//! handshake; connections go on, sessions from before are not resumed.
+//! handshake; connections go on, sessions from before are not resumed. A session that is resumed is
+//! not checked again, as by Envoy.
 //!
 //! Outcomes, what is counted and the texts of failures are those of Envoy. TLS 1.2 and 1.3 with
 //! forward secrecy are spoken, nothing older. Neither OCSP nor session tickets with keys of your

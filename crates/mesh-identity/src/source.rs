@@ -96,10 +96,18 @@ impl Sources {
         if roots.as_ref().is_some_and(|roots| !roots.has_roots) {
             return None;
         }
+        // Who asks for lists and has none must not believe that somebody looked.
+        let revoked = trust(&self.revoked)?;
+        if revoked
+            .as_ref()
+            .is_some_and(|lists| lists.revoked.is_empty())
+        {
+            return None;
+        }
         Some(Moment {
             certificates,
             roots,
-            revoked: trust(&self.revoked)?,
+            revoked,
         })
     }
 }

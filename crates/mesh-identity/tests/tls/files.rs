@@ -1,13 +1,14 @@
 use crate::world::*;
 use mesh_core::Publisher;
 use mesh_core::model::{
-    ClientTls, Cluster, Secret, SecretName, SecretRef, Snapshot, SnapshotBuilder,
+    ClientTls, Cluster, Secret, SecretName, SecretRef, SecretSource, Snapshot, SnapshotBuilder,
 };
 use mesh_identity::{Files, MAX_CERTIFICATE_BYTES, check_secret, system_roots};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 
 struct Mounted {
@@ -151,6 +152,13 @@ async fn roots_and_lists_of_revoked_certificates_are_read() {
     let named = [
         SecretRef::local(SecretName::RootFile(&root).to_name()),
         SecretRef::local(SecretName::RevokedFile(&list).to_name()),
+        // Somebody else provides this one, whatever its name says.
+        SecretRef {
+            name: SecretName::RootFile(&root).to_name(),
+            source: SecretSource::ControlPlane {
+                initial_fetch_timeout: Duration::ZERO,
+            },
+        },
     ];
     let (snapshot, mut files) = following(&named);
     files.refresh().await;
@@ -164,6 +172,7 @@ async fn roots_and_lists_of_revoked_certificates_are_read() {
         revoked,
     };
     assert!(published(1).as_deref() == Some(&lists));
+    assert_eq!(published(2), None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -238,6 +238,34 @@ async fn a_root_that_may_not_sign_vouches_for_nobody_but_itself() {
 }
 
 #[tokio::test]
+async fn a_leaf_that_is_trusted_itself_still_keeps_to_its_time_and_use() {
+    let authority = Authority::new("ca");
+    for (leaf, text) in [
+        (authority.leaf(&["a.test"]), None),
+        (
+            authority.leaf_with(&["a.test"], expired),
+            Some("certificate has expired"),
+        ),
+        (
+            authority.leaf_with(&["a.test"], future),
+            Some("certificate is not yet valid"),
+        ),
+        (
+            authority.leaf_with(&["a.test"], usage(ExtendedKeyUsagePurpose::ClientAuth)),
+            Some("unsupported certificate purpose"),
+        ),
+    ] {
+        let itself = Secret::roots(leaf.chain.as_bytes());
+        let world = World::new([("leaf", leaf.secret()), ("itself", itself)]);
+        let (_, called) = world.shake(server("leaf"), client("itself")).await;
+        match text {
+            None => assert!(called.is_ok(), "{called:?}"),
+            Some(text) => is_refused(&called.unwrap_err(), TlsFailure::Untrusted, text),
+        }
+    }
+}
+
+#[tokio::test]
 async fn once_there_are_lists_every_certificate_needs_one_that_is_up_to_date() {
     let authority = Authority::new("ca");
     let other = Authority::new("other");

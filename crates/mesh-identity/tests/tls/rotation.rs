@@ -1,5 +1,5 @@
 use crate::world::*;
-use mesh_core::model::SecretRef;
+use mesh_core::model::{SecretRef, TlsVersion};
 use mesh_identity::{TlsError, TlsFailure};
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -35,6 +35,12 @@ async fn a_new_certificate_is_used_by_the_next_handshake_and_connections_go_on()
 
 #[tokio::test]
 async fn sessions_are_resumed_until_a_secret_of_either_side_changes() {
+    for version in [TlsVersion::V1_2, TlsVersion::V1_3] {
+        resumes_until_a_secret_changes(version).await;
+    }
+}
+
+async fn resumes_until_a_secret_changes(version: TlsVersion) {
     let (authority, next) = (Authority::new("ca"), Authority::new("next"));
     let world = World::new([
         ("server", authority.leaf(&["a.test"]).secret()),
@@ -45,6 +51,7 @@ async fn sessions_are_resumed_until_a_secret_of_either_side_changes() {
     let acceptor = world.acceptor(mutual("server", "callers"));
     let mut tls = client("ca");
     tls.certificates = vec![SecretRef::local("caller")];
+    tls.params.max = Some(version);
     let connector = world.connector(tls);
     let resumed = async || {
         let (served, called) = shake(&acceptor, &connector, None).await;
@@ -53,6 +60,7 @@ async fn sessions_are_resumed_until_a_secret_of_either_side_changes() {
         // Who the caller is is known from the session, too.
         assert_eq!(served.peer.as_ref().unwrap().uris, ["spiffe://td/x"]);
         assert!(served.peer.as_ref().unwrap().validated);
+        assert_eq!(served.version, Some(version));
         served.resumed
     };
     assert!(!resumed().await);
@@ -98,6 +106,23 @@ async fn a_secret_that_is_taken_away_refuses_handshakes_until_it_is_back() {
     assert!(!served.unwrap().1.resumed);
     world.live("ca").publish(None);
     is_missing(&shake(&acceptor, &connector, None).await.1.unwrap_err());
+}
+
+#[tokio::test]
+async fn a_secret_of_the_wrong_kind_is_as_good_as_none() {
+    let authority = Authority::new("ca");
+    let world = World::new([
+        ("server", authority.leaf(&["a.test"]).secret()),
+        ("ca", authority.trust()),
+    ]);
+    let mut without_lists = client("ca");
+    without_lists.validation.as_mut().unwrap().revoked = Some(SecretRef::local("ca"));
+    for wrong in [client("server"), client("unknown"), without_lists] {
+        let (_, called) = world.shake(server("server"), wrong).await;
+        is_missing(&called.unwrap_err());
+    }
+    let (served, _) = world.shake(server("ca"), client("ca")).await;
+    is_missing(&served.unwrap_err());
 }
 
 fn is_missing(error: &TlsError) {
