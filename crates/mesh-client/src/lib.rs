@@ -12,8 +12,10 @@
 
 mod body;
 mod client;
+pub mod proxy_protocol;
 mod slot;
 mod stack;
+pub mod tcp;
 mod upstream;
 
 pub use body::Body;

@@ -5,8 +5,13 @@
 //! ([`mesh_core::Usage`]); a pool without a connection always gets one, above the limit if need
 //! be, so that a request on one worker never waits for a slot that another worker holds (Envoy
 //! does the same).
+//!
+//! Connections to one endpoint may differ in what they said before HTTP began: the name asked for
+//! in TLS, the caller named in the PROXY protocol. Each such kind has a pool of its own
+//! ([`variant`]).
 
 pub(crate) mod connect;
+pub(crate) mod counted;
 mod endpoint;
 mod establish;
 mod fault;
@@ -15,9 +20,12 @@ mod lane;
 mod lease;
 mod outgoing;
 mod pool;
+pub(crate) mod secure;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+pub(crate) mod transport;
+pub(crate) mod variant;
 
 pub use endpoint::{Endpoint, Upstreams};
 pub(crate) use head::upgrade as upgrade_of;
-pub(crate) use lease::Pooled;
+pub(crate) use lease::{Pooled, Units};

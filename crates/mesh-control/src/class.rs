@@ -4,12 +4,15 @@ use crate::endpoints::{Want, select};
 use crate::inputs::Inputs;
 use crate::node::{Described, Generator};
 use crate::parts::{Parts, Pool};
-use mesh_core::model::{ClusterEntry, DiscoveryKind, Snapshot, SnapshotBuilder};
+use mesh_core::discovery::Instance;
+use mesh_core::model::{
+    Cluster, ClusterEntry, DiscoveryKind, EndpointSet, Snapshot, SnapshotBuilder,
+};
 use mesh_core::{Invalid, Name};
-use mesh_istio::{Diagnostic, Node, Severity, compile, names};
-use mesh_xds::TypeUrl;
+use mesh_istio::{Diagnostic, Node, Severity, Workshop, names};
 use mesh_xds::server::{Changes, ResourceSet, View};
-use std::collections::{BTreeMap, HashSet};
+use mesh_xds::{Encoded, TypeUrl};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,7 +29,12 @@ pub(crate) struct Class {
     pub(crate) set: ResourceSet,
     pub(crate) view: View,
     compiled: Mutex<Arc<Compiled>>,
+    /// Listeners that gRPC servers asked for and that nobody could have known before.
+    asked: Mutex<BTreeSet<Name>>,
 }
+
+/// How many such listeners a class has.
+const ASKED: usize = 256;
 
 /// What makes a class: the whole description of a node as text, so that nothing that is added to
 /// the description is ever forgotten here.
@@ -39,12 +47,24 @@ pub(crate) struct Compiled {
     pub(crate) findings: Vec<Diagnostic>,
     /// References to what does not exist.
     pub(crate) dangling: Vec<Diagnostic>,
+    /// What was found out about each cluster's endpoints.
+    verdicts: HashMap<Name, Verdict>,
     /// The clusters whose endpoints are in the table.
     pub(crate) wants: Vec<Want>,
     /// Hosts of services whose endpoints depend on more: they are compiled with everything else.
     pub(crate) opaque: HashSet<Name>,
     pub(crate) parts: Parts,
     pub(crate) took: Duration,
+}
+
+/// What a cluster needs of the table of endpoints, with what says so. It stays while those are the
+/// very same.
+#[derive(Clone, Debug)]
+struct Verdict {
+    config: Arc<Cluster>,
+    endpoints: Arc<EndpointSet>,
+    instances: Option<Arc<Vec<Instance>>>,
+    want: Option<Result<Want, Name>>,
 }
 
 /// A class's next state and how its set gets there.
@@ -79,6 +99,7 @@ impl Class {
             view: View::of([set.clone(), shared.clone()]),
             set,
             compiled: Mutex::default(),
+            asked: Mutex::default(),
         }
     }
 
@@ -106,17 +127,25 @@ impl Class {
             snapshot,
             findings,
             dangling,
-        } = build(&inputs.world, &self.essence, &before.snapshot)?;
+        } = build(
+            &mut pool.workshop,
+            &inputs.world,
+            &self.essence,
+            &before.snapshot,
+        )?;
         let mut wants = Vec::new();
         let mut opaque = HashSet::new();
+        let mut verdicts = HashMap::with_capacity(snapshot.clusters().len());
         for entry in snapshot.clusters() {
-            match want(inputs, &snapshot, entry) {
-                Some(Ok(want)) => wants.push(want),
+            let verdict = Verdict::of(inputs, &snapshot, entry, &before.verdicts);
+            match &verdict.want {
+                Some(Ok(want)) => wants.push(want.clone()),
                 Some(Err(host)) => {
-                    opaque.insert(host);
+                    opaque.insert(host.clone());
                 }
                 None => {}
             }
+            verdicts.insert(entry.config().name.clone(), verdict);
         }
         let tabled = wants.iter().map(|want| &want.cluster).collect();
         let (parts, changes, changed) = match self.generator {
@@ -124,6 +153,7 @@ impl Class {
             Generator::Grpc => {
                 let mut resources = crate::grpc::resources(&snapshot);
                 resources.extend(crate::grpc::server_resources(&snapshot));
+                resources.extend(self.asked_of(&snapshot, &resources));
                 let (differs, made) = Parts::of_grpc(resources, &snapshot, &tabled, &before.parts);
                 let host =
                     |name: &Name| Some(snapshot.cluster(name)?.config().service.host.clone());
@@ -136,6 +166,7 @@ impl Class {
             snapshot,
             findings,
             dangling,
+            verdicts,
             wants,
             opaque,
             parts,
@@ -147,6 +178,32 @@ impl Class {
             changes,
             changed,
         })
+    }
+
+    /// Notes that a gRPC server asks for this listener. Returns whether there is one now that
+    /// there was not before: the class has to be compiled again.
+    pub(crate) fn ask(&self, name: &Name) -> bool {
+        let known = crate::grpc::server_listener(&self.compiled().snapshot, name).is_some();
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        known && asked.len() < ASKED && asked.insert(name.clone())
+    }
+
+    /// The listeners that were asked for and are not among these.
+    fn asked_of(
+        &self,
+        snapshot: &Snapshot,
+        resources: &[(TypeUrl, Encoded)],
+    ) -> Vec<(TypeUrl, Encoded)> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = |name: &Name| {
+            let mut all = resources.iter();
+            all.any(|(kind, one)| *kind == TypeUrl::Listener && one.name == *name)
+        };
+        let fresh = asked.iter().filter(|name| !there(name));
+        fresh
+            .filter_map(|name| crate::grpc::server_listener(snapshot, name))
+            .map(|one| (TypeUrl::Listener, one))
+            .collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Compiled>> {
@@ -164,12 +221,13 @@ pub(crate) struct Built {
 
 /// Compiles a node's snapshot.
 pub(crate) fn build(
+    workshop: &mut Workshop,
     world: &mesh_istio::World,
     node: &Node,
     previous: &Arc<Snapshot>,
 ) -> Result<Built, Invalid> {
     let mut builder = SnapshotBuilder::from(previous);
-    let findings = compile(world, node, &mut builder);
+    let findings = workshop.compile(world, node, &mut builder);
     let (snapshot, warnings) = builder.build()?;
     let mut dangling = Vec::new();
     for warning in warnings {
@@ -193,6 +251,40 @@ pub(crate) fn build(
         findings,
         dangling,
     })
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    fn of(
+        inputs: &Inputs,
+        snapshot: &Snapshot,
+        entry: &ClusterEntry,
+        before: &HashMap<Name, Self>,
+    ) -> Self {
+        let config = entry.config();
+        let endpoints = entry.live().endpoints().load();
+        let known = inputs.services.get(&config.service.host);
+        let instances = known.map(|known| &known.instances);
+        let same = |was: &&Self| {
+            Arc::ptr_eq(&was.config, config)
+                && Arc::ptr_eq(&was.endpoints, &endpoints)
+                && match (&was.instances, instances) {
+                    (Some(was), Some(now)) => Arc::ptr_eq(was, now),
+                    (None, None) => true,
+                    _ => false,
+                }
+        };
+        if let Some(was) = before.get(&config.name).filter(same) {
+            return was.clone();
+        }
+        Self {
+            config: config.clone(),
+            instances: instances.cloned(),
+            want: want(inputs, snapshot, entry),
+            endpoints,
+        }
+    }
 }
 
 /// What a cluster needs of the table of endpoints; the host, if the table cannot serve it;

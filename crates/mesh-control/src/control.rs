@@ -179,7 +179,7 @@ impl Control {
                 .due(self.engine.settings.quiet);
             let idle = self.engine.book().next_idle(self.engine.settings.idle);
             tokio::select! {
-                () = self.engine.wake.notified() => {}
+                () = self.engine.wake.notified() => self.answer_servers(),
                 () = sleep_until(due) => self.flush(),
                 () = sleep_until(idle) => self.engine.sweep(Instant::now()),
             }

@@ -14,6 +14,7 @@ use crate::metrics::Metrics;
 use crate::node::{self, Described, describe};
 use crate::parts::Pool;
 use crate::report::{ClassReport, Push, Reports};
+use crate::servers::Servers;
 use mesh_core::Feed;
 use mesh_istio::{Diagnostic, Node};
 use mesh_xds::TypeUrl;
@@ -34,6 +35,7 @@ pub(crate) struct Engine {
     table: Mutex<Table>,
     book: Mutex<Book>,
     reports: Mutex<Reports>,
+    servers: Mutex<Servers>,
 }
 
 /// Why something is pushed.
@@ -58,6 +60,7 @@ impl Engine {
             table: Mutex::new(table),
             book: Mutex::default(),
             reports: Mutex::default(),
+            servers: Mutex::default(),
         }
     }
 
@@ -71,6 +74,15 @@ impl Engine {
 
     pub(crate) fn reports(&self) -> MutexGuard<'_, Reports> {
         lock(&self.reports)
+    }
+
+    /// What a push holds; see the module's documentation for the order.
+    pub(crate) fn pool(&self) -> MutexGuard<'_, Pool> {
+        lock(&self.pool)
+    }
+
+    pub(crate) fn servers(&self) -> MutexGuard<'_, Servers> {
+        lock(&self.servers)
     }
 
     /// What is in force.
@@ -143,6 +155,10 @@ impl Engine {
         drop(table);
         pool.retain(compiled.iter().map(|one| &one.parts));
         drop(pool);
+        self.note_findings();
+        if self.servers().look_again() {
+            self.wake.notify_one();
+        }
         self.report(inputs, cause, started, endpoints, reports);
         again
     }
@@ -275,6 +291,7 @@ impl Engine {
             removing.apply();
         }
         pool.retain(compiled.iter().map(|one| &one.parts));
+        self.note_findings();
     }
 
     /// References to what does not exist, as those who are connected would have them, a gateway
@@ -303,9 +320,11 @@ impl Engine {
             nodes.insert(format!("{node:?}"), node);
         }
         let mut found: Vec<Diagnostic> = Vec::new();
+        let mut pool = lock(&self.pool);
         for node in nodes.values() {
             // What does not fit together at all is said when it is pushed.
-            let Ok(built) = build(&inputs.world, node, &Arc::default()) else {
+            let built = build(&mut pool.workshop, &inputs.world, node, &Arc::default());
+            let Ok(built) = built else {
                 continue;
             };
             for finding in built.dangling {
@@ -361,7 +380,7 @@ impl Engine {
         })
     }
 
-    fn compile_one(
+    pub(crate) fn compile_one(
         &self,
         inputs: &Inputs,
         class: &Arc<Class>,
@@ -384,6 +403,7 @@ impl Engine {
             started.elapsed(),
         );
         self.book().add(class, Instant::now());
+        self.note_findings();
         tracing::debug!(class = class.key, took = ?started.elapsed(), "a new class of nodes");
         Ok(())
     }

@@ -5,7 +5,7 @@ use mesh_core::Name;
 use mesh_core::discovery::{Instance, Resolution, Service};
 use mesh_core::model::Address;
 use mesh_istio::{Node, Role, World, services};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ pub(crate) struct Inputs {
     /// The labels of subsets by the place where the subset stands.
     pub(crate) subsets: HashMap<At, Labels>,
     nodes: HashMap<(String, String), Result<Node, String>>,
-    /// Addresses of endpoints.
-    addresses: HashSet<IpAddr>,
+    /// Addresses of endpoints, and how many have each.
+    addresses: Arc<HashMap<IpAddr, usize>>,
     /// Some `Sidecar` names ports to accept on.
     has_ingress: bool,
 }
@@ -41,17 +41,22 @@ pub(crate) struct Known {
 // === impl Inputs ===
 
 impl Inputs {
-    pub(crate) fn of(world: World, previous: Option<&Self>) -> Self {
+    pub(crate) fn of(mut world: World, previous: Option<&Self>) -> Self {
+        if let Some(previous) = previous {
+            world.settle(&previous.world);
+        }
         let mut known = HashMap::new();
-        let mut addresses = HashSet::new();
         for (service, mut instances) in services(&world) {
             let before = previous.and_then(|previous| previous.services.get(&service.id.host));
             if let Some(before) = before.filter(|before| before.instances == instances) {
                 instances = before.instances.clone();
             }
-            addresses.extend(instances.iter().filter_map(ip));
             known.insert(service.id.host.clone(), Known { service, instances });
         }
+        let addresses = match previous {
+            Some(previous) => moved(&previous.addresses, &previous.services, &known),
+            None => moved(&Arc::default(), &HashMap::new(), &known),
+        };
         let mut subsets = HashMap::new();
         for (meta, rule) in world.destination_rules() {
             for subset in &rule.subsets {
@@ -110,7 +115,7 @@ impl Inputs {
             Role::Gateway { .. } => true,
         };
         // Its address is where it accepts, and how its services are recognised.
-        if !accepts && !self.addresses.contains(&node.address) {
+        if !accepts && !self.addresses.contains_key(&node.address) {
             node.address = match node.address {
                 IpAddr::V4(_) => IpAddr::from([0, 0, 0, 0]),
                 IpAddr::V6(_) => IpAddr::from([0_u16; 8]),
@@ -118,6 +123,36 @@ impl Inputs {
         }
         node
     }
+}
+
+/// The addresses of endpoints, given those of before: the same ones where nothing moved.
+fn moved(
+    addresses: &Arc<HashMap<IpAddr, usize>>,
+    before: &HashMap<Name, Known>,
+    now: &HashMap<Name, Known>,
+) -> Arc<HashMap<IpAddr, usize>> {
+    let other = |one: &HashMap<Name, Known>, host: &Name, known: &Known| {
+        let there = one.get(host);
+        there.is_none_or(|there| !Arc::ptr_eq(&there.instances, &known.instances))
+    };
+    let gone = before.iter().filter(|(host, was)| other(now, host, was));
+    let came = now
+        .iter()
+        .filter(|(host, known)| other(before, host, known));
+    let mut addresses = addresses.clone();
+    for address in came.flat_map(|(_, known)| known.instances.iter().filter_map(ip)) {
+        *Arc::make_mut(&mut addresses).entry(address).or_default() += 1;
+    }
+    for address in gone.flat_map(|(_, was)| was.instances.iter().filter_map(ip)) {
+        let addresses = Arc::make_mut(&mut addresses);
+        if let Some(count) = addresses.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                addresses.remove(&address);
+            }
+        }
+    }
+    addresses
 }
 
 /// The address of an endpoint, if it is one.

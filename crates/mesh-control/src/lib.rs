@@ -26,7 +26,9 @@ mod control;
 mod debounce;
 mod endpoints;
 mod engine;
+mod findings;
 pub mod grpc;
+mod hosts;
 mod http_routes;
 mod inputs;
 mod metrics;
@@ -36,6 +38,7 @@ mod origin;
 mod parts;
 mod report;
 mod resources;
+mod servers;
 mod source;
 
 pub use attached::Attached;

@@ -26,10 +26,19 @@ impl Observer for Watch {
             Event::Connected => self.connected(client, 1),
             Event::Disconnected { refused } => {
                 self.connected(client, -1);
+                self.0.servers().gone(client.stream);
                 self.0.reports().gone(client.stream);
                 if let Some(refused) = refused {
                     tracing::warn!(node = client.node.id(), %refused, "a stream is closed");
                 }
+            }
+            Event::Subscribed {
+                kind: TypeUrl::Listener,
+                named: 1..,
+                ..
+            } if client.node.text("GENERATOR") == Some("grpc") => {
+                self.0.servers().asks(client);
+                self.0.wake.notify_one();
             }
             Event::Pushed { kind, bytes, .. } => {
                 let label = of_kind(*kind);

@@ -1,10 +1,12 @@
 //! The resources of a class, each with what it was made of: what is equal is not encoded again.
 
 use crate::endpoints;
+use crate::hosts::Hosts;
 use mesh_core::Name;
 use mesh_core::model::{
     Cluster, ClusterEntry, DiscoveryKind, EndpointSet, Listener, RouteTable, Snapshot,
 };
+use mesh_istio::Workshop;
 use mesh_xds::server::Changes;
 use mesh_xds::{Encoded, TypeUrl, write};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -25,7 +27,7 @@ pub(crate) struct Parts {
 type Part<M> = (Arc<M>, Encoded);
 
 /// A cluster, with its endpoints if they travel in it.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ClusterModel {
     config: Arc<Cluster>,
     endpoints: Option<Arc<EndpointSet>>,
@@ -38,9 +40,12 @@ pub(crate) struct ListenerModel {
     forwards: bool,
 }
 
-/// Resources of other classes, to take over where they are equal.
+/// What classes have in common: what they are compiled with, and the resources of all, to take
+/// over where they are equal.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
+    pub(crate) workshop: Workshop,
+    hosts: Hosts,
     clusters: Candidates<ClusterModel>,
     listeners: Candidates<ListenerModel>,
     tables: Candidates<RouteTable>,
@@ -118,8 +123,9 @@ impl Parts {
             let name = table.name.clone();
             let known = Some(pool.tables.entry(name.clone()).or_default());
             let was = before.tables.get(&name);
+            let hosts = &mut pool.hosts;
             let part = round.part(TypeUrl::Routes, table.clone(), was, known, |table| {
-                write::encode(&name, &write::route::table(table))
+                hosts.table(table)
             });
             parts.tables.insert(name, part);
         }
@@ -193,7 +199,10 @@ impl ClusterModel {
 impl Pool {
     /// Forgets what these classes do not have.
     pub(crate) fn retain<'a>(&mut self, classes: impl IntoIterator<Item = &'a Parts>) {
-        *self = Self::default();
+        self.clusters.clear();
+        self.listeners.clear();
+        self.tables.clear();
+        self.hosts.sweep();
         for parts in classes {
             note(&mut self.clusters, &parts.clusters);
             note(&mut self.listeners, &parts.listeners);

@@ -21,6 +21,8 @@ pub(crate) struct Reports {
     pub(crate) endpoint_pushes: u64,
     /// What reading the objects said.
     pub(crate) findings: Vec<Diagnostic>,
+    /// What compiling said, for all who are connected: routes to what is not there, for one.
+    pub(crate) compiled: Vec<Diagnostic>,
     warnings: VecDeque<Value>,
     nacks: HashMap<(StreamId, TypeUrl), Nack>,
 }
@@ -91,6 +93,7 @@ impl Reports {
             "endpoint_pushes": self.endpoint_pushes,
             "last_push": last,
             "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),
+            "compile_findings": self.compiled.iter().map(finding).collect::<Vec<_>>(),
             "warnings": self.warnings,
         })
     }
@@ -132,8 +135,17 @@ impl ClassReport {
     }
 }
 
+/// A finding in one line, and in its parts; a line of 0 means the whole file.
 fn finding(finding: &Diagnostic) -> Value {
-    json!({"severity": finding.severity.to_string(), "message": finding.to_string()})
+    json!({
+        "severity": finding.severity.to_string(),
+        "message": finding.to_string(),
+        "object": finding.object,
+        "file": &*finding.file,
+        "line": finding.line,
+        "column": finding.column,
+        "path": finding.path,
+    })
 }
 
 fn millis(time: Duration) -> f64 {

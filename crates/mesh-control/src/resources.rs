@@ -3,7 +3,7 @@
 use crate::class::build;
 use crate::node::{Described, Generator};
 use mesh_core::Invalid;
-use mesh_istio::{Diagnostic, Node, Severity, World};
+use mesh_istio::{Diagnostic, Node, Severity, Workshop, World};
 use mesh_xds::{Encoded, TypeUrl, write};
 use std::sync::Arc;
 
@@ -31,7 +31,8 @@ pub fn described_resources(
     world: &World,
     described: &Described,
 ) -> (Vec<(TypeUrl, Encoded)>, Vec<Diagnostic>) {
-    let built = match build(world, &described.node, &Arc::default()) {
+    let mut workshop = Workshop::new();
+    let built = match build(&mut workshop, world, &described.node, &Arc::default()) {
         Ok(built) => built,
         Err(error) => return (Vec::new(), vec![unusable(&error)]),
     };

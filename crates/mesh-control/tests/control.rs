@@ -1,6 +1,8 @@
 //! The control plane over sockets: what is sent when what changes.
 #![forbid(unsafe_code)]
 
+#[path = "control/again.rs"]
+mod again;
 #[path = "control/delta.rs"]
 mod delta;
 #[path = "control/http.rs"]
@@ -11,5 +13,7 @@ mod nack;
 mod proxy;
 #[path = "control/push.rs"]
 mod push;
+#[path = "control/servers.rs"]
+mod servers;
 #[path = "control/support.rs"]
 mod support;

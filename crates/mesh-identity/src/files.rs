@@ -319,7 +319,7 @@ mod tests {
                 fs::write(&path, text).unwrap();
             }
         });
-        assert!(read == Some(Ok(Secret::roots(whole.clone()))));
+        assert!(read == Some(Ok(Secret::roots(whole))));
         // As they were: nothing to read.
         assert!(look(name, &seen, &mut || panic!("read again")).1.is_none());
         // One that never rests is looked at later.

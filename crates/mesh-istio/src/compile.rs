@@ -6,31 +6,39 @@
 //! nothing is intercepted: a sidecar has one outbound listener that finds the
 //! service by the request's authority. Intercepted sidecars get istiod's tables.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use mesh_core::model::{
-    AccessLog, EscapedSlashes, HttpManager, Listener, PathNormalization, RouteTable,
-    SnapshotBuilder,
+    AccessLog, Cluster, EndpointSet, EscapedSlashes, HttpManager, Listener, PathNormalization,
+    RouteTable, SnapshotBuilder,
 };
-use mesh_core::{Name, Origin, Place};
+use mesh_core::{Name, Origin};
 
 use crate::diagnostic::{Diagnostic, Position, Severity};
 use crate::node::{Capture, Node, Role};
-use crate::registry::Services;
+use crate::registry::{Entry, Services};
 use crate::spec::mesh_config::Normalization;
-use crate::spec::{MeshConfig, Meta};
+use crate::spec::{MeshConfig, Meta, Visibility};
 use crate::world::World;
 
 mod cluster;
+mod drafts;
 mod gateway;
 mod hosts;
 mod inbound;
 mod intercepted;
+mod l4;
+mod memory;
 mod outbound;
 mod policy;
 mod route;
 mod scope;
+mod tls;
+mod viewer;
+
+use memory::Memory;
+use viewer::{Seen, Viewer};
 
 pub use cluster::endpoints_of;
 
@@ -58,88 +66,225 @@ pub use cluster::endpoints_of;
 /// # Ok::<(), mesh_core::Invalid>(())
 /// ```
 pub fn compile(world: &World, node: &Node, builder: &mut SnapshotBuilder) -> Vec<Diagnostic> {
-    let mut findings = Vec::new();
-    let services = Services::of(world, &mut findings);
-    let mut compiler = Compiler {
-        world,
-        mesh: world.mesh_config(),
-        node,
-        services: &services,
-        builder,
-        findings,
-        reported: HashSet::new(),
-        origins: BTreeMap::new(),
-        rules: policy::known(world),
-        served: HashSet::new(),
-        clusters: HashSet::new(),
-        taken: HashSet::new(),
-    };
-    match (&node.role, node.capture) {
-        (Role::Sidecar { inbound }, Capture::None) => {
-            outbound::compile(&mut compiler);
-            inbound::compile(&mut compiler, inbound);
-        }
-        (Role::Sidecar { .. }, Capture::Redirect) => {
-            intercepted::compile(&mut compiler);
-            let ports = inbound::targets(&compiler);
-            inbound::compile(&mut compiler, &ports);
-        }
-        (Role::Gateway { ports }, _) => gateway::compile(&mut compiler, ports),
+    let mut workshop = Workshop::new();
+    workshop.memory.origins = Arc::new(std::mem::take(builder.origins()));
+    workshop.compile(world, node, builder)
+}
+
+/// Compiles for one node after the other, in one world after the other, and makes nothing again
+/// that it has made of the same before.
+///
+/// What comes out is what [`compile`] makes of a world and a node. Parts that are the same are the
+/// very same, from one world to the next and from one node to the other: clusters and virtual hosts
+/// whatever the node as far as they do not depend on it, and a sidecar's whole way out for all
+/// that are of one namespace, whatever they accept.
+///
+/// It holds what it made for the last world and the one before.
+#[derive(Debug, Default)]
+pub struct Workshop {
+    memory: Memory,
+}
+
+impl Workshop {
+    /// One that has made nothing yet.
+    pub fn new() -> Self {
+        Self::default()
     }
-    compiler.findings
+
+    /// Compiles what `node` needs from `world` into `builder`, whose origins become this
+    /// workshop's. See [`compile`].
+    pub fn compile(
+        &mut self,
+        world: &World,
+        node: &Node,
+        builder: &mut SnapshotBuilder,
+    ) -> Vec<Diagnostic> {
+        let memory = &mut self.memory;
+        memory.turn(world);
+        let mut findings = world.catalog().findings().to_vec();
+        match &node.role {
+            Role::Gateway { ports } => {
+                let mut compiler = Compiler::new(world, node, memory);
+                gateway::compile(&mut compiler, ports);
+                compiler.half.give(builder, &mut findings);
+                tls::provide(&compiler.half, world, &node.namespace, builder);
+            }
+            Role::Sidecar { inbound } => {
+                let out = way_out(world, node, memory);
+                out.give(builder, &mut findings);
+                tls::provide(&out, world, &node.namespace, builder);
+                let mut compiler = Compiler::new(world, node, memory);
+                compiler.half.taken.clone_from(&out.taken);
+                match node.capture {
+                    Capture::None => inbound::compile(&mut compiler, inbound),
+                    Capture::Redirect => {
+                        let ports = inbound::targets(&compiler);
+                        inbound::compile(&mut compiler, &ports);
+                    }
+                }
+                compiler.half.give(builder, &mut findings);
+            }
+        }
+        builder.set_origins(Arc::clone(&memory.origins));
+        findings
+    }
+}
+
+/// A sidecar's way out: the same for all that are the same in what was looked at.
+fn way_out(world: &World, node: &Node, memory: &mut Memory) -> Arc<Half> {
+    if let Some(known) = memory.half(&Viewer::new(node)) {
+        return known;
+    }
+    let mut compiler = Compiler::new(world, node, memory);
+    match node.capture {
+        Capture::None => outbound::compile(&mut compiler),
+        Capture::Redirect => intercepted::compile(&mut compiler),
+    }
+    let Compiler {
+        viewer,
+        half,
+        memory,
+        ..
+    } = compiler;
+    let half = Arc::new(half);
+    let asked = viewer.asked(viewer.seen().and(half.seen));
+    memory.keep_half(asked, &half);
+    half
+}
+
+/// What is made for a node: all of a gateway, or a sidecar's way out or in.
+#[derive(Debug, Default)]
+struct Half {
+    clusters: Vec<Arc<Cluster>>,
+    endpoints: Vec<(Name, Arc<EndpointSet>)>,
+    listeners: Vec<Arc<Listener>>,
+    tables: Vec<Arc<RouteTable>>,
+    findings: Vec<Diagnostic>,
+    /// Names and addresses of listeners, and names of tables.
+    taken: HashSet<String>,
+    /// What of the node its clusters depend on.
+    seen: Seen,
+}
+
+/// What a place in an object was warned of.
+type Warned = (Arc<str>, Position, String);
+
+/// What else had a say in rules, and what there was to say about them.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Hosts that were looked for.
+    services: Vec<(String, Option<Arc<Entry>>)>,
+    /// Delegates that were looked for, by namespace and name.
+    delegates: Vec<(String, String, Option<u64>)>,
+    /// Clusters, and whether they were there.
+    clusters: Vec<(Name, bool)>,
+    warnings: Vec<(Warned, Diagnostic)>,
 }
 
 /// What every step needs and adds to.
 struct Compiler<'a> {
     world: &'a World,
     mesh: &'a MeshConfig,
-    node: &'a Node,
+    viewer: Viewer<'a>,
     services: &'a Services,
-    builder: &'a mut SnapshotBuilder,
-    findings: Vec<Diagnostic>,
+    memory: &'a mut Memory,
+    half: Half,
+    /// What the rules that are being made depend on.
+    hears: Option<Heard>,
     /// Findings already made: one rule is compiled once per port and host.
-    reported: HashSet<(Arc<str>, Position, String)>,
-    /// Origins already handed out, by place.
-    origins: BTreeMap<(Arc<str>, Position), Origin>,
-    /// Destination rules by namespace.
-    rules: BTreeMap<&'a str, Vec<policy::Known<'a>>>,
+    reported: HashSet<Warned>,
     /// Services whose clusters were added already.
     served: HashSet<Name>,
     /// Names of the clusters of services.
-    clusters: HashSet<String>,
-    /// Names and addresses of listeners already added.
-    taken: HashSet<String>,
+    clusters: HashSet<Name>,
+}
+
+// === impl Half ===
+
+impl Half {
+    fn give(&self, builder: &mut SnapshotBuilder, findings: &mut Vec<Diagnostic>) {
+        for cluster in &self.clusters {
+            builder.cluster(Arc::clone(cluster));
+        }
+        for (name, set) in &self.endpoints {
+            builder.endpoints(name.clone(), Arc::clone(set));
+        }
+        for listener in &self.listeners {
+            builder.listener(Arc::clone(listener));
+        }
+        for table in &self.tables {
+            builder.routes(Arc::clone(table));
+        }
+        findings.extend_from_slice(&self.findings);
+    }
 }
 
 // === impl Compiler ===
 
 impl<'a> Compiler<'a> {
+    fn new(world: &'a World, node: &'a Node, memory: &'a mut Memory) -> Self {
+        Self {
+            world,
+            mesh: world.mesh_config(),
+            viewer: Viewer::new(node),
+            services: world.catalog(),
+            memory,
+            half: Half::default(),
+            hears: None,
+            reported: HashSet::new(),
+            served: HashSet::new(),
+            clusters: HashSet::new(),
+        }
+    }
+
     /// The origin that stands for a place in an object.
     fn origin(&mut self, meta: &Meta, at: Position) -> Origin {
-        let key = (Arc::clone(&meta.file), at);
-        if let Some(known) = self.origins.get(&key) {
-            return *known;
-        }
-        let place = Place::new(meta.to_string(), &*meta.file, at.line, at.column);
-        let origin = self.builder.origins().add(place);
-        self.origins.insert(key, origin);
-        origin
+        self.memory.origin(meta, at)
     }
 
     /// Warns of a place in an object, once.
     fn warn(&mut self, meta: &Meta, at: Position, path: &str, message: String) {
-        if self
-            .reported
-            .insert((Arc::clone(&meta.file), at, message.clone()))
-        {
-            self.findings
-                .push(meta.finding(Severity::Warning, at, message).path(path));
+        let finding = meta
+            .finding(Severity::Warning, at, message.clone())
+            .path(path);
+        self.warned((Arc::clone(&meta.file), at, message), finding);
+    }
+
+    fn warned(&mut self, what: Warned, finding: Diagnostic) {
+        if let Some(hears) = &mut self.hears {
+            hears.warnings.push((what.clone(), finding.clone()));
         }
+        if self.reported.insert(what) {
+            self.half.findings.push(finding);
+        }
+    }
+
+    /// The service with this full host name, as somebody who depends on it.
+    fn service(&mut self, host: &str) -> Option<Arc<Entry>> {
+        let found = self.services.entry(host).cloned();
+        if let Some(hears) = &mut self.hears {
+            hears.services.push((host.to_owned(), found.clone()));
+        }
+        found
+    }
+
+    /// Whether there is a cluster of this name so far, as somebody who depends on it.
+    fn has_cluster(&mut self, name: &str) -> bool {
+        let found = self.clusters.contains(name);
+        if let Some(hears) = &mut self.hears {
+            hears.clusters.push((Name::from(name), found));
+        }
+        found
+    }
+
+    /// Whether the node may see a service.
+    fn sees(&self, entry: &Entry) -> bool {
+        entry.visibility == Visibility::All || entry.shows(self.viewer.namespace())
     }
 
     /// Whether connections come from and go to anywhere, as istiod takes for granted.
     fn intercepts(&self) -> bool {
-        self.node.capture == Capture::Redirect
+        self.viewer.capture() == Capture::Redirect
     }
 
     /// A name in statistics as istiod writes it for the proxies that it starts: the semicolon
@@ -150,21 +295,40 @@ impl<'a> Compiler<'a> {
 
     /// Adds a listener and its table, unless its name or address is taken already.
     fn listen(&mut self, listener: Listener, table: RouteTable) -> bool {
-        if self.taken.contains(&*listener.name)
-            || !self.taken.insert(format!("@{}", listener.address))
-        {
+        let added = self.add_listener(listener);
+        if added {
+            self.table(table);
+        }
+        added
+    }
+
+    /// Adds a listener, unless its name or address is taken already.
+    fn add_listener(&mut self, listener: Listener) -> bool {
+        let taken = &mut self.half.taken;
+        if taken.contains(&*listener.name) || !taken.insert(format!("@{}", listener.address)) {
             return false;
         }
-        self.taken.insert(listener.name.to_string());
-        self.table(table);
-        self.builder.listener(listener);
+        taken.insert(listener.name.to_string());
+        self.half.listeners.push(Arc::new(listener));
         true
     }
 
     /// Adds a route table, unless there is one of its name.
     fn table(&mut self, table: RouteTable) {
-        if self.taken.insert(format!("#{}", table.name)) {
-            self.builder.routes(table);
+        if self.half.taken.insert(format!("#{}", table.name)) {
+            let table = self.memory.table(table);
+            self.half.tables.push(table);
+        }
+    }
+
+    fn access_log(&self) -> Vec<AccessLog> {
+        let log = AccessLog {
+            path: Name::from(&self.mesh.access_log_file),
+            format: Name::from(&self.mesh.access_log_format),
+        };
+        match log.path.is_empty() {
+            true => Vec::new(),
+            false => vec![log],
         }
     }
 
@@ -174,11 +338,10 @@ impl<'a> Compiler<'a> {
             .stat_name(&stat_prefix)
             .unwrap_or_else(|| stat_prefix.into());
         let mut manager = HttpManager::new(stat_prefix, routes);
-        if !self.mesh.access_log_file.is_empty() {
-            manager.access_log.push(AccessLog {
-                path: Name::from(&self.mesh.access_log_file),
-                format: Name::from(&self.mesh.access_log_format),
-            });
+        manager.access_log = self.access_log();
+        if self.intercepts() {
+            // Envoy's own, where nothing else is said: istiod lets it be.
+            manager.server_name = Name::from("envoy");
         }
         manager.path = normalization(self.mesh.normalization);
         manager

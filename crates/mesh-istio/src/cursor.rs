@@ -18,6 +18,7 @@ pub(crate) mod read;
 mod scalar;
 
 pub(crate) use fields::Fields;
+pub(crate) use scalar::decode_base64;
 
 /// Collects the findings about one object.
 #[derive(Debug)]

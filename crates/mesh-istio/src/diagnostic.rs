@@ -180,6 +180,9 @@ impl fmt::Display for Subject<'_> {
 
 impl Snippet {
     fn of(text: &str, position: Position) -> Option<Self> {
+        if holds_secret(text) {
+            return None;
+        }
         let line = text.lines().nth((position.line as usize).checked_sub(1)?)?;
         let length = line.chars().count();
         if length > LONGEST_SNIPPET {
@@ -194,6 +197,18 @@ impl Snippet {
             width,
         })
     }
+}
+
+/// Whether a Kubernetes Secret may stand in a text: then none of its lines is quoted.
+fn holds_secret(text: &str) -> bool {
+    let blank = |c: char| c.is_whitespace() || matches!(c, '"' | '\'');
+    text.match_indices("Secret").any(|(at, _)| {
+        let before = text[..at].trim_end_matches(blank);
+        let key = before
+            .strip_suffix(':')
+            .map(|key| key.trim_end_matches(blank));
+        key.is_some_and(|key| key.ends_with("kind"))
+    })
 }
 
 #[cfg(test)]
@@ -253,6 +268,23 @@ mod tests {
         let finding = Diagnostic::of_file(Severity::Error, &file, "not UTF-8");
         assert_eq!(finding.to_string(), "a.yaml: not UTF-8");
         assert_eq!(finding.render(), "error: not UTF-8\n  --> a.yaml\n");
+    }
+
+    #[test]
+    fn quotes_nothing_from_a_file_with_a_secret_in_it() {
+        let at = Position {
+            line: 1,
+            column: 1,
+            width: 1,
+        };
+        for text in [
+            "a: 1\nkind: Secret\n",
+            "{\"kind\" : \"Secret\"}",
+            "kind:\n  'Secret'",
+        ] {
+            assert_eq!(Snippet::of(text, at), None, "{text}");
+        }
+        assert!(Snippet::of("kind: Gateway # not a Secret\n", at).is_some());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! as such, so that the objects it had before stay in force.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -24,12 +25,24 @@ pub struct Files {
 }
 
 /// One file: its name and its text, or why there is none.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct File {
     pub(crate) name: Arc<str>,
     pub(crate) text: Result<Arc<str>, String>,
     /// It holds a mesh configuration instead of objects.
     pub(crate) mesh_config: bool,
+}
+
+impl fmt::Debug for File {
+    /// Leaves the text out: there may be secrets in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.text.as_ref().map(|text| text.len());
+        f.debug_struct("File")
+            .field("name", &self.name)
+            .field("bytes", &text)
+            .field("mesh_config", &self.mesh_config)
+            .finish()
+    }
 }
 
 // === impl Files ===

@@ -9,10 +9,11 @@
 //! * [`Files`] are texts with names; reading them never fails as a whole.
 //! * [`World`] holds the objects in force: each checked by itself, bad ones
 //!   refused alone while their last good version stays.
+//! * [`Workshop`] compiles for many nodes, world after world, and makes again only what changed.
 //! * [`Diagnostic`] says what is wrong, where, and in which field.
 //!
-//! Limits: HTTP only, no TLS yet, no listeners for intercepted sidecars. What is
-//! not supported is refused by name and never ignored; the README lists it.
+//! Limits: no identities and policies yet, hence no mutual TLS of the mesh's own.
+//! What is not supported is refused by name and never ignored; the README lists it.
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,7 @@ mod compile;
 mod cursor;
 pub mod diagnostic;
 mod files;
+mod json;
 pub mod names;
 mod node;
 mod registry;
@@ -27,7 +29,7 @@ pub mod spec;
 mod world;
 mod yaml;
 
-pub use compile::{compile, endpoints_of};
+pub use compile::{Workshop, compile, endpoints_of};
 pub use diagnostic::{Diagnostic, Severity};
 pub use files::{Files, LARGEST_FILE};
 pub use node::{Capture, Inbound, Node, Role, parse_ports};

@@ -28,6 +28,12 @@ pub fn outbound(port: u16, subset: &str, host: &str) -> String {
     format!("outbound|{port}|{subset}|{host}")
 }
 
+/// `outbound_.9080_.v1_.reviews.default.svc.cluster.local`, the server name by which a gateway
+/// knows a cluster (`AUTO_PASSTHROUGH`).
+pub(crate) fn server_name(port: u16, subset: &str, host: &str) -> String {
+    format!("outbound_.{port}_.{subset}_.{host}")
+}
+
 /// `inbound|9080||`
 pub fn inbound(port: u16) -> String {
     format!("inbound|{port}||")

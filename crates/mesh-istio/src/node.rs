@@ -43,8 +43,8 @@ pub enum Capture {
     #[default]
     None,
     /// Connections are redirected to it whatever their destination (istiod's usual layout): one
-    /// route table per port instead of one for all. Such listeners are not compiled yet, but a
-    /// gateway's.
+    /// listener for all that go out, one for all that come in, and one behind the former for each
+    /// port, or address and port, that is known.
     Redirect,
 }
 

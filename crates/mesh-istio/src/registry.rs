@@ -3,11 +3,12 @@
 //! The vocabulary is [`mesh_core::discovery`]; [`FileRegistry`] tells changes
 //! from one [`World`] to the next in it, like any other registry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use mesh_core::Name;
 use mesh_core::discovery::{AppProtocol, Instance, Service};
+use mesh_core::model::Cidr;
 
 use crate::diagnostic::{Diagnostic, Position, Severity};
 use crate::spec::kubernetes::Protocol;
@@ -16,6 +17,7 @@ use crate::world::World;
 
 mod entries;
 mod events;
+mod index;
 mod kubernetes;
 mod workload;
 
@@ -24,8 +26,14 @@ pub use events::{FileRegistry, FileRegistryHandle};
 /// All services, by host.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Services {
-    list: Vec<Entry>,
-    by_host: BTreeMap<Name, usize>,
+    list: Vec<Arc<Entry>>,
+    by_host: HashMap<Name, usize>,
+    /// By namespace, those with a selector.
+    selecting: HashMap<Name, Vec<usize>>,
+    /// Hosts that are declared more than once.
+    findings: Vec<Diagnostic>,
+    /// The mesh's configuration that they were made with.
+    mesh: u64,
 }
 
 /// A service with what compiling needs to know besides.
@@ -46,6 +54,10 @@ pub(crate) struct Entry {
     pub(crate) kubernetes: bool,
     /// It has no virtual address, so its endpoints are called by name too.
     pub(crate) headless: bool,
+    /// Blocks of virtual addresses, of which nobody knows which one is called.
+    pub(crate) blocks: Vec<Cidr>,
+    /// Names of which its endpoints' certificates must have one; empty is any.
+    pub(crate) subject_alt_names: Vec<String>,
     /// The object that declares it.
     pub(crate) meta: Meta,
     /// Where in it.
@@ -56,58 +68,86 @@ pub(crate) struct Entry {
 /// [`compile`](crate::compile) meets them.
 pub fn services(world: &World) -> Vec<(Arc<Service>, Arc<Vec<Instance>>)> {
     // Competing hosts are reported where routes are compiled.
-    let services = Services::of(world, &mut Vec::new());
-    let each = services.list.into_iter();
-    each.map(|entry| (entry.service, entry.instances)).collect()
+    let each = world.catalog().list.iter();
+    each.map(|entry| (Arc::clone(&entry.service), Arc::clone(&entry.instances)))
+        .collect()
 }
 
 // === impl Services ===
 
 impl Services {
-    /// Collects the services of `world`; the second of two with one host is left out.
-    pub(crate) fn of(world: &World, findings: &mut Vec<Diagnostic>) -> Self {
-        let mut all = kubernetes::entries(world);
-        all.extend(entries::entries(world));
-        let mut services = Self::default();
-        for entry in all {
+    /// Collects the services of `world`; the second of two with one host is left out. An entry
+    /// that is as it was before is the very same one.
+    pub(crate) fn of(world: &World, before: Option<&Self>) -> Self {
+        let mesh = world.mesh_object().map_or(0, |object| object.meta.stamp);
+        let before = before.filter(|before| before.mesh == mesh);
+        let workloads = index::Workloads::of(world);
+        let mut all = kubernetes::entries(world, &workloads);
+        all.extend(entries::entries(world, &workloads, before));
+        let mut services = Self {
+            mesh,
+            ..Self::default()
+        };
+        for mut entry in all {
             let host = entry.service.id.host.clone();
             if let Some(&first) = services.by_host.get(&host) {
                 let message = format!(
                     "host {host:?} belongs to {} already, which wins",
                     services.list[first].meta,
                 );
-                findings.push(entry.meta.finding(Severity::Warning, entry.at, message));
+                let finding = entry.meta.finding(Severity::Warning, entry.at, message);
+                services.findings.push(finding);
                 continue;
             }
-            services.by_host.insert(host, services.list.len());
+            if let Some(was) = before.and_then(|before| before.entry(&host))
+                && was.is(&entry)
+            {
+                entry = Arc::clone(was);
+            }
+            let place = services.list.len();
+            if entry.selector.is_some() {
+                let namespace = entry.service.id.namespace.clone();
+                services.selecting.entry(namespace).or_default().push(place);
+            }
+            services.by_host.insert(host, place);
             services.list.push(entry);
         }
         services
     }
 
+    /// What is wrong with the services as a whole.
+    pub(crate) fn findings(&self) -> &[Diagnostic] {
+        &self.findings
+    }
+
     /// Every service, Kubernetes' first, each sorted by namespace and name.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.list.iter()
     }
 
     /// The service with this full host name.
     pub(crate) fn get(&self, host: &str) -> Option<&Entry> {
+        self.entry(host).map(|entry| &**entry)
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn entry(&self, host: &str) -> Option<&Arc<Entry>> {
         self.by_host.get(host).map(|&index| &self.list[index])
     }
 
     /// The services whose selector takes in a workload.
     pub(crate) fn selecting<'s>(
         &'s self,
-        namespace: &'s str,
+        namespace: &str,
         labels: &'s BTreeMap<String, String>,
     ) -> impl Iterator<Item = &'s Entry> {
-        self.list.iter().filter(move |entry| {
-            *entry.service.id.namespace == *namespace
-                && entry
-                    .selector
-                    .as_ref()
-                    .is_some_and(|selector| selects(selector, labels))
-        })
+        let places = self.selecting.get(namespace).into_iter().flatten();
+        places
+            .map(|&place| &*self.list[place])
+            .filter(move |entry| {
+                let selector = entry.selector.as_ref();
+                selector.is_some_and(|selector| selects(selector, labels))
+            })
     }
 }
 
@@ -133,6 +173,29 @@ impl Entry {
     /// The ports that can be routed as HTTP.
     pub(crate) fn http_ports(&self) -> impl Iterator<Item = (u16, Protocol)> {
         self.ports().filter(|(_, protocol)| protocol.is_http())
+    }
+
+    /// Whether another entry says the same to a letter, its place and its endpoints too.
+    fn is(&self, other: &Self) -> bool {
+        self.meta.stamp == other.meta.stamp
+            && self.at == other.at
+            && self.service == other.service
+            && self.instances == other.instances
+            && self.protocols == other.protocols
+            && self.targets == other.targets
+            && self.selector == other.selector
+            && self.visibility == other.visibility
+            && (self.kubernetes, self.headless) == (other.kubernetes, other.headless)
+            && self.blocks == other.blocks
+            && self.subject_alt_names == other.subject_alt_names
+    }
+
+    /// Its only port, if it has no more.
+    pub(crate) fn only_port(&self) -> Option<u16> {
+        match self.service.ports.as_slice() {
+            [port] => Some(port.number),
+            _ => None,
+        }
     }
 
     /// Whether clients of this namespace see it.

@@ -24,6 +24,7 @@ pub mod mesh_config;
 mod object;
 pub mod service_entry;
 pub mod sidecar;
+pub mod tls;
 pub mod traffic_policy;
 pub mod virtual_service;
 
@@ -48,7 +49,7 @@ pub struct Spanned<T> {
 }
 
 /// What every object says about itself.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Meta {
     /// Its kind.
     pub kind: Kind,
@@ -68,6 +69,11 @@ pub struct Meta {
     pub at: Position,
     /// The text of that file as it was then: findings quote it.
     pub(crate) source: Arc<str>,
+    /// A hash of its document and place: objects that differ in it are not the same to a letter.
+    pub(crate) print: u64,
+    /// Tells this object from every other that was ever read. One that is read again, the same to
+    /// a letter, goes on with what it has.
+    pub(crate) stamp: u64,
 }
 
 // === impl Spanned ===
@@ -121,6 +127,22 @@ impl PartialEq for Meta {
 }
 
 impl Eq for Meta {}
+
+impl fmt::Debug for Meta {
+    /// Leaves the text of the file out: a secret may stand beside the object.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meta")
+            .field("kind", &self.kind)
+            .field("name", &self.name)
+            .field("namespace", &self.namespace)
+            .field("labels", &self.labels)
+            .field("annotations", &self.annotations)
+            .field("created", &self.created)
+            .field("file", &self.file)
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
 
 impl fmt::Display for Meta {
     /// Writes `VirtualService reviews.default`.

@@ -5,10 +5,13 @@
 //! cannot be read or parsed. Objects that are in no file any more are gone.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::diagnostic::{Diagnostic, Position, Severity};
 use crate::files::{File, Files};
+use crate::registry::Services;
 use crate::spec::{
     Decoded, DestinationRule, Gateway, Kind, MeshConfig, Meta, Object, ServiceEntry, Sidecar, Spec,
     VirtualService, WorkloadEntry, decode, decode_mesh_config, kubernetes,
@@ -29,8 +32,17 @@ pub struct ObjectKey {
 /// The objects in force.
 #[derive(Clone, Debug, Default)]
 pub struct World {
-    objects: BTreeMap<ObjectKey, Arc<Object>>,
+    state: Arc<State>,
     usual: MeshConfig,
+}
+
+/// Objects, and the services that they make. Never changed, but for what is found out late.
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<ObjectKey, Arc<Object>>,
+    services: OnceLock<Arc<Services>>,
+    /// The services of the world before, until those of this one are made.
+    before: Mutex<Option<Arc<Services>>>,
 }
 
 /// One round of reading.
@@ -42,13 +54,20 @@ struct Round<'w> {
     findings: Vec<Diagnostic>,
 }
 
+/// A document with the text that it was read from, to the start of the next.
+#[derive(Clone, Copy, Debug)]
+struct Document<'t> {
+    node: &'t Node,
+    text: &'t str,
+}
+
 // === impl World ===
 
 impl World {
     /// Takes over what the files say now, as far as it is good.
     pub fn update(&mut self, files: &Files) -> Vec<Diagnostic> {
         let mut round = Round {
-            previous: &self.objects,
+            previous: &self.state.objects,
             next: BTreeMap::new(),
             seen: BTreeMap::new(),
             findings: Vec::new(),
@@ -64,28 +83,102 @@ impl World {
             round.keep(&file);
         }
         let Round { next, findings, .. } = round;
-        self.objects = next;
+        self.replace(next);
         findings
+    }
+
+    /// Takes over from `previous` every object that is the same there to a letter, place and all.
+    /// [`World::update`] does so by itself; this is for a world that was read on its own. What was
+    /// made of such an object need not be made again.
+    ///
+    /// ```
+    /// use mesh_istio::{Files, World};
+    /// use std::sync::Arc;
+    ///
+    /// let text = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 80}]}}";
+    /// let (mut one, mut other) = (World::default(), World::default());
+    /// one.update(&Files::from_text("a.yaml", text));
+    /// other.update(&Files::from_text("a.yaml", text));
+    /// other.settle(&one);
+    /// assert!(one.objects().zip(other.objects()).all(|(a, b)| Arc::ptr_eq(a, b)));
+    /// ```
+    pub fn settle(&mut self, previous: &Self) {
+        if Arc::ptr_eq(&self.state, &previous.state) {
+            return;
+        }
+        let known = &previous.state.objects;
+        let next: BTreeMap<_, _> = self
+            .state
+            .objects
+            .iter()
+            .map(|(key, object)| match known.get(key) {
+                Some(was) if is_same(was, object) => (key.clone(), Arc::clone(was)),
+                _ => (key.clone(), Arc::clone(object)),
+            })
+            .collect();
+        self.state = Arc::clone(&previous.state);
+        self.replace(next);
+    }
+
+    /// The services that the objects describe; made once.
+    pub(crate) fn catalog(&self) -> &Arc<Services> {
+        self.state.services.get_or_init(|| {
+            let mut before = lock(&self.state.before);
+            Arc::new(Services::of(self, before.take().as_deref()))
+        })
+    }
+
+    /// Whether this is the very same world.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.state, &other.state)
+    }
+
+    /// The object that has the mesh's configuration.
+    pub(crate) fn mesh_object(&self) -> Option<&Arc<Object>> {
+        self.of_kind(Kind::MeshConfig).next()
+    }
+
+    fn replace(&mut self, objects: BTreeMap<ObjectKey, Arc<Object>>) {
+        let made = self.state.services.get().cloned();
+        let before = made.or_else(|| lock(&self.state.before).clone());
+        self.state = Arc::new(State {
+            objects,
+            services: OnceLock::new(),
+            before: Mutex::new(before),
+        });
     }
 
     /// All objects, by kind, namespace and name.
     pub fn objects(&self) -> impl Iterator<Item = &Arc<Object>> {
-        self.objects.values()
+        self.state.objects.values()
     }
 
     /// The object with this key.
     pub fn object(&self, key: &ObjectKey) -> Option<&Arc<Object>> {
-        self.objects.get(key)
+        self.state.objects.get(key)
+    }
+
+    /// The secret with this name in a namespace.
+    pub fn secret(&self, namespace: &str, name: &str) -> Option<&kubernetes::Secret> {
+        let key = ObjectKey {
+            kind: Kind::Secret,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        match &self.object(&key)?.spec {
+            Spec::Secret(secret) => Some(secret),
+            _ => None,
+        }
     }
 
     /// How many objects there are.
     pub fn len(&self) -> usize {
-        self.objects.len()
+        self.state.objects.len()
     }
 
     /// Whether there is no object.
     pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
+        self.state.objects.is_empty()
     }
 
     /// The mesh's configuration, or Istio's defaults.
@@ -104,7 +197,8 @@ impl World {
             namespace: String::new(),
             name: String::new(),
         };
-        self.objects
+        self.state
+            .objects
             .range(first..)
             .map(|(_, object)| object)
             .take_while(move |o| o.meta.kind == kind)
@@ -149,6 +243,8 @@ accessors! {
     endpoint_slices: EndpointSlice(kubernetes::Endpoints);
     /// The pods.
     pods: Pod(kubernetes::Pod);
+    /// The secrets.
+    secrets: Secret(kubernetes::Secret);
 }
 
 // === impl Round ===
@@ -170,16 +266,23 @@ impl Round<'_> {
             }
         };
         let mut named = true;
-        for document in &documents {
-            named &= self.document(document, file, text);
+        for document in apart(&documents, text) {
+            named &= self.document(document, document.node, file, text);
         }
         named
     }
 
-    fn document(&mut self, document: &Node, file: &File, text: &Arc<str>) -> bool {
+    /// Reads a node of a document: itself, or one of its list.
+    fn document(
+        &mut self,
+        whole: Document<'_>,
+        document: &Node,
+        file: &File,
+        text: &Arc<str>,
+    ) -> bool {
         if file.mesh_config {
             let decoded = decode_mesh_config(document, &file.name, text, &mut self.findings);
-            return self.accept(decoded, file, text);
+            return self.accept(whole, decoded, file, text);
         }
         // What `kubectl get -o yaml` prints for several objects.
         if document.get("kind").and_then(Node::text) == Some("List")
@@ -190,15 +293,21 @@ impl Round<'_> {
         {
             let mut named = true;
             for item in items {
-                named &= self.document(item, file, text);
+                named &= self.document(whole, item, file, text);
             }
             return named;
         }
         let decoded = decode(document, &file.name, text, &mut self.findings);
-        self.accept(decoded, file, text)
+        self.accept(whole, decoded, file, text)
     }
 
-    fn accept(&mut self, decoded: Decoded, file: &File, text: &Arc<str>) -> bool {
+    fn accept(
+        &mut self,
+        whole: Document<'_>,
+        decoded: Decoded,
+        file: &File,
+        text: &Arc<str>,
+    ) -> bool {
         let (key, at, object) = match decoded {
             Decoded::Skipped => return true,
             Decoded::Nameless => return false,
@@ -230,8 +339,16 @@ impl Round<'_> {
         }
         self.seen.insert(key.clone(), (Arc::clone(&file.name), at));
         match (object, self.previous.get(&key)) {
-            (Some(object), _) => {
-                self.next.insert(key, Arc::from(object));
+            (Some(mut object), last) => {
+                object.meta.print = whole.print(at);
+                let object = match last.filter(|last| is_same(last, &object)) {
+                    Some(last) => Arc::clone(last),
+                    None => {
+                        object.meta.stamp = stamp();
+                        Arc::from(object)
+                    }
+                };
+                self.next.insert(key, object);
             }
             (None, Some(last_good)) => {
                 self.next.insert(key, Arc::clone(last_good));
@@ -249,6 +366,64 @@ impl Round<'_> {
             }
         }
     }
+}
+
+// === impl Document ===
+
+impl Document<'_> {
+    /// A hash of the text and of where in it an object stands.
+    fn print(self, at: Position) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.node.at, at).hash(&mut hasher);
+        self.text.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// Documents with their texts.
+fn apart<'t>(documents: &'t [Node], text: &'t str) -> impl Iterator<Item = Document<'t>> {
+    // Where each line starts, from the first. Where lines may end otherwise, who knows.
+    let starts: Vec<usize> = match text.contains('\r') {
+        true => Vec::new(),
+        false => std::iter::once(0)
+            .chain(text.match_indices('\n').map(|(end, _)| end + 1))
+            .collect(),
+    };
+    let start = move |node: &Node| {
+        let line = usize::try_from(node.at.line).unwrap_or(usize::MAX);
+        starts.get(line.saturating_sub(1)).copied()
+    };
+    documents.iter().enumerate().map(move |(index, node)| {
+        let end = documents.get(index + 1).map_or(Some(text.len()), &start);
+        let own = start(node)
+            .zip(end)
+            .and_then(|(start, end)| text.get(start..end));
+        Document {
+            node,
+            // Two documents on one line are told apart from nothing.
+            text: own.filter(|own| !own.is_empty()).unwrap_or(text),
+        }
+    })
+}
+
+/// Whether two readings of an object are the same to a letter.
+fn is_same(one: &Object, other: &Object) -> bool {
+    one.meta.stamp == other.meta.stamp
+        || (one.meta.print == other.meta.print
+            && one.meta.file == other.meta.file
+            && one.meta.at == other.meta.at
+            && one == other)
+}
+
+/// A number that no object had before.
+fn stamp() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // It is only ever replaced.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // === impl ObjectKey ===

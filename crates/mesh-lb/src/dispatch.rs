@@ -9,7 +9,8 @@
 //! It counts requests for the cluster and the host, tells outlier detection what became of them,
 //! and holds on to the host until the response body has ended. Failures of a response body after
 //! its head are not reported to outlier detection, and hosts that requests name themselves
-//! (`DiscoveryKind::Authority`) are counted but never ejected. The request needs an
+//! (`DiscoveryKind::Authority`, `DiscoveryKind::OriginalDestination`) are counted but never ejected;
+//! one that nobody names any more is forgotten once its last connection is closed. The request needs an
 //! [`Exchange`]; without one use [`Balance`](crate::Balance).
 //!
 //! ```
@@ -40,11 +41,13 @@
 //! ```
 
 mod authority;
+mod choose;
 mod flight;
 mod future;
 mod table;
 mod worker;
 
+pub use choose::{Chooser, Chosen, Engaged};
 pub use flight::Active;
 pub(crate) use flight::Owner;
 pub use future::ResponseFuture;
@@ -125,7 +128,7 @@ where
     /// The future fails with [`Failure::NoCluster`] where the request has no cluster, with
     /// [`Failure::NoHealthyHost`] where no host may be used, with [`Failure::MissingHost`] or
     /// [`Failure::BadRequest`] where the cluster goes by the request's authority and there is
-    /// none, and otherwise as the host's service does.
+    /// none (a cluster that goes by the original destination has no healthy host then), and otherwise as the host's service does.
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let exchange = Exchange::of(&request).filter(|exchange| exchange.cluster().is_some());
         match exchange.cloned() {

@@ -191,6 +191,16 @@ impl Host {
         self.state.active.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Somebody wants a connection of its own: it counts as under way from now on.
+    pub(crate) fn connection_begins(&self) {
+        self.state.active.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// There is one: to its user it is what a request is to others.
+    pub(crate) fn connection_is_used(&self) {
+        self.state.rq_total.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn request_is_over(&self) {
         self.state.active.fetch_sub(1, Ordering::Relaxed);
     }

@@ -10,6 +10,7 @@
 //!
 //! * [`Dispatch`] sends a request to the cluster that its route chose; [`Balance`] is one cluster
 //!   as a service, for any HTTP client.
+//! * [`Chooser`] does the same for connections that are passed on as they are.
 //! * [`ClusterHosts`] is what the process knows of one cluster's [`Host`]s. It follows the
 //!   cluster's endpoints and survives changes of configuration; [`ClusterHosts::view`] shows it.
 //! * A [`Picker`] chooses from a [`HostSet`]: round robin, least request or random, by weight,
@@ -34,7 +35,7 @@ mod words;
 
 pub use balance::Balance;
 pub use cluster::ClusterHosts;
-pub use dispatch::{Active, Dispatch, ResponseFuture};
+pub use dispatch::{Active, Chooser, Chosen, Dispatch, Engaged, ResponseFuture};
 pub use host::{Host, HostConnection, HostCounts};
 pub use hosts::HostSet;
 pub use make::MakeEndpoint;

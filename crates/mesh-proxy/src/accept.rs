@@ -1,6 +1,6 @@
 //! Listening sockets.
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::time::Duration;
@@ -26,6 +26,15 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<StdListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Lets a socket take connections for addresses that are not ours (TPROXY).
+pub(crate) fn make_transparent(listener: &StdListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    match listener.local_addr()? {
+        SocketAddr::V4(_) => socket.set_ip_transparent_v4(true),
+        SocketAddr::V6(_) => socket.set_ip_transparent_v6(true),
+    }
 }
 
 /// Checks that nobody else listens on `address`. The sockets of our workers share their port, so

@@ -25,11 +25,18 @@
 mod accept;
 mod admin;
 pub mod bootstrap;
+mod chain;
 pub mod config;
+mod connection;
 mod http;
+#[doc(hidden)]
+pub mod inspect;
 mod listener;
+mod origin;
 mod reconcile;
 mod runtime;
+mod tcp;
+mod tls;
 mod watch;
 mod worker;
 pub mod xds;

@@ -1,77 +1,74 @@
 //! What one worker keeps about one listener.
 
-use http::HeaderValue;
-use mesh_core::model::{HttpManager, Listener};
-use mesh_core::stats::{Block, HttpStat, Raised};
-use mesh_core::{Caller, Name, Shard};
-use std::collections::HashMap;
+mod blocks;
+mod plan;
+
+pub(crate) use blocks::{Counted, Statistics};
+pub(crate) use plan::{Chain, HttpChain, Plan, Plans, TcpChain, Use};
+
+use crate::chain::Traits;
+use mesh_core::Shard;
+use mesh_core::stats::{ListenerStat, Raised};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
 
-/// One worker's state of one listener. The settings can change while connections are open.
+/// One worker's state of one listener. The plan can change while connections are open.
 #[derive(Debug)]
 pub(crate) struct ListenerState {
     address: SocketAddr,
-    shard: Shard,
-    settings: Mutex<Settings>,
+    current: Mutex<Arc<Current>>,
 }
 
-#[derive(Clone, Debug)]
-struct Settings {
-    manager: Arc<HttpManager>,
-    stats: Arc<Block<HttpStat>>,
-    /// The `server` header of every response; none leaves the upstream's.
-    server: Option<HeaderValue>,
+/// A plan in force, and the worker's state of its chains.
+#[derive(Debug)]
+pub(crate) struct Current {
+    plan: Arc<Plan>,
+    /// In the order of the plan's chains.
+    chains: Vec<Arc<ChainState>>,
 }
 
-/// The HTTP statistics of all listeners, by prefix. Shared by all workers.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct HttpBlocks(Arc<Mutex<HashMap<Name, Arc<Block<HttpStat>>>>>);
-
-/// A block of statistics that a gauge can hold on to.
-#[derive(Clone, Debug)]
-pub(crate) struct Counted(Arc<Block<HttpStat>>);
-
-// === impl HttpBlocks ===
-
-impl HttpBlocks {
-    /// The block for a prefix, made on first use and kept as long as the process runs, as in
-    /// Envoy. Prefixes come from configuration, never from callers.
-    pub(crate) fn block(&self, prefix: &Name) -> Arc<Block<HttpStat>> {
-        let mut blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        blocks.entry(prefix.clone()).or_default().clone()
-    }
-
-    /// All blocks, sorted by prefix.
-    pub(crate) fn all(&self) -> Vec<(Name, Arc<Block<HttpStat>>)> {
-        let blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = blocks.iter().map(|(n, b)| (n.clone(), b.clone())).collect();
-        drop(blocks);
-        all.sort_by(|a, b| a.0.cmp(&b.0));
-        all
-    }
+/// One worker's state of one chain.
+#[derive(Debug)]
+pub(crate) struct ChainState {
+    chain: Arc<Chain>,
+    /// Its connections are to finish.
+    drain: watch::Sender<bool>,
 }
 
 // === impl ListenerState ===
 
 impl ListenerState {
-    pub(crate) fn new(listener: &Listener, shard: Shard, blocks: &HttpBlocks) -> Self {
-        let settings = Mutex::new(Settings::of(listener, blocks));
+    /// The state of a listener at the address that it really has.
+    pub(crate) fn new(plan: Arc<Plan>, address: SocketAddr) -> Self {
         Self {
-            address: listener.address,
-            shard,
-            settings,
+            address,
+            current: Mutex::new(Arc::new(Current::new(plan, &[]))),
         }
     }
 
-    /// Takes over the settings of a newer configuration: for the next request on each connection.
-    pub(crate) fn update(&self, listener: &Listener, blocks: &HttpBlocks) {
-        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) =
-            Settings::of(listener, blocks);
+    /// Takes over a newer plan: for connections to come. Those of chains that are the same stay,
+    /// those of others drain.
+    pub(crate) fn update(&self, plan: Arc<Plan>) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = Arc::new(Current::new(plan, &current.chains));
+        let old = std::mem::replace(&mut *current, new.clone());
+        drop(current);
+        let gone = |old: &&Arc<ChainState>| !new.chains.iter().any(|kept| Arc::ptr_eq(kept, old));
+        for chain in old.chains.iter().filter(gone) {
+            chain.drain.send_replace(true);
+        }
     }
 
-    fn settings(&self) -> Settings {
-        self.settings
+    /// Lets all connections finish.
+    pub(crate) fn drain(&self) {
+        for chain in &self.current().chains {
+            chain.drain.send_replace(true);
+        }
+    }
+
+    pub(crate) fn current(&self) -> Arc<Current> {
+        self.current
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
@@ -80,64 +77,71 @@ impl ListenerState {
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
-
-    pub(crate) fn manager(&self) -> Arc<HttpManager> {
-        self.settings().manager
-    }
-
-    /// Who calls, for one request, and the `server` header that the response gets.
-    pub(crate) fn caller(
-        &self,
-        peer: SocketAddr,
-        local: SocketAddr,
-    ) -> (Caller, Option<HeaderValue>) {
-        let settings = self.settings();
-        let mut caller = Caller::default();
-        caller.shard = self.shard;
-        caller.peer = Some(peer);
-        caller.local = Some(local);
-        caller.manager = Some(settings.manager);
-        caller.stats = Some(settings.stats);
-        (caller, settings.server)
-    }
-
-    pub(crate) fn count(&self, stat: HttpStat) {
-        self.settings().stats.inc(self.shard, stat);
-    }
-
-    pub(crate) fn raise(&self, stat: HttpStat) -> Raised<Counted, HttpStat> {
-        Raised::new(Counted(self.settings().stats), self.shard, stat)
-    }
 }
 
-// === impl Settings ===
+// === impl Current ===
 
-impl Settings {
-    fn of(listener: &Listener, blocks: &HttpBlocks) -> Self {
-        let manager = manager_of(listener);
-        let stats = blocks.block(&manager.stat_prefix);
-        let server = Some(&manager.server_name).filter(|name| !name.is_empty());
-        let server = server.and_then(|name| HeaderValue::from_str(name).ok());
+impl Current {
+    fn new(plan: Arc<Plan>, before: &[Arc<ChainState>]) -> Self {
+        let state = |chain: &Arc<Chain>| {
+            let same = |before: &&Arc<ChainState>| before.chain.config() == chain.config();
+            match before.iter().find(same) {
+                Some(before) => before.clone(),
+                None => Arc::new(ChainState::new(chain.clone())),
+            }
+        };
         Self {
-            manager,
-            stats,
-            server,
+            chains: plan.chains().iter().map(state).collect(),
+            plan,
         }
     }
-}
 
-fn manager_of(listener: &Listener) -> Arc<HttpManager> {
-    let mut managers = listener.managers();
-    managers
-        .next()
-        .expect("only listeners for HTTP are made so far")
-        .clone()
-}
+    pub(crate) fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
 
-// === impl Counted ===
+    /// The chain that all connections get, if they all get the same.
+    pub(crate) fn only_chain(&self) -> Option<&Arc<ChainState>> {
+        self.chains.get(self.plan.only()?)
+    }
 
-impl AsRef<Block<HttpStat>> for Counted {
-    fn as_ref(&self) -> &Block<HttpStat> {
-        &self.0
+    /// The chain for a connection.
+    pub(crate) fn choose(&self, traits: &Traits<'_>) -> Option<&Arc<ChainState>> {
+        self.chains.get(self.plan.choose(traits)?)
+    }
+
+    pub(crate) fn count(&self, shard: Shard, stat: ListenerStat) {
+        self.plan.stats().inc(shard, stat);
+    }
+
+    pub(crate) fn raise(
+        &self,
+        shard: Shard,
+        stat: ListenerStat,
+    ) -> Raised<Counted<ListenerStat>, ListenerStat> {
+        Raised::new(Counted::new(self.plan.stats().clone()), shard, stat)
     }
 }
+
+// === impl ChainState ===
+
+impl ChainState {
+    fn new(chain: Arc<Chain>) -> Self {
+        Self {
+            chain,
+            drain: watch::Sender::new(false),
+        }
+    }
+
+    pub(crate) fn chain(&self) -> &Arc<Chain> {
+        &self.chain
+    }
+
+    /// Says when the chain's connections are to finish.
+    pub(crate) fn drained(&self) -> watch::Receiver<bool> {
+        self.drain.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -75,7 +75,7 @@ impl Reconciler {
         for listener in snapshot.listeners() {
             let moves = match self.open.get(&listener.name) {
                 Some(open) if open.listener == *listener => false,
-                Some(open) if open.listener.address == listener.address => {
+                Some(open) if is_in_place(&open.listener, listener) => {
                     self.tell(|| Command::Update(listener.clone()));
                     false
                 }
@@ -107,7 +107,7 @@ impl Reconciler {
             .collect();
         for name in gone {
             if let Some(open) = self.open.remove(&name) {
-                self.leaving.insert(open.address);
+                self.leave(&open);
             }
             tracing::info!(listener = %name, "closed");
             self.tell(|| Command::Close(name.clone()));
@@ -123,8 +123,12 @@ impl Reconciler {
         listener: &Arc<Listener>,
         left: &HashSet<SocketAddr>,
     ) -> io::Result<SocketAddr> {
+        if !listener.bind {
+            return Ok(self.stand(listener));
+        }
         let mut held = self.gate.take(listener);
-        let open = self.open.values().map(|open| &open.address);
+        let open = self.open.values().filter(|open| open.listener.bind);
+        let open = open.map(|open| &open.address);
         let mut ours = open.chain(left).chain(&self.leaving);
         if held.is_none() && !ours.any(|address| *address == listener.address) {
             accept::check_free(listener.address)?;
@@ -139,6 +143,9 @@ impl Reconciler {
             };
             // For port 0 the first socket settles the port of all.
             address = socket.local_addr()?;
+            if listener.transparent {
+                accept::make_transparent(&socket)?;
+            }
             sockets.push(socket);
         }
         tracing::info!(listener = %listener.name, %address, "open");
@@ -151,9 +158,30 @@ impl Reconciler {
             address,
         };
         if let Some(before) = self.open.insert(listener.name.clone(), open) {
-            self.leaving.insert(before.address);
+            self.leave(&before);
         }
         Ok(address)
+    }
+
+    /// Takes up a listener that gets only what others hand over.
+    fn stand(&mut self, listener: &Arc<Listener>) -> SocketAddr {
+        tracing::info!(listener = %listener.name, address = %listener.address, "stands");
+        self.tell(|| Command::Stand(listener.clone()));
+        let open = Open {
+            listener: listener.clone(),
+            address: listener.address,
+        };
+        if let Some(before) = self.open.insert(listener.name.clone(), open) {
+            self.leave(&before);
+        }
+        listener.address
+    }
+
+    /// Remembers an address that the workers give up.
+    fn leave(&mut self, open: &Open) {
+        if open.listener.bind {
+            self.leaving.insert(open.address);
+        }
     }
 
     pub(crate) fn drain(&mut self) {
@@ -167,6 +195,12 @@ impl Reconciler {
             let _ = worker.send(command());
         }
     }
+}
+
+/// Whether a listener that changes keeps its sockets.
+fn is_in_place(before: &Listener, after: &Listener) -> bool {
+    let socket = |listener: &Listener| (listener.address, listener.bind, listener.transparent);
+    socket(before) == socket(after)
 }
 
 #[cfg(test)]

@@ -2,11 +2,14 @@
 
 use crate::Builder;
 use crate::admin::Admin;
+use crate::connection::Site;
 use crate::http::stack;
-use crate::listener::HttpBlocks;
+use crate::listener::{Plans, Statistics};
 use crate::reconcile::{Listening, RETRY, Reconciler};
-use crate::worker::Worker;
+use crate::tcp::{Buffers, Forwarder};
+use crate::worker::{Listeners, Worker};
 use crate::xds::Control;
+use mesh_client::tcp::TcpUpstreams;
 use mesh_client::{Parts, Upstreams};
 use mesh_core::model::{Snapshot, WorkloadRef};
 use mesh_core::{Feed, Rng, Shard, WallClock};
@@ -28,7 +31,7 @@ const HOUSEKEEPING: Duration = Duration::from_millis(500);
 pub(crate) struct Shared {
     pub(crate) feed: Feed<Snapshot>,
     pub(crate) telemetry: Arc<Telemetry>,
-    pub(crate) blocks: HttpBlocks,
+    pub(crate) statistics: Statistics,
     pub(crate) listening: Feed<Listening>,
     /// New connections are no longer wanted.
     pub(crate) draining: AtomicBool,
@@ -164,7 +167,8 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         control,
     } = builder;
     let telemetry = Arc::new(Telemetry::new(workload.clone()));
-    let blocks = HttpBlocks::default();
+    let statistics = Statistics::default();
+    let plans = Plans::new(statistics.clone());
     let rng = seed.map_or_else(Rng::from_system, Rng::with_seed);
     let workers = concurrency.max(1);
     let mut commands = Vec::with_capacity(workers);
@@ -179,13 +183,27 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         parts.before_route = slots.before_route.clone();
         parts.after_route = slots.after_route.clone();
         parts.per_attempt = slots.per_attempt.clone();
-        let worker = Worker {
+        let tcp_rng = Arc::new(rng.fork());
+        let tcp = Forwarder {
+            feed: feed.clone(),
+            upstreams: TcpUpstreams::new(upstreams.clone()).rng(tcp_rng.clone()),
+            telemetry: telemetry.clone(),
+            rng: tcp_rng,
+            buffers: Buffers::default(),
+            drain_time,
+        };
+        let site = Site {
             shard: Shard::of_worker(number),
+            listeners: Listeners::default(),
             stack: stack::build(parts, telemetry.clone(), most_requests),
-            upstreams,
-            blocks: blocks.clone(),
-            commands: receiver,
+            tcp,
             tasks: TaskTracker::new(),
+        };
+        let worker = Worker {
+            site,
+            upstreams,
+            plans: plans.clone(),
+            commands: receiver,
         };
         threads.push(spawn_worker(number, worker, drain_time)?);
     }
@@ -194,7 +212,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
     let shared = Arc::new(Shared {
         feed,
         telemetry,
-        blocks,
+        statistics,
         listening: reconciler.status(),
         draining: AtomicBool::new(false),
         started: tokio::time::Instant::now(),

@@ -2,19 +2,17 @@
 //! its own connection pools.
 
 use crate::accept;
-use crate::http::serve::serve;
-use crate::http::stack::RequestStack;
-use crate::listener::{HttpBlocks, ListenerState};
+use crate::connection::{Site, serve, serve_plain};
+use crate::listener::{ListenerState, Plan, Plans};
 use mesh_client::Upstreams;
+use mesh_core::Name;
 use mesh_core::model::Listener;
-use mesh_core::{Name, Shard};
 use std::collections::HashMap;
-use std::net::TcpListener as StdListener;
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
-use tokio_util::task::TaskTracker;
 
 /// How often unused connections to endpoints are looked through.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -24,6 +22,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub(crate) enum Command {
     /// Serve a new listener on this socket.
     Open(Arc<Listener>, StdListener),
+    /// Serve a new listener that only gets what others hand over.
+    Stand(Arc<Listener>),
     /// Use these settings for an open listener.
     Update(Arc<Listener>),
     /// Accept nothing more on a listener and let its connections finish.
@@ -33,18 +33,21 @@ pub(crate) enum Command {
 }
 
 pub(crate) struct Worker {
-    pub(crate) shard: Shard,
-    pub(crate) stack: RequestStack,
+    pub(crate) site: Site,
     pub(crate) upstreams: Upstreams,
-    pub(crate) blocks: HttpBlocks,
+    pub(crate) plans: Plans,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
-    pub(crate) tasks: TaskTracker,
 }
 
-/// An open listener. Dropping `drain` ends its accept loop and drains its connections.
+/// One worker's listeners, by the addresses that they are bound to or stand for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listeners(Arc<Mutex<HashMap<SocketAddr, Arc<ListenerState>>>>);
+
+/// A listener in service. Dropping it ends its accept loop and drains its connections.
 struct Open {
     state: Arc<ListenerState>,
     drain: watch::Sender<bool>,
+    listeners: Listeners,
 }
 
 // === impl Worker ===
@@ -62,30 +65,44 @@ impl Worker {
                             open.insert(listener.name.clone(), opened);
                         }
                     }
+                    Some(Command::Stand(listener)) => {
+                        let opened = self.stand(&listener, listener.address);
+                        open.insert(listener.name.clone(), opened);
+                    }
                     Some(Command::Update(listener)) => {
                         if let Some(open) = open.get(&listener.name) {
-                            open.state.update(&listener, &self.blocks);
+                            open.state.update(self.plan(&listener, open.state.address()));
                         }
                     }
                     Some(Command::Close(name)) => drop(open.remove(&name)),
                     // Without a sender there is nobody left to run for.
                     Some(Command::Drain) | None => break,
                 },
-                _ = sweep.tick() => self.upstreams.sweep(tokio::time::Instant::now().into_std()),
+                _ = sweep.tick() => {
+                    self.upstreams.sweep(tokio::time::Instant::now().into_std());
+                    let tcp = &self.site.tcp;
+                    tcp.upstreams.adopt(&tcp.feed.load());
+                }
             }
         }
         drop(open);
-        self.tasks.close();
-        if tokio::time::timeout(drain_time, self.tasks.wait())
+        let tasks = &self.site.tasks;
+        tasks.close();
+        if tokio::time::timeout(drain_time, tasks.wait())
             .await
             .is_err()
         {
-            tracing::warn!(left = self.tasks.len(), "drain time is over");
+            tracing::warn!(left = tasks.len(), "drain time is over");
         }
     }
 
-    fn open(&self, listener: &Listener, socket: StdListener) -> Option<Open> {
-        let state = Arc::new(ListenerState::new(listener, self.shard, &self.blocks));
+    fn plan(&self, listener: &Arc<Listener>, address: SocketAddr) -> Arc<Plan> {
+        self.plans.of(listener, address, &self.site.tcp.feed.load())
+    }
+
+    fn open(&self, listener: &Arc<Listener>, socket: StdListener) -> Option<Open> {
+        // Port 0 means any: connections come in at another one.
+        let address = socket.local_addr().unwrap_or(listener.address);
         let socket = match TcpListener::from_std(socket) {
             Ok(socket) => socket,
             Err(error) => {
@@ -93,22 +110,67 @@ impl Worker {
                 return None;
             }
         };
-        let (drain, drained) = watch::channel(false);
-        let accepting = accept_all(
-            socket,
-            self.stack.clone(),
-            state.clone(),
-            self.tasks.clone(),
-            drained,
-        );
-        self.tasks.spawn(accepting);
-        Some(Open { state, drain })
+        let open = self.stand(listener, address);
+        let (state, drained) = (open.state.clone(), open.drain.subscribe());
+        let accepting = accept_all(socket, state, self.site.clone(), drained);
+        self.site.tasks.spawn(accepting);
+        Some(open)
+    }
+
+    /// A listener that others can hand connections to.
+    fn stand(&self, listener: &Arc<Listener>, address: SocketAddr) -> Open {
+        let plan = self.plan(listener, address);
+        let state = Arc::new(ListenerState::new(plan, address));
+        self.site.listeners.add(state.clone());
+        Open {
+            state,
+            drain: watch::Sender::new(false),
+            listeners: self.site.listeners.clone(),
+        }
     }
 }
 
+// === impl Listeners ===
+
+impl Listeners {
+    /// The listener for a connection that was going to an address: the one there, or the one for
+    /// all addresses at its port (Envoy `use_original_dst`).
+    pub(crate) fn of(&self, address: SocketAddr) -> Option<Arc<ListenerState>> {
+        let any: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = listeners.get(&address);
+        let found = found.or_else(|| listeners.get(&SocketAddr::new(any, address.port())));
+        found.cloned()
+    }
+
+    pub(crate) fn add(&self, state: Arc<ListenerState>) {
+        let mut listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.insert(state.address(), state);
+    }
+
+    /// Forgets a listener, unless another has its address by now.
+    fn remove(&self, state: &Arc<ListenerState>) {
+        let mut listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = state.address();
+        if listeners
+            .get(&address)
+            .is_some_and(|there| Arc::ptr_eq(there, state))
+        {
+            listeners.remove(&address);
+        }
+    }
+}
+
+// === impl Open ===
+
 impl Drop for Open {
     fn drop(&mut self) {
+        self.listeners.remove(&self.state);
         self.drain.send_replace(true);
+        self.state.drain();
     }
 }
 
@@ -116,28 +178,26 @@ impl Drop for Open {
 /// would be reset with the socket.
 async fn accept_all(
     socket: TcpListener,
-    stack: RequestStack,
     state: Arc<ListenerState>,
-    tasks: TaskTracker,
-    drained: watch::Receiver<bool>,
+    site: Site,
+    mut drained: watch::Receiver<bool>,
 ) {
-    let serve = |(stream, peer)| {
-        tasks.spawn(serve(
-            stream,
-            peer,
-            stack.clone(),
-            state.clone(),
-            tasks.clone(),
-            drained.clone(),
-        ));
+    let serve = |(stream, peer): (TcpStream, SocketAddr)| {
+        let local = stream.local_addr().unwrap_or_else(|_| state.address());
+        match serve_plain(stream, peer, local, &state, &site) {
+            Ok(serving) => site.tasks.spawn(serving),
+            Err(stream) => {
+                let serving = serve(stream, peer, local, state.clone(), site.clone());
+                site.tasks.spawn(serving)
+            }
+        };
     };
-    let mut drain = drained.clone();
     loop {
         // To drain first: with enough callers there is always one more to accept.
         tokio::select! {
             biased;
             // Both a changed value and a lost sender mean the end.
-            _ = drain.wait_for(|drain| *drain) => break,
+            _ = drained.wait_for(|drain| *drain) => break,
             accepted = accept::next(&socket) => serve(accepted),
         }
     }

@@ -26,6 +26,7 @@ fn cluster(at: usize, setting: u32) -> Resource {
     cluster.panic_threshold = setting;
     Resource::Cluster(Box::new(ClusterResource {
         eds: Some(reference(&cluster.name)),
+        secrets: Vec::new(),
         cluster,
         endpoints: None,
     }))
@@ -58,7 +59,8 @@ fn listener(at: usize) -> Resource {
     let manager = HttpManager::new(name.as_str(), format!("t{at}"));
     Resource::Listener(Box::new(ListenerResource {
         listener: Listener::http(name, ([127, 1, high, low], 80).into(), manager),
-        routes: RouteSource::Named(reference(&format!("t{at}"))),
+        routes: vec![RouteSource::Named(reference(&format!("t{at}")))],
+        secrets: Vec::new(),
     }))
 }
 

@@ -9,7 +9,10 @@
 //!
 //! * **A cluster** waits for its endpoints, at most for the `initial_fetch_timeout` of its
 //!   reference; then it goes on without any. Endpoints that are known already are used at once.
-//! * **A listener** waits for its route table likewise; then it goes on with an empty one.
+//! * **A listener** waits for its route tables likewise; then it goes on with empty ones.
+//! * Both wait for their secrets, each for as long as its reference says; then they go on without,
+//!   and handshakes fail until the secret is there. A secret that changes is published to those
+//!   who use it without a new snapshot; one that is taken away fails new handshakes.
 //! * While the new version of either waits, its old version stays in force. Nothing else waits.
 //! * **A route table** comes into force at once, as in Envoy, unless it refers to clusters that
 //!   are known but were never in force: Envoy answers 503 NC for those; here the table waits until
@@ -40,9 +43,11 @@ mod clusters;
 mod links;
 mod listeners;
 mod publish;
+mod secrets;
 mod step;
 mod stripped;
 mod tables;
+mod waits;
 
 pub use listeners::{Admit, Permit};
 pub use step::{Change, Configure, Interest, Options, Step, To, Verdict};
@@ -55,6 +60,7 @@ use listeners::Listeners;
 use mesh_core::model::{EndpointSet, Snapshot};
 use mesh_core::{Invalid, Name};
 use publish::Output;
+use secrets::Secrets;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -67,6 +73,7 @@ pub struct Assemble {
     options: Options,
     clusters: Clusters,
     endpoints: Links<EndpointSet>,
+    secrets: Secrets,
     tables: Tables,
     listeners: Listeners,
     stripped: Stripped,
@@ -88,6 +95,7 @@ impl Assemble {
             options,
             clusters: Clusters::default(),
             endpoints: Links::default(),
+            secrets: Secrets::default(),
             tables: Tables::default(),
             listeners: Listeners::default(),
             stripped: Stripped::default(),
@@ -153,6 +161,7 @@ impl Assemble {
     }
 
     fn run(&mut self, changes: Vec<Change>, fixed: bool, now: Instant) -> Step {
+        let mut clusters = Vec::new();
         let mut tables = Vec::new();
         let mut listeners = Vec::new();
         // What is referred to goes first, whatever the order was; removals before additions, so
@@ -164,17 +173,24 @@ impl Assemble {
                 To::Gone(TypeUrl::Endpoints, name) => self.endpoints_gone(&from, &name),
                 To::Gone(TypeUrl::Listener, name) => self.remove_listener(&name),
                 To::Gone(TypeUrl::Routes, name) => self.table_gone(&from, &name),
+                To::Gone(TypeUrl::Secret, name) => self.secret_gone(&from, &name),
                 To::Gone(..) => {}
-                To::Is(Resource::Cluster(cluster)) => {
-                    self.set_cluster(*cluster, ticket, fixed, now);
-                }
+                To::Is(Resource::Cluster(cluster)) => clusters.push((*cluster, ticket)),
                 To::Is(Resource::Endpoints(set)) => {
                     let result = self.set_endpoints(&from, &set.name, set.endpoints);
                     self.verdict(ticket, TypeUrl::Endpoints, &set.name, result);
                 }
                 To::Is(Resource::Listener(listener)) => listeners.push((*listener, ticket)),
                 To::Is(Resource::Routes(table)) => tables.push((from, *table, ticket)),
+                To::Is(Resource::Secret(secret)) => {
+                    let name = secret.name.clone();
+                    let result = self.set_secret(&from, secret, fixed);
+                    self.verdict(ticket, TypeUrl::Secret, &name, result);
+                }
             }
+        }
+        for (cluster, ticket) in clusters {
+            self.set_cluster(cluster, ticket, fixed, now);
         }
         // A snapshot's clusters are known before tables that may refer to them are looked at.
         for (from, table, ticket) in tables {

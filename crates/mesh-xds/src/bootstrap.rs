@@ -1,6 +1,6 @@
 //! Envoy's own configuration: the bootstrap, and the files that it may refer to.
 //!
-//! What is read: `node`, the address of `admin`, `static_resources` (listeners and clusters), and
+//! What is read: `node`, the address of `admin`, `static_resources` (listeners, clusters and secrets), and
 //! `dynamic_resources` from an aggregated stream (`ads`) or from files (`path_config_source`).
 //! What has no effect here is accepted by name only ([`ignored`]); everything else is refused by
 //! name. Extensions are those of [`crate::read`].
@@ -30,7 +30,7 @@ mod message;
 pub use file::{FileContents, Format};
 
 use crate::json::{Codec, JsonError};
-use crate::read::{ClusterResource, ListenerResource, Resource};
+use crate::read::{ClusterResource, ListenerResource, Resource, SecretResource};
 use crate::{Node, schema};
 use bytes::Bytes;
 use mesh_core::Invalid;
@@ -43,7 +43,7 @@ use std::time::Duration;
 const MESSAGE: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
 /// What a proxy starts with.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Bootstrap {
     /// Who the proxy is.
@@ -54,6 +54,8 @@ pub struct Bootstrap {
     pub clusters: Vec<ClusterResource>,
     /// `static_resources.listeners`.
     pub listeners: Vec<ListenerResource>,
+    /// `static_resources.secrets`.
+    pub secrets: Vec<SecretResource>,
     /// `dynamic_resources.ads_config`.
     pub ads: Option<Ads>,
     /// Where listeners come from besides (`dynamic_resources.lds_config`).
@@ -164,12 +166,30 @@ impl Bootstrap {
         message::bootstrap(bytes)
     }
 
-    /// The static resources: clusters, then listeners.
+    /// The static resources: secrets, clusters, then listeners.
     pub fn resources(&self) -> Vec<Resource> {
+        let secrets = self.secrets.iter().cloned().map(Resource::Secret);
         let clusters = self.clusters.iter().cloned().map(Box::new);
         let listeners = self.listeners.iter().cloned().map(Box::new);
         let clusters = clusters.map(Resource::Cluster);
-        clusters.chain(listeners.map(Resource::Listener)).collect()
+        let rest = clusters.chain(listeners.map(Resource::Listener));
+        secrets.chain(rest).collect()
+    }
+}
+
+impl fmt::Debug for Bootstrap {
+    /// Without the message, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bootstrap")
+            .field("node", &self.node)
+            .field("admin", &self.admin)
+            .field("clusters", &self.clusters)
+            .field("listeners", &self.listeners)
+            .field("secrets", &self.secrets)
+            .field("ads", &self.ads)
+            .field("lds", &self.lds)
+            .field("cds", &self.cds)
+            .finish_non_exhaustive()
     }
 }
 

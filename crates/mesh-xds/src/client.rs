@@ -35,7 +35,7 @@ mod machine;
 mod status;
 
 pub use driver::{Builder, Client, Prepare, Wanted};
-pub use handle::{FileReference, Gone, Handle};
+pub use handle::{FileReference, Gone, Handle, ServiceReference};
 pub use machine::{
     Config, Decode, Event, KindStatus, Limits, Machine, Request, ResourceState, ResourceStatus,
     Response, Update, Variant,

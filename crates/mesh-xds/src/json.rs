@@ -6,7 +6,8 @@
 //! nothing stays in memory.
 //!
 //! Not covered: an `Any` of a type that the table does not know is refused by name when read, and
-//! written as `{"@type": …, "value": base64}`.
+//! written as `{"@type": …, "value": base64}`. Keys and passwords are read but never written:
+//! `[redacted]` stands in their place, as in Envoy's dumps.
 //!
 //! ```
 //! use mesh_xds::json::Codec;
@@ -25,10 +26,10 @@
 //! # Ok::<(), mesh_xds::json::JsonError>(())
 //! ```
 
-mod base64;
 mod encode;
 mod known;
 mod print;
+mod redact;
 mod tree;
 mod yaml;
 

@@ -8,11 +8,14 @@ use crate::pb::envoy::config::cluster::v3::Cluster as ClusterProto;
 use crate::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use crate::pb::envoy::config::listener::v3::Listener as ListenerProto;
 use crate::pb::envoy::config::route::v3::RouteConfiguration;
+use crate::pb::envoy::extensions::transport_sockets::tls::v3::Secret as SecretProto;
 use crate::{TypeUrl, schema};
-use mesh_core::model::{Cluster, EndpointSet, Listener, RouteTable};
+use given::Given;
+use mesh_core::model::{Cluster, EndpointSet, Listener, RouteTable, Secret, SecretRef};
 use mesh_core::{Invalid, Name};
 use prost::Message;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 mod access_log;
@@ -20,6 +23,7 @@ mod address;
 mod cluster;
 mod endpoint;
 mod extension;
+mod given;
 mod http;
 pub mod ignored;
 mod listener;
@@ -27,6 +31,9 @@ mod metadata;
 mod protocol;
 pub mod route;
 mod source;
+mod tcp;
+mod tls;
+mod transport;
 
 /// A resource that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +47,8 @@ pub enum Resource {
     Listener(Box<ListenerResource>),
     /// RDS.
     Routes(Box<RouteTable>),
+    /// SDS.
+    Secret(SecretResource),
 }
 
 /// A cluster, and where its endpoints are.
@@ -51,6 +60,8 @@ pub struct ClusterResource {
     pub endpoints: Option<EndpointSet>,
     /// Where its endpoints come from, where that is a resource of its own (type EDS).
     pub eds: Option<Reference>,
+    /// The secrets that came with it.
+    pub secrets: Vec<(SecretRef, Arc<Secret>)>,
 }
 
 /// The endpoints of a cluster.
@@ -65,10 +76,33 @@ pub struct EndpointsResource {
 /// A listener, and where its routes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerResource {
-    /// The listener. Its manager's `routes` is the name of the table.
+    /// The listener. Each manager's `routes` is the name of its table.
     pub listener: Listener,
-    /// Its routes.
-    pub routes: RouteSource,
+    /// Where the routes of each of its managers are, in the order of
+    /// [`Listener::managers`].
+    pub routes: Vec<RouteSource>,
+    /// The secrets that came with it.
+    pub secrets: Vec<(SecretRef, Arc<Secret>)>,
+}
+
+/// A secret that is a resource of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretResource {
+    /// Its name, to which listeners and clusters refer.
+    pub name: Name,
+    /// The secret.
+    pub value: SecretValue,
+}
+
+/// What a resource says of a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SecretValue {
+    /// This is it.
+    Given(Arc<Secret>),
+    /// It is in files, or is the machine's: the name that says which
+    /// ([`SecretName`](mesh_core::model::SecretName)).
+    At(Name),
 }
 
 /// Where a listener's routes are.
@@ -103,6 +137,8 @@ pub enum Source {
     Ads,
     /// A file that is watched.
     Path(PathBuf),
+    /// A service of its own at this cluster. Only secrets are to be got so.
+    Service(Name),
 }
 
 /// The field that every type of resource has its name in, and nothing else of it.
@@ -133,6 +169,7 @@ pub fn resource(kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
         TypeUrl::Routes => route::table(&decode::<RouteConfiguration>(bytes)?)
             .map(Box::new)
             .map(Resource::Routes),
+        TypeUrl::Secret => secret(&decode::<SecretProto>(bytes)?).map(Resource::Secret),
         other => Err(Invalid::new("", format!("{other} is not supported"))),
     }
 }
@@ -146,10 +183,6 @@ pub fn name(bytes: &[u8]) -> Result<Name, Invalid> {
 }
 
 /// Reads a cluster.
-///
-/// A cluster of type `ORIGINAL_DST` becomes one that forwards to what the request's authority
-/// names ([`mesh_core::model::DiscoveryKind::Authority`]), as Envoy's dynamic forward proxy does:
-/// without interception a connection has no other destination.
 ///
 /// # Errors
 /// As [`resource`].
@@ -171,6 +204,14 @@ pub fn listener(proto: &ListenerProto) -> Result<ListenerResource, Invalid> {
 /// As [`resource`].
 pub fn endpoints(proto: &ClusterLoadAssignment) -> Result<EndpointsResource, Invalid> {
     endpoint::resource(proto)
+}
+
+/// Reads a secret.
+///
+/// # Errors
+/// As [`resource`]. What an error says never contains anything of the secret.
+pub fn secret(proto: &SecretProto) -> Result<SecretResource, Invalid> {
+    tls::secret(proto)
 }
 
 fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, Invalid> {

@@ -37,7 +37,7 @@ pub enum TypeUrl {
 ///
 /// The version is a hash of the contents, so a resource that did not change is never sent again,
 /// on a new connection either.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Encoded {
     /// Its name.
     pub name: Name,
@@ -138,6 +138,18 @@ impl Encoded {
     pub fn of<M: prost::Message + prost::Name>(name: impl Into<Name>, message: &M) -> Self {
         let bytes = message.encode_to_vec();
         Self::new(name, schema::canonical(&M::full_name(), bytes))
+    }
+}
+
+impl fmt::Debug for Encoded {
+    /// Without what it holds, which may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encoded")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .field("bytes", &self.bytes.len())
+            .field("ttl", &self.ttl)
+            .finish()
     }
 }
 

@@ -12,10 +12,12 @@ use prost::{Message, Name};
 use std::fmt;
 use std::time::Duration;
 
+pub(crate) mod base64;
 pub(crate) mod limit;
 pub(crate) mod names;
 pub(crate) mod share;
 pub(crate) mod text;
+pub(crate) mod tls;
 
 /// The longest time that `google.protobuf.Duration` can hold: 10,000 years.
 const MAX_SECONDS: u64 = 315_576_000_000;

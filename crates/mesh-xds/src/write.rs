@@ -2,9 +2,14 @@
 //!
 //! What is read back is what was written, with these exceptions, none of which has an effect:
 //! origins; HTTP/2 settings of a cluster that speaks HTTP/1.1; how a cluster whose endpoints
-//! requests name would balance them; values that Envoy refuses, which become the nearest that it
+//! requests or connections name would balance them; what is found out about connections because a
+//! chain asks about it, as Envoy does it; values that Envoy refuses, which become the nearest that it
 //! takes (a percentage above 100, a weight of 0, a status of a rate limit that is not on Envoy's
 //! list).
+//!
+//! Envoy refuses what it cannot be told, rather than be told something else: a TLS server without
+//! a certificate, a check of names without roots, lists of revoked certificates that are not in a
+//! file.
 //!
 //! ```
 //! use mesh_core::model::{Cluster, EndpointSet};
@@ -26,10 +31,11 @@ use crate::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use crate::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use crate::pb::envoy::config::listener::v3::Listener as ListenerProto;
 use crate::pb::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
+use crate::pb::envoy::extensions::transport_sockets::tls::v3::Secret as SecretProto;
 use crate::wire::to_duration;
 use crate::{Encoded, TypeUrl, schema};
 use mesh_core::model::{
-    Address, Cluster, DiscoveryKind, EndpointSet, Listener, RouteTable, Snapshot,
+    Address, Cluster, DiscoveryKind, EndpointSet, Listener, RouteTable, Secret, Snapshot,
 };
 use std::time::Duration;
 
@@ -39,7 +45,9 @@ mod endpoint;
 mod http;
 mod listener;
 mod metadata;
+mod redact;
 pub mod route;
+mod tls;
 
 pub(crate) use access_log::ISTIO_FORMAT;
 
@@ -57,20 +65,53 @@ pub fn endpoints(name: &str, set: &EndpointSet) -> ClusterLoadAssignment {
     endpoint::endpoints(name, set)
 }
 
-/// Writes a listener, with its routes or with a reference to them on the aggregated stream.
+/// Writes a listener. The tables of `routes` that its managers name are written into it; to the
+/// others it refers, on the aggregated stream.
 ///
 /// Envoy cannot use it for clusters of [`DiscoveryKind::Authority`]: see
 /// [`forwarding_listener`].
-pub fn listener(listener: &Listener, routes: Option<&RouteTable>) -> ListenerProto {
-    listener::listener(listener, routes, false)
+pub fn listener<'a>(
+    listener: &Listener,
+    routes: impl IntoIterator<Item = &'a RouteTable>,
+) -> ListenerProto {
+    let routes: Vec<_> = routes.into_iter().collect();
+    listener::listener(listener, &routes, false)
 }
 
 /// Writes a listener whose routes may lead to clusters of [`DiscoveryKind::Authority`].
 ///
 /// For those, Envoy needs its dynamic forward proxy filter in the listener. It lets requests to
 /// other clusters pass.
-pub fn forwarding_listener(listener: &Listener, routes: Option<&RouteTable>) -> ListenerProto {
-    listener::listener(listener, routes, true)
+pub fn forwarding_listener<'a>(
+    listener: &Listener,
+    routes: impl IntoIterator<Item = &'a RouteTable>,
+) -> ListenerProto {
+    let routes: Vec<_> = routes.into_iter().collect();
+    listener::listener(listener, &routes, true)
+}
+
+/// Writes a secret, with all that it holds: for the one who asked for it, and nobody else. See
+/// [`redacted`].
+pub fn secret(name: &str, secret: &Secret) -> SecretProto {
+    tls::secret(name, secret)
+}
+
+/// The same secret without what nobody may see, as Envoy shows it in dumps.
+pub fn redacted(secret: &SecretProto) -> SecretProto {
+    redact::secret(secret)
+}
+
+/// The bytes of a resource as dumps may show them: a secret without what nobody may see.
+#[cfg(any(feature = "client", feature = "server"))]
+pub(crate) fn redacted_bytes(kind: TypeUrl, bytes: bytes::Bytes) -> bytes::Bytes {
+    use prost::Message as _;
+    if kind != TypeUrl::Secret {
+        return bytes;
+    }
+    match SecretProto::decode(bytes) {
+        Ok(secret) => redacted(&secret).encode_to_vec().into(),
+        Err(_) => bytes::Bytes::new(),
+    }
 }
 
 /// Everything that a proxy needs for a snapshot, in the order in which an aggregated stream sends
@@ -102,7 +143,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Vec<(TypeUrl, Encoded)> {
         .iter()
         .any(|entry| forwards(entry.config().discovery));
     for one in snapshot.listeners() {
-        let proto = listener::listener(one, None, forwards);
+        let proto = listener::listener(one, &[], forwards);
         out.push((TypeUrl::Listener, encode(&one.name, &proto)));
     }
     for table in snapshot.tables() {

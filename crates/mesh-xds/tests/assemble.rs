@@ -10,6 +10,8 @@ mod order;
 mod references;
 #[path = "assemble/reuse.rs"]
 mod reuse;
+#[path = "assemble/secrets.rs"]
+mod secrets;
 #[path = "assemble/support.rs"]
 mod support;
 #[path = "assemble/warming.rs"]

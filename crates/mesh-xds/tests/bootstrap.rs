@@ -103,8 +103,8 @@ static_resources:
     assert_eq!(bootstrap.admin, Some("[::1]:9901".parse().unwrap()));
     assert_eq!(bootstrap.listeners[0].listener.address.port(), 10000);
     assert!(matches!(
-        bootstrap.listeners[0].routes,
-        RouteSource::Inline(_)
+        bootstrap.listeners[0].routes[..],
+        [RouteSource::Inline(_)]
     ));
     assert_eq!(
         bootstrap.clusters[0].cluster.connect_timeout,
@@ -230,7 +230,7 @@ dynamic_resources:
 fn a_static_listener_may_have_its_routes_in_a_file() {
     let rds = "rds: {route_config_name: r, config_source: {path_config_source: {path: /r.yaml}}}";
     let text = format!("static_resources:\n  listeners:{}", listener(80, rds));
-    let RouteSource::Named(routes) = &read(&text).listeners[0].routes else {
+    let [RouteSource::Named(routes)] = &read(&text).listeners[0].routes[..] else {
         panic!("a reference")
     };
     assert_eq!(routes.from, Source::Path("/r.yaml".into()));
@@ -340,8 +340,8 @@ fn what_is_not_supported_is_refused_by_its_name() {
             "admin.address.socket_address.address: \"localhost\"",
         ),
         (
-            "static_resources: {secrets: [{name: a}]}",
-            "static_resources.secrets: not supported",
+            "static_resources: {secrets: [{name: a, generic_secret: {}}]}",
+            "static_resources.secrets[0].generic_secret: not supported",
         ),
         (
             "dynamic_resources: {lds_resources_locator: 'xdstp://a'}",
@@ -408,10 +408,7 @@ fn a_control_plane_that_cannot_be_found_is_an_error_that_says_where() {
         (
             "connect_timeout: 0.25s",
             "connect_timeout: 0.25s\n    transport_socket: {name: tls, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}}",
-            "static_resources.clusters[0].transport_socket.typed_config: \
-             \"envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext\" is not supported yet: \
-             connections are plain; leave transport_socket out or \
-             use envoy.transport_sockets.raw_buffer",
+            "dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name: the cluster \"xds_cluster\" has a transport_socket: TLS and the PROXY protocol to a control plane are not supported yet",
         ),
     ] {
         let said = with(from, to);
@@ -509,4 +506,52 @@ fn one_text_is_one_bootstrap() {
     for _ in 0..20 {
         assert_eq!(first, Bootstrap::from_yaml(text).unwrap());
     }
+}
+
+const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3";
+
+/// A bootstrap with a cluster whose roots have this name, and these secrets.
+fn with_secrets(secrets: &str) -> String {
+    format!(
+        "static_resources:
+  secrets: [{secrets}]
+  clusters:
+  - name: c
+    transport_socket:
+      name: tls
+      typed_config:
+        '@type': {TLS}.UpstreamTlsContext
+        common_tls_context:
+          validation_context_sds_secret_config: {{name: roots}}
+"
+    )
+}
+
+#[test]
+fn secrets_of_a_bootstrap_are_resources_and_are_found_by_their_names() {
+    let secret = "{name: roots, validation_context: {trusted_ca: {inline_string: pem}}}";
+    let bootstrap = read(&with_secrets(secret));
+    assert_eq!(bootstrap.secrets.len(), 1);
+    let resources = bootstrap.resources();
+    assert!(matches!(&resources[0], Resource::Secret(secret) if secret.name == "roots"));
+
+    let said = refused(&with_secrets(""));
+    assert_eq!(
+        said,
+        "static_resources.clusters[0].transport_socket: no static secret is called \"roots\""
+    );
+    let said = refused(&with_secrets(&format!("{secret}, {secret}")));
+    assert_eq!(
+        said,
+        "static_resources.secrets[1].name: \"roots\" is defined twice"
+    );
+}
+
+#[test]
+fn a_secret_of_a_bootstrap_is_not_shown() {
+    let key = "private_key: {inline_string: hush-hush}";
+    let chain = "certificate_chain: {inline_string: pem}";
+    let secret = format!("{{name: roots, tls_certificate: {{{chain}, {key}}}}}");
+    let shown = format!("{:?}", read(&with_secrets(&secret)));
+    assert!(!shown.contains("hush"), "{shown}");
 }

@@ -1,10 +1,14 @@
 //! Clusters and endpoints, written and read back, and what is refused or defaulted on the way.
 
+#[path = "tls/generate.rs"]
+mod tls;
+
 use mesh_core::Name;
 use mesh_core::model::{
-    Address, Balancing, Cluster, DiscoveryKind, Endpoint, EndpointSet, FailurePercentage, Fraction,
-    Health, Limits, Locality, LocalityEndpoints, Outlier, RetryBudget, ServiceRef, SuccessRate,
-    TcpKeepalive, UpstreamProtocol, WorkloadRef,
+    Address, Balancing, ClientTls, Cluster, DiscoveryKind, Dns, DnsFamily, Endpoint, EndpointSet,
+    FailurePercentage, Fraction, Health, Limits, Locality, LocalityEndpoints, Outlier,
+    ProxyProtocol, RetryBudget, ServiceRef, SuccessRate, TcpKeepalive, UpstreamProtocol,
+    WorkloadRef,
 };
 use mesh_xds::pb::envoy::config::cluster::v3 as pb;
 use mesh_xds::pb::envoy::config::cluster::v3::cluster::{
@@ -160,8 +164,52 @@ fn facts() -> BoxedStrategy<std::collections::BTreeMap<Name, Name>> {
     btree_map(key, text(), 0..4).boxed()
 }
 
+fn dns() -> BoxedStrategy<Dns> {
+    let family = prop_oneof![
+        Just(DnsFamily::Auto),
+        Just(DnsFamily::V4Only),
+        Just(DnsFamily::V6Only),
+        Just(DnsFamily::V4Preferred),
+        Just(DnsFamily::All),
+    ];
+    let refresh = (2_u64..100_000).prop_map(Duration::from_millis);
+    let failure = option::of((time(), time()).prop_map(|(a, b)| (a.min(b), a.max(b))));
+    let jitter = prop_oneof![Just(Duration::ZERO), time()];
+    (refresh, jitter, any::<bool>(), failure, family)
+        .prop_map(|(refresh, jitter, ttl, failure, family)| {
+            let mut dns = Dns::default();
+            dns.refresh = refresh;
+            dns.jitter = jitter;
+            dns.respect_ttl = ttl;
+            // Envoy wants at least a millisecond.
+            dns.failure_refresh = failure.filter(|(base, _)| base.as_millis() > 1);
+            dns.family = family;
+            dns
+        })
+        .boxed()
+}
+
+fn client_tls() -> BoxedStrategy<ClientTls> {
+    let flags = (any::<bool>(), any::<bool>());
+    let sni = prop_oneof![Just(Name::default()), "[a-z]{1,9}".prop_map(Name::from)];
+    (tls::server_tls(), sni, flags)
+        .prop_map(|(server, sni, flags)| {
+            let mut tls = ClientTls::default();
+            tls.params = server.params;
+            tls.alpn = server.alpn;
+            tls.certificates = server.certificates;
+            tls.certificates.truncate(usize::from(flags.0));
+            tls.validation = server.validation;
+            tls.sni = sni;
+            (tls.auto_sni, tls.auto_san) = flags;
+            tls
+        })
+        .boxed()
+}
+
 fn cluster_of(kind: DiscoveryKind) -> BoxedStrategy<Cluster> {
     let protocol = prop_oneof![
+        Just(UpstreamProtocol::Alpn),
         Just(UpstreamProtocol::Http1),
         Just(UpstreamProtocol::Http2),
         Just(UpstreamProtocol::AsDownstream),
@@ -190,18 +238,34 @@ fn cluster_of(kind: DiscoveryKind) -> BoxedStrategy<Cluster> {
         option::of(outlier()),
         0_u32..=100,
     );
-    (name(), policy, http, rest)
-        .prop_map(move |(name, policy, http, rest)| {
+    let header = prop_oneof![Just(ProxyProtocol::V1), Just(ProxyProtocol::V2)];
+    let wire = (
+        option::of(client_tls()),
+        option::of(header),
+        option::of(any::<std::net::IpAddr>()),
+        dns(),
+    );
+    (name(), policy, http, rest, wire)
+        .prop_map(move |(name, policy, http, rest, wire)| {
             let mut cluster = Cluster::new(name);
             cluster.discovery = kind;
-            if kind != DiscoveryKind::Authority {
+            let chosen = [DiscoveryKind::Authority, DiscoveryKind::OriginalDestination];
+            if !chosen.contains(&kind) {
                 cluster.balancing = policy.0;
             }
             cluster.connect_timeout = policy.1;
             cluster.limits = policy.2;
             cluster.outlier = policy.3;
             cluster.panic_threshold = policy.4;
+            cluster.tls = wire.0.map(Arc::new);
+            cluster.proxy_protocol = wire.1;
+            cluster.bind_source = wire.2;
+            cluster.dns = wire.3;
             cluster.protocol = http.0;
+            // Only TLS can agree on a protocol.
+            if cluster.protocol == UpstreamProtocol::Alpn && cluster.tls.is_none() {
+                cluster.protocol = UpstreamProtocol::Http2;
+            }
             cluster.max_requests_per_connection = http.1;
             cluster.idle_timeout = http.2;
             cluster.max_connection_duration = http.3;
@@ -331,7 +395,12 @@ proptest! {
     }
 
     #[test]
-    fn a_cluster_that_requests_choose_survives(cluster in cluster_of(DiscoveryKind::Authority)) {
+    fn a_cluster_that_requests_choose_survives(
+        cluster in prop_oneof![
+            cluster_of(DiscoveryKind::Authority),
+            cluster_of(DiscoveryKind::OriginalDestination),
+        ],
+    ) {
         let read = back(&cluster, None);
         prop_assert_eq!(read.cluster, cluster);
         prop_assert_eq!((read.endpoints, read.eds), (None, None));
@@ -543,7 +612,7 @@ fn the_newer_spelling_of_balancing_wins_and_the_first_known_policy_counts() {
 }
 
 #[test]
-fn istios_passthrough_cluster_forwards_to_what_the_request_names() {
+fn istios_passthrough_cluster_goes_where_the_connection_was_going() {
     let proto = pb::Cluster {
         name: "PassthroughCluster".to_owned(),
         lb_policy: LbPolicy::ClusterProvided.into(),
@@ -553,10 +622,51 @@ fn istios_passthrough_cluster_forwards_to_what_the_request_names() {
         ..Default::default()
     };
     let read = read::cluster(&proto).unwrap();
-    assert_eq!(read.cluster.discovery, DiscoveryKind::Authority);
+    assert_eq!(read.cluster.discovery, DiscoveryKind::OriginalDestination);
     let mut inbound = proto;
-    inbound.upstream_bind_config = Some(core::BindConfig::default());
-    assert_eq!(refused(&inbound), "upstream_bind_config: not supported");
+    let address = core::SocketAddress {
+        address: "127.0.0.6".to_owned(),
+        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(0)),
+        ..Default::default()
+    };
+    let bind = inbound.upstream_bind_config.insert(core::BindConfig {
+        source_address: Some(address.clone()),
+        ..Default::default()
+    });
+    bind.freebind = Some(mesh_xds::pb::google::protobuf::BoolValue { value: false });
+    let read = read::cluster(&inbound).unwrap().cluster;
+    assert_eq!(read.bind_source, Some([127, 0, 0, 6].into()));
+    inbound
+        .upstream_bind_config
+        .as_mut()
+        .unwrap()
+        .source_address = Some(core::SocketAddress {
+        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(1)),
+        ..address
+    });
+    assert_eq!(
+        refused(&inbound),
+        "upstream_bind_config.source_address: 127.0.0.6:1 is not an IP address with the port 0"
+    );
+}
+
+#[test]
+fn where_a_connection_was_going_is_not_overridden() {
+    use mesh_xds::pb::envoy::config::cluster::v3::cluster::{LbConfig, OriginalDstLbConfig};
+    let mut cluster = Cluster::new("c");
+    cluster.discovery = DiscoveryKind::OriginalDestination;
+    let mut proto = write::cluster(&cluster, None);
+    proto.lb_config = Some(LbConfig::OriginalDstLbConfig(OriginalDstLbConfig {
+        use_http_header: true,
+        ..Default::default()
+    }));
+    assert_eq!(
+        refused(&proto),
+        "original_dst_lb_config.use_http_header: not supported"
+    );
+    proto.lb_config = None;
+    proto.lb_policy = LbPolicy::RoundRobin.into();
+    assert!(refused(&proto).starts_with("lb_policy: ROUND_ROBIN does not go with"));
 }
 
 #[test]

@@ -1,5 +1,16 @@
 //! Listeners, written and read back, and what is refused or defaulted on the way.
 
+#[path = "listeners/chains.rs"]
+mod chains;
+#[path = "listeners/generate.rs"]
+mod generate;
+#[path = "listeners/inspect.rs"]
+mod inspect;
+#[path = "listeners/tcp.rs"]
+mod tcp;
+#[path = "tls/generate.rs"]
+mod tls;
+
 use http::StatusCode;
 use mesh_core::Name;
 use mesh_core::model::{
@@ -168,9 +179,9 @@ proptest! {
     fn a_listener_by_reference_survives(listener in listener()) {
         let read = back(&listener, None);
         let manager = listener.managers().next().unwrap();
-        match read.routes {
-            RouteSource::Named(routes) => {
-                prop_assert_eq!((&routes.name, routes.from), (&manager.routes, Source::Ads));
+        match &read.routes[..] {
+            [RouteSource::Named(routes)] => {
+                prop_assert_eq!((&routes.name, &routes.from), (&manager.routes, &Source::Ads));
                 prop_assert_eq!(routes.initial_fetch_timeout, None);
             }
             inline => panic!("{inline:?}"),
@@ -186,8 +197,8 @@ proptest! {
         table.validate_clusters = checked;
         let read = back(&listener, Some(&table));
         prop_assert_eq!(read.listener, listener);
-        match read.routes {
-            RouteSource::Inline(routes) => prop_assert_eq!(*routes, table),
+        match &read.routes[..] {
+            [RouteSource::Inline(routes)] => prop_assert_eq!(&**routes, &table),
             named => panic!("{named:?}"),
         }
     }
@@ -321,8 +332,8 @@ fn routes_in_a_listener_have_its_name_if_they_have_none_and_are_checked() {
             Default::default(),
         ));
     });
-    match read::listener(&proto).unwrap().routes {
-        RouteSource::Inline(table) => {
+    match &read::listener(&proto).unwrap().routes[..] {
+        [RouteSource::Inline(table)] => {
             assert_eq!(table.name, "l");
             assert!(table.validate_clusters);
         }
@@ -335,9 +346,19 @@ fn routes_in_a_listener_have_its_name_if_they_have_none_and_are_checked() {
 fn one_filter_chain_may_be_the_default_one() {
     let mut proto = write::listener(&plain(), None);
     proto.default_filter_chain = proto.filter_chains.pop();
-    assert_eq!(read::listener(&proto).unwrap().listener, plain());
-    proto.filter_chains.push(pb::FilterChain::default());
-    assert!(refused(&proto).starts_with("default_filter_chain: not supported yet"));
+    let read = read::listener(&proto).unwrap().listener;
+    assert!(read.chains.is_empty());
+    assert_eq!(read.default_chain.as_ref(), plain().chains.first());
+    let chain = proto.default_filter_chain.as_mut().unwrap();
+    chain.filter_chain_match = Some(pb::FilterChainMatch {
+        transport_protocol: "tls".to_owned(),
+        ..Default::default()
+    });
+    let error = refused(&proto);
+    assert!(
+        error.starts_with("default_filter_chain.filter_chain_match: has no effect"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -422,13 +443,12 @@ fn what_istiod_sends_without_effect_here_is_accepted() {
             )),
         });
     });
-    proto.listener_filters.push(pb::ListenerFilter {
-        name: "envoy.filters.listener.http_inspector".to_owned(),
-        config_type: Some(pb::listener_filter::ConfigType::TypedConfig(unknown(
-            "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",
-        ))),
-        ..Default::default()
-    });
+    let any = unknown("envoy.tcp.metadataexchange.config.MetadataExchange");
+    let exchange = pb::Filter {
+        name: "istio.metadata_exchange".to_owned(),
+        config_type: Some(pb::filter::ConfigType::TypedConfig(any)),
+    };
+    proto.filter_chains[0].filters.insert(0, exchange);
     assert_eq!(read::listener(&proto).unwrap().listener, plain());
 }
 
@@ -571,33 +591,18 @@ fn what_a_manager_cannot_do_is_refused_by_its_field() {
 #[test]
 fn what_a_listener_cannot_do_is_refused_by_its_field() {
     type Change = fn(&mut pb::Listener);
-    let changes: [(&str, Change); 7] = [
-        ("bind_to_port: false is not supported yet", |l| {
-            l.bind_to_port = Some(BoolValue { value: false });
+    let changes: [(&str, Change); 6] = [
+        ("freebind: true is not supported yet", |l| {
+            l.freebind = Some(BoolValue { value: true });
         }),
-        ("use_original_dst: true is not supported yet", |l| {
-            l.use_original_dst = Some(BoolValue { value: true });
+        ("filter_chains: required, but missing", |l| {
+            l.filter_chains.clear();
+        }),
+        ("filter_chains[0].filters: required, but missing", |l| {
+            l.filter_chains[0].filters.clear();
         }),
         (
-            "filter_chains[0].filter_chain_match: not supported yet",
-            |l| {
-                l.filter_chains[0].filter_chain_match = Some(pb::FilterChainMatch {
-                    transport_protocol: "raw_buffer".to_owned(),
-                    ..Default::default()
-                });
-            },
-        ),
-        (
-            "filter_chains: more than one filter chain is not supported yet",
-            |l| {
-                let chain = l.filter_chains[0].clone();
-                l.filter_chains.push(chain);
-            },
-        ),
-        (
-            "filter_chains[0].transport_socket.typed_config: \"x.Tls\" is not supported yet: \
-             connections are plain; leave transport_socket out or use \
-             envoy.transport_sockets.raw_buffer",
+            "filter_chains[0].transport_socket.typed_config: \"x.Tls\" is not supported",
             |l| {
                 l.filter_chains[0].transport_socket = Some(core::TransportSocket {
                     config_type: Some(core::transport_socket::ConfigType::TypedConfig(unknown(
@@ -608,18 +613,19 @@ fn what_a_listener_cannot_do_is_refused_by_its_field() {
             },
         ),
         (
-            "filter_chains[0].filters[0].typed_config: \"x.Tcp\" is not supported yet",
+            "filter_chains[0].filters[0].typed_config: \"x.Tcp\" is not supported: the last \
+             filter is an HTTP connection manager or a TCP proxy",
             |l| {
                 l.filter_chains[0].filters[0].config_type =
                     Some(pb::filter::ConfigType::TypedConfig(unknown("x.Tcp")));
             },
         ),
         (
-            "listener_filters[0].typed_config: \"x.OriginalDst\" is not supported",
+            "listener_filters[0].typed_config: \"x.Other\" is not supported",
             |l| {
                 l.listener_filters.push(pb::ListenerFilter {
                     config_type: Some(pb::listener_filter::ConfigType::TypedConfig(unknown(
-                        "x.OriginalDst",
+                        "x.Other",
                     ))),
                     ..Default::default()
                 });

@@ -32,6 +32,11 @@ const EXEMPT: &[(&str, &str, &str)] = &[
         "its command line is a subcommand of `mesh` too, in another crate",
     ),
     (
+        "mesh-identity",
+        "tokio",
+        "its streams are over and are what tokio reads and writes",
+    ),
+    (
         "mesh-control",
         "tokio",
         "serves on a listener that its user has bound",

@@ -1,17 +1,24 @@
-//! Making connections.
+//! Making connections: TCP, the PROXY protocol's header, TLS, all within one limit of time.
 
-use super::lease::Units;
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
-use mesh_core::model::{Address, Cluster};
+use super::counted::Counted;
+use super::fault;
+use super::secure::{Offer, Secured};
+use super::transport::{Connected, Stream, Transport};
+use super::variant::Variant;
+use crate::proxy_protocol;
+use mesh_core::model::{Address, Cluster, ClusterEntry, ProxyProtocol};
+use mesh_core::stats::ClusterStat;
+use mesh_core::{Error, Failure};
+use mesh_lb::Host;
 use socket2::{SockRef, TcpKeepalive};
-use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+
+#[cfg(test)]
+use std::{future::Future, pin::Pin};
 
 /// How connections are made: over TCP, or in memory in tests.
 #[derive(Clone)]
@@ -26,56 +33,49 @@ pub(crate) enum Connector {
 pub(crate) type InMemory =
     Pin<Box<dyn Future<Output = io::Result<tokio::io::DuplexStream>> + Send>>;
 
-/// A connection that has just been made.
-pub(crate) struct Connected {
-    pub(crate) stream: Stream,
-    pub(crate) remote: Option<SocketAddr>,
-    pub(crate) local: Option<SocketAddr>,
-}
-
-/// A connection, and what is in use for as long as it is open. hyper owns it, and whoever takes it
-/// over in an upgrade: what it holds is given back when the socket is closed, never before.
-pub(crate) struct Io {
-    stream: Stream,
-    _held: Units,
-}
-
-pub(crate) enum Stream {
-    Tcp(TokioIo<TcpStream>),
-    #[cfg(test)]
-    Memory(TokioIo<tokio::io::DuplexStream>),
+/// One connection that is wanted, and everything that it takes to make it.
+pub(crate) struct Dial {
+    pub(crate) connector: Connector,
+    pub(crate) host: Arc<Host>,
+    pub(crate) entry: Arc<ClusterEntry>,
+    pub(crate) variant: Variant,
+    pub(crate) offer: Offer,
+    pub(crate) counted: Counted,
 }
 
 // === impl Connector ===
 
 impl Connector {
-    pub(crate) fn connect(
-        &self,
-        address: Address,
-        cluster: Arc<Cluster>,
-    ) -> Pin<Box<dyn Future<Output = io::Result<Connected>> + Send>> {
+    async fn connect(&self, address: &Address, cluster: &Cluster) -> io::Result<Transport> {
         match self {
-            Self::Tcp => Box::pin(connect_tcp(address, cluster)),
+            Self::Tcp => Ok(Transport::Tcp(connect_tcp(address, cluster).await?)),
             #[cfg(test)]
-            Self::Memory(make) => {
-                let made = make(&address);
-                Box::pin(async move {
-                    Ok(Connected {
-                        stream: Stream::Memory(TokioIo::new(made.await?)),
-                        remote: None,
-                        local: None,
-                    })
-                })
-            }
+            Self::Memory(make) => Ok(Transport::Memory(make(address).await?)),
         }
     }
 }
 
-async fn connect_tcp(address: Address, cluster: Arc<Cluster>) -> io::Result<Connected> {
-    let stream = match &address {
-        Address::Socket(address) => TcpStream::connect(address).await?,
-        Address::Host(host, port) => TcpStream::connect((host.as_str(), *port)).await?,
-        other => {
+async fn connect_tcp(address: &Address, cluster: &Cluster) -> io::Result<TcpStream> {
+    let stream = match (address, cluster.bind_source) {
+        (Address::Socket(to), None) => TcpStream::connect(to).await?,
+        (Address::Socket(to), Some(source)) => connect_from(source, *to).await?,
+        (Address::Host(host, port), None) => TcpStream::connect((host.as_str(), *port)).await?,
+        (Address::Host(host, port), Some(source)) => {
+            let mut last = None;
+            let mut found = None;
+            for to in lookup_host((host.as_str(), *port)).await? {
+                match connect_from(source, to).await {
+                    Ok(stream) => {
+                        found = Some(stream);
+                        break;
+                    }
+                    Err(error) => last = Some(error),
+                }
+            }
+            let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+            found.ok_or_else(|| last.unwrap_or_else(none))?
+        }
+        (other, _) => {
             let message = format!("address {other} is of a kind that cannot be connected to");
             return Err(io::Error::new(io::ErrorKind::Unsupported, message));
         }
@@ -94,75 +94,151 @@ async fn connect_tcp(address: Address, cluster: Arc<Cluster>) -> io::Result<Conn
         }
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
     }
-    let (remote, local) = (stream.peer_addr().ok(), stream.local_addr().ok());
-    Ok(Connected {
-        stream: Stream::Tcp(TokioIo::new(stream)),
-        remote,
-        local,
-    })
+    Ok(stream)
 }
 
-// === impl Io ===
-
-impl Io {
-    pub(crate) fn new(stream: Stream, held: Units) -> Self {
-        Self {
-            stream,
-            _held: held,
-        }
+/// Envoy's `upstream_bind_config`: the address only, with any port.
+async fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    if source.is_ipv4() != to.is_ipv4() {
+        let message = format!("{to} cannot be reached from {source}: it is of another family");
+        return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message));
     }
-}
-
-macro_rules! each {
-    ($self:ident, $io:ident => $call:expr) => {
-        match &mut $self.stream {
-            Stream::Tcp($io) => $call,
-            #[cfg(test)]
-            Stream::Memory($io) => $call,
-        }
+    let socket = if to.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
     };
+    socket.bind(SocketAddr::new(source, 0))?;
+    socket.connect(to).await
 }
 
-impl Read for Io {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        each!(self, io => Pin::new(io).poll_read(cx, buf))
-    }
-}
+// === impl Dial ===
 
-impl Write for Io {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        each!(self, io => Pin::new(io).poll_write(cx, buf))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => Pin::new(io).poll_flush(cx))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => Pin::new(io).poll_shutdown(cx))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Tcp(io) => io.is_write_vectored(),
-            #[cfg(test)]
-            Stream::Memory(io) => io.is_write_vectored(),
+impl Dial {
+    /// Makes the connection. What went wrong is counted for the cluster and the host.
+    ///
+    /// # Errors
+    /// [`Failure::ConnectTimeout`] or [`Failure::ConnectFailed`], with the reason in Envoy's words.
+    pub(crate) async fn dial(self) -> Result<Connected, Error> {
+        let limit = self.entry.config().connect_timeout;
+        let made = match tokio::time::timeout(limit, self.attempt()).await {
+            Ok(made) => made,
+            Err(_) => Err(Error::new(Failure::ConnectTimeout).unsent()),
+        };
+        if let Err(error) = &made {
+            self.counted.count(ClusterStat::CxConnectFail);
+            self.host.connect_failed();
+            if error.failure() == Failure::ConnectTimeout {
+                self.counted.count(ClusterStat::CxConnectTimeout);
+            }
         }
+        made
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        each!(self, io => Pin::new(io).poll_write_vectored(cx, bufs))
+    async fn attempt(&self) -> Result<Connected, Error> {
+        let config = self.entry.config();
+        let connecting = self.connector.connect(self.host.address(), config);
+        let mut transport = connecting
+            .await
+            .map_err(|error| fault::connecting(&error))?;
+        let (remote, local) = addresses(&transport);
+        if let Some(version) = config.proxy_protocol {
+            let header = header(version, &self.variant, local.zip(remote));
+            let told = transport.write_all(&header).await;
+            told.map_err(|error| fault::connecting(&error))?;
+        }
+        let (stream, tls) = match Secured::of(&self.entry) {
+            None => (Stream::Plain(transport), None),
+            Some(secured) => {
+                let name = self.variant.name.as_deref();
+                let shaking = secured.handshake(&self.entry, self.offer, transport, name);
+                let (stream, info) = shaking.await.map_err(|refused| {
+                    refused.count(&self.counted);
+                    refused.into_error()
+                })?;
+                self.counted.count(ClusterStat::SslHandshake);
+                if info.resumed {
+                    self.counted.count(ClusterStat::SslSessionReused);
+                }
+                (Stream::Tls(Box::new(stream)), Some(info))
+            }
+        };
+        Ok(Connected {
+            stream,
+            remote,
+            local,
+            tls,
+        })
+    }
+}
+
+fn addresses(transport: &Transport) -> (Option<SocketAddr>, Option<SocketAddr>) {
+    match transport {
+        Transport::Tcp(stream) => (stream.peer_addr().ok(), stream.local_addr().ok()),
+        #[cfg(test)]
+        Transport::Memory(_) => (None, None),
+    }
+}
+
+/// Without a caller, version 1 names the connection's own ends and version 2 says `LOCAL`, as in
+/// Envoy (`UpstreamProxyProtocolSocket::generateHeader`).
+fn header(
+    version: ProxyProtocol,
+    variant: &Variant,
+    own: Option<(SocketAddr, SocketAddr)>,
+) -> Vec<u8> {
+    let own = own.filter(|_| version == ProxyProtocol::V1);
+    match variant.caller.or(own) {
+        Some((source, destination)) => proxy_protocol::encode(version, source, destination),
+        None => proxy_protocol::encode_local(version),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(header: &[u8]) -> String {
+        String::from_utf8_lossy(header).into_owned()
+    }
+
+    #[test]
+    fn without_a_caller_the_header_says_so_as_in_envoy() {
+        let ends = ("10.0.0.1:5", "10.0.0.2:80");
+        let own = Some((ends.0.parse().unwrap(), ends.1.parse().unwrap()));
+        let nobody = Variant::default();
+        assert_eq!(
+            local(&header(ProxyProtocol::V1, &nobody, own)),
+            "PROXY TCP4 10.0.0.1 10.0.0.2 5 80\r\n"
+        );
+        let v2 = header(ProxyProtocol::V2, &nobody, own);
+        assert_eq!(v2, proxy_protocol::encode_local(ProxyProtocol::V2));
+        let mut somebody = Variant::default();
+        somebody.caller = Some(("10.9.9.9:1".parse().unwrap(), "10.8.8.8:2".parse().unwrap()));
+        assert_eq!(
+            local(&header(ProxyProtocol::V1, &somebody, own)),
+            "PROXY TCP4 10.9.9.9 10.8.8.8 1 2\r\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_made_from_the_address_that_is_asked_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut cluster = Cluster::new("c");
+        cluster.bind_source = Some("127.0.0.2".parse().unwrap());
+        for to in [
+            Address::Socket(listener.local_addr().unwrap()),
+            Address::Host("localhost".into(), port),
+        ] {
+            let stream = connect_tcp(&to, &cluster).await.unwrap();
+            assert_eq!(stream.local_addr().unwrap().ip().to_string(), "127.0.0.2");
+        }
+        let other = Address::Socket("[::1]:1".parse().unwrap());
+        let error = connect_tcp(&other, &cluster).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "[::1]:1 cannot be reached from 127.0.0.2: it is of another family"
+        );
     }
 }

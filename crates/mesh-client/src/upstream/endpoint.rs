@@ -4,9 +4,11 @@ use super::connect::Connector;
 use super::lane::Protocol;
 use super::lease::NotSent;
 use super::pool::{Checkout, Pool};
+use super::variant::Variant;
 use super::{fault, head};
 use crate::Body;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
+use crate::tcp::Tunnelled;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use mesh_core::model::{ClusterEntry, UpstreamProtocol};
 use mesh_core::stats::ClusterStat;
 use mesh_core::{Error, Exchange, Failure, Shard};
@@ -62,11 +64,27 @@ impl Upstreams {
         }
     }
 
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    pub(crate) fn shard(&self) -> Shard {
+        self.shard
+    }
+
     #[cfg(test)]
     pub(crate) fn pools(&self) -> (usize, usize) {
         let pools = self.pools.lock().unwrap();
         let alive = pools.iter().filter(|pool| pool.strong_count() > 0);
         (pools.len(), alive.count())
+    }
+
+    /// How many pools there are for connections that are special.
+    #[cfg(test)]
+    pub(crate) fn kinds(&self) -> usize {
+        let pools = self.pools.lock().unwrap();
+        let live = pools.iter().filter_map(Weak::upgrade);
+        live.map(|pool| pool.kinds()).sum()
     }
 
     /// Closes connections that were unused for longer than their cluster's idle timeout. To be
@@ -86,12 +104,7 @@ impl MakeEndpoint for Upstreams {
     type Service = Endpoint;
 
     fn make(&self, host: &Arc<Host>, cluster: &Arc<ClusterEntry>) -> Endpoint {
-        let pool = Pool::new(
-            self.connector.clone(),
-            host.clone(),
-            self.shard,
-            cluster.clone(),
-        );
+        let pool = Pool::new(self.connector.clone(), host.clone(), self.shard, cluster);
         let pool = Arc::new(pool);
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         if pools.len() == pools.capacity() {
@@ -151,22 +164,39 @@ async fn send(
     exchange: Option<Exchange>,
     mut request: Request<Body>,
 ) -> Result<Response<Body>, Error> {
+    let config = entry.config();
+    let caller = exchange.as_ref().map(Exchange::caller);
     let upgrade = head::upgrade(request.headers()).is_some();
-    let protocol = match entry.config().protocol {
+    let opens_tunnel =
+        request.method() == Method::CONNECT && request.extensions().get::<Tunnelled>().is_some();
+    let protocol = match config.protocol {
         UpstreamProtocol::Http2 if !upgrade => Protocol::Http2,
+        UpstreamProtocol::Alpn if !upgrade && config.tls.is_some() => Protocol::Alpn,
         UpstreamProtocol::AsDownstream if request.version() == Version::HTTP_2 => Protocol::Http2,
         _ => Protocol::Http1,
     };
-    match protocol {
-        Protocol::Http1 => head::for_http1(&mut request),
-        Protocol::Http2 => head::for_http2(&mut request),
-    }
+    let variant = Variant::of_request(config, caller, &request);
+    let pool = if variant.is_default() {
+        pool
+    } else {
+        pool.variant(variant, &entry)
+    };
+    // What HTTP/2 says where the request does not: how the caller came, or how we go on.
+    let secure = match caller.filter(|caller| caller.peer.is_some()) {
+        Some(caller) => caller.is_secure(),
+        None => config.tls.is_some(),
+    };
     let mut stale = 0;
     loop {
         let mut lease = match pool.checkout(protocol, &entry, pool.now())? {
             Checkout::Ready(lease) => lease,
             Checkout::Wait(place) => place.served().await?,
         };
+        if lease.speaks_http2() {
+            head::for_http2(&mut request, secure);
+        } else {
+            head::for_http1(&mut request);
+        }
         let sent_at = pool.now();
         if let Some(exchange) = &exchange {
             exchange.with_notes_mut(|notes| {
@@ -196,7 +226,12 @@ async fn send(
                 if let Some(exchange) = &exchange {
                     exchange.with_notes_mut(|notes| notes.head_at = Some(head_at));
                 }
-                return Ok(Response::from_parts(head, lease.into_body(body)));
+                let body = if opens_tunnel && head.status.is_success() {
+                    lease.into_tunnel(body)
+                } else {
+                    lease.into_body(body)
+                };
+                return Ok(Response::from_parts(head, body));
             }
             Err(error) => error,
         };
@@ -210,7 +245,8 @@ async fn send(
                 stale += 1;
             }
             NotSent { error, request } => {
-                let error = fault::sending(error, request.is_some());
+                let reason = lease.meta().broken.get().map(String::as_str);
+                let error = fault::sending(error, request.is_some(), reason);
                 if matches!(
                     error.failure(),
                     Failure::RemoteReset | Failure::RemoteRefused

@@ -1,13 +1,15 @@
 //! Making one connection and driving it until it is closed.
 
-use super::connect::{Connected, Io};
+use super::connect::Dial;
 use super::fault;
 use super::lane::{Lane, Protocol};
-use super::lease::{Meta, Shared};
+use super::lease::{Meta, Shared, Units};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
+use super::secure::{Offer, Secured};
+use super::transport::{Connected, Io};
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use mesh_core::model::{Cluster, ClusterEntry};
 use mesh_core::stats::ClusterStat;
 use mesh_core::usage::Taken;
@@ -103,47 +105,54 @@ impl Attempt {
             taken,
         } = self;
         let started = tokio::time::Instant::now();
-        let config = entry.config();
-        let Some(connecting) = place.pool.upgrade().map(|pool| {
-            pool.connector
-                .connect(pool.host.address().clone(), config.clone())
+        let Some(dial) = place.pool.upgrade().map(|pool| Dial {
+            connector: pool.connector.clone(),
+            host: pool.host.clone(),
+            entry: entry.clone(),
+            variant: pool.variant.clone(),
+            offer: match protocol {
+                Protocol::Http1 => Offer::Http1,
+                Protocol::Http2 => Offer::Http2,
+                Protocol::Alpn => Offer::Either,
+            },
+            counted: pool.counted.clone(),
         }) else {
             return;
         };
-        let made = match tokio::time::timeout(config.connect_timeout, connecting).await {
-            Ok(made) => made.map_err(|error| fault::connecting(&error)),
-            Err(_) => Err(Error::new(Failure::ConnectTimeout).unsent()),
-        };
+        let made = dial.dial().await;
         let Some(pool) = place.pool.upgrade() else {
             return;
         };
         let connected = match made {
             Ok(connected) => connected,
             Err(error) => {
-                pool.count(ClusterStat::CxConnectFail);
-                pool.host.connect_failed();
-                if error.failure() == Failure::ConnectTimeout {
-                    pool.count(ClusterStat::CxConnectTimeout);
-                }
                 // The unit of the connection limit first, so that a waiter may use it.
                 drop(taken);
                 place.failed(&error);
                 return;
             }
         };
+        let units = Units::new(&pool.counted, &pool.host, taken, started.elapsed());
         let meta = Arc::new(Meta {
+            lane: protocol,
             remote: connected.remote,
             local: connected.local,
             opened: started.into_std(),
             requests: AtomicU32::new(0),
             sending: AtomicBool::new(false),
+            broken: units.reason(),
         });
-        let units = pool.units(taken, started.elapsed());
-        let Connected { stream, .. } = connected;
-        let io = Io::new(stream, units);
-        let driven = match protocol {
-            Protocol::Http1 => http1(&pool, io, meta).await,
-            Protocol::Http2 => http2(&pool, io, meta, config, streams).await,
+        let Connected { stream, tls, .. } = connected;
+        let is_http2 = match protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Alpn => Secured::is_http2(tls.as_ref()),
+        };
+        let io = TokioIo::new(Io::new(stream, units));
+        let driven = if is_http2 {
+            http2(&pool, io, meta, entry.config(), streams).await
+        } else {
+            http1(&pool, io, meta).await
         };
         let driver = match driven {
             Ok((made, driver)) => {
@@ -151,7 +160,7 @@ impl Attempt {
                 driver
             }
             Err(error) => {
-                place.failed(&fault::sending(error, true));
+                place.failed(&fault::sending(error, true, None));
                 return;
             }
         };
@@ -206,7 +215,11 @@ impl Drop for Counted {
 }
 
 /// The HTTP/1 handshake, which sends nothing.
-async fn http1(pool: &Pool, io: Io, meta: Arc<Meta>) -> Result<(Made, Driver), hyper::Error> {
+async fn http1(
+    pool: &Pool,
+    io: TokioIo<Io>,
+    meta: Arc<Meta>,
+) -> Result<(Made, Driver), hyper::Error> {
     pool.count(ClusterStat::CxHttp1Total);
     let (sender, connection) = http1::Builder::new().handshake(io).await?;
     let driver = Box::pin(async move {
@@ -219,7 +232,7 @@ async fn http1(pool: &Pool, io: Io, meta: Arc<Meta>) -> Result<(Made, Driver), h
 /// The HTTP/2 handshake, which does not wait for the peer's part.
 async fn http2(
     pool: &Pool,
-    io: Io,
+    io: TokioIo<Io>,
     meta: Arc<Meta>,
     config: &Cluster,
     streams: usize,

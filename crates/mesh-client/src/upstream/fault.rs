@@ -13,14 +13,18 @@ pub(crate) fn connecting(error: &io::Error) -> Error {
     Error::with_source(Failure::ConnectFailed, cause).unsent()
 }
 
-/// A request got no response head on a connection that was there.
-pub(crate) fn sending(error: hyper::Error, unsent: bool) -> Error {
+/// A request got no response head on a connection that was there, and broke for this reason, if
+/// there is one.
+pub(crate) fn sending(error: hyper::Error, unsent: bool, reason: Option<&str>) -> Error {
     let failure = classify(&error);
     let error = match failure {
-        // These say all there is to say; Envoy adds no transport failure reason either.
-        Failure::ConnectionTermination | Failure::RemoteReset | Failure::RemoteRefused => {
-            Error::new(failure)
-        }
+        // These say all there is to say; Envoy adds no transport failure reason either, unless
+        // the transport was TLS.
+        Failure::ConnectionTermination => match reason.filter(|reason| !reason.is_empty()) {
+            Some(reason) => Error::with_source(failure, reason),
+            None => Error::new(failure),
+        },
+        Failure::RemoteReset | Failure::RemoteRefused => Error::new(failure),
         other => Error::with_source(other, error),
     };
     if unsent { error.unsent() } else { error }

@@ -91,8 +91,9 @@ pub(crate) fn for_http1<B: Body>(request: &mut Request<B>) {
     }
 }
 
-/// Makes a request fit for HTTP/2: absolute form with the authority from `host`.
-pub(crate) fn for_http2<B: Body>(request: &mut Request<B>) {
+/// Makes a request fit for HTTP/2: absolute form with the authority from `host`. Without a scheme
+/// of its own it gets `https` if `secure`, else `http`.
+pub(crate) fn for_http2<B: Body>(request: &mut Request<B>, secure: bool) {
     strip(request.headers_mut(), None);
     request.headers_mut().remove(header::EXPECT);
     *request.version_mut() = Version::HTTP_2;
@@ -103,7 +104,11 @@ pub(crate) fn for_http2<B: Body>(request: &mut Request<B>) {
         parts.authority = Some(authority);
     }
     if parts.authority.is_some() && parts.scheme.is_none() {
-        parts.scheme = Some(uri::Scheme::HTTP);
+        parts.scheme = Some(if secure {
+            uri::Scheme::HTTPS
+        } else {
+            uri::Scheme::HTTP
+        });
     }
     if parts.path_and_query.is_none() {
         parts.path_and_query = Some(uri::PathAndQuery::from_static("/"));
@@ -177,7 +182,7 @@ mod tests {
                     .headers_mut()
                     .append("te", HeaderValue::from_static(value));
             }
-            for_http2(&mut request);
+            for_http2(&mut request, false);
             let te = request.headers().get_all("te").iter();
             let te: Vec<_> = te.map(|te| te.to_str().unwrap()).collect();
             assert_eq!(te, Vec::from_iter(passed), "{sent:?}");
@@ -201,11 +206,14 @@ mod tests {
     #[test]
     fn http2_gets_its_authority_from_the_host_header() {
         let mut plain = request(Request::get("/x").header("host", "b:2"));
-        for_http2(&mut plain);
+        for_http2(&mut plain, false);
         assert_eq!(plain.uri(), "http://b:2/x");
         let mut rewritten = request(Request::get("http://a/x").header("host", "b"));
-        for_http2(&mut rewritten);
-        assert_eq!(rewritten.uri(), "http://b/x");
+        for_http2(&mut rewritten, true);
+        assert_eq!(rewritten.uri(), "http://b/x", "it has a scheme");
+        let mut secure = request(Request::get("/x").header("host", "b:2"));
+        for_http2(&mut secure, true);
+        assert_eq!(secure.uri(), "https://b:2/x");
         assert!(rewritten.headers().is_empty());
     }
 }

@@ -15,11 +15,13 @@ use tokio::sync::oneshot;
 /// that no peer allows fewer).
 const ASSUMED_STREAMS: usize = 100;
 
-/// What is spoken on a connection.
+/// What is spoken on the connections of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http1,
     Http2,
+    /// What each connection agrees on in TLS: HTTP/2 or HTTP/1.1.
+    Alpn,
 }
 
 /// A request that waits for a connection. What it counts for is held at its other end, so that a
@@ -42,6 +44,8 @@ pub(super) struct Lane {
     pub(super) open: u32,
     /// Connections that are being made.
     pub(super) connecting: u32,
+    /// The last connection agreed on HTTP/1.1, so the next ones will hardly be shared.
+    pub(super) got_http1: bool,
 }
 
 /// Why a connection takes no more requests.
@@ -64,30 +68,28 @@ impl Lane {
             waiting: VecDeque::new(),
             open: 0,
             connecting: 0,
+            got_http1: false,
         }
     }
 
     /// A connection that can take a request now.
     pub(super) fn ready(&mut self, pool: &Arc<Pool>, now: Instant) -> Option<Lease> {
-        match self.protocol {
-            Protocol::Http1 => {
-                while let Some(idle) = self.idle.pop() {
-                    if let Some(spent) = idle.spent(self.entry.config(), now) {
-                        pool.count_spent(&spent);
-                        continue;
-                    }
-                    let sender = Sender::Http1(idle.sender);
-                    return Some(Lease::new(sender, idle.meta, pool.clone(), true));
-                }
-                None
-            }
-            Protocol::Http2 => {
-                self.retire(pool, now);
-                let config = self.entry.config();
-                let shared = self.shared.iter().find(|shared| shared.has_room(config))?;
-                Some(shared.lease(pool.clone()))
+        if self.protocol != Protocol::Http1 {
+            self.retire(pool, now);
+            let config = self.entry.config();
+            if let Some(shared) = self.shared.iter().find(|shared| shared.has_room(config)) {
+                return Some(shared.lease(pool.clone()));
             }
         }
+        while let Some(idle) = self.idle.pop() {
+            if let Some(spent) = idle.spent(self.entry.config(), now) {
+                pool.count_spent(&spent);
+                continue;
+            }
+            let sender = Sender::Http1(idle.sender);
+            return Some(Lease::new(sender, idle.meta, pool.clone(), true));
+        }
+        None
     }
 
     /// Lets go of every connection that takes no more requests. A shared one stays open until its
@@ -114,7 +116,10 @@ impl Lane {
     pub(super) fn wants_connection(&self) -> bool {
         let each = match self.protocol {
             Protocol::Http1 => 1,
-            Protocol::Http2 => {
+            Protocol::Alpn if self.got_http1 => 1,
+            // Until an endpoint has been seen to speak HTTP/1.1 it is taken for one that shares,
+            // as in Envoy (`HttpConnPoolImplMixed`).
+            Protocol::Http2 | Protocol::Alpn => {
                 let config = self.entry.config();
                 let requests = match config.max_requests_per_connection {
                     0 => ASSUMED_STREAMS,

@@ -1,25 +1,28 @@
 //! A connection in use by one request, and the response body that brings it back.
 
+use super::counted::Counted;
 use super::fault;
+use super::lane::Protocol;
 use super::outgoing::Outgoing;
-use super::pool::{Counted, Pool};
+use super::pool::Pool;
 use crate::Body;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
+use mesh_core::Error;
 use mesh_core::model::Cluster;
 use mesh_core::stats::{ClusterStat, Raised};
 use mesh_core::usage::Taken;
-use mesh_core::{Error, Shard};
-use mesh_lb::HostConnection;
+use mesh_identity::TlsError;
+use mesh_lb::{Host, HostConnection};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A connection that is one request's to use. Dropped before anything was sent, or after the
 /// response ended, it returns to its pool; dropped in between, it is closed.
@@ -28,7 +31,7 @@ pub(crate) struct Lease {
     sender: Option<Sender>,
     meta: Arc<Meta>,
     pool: Arc<Pool>,
-    /// Something was sent on it before, or it is shared.
+    /// Something was sent on it before.
     pub(super) reused: bool,
     /// No exchange of messages is half done on it.
     intact: bool,
@@ -58,27 +61,34 @@ pub(super) struct Shared {
 
 /// What is known of a connection.
 pub(crate) struct Meta {
+    /// The lane that it belongs to.
+    pub(super) lane: Protocol,
     pub(super) remote: Option<SocketAddr>,
     pub(super) local: Option<SocketAddr>,
     pub(super) opened: Instant,
     pub(super) requests: AtomicU32,
     /// HTTP/1: the body of the present request has not been sent whole.
     pub(super) sending: AtomicBool,
+    /// Why it broke, once it has and there is more to say than that it did.
+    pub(super) broken: Arc<OnceLock<String>>,
 }
 
 /// What a connection counts for while it is open.
 pub(crate) struct Units {
-    pub(super) _taken: Taken,
-    pub(super) _host: HostConnection,
-    pub(super) _active: Raised<Counted, ClusterStat>,
-    pub(super) stats: Counted,
-    pub(super) shard: Shard,
+    _taken: Taken,
+    _host: HostConnection,
+    _active: Raised<Counted, ClusterStat>,
+    counted: Counted,
+    by_peer: bool,
+    broken: Arc<OnceLock<String>>,
 }
 
 /// A response body that brings its connection back to the pool when it ends.
 pub(crate) struct Pooled {
     body: Incoming,
     lease: Option<Lease>,
+    /// It stands for a tunnel, which goes on when the body is over.
+    tunnel: bool,
 }
 
 /// A request that got no response head; with the request if nothing of it was sent.
@@ -102,6 +112,10 @@ impl Lease {
 
     pub(super) fn meta(&self) -> &Meta {
         &self.meta
+    }
+
+    pub(super) fn speaks_http2(&self) -> bool {
+        matches!(self.sender, Some(Sender::Http2(_)))
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -152,6 +166,17 @@ impl Lease {
         Body::pooled(Pooled {
             body,
             lease: Some(self),
+            tunnel: false,
+        })
+    }
+
+    /// The response head opened a tunnel: the body stands for it and is not to be read. Once it is
+    /// dropped a stream is over; an HTTP/1 connection was taken over and never comes back.
+    pub(super) fn into_tunnel(self, body: Incoming) -> Body {
+        Body::pooled(Pooled {
+            body,
+            lease: Some(self),
+            tunnel: true,
         })
     }
 
@@ -232,8 +257,8 @@ impl Shared {
     /// within the connection's limits.
     pub(super) fn lease(self: &Arc<Self>, pool: Arc<Pool>) -> Lease {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.meta.requests.fetch_add(1, Ordering::Relaxed);
-        Lease::new(Sender::Http2(self.clone()), self.meta.clone(), pool, true)
+        let reused = self.meta.requests.fetch_add(1, Ordering::Relaxed) > 0;
+        Lease::new(Sender::Http2(self.clone()), self.meta.clone(), pool, reused)
     }
 
     pub(super) fn release(&self, now: Instant) {
@@ -276,9 +301,51 @@ impl Meta {
 
 // === impl Units ===
 
+impl Units {
+    /// What one more open connection counts for.
+    pub(crate) fn new(counted: &Counted, host: &Host, taken: Taken, took: Duration) -> Self {
+        counted.count(ClusterStat::CxTotal);
+        counted.connect_time(took);
+        Self {
+            _taken: taken,
+            _host: host.connected(),
+            _active: counted.raise(ClusterStat::CxActive),
+            counted: counted.clone(),
+            by_peer: false,
+            broken: Arc::default(),
+        }
+    }
+
+    /// Where it will stand why the connection broke.
+    pub(super) fn reason(&self) -> Arc<OnceLock<String>> {
+        self.broken.clone()
+    }
+
+    /// The peer closed the connection.
+    pub(crate) fn closed_by_peer(&mut self) {
+        self.by_peer = true;
+    }
+
+    /// The connection broke, for this reason if it was in TLS.
+    pub(crate) fn broken(&mut self, tls: Option<&TlsError>) {
+        self.by_peer = true;
+        let Some(tls) = tls else { return };
+        if self.broken.set(tls.to_string()).is_ok()
+            && let Some(stat) = tls.cluster_stat()
+        {
+            self.counted.count(stat);
+        }
+    }
+}
+
 impl Drop for Units {
     fn drop(&mut self) {
-        self.stats.as_ref().inc(self.shard, ClusterStat::CxDestroy);
+        self.counted.count(ClusterStat::CxDestroy);
+        self.counted.count(if self.by_peer {
+            ClusterStat::CxDestroyRemote
+        } else {
+            ClusterStat::CxDestroyLocal
+        });
     }
 }
 
@@ -294,6 +361,7 @@ impl HttpBody for Pooled {
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        this.tunnel = false;
         // After the last frame nobody may poll again, so do not wait for `None`.
         let (over, well) = match &frame {
             None => (true, true),
@@ -312,7 +380,7 @@ impl HttpBody for Pooled {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        !self.tunnel && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,31 +1,48 @@
 //! The connections of one worker to one endpoint.
 
 use super::connect::Connector;
+use super::counted::Counted;
 use super::establish::{Attempt, Made, spawn};
 use super::lane::{Lane, Protocol, Spent};
-use super::lease::{Lease, Sender, Shared, Units};
-use mesh_core::model::{ClusterEntry, ClusterStats};
-use mesh_core::stats::{Block, ClusterStat, Raised};
+use super::lease::{Lease, Sender, Shared};
+use super::variant::Variant;
+use mesh_core::model::ClusterEntry;
+use mesh_core::stats::{ClusterStat, Raised};
 use mesh_core::usage::{Resource, Taken};
 use mesh_core::{Error, Failure, Shard};
 use mesh_lb::Host;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::oneshot;
 
-/// The connections of one worker to one endpoint.
+/// The connections of one worker to one endpoint that are alike.
 pub(crate) struct Pool {
     pub(super) connector: Connector,
     pub(super) host: Arc<Host>,
-    shard: Shard,
-    stats: Counted,
-    http1: Mutex<Lane>,
-    http2: Mutex<Lane>,
+    pub(super) counted: Counted,
+    /// What the connections have in common besides the endpoint.
+    pub(super) variant: Variant,
+    lanes: [Mutex<Lane>; 3],
+    /// Those that are not alike, each kind in a pool of its own.
+    variants: Mutex<Variants>,
 }
 
-/// A cluster's statistics, as something that a gauge can hold on to.
-#[derive(Clone, Debug)]
-pub(crate) struct Counted(ClusterStats);
+/// Pools by what is special about their connections.
+#[derive(Default)]
+struct Variants {
+    pools: HashMap<Variant, Kept>,
+    uses: u64,
+}
+
+struct Kept {
+    pool: Arc<Pool>,
+    used: u64,
+}
+
+/// How many kinds of connections to one endpoint a worker keeps. Callers can make up names and
+/// come from many ports; beyond this, idle connections of the kind used least recently are closed.
+const MOST_VARIANTS: usize = 1024;
 
 /// Either a connection, or a place in the queue.
 pub(super) enum Checkout {
@@ -38,14 +55,6 @@ pub(super) enum Checkout {
 pub(super) struct Place {
     from: oneshot::Receiver<Result<Lease, Error>>,
     _pending: (Taken, Raised<Counted, ClusterStat>),
-}
-
-// === impl Counted ===
-
-impl AsRef<Block<ClusterStat>> for Counted {
-    fn as_ref(&self) -> &Block<ClusterStat> {
-        self.0.block()
-    }
 }
 
 // === impl Place ===
@@ -66,28 +75,71 @@ impl Pool {
         connector: Connector,
         host: Arc<Host>,
         shard: Shard,
-        entry: Arc<ClusterEntry>,
+        entry: &Arc<ClusterEntry>,
     ) -> Self {
+        let counted = Counted::new(entry.live().stats().clone(), shard);
+        Self::of_kind(connector, host, counted, Variant::default(), entry)
+    }
+
+    fn of_kind(
+        connector: Connector,
+        host: Arc<Host>,
+        counted: Counted,
+        variant: Variant,
+        entry: &Arc<ClusterEntry>,
+    ) -> Self {
+        let lane = |protocol| Mutex::new(Lane::new(protocol, entry.clone()));
         Self {
             connector,
             host,
-            shard,
-            stats: Counted(entry.live().stats().clone()),
-            http1: Mutex::new(Lane::new(Protocol::Http1, entry.clone())),
-            http2: Mutex::new(Lane::new(Protocol::Http2, entry)),
+            counted,
+            variant,
+            lanes: [Protocol::Http1, Protocol::Http2, Protocol::Alpn].map(lane),
+            variants: Mutex::default(),
         }
     }
 
-    fn lane(&self, protocol: Protocol) -> MutexGuard<'_, Lane> {
-        let lane = match protocol {
-            Protocol::Http1 => &self.http1,
-            Protocol::Http2 => &self.http2,
+    /// The pool for connections of this kind.
+    pub(super) fn variant(
+        self: &Arc<Self>,
+        wanted: Variant,
+        entry: &Arc<ClusterEntry>,
+    ) -> Arc<Self> {
+        if wanted == self.variant {
+            return self.clone();
+        }
+        let mut variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        variants.uses += 1;
+        let used = variants.uses;
+        if let Some(kept) = variants.pools.get_mut(&wanted) {
+            kept.used = used;
+            return kept.pool.clone();
+        }
+        let forgotten = (variants.pools.len() >= MOST_VARIANTS).then(|| variants.forget());
+        let pool = Arc::new(Self::of_kind(
+            self.connector.clone(),
+            self.host.clone(),
+            self.counted.clone(),
+            wanted.clone(),
+            entry,
+        ));
+        let kept = Kept {
+            pool: pool.clone(),
+            used,
         };
+        variants.pools.insert(wanted, kept);
+        drop(variants);
+        drop(forgotten);
+        pool
+    }
+
+    fn lane(&self, protocol: Protocol) -> MutexGuard<'_, Lane> {
+        let lane = &self.lanes[protocol as usize];
         lane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn count(&self, stat: ClusterStat) {
-        self.stats.as_ref().inc(self.shard, stat);
+        self.counted.count(stat);
     }
 
     pub(super) fn count_spent(&self, spent: &Spent) {
@@ -98,20 +150,6 @@ impl Pool {
 
     pub(super) fn now(&self) -> Instant {
         tokio::time::Instant::now().into_std()
-    }
-
-    /// What one more open connection counts for.
-    pub(super) fn units(&self, taken: Taken, took: Duration) -> Units {
-        self.count(ClusterStat::CxTotal);
-        let millis = took.as_secs_f64() * 1000.0;
-        self.stats.0.connect_time().record(self.shard, millis);
-        Units {
-            _taken: taken,
-            _host: self.host.connected(),
-            _active: Raised::new(self.stats.clone(), self.shard, ClusterStat::CxActive),
-            stats: self.stats.clone(),
-            shard: self.shard,
-        }
     }
 
     /// A connection for one request, or a place in the queue for one.
@@ -134,7 +172,7 @@ impl Pool {
             return Err(Error::new(Failure::Overflow).unsent());
         };
         self.count(ClusterStat::RqPendingTotal);
-        let raised = Raised::new(self.stats.clone(), self.shard, ClusterStat::RqPendingActive);
+        let raised = self.counted.raise(ClusterStat::RqPendingActive);
         let (to, from) = oneshot::channel();
         lane.waiting.push_back(to);
         let attempts = self.attempts(&mut lane);
@@ -179,10 +217,12 @@ impl Pool {
         lane.connecting -= 1;
         match made {
             Made::Http1(sender, meta) => {
+                lane.got_http1 = true;
                 let lease = Lease::new(Sender::Http1(sender), meta, self.clone(), false);
                 lane.offer(lease, now);
             }
             Made::Http2(shared) => {
+                lane.got_http1 = false;
                 lane.shared.push(shared);
                 lane.serve_shared(self, now);
             }
@@ -239,7 +279,7 @@ impl Pool {
     /// An HTTP/1 connection is free again.
     pub(super) fn give_back(self: &Arc<Self>, lease: Lease) {
         let now = self.now();
-        let mut lane = self.lane(Protocol::Http1);
+        let mut lane = self.lane(lease.meta().lane);
         let worn_out = lease.meta().is_worn_out(lane.entry.config(), now);
         if worn_out || lease.is_closed() {
             if lease.meta().has_served_all(lane.entry.config()) {
@@ -256,14 +296,45 @@ impl Pool {
     /// A stream of a shared connection ended.
     pub(super) fn stream_ended(self: &Arc<Self>, shared: &Shared) {
         let now = self.now();
-        let mut lane = self.lane(Protocol::Http2);
+        let mut lane = self.lane(shared.meta.lane);
         shared.release(now);
         lane.serve_shared(self, now);
     }
 
-    /// Closes connections that were unused for too long.
+    /// Closes connections that were unused for too long, and forgets kinds that have none left.
     pub(super) fn sweep(&self, now: Instant) {
-        self.lane(Protocol::Http1).retire(self, now);
-        self.lane(Protocol::Http2).retire(self, now);
+        for lane in &self.lanes {
+            let mut lane = lane.lock().unwrap_or_else(PoisonError::into_inner);
+            lane.retire(self, now);
+        }
+        let mut variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        variants.pools.retain(|_, kept| {
+            kept.pool.sweep(now);
+            kept.pool.is_in_use() || Arc::strong_count(&kept.pool) > 1
+        });
+    }
+
+    #[cfg(test)]
+    pub(super) fn kinds(&self) -> usize {
+        self.variants.lock().unwrap().pools.len()
+    }
+
+    /// Whether there are connections, or somebody waits for one.
+    fn is_in_use(&self) -> bool {
+        self.lanes.iter().any(|lane| {
+            let lane = lane.lock().unwrap_or_else(PoisonError::into_inner);
+            lane.open > 0 || !lane.waiting.is_empty()
+        })
+    }
+}
+
+// === impl Variants ===
+
+impl Variants {
+    /// Only new kinds come here and the bound is small, so looking at all of them will do.
+    fn forget(&mut self) -> Option<Kept> {
+        let oldest = self.pools.iter().min_by_key(|(_, kept)| kept.used);
+        let oldest = oldest.map(|(variant, _)| variant.clone())?;
+        self.pools.remove(&oldest)
     }
 }

@@ -1,9 +1,12 @@
 //! The pool over in-memory pipes and paused time. Every test ends with [`Net::finish`], which
 //! checks that everything that was counted up has come down again.
 
+mod caller;
 mod http1;
 mod http2;
 mod limits;
+pub(crate) mod pki;
+mod tls;
 
 use super::connect::{Connector, InMemory};
 use crate::{Body, Upstreams};
@@ -24,7 +27,7 @@ use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
@@ -156,6 +159,11 @@ impl Net {
             stats.get(ClusterStat::CxDestroy),
             "what was opened was closed"
         );
+        assert_eq!(
+            stats.get(ClusterStat::CxDestroyLocal) + stats.get(ClusterStat::CxDestroyRemote),
+            stats.get(ClusterStat::CxDestroy),
+            "by one side or the other"
+        );
         let host = host.lock().unwrap().take().expect("a request was made");
         assert_eq!(host.counts().cx_active, 0);
         assert_eq!(host.active(), 0);
@@ -195,8 +203,9 @@ fn upload() -> (Request<Body>, mpsc::UnboundedSender<&'static str>) {
 }
 
 /// Answers HTTP/1.1 on a connection until it ends.
-fn serve<F, R>(stream: DuplexStream, answer: F) -> JoinHandle<()>
+fn serve<F, R, IO>(stream: IO, answer: F) -> JoinHandle<()>
 where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Request<Incoming>) -> R + Send + 'static,
     R: Future<Output = Response<Whole>> + Send + 'static,
 {

@@ -151,3 +151,45 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_address_that_is_told_twice_is_sent_once() {
+    let inputs = inputs(&["10.0.0.1"], None);
+    let (want, mut table) = (want("", None), Table::default());
+    let set = ResourceSet::new();
+    table
+        .rebuild(&inputs, [(0, &set, &[want.clone()][..])])
+        .0
+        .apply();
+    let elsewhere = |address: &str, region: &str| {
+        let address: Address = format!("{address}:80").parse().unwrap();
+        let mut instance = Instance::new(80, Arc::new(Endpoint::new(address)));
+        instance.locality.region = region.into();
+        instance
+    };
+    let instances = [
+        elsewhere("10.0.0.2", "b"),
+        elsewhere("10.0.0.3", "b"),
+        elsewhere("10.0.0.2", "b"),
+        elsewhere("10.0.0.2", "a"),
+    ];
+    table
+        .update(HOST, &Arc::new(instances.into()), None, 1)
+        .apply();
+    let encoded = table
+        .shared()
+        .get(TypeUrl::Endpoints, &want.cluster)
+        .unwrap();
+    let read = mesh_xds::read::resource(TypeUrl::Endpoints, &encoded.bytes).unwrap();
+    let mesh_xds::read::Resource::Endpoints(read) = read else {
+        panic!("endpoints")
+    };
+    let all: Vec<String> = read
+        .endpoints
+        .iter()
+        .map(|one| one.address.to_string())
+        .collect();
+    assert_eq!(all, ["10.0.0.2:80", "10.0.0.3:80"]);
+    // What its locality weighs is what is left of it.
+    assert_eq!(read.endpoints.localities[0].weight, 2);
+}

@@ -1,9 +1,11 @@
 //! What gRPC servers that take their configuration over xDS get (gRFC A36).
 //!
 //! A server asks for the listener of each address that it listens on, by a name made from the
-//! template `grpc/server?xds.resource.listening_address=%s`. The ports are known before: those
-//! that the node accepts on. The addresses are not, since a server may listen on each of its
-//! own, so every port has a listener for each address that servers bind in practice.
+//! template of its bootstrap: `grpc/server?xds.resource.listening_address=%s`, or, as Istio's agent
+//! writes it, `xds.istio.io/grpc/lds/inbound/%s`. The ports are known before: those that the node
+//! accepts on. The addresses are not, since a server may listen on each of its own, so every port
+//! has a listener for each address that servers bind in practice, and one for any other that is
+//! asked for.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -27,13 +29,17 @@ use super::listener::{MANAGER, router};
 use super::{managers, pack};
 
 /// How the names of servers' listeners begin; the address follows.
-const PREFIX: &str = "grpc/server?xds.resource.listening_address=";
+const PREFIXES: [&str; 2] = [
+    "grpc/server?xds.resource.listening_address=",
+    "xds.istio.io/grpc/lds/inbound/",
+];
 
 /// Listeners for gRPC servers on a node: for each port that the node accepts on, those of all
 /// addresses (`0.0.0.0` and `[::]`), of the loopback interface, and of the address that the
 /// snapshot has for the port.
 ///
-/// A server on another address of the node is answered by [`server_listener`].
+/// A server on another address of the node is answered by [`server_listener`]: a control plane
+/// asks that when a client subscribes to such a name.
 pub fn server_resources(snapshot: &Snapshot) -> Vec<(TypeUrl, Encoded)> {
     let usual: [IpAddr; 4] = [
         Ipv4Addr::UNSPECIFIED.into(),
@@ -47,17 +53,20 @@ pub fn server_resources(snapshot: &Snapshot) -> Vec<(TypeUrl, Encoded)> {
         all.insert(own);
     }
     let each = all.into_iter();
-    each.map(|address| (TypeUrl::Listener, listener(address)))
+    each.flat_map(|address| PREFIXES.map(|prefix| listener(prefix, address)))
+        .map(|one| (TypeUrl::Listener, one))
         .collect()
 }
 
 /// The listener of this name, if it is one of a gRPC server on a port that the node accepts on.
 pub fn server_listener(snapshot: &Snapshot, name: &str) -> Option<Encoded> {
-    let address: SocketAddr = name.strip_prefix(PREFIX)?.parse().ok()?;
+    let mut split = PREFIXES.into_iter();
+    let (prefix, address) = split.find_map(|prefix| Some((prefix, name.strip_prefix(prefix)?)))?;
+    let address: SocketAddr = address.parse().ok()?;
     let known = accepted(snapshot).any(|own| own.port() == address.port());
     // An address that is written differently makes another name.
     known
-        .then(|| listener(address))
+        .then(|| listener(prefix, address))
         .filter(|found| &*found.name == name)
 }
 
@@ -67,8 +76,8 @@ fn accepted(snapshot: &Snapshot) -> impl Iterator<Item = SocketAddr> {
 
 /// Anything that gRPC does not take here (listener filters, an address of another name) makes it
 /// refuse the listener.
-fn listener(address: SocketAddr) -> Encoded {
-    let name = format!("{PREFIX}{address}");
+fn listener(prefix: &str, address: SocketAddr) -> Encoded {
+    let name = format!("{prefix}{address}");
     let manager = HttpConnectionManager {
         stat_prefix: format!("inbound_{}", address.port()),
         route_specifier: Some(RouteSpecifier::RouteConfig(routes())),

@@ -392,8 +392,15 @@ fn accepting(port: u16) -> std::sync::Arc<Snapshot> {
 fn a_server_finds_its_listener_under_each_usual_address() {
     let snapshot = accepting(50051);
     let sent = read(server_resources(&snapshot));
-    let prefix = "grpc/server?xds.resource.listening_address=";
-    for address in ["0.0.0.0", "[::]", "127.0.0.1", "[::1]", "10.1.2.3"] {
+    let prefixes = [
+        "grpc/server?xds.resource.listening_address=",
+        "xds.istio.io/grpc/lds/inbound/",
+    ];
+    let addresses = ["0.0.0.0", "[::]", "127.0.0.1", "[::1]", "10.1.2.3"];
+    for (prefix, address) in prefixes
+        .into_iter()
+        .flat_map(|prefix| addresses.map(|address| (prefix, address)))
+    {
         let name = format!("{prefix}{address}:50051");
         let listener = &sent[&(TypeUrl::Listener, name.clone())];
         let socket = &listener["address"]["socket_address"];
@@ -405,11 +412,11 @@ fn a_server_finds_its_listener_under_each_usual_address() {
         let found = server_listener(&snapshot, &name).unwrap();
         assert_eq!(*found.name, *name);
     }
-    assert_eq!(sent.len(), 5);
+    assert_eq!(sent.len(), 10);
     assert!(
         resources(&snapshot)
             .iter()
-            .all(|(_, one)| !one.name.starts_with("grpc/"))
+            .all(|(_, one)| !one.name.contains("grpc/"))
     );
 }
 

@@ -10,17 +10,26 @@ use mesh_core::discovery::{Instance, Service};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// The objects, each with the place where it stands.
+/// The objects as istiod lists them, each with the place where it stands.
 pub(super) async fn configz(State(control): State<Control>) -> Response {
     let inputs = control.engine().inputs();
-    let objects = inputs.iter().flat_map(|inputs| inputs.world.objects());
-    let each = objects.map(|object| {
+    let objects = inputs.iter().flat_map(|inputs| inputs.world.specs());
+    let each = objects.map(|(object, spec)| {
         let meta = &object.meta;
+        let spec = spec.and_then(|spec| serde_json::from_str::<Value>(&spec).ok());
         json!({
             "kind": meta.kind.to_string(),
+            "apiVersion": meta.kind.api_version(),
+            "metadata": {
+                "namespace": meta.namespace,
+                "name": meta.name,
+                "labels": meta.labels,
+                "annotations": meta.annotations,
+                "creationTimestamp": (!meta.created.is_empty()).then_some(&meta.created),
+            },
+            "spec": spec,
             "namespace": meta.namespace,
             "name": meta.name,
-            "labels": meta.labels,
             "file": &*meta.file,
             "line": meta.at.line,
             "column": meta.at.column,

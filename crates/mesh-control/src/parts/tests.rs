@@ -1,6 +1,6 @@
 use super::*;
 use crate::class::build;
-use mesh_istio::{Files, Node, World};
+use mesh_istio::{Files, Node, Workshop, World};
 
 fn world(timeout: &str, services: usize) -> World {
     let mut text = format!(
@@ -20,7 +20,9 @@ fn world(timeout: &str, services: usize) -> World {
 }
 
 fn made(world: &World, node: &Node, before: &Parts, pool: &mut Pool) -> (Arc<Snapshot>, Made) {
-    let snapshot = build(world, node, &Arc::default()).unwrap().snapshot;
+    let snapshot = build(&mut Workshop::new(), world, node, &Arc::default())
+        .unwrap()
+        .snapshot;
     let made = Parts::of_proxy(&snapshot, &HashSet::new(), before, pool);
     (snapshot, made)
 }

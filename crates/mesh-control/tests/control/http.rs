@@ -44,6 +44,14 @@ async fn objects_services_and_endpoints_are_listed() {
     assert_eq!(objects.as_array().unwrap().len(), 4);
     assert_eq!(objects[0]["kind"], "VirtualService");
     assert_eq!(objects[0]["line"], 5);
+    assert_eq!(objects[0]["metadata"]["name"], "v");
+    assert_eq!(objects[0]["apiVersion"], "networking.istio.io/v1");
+    let spec = serde_json::json!({
+        "hosts": ["s0"],
+        "http": [{"timeout": "1s", "route": [{"destination": {"host": "s0"}}]}],
+    });
+    assert_eq!(objects[0]["spec"], spec);
+    assert_eq!(objects[1]["spec"]["address"], "10.0.0.1");
     let services = page(&plane.control, "/debug/registryz").await.1;
     assert_eq!(services[1]["hostname"], "s1.default.svc.cluster.local");
     assert_eq!(services[1]["ports"][0]["protocol"], "HTTP");
@@ -93,6 +101,37 @@ async fn a_proxy_is_shown_by_its_short_name_or_its_id() {
     assert_eq!(status, 404);
     assert_eq!(unknown["known"][0], "client.default");
     assert_eq!(page(&plane.control, "/debug/originz").await.0, 400);
+}
+
+#[tokio::test]
+async fn a_route_to_a_subset_that_is_not_there_is_reported_with_its_place() {
+    let text = yaml(1, "1s", "10.0.0.1").replace("{host: s0}", "{host: s0, subset: v9}");
+    let plane = Plane::of(&text).await;
+    let findings = async || {
+        let status = page(&plane.control, "/debug/push_status").await.1;
+        status["compile_findings"].clone()
+    };
+    assert_eq!(findings().await, serde_json::json!([]), "nobody is there");
+    let _client = plane.connect(&sidecar()).await;
+    let found = loop {
+        match findings().await {
+            Value::Array(found) if found.is_empty() => tokio::task::yield_now().await,
+            found => break found,
+        }
+    };
+    let only = &found[0];
+    assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
+    assert_eq!(only["severity"], "warning");
+    assert_eq!(only["object"], "VirtualService v.default");
+    assert_eq!(only["file"], "mesh.yaml");
+    assert_eq!(only["path"], "spec.http[0].route[0].destination.subset");
+    let (line, column) = (&only["line"], only["column"].as_u64().unwrap());
+    let written = text.lines().nth(2).unwrap();
+    assert_eq!(line, 3, "{only}");
+    assert_eq!(written[column as usize - 1..][..2], *"v9");
+
+    plane.change(&yaml(1, "1s", "10.0.0.1"));
+    assert_eq!(findings().await, serde_json::json!([]), "it is mended");
 }
 
 #[tokio::test]

@@ -60,6 +60,14 @@ fn share(fields: &Map<String, Value>) -> Option<Value> {
 fn cluster(cluster: &mut Value) {
     drop_empty(cluster, "common_lb_config");
     metadata(cluster);
+    if let Some(assignment) = cluster.get_mut("load_assignment") {
+        endpoints(assignment);
+    }
+    // The type says what it is.
+    let inside = "/transport_socket/typed_config/transport_socket";
+    if let Some(socket) = cluster.pointer_mut(inside) {
+        keep(socket, |key| key != "name");
+    }
     if let Some(detection) = cluster.get_mut("outlier_detection") {
         outlier(detection);
     }
@@ -147,13 +155,56 @@ fn workload(endpoint: &mut Value) {
 }
 
 fn listener(listener: &mut Value) {
-    for chain in list(listener, "filter_chains") {
+    // The mesh's own TLS on the way in: a chain apart beside each of those without.
+    if listener["name"] == "virtualInbound" {
+        let chains = take_list(listener, "filter_chains");
+        let secured = |chain: &Value| chain.get("transport_socket").is_some();
+        let (secured, plain): (Vec<_>, Vec<_>) = chains.into_iter().partition(secured);
+        listener["filter_chains"] = plain.into();
+        if !secured.is_empty() {
+            listener["mutual_tls"] = secured.into();
+        }
+    }
+    for filter in list(listener, "listener_filters") {
+        // How much is read at first; more is, if need be.
+        keep(&mut filter["typed_config"], |key| {
+            key != "initial_read_buffer_size"
+        });
+    }
+    chains(listener, "filter_chains");
+    chains(listener, "mutual_tls");
+    // A list of one, for a moment.
+    if let Some(chain) = listener.get_mut("default_filter_chain").map(Value::take) {
+        listener["default_filter_chain"] = vec![chain].into();
+        chains(listener, "default_filter_chain");
+        let mut only = take_list(listener, "default_filter_chain");
+        listener["default_filter_chain"] = only.remove(0);
+    }
+}
+
+fn chains(listener: &mut Value, key: &str) {
+    for chain in list(listener, key) {
+        // istiod says where it was configured; we say to our own proxies which way it faces.
+        keep(chain, |key| key != "metadata");
+        // It matches everything.
+        drop_empty(chain, "filter_chain_match");
         for filter in list(chain, "filters") {
             let manager = &mut filter["typed_config"];
             keep(manager, |key| {
                 !matches!(key, "tracing" | "request_id_extension")
             });
             drop_empty(manager, "http_protocol_options");
+            drop_empty(manager, "http2_protocol_options");
+            // Tables inside a listener are compared apart; what counts here is which one it is.
+            for (source, name) in [("rds", "route_config_name"), ("route_config", "name")] {
+                if let Some(table) = manager.get(source).map(|table| table[name].clone()) {
+                    keep(manager, |key| key != source);
+                    manager["table"] = table;
+                }
+            }
+            if manager["server_name"] == "envoy" {
+                keep(manager, |key| key != "server_name");
+            }
             let statistics = |filter: &Value| filter["name"] == "envoy.filters.http.grpc_stats";
             // It limits nothing by itself; it is there for routes that bring a bucket.
             let idle = |filter: &Value| {

@@ -42,7 +42,6 @@ const LEFT_OUT: &[(&str, &str)] = &[
         "23",
         "loadBalancer: {consistentHash: {httpHeaderName: x-k}}",
     ),
-    ("38", "proxyProtocol: {version: V1}"),
 ];
 
 /// What is sent to a node, less what it gets in an empty mesh, as it was recorded.
@@ -50,7 +49,13 @@ pub(crate) fn resources(case: &Case, node: Node) -> Resources {
     let mut sent = everything(case, node);
     if case.number != "00" {
         let empty = everything(&cases()[0], node);
-        sent.retain(|key, resource| empty.get(key) != Some(resource));
+        let same = |key| empty.get(&key) == sent.get(&key);
+        // Its tables are inside it, so they come and go with it.
+        let way_in = !same((Kind::Listener, "virtualInbound".to_owned()));
+        sent.retain(|key, resource| {
+            empty.get(key) != Some(resource)
+                || way_in && key.1 == "InboundPassthroughCluster" && key.0 == Kind::Routes
+        });
     }
     sent
 }

@@ -4,10 +4,10 @@ use super::{
     AccessLog, Cluster, ClusterEntry, EndpointSet, Filter, Listener, LiveCluster, LiveSecret,
     RouteTable, Secret, SecretRef, Snapshot, VirtualHost,
 };
-use crate::{Invalid, Name, Origin, Origins};
+use crate::{Invalid, Name, Origin, Origins, Slot};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Collects the parts of a [`Snapshot`].
 ///
@@ -346,6 +346,8 @@ fn entry(
             config,
             live,
             revision: version,
+            secrets: OnceLock::new(),
+            tls: Slot::default(),
         });
     };
     if Arc::ptr_eq(&old.config, &config) {
@@ -356,10 +358,16 @@ fn entry(
     } else {
         version
     };
+    let tls = Slot::default();
+    if old.config.tls == config.tls {
+        tls.adopt(&old.tls);
+    }
     Arc::new(ClusterEntry {
         config,
         live: old.live.clone(),
         revision,
+        secrets: OnceLock::new(),
+        tls,
     })
 }
 
@@ -418,6 +426,14 @@ fn link_secrets(
             let live = previous.and_then(|previous| previous.secrets.get(named).cloned());
             let live = live.unwrap_or_else(|| Arc::new(LiveSecret::new(named.name.clone())));
             secrets.insert(named.clone(), live);
+        }
+    }
+    for entry in clusters.iter() {
+        if let Some(tls) = &entry.config.tls {
+            entry.secrets.get_or_init(|| {
+                let live = |named: &SecretRef| Some((named.clone(), secrets.get(named)?.clone()));
+                tls.secrets().filter_map(live).collect()
+            });
         }
     }
     match previous.map(|previous| &previous.secrets) {
@@ -537,7 +553,7 @@ fn settings(table: &RouteTable) -> RouteTable {
         request_edits: table.request_edits.clone(),
         response_edits: table.response_edits.clone(),
         most_specific_edits_win: table.most_specific_edits_win,
-        slot: crate::Slot::default(),
+        slot: Slot::default(),
     }
 }
 

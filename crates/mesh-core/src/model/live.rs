@@ -1,10 +1,10 @@
 //! What of a cluster outlives a change of configuration.
 
-use super::{Cluster, EndpointSet};
+use super::{Cluster, EndpointSet, LiveSecret, SecretRef};
 use crate::stats::{Block, ClusterStat, Histogram};
 use crate::{Feed, Name, Publisher, Slot, Usage};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Names a cluster for as long as it exists: stable from snapshot to snapshot, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,6 +18,9 @@ pub struct ClusterEntry {
     /// The version of the snapshot that brought this configuration. Of two entries for one
     /// cluster the higher is the newer.
     pub(super) revision: u64,
+    /// Set when the snapshot is linked, before anybody else sees the entry.
+    pub(super) secrets: OnceLock<Vec<(SecretRef, Arc<LiveSecret>)>>,
+    pub(super) tls: Slot,
 }
 
 /// What of a cluster is carried from snapshot to snapshot: endpoints, counts, statistics.
@@ -62,6 +65,19 @@ impl ClusterEntry {
     /// Of two entries for one cluster, the one with the higher revision is the newer.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// A secret that the cluster's [`Cluster::tls`] names: the same that the snapshot has.
+    pub fn secret(&self, named: &SecretRef) -> Option<&Arc<LiveSecret>> {
+        let secrets = self.secrets.get()?;
+        let found = secrets.iter().find(|(name, _)| name == named);
+        found.map(|(_, secret)| secret)
+    }
+
+    /// What whoever connects keeps about how connections are secured. Carried over for as long as
+    /// [`Cluster::tls`] stays the same.
+    pub fn tls_slot(&self) -> &Slot {
+        &self.tls
     }
 }
 

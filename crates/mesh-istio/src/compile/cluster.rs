@@ -1,23 +1,23 @@
 //! Clusters and their endpoints: one per service port, and per subset of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::discovery::{Instance, Resolution};
 use mesh_core::model::{
-    Balancing, Cluster, DiscoveryKind, EndpointSet, Limits, Locality, LocalityEndpoints, Outlier,
-    RetryBudget, ServiceRef, TcpKeepalive, UpstreamProtocol,
+    Balancing, Cluster, DiscoveryKind, Dns, DnsFamily, EndpointSet, Limits, Locality,
+    LocalityEndpoints, Outlier, RetryBudget, ServiceRef, TcpKeepalive, UpstreamProtocol,
 };
 use mesh_core::{Name, Origin};
 
-use super::Compiler;
+use super::memory::Place;
 use super::policy::{self, Policy};
+use super::{Compiler, tls};
 use crate::names::{BLACK_HOLE, PASSTHROUGH, outbound};
-use crate::node::Role;
 use crate::registry::Entry;
 use crate::spec::kubernetes::Protocol;
-use crate::spec::traffic_policy::{Balancer, ConnectionPool, OutlierDetection};
+use crate::spec::traffic_policy::{Balancer, ClientTls, ConnectionPool, OutlierDetection};
 
 /// One port of a service, or of a subset of it.
 struct Part<'p> {
@@ -26,23 +26,88 @@ struct Part<'p> {
     port: u16,
     protocol: Protocol,
     policy: Policy,
+    /// The policy is for workloads with certain labels.
+    selected: bool,
     origin: Origin,
     policy_origin: Origin,
 }
 
 /// Adds the clusters of a service, once.
-pub(super) fn service(compiler: &mut Compiler<'_>, entry: &Entry) {
+pub(super) fn service(compiler: &mut Compiler<'_>, entry: &Arc<Entry>) {
     if !compiler.served.insert(entry.service.id.host.clone()) {
         return;
     }
-    let rules = policy::find(compiler, entry, &compiler.node.namespace);
-    // Where anything is intercepted, so are connections to ports that are not HTTP.
-    let ports: Vec<_> = match compiler.intercepts() {
-        true => entry.ports().collect(),
-        false => entry.http_ports().collect(),
+    let index = Arc::clone(&compiler.memory.rules);
+    // Not what rules depend on that lead here: whoever uses those again comes here again.
+    let seen = compiler.viewer.forget();
+    let rules = policy::find(compiler, &index, entry, compiler.viewer.namespace());
+    compiler.half.seen = compiler.half.seen.and(compiler.viewer.forget());
+    compiler.viewer.note(seen);
+    credentials(compiler, &rules);
+    let place = Place {
+        intercepts: compiler.intercepts(),
+        gateway: compiler.viewer.is_gateway(),
     };
-    for (port, protocol) in ports {
-        let policy = policy::resolve(compiler.mesh, &rules, None, port);
+    let known = compiler.memory.clusters(entry, &rules.stamps, place);
+    let made = known.unwrap_or_else(|| {
+        let made = Arc::new(make(compiler, entry, &rules));
+        let memory = &mut compiler.memory;
+        memory.keep_clusters(entry, rules.stamps.clone(), place, &made);
+        made
+    });
+    for (cluster, endpoints) in &*made {
+        compiler.clusters.insert(cluster.name.clone());
+        let half = &mut compiler.half;
+        half.clusters.push(Arc::clone(cluster));
+        half.endpoints
+            .push((cluster.name.clone(), Arc::clone(endpoints)));
+    }
+}
+
+/// Says which Secrets that destination rules name are not there, or are not for this node.
+fn credentials(compiler: &mut Compiler<'_>, rules: &policy::Rules<'_>) {
+    let top = rules.policy.into_iter();
+    let subsets = rules.subsets.iter();
+    let subsets = subsets.filter_map(|(meta, subset)| Some((*meta, subset.policy.as_ref()?)));
+    // Whoever uses rules again comes here again: they need not remember this.
+    let hears = compiler.hears.take();
+    for (meta, policy) in top.chain(subsets) {
+        let ports = policy.ports.iter().map(|port| &port.blocks);
+        for blocks in std::iter::once(&policy.blocks).chain(ports) {
+            let asked = blocks.tls.as_ref().and_then(ClientTls::origination);
+            let Some((asked, name)) = asked.and_then(|one| Some((one, one.credential()?))) else {
+                continue;
+            };
+            let message = if !compiler.viewer.is_gateway() && !rules.selected {
+                "credentialName is for gateways, and for sidecars where the rule has a \
+                 workloadSelector; here it has no effect"
+                    .to_owned()
+            } else if tls::has(compiler.world, compiler.viewer.namespace(), asked) {
+                continue;
+            } else {
+                let namespace = compiler.viewer.namespace();
+                format!(
+                    "the Secret {:?} in namespace {namespace:?} is missing, or has not all that is \
+                     needed: until there is one, connections fail",
+                    name.value
+                )
+            };
+            compiler.warn(meta, name.at, "spec.trafficPolicy.tls", message);
+        }
+    }
+    compiler.hears = hears;
+}
+
+/// The clusters of a service. They depend on nothing of the node but its [`Place`]: what else
+/// does has to be among what [`service`] tells them apart by.
+fn make(
+    compiler: &mut Compiler<'_>,
+    entry: &Entry,
+    rules: &policy::Rules<'_>,
+) -> Vec<(Arc<Cluster>, Arc<EndpointSet>)> {
+    let mut made = Vec::new();
+    for (port, protocol) in entry.ports() {
+        let policy = policy::resolve(compiler.mesh, rules, None, port);
         let origin = compiler.origin(&entry.meta, entry.at);
         let policy_origin = match rules.policy {
             Some((meta, _)) => compiler.origin(meta, policy.at),
@@ -54,12 +119,13 @@ pub(super) fn service(compiler: &mut Compiler<'_>, entry: &Entry) {
             port,
             protocol,
             policy,
+            selected: rules.selected,
             origin,
             policy_origin,
         };
-        add(compiler, &whole, |_| true);
+        made.push(one(compiler, &whole, |_| true));
         for (meta, subset) in &rules.subsets {
-            let policy = policy::resolve(compiler.mesh, &rules, Some(subset), port);
+            let policy = policy::resolve(compiler.mesh, rules, Some(subset), port);
             let origin = compiler.origin(meta, subset.at);
             let policy_origin = match (&subset.policy, rules.policy) {
                 (Some(_), _) => compiler.origin(meta, policy.at),
@@ -74,20 +140,27 @@ pub(super) fn service(compiler: &mut Compiler<'_>, entry: &Entry) {
                 port,
                 protocol,
                 policy,
+                selected: rules.selected,
                 origin,
                 policy_origin,
             };
-            add(compiler, &part, |instance| {
+            let cluster = one(compiler, &part, |instance| {
                 let have = &instance.endpoint.labels;
                 labels
                     .iter()
                     .all(|(key, value)| have.get(key) == Some(value))
             });
+            made.push(cluster);
         }
     }
+    made
 }
 
-fn add(compiler: &mut Compiler<'_>, part: &Part<'_>, takes: impl Fn(&Instance) -> bool) {
+fn one(
+    compiler: &Compiler<'_>,
+    part: &Part<'_>,
+    takes: impl Fn(&Instance) -> bool,
+) -> (Arc<Cluster>, Arc<EndpointSet>) {
     let Part {
         entry,
         policy,
@@ -98,14 +171,16 @@ fn add(compiler: &mut Compiler<'_>, part: &Part<'_>, takes: impl Fn(&Instance) -
     } = part;
     let (port, protocol, policy_origin) = (*port, *protocol, *policy_origin);
     let name = outbound(port, part.subset, entry.host());
-    compiler.clusters.insert(name.clone());
     let mut cluster = Cluster::new(name.as_str());
     cluster.origin = part.origin;
     cluster.policy_origin = policy_origin;
-    cluster.discovery = match entry.service.resolution {
-        Resolution::Dns => DiscoveryKind::StrictDns,
-        _ => DiscoveryKind::Endpoints,
-    };
+    cluster.discovery = discovery(compiler, part);
+    if matches!(
+        cluster.discovery,
+        DiscoveryKind::StrictDns | DiscoveryKind::LogicalDns
+    ) {
+        cluster.dns = dns(compiler.mesh.dns_refresh);
+    }
     cluster.service = ServiceRef {
         host: entry.service.id.host.clone(),
         name: entry.service.name.clone(),
@@ -125,7 +200,7 @@ fn add(compiler: &mut Compiler<'_>, part: &Part<'_>, takes: impl Fn(&Instance) -
     cluster.balancing = match policy.blocks.balancer {
         None | Some(Balancer::LeastRequest) => Balancing::LeastRequest { choices: 2 },
         Some(Balancer::RoundRobin) => Balancing::RoundRobin,
-        Some(Balancer::Random) => Balancing::Random,
+        Some(Balancer::Random | Balancer::Passthrough) => Balancing::Random,
     };
     cluster.limits = Limits::unlimited();
     if let Some(pool) = &policy.blocks.pool {
@@ -145,12 +220,60 @@ fn add(compiler: &mut Compiler<'_>, part: &Part<'_>, takes: impl Fn(&Instance) -
         outlier.origin = policy_origin;
         cluster.outlier = Some(outlier);
     }
-    compiler.builder.cluster(cluster);
-    let instances = entry
-        .instances
-        .iter()
-        .filter(|one| one.port == port && takes(one));
-    compiler.builder.endpoints(name, endpoints(instances));
+    cluster.proxy_protocol = policy.proxy_protocol;
+    let asked = policy.blocks.tls.as_ref().and_then(ClientTls::origination);
+    if let Some(asked) = asked {
+        let h2 = cluster.protocol == UpstreamProtocol::Http2;
+        let secrets = compiler.viewer.is_gateway() || part.selected;
+        let named = &entry.subject_alt_names;
+        let agent = compiler.intercepts();
+        cluster.tls = Some(tls::client(asked, policy_origin, named, h2, agent, secrets));
+        // As istiod marks it: what is agreed on inside is not the mesh's business.
+        let metadata = &mut cluster.metadata;
+        metadata.insert("istio/alpn_override".into(), "false".into());
+    }
+    // Of others it is not known beforehand where they are.
+    let listed = matches!(
+        cluster.discovery,
+        DiscoveryKind::Endpoints | DiscoveryKind::StrictDns | DiscoveryKind::LogicalDns
+    );
+    let instances = entry.instances.iter();
+    let instances = instances.filter(|one| listed && one.port == port && takes(one));
+    (Arc::new(cluster), Arc::new(endpoints(instances)))
+}
+
+/// How the endpoints of a cluster become known.
+fn discovery(compiler: &Compiler<'_>, part: &Part<'_>) -> DiscoveryKind {
+    // Without interception nobody knows where a connection was going to but from what it asks for.
+    let original = match compiler.intercepts() {
+        true => DiscoveryKind::OriginalDestination,
+        false => DiscoveryKind::Authority,
+    };
+    if part.policy.blocks.balancer == Some(Balancer::Passthrough) {
+        return original;
+    }
+    let gateway = compiler.viewer.is_gateway();
+    match part.entry.service.resolution {
+        Resolution::Static if part.entry.headless && compiler.intercepts() && !gateway => original,
+        Resolution::Static => DiscoveryKind::Endpoints,
+        Resolution::Dns => DiscoveryKind::StrictDns,
+        Resolution::DnsRoundRobin => DiscoveryKind::LogicalDns,
+        Resolution::DynamicDns => DiscoveryKind::Authority,
+        // Nothing that comes to a gateway was going somewhere else.
+        Resolution::None if gateway && compiler.intercepts() => DiscoveryKind::Endpoints,
+        Resolution::None => original,
+        _ => DiscoveryKind::Endpoints,
+    }
+}
+
+/// How names of endpoints are resolved, as istiod has it.
+fn dns(refresh: Duration) -> Dns {
+    let mut dns = Dns::default();
+    dns.refresh = refresh;
+    dns.jitter = Duration::from_millis(100);
+    dns.respect_ttl = true;
+    dns.family = DnsFamily::V4Only;
+    dns
 }
 
 /// What is spoken to the endpoints of a port.
@@ -234,10 +357,13 @@ pub fn endpoints_of<'l>(
     endpoints(serving.filter(|one| carries(one)))
 }
 
-/// Endpoints grouped by locality. All have one priority: locality failover comes later.
+/// Endpoints grouped by locality, each address once: of several with the same one the first stays.
+/// gRPC clients refuse what repeats an address (gRFC A27), and Envoy drops it. All have one
+/// priority: locality failover comes later.
 pub(super) fn endpoints<'i>(instances: impl Iterator<Item = &'i Instance>) -> EndpointSet {
     let mut groups: BTreeMap<Locality, Vec<_>> = BTreeMap::new();
-    for instance in instances {
+    let mut seen = HashSet::new();
+    for instance in instances.filter(|one| seen.insert(&one.endpoint.address)) {
         groups
             .entry(instance.locality.clone())
             .or_default()
@@ -265,16 +391,26 @@ pub(super) fn built_in(compiler: &mut Compiler<'_>) {
     if compiler.intercepts() {
         hole.balancing = Balancing::RoundRobin;
     }
-    compiler.builder.cluster(hole);
-    if compiler.intercepts() && matches!(compiler.node.role, Role::Gateway { .. }) {
+    compiler.half.clusters.push(Arc::new(hole));
+    if compiler.intercepts() && compiler.viewer.is_gateway() {
         return;
     }
-    let mut pass = Cluster::new(PASSTHROUGH);
+    let pass = passthrough(compiler, PASSTHROUGH);
+    compiler.half.clusters.push(Arc::new(pass));
+}
+
+/// A cluster that passes on to wherever something was going to.
+pub(super) fn passthrough(compiler: &Compiler<'_>, name: &str) -> Cluster {
+    let mut pass = Cluster::new(name);
+    // istiod calls the one on the way in like the one on the way out.
     pass.stat_name = compiler.stat_name(PASSTHROUGH);
-    pass.discovery = DiscoveryKind::Authority;
+    pass.discovery = match compiler.intercepts() {
+        true => DiscoveryKind::OriginalDestination,
+        false => DiscoveryKind::Authority,
+    };
     pass.connect_timeout = compiler.mesh.connect_timeout;
     pass.limits = Limits::unlimited();
     pass.protocol = UpstreamProtocol::AsDownstream;
     pass.idle_timeout = Some(Duration::from_secs(300));
-    compiler.builder.cluster(pass);
+    pass
 }

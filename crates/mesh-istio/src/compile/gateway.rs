@@ -8,25 +8,33 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use mesh_core::model::{Direction, Listener, RouteTable, Rule, VirtualHost};
+use mesh_core::model::{
+    Direction, FilterChain, HttpManager, Inspector, Listener, RouteTable, Rule, VirtualHost,
+};
 use mesh_core::{Name, Origin};
 
+use super::drafts::apart;
 use super::route::{self, Site, gateway_name, matches_everything};
-use super::{Compiler, cluster, scope};
+use super::{Compiler, cluster, scope, tls};
 use crate::names::{complete, covers};
 use crate::registry::contains;
-use crate::spec::gateway::{Server, ServerHost};
+use crate::spec::gateway::{Protocol, Server, ServerHost};
 use crate::spec::{Gateway, Meta, Spanned, VirtualService};
 use crate::world::World;
+
+mod chains;
 
 /// The virtual host of one host on one port, while it is put together.
 struct Host {
     origin: Origin,
     require_tls: bool,
-    rules: Vec<Rule>,
+    rules: Vec<Arc<Rule>>,
     /// Virtual services that are in already: two servers may lead to one.
     joined: HashSet<(String, String)>,
 }
+
+/// Virtual hosts by the port of their server and their name.
+type Hosts = BTreeMap<(u16, String), Host>;
 
 pub(super) fn compile(compiler: &mut Compiler<'_>, ports: &BTreeMap<u16, u16>) {
     cluster::built_in(compiler);
@@ -56,7 +64,7 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, ports: &BTreeMap<u16, u16>) {
 /// The gateways that this proxy serves, oldest first.
 fn served<'a>(compiler: &Compiler<'a>) -> Vec<(&'a Meta, &'a Gateway)> {
     let world: &'a World = compiler.world;
-    let labels = &compiler.node.labels;
+    let labels = compiler.viewer.labels();
     let mut all: Vec<_> = world
         .gateways()
         .filter(|(_, gateway)| labels.is_empty() || contains(labels, &gateway.selector))
@@ -67,7 +75,7 @@ fn served<'a>(compiler: &Compiler<'a>) -> Vec<(&'a Meta, &'a Gateway)> {
 
 /// The address to listen on where a server does not say.
 fn everywhere(compiler: &Compiler<'_>) -> IpAddr {
-    match (compiler.intercepts(), compiler.node.address) {
+    match (compiler.intercepts(), compiler.viewer.address()) {
         (false, address) => address,
         (true, IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
         (true, IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
@@ -76,12 +84,31 @@ fn everywhere(compiler: &Compiler<'_>) -> IpAddr {
 
 /// The port to listen on: as told, or as the gateway's own Service says, or the same.
 fn listen_port(compiler: &Compiler<'_>, told: &BTreeMap<u16, u16>, port: u16) -> u16 {
-    let node = compiler.node;
+    let viewer = &compiler.viewer;
     let by_service = || {
-        let mut services = compiler.services.selecting(&node.namespace, &node.labels);
+        let services = compiler.services;
+        let mut services = services.selecting(viewer.namespace(), viewer.labels());
         services.find_map(|entry| entry.targets.get(&port).copied())
     };
     told.get(&port).copied().or_else(by_service).unwrap_or(port)
+}
+
+/// What is spoken at a socket: servers of one kind can share it.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Http,
+    Secured,
+    Bytes,
+}
+
+impl Kind {
+    fn of(server: &Server) -> Self {
+        match server.protocol {
+            Protocol::Http => Self::Http,
+            Protocol::Https | Protocol::Tls => Self::Secured,
+            Protocol::Tcp => Self::Bytes,
+        }
+    }
 }
 
 fn listen(
@@ -90,8 +117,66 @@ fn listen(
     servers: &[(&Meta, &Server)],
     virtual_services: &[(&Meta, &VirtualService)],
 ) {
+    let Some((first, server)) = servers.first() else {
+        return;
+    };
+    let kind = Kind::of(server);
+    let (fitting, others): (Vec<_>, Vec<_>) = servers.iter().partition(|(_, server)| {
+        // Bytes are passed on by one server.
+        Kind::of(server) == kind && (kind != Kind::Bytes || std::ptr::eq(*server, servers[0].1))
+    });
+    for (meta, server) in others {
+        let message =
+            format!("{first} has this port for something else already: this server is left out");
+        compiler.warn(meta, server.at, "spec.servers", message);
+    }
+    let name = format!("{}_{}", address.ip(), address.port());
+    let mut listener = Listener::new(name.as_str(), address);
+    listener.origin = compiler.origin(first, server.at);
+    match kind {
+        Kind::Http => {
+            let chain = plain(compiler, address, &fitting, virtual_services);
+            listener = listener.chain(chain);
+        }
+        Kind::Secured => {
+            listener.inspect.tls = Some(Inspector::default());
+            let mut taken = chains::Taken::default();
+            for (meta, server) in fitting {
+                if !taken.server(compiler, meta, server) {
+                    continue;
+                }
+                let server = (meta, server);
+                for chain in chains::secured(compiler, &name, server, virtual_services) {
+                    // Rules of two servers may be for one name: the first has it.
+                    let have: Vec<&FilterChain> =
+                        listener.chains.iter().map(|one| &**one).collect();
+                    if let Some(chain) = apart(&have, chain) {
+                        listener = listener.chain(chain);
+                    }
+                }
+            }
+        }
+        Kind::Bytes => {
+            if let Some(chain) = chains::bytes(compiler, first, server, virtual_services) {
+                listener = listener.chain(chain);
+            }
+        }
+    }
+    // It would only close what it accepts.
+    if !listener.chains.is_empty() {
+        compiler.add_listener(listener);
+    }
+}
+
+/// The chain of a port for HTTP in plain text.
+fn plain(
+    compiler: &mut Compiler<'_>,
+    address: SocketAddr,
+    servers: &[(&Meta, &Server)],
+    virtual_services: &[(&Meta, &VirtualService)],
+) -> FilterChain {
     // Server ports may differ and still meet here; hosts are told apart by both.
-    let mut hosts: BTreeMap<(u16, String), Host> = BTreeMap::new();
+    let mut hosts = Hosts::new();
     for (meta, server) in servers {
         join(compiler, meta, server, virtual_services, &mut hosts);
     }
@@ -100,7 +185,14 @@ fn listen(
         true => format!("http.{port}"),
         false => format!("http.{port}.{ip}"),
     };
-    let mut table = RouteTable::new(routes.as_str());
+    compiler.table(table(&routes, hosts));
+    let mut chain = FilterChain::http(manager(compiler, &format!("{ip}_{port}"), &routes));
+    chain.handshake_timeout = Some(tls::HANDSHAKE);
+    chain
+}
+
+fn table(name: &str, hosts: Hosts) -> RouteTable {
+    let mut table = RouteTable::new(name);
     table.ignore_port = true;
     let mut domains = HashSet::new();
     for ((server_port, name), mut host) in hosts {
@@ -108,24 +200,23 @@ fn listen(
             continue;
         }
         // The sort is stable: among themselves the rules keep their order.
-        host.rules.sort_by_key(matches_everything);
+        host.rules.sort_by_key(|rule| matches_everything(rule));
         let mut virtual_host = VirtualHost::new(format!("{name}:{server_port}"), [name]);
         virtual_host.origin = host.origin;
         virtual_host.count_attempts = true;
         virtual_host.require_tls = host.require_tls;
-        virtual_host.rules = host.rules.into_iter().map(Arc::new).collect();
+        virtual_host.rules = host.rules;
         table = table.host(virtual_host);
     }
-    let name = format!("{ip}_{port}");
-    let mut manager = compiler.manager(format!("outbound_{name}"), routes.as_str());
+    table
+}
+
+fn manager(compiler: &Compiler<'_>, listener: &str, routes: &str) -> HttpManager {
+    let mut manager = compiler.manager(format!("outbound_{listener}"), routes);
     manager.direction = Direction::Gateway;
     manager.server_name = Name::from("istio-envoy");
     manager.use_remote_address = true;
-    let mut listener = Listener::http(name, address, manager);
-    if let Some((meta, server)) = servers.first() {
-        listener.origin = compiler.origin(meta, server.at);
-    }
-    compiler.listen(listener, table);
+    manager
 }
 
 /// Adds the rules of the virtual services bound to a server, host by host.
@@ -134,7 +225,7 @@ fn join(
     meta: &Meta,
     server: &Server,
     virtual_services: &[(&Meta, &VirtualService)],
-    hosts: &mut BTreeMap<(u16, String), Host>,
+    hosts: &mut Hosts,
 ) {
     let gateway = format!("{}/{}", meta.namespace, meta.name);
     let site = Site {

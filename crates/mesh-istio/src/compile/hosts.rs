@@ -1,7 +1,7 @@
 //! Virtual hosts of outbound tables: who answers to which name.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use mesh_core::model::{Rule, VirtualHost};
 use mesh_core::{Name, Origin};
 
 use super::Compiler;
+use super::memory::{Rules, Subject};
 use super::route::{self, Site};
 use super::scope::Scope;
 use crate::names::{complete, covers, specificity};
@@ -30,7 +31,7 @@ pub(super) fn outbound(
     compiler: &mut Compiler<'_>,
     scope: &Scope<'_>,
     reach: Reach,
-) -> Vec<VirtualHost> {
+) -> Vec<Arc<VirtualHost>> {
     let owners = owners(compiler, scope);
     let mut table = Table {
         reach,
@@ -39,12 +40,9 @@ pub(super) fn outbound(
     };
     let mut covered = HashSet::new();
     for (index, (meta, spec)) in scope.virtual_services.iter().enumerate() {
-        let owned = owners.services.iter().filter(|(_, owner)| **owner == index);
-        let mine: Vec<&Entry> = owned
-            .map(|(position, _)| scope.services[*position])
-            .collect();
         let mut ports = BTreeSet::new();
-        for entry in &mine {
+        for &position in owners.services.get(&index).into_iter().flatten() {
+            let entry = scope.services[position];
             for (port, _) in entry.http_ports() {
                 ports.insert(port);
                 if !reach.takes(port) {
@@ -56,9 +54,9 @@ pub(super) fn outbound(
                 };
                 let rules = route::rules(compiler, meta, spec, site);
                 if !rules.is_empty() {
-                    covered.insert((entry.host(), port));
+                    covered.insert((position, port));
                     let origin = compiler.origin(meta, meta.at);
-                    table.service(compiler, entry, port, rules, origin);
+                    table.service(compiler, entry, port, Some(&rules), origin);
                 }
             }
         }
@@ -66,8 +64,7 @@ pub(super) fn outbound(
         if ports.is_empty() {
             ports.insert(80);
         }
-        let names = owners.names.iter().filter(|(_, owner)| **owner == index);
-        for (host, _) in names {
+        for host in owners.names.get(&index).into_iter().flatten() {
             for &port in ports.iter().filter(|port| reach.takes(**port)) {
                 let site = Site {
                     gateway: "mesh",
@@ -76,50 +73,53 @@ pub(super) fn outbound(
                 let rules = route::rules(compiler, meta, spec, site);
                 if !rules.is_empty() {
                     let origin = compiler.origin(meta, meta.at);
-                    let bare = port == 80 || ports.len() == 1;
-                    table.push(host, port, [host.clone()], bare, rules, origin);
+                    let subject = Subject {
+                        entry: None,
+                        port,
+                        proxy: reach == Reach::Proxy,
+                        short: port == 80 || ports.len() == 1,
+                    };
+                    table.push(compiler, host, &subject, Some(&rules), origin);
                 }
             }
         }
     }
-    for entry in &scope.services {
+    for (position, entry) in scope.services.iter().enumerate() {
         for (port, _) in entry.http_ports() {
-            if reach.takes(port) && !covered.contains(&(entry.host(), port)) {
+            if reach.takes(port) && !covered.contains(&(position, port)) {
                 let origin = compiler.origin(&entry.meta, entry.at);
-                let rule = route::default_rule(compiler, entry.host(), port, origin);
-                table.service(compiler, entry, port, vec![rule], origin);
+                table.service(compiler, entry, port, None, origin);
             }
         }
     }
     table.hosts
 }
 
-/// Which virtual service speaks for what.
+/// What each virtual service speaks for, by its place in the scope.
+#[derive(Default)]
 struct Owners {
-    /// By the place of a service in the scope.
-    services: BTreeMap<usize, usize>,
-    /// By hosts that no service has, wildcards among them.
-    names: BTreeMap<String, usize>,
+    /// Places of services in the scope, in order.
+    services: HashMap<usize, BTreeSet<usize>>,
+    /// Hosts that no service has, wildcards among them.
+    names: HashMap<usize, BTreeSet<Name>>,
 }
 
 fn owners(compiler: &mut Compiler<'_>, scope: &Scope<'_>) -> Owners {
-    let places: BTreeMap<&str, usize> = scope
+    let places: HashMap<&str, usize> = scope
         .services
         .iter()
         .enumerate()
         .map(|(place, entry)| (entry.host(), place))
         .collect();
-    let mut owners = Owners {
-        services: BTreeMap::new(),
-        names: BTreeMap::new(),
-    };
+    let mut owned: HashMap<usize, usize> = HashMap::new();
+    let mut named: HashMap<String, usize> = HashMap::new();
     let mut wildcards: Vec<(String, usize)> = Vec::new();
     for (index, (meta, spec)) in scope.virtual_services.iter().enumerate() {
         for host in &spec.hosts {
             let full = complete(host, &meta.namespace);
             let first = match places.get(full.as_str()) {
-                Some(&place) => *owners.services.entry(place).or_insert(index),
-                None => *owners.names.entry(full.clone()).or_insert(index),
+                Some(&place) => *owned.entry(place).or_insert(index),
+                None => *named.entry(full.clone()).or_insert(index),
             };
             if first != index {
                 warn_second(compiler, scope.virtual_services[first].0, meta, host);
@@ -130,14 +130,19 @@ fn owners(compiler: &mut Compiler<'_>, scope: &Scope<'_>) -> Owners {
     }
     // Services that nobody named go to the closest wildcard, the older of two as close.
     wildcards.sort_by_key(|(host, _)| Reverse(specificity(host)));
+    let mut owners = Owners::default();
     for (place, entry) in scope.services.iter().enumerate() {
-        if !owners.services.contains_key(&place)
-            && let Some((_, index)) = wildcards
-                .iter()
-                .find(|(host, _)| covers(host, entry.host()))
-        {
-            owners.services.insert(place, *index);
+        let closest = || {
+            let mut each = wildcards.iter();
+            let found = each.find(|(host, _)| covers(host, entry.host()));
+            found.map(|(_, index)| *index)
+        };
+        if let Some(index) = owned.get(&place).copied().or_else(closest) {
+            owners.services.entry(index).or_default().insert(place);
         }
+    }
+    for (host, index) in named {
+        owners.names.entry(index).or_default().insert(host.into());
     }
     owners
 }
@@ -153,8 +158,8 @@ fn warn_second(compiler: &mut Compiler<'_>, winner: &Meta, meta: &Meta, host: &S
 struct Table {
     reach: Reach,
     /// Domains given away.
-    domains: HashSet<String>,
-    hosts: Vec<VirtualHost>,
+    domains: HashSet<Name>,
+    hosts: Vec<Arc<VirtualHost>>,
 }
 
 impl Reach {
@@ -167,57 +172,98 @@ impl Reach {
 }
 
 impl Table {
+    /// Adds a port of a service; without rules, with the one that leads there.
     fn service(
         &mut self,
-        compiler: &Compiler<'_>,
-        entry: &Entry,
+        compiler: &mut Compiler<'_>,
+        entry: &Arc<Entry>,
         port: u16,
-        rules: Vec<Rule>,
+        rules: Option<&Rules>,
         origin: Origin,
     ) {
-        // Without a port in the authority 80 is meant, or the only port there is.
-        let bare = port == 80 || entry.http_ports().count() == 1;
-        let names = forms(entry, &compiler.node.namespace);
-        self.push(entry.host(), port, names, bare, rules, origin);
+        let subject = Subject {
+            entry: Some(Arc::clone(entry)),
+            port,
+            proxy: self.reach == Reach::Proxy,
+            short: entry.kubernetes && entry.namespace() == compiler.viewer.namespace(),
+        };
+        let name = &entry.service.id.host;
+        self.push(compiler, name, &subject, rules, origin);
     }
 
     /// Adds a virtual host under those of its domains that are still to be had.
     fn push(
         &mut self,
-        host: &str,
-        port: u16,
-        names: impl IntoIterator<Item = String>,
-        bare: bool,
-        rules: Vec<Rule>,
+        compiler: &mut Compiler<'_>,
+        name: &Name,
+        subject: &Subject,
+        rules: Option<&Rules>,
         origin: Origin,
     ) {
-        let mut domains: Vec<String> = Vec::new();
-        for name in names {
-            let name = name.to_ascii_lowercase();
-            match self.reach {
-                Reach::Port(_) => domains.push(name),
-                Reach::Proxy => {
-                    domains.push(format!("{name}:{port}"));
-                    if bare {
-                        domains.push(name);
-                    }
-                }
-            }
-        }
-        domains.retain(|domain| self.domains.insert(domain.clone()));
-        if domains.is_empty() {
+        let all = compiler
+            .memory
+            .domains(name, subject, || domains(name, subject));
+        let free = all.iter().filter(|one| self.domains.insert((*one).clone()));
+        let free: Vec<Name> = free.cloned().collect();
+        if free.is_empty() {
             return;
         }
-        let mut virtual_host = VirtualHost::new(format!("{host}:{port}"), domains);
-        virtual_host.origin = origin;
-        virtual_host.count_attempts = true;
-        virtual_host.rules = rules.into_iter().map(Arc::new).collect();
-        self.hosts.push(virtual_host);
+        let whole = free.len() == all.len();
+        let known = whole
+            .then(|| compiler.memory.filled(name, subject, rules, origin))
+            .flatten();
+        let host = known.unwrap_or_else(|| {
+            let mut host = VirtualHost::new(format!("{name}:{}", subject.port), free);
+            host.origin = origin;
+            host.count_attempts = true;
+            host.rules = match rules {
+                Some(rules) => rules.to_vec(),
+                None => vec![Arc::new(route::default_rule(
+                    compiler,
+                    name,
+                    subject.port,
+                    origin,
+                ))],
+            };
+            let host = Arc::new(host);
+            if whole {
+                let memory = &mut compiler.memory;
+                memory.keep_filled(name, subject, rules, &host);
+            }
+            host
+        });
+        self.hosts.push(host);
     }
 }
 
-/// Every name that a service answers to, seen from a namespace.
-fn forms(entry: &Entry, viewer: &str) -> Vec<String> {
+/// All domains of a subject, in order.
+fn domains(name: &Name, subject: &Subject) -> Vec<String> {
+    let port = subject.port;
+    let (names, bare) = match &subject.entry {
+        Some(entry) => {
+            // Without a port in the authority 80 is meant, or the only port there is.
+            let bare = port == 80 || entry.http_ports().count() == 1;
+            (forms(entry, subject.short), bare)
+        }
+        None => (vec![name.to_string()], subject.short),
+    };
+    let mut domains = Vec::new();
+    for name in names {
+        let name = name.to_ascii_lowercase();
+        if !subject.proxy {
+            domains.push(name);
+            continue;
+        }
+        domains.push(format!("{name}:{port}"));
+        if bare {
+            domains.push(name);
+        }
+    }
+    domains
+}
+
+/// Every name that a service answers to; short ones, in its own namespace.
+fn forms(entry: &Entry, short: bool) -> Vec<String> {
     let host = entry.host();
     let mut forms = vec![host.to_owned()];
     if !host.starts_with('*') && !host.ends_with('.') {
@@ -225,7 +271,7 @@ fn forms(entry: &Entry, viewer: &str) -> Vec<String> {
     }
     if entry.kubernetes {
         let (name, namespace) = (&entry.service.name, entry.namespace());
-        if namespace == viewer {
+        if short {
             forms.push(name.to_string());
         }
         forms.push(format!("{name}.{namespace}"));

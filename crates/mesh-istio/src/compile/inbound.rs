@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::model::{
-    Address, Balancing, Cluster, Direction, EndpointSet, Limits, Listener, Retry, RetryOn,
+    Address, Balancing, Cluster, DiscoveryKind, EndpointSet, Limits, Listener, Retry, RetryOn,
     RouteTable, Rule, ServiceRef, VirtualHost,
 };
 use mesh_core::{Name, Origin};
@@ -16,12 +16,23 @@ use crate::names::inbound;
 use crate::node::Inbound;
 use crate::registry::{Entry, Services};
 use crate::spec::kubernetes::Protocol;
+use crate::spec::sidecar::CaptureMode;
 use crate::spec::traffic_policy::ConnectionPool;
+use crate::spec::{Meta, Sidecar};
+
+mod intercepted;
+
+use intercepted::Gate;
 
 /// One port on the way in.
 struct Port<'a> {
     listen: SocketAddr,
-    application: SocketAddr,
+    /// Where the application is; `None` is where connections were going to.
+    application: Option<SocketAddr>,
+    /// Called rather than intercepted.
+    called: bool,
+    /// What is spoken there, where a `Sidecar` says.
+    protocol: Option<Protocol>,
     /// Asked for by a `Sidecar`; wins over every other pool.
     pool: Option<&'a ConnectionPool>,
     origin: Origin,
@@ -29,14 +40,18 @@ struct Port<'a> {
 
 /// The ports of an intercepted workload: whatever its services lead to.
 pub(super) fn targets(compiler: &Compiler<'_>) -> Vec<Inbound> {
-    let node = compiler.node;
+    let viewer = &compiler.viewer;
+    let address = viewer.address();
     let mut ports = BTreeSet::new();
-    for entry in compiler.services.selecting(&node.namespace, &node.labels) {
+    let selecting = compiler
+        .services
+        .selecting(viewer.namespace(), viewer.labels());
+    for entry in selecting {
         let own = entry
             .instances
             .iter()
             .filter_map(|one| match one.endpoint.address {
-                Address::Socket(address) if address.ip() == node.address => Some(address.port()),
+                Address::Socket(own) if own.ip() == address => Some(own.port()),
                 _ => None,
             });
         ports.extend(own.chain(entry.targets.values().copied()));
@@ -52,34 +67,66 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, described: &[Inbound]) {
     let sidecar = scope::sidecar(compiler);
     let general = sidecar.and_then(|(_, spec)| spec.inbound_pool.as_ref());
     let ingress = sidecar.filter(|(_, spec)| !spec.ingress.is_empty());
-    let Some((meta, spec)) = ingress else {
-        for port in described {
-            let port = Port {
-                listen: SocketAddr::new(compiler.node.address, port.port),
-                application: local(compiler, port.application),
-                pool: general,
-                origin: Origin::NONE,
-            };
-            one(compiler, &port);
+    let mut gate = Gate::default();
+    match ingress {
+        None => {
+            for port in described {
+                let port = Port {
+                    listen: SocketAddr::new(compiler.viewer.address(), port.port),
+                    application: local(compiler, port.application),
+                    called: !compiler.intercepts(),
+                    protocol: None,
+                    pool: general,
+                    origin: Origin::NONE,
+                };
+                one(compiler, &port, &mut gate);
+            }
         }
-        return;
-    };
+        Some((meta, spec)) => asked(compiler, meta, spec, described, &mut gate),
+    }
+    if compiler.intercepts() {
+        gate.finish(compiler);
+    }
+}
+
+/// The ports that a `Sidecar` asks for.
+fn asked(
+    compiler: &mut Compiler<'_>,
+    meta: &Meta,
+    spec: &Sidecar,
+    described: &[Inbound],
+    gate: &mut Gate,
+) {
+    let general = spec.inbound_pool.as_ref();
     for asked in &spec.ingress {
-        let listen = SocketAddr::new(asked.bind.unwrap_or(compiler.node.address), asked.port);
+        let listen = SocketAddr::new(
+            asked.bind.unwrap_or_else(|| compiler.viewer.address()),
+            asked.port,
+        );
         let node = described.iter().find(|one| one.port == asked.port);
+        let called = !compiler.intercepts() || asked.capture == CaptureMode::None;
+        if !compiler.intercepts() && asked.capture == CaptureMode::Iptables {
+            let message = "nothing is intercepted for this workload: callers have to call the \
+                           listener";
+            compiler.warn(meta, asked.at, "spec.ingress", message.to_owned());
+        }
+        let loopback = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
         let application = match (asked.endpoint, node) {
             // 0.0.0.0 and :: stand for the workload's own address.
             (Some(endpoint), _) if endpoint.ip().is_unspecified() => {
-                SocketAddr::new(compiler.node.address, endpoint.port())
+                let own = compiler.viewer.address();
+                Some(SocketAddr::new(own, endpoint.port()))
             }
-            (Some(endpoint), _) => endpoint,
-            (None, Some(node)) => local(compiler, node.application),
-            (None, None) => local(compiler, asked.port),
+            (Some(endpoint), _) => Some(endpoint),
+            (None, Some(node)) if !called => local(compiler, node.application),
+            (None, Some(node)) => Some(loopback(node.application)),
+            (None, None) if !called => local(compiler, asked.port),
+            (None, None) => Some(loopback(asked.port)),
         };
         // What is intercepted is accepted elsewhere, so the application may have the same port.
-        if !compiler.intercepts() && loops(listen, application) {
+        if let Some(own) = application.filter(|own| called && loops(listen, *own)) {
             let message =
-                format!("{application} is this listener itself; defaultEndpoint says where to go");
+                format!("{own} is this listener itself; defaultEndpoint says where to go");
             compiler.warn(meta, asked.at, "spec.ingress", message);
             continue;
         }
@@ -90,9 +137,12 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, described: &[Inbound]) {
             &Port {
                 listen,
                 application,
+                called,
+                protocol: Some(asked.protocol),
                 pool,
                 origin,
             },
+            gate,
         ) {
             let message = format!("{listen} is taken by an earlier listener");
             compiler.warn(meta, asked.at, "spec.ingress", message);
@@ -100,12 +150,18 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, described: &[Inbound]) {
     }
 }
 
+/// Retries on the way in: of what nobody has begun to read.
+fn retry() -> Arc<Retry> {
+    let mut retry = Retry::default();
+    retry.attempts = 2;
+    retry.on = RetryOn::RESET_BEFORE_REQUEST;
+    Arc::new(retry)
+}
+
 /// Where the application is: where the connection was going to, if it was intercepted.
-fn local(compiler: &Compiler<'_>, port: u16) -> SocketAddr {
-    match compiler.intercepts() {
-        true => SocketAddr::new(compiler.node.address, port),
-        false => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
-    }
+fn local(compiler: &Compiler<'_>, port: u16) -> Option<SocketAddr> {
+    let called = !compiler.intercepts();
+    called.then(|| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))
 }
 
 fn loops(listen: SocketAddr, application: SocketAddr) -> bool {
@@ -113,15 +169,16 @@ fn loops(listen: SocketAddr, application: SocketAddr) -> bool {
         && (listen.ip() == application.ip() || listen.ip().is_unspecified())
 }
 
-fn one(compiler: &mut Compiler<'_>, port: &Port<'_>) -> bool {
+fn one(compiler: &mut Compiler<'_>, port: &Port<'_>, gate: &mut Gate) -> bool {
     let number = port.listen.port();
     let name = inbound(number);
     // One cluster per port, whatever address it is bound to.
-    if compiler.clusters.contains(&name) {
+    if compiler.clusters.contains(name.as_str()) {
         return false;
     }
     let served = service_of(compiler, port.listen.ip(), number);
-    let protocol = served.map_or(Protocol::Unknown, |(_, _, protocol)| protocol);
+    let told = served.map(|(_, _, protocol)| protocol);
+    let protocol = port.protocol.or(told).unwrap_or(Protocol::Unknown);
 
     let mut cluster = Cluster::new(name.as_str());
     cluster.origin = port.origin;
@@ -130,6 +187,10 @@ fn one(compiler: &mut Compiler<'_>, port: &Port<'_>) -> bool {
     cluster.limits = Limits::unlimited();
     cluster.protocol = cluster::upstream(protocol);
     cluster.stat_name = compiler.stat_name(&name);
+    if port.application.is_none() {
+        cluster.discovery = DiscoveryKind::OriginalDestination;
+        cluster.bind_source = Some(intercepted::source(compiler));
+    }
     let (mut vhost, mut operation) = (format!("inbound|http|{number}"), format!("{name}/*"));
     let mut rules_pool = None;
     if let Some((entry, service_port, _)) = served {
@@ -146,7 +207,8 @@ fn one(compiler: &mut Compiler<'_>, port: &Port<'_>) -> bool {
         vhost = format!("inbound|http|{service_port}");
         operation = format!("{}:{service_port}/*", entry.host());
         // Of a destination rule only the pool reaches the service's own side.
-        let rules = policy::find(compiler, entry, entry.namespace());
+        let index = Arc::clone(&compiler.memory.rules);
+        let rules = policy::find(compiler, &index, entry, entry.namespace());
         rules_pool = policy::resolve(compiler.mesh, &rules, None, service_port)
             .blocks
             .pool;
@@ -162,41 +224,50 @@ fn one(compiler: &mut Compiler<'_>, port: &Port<'_>) -> bool {
     rule.max_stream_duration = Some(Duration::ZERO);
     rule.max_grpc_timeout = Some(Duration::ZERO);
     rule.operation = Name::from(operation);
-    rule.retry = (protocol != Protocol::Grpc).then(|| {
-        let mut retry = Retry::default();
-        retry.attempts = 2;
-        retry.on = RetryOn::RESET_BEFORE_REQUEST;
-        Arc::new(retry)
-    });
+    rule.retry = (protocol != Protocol::Grpc).then(retry);
     let table = RouteTable::new(name.as_str()).host(VirtualHost::new(vhost, ["*"]).rule(rule));
 
-    if compiler.intercepts() {
-        // The one listener that all connections come in through is not HTTP.
-        if protocol.is_http() {
-            compiler.table(table);
+    let ip = match port.called {
+        true => port.listen.ip(),
+        false => super::intercepted::any(compiler),
+    };
+    let listener_name = format!("{ip}_{number}");
+    let manager = intercepted::manager(compiler, format!("inbound_{listener_name}"), &name);
+    if port.called {
+        let mut listener = match protocol.is_http() {
+            true => Listener::http(listener_name, port.listen, manager),
+            false => {
+                let proxy = intercepted::proxy(compiler, &name);
+                Listener::tcp(listener_name, port.listen, proxy)
+            }
+        };
+        listener.origin = cluster.origin;
+        if !compiler.add_listener(listener) {
+            return false;
         }
-        add(compiler, name, cluster, port.application);
-        return true;
+    } else {
+        let port = (number, protocol);
+        gate.port(compiler, port, manager, &name, cluster.origin);
     }
-    let listener_name = format!("{}_{number}", port.listen.ip());
-    let mut manager = compiler.manager(format!("inbound_{listener_name}"), name.as_str());
-    manager.direction = Direction::Inbound;
-    manager.server_name = Name::from("istio-envoy");
-    let mut listener = Listener::http(listener_name, port.listen, manager);
-    listener.origin = cluster.origin;
-    if !compiler.listen(listener, table) {
-        return false;
+    if protocol.is_http() {
+        compiler.table(table);
     }
     add(compiler, name, cluster, port.application);
     true
 }
 
-fn add(compiler: &mut Compiler<'_>, name: String, cluster: Cluster, application: SocketAddr) {
+fn add(
+    compiler: &mut Compiler<'_>,
+    name: String,
+    cluster: Cluster,
+    application: Option<SocketAddr>,
+) {
+    let name = Name::from(name);
     compiler.clusters.insert(name.clone());
-    compiler.builder.cluster(cluster);
-    compiler
-        .builder
-        .endpoints(name, EndpointSet::of([Address::Socket(application)]));
+    let half = &mut compiler.half;
+    half.clusters.push(Arc::new(cluster));
+    let endpoints = EndpointSet::of(application.map(Address::Socket));
+    half.endpoints.push((name, Arc::new(endpoints)));
 }
 
 /// The service, and the port of it, that is served on a port of this node.
@@ -206,12 +277,12 @@ fn service_of<'a>(
     port: u16,
 ) -> Option<(&'a Entry, u16, Protocol)> {
     let services: &'a Services = compiler.services;
-    let node = compiler.node;
+    let viewer = &compiler.viewer;
     let own = [
-        SocketAddr::new(node.address, port),
+        SocketAddr::new(viewer.address(), port),
         SocketAddr::new(ip, port),
     ];
-    let selecting = || services.selecting(&node.namespace, &node.labels);
+    let selecting = || services.selecting(viewer.namespace(), viewer.labels());
     let by_address = selecting().find_map(|entry| {
         let mut instances = entry.instances.iter();
         let instance = instances.find(|one| match one.endpoint.address {

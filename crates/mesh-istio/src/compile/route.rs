@@ -14,8 +14,10 @@ use mesh_core::model::{
 };
 use mesh_core::{Name, Origin};
 
-use super::{Compiler, cluster};
+use super::memory::{List, Rules};
+use super::{Compiler, Heard, cluster};
 use crate::names::{complete, outbound};
+use crate::registry::Entry;
 use crate::spec::virtual_service::{
     self as spec, Destination, HttpMatch, PortSource, RewritePath, WeightedDestination,
 };
@@ -40,25 +42,100 @@ pub(super) struct Site<'s> {
 
 /// The rules of a virtual service at a site. Those behind one that matches
 /// everything could never be reached and are left out.
+///
+/// Rules that were made before of the same are the very same: of the same object, the same
+/// delegates, services and clusters, for a node that is the same in what was asked of it.
 pub(super) fn rules(
     compiler: &mut Compiler<'_>,
     meta: &Meta,
     spec: &VirtualService,
     site: Site<'_>,
-) -> Vec<Rule> {
+) -> Rules {
+    let place = (Name::from(site.gateway), site.port);
+    if let Some(rules) = again(compiler, meta, &place) {
+        return rules;
+    }
+    let seen = compiler.viewer.forget();
+    let outer = compiler.hears.replace(Heard::default());
+    let rules = Arc::new(make(compiler, meta, spec, site));
+    let heard = std::mem::replace(&mut compiler.hears, outer).unwrap_or_default();
+    let asked = compiler.viewer.asked(compiler.viewer.seen());
+    compiler.viewer.note(seen);
+    let list = List {
+        asked,
+        heard: Arc::new(heard),
+        rules: Arc::clone(&rules),
+    };
+    compiler.memory.keep_list(meta.stamp, place, list);
+    rules
+}
+
+/// The rules as they were made before, if nothing that had a say in them is another now.
+fn again(compiler: &mut Compiler<'_>, meta: &Meta, place: &(Name, u16)) -> Option<Rules> {
+    let (world, services) = (compiler.world, compiler.services);
+    let same = |list: &List| {
+        let heard = &list.heard;
+        let entry = |(host, was): &(String, Option<Arc<Entry>>)| match (services.entry(host), was) {
+            (Some(now), Some(was)) => Arc::ptr_eq(now, was),
+            (None, None) => true,
+            _ => false,
+        };
+        let delegate = |(namespace, name, was): &(String, String, Option<u64>)| {
+            let now = delegate::named(world, namespace, name).map(|(meta, _)| meta.stamp);
+            now == *was
+        };
+        list.asked.holds(&compiler.viewer)
+            && heard.services.iter().all(entry)
+            && heard.delegates.iter().all(delegate)
+    };
+    let known = compiler.memory.lists(meta.stamp, place).enumerate();
+    let known: Vec<_> = known
+        .filter(|(_, list)| same(list))
+        .map(|(index, list)| (index, list.clone()))
+        .collect();
+    for (index, list) in known {
+        // Destinations have clusters, as when the rules were made.
+        for (_, entry) in &list.heard.services {
+            if let Some(entry) = entry.as_ref().filter(|entry| compiler.sees(entry)) {
+                cluster::service(compiler, entry);
+            }
+        }
+        let there = |(name, was): &(Name, bool)| compiler.clusters.contains(name) == *was;
+        if !list.heard.clusters.iter().all(there) {
+            continue;
+        }
+        compiler.viewer.note(list.asked.seen());
+        compiler.memory.use_list(meta.stamp, place, index);
+        for (what, finding) in &list.heard.warnings {
+            compiler.warned(what.clone(), finding.clone());
+        }
+        return Some(list.rules);
+    }
+    None
+}
+
+fn make(
+    compiler: &mut Compiler<'_>,
+    meta: &Meta,
+    spec: &VirtualService,
+    site: Site<'_>,
+) -> Vec<Arc<Rule>> {
     let mut rules = Vec::new();
     for merged in delegate::routes(compiler, meta, spec) {
         let shared = Shared::new(compiler, &merged, site);
         if merged.route.matches.is_empty() {
-            rules.push(rule(compiler, meta, &merged, None, &shared, site));
+            let rule = rule(compiler, meta, &merged, None, &shared, site);
+            rules.push(Arc::new(rule));
             break;
         }
         for block in &merged.route.matches {
             if !applies(compiler, meta, block, site) {
                 continue;
             }
-            rules.push(rule(compiler, meta, &merged, Some(block), &shared, site));
-            if rules.last().is_some_and(matches_everything) {
+            let rule = rule(compiler, meta, &merged, Some(block), &shared, site);
+            let last = matches_everything(&rule);
+            rules.push(Arc::new(rule));
+            if last {
                 return rules;
             }
         }
@@ -118,11 +195,12 @@ impl Shared {
 /// Whether a block is for this gateway, port and client.
 fn applies(compiler: &Compiler<'_>, meta: &Meta, block: &HttpMatch, site: Site<'_>) -> bool {
     let named = |name: &String| gateway_name(name, &meta.namespace) == site.gateway;
-    let node = compiler.node;
+    let viewer = &compiler.viewer;
+    let labels = &block.source_labels;
     (block.gateways.is_empty() || block.gateways.iter().any(named))
         && block.port.is_none_or(|port| port == site.port)
-        && (block.source_namespace.is_empty() || block.source_namespace == node.namespace)
-        && crate::registry::contains(&node.labels, &block.source_labels)
+        && (block.source_namespace.is_empty() || block.source_namespace == viewer.namespace())
+        && (labels.is_empty() || crate::registry::contains(viewer.labels(), labels))
 }
 
 /// `mesh` as it is, anything else as `namespace/name`.
@@ -329,18 +407,20 @@ fn redirect(
 }
 
 /// The cluster of a destination. One that does not exist is used all the same, with a warning.
-fn destination(
+pub(super) fn destination(
     compiler: &mut Compiler<'_>,
     meta: &Meta,
     asked: &Destination,
     site: Site<'_>,
 ) -> Name {
     let host = complete(&asked.host, &meta.namespace);
-    let entry = compiler.services.get(&host);
-    let only = entry.and_then(|entry| match entry.service.ports.as_slice() {
-        [port] => Some(port.number),
-        _ => None,
-    });
+    let entry = compiler.service(&host);
+    let only = entry
+        .as_ref()
+        .and_then(|entry| match entry.service.ports.as_slice() {
+            [port] => Some(port.number),
+            _ => None,
+        });
     let port = asked
         .port
         .map(|port| port.value)
@@ -348,20 +428,20 @@ fn destination(
         .unwrap_or(site.port);
     let name = outbound(port, &asked.subset, &host);
     let port_at = asked.port.map_or(asked.host.at, |port| port.at);
-    let (path, at, message) = match entry {
+    let (path, at, message) = match &entry {
         None => (
             "host",
             asked.host.at,
             format!("no service has the host {host:?}"),
         ),
-        Some(entry) if !entry.shows(&compiler.node.namespace) => {
-            let viewer = &compiler.node.namespace;
+        Some(entry) if !compiler.sees(entry) => {
+            let viewer = compiler.viewer.namespace();
             let message = format!("{host:?} is not exported to namespace {viewer:?}");
             ("host", asked.host.at, message)
         }
         Some(entry) => {
             cluster::service(compiler, entry);
-            if compiler.clusters.contains(&name) {
+            if compiler.has_cluster(&name) {
                 return Name::from(name);
             }
             if entry.http_ports().any(|(have, _)| have == port) {

@@ -1,10 +1,13 @@
 //! What a sidecar can see: everything, or what a `Sidecar` resource leaves of it.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::Compiler;
 use crate::names::{complete, covers, overlap};
 use crate::registry::{Entry, contains};
+use crate::spec::kubernetes::Protocol;
 use crate::spec::sidecar::{Egress, EgressPort, OutboundPolicy};
 use crate::spec::{Meta, Sidecar, VirtualService};
 use crate::world::World;
@@ -15,23 +18,23 @@ pub(super) struct Scope<'a> {
     /// The port and address of its own, and where it says so.
     pub(super) listener: Option<(&'a Meta, &'a Egress, EgressPort)>,
     pub(super) bind: Option<IpAddr>,
-    pub(super) services: Vec<&'a Entry>,
+    pub(super) services: Vec<&'a Arc<Entry>>,
     pub(super) virtual_services: Vec<(&'a Meta, &'a VirtualService)>,
 }
 
 /// The `Sidecar` for a workload: by its labels, then its namespace's, then the root's.
 pub(super) fn sidecar<'a>(compiler: &Compiler<'a>) -> Option<(&'a Meta, &'a Sidecar)> {
-    let (world, node): (&'a World, _) = (compiler.world, compiler.node);
+    let (world, viewer): (&'a World, _) = (compiler.world, &compiler.viewer);
     let mut all: Vec<_> = world.sidecars().collect();
     all.sort_by_key(|(meta, _)| meta.seniority());
-    let own = |meta: &Meta| meta.namespace == node.namespace;
+    let own = |meta: &Meta| meta.namespace == viewer.namespace();
     let root = |meta: &Meta| meta.namespace == compiler.mesh.root_namespace;
     let selected = all.iter().find(|(meta, spec)| {
         own(meta)
             && spec
                 .selector
                 .as_ref()
-                .is_some_and(|labels| contains(&node.labels, labels))
+                .is_some_and(|labels| contains(viewer.labels(), labels))
     });
     let plain = |mine: &dyn Fn(&Meta) -> bool| {
         all.iter()
@@ -53,7 +56,7 @@ pub(super) fn scopes<'a>(
         return vec![everything];
     };
     // A root namespace's Sidecar stands for one in the workload's own namespace.
-    let namespace = compiler.node.namespace.as_str();
+    let namespace = compiler.viewer.namespace();
     let mut scopes: Vec<Scope<'a>> = spec
         .egress
         .iter()
@@ -62,7 +65,13 @@ pub(super) fn scopes<'a>(
             scope.listener = egress.port.map(|port| (meta, egress, port));
             scope.bind = egress.bind;
             if let Some(port) = egress.port.filter(|port| !port.proxy) {
-                let serves = |entry: &&Entry| entry.http_ports().any(|(p, _)| p == port.number);
+                let http = port.protocol.is_http();
+                let serves = |entry: &&Arc<Entry>| {
+                    let fits = |(own, spoken): (u16, Protocol)| {
+                        own == port.number && spoken.is_http() >= http
+                    };
+                    entry.ports().any(fits)
+                };
                 scope.services.retain(serves);
             }
             scope
@@ -76,22 +85,15 @@ pub(super) fn scopes<'a>(
             services: Vec::new(),
             virtual_services: Vec::new(),
         };
+        let (mut hosts, mut names) = (HashSet::new(), HashSet::new());
         for egress in &spec.egress {
             let part = narrowed(&everything, egress, namespace);
-            for entry in part.services {
-                if rest.services.iter().all(|have| have.host() != entry.host()) {
-                    rest.services.push(entry);
-                }
-            }
-            for (meta, spec) in part.virtual_services {
-                if rest
-                    .virtual_services
-                    .iter()
-                    .all(|(have, _)| !std::ptr::eq(*have, meta))
-                {
-                    rest.virtual_services.push((meta, spec));
-                }
-            }
+            let fresh = part.services.into_iter();
+            rest.services
+                .extend(fresh.filter(|entry| hosts.insert(entry.host())));
+            let fresh = part.virtual_services.into_iter();
+            rest.virtual_services
+                .extend(fresh.filter(|(meta, _)| names.insert((&meta.namespace, &meta.name))));
         }
         rest.virtual_services
             .sort_by_key(|(meta, _)| meta.seniority());
@@ -123,11 +125,11 @@ fn everything<'a>(compiler: &Compiler<'a>) -> Scope<'a> {
 }
 
 /// Every service that the node's namespace sees.
-pub(super) fn services<'a>(compiler: &Compiler<'a>) -> Vec<&'a Entry> {
+pub(super) fn services<'a>(compiler: &Compiler<'a>) -> Vec<&'a Arc<Entry>> {
     let services: &'a crate::registry::Services = compiler.services;
     services
         .iter()
-        .filter(|entry| entry.shows(&compiler.node.namespace))
+        .filter(|entry| entry.shows(compiler.viewer.namespace()))
         .collect()
 }
 
@@ -139,7 +141,7 @@ pub(super) fn virtual_services<'a>(compiler: &Compiler<'a>) -> Vec<(&'a Meta, &'
         .virtual_services()
         .filter(|(meta, spec)| {
             let visibility = spec.export_to.as_ref().unwrap_or(usual);
-            visibility.shows(&meta.namespace, &compiler.node.namespace)
+            visibility.shows(&meta.namespace, compiler.viewer.namespace())
         })
         .collect();
     all.sort_by_key(|(meta, _)| meta.seniority());
@@ -162,7 +164,7 @@ fn narrowed<'a>(all: &Scope<'a>, egress: &Egress, namespace: &str) -> Scope<'a> 
                 mine && fits(&host.host)
             })
     };
-    let service = |entry: &&&Entry| {
+    let service = |entry: &&&Arc<Entry>| {
         let fits = |host: &str| covers(host, entry.host());
         takes(false, entry.namespace(), &fits) && !takes(true, entry.namespace(), &fits)
     };

@@ -7,36 +7,58 @@ use mesh_core::Name;
 use mesh_core::discovery::{Instance, Resolution, Service, ServicePort};
 use mesh_core::model::{Address, Health};
 
+use super::index::Workloads;
 use super::workload::{Workload, address};
-use super::{Entry, app_protocol, export_names, names, selects};
+use super::{Entry, Services, app_protocol, export_names, names};
 use crate::spec::service_entry::{EntryPort, Resolution as SpecResolution};
 use crate::spec::{Meta, ServiceEntry};
 use crate::world::World;
 
-/// One entry per host of every service entry.
-pub(super) fn entries(world: &World) -> Vec<Entry> {
+/// One entry per host of every service entry. One whose endpoints all stand in it is not made
+/// again.
+pub(super) fn entries<'w>(
+    world: &'w World,
+    workloads: &Workloads<'w>,
+    before: Option<&Services>,
+) -> Vec<Arc<Entry>> {
     let mut all: Vec<_> = world.service_entries().collect();
     all.sort_by_key(|(meta, _)| meta.seniority());
-    all.into_iter()
-        .flat_map(|(meta, spec)| {
-            spec.hosts.iter().map(move |host| {
-                let mut entry = entry(world, meta, spec, host);
-                entry.at = host.at;
-                entry
-            })
-        })
-        .collect()
+    let mut entries = Vec::new();
+    for (meta, spec) in all {
+        for host in &spec.hosts {
+            let was = before.and_then(|before| before.entry(host));
+            let same = |was: &&Arc<Entry>| was.meta.stamp == meta.stamp && was.at == host.at;
+            if let Some(was) = was.filter(same).filter(|_| spec.selector.is_none()) {
+                entries.push(Arc::clone(was));
+                continue;
+            }
+            let mut entry = entry(world, workloads, meta, spec, host);
+            entry.at = host.at;
+            entries.push(Arc::new(entry));
+        }
+    }
+    entries
 }
 
-fn entry(world: &World, meta: &Meta, spec: &ServiceEntry, host: &str) -> Entry {
+fn entry<'w>(
+    world: &'w World,
+    workloads: &Workloads<'w>,
+    meta: &'w Meta,
+    spec: &ServiceEntry,
+    host: &str,
+) -> Entry {
     let mut service = Service::new(host, &meta.namespace);
     service.name = Name::from(host);
     service.labels = names(&meta.labels);
-    service.addresses.clone_from(&spec.addresses);
+    let single = spec.addresses.iter().filter(|block| block.is_single());
+    service.addresses = single.map(|block| block.address()).collect();
     service.external = spec.external;
     service.resolution = match spec.resolution {
         SpecResolution::Static => Resolution::Static,
         SpecResolution::Dns => Resolution::Dns,
+        SpecResolution::DnsRoundRobin => Resolution::DnsRoundRobin,
+        SpecResolution::None => Resolution::None,
+        SpecResolution::DynamicDns => Resolution::DynamicDns,
     };
     service.ports = spec
         .ports
@@ -50,7 +72,7 @@ fn entry(world: &World, meta: &Meta, spec: &ServiceEntry, host: &str) -> Entry {
     service.export_to = export_names(&visibility, &meta.namespace);
     Entry {
         service: Arc::new(service),
-        instances: Arc::new(instances(world, meta, spec, host)),
+        instances: Arc::new(instances(world, workloads, meta, spec, host)),
         protocols: spec
             .ports
             .iter()
@@ -64,13 +86,26 @@ fn entry(world: &World, meta: &Meta, spec: &ServiceEntry, host: &str) -> Entry {
         selector: spec.selector.clone(),
         visibility,
         kubernetes: false,
+        blocks: spec
+            .addresses
+            .iter()
+            .copied()
+            .filter(|block| !block.is_single())
+            .collect(),
+        subject_alt_names: spec.subject_alt_names.clone(),
         headless: false,
         meta: meta.clone(),
         at: meta.at,
     }
 }
 
-fn instances(world: &World, meta: &Meta, spec: &ServiceEntry, host: &str) -> Vec<Instance> {
+fn instances<'w>(
+    world: &World,
+    workloads: &Workloads<'w>,
+    meta: &'w Meta,
+    spec: &ServiceEntry,
+    host: &str,
+) -> Vec<Instance> {
     let trust_domain = &world.mesh_config().trust_domain;
     let mut found = Vec::new();
     for (index, entry) in spec.endpoints.iter().enumerate() {
@@ -82,25 +117,19 @@ fn instances(world: &World, meta: &Meta, spec: &ServiceEntry, host: &str) -> Vec
         }));
     }
     if let Some(selector) = &spec.selector {
-        for (entry_meta, entry) in world.workload_entries() {
-            let labels = entry.all_labels(entry_meta);
-            if entry_meta.namespace != meta.namespace || !selects(selector, &labels) {
-                continue;
-            }
+        for one in workloads.entries(&meta.namespace, selector) {
+            let (entry_meta, entry, labels) = (one.meta, one.entry, &one.labels);
             let name = &entry_meta.name;
-            let workload = Workload::of_entry(name, entry_meta, entry, &labels, trust_domain);
+            let workload = Workload::of_entry(name, entry_meta, entry, labels, trust_domain);
             found.extend(spec.ports.iter().map(|port| {
                 let address = address(&entry.address, target(&entry.ports, port));
                 workload.at(port.number, address, Health::Healthy)
             }));
         }
-        for (pod_meta, pod) in world.pods() {
+        for (pod_meta, pod) in workloads.pods(&meta.namespace, selector) {
             let (Some(ip), true) = (pod.addresses.first(), pod.ready && !pod.finished) else {
                 continue;
             };
-            if pod_meta.namespace != meta.namespace || !selects(selector, &pod_meta.labels) {
-                continue;
-            }
             let workload = Workload::new(
                 &pod_meta.name,
                 &pod_meta.namespace,
@@ -115,8 +144,10 @@ fn instances(world: &World, meta: &Meta, spec: &ServiceEntry, host: &str) -> Vec
         }
     }
     // Without endpoints the host itself is looked up.
-    if spec.resolution == SpecResolution::Dns
-        && spec.endpoints.is_empty()
+    if matches!(
+        spec.resolution,
+        SpecResolution::Dns | SpecResolution::DnsRoundRobin
+    ) && spec.endpoints.is_empty()
         && spec.selector.is_none()
     {
         let workload = Workload::new(&meta.name, &meta.namespace, &meta.labels, "", trust_domain);

@@ -35,7 +35,7 @@ pub struct FileRegistryHandle {
 
 #[derive(Debug, Default)]
 struct Shared {
-    known: Services,
+    known: Arc<Services>,
     queue: VecDeque<Event>,
     waker: Option<Waker>,
     finished: bool,
@@ -84,8 +84,7 @@ impl Registry for FileRegistry {
 impl FileRegistryHandle {
     /// Reports what changed since the last time.
     pub fn update(&self, world: &World) {
-        // Competing hosts are reported where routes are compiled.
-        let next = Services::of(world, &mut Vec::new());
+        let next = Arc::clone(world.catalog());
         let mut shared = lock(&self.shared);
         let events = diff(&shared.known, &next);
         shared.queue.extend(events);

@@ -12,20 +12,28 @@ use mesh_core::Name;
 use mesh_core::discovery::{Instance, Resolution, Service, ServicePort};
 use mesh_core::model::{Address, Health};
 
+use super::index::{Workloads, Written};
 use super::workload::{Workload, address};
-use super::{Entry, app_protocol, export_names, names, selects};
+use super::{Entry, app_protocol, export_names, names};
 use crate::names::service_host;
 use crate::spec::kubernetes::{self as spec, Pod, Protocol, TargetPort};
 use crate::spec::{Meta, parse_visibility};
 use crate::world::World;
 
-const SLICE_OWNER: &str = "kubernetes.io/service-name";
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
 
 type PodsByAddress<'w> = BTreeMap<(&'w str, IpAddr), (&'w Meta, &'w Pod)>;
 
+/// What the endpoints of services are made of.
+struct Sources<'w> {
+    world: &'w World,
+    workloads: &'w Workloads<'w>,
+    written: Written<'w>,
+    by_address: PodsByAddress<'w>,
+}
+
 /// Every Kubernetes service, sorted by namespace and name.
-pub(super) fn entries(world: &World) -> Vec<Entry> {
+pub(super) fn entries<'w>(world: &'w World, workloads: &'w Workloads<'w>) -> Vec<Arc<Entry>> {
     let by_address: PodsByAddress<'_> = world
         .pods()
         .flat_map(|(meta, pod)| {
@@ -34,13 +42,20 @@ pub(super) fn entries(world: &World) -> Vec<Entry> {
                 .map(move |ip| ((meta.namespace.as_str(), *ip), (meta, pod)))
         })
         .collect();
+    let sources = Sources {
+        world,
+        workloads,
+        written: Written::of(world),
+        by_address,
+    };
     world
         .services()
-        .map(|(meta, service)| entry(world, meta, service, &by_address))
+        .map(|(meta, service)| Arc::new(entry(&sources, meta, service)))
         .collect()
 }
 
-fn entry(world: &World, meta: &Meta, spec: &spec::Service, pods: &PodsByAddress<'_>) -> Entry {
+fn entry(sources: &Sources<'_>, meta: &Meta, spec: &spec::Service) -> Entry {
+    let world = sources.world;
     let mut service = Service::new(service_host(&meta.name, &meta.namespace), &meta.namespace);
     service.name = Name::from(&meta.name);
     service.labels = names(&meta.labels);
@@ -67,8 +82,8 @@ fn entry(world: &World, meta: &Meta, spec: &spec::Service, pods: &PodsByAddress<
             tcp().map(|port| workload.at(port.number, address(name, port.number), Health::Healthy)),
         );
     } else {
-        kubernetes_endpoints(world, meta, spec, pods, &mut instances);
-        workload_entries(world, meta, spec, &mut instances);
+        kubernetes_endpoints(sources, meta, spec, &mut instances);
+        workload_entries(sources, meta, spec, &mut instances);
     }
     Entry {
         service: Arc::new(service),
@@ -83,6 +98,8 @@ fn entry(world: &World, meta: &Meta, spec: &spec::Service, pods: &PodsByAddress<
         selector: (!spec.selector.is_empty()).then(|| spec.selector.clone()),
         visibility,
         kubernetes: true,
+        blocks: Vec::new(),
+        subject_alt_names: Vec::new(),
         headless: spec.headless,
         meta: meta.clone(),
         at: meta.at,
@@ -91,33 +108,15 @@ fn entry(world: &World, meta: &Meta, spec: &spec::Service, pods: &PodsByAddress<
 
 /// Endpoints that Kubernetes wrote, or would have written.
 fn kubernetes_endpoints(
-    world: &World,
+    sources: &Sources<'_>,
     meta: &Meta,
     spec: &spec::Service,
-    pods: &PodsByAddress<'_>,
     instances: &mut Vec<Instance>,
 ) {
-    let slices: Vec<_> = world
-        .endpoint_slices()
-        .filter(|(slice, _)| {
-            slice.namespace == meta.namespace
-                && slice
-                    .labels
-                    .get(SLICE_OWNER)
-                    .is_some_and(|owner| *owner == meta.name)
-        })
-        .map(|(_, endpoints)| endpoints)
-        .collect();
-    let written = if slices.is_empty() {
-        let mut all = world.endpoints();
-        all.find(|(have, _)| have.namespace == meta.namespace && have.name == meta.name)
-            .map(|(_, endpoints)| vec![endpoints])
-            .unwrap_or_default()
-    } else {
-        slices
-    };
+    let (world, pods) = (sources.world, &sources.by_address);
+    let written = sources.written.get(&meta.namespace, &meta.name);
     if written.is_empty() {
-        selected_pods(world, meta, spec, instances);
+        selected_pods(sources, meta, spec, instances);
         return;
     }
     for (endpoints, ports) in written.into_iter().flat_map(|endpoints| &endpoints.groups) {
@@ -154,19 +153,19 @@ fn health(ready: bool, terminating: bool, spec: &spec::Service) -> Option<Health
     }
 }
 
-fn selected_pods(world: &World, meta: &Meta, spec: &spec::Service, instances: &mut Vec<Instance>) {
-    for (pod_meta, pod) in world.pods() {
-        if pod_meta.namespace != meta.namespace
-            || !selects(&spec.selector, &pod_meta.labels)
-            || pod.finished
-        {
-            continue;
-        }
+fn selected_pods(
+    sources: &Sources<'_>,
+    meta: &Meta,
+    spec: &spec::Service,
+    instances: &mut Vec<Instance>,
+) {
+    let selected = sources.workloads.pods(&meta.namespace, &spec.selector);
+    for (pod_meta, pod) in selected.filter(|(_, pod)| !pod.finished) {
         let (Some(ip), Some(health)) = (pod.addresses.first(), health(pod.ready, false, spec))
         else {
             continue;
         };
-        let workload = pod_workload(world, pod_meta, pod);
+        let workload = pod_workload(sources.world, pod_meta, pod);
         for port in spec
             .ports
             .iter()
@@ -191,18 +190,16 @@ fn pod_workload(world: &World, meta: &Meta, pod: &Pod) -> Workload {
 }
 
 fn workload_entries(
-    world: &World,
+    sources: &Sources<'_>,
     meta: &Meta,
     spec: &spec::Service,
     instances: &mut Vec<Instance>,
 ) {
-    for (entry_meta, entry) in world.workload_entries() {
-        let labels = entry.all_labels(entry_meta);
-        if entry_meta.namespace != meta.namespace || !selects(&spec.selector, &labels) {
-            continue;
-        }
-        let domain = &world.mesh_config().trust_domain;
-        let workload = Workload::of_entry(&entry_meta.name, entry_meta, entry, &labels, domain);
+    let domain = &sources.world.mesh_config().trust_domain;
+    let selected = sources.workloads.entries(&meta.namespace, &spec.selector);
+    for found in selected {
+        let (entry_meta, entry, labels) = (found.meta, found.entry, &found.labels);
+        let workload = Workload::of_entry(&entry_meta.name, entry_meta, entry, labels, domain);
         for port in spec
             .ports
             .iter()

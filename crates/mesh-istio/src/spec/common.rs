@@ -213,6 +213,11 @@ pub(super) fn is_host(host: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
+/// Whether TLS can tell this host by its server name: `*` stands for whole labels there.
+pub(super) fn is_server_name(host: &str) -> bool {
+    !host.starts_with("*-")
+}
+
 /// RFC 1123 with underscores, which host names in the wild carry.
 fn is_label(label: &str) -> bool {
     (1..=63).contains(&label.len())

@@ -3,9 +3,13 @@
 use std::net::IpAddr;
 
 use super::Spanned;
-use super::common::{Selector, is_host};
+use super::common::{Selector, is_host, is_server_name};
 use crate::cursor::{Cursor, read};
 use crate::diagnostic::Position;
+
+mod tls;
+
+pub use tls::{Callers, Security, Termination};
 
 /// The spec of a `Gateway`.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,10 +33,27 @@ pub struct Server {
     pub bind: Option<IpAddr>,
     /// The hosts served.
     pub hosts: Vec<Spanned<ServerHost>>,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// How connections are secured.
+    pub security: Security,
     /// Answer everything with a redirect to https.
     pub https_redirect: bool,
     /// The server's name, or empty.
     pub name: String,
+}
+
+/// What is spoken at a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    /// HTTP/1.1 and HTTP/2 in plain text.
+    Http,
+    /// The same inside TLS, which ends here unless it is passed on.
+    Https,
+    /// Anything inside TLS.
+    Tls,
+    /// Anything.
+    Tcp,
 }
 
 /// `namespace/host` of a server.
@@ -64,13 +85,13 @@ impl Server {
             let mut fields = cursor.fields()?;
             let number = fields.need("number", read::port);
             let name = fields.get("name", read::string).unwrap_or_default();
-            fields.need("protocol", protocol);
+            let protocol = fields.need("protocol", protocol);
             fields.refuse(
                 "targetPort",
                 "the gateway's Service or --map-port says this",
             );
             fields.done();
-            Some((number?, name))
+            Some((number?, name, protocol?))
         });
         let bind = fields.get("bind", |cursor| {
             if cursor
@@ -87,64 +108,88 @@ impl Server {
         if !fields.has("hosts") {
             cursor.error("hosts is missing");
         }
-        let https_redirect = fields.get("tls", |cursor| {
-            let mut fields = cursor.fields()?;
-            let redirect = fields.get("httpsRedirect", read::bool);
-            for name in TLS {
-                fields.later(name, "gateways serve plain HTTP so far");
-            }
-            fields.done();
-            redirect
-        });
+        let said = fields.has("tls");
+        let tls = fields.get("tls", tls::read);
         fields.refuse("defaultEndpoint", "route to a service instead");
         let name = fields.get("name", read::string).unwrap_or_default();
         fields.done();
-        let (port, port_name) = port?;
+        let (port, port_name, protocol) = port?;
+        // What was refused already is not judged again.
+        let tls = if said { tls? } else { (Security::Plain, false) };
+        check_security(cursor, protocol, said, &tls);
+        let (security, https_redirect) = tls;
+        let secured = matches!(protocol, Protocol::Https | Protocol::Tls);
+        if let Some(host) = hosts.iter().find(|host| !is_server_name(&host.host))
+            && secured
+        {
+            cursor.error(format!(
+                "{:?} is not a TLS server name: \"*\" stands for whole labels",
+                host.host
+            ));
+        }
+        if protocol == Protocol::Https && port_name.is_empty() {
+            cursor.error("port.name is missing: routes of HTTPS servers are called after it");
+        }
         Some(Self {
             at: cursor.at(),
             port,
             port_name,
             bind,
             hosts,
-            https_redirect: https_redirect.unwrap_or_default(),
+            protocol,
+            // `tls: {}` on an HTTP port says nothing.
+            security: match protocol {
+                Protocol::Http | Protocol::Tcp => Security::Plain,
+                Protocol::Https | Protocol::Tls => security,
+            },
+            https_redirect,
             name,
         })
     }
 }
 
-const TLS: [&str; 16] = [
-    "mode",
-    "serverCertificate",
-    "privateKey",
-    "caCertificates",
-    "caCrl",
-    "credentialName",
-    "credentialNames",
-    "caCertCredentialName",
-    "tlsCertificates",
-    "subjectAltNames",
-    "verifyCertificateSpki",
-    "verifyCertificateHash",
-    "minProtocolVersion",
-    "maxProtocolVersion",
-    "cipherSuites",
-    "insecureSkipVerify",
-];
-
-fn protocol(cursor: &Cursor<'_>) -> Option<()> {
+fn protocol(cursor: &Cursor<'_>) -> Option<Protocol> {
     let name = cursor.filled()?.to_ascii_uppercase();
-    match name.as_str() {
-        "HTTP" | "HTTP2" | "GRPC" => Some(()),
-        "HTTPS" | "TLS" | "TCP" | "MONGO" | "GRPC-WEB" => {
-            cursor.error(format!(
-                "not supported yet: protocol {name}; HTTP, HTTP2 and GRPC are"
-            ));
-            None
+    Some(match name.as_str() {
+        "HTTP" | "HTTP2" | "GRPC" => Protocol::Http,
+        "HTTPS" => Protocol::Https,
+        "TLS" => Protocol::Tls,
+        "TCP" | "MONGO" => Protocol::Tcp,
+        "GRPC-WEB" => {
+            cursor.error("not supported: protocol GRPC-WEB is not translated to gRPC; write HTTP");
+            return None;
         }
         _ => {
-            cursor.error(format!("{name:?} is not one of HTTP, HTTP2 and GRPC"));
-            None
+            cursor.error(format!(
+                "{name:?} is not one of HTTP, HTTPS, HTTP2, GRPC, TLS, TCP and MONGO"
+            ));
+            return None;
         }
+    })
+}
+
+/// What a port's protocol demands of the TLS settings.
+fn check_security(
+    cursor: &Cursor<'_>,
+    protocol: Protocol,
+    said: bool,
+    (security, redirect): &(Security, bool),
+) {
+    let terminates = matches!(security, Security::Terminate(_));
+    match protocol {
+        Protocol::Https | Protocol::Tls if !said => {
+            cursor.error("tls is missing: HTTPS and TLS need to know what to do with it");
+        }
+        Protocol::Https | Protocol::Tls if *redirect => {
+            cursor.error("tls.httpsRedirect is for HTTP servers: this one is at https already");
+        }
+        Protocol::Http if said && (terminates || *security == Security::AutoPassthrough) => {
+            cursor.error("HTTP servers have no TLS but httpsRedirect: write protocol HTTPS");
+        }
+        Protocol::Tcp if said => {
+            cursor.error("TCP servers have no TLS: write protocol TLS");
+        }
+        _ => {}
     }
 }
 

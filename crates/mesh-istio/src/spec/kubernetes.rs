@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use crate::cursor::{Cursor, read};
 
 mod endpoints;
+mod secret;
 
 pub use endpoints::{Endpoints, SliceEndpoint, SlicePort};
+pub use secret::Secret;
 
 /// What is spoken on a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -194,9 +196,6 @@ impl ServicePort {
             Some(TargetPort::Name(text.to_owned()))
         });
         let protocol = Protocol::of_port(&name, app.as_deref(), transport.as_deref());
-        if matches!(protocol, Protocol::Tls | Protocol::Tcp) {
-            cursor.warn(format!("port {number} is not HTTP: it is not served yet"));
-        }
         Some(Self {
             name,
             number,

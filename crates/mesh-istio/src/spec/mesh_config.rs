@@ -17,6 +17,11 @@ pub struct MeshConfig {
     pub retries: Option<Retries>,
     /// Limit for connecting.
     pub connect_timeout: Duration,
+    /// Time between two looks for the addresses of a name.
+    pub dns_refresh: Duration,
+    /// How long to wait for the first bytes of a connection that tell what is spoken; zero is
+    /// without end.
+    pub detection_timeout: Duration,
     /// The namespace whose objects hold for all.
     pub root_namespace: String,
     /// The trust domain of identities.
@@ -58,6 +63,8 @@ impl Default for MeshConfig {
             outbound: OutboundPolicy::AllowAny,
             retries: None,
             connect_timeout: Duration::from_secs(10),
+            dns_refresh: Duration::from_secs(60),
+            detection_timeout: Duration::ZERO,
             root_namespace: "istio-system".to_owned(),
             trust_domain: "cluster.local".to_owned(),
             policy: None,
@@ -90,6 +97,12 @@ impl MeshConfig {
             connect_timeout: fields
                 .get("connectTimeout", read::positive_duration)
                 .unwrap_or(usual.connect_timeout),
+            dns_refresh: fields
+                .get("dnsRefreshRate", read::positive_duration)
+                .unwrap_or(usual.dns_refresh),
+            detection_timeout: fields
+                .get("protocolDetectionTimeout", read::duration)
+                .unwrap_or(usual.detection_timeout),
             root_namespace: fields
                 .get("rootNamespace", read::filled)
                 .unwrap_or(usual.root_namespace),
@@ -119,10 +132,18 @@ impl MeshConfig {
                 .get("defaultDestinationRuleExportTo", export_to)
                 .unwrap_or(usual.destination_rule_export),
         };
-        fields.refuse(
-            "dnsRefreshRate",
-            "names are looked up whenever a connection is made",
-        );
+        fields.get("inboundTrafficPolicy", |cursor| {
+            let mut fields = cursor.fields()?;
+            fields.get("mode", |cursor| {
+                if cursor.node().text() == Some("LOCALHOST") {
+                    cursor.error("not supported: LOCALHOST; PASSTHROUGH is");
+                    return None;
+                }
+                cursor.choice(&[("PASSTHROUGH", ())])
+            });
+            fields.done();
+            Some(())
+        });
         fields.get("accessLogEncoding", |cursor| {
             if cursor.node().text() == Some("JSON") {
                 cursor.error("not supported yet: accessLogEncoding JSON; TEXT is");
@@ -145,11 +166,17 @@ impl MeshConfig {
 fn default_policy(cursor: &Cursor<'_>) -> Option<TrafficPolicy> {
     let policy = TrafficPolicy::read(cursor)?;
     let blocks = &policy.blocks;
-    if blocks.balancer.is_some() || blocks.plain || !policy.ports.is_empty() {
+    if blocks.balancer.is_some() || blocks.tls.is_some() || !policy.ports.is_empty() {
         cursor.error("only connectionPool and outlierDetection are allowed for the whole mesh");
     }
-    if policy.retry_budget.is_some() {
-        cursor.error("retryBudget is not allowed for the whole mesh");
+    for (said, name) in [
+        (policy.retry_budget.is_some(), "retryBudget"),
+        (policy.tunnel.is_some(), "tunnel"),
+        (policy.proxy_protocol.is_some(), "proxyProtocol"),
+    ] {
+        if said {
+            cursor.error(format!("{name} is not allowed for the whole mesh"));
+        }
     }
     Some(policy)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::kubernetes::{Endpoints, Pod, Service};
+use super::kubernetes::{Endpoints, Pod, Secret, Service};
 use super::{
     DestinationRule, Gateway, MeshConfig, Meta, ServiceEntry, Sidecar, VirtualService,
     WorkloadEntry,
@@ -40,6 +40,8 @@ pub enum Kind {
     Pod,
     /// `v1`
     Namespace,
+    /// `v1`
+    Secret,
 }
 
 /// An object that was accepted.
@@ -81,6 +83,8 @@ pub enum Spec {
     Pod(Pod),
     /// A namespace.
     Namespace,
+    /// A secret.
+    Secret(Secret),
 }
 
 /// What became of one document.
@@ -120,10 +124,26 @@ impl Kind {
                 "Endpoints" => Self::Endpoints,
                 "Pod" => Self::Pod,
                 "Namespace" => Self::Namespace,
+                "Secret" => Self::Secret,
                 _ => return None,
             }),
             ("discovery.k8s.io", "v1") if kind == "EndpointSlice" => Some(Self::EndpointSlice),
             _ => None,
+        }
+    }
+
+    /// The version of the API that has the kind; the mesh's configuration is Istio's own.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::VirtualService
+            | Self::DestinationRule
+            | Self::Gateway
+            | Self::ServiceEntry
+            | Self::WorkloadEntry
+            | Self::Sidecar => "networking.istio.io/v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::Service | Self::Endpoints | Self::Pod | Self::Namespace | Self::Secret => "v1",
+            Self::MeshConfig => "mesh.istio.io/v1alpha1",
         }
     }
 
@@ -142,6 +162,7 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
             Self::Namespace => "Namespace",
+            Self::Secret => "Secret",
         }
     }
 }
@@ -213,6 +234,12 @@ pub(crate) fn decode(
     } else {
         format!("{kind} {name}.{namespace}")
     };
+    // A secret is quoted nowhere.
+    let nothing = Arc::from("");
+    let text = match kind {
+        Kind::Secret => &nothing,
+        _ => text,
+    };
     let report = Report::new(title, file, text);
     let object = {
         let root = Cursor::root(node, &report);
@@ -265,6 +292,8 @@ fn mesh_config(
                 file: Arc::clone(file),
                 at,
                 source: Arc::clone(text),
+                print: 0,
+                stamp: 0,
             },
             spec: Spec::MeshConfig(config),
         })
@@ -359,13 +388,15 @@ fn read_meta(
         if kind != Kind::Namespace && !super::common::is_dns_label(namespace) {
             cursor.error(format!("{namespace:?} is not a namespace"));
         }
+        let annotations = fields.get("annotations", read::string_map);
         Some(Meta {
             kind,
             name: name.to_owned(),
             namespace: namespace.to_owned(),
             labels: fields.get("labels", read::string_map).unwrap_or_default(),
-            annotations: fields
-                .get("annotations", read::string_map)
+            // `kubectl apply` writes the whole object into one.
+            annotations: annotations
+                .filter(|_| kind != Kind::Secret)
                 .unwrap_or_default(),
             created: fields
                 .get("creationTimestamp", read::string)
@@ -373,6 +404,8 @@ fn read_meta(
             file: Arc::clone(file),
             at: root.at(),
             source: Arc::clone(text),
+            print: 0,
+            stamp: 0,
         })
     })
 }
@@ -383,6 +416,7 @@ fn read_spec(root: &Cursor<'_>, kind: Kind) -> Option<Spec> {
         Kind::Endpoints => return Endpoints::read(root).map(Spec::Endpoints),
         Kind::Pod => return Pod::read(root).map(Spec::Pod),
         Kind::Namespace => return Some(Spec::Namespace),
+        Kind::Secret => return Secret::read(root).map(Spec::Secret),
         _ => {}
     }
     let mut fields = root.fields()?;

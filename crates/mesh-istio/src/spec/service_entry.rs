@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::common::{Selector, Visibility, export_to, host_name, is_host, selector};
+use mesh_core::model::Cidr;
+
+use super::common::{
+    Selector, Visibility, export_to, host_name, is_host, is_server_name, selector,
+};
 use super::kubernetes::Protocol;
-use super::{Meta, Spanned};
+use super::virtual_service::subnet;
+use super::{Meta, Spanned, strings};
 use crate::cursor::{Cursor, read};
 use crate::diagnostic::Position;
 
@@ -14,8 +19,8 @@ use crate::diagnostic::Position;
 pub struct ServiceEntry {
     /// Its host names.
     pub hosts: Vec<Spanned<String>>,
-    /// Its virtual addresses, which also serve as domains.
-    pub addresses: Vec<IpAddr>,
+    /// Its virtual addresses, which also serve as domains, and blocks of such.
+    pub addresses: Vec<Cidr>,
     /// Its ports.
     pub ports: Vec<EntryPort>,
     /// How its endpoints become known.
@@ -28,6 +33,9 @@ pub struct ServiceEntry {
     pub selector: Option<Selector>,
     /// Who sees it; `None` is the mesh's default.
     pub export_to: Option<Visibility>,
+    /// Names of which its endpoints' certificates must have one, where a destination rule does
+    /// not say.
+    pub subject_alt_names: Vec<String>,
 }
 
 /// A port of a service entry.
@@ -50,8 +58,14 @@ pub struct EntryPort {
 pub enum Resolution {
     /// They are written down.
     Static,
-    /// By resolving names.
+    /// By resolving names: every address is an endpoint.
     Dns,
+    /// By resolving one name: connections go to one of its addresses.
+    DnsRoundRobin,
+    /// They are wherever connections were going to.
+    None,
+    /// By resolving the name that the caller asks for.
+    DynamicDns,
 }
 
 /// The spec of a `WorkloadEntry`, also as it stands inside a service entry.
@@ -85,13 +99,7 @@ impl ServiceEntry {
         } else if hosts.len() > MOST_HOSTS {
             cursor.error(format!("more than {MOST_HOSTS} hosts"));
         }
-        let addresses = fields.list("addresses", |cursor| {
-            if cursor.node().text().is_some_and(|text| text.contains('/')) {
-                cursor.error("not supported: address ranges need intercepted connections");
-                return None;
-            }
-            cursor.ip()
-        });
+        let addresses = fields.list("addresses", subnet);
         let ports = fields.list("ports", EntryPort::read);
         if !fields.has("ports") {
             cursor.error("ports is missing");
@@ -100,20 +108,36 @@ impl ServiceEntry {
             cursor.choice(&[("MESH_EXTERNAL", true), ("MESH_INTERNAL", false)])
         });
         let resolution = fields.get("resolution", resolution);
-        if !fields.has("resolution") {
-            cursor.error("resolution is missing, which means NONE, and that is not supported yet");
-        }
+        // The first value of the enum, hence what proto-JSON makes of nothing.
+        let resolution = match fields.has("resolution") {
+            true => resolution,
+            false => Some(Resolution::None),
+        };
         let endpoints = fields.list("endpoints", WorkloadEntry::read);
         let selected = fields.get("workloadSelector", selector("labels"));
         let export_to = fields.get("exportTo", export_to);
-        fields.later("subjectAltNames", "they come with mutual TLS");
+        let subject_alt_names = fields.get("subjectAltNames", strings).unwrap_or_default();
         if fields.has("endpoints") && fields.has("workloadSelector") {
             cursor.error("endpoints and workloadSelector exclude one another");
         }
         fields.done();
         let resolution = resolution?;
         check_unique(cursor, &ports);
+        check_addresses(cursor, resolution, &addresses);
         check_endpoints(cursor, resolution, &hosts, &endpoints);
+        check_ports(cursor, &ports, &endpoints);
+        let secured = ports.iter().any(|port| port.protocol == Protocol::Tls);
+        if let Some(host) = hosts.iter().find(|host| !is_server_name(host))
+            && secured
+        {
+            cursor.error(format!(
+                "{:?} is not a TLS server name: \"*\" stands for whole labels",
+                host.value
+            ));
+        }
+        if selected.is_some() && matches!(resolution, Resolution::None | Resolution::DynamicDns) {
+            cursor.error("workloadSelector needs resolution STATIC, DNS or DNS_ROUND_ROBIN");
+        }
         Some(Self {
             hosts,
             addresses,
@@ -123,6 +147,7 @@ impl ServiceEntry {
             endpoints,
             selector: selected,
             export_to,
+            subject_alt_names,
         })
     }
 }
@@ -135,6 +160,31 @@ fn check_unique(cursor: &Cursor<'_>, ports: &[EntryPort]) {
         }
         if earlier.iter().any(|one| one.name == port.name) {
             cursor.error(format!("port name {:?} given twice", port.name));
+        }
+    }
+}
+
+/// Blocks of addresses tell connections apart; nothing can be looked up in them.
+fn check_addresses(cursor: &Cursor<'_>, resolution: Resolution, addresses: &[Cidr]) {
+    let block = addresses.iter().find(|address| !address.is_single());
+    let plain = matches!(resolution, Resolution::None | Resolution::Static);
+    if let (Some(block), false) = (block, plain) {
+        cursor.error(format!(
+            "addresses: the block {block} needs resolution NONE or STATIC"
+        ));
+    }
+    if resolution == Resolution::DynamicDns && !addresses.is_empty() {
+        cursor.error("addresses and resolution DYNAMIC_DNS exclude one another");
+    }
+}
+
+/// The ports of endpoints are named after those of the service.
+fn check_ports(cursor: &Cursor<'_>, ports: &[EntryPort], endpoints: &[WorkloadEntry]) {
+    for name in endpoints.iter().flat_map(|one| one.ports.keys()) {
+        if ports.iter().all(|port| port.name != *name) {
+            cursor.error(format!(
+                "an endpoint has a port {name:?}, which is none of the ports"
+            ));
         }
     }
 }
@@ -157,12 +207,30 @@ fn check_endpoints(
                 ));
             }
         }
-        Resolution::Dns => {
+        Resolution::Dns | Resolution::DnsRoundRobin => {
             let wild = hosts.iter().any(|host| host.starts_with('*'));
             if wild && endpoints.is_empty() {
                 cursor.error("a wildcard host cannot be resolved: endpoints are missing");
             }
+            if resolution == Resolution::DnsRoundRobin && endpoints.len() > 1 {
+                cursor.error("resolution DNS_ROUND_ROBIN takes one endpoint at most");
+            }
         }
+        Resolution::None if !endpoints.is_empty() => {
+            cursor.error("endpoints and resolution NONE exclude one another");
+        }
+        Resolution::DynamicDns => {
+            if !endpoints.is_empty() {
+                cursor.error("endpoints and resolution DYNAMIC_DNS exclude one another");
+            }
+            if let Some(exact) = hosts.iter().find(|host| !host.starts_with('*')) {
+                cursor.error(format!(
+                    "resolution DYNAMIC_DNS is for wildcard hosts; {:?} is none: write DNS",
+                    exact.value
+                ));
+            }
+        }
+        Resolution::None => {}
     }
 }
 
@@ -176,14 +244,13 @@ fn entry_host(cursor: &Cursor<'_>) -> Option<String> {
 }
 
 fn resolution(cursor: &Cursor<'_>) -> Option<Resolution> {
-    let name = cursor.string()?;
-    if matches!(name.as_str(), "NONE" | "DNS_ROUND_ROBIN" | "DYNAMIC_DNS") {
-        cursor.error(format!(
-            "not supported yet: resolution {name}; STATIC and DNS are"
-        ));
-        return None;
-    }
-    cursor.choice(&[("STATIC", Resolution::Static), ("DNS", Resolution::Dns)])
+    cursor.choice(&[
+        ("NONE", Resolution::None),
+        ("STATIC", Resolution::Static),
+        ("DNS", Resolution::Dns),
+        ("DNS_ROUND_ROBIN", Resolution::DnsRoundRobin),
+        ("DYNAMIC_DNS", Resolution::DynamicDns),
+    ])
 }
 
 impl EntryPort {
@@ -193,19 +260,13 @@ impl EntryPort {
         let name = fields.need("name", read::filled);
         let protocol = fields.need("protocol", |cursor| {
             let name = cursor.filled()?;
-            match Protocol::named(&name) {
-                Some(protocol) if protocol.is_http() => Some(protocol),
-                Some(_) => {
-                    cursor.error(format!(
-                        "not supported yet: protocol {name}; HTTP, HTTP2 and GRPC are"
-                    ));
-                    None
-                }
-                None => {
-                    cursor.error(format!("{name:?} is not one of HTTP, HTTP2 and GRPC"));
-                    None
-                }
+            let known = Protocol::named(&name).filter(|known| *known != Protocol::Udp);
+            if known.is_none() {
+                cursor.error(format!(
+                    "{name:?} is not one of HTTP, HTTP2, GRPC, HTTPS, TLS, TCP and MONGO"
+                ));
             }
+            known
         });
         let target = fields.get("targetPort", read::port);
         fields.done();

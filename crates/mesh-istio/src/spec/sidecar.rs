@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Spanned;
 use super::common::{Selector, selector};
+use super::kubernetes::Protocol;
 use super::traffic_policy::ConnectionPool;
 use crate::cursor::{Cursor, read};
 use crate::diagnostic::Position;
@@ -30,8 +31,12 @@ pub struct Ingress {
     pub at: Position,
     /// The port.
     pub port: u16,
+    /// What is spoken there.
+    pub protocol: Protocol,
     /// The address to bind instead of the workload's.
     pub bind: Option<IpAddr>,
+    /// How connections come to it.
+    pub capture: CaptureMode,
     /// Where the application listens.
     pub endpoint: Option<SocketAddr>,
     /// Limits towards the application.
@@ -47,6 +52,8 @@ pub struct Egress {
     pub port: Option<EgressPort>,
     /// The address to bind.
     pub bind: Option<IpAddr>,
+    /// How connections come to it.
+    pub capture: CaptureMode,
     /// The services that can be reached.
     pub hosts: Vec<Spanned<EgressHost>>,
 }
@@ -58,6 +65,27 @@ pub struct EgressPort {
     pub number: u16,
     /// Serves every service by authority, instead of those with this port.
     pub proxy: bool,
+    /// What is spoken there.
+    pub protocol: Protocol,
+}
+
+/// How connections come to a listener of a `Sidecar`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CaptureMode {
+    /// As to the proxy as a whole.
+    #[default]
+    Default,
+    /// They are intercepted.
+    Iptables,
+    /// Callers call it.
+    None,
+}
+
+/// What is spoken on a port of a `Sidecar`.
+#[derive(Clone, Copy, PartialEq)]
+enum Spoken {
+    Protocol(Protocol),
+    Proxy,
 }
 
 /// `namespace/host` of an egress listener.
@@ -128,41 +156,35 @@ pub(super) fn outbound_policy(cursor: &Cursor<'_>) -> Option<OutboundPolicy> {
 }
 
 /// A port's number and protocol; the other fields have no effect here.
-fn sidecar_port(cursor: &Cursor<'_>) -> Option<(u16, bool)> {
+fn sidecar_port(cursor: &Cursor<'_>) -> Option<(u16, Spoken)> {
     let mut fields = cursor.fields()?;
     let number = fields.need("number", read::port);
-    let proxy = fields.need("protocol", |cursor| {
+    let spoken = fields.need("protocol", |cursor| {
         let name = cursor.filled()?.to_ascii_uppercase();
-        match name.as_str() {
-            "HTTP" | "HTTP2" | "GRPC" => Some(false),
-            "HTTP_PROXY" => Some(true),
-            _ => {
-                cursor.error(format!(
-                    "not supported yet: protocol {name}; HTTP, HTTP2, GRPC and HTTP_PROXY are"
-                ));
-                None
-            }
+        if name == "HTTP_PROXY" {
+            return Some(Spoken::Proxy);
         }
+        let known = Protocol::named(&name).filter(|known| *known != Protocol::Udp);
+        if known.is_none() {
+            cursor.error(format!(
+                "{name:?} is not one of HTTP, HTTP2, GRPC, HTTPS, TLS, TCP, MONGO and HTTP_PROXY"
+            ));
+        }
+        known.map(Spoken::Protocol)
     });
     fields.ignore("name");
     fields.refuse("targetPort", "defaultEndpoint says this");
     fields.done();
-    Some((number?, proxy?))
+    Some((number?, spoken?))
 }
 
-/// Connections are not intercepted, so `DEFAULT` means `NONE` here.
-fn capture_mode(cursor: &Cursor<'_>) -> Option<()> {
-    match cursor.string()?.as_str() {
-        "NONE" | "DEFAULT" => Some(()),
-        "IPTABLES" => {
-            cursor.error("not supported yet: captureMode IPTABLES; NONE is");
-            None
-        }
-        other => {
-            cursor.error(format!("{other:?} is not one of NONE and DEFAULT"));
-            None
-        }
-    }
+/// How connections come to a listener: as to the proxy as a whole, or as it says.
+fn capture_mode(cursor: &Cursor<'_>) -> Option<CaptureMode> {
+    cursor.choice(&[
+        ("DEFAULT", CaptureMode::Default),
+        ("IPTABLES", CaptureMode::Iptables),
+        ("NONE", CaptureMode::None),
+    ])
 }
 
 fn bind(cursor: &Cursor<'_>) -> Option<IpAddr> {
@@ -180,16 +202,15 @@ fn bind(cursor: &Cursor<'_>) -> Option<IpAddr> {
 impl Ingress {
     fn read(cursor: &Cursor<'_>) -> Option<Self> {
         let mut fields = cursor.fields()?;
-        let port = fields.need("port", |cursor| {
-            let (number, proxy) = sidecar_port(cursor)?;
-            if proxy {
+        let port = fields.need("port", |cursor| match sidecar_port(cursor)? {
+            (number, Spoken::Protocol(protocol)) => Some((number, protocol)),
+            (_, Spoken::Proxy) => {
                 cursor.error("HTTP_PROXY is for egress listeners");
-                return None;
+                None
             }
-            Some(number)
         });
         let bind = fields.get("bind", bind);
-        fields.get("captureMode", capture_mode);
+        let capture = fields.get("captureMode", capture_mode).unwrap_or_default();
         let endpoint = fields.get("defaultEndpoint", |cursor| {
             let text = cursor.filled()?;
             let parsed = text.parse::<SocketAddr>().ok();
@@ -198,13 +219,19 @@ impl Ingress {
             }
             parsed
         });
-        fields.later("tls", "sidecars serve plain HTTP so far");
+        fields.later(
+            "tls",
+            "TLS of the application's own callers comes with PeerAuthentication",
+        );
         let pool = fields.get("connectionPool", ConnectionPool::read);
         fields.done();
+        let (port, protocol) = port?;
         Some(Self {
             at: cursor.at(),
-            port: port?,
+            port,
+            protocol,
             bind,
+            capture,
             endpoint,
             pool,
         })
@@ -216,7 +243,7 @@ impl Egress {
         let mut fields = cursor.fields()?;
         let port = fields.get("port", sidecar_port);
         let bind = fields.get("bind", bind);
-        fields.get("captureMode", capture_mode);
+        let capture = fields.get("captureMode", capture_mode).unwrap_or_default();
         let hosts = fields.list("hosts", |host| host.spanned(EgressHost::read));
         if !fields.has("hosts") {
             cursor.error("hosts is missing");
@@ -225,11 +252,19 @@ impl Egress {
             cursor.error("bind needs a port");
         }
         fields.done();
-        let port = port.map(|(number, proxy)| EgressPort { number, proxy });
+        let port = port.map(|(number, spoken)| EgressPort {
+            number,
+            proxy: spoken == Spoken::Proxy,
+            protocol: match spoken {
+                Spoken::Proxy => Protocol::Http,
+                Spoken::Protocol(protocol) => protocol,
+            },
+        });
         Some(Self {
             at: cursor.at(),
             port,
             bind,
+            capture,
             hosts,
         })
     }

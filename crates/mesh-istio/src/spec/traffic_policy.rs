@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use mesh_core::model::Fraction;
+use mesh_core::model::{Fraction, ProxyProtocol};
 
 use super::virtual_service::port_selector;
 use crate::cursor::{Cursor, Fields, read};
 use crate::diagnostic::Position;
+
+mod tls;
+
+pub use tls::{ClientTls, Origination, Tunnel};
 
 /// The blocks of a traffic policy; each is inherited or replaced as a whole.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,6 +23,10 @@ pub struct TrafficPolicy {
     pub ports: Vec<PortPolicy>,
     /// Retries as a share of the requests under way.
     pub retry_budget: Option<RetryBudget>,
+    /// Pass bytes through the destination to somewhere else.
+    pub tunnel: Option<Tunnel>,
+    /// Tell endpoints who calls with the PROXY protocol.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// What may be said per destination and per port.
@@ -30,8 +38,8 @@ pub struct Blocks {
     pub pool: Option<ConnectionPool>,
     /// Ejection of failing endpoints.
     pub outlier: Option<OutlierDetection>,
-    /// `tls: {mode: DISABLE}` was said; nothing else is supported yet.
-    pub plain: bool,
+    /// How connections are secured.
+    pub tls: Option<ClientTls>,
 }
 
 /// The policy of one port.
@@ -54,6 +62,8 @@ pub enum Balancer {
     RoundRobin,
     /// Any.
     Random,
+    /// None: the one that the connection was going to.
+    Passthrough,
 }
 
 /// Limits of connections and requests; what is not said is not limited.
@@ -163,11 +173,11 @@ impl TrafficPolicy {
                 cursor.error(format!("port {} has settings twice", one.port));
             }
         }
-        fields.later("tunnel", "tunnels come with TCP forwarding");
-        fields.later(
-            "proxyProtocol",
-            "the PROXY protocol comes with the gateways",
-        );
+        let tunnel = fields.get("tunnel", Tunnel::read);
+        let proxy_protocol = fields.get("proxyProtocol", tls::proxy_protocol);
+        if fields.has("tunnel") && fields.has("proxyProtocol") {
+            cursor.error("tunnel and proxyProtocol exclude one another");
+        }
         let retry_budget = fields.get("retryBudget", RetryBudget::read);
         fields.done();
         Some(Self {
@@ -175,30 +185,19 @@ impl TrafficPolicy {
             blocks,
             ports,
             retry_budget,
+            tunnel,
+            proxy_protocol,
         })
     }
 }
 
 impl Blocks {
     fn read(fields: &mut Fields<'_>) -> Self {
-        let plain = fields.get("tls", |cursor| {
-            let mut fields = cursor.fields()?;
-            // The mode alone decides; what would go with another mode is refused with it.
-            let mode = fields.need("mode", read::string)?;
-            if mode != "DISABLE" {
-                cursor.error(format!(
-                    "not supported yet: tls mode {mode} comes with mutual TLS"
-                ));
-                return None;
-            }
-            fields.done();
-            Some(true)
-        });
         Self {
             balancer: fields.get("loadBalancer", balancer),
             pool: fields.get("connectionPool", ConnectionPool::read),
             outlier: fields.get("outlierDetection", OutlierDetection::read),
-            plain: plain.unwrap_or_default(),
+            tls: fields.get("tls", ClientTls::read),
         }
     }
 }
@@ -206,22 +205,16 @@ impl Blocks {
 fn balancer(cursor: &Cursor<'_>) -> Option<Balancer> {
     let mut fields = cursor.fields()?;
     let simple = fields.get("simple", |cursor| {
-        match cursor.string()?.as_str() {
-            "LEAST_CONN" => {
-                cursor.warn("deprecated: write LEAST_REQUEST");
-                return Some(Balancer::LeastRequest);
-            }
-            "PASSTHROUGH" => {
-                cursor.error("not supported yet: PASSTHROUGH needs intercepted connections");
-                return None;
-            }
-            _ => {}
+        if cursor.string()? == "LEAST_CONN" {
+            cursor.warn("deprecated: write LEAST_REQUEST");
+            return Some(Balancer::LeastRequest);
         }
         cursor.choice(&[
             ("UNSPECIFIED", Balancer::LeastRequest),
             ("LEAST_REQUEST", Balancer::LeastRequest),
             ("ROUND_ROBIN", Balancer::RoundRobin),
             ("RANDOM", Balancer::Random),
+            ("PASSTHROUGH", Balancer::Passthrough),
         ])
     });
     fields.later(

@@ -12,6 +12,7 @@ use crate::cursor::{Cursor, Fields, read};
 use crate::diagnostic::Position;
 
 mod action;
+mod l4;
 mod matches;
 mod policy;
 mod template;
@@ -20,9 +21,11 @@ pub use action::{
     Delegate, Destination, DirectResponse, PortSource, Redirect, RedirectPath, Rewrite,
     RewritePath, WeightedDestination,
 };
+pub use l4::{L4Match, RouteDestination, TcpRoute, TlsRoute};
 pub use policy::{Abort, Cors, Delay, Fault, HeaderOperations, Headers, Mirror, Retries};
 
 pub(crate) use action::port_selector;
+pub(super) use l4::subnet;
 pub(crate) use policy::retries;
 
 /// The spec of a `VirtualService`.
@@ -34,6 +37,10 @@ pub struct VirtualService {
     pub gateways: Vec<String>,
     /// Rules in order; the first that matches wins.
     pub http: Vec<HttpRoute>,
+    /// Rules for TLS that goes on as it is, in order.
+    pub tls: Vec<TlsRoute>,
+    /// Rules for everything else, in order.
+    pub tcp: Vec<TcpRoute>,
     /// Who sees it; `None` is the mesh's default.
     pub export_to: Option<Visibility>,
 }
@@ -128,8 +135,16 @@ impl VirtualService {
             closed |= route.matches.is_empty() && !matches!(route.action, Action::Delegate(_));
             Some(route)
         });
-        fields.later("tls", "tls routes come with TLS pass-through");
-        fields.later("tcp", "tcp routes come with TCP forwarding");
+        let tls = fields.list("tls", |cursor| TlsRoute::read(cursor, &hosts));
+        let mut closed = false;
+        let tcp = fields.list("tcp", |cursor| {
+            if closed {
+                cursor.warn("never reached: a rule before it matches every connection");
+            }
+            let route = TcpRoute::read(cursor)?;
+            closed |= route.takes_all();
+            Some(route)
+        });
         let export_to = fields.get("exportTo", export_to);
         if hosts.is_empty() && fields.has("gateways") {
             cursor.error(
@@ -140,7 +155,7 @@ impl VirtualService {
             .into_iter()
             .any(|name| fields.has(name))
         {
-            cursor.error("http is missing: there is nothing to route");
+            cursor.error("http, tls and tcp are missing: there is nothing to route");
         }
         fields.done();
         let gateways = if gateways.is_empty() {
@@ -150,6 +165,9 @@ impl VirtualService {
         };
         check_hosts(cursor, &hosts, &gateways);
         let delegates = |route: &HttpRoute| matches!(route.action, Action::Delegate(_));
+        if hosts.is_empty() && !(tls.is_empty() && tcp.is_empty()) {
+            cursor.error("a delegate, which this is for want of hosts, has http rules only");
+        }
         if hosts.is_empty() && http.iter().any(delegates) {
             cursor.error("a delegate, which this is for want of hosts, cannot delegate further");
         }
@@ -157,6 +175,8 @@ impl VirtualService {
             hosts,
             gateways,
             http,
+            tls,
+            tcp,
             export_to,
         })
     }

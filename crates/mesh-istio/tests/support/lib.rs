@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use mesh_core::model::{
-    Action, Cluster, HttpManager, Rule, Snapshot, SnapshotBuilder, Target, VirtualHost,
+    Action, Cluster, FilterChain, HttpManager, Listener, Rule, Snapshot, SnapshotBuilder, Target,
+    TcpTarget, VirtualHost,
 };
 use mesh_istio::{Diagnostic, Files, Node, World, compile};
 
@@ -101,6 +102,37 @@ pub(crate) fn manager<'s>(snapshot: &'s Snapshot, listener: &str) -> &'s HttpMan
     let found = snapshot.listeners().iter().find(|one| one.name == listener);
     let found = found.unwrap_or_else(|| panic!("listener {listener}"));
     found.managers().next().expect("a listener for HTTP")
+}
+
+pub(crate) fn listener<'s>(snapshot: &'s Snapshot, name: &str) -> &'s Listener {
+    let found = snapshot.listeners().iter().find(|one| one.name == name);
+    found.unwrap_or_else(|| panic!("listener {name} among {:?}", listeners(snapshot)))
+}
+
+pub(crate) fn listeners(snapshot: &Snapshot) -> Vec<&str> {
+    snapshot.listeners().iter().map(|one| &*one.name).collect()
+}
+
+/// The clusters that a chain for bytes leads to, with their weights where there are several.
+pub(crate) fn clusters(chain: &FilterChain) -> Vec<String> {
+    let proxy = chain.proxy().expect("a chain for bytes");
+    match &proxy.target {
+        TcpTarget::Clusters(splits) => match splits.as_slice() {
+            [only] => vec![only.cluster.to_string()],
+            several => several
+                .iter()
+                .map(|one| format!("{} {}", one.weight, one.cluster))
+                .collect(),
+        },
+        other => panic!("clusters instead of {other:?}"),
+    }
+}
+
+/// An Istio object `x` with this under `spec`, in flow style.
+pub(crate) fn object(kind: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{{spec}}}\n"
+    )
 }
 
 /// A VirtualService with this under `spec.http`, as one rule in flow style.

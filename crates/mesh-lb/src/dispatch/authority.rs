@@ -58,6 +58,24 @@ pub(super) fn of<B>(request: &Request<B>, tls: bool) -> Result<Address, Failure>
     Ok(Address::Host(host.to_ascii_lowercase().into(), port))
 }
 
+/// The address that a TLS server name stands for, with this port (Envoy's dynamic forward proxy
+/// by SNI).
+///
+/// # Errors
+/// [`Failure::NoHealthyHost`] without a name, or with one that cannot be a host: nobody can be
+/// told more, because no HTTP is spoken.
+pub(super) fn of_server_name(name: &str, port: u16) -> Result<Address, Failure> {
+    let authority = Authority::try_from(name).map_err(|_| Failure::NoHealthyHost)?;
+    // A server name has no port and no user (RFC 6066 §3).
+    if authority.host() != name || name.starts_with('[') || port == 0 {
+        return Err(Failure::NoHealthyHost);
+    }
+    if let Ok(ip) = name.parse::<IpAddr>() {
+        return Ok(SocketAddr::from((ip, port)).into());
+    }
+    Ok(Address::Host(name.to_ascii_lowercase().into(), port))
+}
+
 /// What stands after the host's colon, if there is one.
 fn port_text(authority: &Authority) -> Option<&str> {
     let text = authority.as_str();
@@ -144,6 +162,21 @@ mod tests {
     }
 
     #[test]
+    fn a_server_name_is_a_host_and_nothing_else() {
+        let address = |name, port| of_server_name(name, port).map(|address| address.to_string());
+        assert_eq!(
+            address("A.Example", 443).as_deref(),
+            Ok("a.example:443"),
+            "one host however it is spelled"
+        );
+        assert_eq!(address("10.0.0.1", 1).as_deref(), Ok("10.0.0.1:1"));
+        for name in ["", "a:1", "me@a", "[::1]", "a b", "a/b"] {
+            assert_eq!(address(name, 443), Err(Failure::NoHealthyHost), "{name}");
+        }
+        assert_eq!(address("a", 0), Err(Failure::NoHealthyHost));
+    }
+
+    #[test]
     fn the_authority_is_replaced_where_the_request_has_it() {
         let name = Name::from("new.example");
         let mut request = request("http://old:80/x?y", Some("old"));
@@ -179,6 +212,13 @@ mod tests {
                 if let Ok(address) = of(&request, false) {
                     prop_assert_ne!(address.port(), 0);
                 }
+            }
+        }
+
+        #[test]
+        fn no_server_name_makes_it_panic(name in "\\PC{0,40}") {
+            if let Ok(address) = of_server_name(&name, 443) {
+                prop_assert_eq!(address.port(), 443);
             }
         }
 

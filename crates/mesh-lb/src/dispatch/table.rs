@@ -1,22 +1,31 @@
 //! One worker's services and cursors, by cluster and host.
 
-use super::flight::Owner;
 use crate::words::WordMap;
 use crate::{Avoid, Host, HostSet, MakeEndpoint, Picker};
 use mesh_core::HostId;
-use mesh_core::model::{Address, ClusterEntry, ClusterKey, Endpoint, Snapshot};
+use mesh_core::model::{Address, ClusterEntry, ClusterKey, DiscoveryKind, Endpoint, Snapshot};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// How many hosts named by requests a worker keeps services for.
 pub(super) const MOST_AUTHORITIES: usize = 1024;
+
+/// How often named hosts that nobody uses are looked for, and how long one without a connection
+/// is kept where it is the destination of intercepted connections (Envoy `cleanup_interval`).
+const CLEANUP: Duration = Duration::from_secs(5);
+
+/// How long one without a connection is kept where it is named by an authority (Envoy `host_ttl`).
+const AUTHORITY_KEPT: Duration = Duration::from_secs(300);
 
 pub(crate) struct Table<S> {
     rows: WordMap<ClusterKey, Row<S>>,
     authorities: HashMap<(ClusterKey, Address), Named<S>>,
     /// Counts uses of `authorities`.
     uses: u64,
+    /// When unused ones were last looked for.
+    cleaned: Option<Instant>,
     /// The newest snapshot seen.
     version: u64,
     /// A request with an older snapshot brought back a cluster that had been dropped.
@@ -45,14 +54,16 @@ struct Named<S> {
     service: S,
     revision: u64,
     used: u64,
+    used_at: Instant,
+    kept: Duration,
 }
 
 // === impl Table ===
 
 impl<S: Clone> Table<S> {
     /// Notes the snapshot of a request for this cluster, and drops what a newer one has dropped.
-    pub(super) fn meet(&mut self, owner: &Owner, key: ClusterKey) {
-        let Some(snapshot) = owner.snapshot() else {
+    pub(super) fn meet(&mut self, snapshot: Option<&Snapshot>, key: ClusterKey) {
+        let Some(snapshot) = snapshot else {
             return;
         };
         let version = snapshot.version();
@@ -129,11 +140,13 @@ impl<S: Clone> Table<S> {
         &mut self,
         entry: &Arc<ClusterEntry>,
         address: Address,
+        now: Instant,
         make: &M,
     ) -> Placed<S>
     where
         M: MakeEndpoint<Service = S>,
     {
+        self.forget_the_unused(now);
         self.uses += 1;
         let used = self.uses;
         let key = (entry.key(), address);
@@ -141,6 +154,7 @@ impl<S: Clone> Table<S> {
             && named.revision >= entry.revision()
         {
             named.used = used;
+            named.used_at = now;
             return Placed {
                 host: named.host.clone(),
                 service: named.service.clone(),
@@ -161,9 +175,28 @@ impl<S: Clone> Table<S> {
             service,
             revision: entry.revision(),
             used,
+            used_at: now,
+            kept: match entry.config().discovery {
+                DiscoveryKind::OriginalDestination => CLEANUP,
+                _ => AUTHORITY_KEPT,
+            },
         };
         self.authorities.insert(key, named);
         placed
+    }
+
+    /// Hosts come and go with those who name them: one that nobody has named for a while and that
+    /// no connection leads to is forgotten.
+    fn forget_the_unused(&mut self, now: Instant) {
+        let cleaned = *self.cleaned.get_or_insert(now);
+        if now.saturating_duration_since(cleaned) < CLEANUP {
+            return;
+        }
+        self.cleaned = Some(now);
+        self.authorities.retain(|_, named| {
+            let unused = now.saturating_duration_since(named.used_at);
+            unused < named.kept || named.host.active() > 0 || named.host.counts().cx_active > 0
+        });
     }
 
     /// Only new names come here and the bound is small, so looking at all of them will do.
@@ -181,6 +214,7 @@ impl<S> Default for Table<S> {
             rows: WordMap::default(),
             authorities: HashMap::new(),
             uses: 0,
+            cleaned: None,
             version: 0,
             has_stragglers: false,
         }
@@ -226,6 +260,7 @@ impl<S> Row<S> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::flight::Owner;
     use super::*;
     use mesh_core::model::{Cluster, EndpointSet, SnapshotBuilder};
     use mesh_core::model::{RouteTable, Rule, VirtualHost};
@@ -244,7 +279,7 @@ mod tests {
     }
 
     fn owner(snapshot: &Arc<Snapshot>, cluster: &str) -> Owner {
-        let exchange = Exchange::new(std::time::Instant::now(), Caller::default());
+        let exchange = Exchange::new(Instant::now(), Caller::default());
         let matched = Matched::new(Pinned::new(snapshot.clone()), 0, 0, 0);
         exchange.set_matched(matched.to(None, snapshot.cluster_index(cluster)));
         Owner::Route(exchange)
@@ -257,7 +292,7 @@ mod tests {
     fn send(table: &mut Table<Arc<()>>, owner: &Owner) -> Arc<()> {
         let entry = owner.cluster();
         let set = crate::ClusterHosts::of(entry).current();
-        table.meet(owner, entry.key());
+        table.meet(owner.snapshot(), entry.key());
         let placed = table.place(entry, &set, 0, Avoid::NONE, &make);
         placed.expect("one host").0.service
     }
@@ -330,9 +365,10 @@ mod tests {
         let mut table = Table::default();
         let snapshot = snapshot(None, &["a"]);
         let entry = &snapshot.clusters()[0];
+        let now = Instant::now();
         let mut at = |port: usize| {
             let address = address(&format!("example.com:{port}"));
-            table.place_at(entry, address, &make).service
+            table.place_at(entry, address, now, &make).service
         };
         let first = at(1);
         let second = at(2);
@@ -344,5 +380,29 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &at(1)));
         assert_eq!(Arc::strong_count(&second), 1, "forgotten");
         assert_eq!(table.authorities.len(), MOST_AUTHORITIES);
+    }
+    #[test]
+    fn a_destination_is_forgotten_once_nobody_goes_there_and_no_connection_is_open() {
+        let mut table = Table::default();
+        let mut cluster = Cluster::new("a");
+        cluster.discovery = DiscoveryKind::OriginalDestination;
+        let mut builder = SnapshotBuilder::new();
+        builder.cluster(cluster);
+        let snapshot = builder.build().unwrap().0;
+        let entry = &snapshot.clusters()[0];
+        let start = Instant::now();
+        let mut at = |port: u16, after: u64| {
+            let now = start + Duration::from_secs(after);
+            let placed = table.place_at(entry, address(&format!("10.0.0.1:{port}")), now, &make);
+            (placed, table.authorities.len())
+        };
+        let (connected, _) = at(1, 0);
+        let connection = connected.host.connected();
+        at(2, 0);
+        assert_eq!(at(3, 4).1, 3, "not looked for yet");
+        assert_eq!(at(4, 6).1, 3, "the second is gone, the first is connected");
+        drop(connection);
+        assert_eq!(at(4, 12).1, 1);
+        assert_ne!(at(1, 13).0.host.id(), connected.host.id());
     }
 }

@@ -387,6 +387,28 @@ async fn a_cluster_by_authority_goes_where_the_request_says() {
 }
 
 #[tokio::test]
+async fn a_cluster_by_original_destination_goes_where_the_connection_was_going() {
+    let mut passthrough = cluster();
+    passthrough.discovery = DiscoveryKind::OriginalDestination;
+    let snapshot = fixture::snapshot(vec![Rule::prefix_to("/", "c")], vec![passthrough]);
+    let dispatch = Dispatch::new(named());
+    let mut caller = mesh_core::Caller::default();
+    caller.original = Some("10.1.2.3:8080".parse().unwrap());
+    let exchange = Exchange::new(std::time::Instant::now(), caller);
+    let matched = fixture::matched(&snapshot).matched().unwrap().clone();
+    exchange.set_matched(matched);
+    // Whatever the request says of itself.
+    let mut intercepted = fixture::with(Request::new(empty()), &exchange);
+    *intercepted.uri_mut() = "http://example.com/x".parse().unwrap();
+    let response = dispatch.clone().oneshot(intercepted).await.unwrap();
+    assert_eq!(read(response.into_body()).await, "10.1.2.3:8080");
+
+    let error = dispatch.oneshot(request(&snapshot)).await.unwrap_err();
+    assert_eq!(error.failure(), Failure::NoHealthyHost);
+    assert_eq!(stat(&snapshot, ClusterStat::OriginalDestinationInvalid), 1);
+}
+
+#[tokio::test]
 async fn the_authority_becomes_the_endpoints_name_where_the_rule_says_so() {
     let mut forward = Forward::to("c");
     forward.authority = Some(AuthorityRewrite::FromEndpoint);

@@ -6,9 +6,9 @@ use super::future::ResponseFuture;
 use super::table::{Placed, Table};
 use crate::{Avoid, ClusterHosts, MakeEndpoint};
 use http::Request;
-use mesh_core::model::{AuthorityRewrite, DiscoveryKind, Retry, Snapshot};
+use mesh_core::model::{Address, AuthorityRewrite, ClusterEntry, DiscoveryKind, Retry, Snapshot};
 use mesh_core::stats::ClusterStat;
-use mesh_core::{Error, Exchange, Failure, HostId, Rng};
+use mesh_core::{Caller, Error, Exchange, Failure, HostId, Rng, Shard};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tower_service::Service;
@@ -71,17 +71,20 @@ impl<M: MakeEndpoint> Worker<M> {
 
     fn place<B>(&self, owner: &Owner, request: &Request<B>) -> Result<Placed<M::Service>, Failure> {
         let entry = owner.cluster();
-        if entry.config().discovery == DiscoveryKind::Authority {
-            let tls = owner
-                .exchange()
-                .is_some_and(|exchange| exchange.caller().is_secure());
-            let address = authority::of(request, tls)?;
-            let mut table = self.table();
-            table.meet(owner, entry.key());
-            return Ok(table.place_at(entry, address, &self.make));
+        let caller = owner.exchange().map(Exchange::caller);
+        let named = match entry.config().discovery {
+            DiscoveryKind::Authority => {
+                let tls = caller.is_some_and(Caller::is_secure);
+                Some(authority::of(request, tls)?)
+            }
+            DiscoveryKind::OriginalDestination => {
+                Some(original_destination(entry, caller, owner.shard())?)
+            }
+            _ => None,
+        };
+        if let Some(address) = named {
+            return Ok(self.place_at(entry, owner.snapshot(), address));
         }
-        let hosts = ClusterHosts::of(entry);
-        hosts.refresh_in_place(entry, tokio::time::Instant::now().into_std());
         let (tried, retry) = owner.exchange().map_or_else(Default::default, tried_before);
         let mut avoid = Avoid::NONE;
         if let Some(retry) = retry {
@@ -93,22 +96,65 @@ impl<M: MakeEndpoint> Worker<M> {
             };
             avoid.priorities = retry.other_priorities;
         }
+        self.place_among(entry, owner.snapshot(), owner.shard(), avoid)
+    }
+
+    /// A host that is named rather than discovered.
+    pub(super) fn place_at(
+        &self,
+        entry: &Arc<ClusterEntry>,
+        snapshot: Option<&Snapshot>,
+        address: Address,
+    ) -> Placed<M::Service> {
+        let now = tokio::time::Instant::now().into_std();
+        let mut table = self.table();
+        table.meet(snapshot, entry.key());
+        table.place_at(entry, address, now, &self.make)
+    }
+
+    /// One of the cluster's hosts.
+    pub(super) fn place_among(
+        &self,
+        entry: &Arc<ClusterEntry>,
+        snapshot: Option<&Snapshot>,
+        shard: Shard,
+        avoid: Avoid<'_>,
+    ) -> Result<Placed<M::Service>, Failure> {
+        let hosts = ClusterHosts::of(entry);
+        hosts.refresh_in_place(entry, tokio::time::Instant::now().into_std());
         let word = self.rng.word();
         let placed = {
             let mut table = self.table();
-            table.meet(owner, entry.key());
+            table.meet(snapshot, entry.key());
             hosts.with(|set| table.place(entry, set, word, avoid, &self.make))
         };
         let stats = entry.live().stats().block();
         let Some((placed, panic)) = placed else {
-            stats.inc(owner.shard(), ClusterStat::NoHealthy);
+            stats.inc(shard, ClusterStat::NoHealthy);
             return Err(Failure::NoHealthyHost);
         };
         if panic {
-            stats.inc(owner.shard(), ClusterStat::LbHealthyPanic);
+            stats.inc(shard, ClusterStat::LbHealthyPanic);
         }
         Ok(placed)
     }
+}
+
+/// Where the caller's connection was going to before it was intercepted. Without that, or with an
+/// address that nobody can be reached at, there is no host (Envoy `OriginalDstCluster`).
+pub(super) fn original_destination(
+    entry: &ClusterEntry,
+    caller: Option<&Caller>,
+    shard: Shard,
+) -> Result<Address, Failure> {
+    let original = caller.and_then(|caller| caller.original);
+    let usable = original.filter(|to| !to.ip().is_unspecified() && to.port() != 0);
+    usable.map(Address::Socket).ok_or_else(|| {
+        let stats = entry.live().stats().block();
+        stats.inc(shard, ClusterStat::OriginalDestinationInvalid);
+        stats.inc(shard, ClusterStat::NoHealthy);
+        Failure::NoHealthyHost
+    })
 }
 
 /// The hosts of earlier attempts, where the policy of a retry asks for them.

@@ -72,8 +72,14 @@ async fn scrape(shared: &Shared) -> Scrape {
     let mut scrape = Scrape::new();
     let snapshot = shared.feed.load();
     scrape.snapshot(&snapshot).telemetry(&shared.telemetry);
-    for (prefix, block) in shared.blocks.all() {
+    for (prefix, block) in shared.statistics.http.all() {
         scrape.http(&prefix, &block);
+    }
+    for (prefix, block) in shared.statistics.tcp.all() {
+        scrape.tcp(&prefix, &block);
+    }
+    for (address, block) in shared.statistics.listeners() {
+        scrape.listener(&address, &block);
     }
     let listening = shared.listening.load();
     scrape

@@ -4,8 +4,9 @@
 //! hyper-util's adapter clones the whole stack for every request and throws away what the clone
 //! learned.
 
+use super::serve::Connection;
 use super::stack::{RequestStack, StackBody, StackFuture};
-use crate::listener::ListenerState;
+use crate::listener::Counted;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -15,7 +16,6 @@ use mesh_core::body::Held;
 use mesh_core::stats::{HttpStat, Raised};
 use mesh_core::{Caller, Exchange};
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,9 +27,9 @@ use tower_service::Service;
 /// One connection's way into the stack.
 pub(crate) struct Adapter {
     stack: Mutex<RequestStack>,
-    listener: Arc<ListenerState>,
-    peer: SocketAddr,
-    local: SocketAddr,
+    caller: Caller,
+    /// The `server` header of every response.
+    server: Option<HeaderValue>,
     activity: Arc<Activity>,
     tasks: TaskTracker,
 }
@@ -67,21 +67,16 @@ pub(crate) struct Busy(Arc<Activity>);
 // === impl Adapter ===
 
 impl Adapter {
-    pub(crate) fn new(
-        stack: RequestStack,
-        listener: Arc<ListenerState>,
-        peer: SocketAddr,
-        local: SocketAddr,
-        activity: Arc<Activity>,
-        tasks: TaskTracker,
-    ) -> Self {
+    pub(crate) fn new(connection: Connection, activity: Arc<Activity>) -> Self {
+        let mut caller = connection.caller;
+        caller.manager = Some(connection.manager);
+        caller.stats = Some(connection.stats);
         Self {
-            stack: Mutex::new(stack),
-            listener,
-            peer,
-            local,
+            stack: Mutex::new(connection.stack),
+            caller,
+            server: connection.server,
             activity,
-            tasks,
+            tasks: connection.tasks,
         }
     }
 }
@@ -95,14 +90,14 @@ impl hyper::service::Service<Request<Incoming>> for Adapter {
         let now = Instant::now().into_std();
         let is_http1 = request.version() != Version::HTTP_2;
         if !self.activity.has_begun() {
-            self.listener.count(if is_http1 {
+            self.caller.count(if is_http1 {
                 HttpStat::CxHttp1Total
             } else {
                 HttpStat::CxHttp2Total
             });
         }
         let busy = Busy::new(&self.activity);
-        let (caller, server) = self.listener.caller(self.peer, self.local);
+        let caller = self.caller.clone();
         let upgrade = mesh_client::upgrade_of(request.headers())
             .is_some()
             .then(|| (hyper::upgrade::on(&mut request), caller.clone()));
@@ -115,7 +110,7 @@ impl hyper::service::Service<Request<Incoming>> for Adapter {
         ResponseFuture {
             inner: stack.call(request),
             upgrade,
-            server,
+            server: self.server.clone(),
             is_http1,
             tasks: self.tasks.clone(),
             busy: Some(busy),
@@ -210,10 +205,13 @@ impl Drop for Busy {
 /// Copies bytes both ways once both sides have switched protocols.
 async fn tunnel(downstream: OnUpgrade, upstream: OnUpgrade, caller: Caller) {
     caller.count(HttpStat::CxUpgradesTotal);
-    let _active = caller
-        .stats
-        .clone()
-        .map(|stats| Raised::new(Counted(stats), caller.shard, HttpStat::CxUpgradesActive));
+    let _active = caller.stats.clone().map(|stats| {
+        Raised::new(
+            Counted::new(stats),
+            caller.shard,
+            HttpStat::CxUpgradesActive,
+        )
+    });
     let (downstream, upstream) = match tokio::try_join!(downstream, upstream) {
         Ok(both) => both,
         Err(error) => {
@@ -224,13 +222,5 @@ async fn tunnel(downstream: OnUpgrade, upstream: OnUpgrade, caller: Caller) {
     let (mut downstream, mut upstream) = (TokioIo::new(downstream), TokioIo::new(upstream));
     if let Err(error) = tokio::io::copy_bidirectional(&mut downstream, &mut upstream).await {
         tracing::debug!(%error, "upgraded connection");
-    }
-}
-
-struct Counted(Arc<mesh_core::stats::Block<HttpStat>>);
-
-impl AsRef<mesh_core::stats::Block<HttpStat>> for Counted {
-    fn as_ref(&self) -> &mesh_core::stats::Block<HttpStat> {
-        &self.0
     }
 }

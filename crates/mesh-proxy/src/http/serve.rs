@@ -2,18 +2,20 @@
 
 use super::adapter::{Activity, Adapter};
 use super::stack::RequestStack;
-use crate::listener::{Counted, ListenerState};
+use crate::listener::Counted;
+use http::HeaderValue;
 use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use mesh_core::stats::{HttpStat, Raised};
-use std::future::poll_fn;
-use std::net::SocketAddr;
+use mesh_core::model::HttpManager;
+use mesh_core::stats::{Block, HttpStat, Raised};
+use mesh_core::{Caller, Shard};
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -43,43 +45,49 @@ enum Phase {
 
 /// Counts an open connection, whatever becomes of the task that serves it.
 struct Open {
-    listener: Arc<ListenerState>,
-    _active: Raised<Counted, HttpStat>,
+    stats: Arc<Block<HttpStat>>,
+    shard: Shard,
+    _active: Raised<Counted<HttpStat>, HttpStat>,
 }
 
-/// Serves a connection until it closes, was idle for too long, or `drain` says to finish.
-pub(crate) async fn serve(
-    stream: TcpStream,
-    peer: SocketAddr,
-    stack: RequestStack,
-    listener: Arc<ListenerState>,
-    tasks: TaskTracker,
-    drain: watch::Receiver<bool>,
-) {
-    let local = stream.local_addr().unwrap_or_else(|_| listener.address());
+/// A connection as the stack sees it.
+pub(crate) struct Connection {
+    /// Who calls. The chain's settings and statistics are added.
+    pub(crate) caller: Caller,
+    pub(crate) manager: Arc<HttpManager>,
+    pub(crate) stats: Arc<Block<HttpStat>>,
+    /// The `server` header of every response.
+    pub(crate) server: Option<HeaderValue>,
+    pub(crate) stack: RequestStack,
+    pub(crate) tasks: TaskTracker,
+    /// Says when to finish.
+    pub(crate) drain: watch::Receiver<bool>,
+}
+
+/// Serves a connection until it closes, was idle for too long, or is told to drain.
+pub(crate) fn serve<I>(io: I, connection: Connection) -> impl Future<Output = ()> + Send
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Put together out here: what a future is given has its place in it as long as it lasts.
+    let manager = connection.manager.clone();
+    let open = Open::new(&connection.stats, connection.caller.shard);
+    let drain = connection.drain.clone();
     let activity = Arc::new(Activity::new());
-    let adapter = Adapter::new(
-        stack,
-        listener.clone(),
-        peer,
-        local,
-        activity.clone(),
-        tasks,
-    );
-    serve_on(TokioIo::new(stream), adapter, listener, activity, drain).await;
+    let adapter = Adapter::new(connection, activity.clone());
+    serve_on(TokioIo::new(io), adapter, manager, open, activity, drain)
 }
 
 async fn serve_on<I>(
     io: I,
     adapter: Adapter,
-    listener: Arc<ListenerState>,
+    manager: Arc<HttpManager>,
+    open: Open,
     activity: Arc<Activity>,
     mut drain: watch::Receiver<bool>,
 ) where
     I: Read + Write + Unpin + Send + 'static,
 {
-    let manager = listener.manager();
-    let open = Open::new(listener);
     let builder = builder(&manager);
     let mut connection = pin!(builder.serve_connection_with_upgrades(io, adapter));
     let mut idle = pin!(idle(manager.idle_timeout, &activity));
@@ -91,14 +99,14 @@ async fn serve_on<I>(
                 if let Err(error) = result {
                     tracing::debug!(%error, "connection");
                     if is_protocol_error(&*error) {
-                        open.listener.count(HttpStat::CxProtocolError);
+                        open.count(HttpStat::CxProtocolError);
                     }
                 }
                 return;
             }
             // The sender is gone only when the worker is: then finish as well.
             _ = drain.wait_for(|drain| *drain), if phase == Phase::Serving => {
-                open.listener.count(HttpStat::CxDrainClose);
+                open.count(HttpStat::CxDrainClose);
                 phase = Phase::Leaving;
                 activity.leave();
                 idle.set(self::idle(Some(FIRST_REQUEST), &activity));
@@ -111,7 +119,7 @@ async fn serve_on<I>(
             }
             () = idle.as_mut() => {
                 match phase {
-                    Phase::Serving => open.listener.count(HttpStat::CxIdleTimeout),
+                    Phase::Serving => open.count(HttpStat::CxIdleTimeout),
                     Phase::Leaving => {}
                     Phase::Closing => return,
                 }
@@ -123,7 +131,8 @@ async fn serve_on<I>(
     }
 }
 
-fn builder(manager: &mesh_core::model::HttpManager) -> auto::Builder<TokioExecutor> {
+fn builder(manager: &HttpManager) -> auto::Builder<TokioExecutor> {
+    // By the first bytes, in TLS, too: whoever agreed on `h2` begins with its preface.
     let mut builder = auto::Builder::new(TokioExecutor::new());
     let head = usize::try_from(manager.max_head_kib)
         .unwrap_or(60)
@@ -185,18 +194,23 @@ async fn idle(limit: Option<Duration>, activity: &Activity) {
 // === impl Open ===
 
 impl Open {
-    fn new(listener: Arc<ListenerState>) -> Self {
-        listener.count(HttpStat::CxTotal);
+    fn new(stats: &Arc<Block<HttpStat>>, shard: Shard) -> Self {
+        stats.inc(shard, HttpStat::CxTotal);
         Self {
-            _active: listener.raise(HttpStat::CxActive),
-            listener,
+            _active: Raised::new(Counted::new(stats.clone()), shard, HttpStat::CxActive),
+            stats: stats.clone(),
+            shard,
         }
+    }
+
+    fn count(&self, stat: HttpStat) {
+        self.stats.inc(self.shard, stat);
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.listener.count(HttpStat::CxDestroy);
+        self.count(HttpStat::CxDestroy);
     }
 }
 

@@ -25,10 +25,14 @@ impl Workers {
 
     /// Applies a snapshot with these listeners, and returns what the first worker was told.
     fn apply(&mut self, listeners: &[(&str, SocketAddr)]) -> Vec<String> {
+        self.apply_all(listeners.iter().map(|(name, at)| listener(name, *at)))
+    }
+
+    fn apply_all(&mut self, listeners: impl Iterator<Item = Listener>) -> Vec<String> {
         let mut builder = SnapshotBuilder::new();
         builder.routes(RouteTable::new("t"));
-        for (name, address) in listeners {
-            builder.listener(Listener::http(*name, *address, HttpManager::new("in", "t")));
+        for listener in listeners {
+            builder.listener(listener);
         }
         self.reconciler.apply(&builder.build().unwrap().0);
         let mut first = Vec::new();
@@ -41,6 +45,7 @@ impl Workers {
                         opened.insert(listener.name.clone(), socket);
                         said
                     }
+                    Command::Stand(listener) => format!("stand {}", listener.name),
                     Command::Update(listener) => format!("update {}", listener.name),
                     Command::Close(name) => {
                         self.sockets.remove(&name);
@@ -70,6 +75,17 @@ impl Workers {
     fn address(&self, name: &str) -> SocketAddr {
         self.status().open[&Name::from(name)]
     }
+}
+
+fn listener(name: &str, address: SocketAddr) -> Listener {
+    Listener::http(name, address, HttpManager::new("in", "t"))
+}
+
+/// A listener that gets only what others hand over.
+fn unbound(name: &str, address: SocketAddr) -> Listener {
+    let mut listener = listener(name, address);
+    listener.bind = false;
+    listener
 }
 
 fn any() -> SocketAddr {
@@ -141,4 +157,41 @@ fn an_address_that_was_ours_once_is_not_ours_for_ever() {
     let _stranger = accept::listen(address).unwrap();
     workers.apply(&[("b", any()), ("a", address)]);
     assert!(workers.status().failed.contains_key(&Name::from("a")));
+}
+
+#[test]
+fn a_listener_that_is_not_bound_stands_for_an_address_that_is_not_ours() {
+    let mut workers = Workers::new(2);
+    // TEST-NET-3 (RFC 5737): nobody can bind it.
+    let address = "203.0.113.1:80".parse().unwrap();
+    let apply = |workers: &mut Workers, listener| workers.apply_all([listener].into_iter());
+    assert_eq!(apply(&mut workers, unbound("a", address)), ["stand a"]);
+    assert_eq!(workers.address("a"), address);
+    let mut changed = unbound("a", address);
+    changed.hand_off = true;
+    assert_eq!(apply(&mut workers, changed), ["update a"]);
+    // It is bound from now on, which fails here, so it stays as it is.
+    assert_eq!(apply(&mut workers, listener("a", address)), [""; 0]);
+    assert!(workers.status().failed.contains_key(&Name::from("a")));
+    assert_eq!(workers.apply(&[]), ["close a"]);
+}
+
+#[test]
+fn an_address_that_is_only_stood_for_is_not_ours() {
+    let mut workers = Workers::new(1);
+    let stranger = accept::listen(any()).unwrap();
+    let address = stranger.local_addr().unwrap();
+    workers.apply_all([unbound("a", address)].into_iter());
+    // The stranger shares ports: half of the connections would silently be its.
+    workers.apply_all([listener("a", address)].into_iter());
+    assert!(workers.status().failed.contains_key(&Name::from("a")));
+    drop(stranger);
+    assert_eq!(
+        workers.apply_all([listener("a", address)].into_iter()),
+        ["open a"]
+    );
+    assert_eq!(
+        workers.apply_all([unbound("a", address)].into_iter()),
+        ["stand a"]
+    );
 }

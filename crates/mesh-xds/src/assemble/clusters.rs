@@ -2,6 +2,8 @@
 
 use super::Assemble;
 use super::links::{is_made_up, key};
+use super::secrets::{Needs, User};
+use super::waits::{Awaited, Waits};
 use crate::TypeUrl;
 use crate::read::{ClusterResource, Reference, Source};
 use mesh_core::model::{Cluster, EndpointSet};
@@ -29,7 +31,7 @@ struct State {
 #[derive(Debug)]
 struct Warming {
     version: Version,
-    deadline: Option<Instant>,
+    waits: Waits,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -37,6 +39,7 @@ struct Version {
     config: Arc<Cluster>,
     endpoints: Option<Arc<EndpointSet>>,
     eds: Option<Reference>,
+    needs: Needs,
 }
 
 // === impl Clusters ===
@@ -64,6 +67,17 @@ impl Clusters {
             .is_some_and(|state| state.warming.is_some())
     }
 
+    /// Looks at what waits the next time.
+    pub(super) fn check(&mut self, name: &str) {
+        self.check.insert(name.into());
+    }
+
+    /// The secrets of the version in force.
+    pub(super) fn needs(&self, name: &str) -> Option<&Needs> {
+        let active = self.all.get(name)?.active.as_ref();
+        active.map(|active| &active.needs)
+    }
+
     /// Whether the cluster is known.
     pub(super) fn is_known(&self, name: &str) -> bool {
         self.all.contains_key(name)
@@ -89,7 +103,13 @@ impl Assemble {
         now: Instant,
     ) {
         let name = resource.cluster.name.clone();
-        self.verdict(ticket, TypeUrl::Cluster, &name, Ok(()));
+        let needs = Needs::of_cluster(&resource.cluster, resource.secrets);
+        let result = self.check_needs(&needs);
+        let refused = result.is_err();
+        self.verdict(ticket, TypeUrl::Cluster, &name, result);
+        if refused {
+            return;
+        }
         let state = self.clusters.all.entry(name.clone()).or_default();
         if state.fixed && !fixed {
             self.warn(format!(
@@ -102,6 +122,7 @@ impl Assemble {
             config: Arc::new(resource.cluster),
             endpoints: resource.endpoints.map(Arc::new),
             eds: resource.eds,
+            needs,
         };
         if state.warming.as_ref().is_some_and(|w| w.version == version) {
             return;
@@ -110,21 +131,22 @@ impl Assemble {
         // Back to the version in force: nothing is left to wait for.
         let back = state.active.as_ref() == Some(&version);
         if let Some(left) = left {
-            self.cluster_left(&name, &left.version, left.deadline);
+            self.cluster_left(&name, &left.version, Some(&left.waits));
         }
         if back {
             return;
         }
-        let mut deadline = None;
+        let mut waits = Waits::default();
         if let (Some(eds), Some(link)) = (&version.eds, version.link()) {
             self.endpoints.refer(&link, Some(eds), &name);
-            deadline = eds.initial_fetch_timeout.map(|wait| now + wait);
+            waits.add(Awaited::Endpoints, eds.initial_fetch_timeout, now);
         }
-        if let Some(at) = deadline {
+        self.refer_secrets(User::Cluster, &name, &version.needs, &mut waits, now);
+        for at in waits.instants() {
             self.deadlines.insert((at, TypeUrl::Cluster, name.clone()));
         }
         if let Some(state) = self.clusters.all.get_mut(&name) {
-            state.warming = Some(Warming { version, deadline });
+            state.warming = Some(Warming { version, waits });
         }
         self.clusters.check.insert(name);
     }
@@ -140,7 +162,7 @@ impl Assemble {
             return;
         };
         if let Some(left) = state.warming {
-            self.cluster_left(name, &left.version, left.deadline);
+            self.cluster_left(name, &left.version, Some(&left.waits));
         }
         if let Some(left) = state.active {
             self.cluster_left(name, &left, None);
@@ -166,41 +188,55 @@ impl Assemble {
                     .get(&link)
                     .is_some_and(|link| link.value.is_some() || link.absent)
             });
-            if ready {
+            let ready = ready || warming.waits.gave_up(&Awaited::Endpoints);
+            if ready && self.has_secrets(&warming.version.needs, &warming.waits) {
                 self.activate_cluster(&name);
             }
         }
     }
 
-    /// The time for its endpoints is up.
+    /// The time for something that it waits for is up.
     pub(super) fn cluster_waited(&mut self, name: &Name, at: Instant) {
-        let state = self.clusters.all.get(name);
-        let Some(warming) = state.and_then(|state| state.warming.as_ref()) else {
+        let Some(state) = self.clusters.all.get_mut(name) else {
             return;
         };
-        if warming.deadline == Some(at) {
-            self.warn(format!(
-                "cluster {name:?} got no endpoints in time; it goes on without any"
-            ));
-            self.activate_cluster(name);
+        let Some(warming) = &mut state.warming else {
+            return;
+        };
+        for what in warming.waits.expire(at) {
+            let message = match what {
+                Awaited::Secret(key) => {
+                    let link = self.secrets.links.get(&key);
+                    if link.is_some_and(|link| link.value.is_some()) {
+                        continue;
+                    }
+                    format!(
+                        "cluster {name:?} did not get its secret {key:?} in time; it goes on without it"
+                    )
+                }
+                _ => format!("cluster {name:?} got no endpoints in time; it goes on without any"),
+            };
+            self.warn(message);
         }
+        self.clusters.check.insert(name.clone());
     }
 
     fn activate_cluster(&mut self, name: &Name) {
         let Some(state) = self.clusters.all.get_mut(name) else {
             return;
         };
-        let Some(Warming { version, deadline }) = state.warming.take() else {
+        let Some(Warming { version, waits }) = state.warming.take() else {
             return;
         };
         let link = version.link();
         let inline = version.endpoints.clone();
+        let needs = version.needs.clone();
         let old = state.active.replace(version);
-        if let Some(old) = old {
-            self.cluster_left(name, &old, deadline);
-        } else if let Some(at) = deadline {
-            self.deadlines.remove(&(at, TypeUrl::Cluster, name.clone()));
+        match old {
+            Some(old) => self.cluster_left(name, &old, Some(&waits)),
+            None => self.cluster_waits_no_more(name, &waits),
         }
+        self.give_secrets(&needs);
         let found = link.as_ref().map(|link| self.endpoints.get(link));
         let endpoints = match found {
             Some(link) => link.and_then(|link| link.value.clone()),
@@ -215,10 +251,21 @@ impl Assemble {
 
     /// A version of a cluster that is no longer wanted lets go of its endpoints, unless another
     /// version uses them too.
-    fn cluster_left(&mut self, name: &Name, version: &Version, deadline: Option<Instant>) {
-        if let Some(at) = deadline {
-            self.deadlines.remove(&(at, TypeUrl::Cluster, name.clone()));
+    fn cluster_left(&mut self, name: &Name, version: &Version, waits: Option<&Waits>) {
+        if let Some(waits) = waits {
+            self.cluster_waits_no_more(name, waits);
         }
+        let state = self.clusters.all.get(name);
+        let others = state.into_iter().flat_map(|state| {
+            let warming = state.warming.as_ref().map(|warming| &warming.version);
+            state
+                .active
+                .iter()
+                .chain(warming)
+                .map(|version| &version.needs)
+        });
+        let links = &mut self.secrets.links;
+        Self::release_secrets(links, User::Cluster, name, &version.needs, others);
         let Some(link) = version.link() else {
             return;
         };
@@ -229,6 +276,12 @@ impl Assemble {
         });
         if !still {
             self.endpoints.release(&link, name);
+        }
+    }
+
+    fn cluster_waits_no_more(&mut self, name: &Name, waits: &Waits) {
+        for at in waits.instants() {
+            self.deadlines.remove(&(at, TypeUrl::Cluster, name.clone()));
         }
     }
 

@@ -73,7 +73,7 @@ impl<T> Links<T> {
 
     /// What has to be asked for from now on or no longer. Who is not referred to any more is
     /// forgotten; its key is in the second list.
-    fn follow(&mut self, kind: TypeUrl) -> (Vec<Interest>, Vec<Name>) {
+    pub(super) fn follow(&mut self, kind: TypeUrl) -> (Vec<Interest>, Vec<Name>) {
         let mut interests = Vec::new();
         let mut forgotten = Vec::new();
         for key in std::mem::take(&mut self.touched) {
@@ -141,6 +141,7 @@ impl Assemble {
     /// Subscriptions follow references, at the end of a step: what is let go and taken up again
     /// within one step is not forgotten in between.
     pub(super) fn follow_references(&mut self) {
+        self.follow_secrets();
         let (interests, _) = self.endpoints.follow(TypeUrl::Endpoints);
         self.step.interests.extend(interests);
         let (interests, forgotten) = self.tables.links.follow(TypeUrl::Routes);
@@ -156,6 +157,7 @@ pub(super) fn key(from: &Source, name: &Name) -> Name {
     match from {
         Source::Ads => name.clone(),
         Source::Path(path) => format!("{name} (from {})", path.display()).into(),
+        Source::Service(cluster) => format!("{name} (from service {cluster})").into(),
     }
 }
 

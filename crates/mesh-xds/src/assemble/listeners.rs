@@ -7,7 +7,9 @@ pub use admission::{Admit, Permit};
 
 use super::Assemble;
 use super::links::{inline_key, key};
+use super::secrets::{Needs, User};
 use super::tables::Answer;
+use super::waits::{Awaited, Waits};
 use crate::TypeUrl;
 use crate::read::{ListenerResource, Reference, RouteSource};
 use mesh_core::model::{Filter, Listener, RouteTable};
@@ -27,6 +29,8 @@ pub(super) struct Listeners {
     bound: HashMap<SocketAddr, Name>,
     /// Those that may have what they wait for.
     check: BTreeSet<Name>,
+    /// By ticket and name, the listeners whose tables are not settled.
+    unheard: BTreeMap<(u64, Name), Unheard>,
 }
 
 /// A listener: the version in force, and the one that waits for its table.
@@ -44,7 +48,7 @@ struct Warming {
     version: Version,
     permit: Option<Permit>,
     ticket: u64,
-    deadline: Option<Instant>,
+    waits: Waits,
 }
 
 /// A version that came, before it is adopted.
@@ -57,10 +61,17 @@ struct Offer {
 #[derive(Debug, PartialEq, Eq)]
 struct Version {
     listener: Arc<Listener>,
-    /// The name of its table in snapshots.
-    table: Name,
-    /// How the table is referred to; None came with the listener.
-    reference: Option<Reference>,
+    /// Its tables by their names in snapshots, with how they are referred to; None came with the
+    /// listener.
+    tables: BTreeMap<Name, Option<Reference>>,
+    needs: Needs,
+}
+
+/// What is left to hear of the tables that came with a listener.
+#[derive(Debug)]
+struct Unheard {
+    tables: usize,
+    result: Result<(), Invalid>,
 }
 
 // === impl Listeners ===
@@ -69,6 +80,17 @@ impl Listeners {
     /// Whether the latest version of a listener waits for its table.
     pub(super) fn is_warming(&self, name: &str) -> bool {
         self.waiting(name).is_some()
+    }
+
+    /// Looks at what waits the next time.
+    pub(super) fn check(&mut self, name: &str) {
+        self.check.insert(name.into());
+    }
+
+    /// The secrets of the version in force.
+    pub(super) fn needs(&self, name: &str) -> Option<&Needs> {
+        let active = self.all.get(name)?.active.as_ref();
+        active.map(|active| &active.needs)
     }
 
     /// The listeners in force.
@@ -115,10 +137,8 @@ impl Assemble {
                     "listener {name:?} is static; what the control plane sends has no effect"
                 ));
                 Ok(())
-            } else if let RouteSource::Inline(table) = &resource.routes
-                && let Err(error) = table.check_domains()
-            {
-                Err(error.within("route_config"))
+            } else if let Err(error) = check_inline(&resource) {
+                Err(error)
             } else {
                 let offer = Offer {
                     resource,
@@ -172,33 +192,44 @@ impl Assemble {
             permit,
             ticket,
         } = offer;
-        let ListenerResource { listener, routes } = resource;
+        let ListenerResource {
+            listener,
+            routes,
+            secrets,
+        } = resource;
         let name = listener.name.clone();
-        let (table, reference, inline) = match routes {
-            RouteSource::Named(by) => (key(&by.from, &by.name), Some(by), None),
-            RouteSource::Inline(table) => (inline_key(&table.name, &name), None, Some(table)),
-        };
-        let version = match Version::of(listener, table, reference) {
-            Ok(version) => version,
+        let needs = Needs::of_listener(&listener, secrets);
+        let read = self.check_needs(&needs);
+        let read = read.and_then(|()| Version::of(listener, routes, needs));
+        let (version, inline) = match read {
+            Ok(read) => read,
             Err(error) => return self.verdict(ticket, TypeUrl::Listener, &name, Err(error)),
         };
-        let table = version.table.clone();
-        let warming = Warming {
+        let latest = Warming {
             version,
             permit,
             ticket,
-            deadline: None,
+            waits: Waits::default(),
         };
-        self.adopt_listener(&name, warming, fixed, now);
-        match inline {
-            // Heard of when the table is settled.
-            Some(mut routes) => {
-                routes.name = table.clone();
-                let kind = TypeUrl::Listener;
-                let answer = Answer { ticket, kind, name };
-                self.offer_table(table, Arc::new(*routes), Some(answer), now);
-            }
-            None => self.verdict(ticket, TypeUrl::Listener, &name, Ok(())),
+        self.adopt_listener(&name, latest, fixed, now);
+        if inline.is_empty() {
+            return self.verdict(ticket, TypeUrl::Listener, &name, Ok(()));
+        }
+        // Heard of when the tables are settled.
+        let unheard = Unheard {
+            tables: inline.len(),
+            result: Ok(()),
+        };
+        self.listeners
+            .unheard
+            .insert((ticket, name.clone()), unheard);
+        for table in inline {
+            let answer = Answer {
+                ticket,
+                kind: TypeUrl::Listener,
+                name: name.clone(),
+            };
+            self.offer_table(table.name.clone(), table, Some(answer), now);
         }
     }
 
@@ -224,12 +255,16 @@ impl Assemble {
             .claims
             .insert(version.listener.address, name.clone());
         if !back {
-            let reference = version.reference.as_ref();
-            self.table_taken_up(&version.table, now);
-            self.tables.links.refer(&version.table, reference, name);
-            let wait = reference.and_then(|by| by.initial_fetch_timeout);
-            latest.deadline = wait.map(|wait| now + wait);
-            if let Some(at) = latest.deadline {
+            for (table, reference) in &version.tables {
+                let reference = reference.as_ref();
+                self.table_taken_up(table, now);
+                self.tables.links.refer(table, reference, name);
+                let wait = reference.and_then(|by| by.initial_fetch_timeout);
+                latest.waits.add(Awaited::Table(table.clone()), wait, now);
+            }
+            let waits = &mut latest.waits;
+            self.refer_secrets(User::Listener, name, &version.needs, waits, now);
+            for at in latest.waits.instants() {
                 self.deadlines.insert((at, TypeUrl::Listener, name.clone()));
             }
             if let Some(state) = self.listeners.all.get_mut(name) {
@@ -238,7 +273,7 @@ impl Assemble {
             self.listeners.check.insert(name.clone());
         }
         if let Some(left) = left {
-            self.listener_left(name, &left.version, left.deadline);
+            self.listener_left(name, &left.version, Some(&left.waits));
         }
     }
 
@@ -253,7 +288,7 @@ impl Assemble {
             self.listeners.unclaim(latest.listener.address, name);
         }
         if let Some(left) = state.warming {
-            self.listener_left(name, &left.version, left.deadline);
+            self.listener_left(name, &left.version, Some(&left.waits));
         }
         if let Some(left) = state.active {
             self.listeners.bound.remove(&left.listener.address);
@@ -265,28 +300,40 @@ impl Assemble {
         }
     }
 
-    /// What became of the table that came with a listener.
+    /// What became of a table that came with a listener.
     pub(super) fn inline_answered(&mut self, answer: Answer, result: Result<(), Invalid>) {
-        let name = &answer.name;
+        let Answer { ticket, name, .. } = answer;
         if result.is_err()
-            && let Some(state) = self.listeners.all.get_mut(name)
-            && let Some(left) = state.warming.take_if(|left| left.ticket == answer.ticket)
+            && let Some(state) = self.listeners.all.get_mut(&name)
+            && let Some(left) = state.warming.take_if(|left| left.ticket == ticket)
         {
             let address = state.active.as_ref().map(|active| active.listener.address);
-            self.listeners.unclaim(left.version.listener.address, name);
+            self.listeners.unclaim(left.version.listener.address, &name);
             match address {
                 Some(address) => {
                     self.listeners.claims.insert(address, name.clone());
                 }
                 None => {
-                    self.listeners.all.remove(name);
+                    self.listeners.all.remove(&name);
                 }
             }
-            self.listener_left(name, &left.version, left.deadline);
+            self.listener_left(&name, &left.version, Some(&left.waits));
         }
         self.listeners.check.insert(name.clone());
-        let result = result.map_err(|error| error.within("route_config"));
-        self.verdict(answer.ticket, TypeUrl::Listener, &answer.name, result);
+        let at = (ticket, name);
+        let Some(unheard) = self.listeners.unheard.get_mut(&at) else {
+            return;
+        };
+        unheard.tables -= 1;
+        if let (Ok(()), Err(error)) = (&unheard.result, result) {
+            unheard.result = Err(error.within("route_config"));
+        }
+        if unheard.tables > 0 {
+            return;
+        }
+        if let Some(unheard) = self.listeners.unheard.remove(&at) {
+            self.verdict(ticket, TypeUrl::Listener, &at.1, unheard.result);
+        }
     }
 
     /// A table came into force, or is known not to exist.
@@ -304,18 +351,29 @@ impl Assemble {
             let Some(version) = self.listeners.waiting(&name) else {
                 continue;
             };
+            let address = version.listener.address;
             // A table that came with its listener comes into force with it.
-            if version.reference.is_none() && self.tables.is_pending(&version.table) {
+            let pending = version
+                .tables
+                .iter()
+                .any(|(table, reference)| reference.is_none() && self.tables.is_pending(table));
+            if pending {
                 continue;
             }
-            let address = version.listener.address;
-            let table = version.table.clone();
-            let link = self.tables.links.entry(&table);
-            if link.value.is_none() && link.absent {
-                self.go_on_without(&table);
+            let tables: Vec<Name> = version.tables.keys().cloned().collect();
+            for table in &tables {
+                let link = self.tables.links.entry(table);
+                if link.value.is_none() && link.absent {
+                    self.go_on_without(table);
+                }
             }
-            let link = self.tables.links.get(&table);
-            if link.is_some_and(|link| link.value.is_some()) {
+            let link = |table: &Name| self.tables.links.get(table);
+            let has = |table: &Name| link(table).is_some_and(|link| link.value.is_some());
+            let secrets = self.listeners.all.get(&name);
+            let secrets = secrets.and_then(|state| state.warming.as_ref());
+            let secrets =
+                secrets.is_some_and(|left| self.has_secrets(&left.version.needs, &left.waits));
+            if secrets && tables.iter().all(has) {
                 ready.insert(name, address);
             }
         }
@@ -336,45 +394,63 @@ impl Assemble {
             let Some(Warming {
                 version,
                 permit,
-                deadline,
+                waits,
                 ..
             }) = state.warming.take()
             else {
                 continue;
             };
+            let needs = version.needs.clone();
             let old = state.active.replace(version);
             state.permit = permit;
             self.listeners.bound.insert(address, name.clone());
             self.output.listeners = true;
             self.output.tables = true;
-            if let Some(at) = deadline {
-                self.deadlines
-                    .remove(&(at, TypeUrl::Listener, name.clone()));
-            }
+            self.listener_waits_no_more(&name, &waits);
+            self.give_secrets(&needs);
             if let Some(old) = old {
                 self.listener_left(&name, &old, None);
             }
         }
     }
 
-    /// The time for its table is up.
+    /// The time for something that it waits for is up.
     pub(super) fn listener_waited(&mut self, name: &Name, at: Instant) {
-        let state = self.listeners.all.get(name);
-        let Some(warming) = state.and_then(|state| state.warming.as_ref()) else {
+        let state = self.listeners.all.get_mut(name);
+        let Some(warming) = state.and_then(|state| state.warming.as_mut()) else {
             return;
         };
-        if warming.deadline != Some(at) {
-            return;
-        }
-        let table = warming.version.table.clone();
-        if self.tables.links.entry(&table).value.is_none() {
-            self.warn(format!(
-                "listener {name:?} did not get its route table {table:?} in time; it goes on \
-                 with an empty one"
-            ));
-            self.go_on_without(&table);
+        for what in warming.waits.expire(at) {
+            match what {
+                Awaited::Table(table) => {
+                    if self.tables.links.entry(&table).value.is_none() {
+                        self.warn(format!(
+                            "listener {name:?} did not get its route table {table:?} in time; it \
+                             goes on with an empty one"
+                        ));
+                        self.go_on_without(&table);
+                    }
+                }
+                Awaited::Secret(key) => {
+                    let link = self.secrets.links.get(&key);
+                    if link.is_none_or(|link| link.value.is_none()) {
+                        self.warn(format!(
+                            "listener {name:?} did not get its secret {key:?} in time; it goes on \
+                             without it"
+                        ));
+                    }
+                }
+                Awaited::Endpoints => {}
+            }
         }
         self.listeners.check.insert(name.clone());
+    }
+
+    fn listener_waits_no_more(&mut self, name: &Name, waits: &Waits) {
+        for at in waits.instants() {
+            self.deadlines
+                .remove(&(at, TypeUrl::Listener, name.clone()));
+        }
     }
 
     fn go_on_without(&mut self, table: &Name) {
@@ -383,43 +459,104 @@ impl Assemble {
         self.output.tables = true;
     }
 
-    /// A version of a listener that is no longer wanted lets go of its table, unless another
-    /// version uses it too.
-    fn listener_left(&mut self, name: &Name, version: &Version, deadline: Option<Instant>) {
-        if let Some(at) = deadline {
-            self.deadlines
-                .remove(&(at, TypeUrl::Listener, name.clone()));
+    /// A version of a listener that is no longer wanted lets go of its tables and secrets, unless
+    /// another version uses them too.
+    fn listener_left(&mut self, name: &Name, version: &Version, waits: Option<&Waits>) {
+        if let Some(waits) = waits {
+            self.listener_waits_no_more(name, waits);
         }
-        let still = self.listeners.all.get(name).is_some_and(|state| {
+        let state = self.listeners.all.get(name);
+        let others = state.into_iter().flat_map(|state| {
             let warming = state.warming.as_ref().map(|warming| &warming.version);
-            let mut versions = state.active.iter().chain(warming);
-            versions.any(|other| other.table == version.table)
+            state.active.iter().chain(warming)
         });
-        if !still {
-            self.tables.links.release(&version.table, name);
+        for table in version.tables.keys() {
+            let mut others = others.clone();
+            if !others.any(|other| other.tables.contains_key(table)) {
+                self.tables.links.release(table, name);
+            }
         }
+        let others = others.map(|version| &version.needs);
+        let links = &mut self.secrets.links;
+        Self::release_secrets(links, User::Listener, name, &version.needs, others);
     }
 }
 
 // === impl Version ===
 
 impl Version {
+    /// A version, and the tables that came with it, all by their names in snapshots.
     fn of(
         mut listener: Listener,
-        table: Name,
-        reference: Option<Reference>,
-    ) -> Result<Self, Invalid> {
+        routes: Vec<RouteSource>,
+        needs: Needs,
+    ) -> Result<(Self, Vec<Arc<RouteTable>>), Invalid> {
+        let mut tables = BTreeMap::new();
+        let mut inline: Vec<Arc<RouteTable>> = Vec::new();
+        let mut names = Vec::with_capacity(routes.len());
+        for source in routes {
+            let (name, reference) = match source {
+                RouteSource::Named(by) => (key(&by.from, &by.name), Some(by)),
+                RouteSource::Inline(table) => (put(*table, &listener.name, &mut inline), None),
+            };
+            names.push(name.clone());
+            tables.insert(name, reference);
+        }
+        let mut names = names.into_iter();
+        let mut missing = false;
         listener.for_each_chain(|chain| {
-            if let Filter::Http(manager) = &mut chain.filter
-                && manager.routes != table
-            {
-                Arc::make_mut(manager).routes = table.clone();
+            if let Filter::Http(manager) = &mut chain.filter {
+                match names.next() {
+                    Some(table) if manager.routes != table => {
+                        Arc::make_mut(manager).routes = table;
+                    }
+                    Some(_) => {}
+                    None => missing = true,
+                }
             }
         });
-        Ok(Self {
+        if missing || names.next().is_some() {
+            let message = "there have to be as many routes as HTTP connection managers";
+            return Err(Invalid::new("filter_chains", message));
+        }
+        let version = Self {
             listener: Arc::new(listener),
-            table,
-            reference,
-        })
+            tables,
+            needs,
+        };
+        Ok((version, inline))
     }
+}
+
+/// Gives a table that came with a listener its name. The same table twice is one; another one of
+/// the same name gets a number.
+fn put(mut table: RouteTable, listener: &Name, all: &mut Vec<Arc<RouteTable>>) -> Name {
+    let called = table.name.clone();
+    let mut number = 1;
+    loop {
+        table.name = match number {
+            1 => inline_key(&called, listener),
+            number => inline_key(&format!("{called} {number}").into(), listener),
+        };
+        match all.iter().find(|other| other.name == table.name) {
+            None => {
+                let name = table.name.clone();
+                all.push(Arc::new(table));
+                return name;
+            }
+            Some(other) if **other == table => return table.name,
+            Some(_) => number += 1,
+        }
+    }
+}
+
+/// Checks the tables that came with a listener.
+fn check_inline(resource: &ListenerResource) -> Result<(), Invalid> {
+    for source in &resource.routes {
+        if let RouteSource::Inline(table) = source {
+            let checked = table.check_domains();
+            checked.map_err(|error| error.within("route_config"))?;
+        }
+    }
+    Ok(())
 }

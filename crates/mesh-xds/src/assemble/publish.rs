@@ -48,6 +48,7 @@ impl Assemble {
         }
         match self.build() {
             Ok(snapshot) => {
+                self.secrets.output.clear();
                 self.output = Output {
                     snapshot: snapshot.clone(),
                     stripped: self.output.stripped,
@@ -71,11 +72,12 @@ impl Assemble {
 
     fn build(&mut self) -> Result<Arc<Snapshot>, Invalid> {
         let fit = self.output.tables || self.output.listeners || self.options.configure.is_some();
-        let listeners = if fit {
+        let mut listeners = if fit {
             self.fitted_listeners()
         } else {
             Vec::new()
         };
+        self.with_files_in_listeners(&mut listeners);
         // One of them may name another table, now or no longer.
         let lacking = self.stripped.tables().next().is_some();
         self.output.tables |= fit && (lacking || self.output.stripped);
@@ -85,8 +87,10 @@ impl Assemble {
         let configure = self.options.configure.as_ref();
         let mut builder = SnapshotBuilder::from(previous);
         if self.output.clusters || configure.is_some() {
-            for cluster in self.clusters.active() {
-                builder.cluster(cluster.clone());
+            let mut clusters: Vec<_> = self.clusters.active().cloned().collect();
+            self.with_files_in_clusters(&mut clusters);
+            for cluster in clusters {
+                builder.cluster(cluster);
             }
         } else {
             builder.keep_clusters();
@@ -107,6 +111,9 @@ impl Assemble {
             }
         } else {
             builder.keep_listeners();
+        }
+        for (named, secret) in &self.secrets.output {
+            builder.secret(named.clone(), secret.clone());
         }
         if let Some(configure) = configure {
             configure(&mut builder);

@@ -128,6 +128,13 @@ fn endpoints(value: &EnvoyGrpc, clusters: &[ClusterResource]) -> Result<Vec<Stri
         let message = format!("no static cluster is called {cluster_name:?}");
         return Err(Invalid::new("cluster_name", message));
     };
+    if cluster.cluster.tls.is_some() || cluster.cluster.proxy_protocol.is_some() {
+        let message = format!(
+            "the cluster {cluster_name:?} has a transport_socket: TLS and the PROXY protocol to a \
+             control plane are not supported yet"
+        );
+        return Err(Invalid::new("cluster_name", message));
+    }
     let endpoints = cluster.endpoints.iter().flat_map(|set| set.iter());
     let servers: Vec<String> = endpoints
         .map(|endpoint| format!("http://{}", endpoint.address))

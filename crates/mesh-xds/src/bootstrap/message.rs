@@ -8,13 +8,24 @@ use crate::pb::envoy::config::bootstrap::v3 as pb;
 use crate::pb::envoy::config::bootstrap::v3::bootstrap::StaticResources;
 use crate::pb::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
 use crate::pb::envoy::config::core::v3 as core;
-use crate::read::{self, ClusterResource, ListenerResource, RouteSource, Source};
+use crate::read::{self, ClusterResource, ListenerResource, RouteSource, SecretResource, Source};
 use crate::schema;
 use crate::wire::{At, each, refuse, required, type_name};
 use bytes::Bytes;
 use mesh_core::Invalid;
+use mesh_core::model::{Secret, SecretName, SecretRef, SecretSource};
 use prost::Message;
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// `static_resources`.
+#[derive(Default)]
+struct Statics {
+    clusters: Vec<ClusterResource>,
+    listeners: Vec<ListenerResource>,
+    secrets: Vec<SecretResource>,
+}
 
 /// Reads the message.
 #[expect(deprecated, reason = "Envoy still reads the older spellings")]
@@ -110,9 +121,13 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
         each("layers", &runtime.layers, layer).at("layered_runtime")?;
     }
     let admin = administration.as_ref().map(admin).transpose();
-    let (clusters, listeners) = match static_resources {
+    let Statics {
+        clusters,
+        listeners,
+        secrets,
+    } = match static_resources {
         Some(resources) => statics(resources).at("static_resources")?,
-        None => (Vec::new(), Vec::new()),
+        None => Statics::default(),
     };
     let dynamic = match dynamic_resources {
         Some(resources) => dynamic::read(resources, &clusters).at("dynamic_resources")?,
@@ -124,6 +139,7 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
         admin: admin.at("admin")?.flatten(),
         clusters,
         listeners,
+        secrets,
         ads: dynamic.ads,
         lds: dynamic.lds,
         cds: dynamic.cds,
@@ -200,19 +216,50 @@ fn socket(address: &core::Address) -> Result<SocketAddr, Invalid> {
     read().at("socket_address")
 }
 
-fn statics(
-    value: &StaticResources,
-) -> Result<(Vec<ClusterResource>, Vec<ListenerResource>), Invalid> {
+fn statics(value: &StaticResources) -> Result<Statics, Invalid> {
     let StaticResources {
         listeners,
         clusters,
         secrets,
     } = value;
-    refuse!(secrets);
-    Ok((
-        each("clusters", clusters, read::cluster)?,
-        each("listeners", listeners, read::listener)?,
-    ))
+    let all = Statics {
+        clusters: each("clusters", clusters, read::cluster)?,
+        listeners: each("listeners", listeners, read::listener)?,
+        secrets: each("secrets", secrets, read::secret)?,
+    };
+    let mut known = HashSet::new();
+    for (at, secret) in all.secrets.iter().enumerate() {
+        if !known.insert(&secret.name) {
+            let message = format!("{:?} is defined twice", secret.name);
+            return Err(Invalid::new(format!("secrets[{at}].name"), message));
+        }
+    }
+    let known = |named: &SecretRef, given: &[(SecretRef, Arc<Secret>)]| {
+        let found = named.source != SecretSource::Local
+            || !matches!(SecretName::of(&named.name), SecretName::Other(_))
+            || known.contains(&named.name)
+            || given.iter().any(|(given, _)| given == named);
+        let unknown = || format!("no static secret is called {:?}", named.name);
+        if found {
+            Ok(())
+        } else {
+            Err(Invalid::new("transport_socket", unknown()))
+        }
+    };
+    for (at, cluster) in all.clusters.iter().enumerate() {
+        let tls = cluster.cluster.tls.iter();
+        for named in tls.flat_map(|tls| tls.secrets()) {
+            known(named, &cluster.secrets).at(format_args!("clusters[{at}]"))?;
+        }
+    }
+    for (at, listener) in all.listeners.iter().enumerate() {
+        let chains = listener.listener.all_chains();
+        let tls = chains.filter_map(|chain| chain.tls.as_ref());
+        for named in tls.flat_map(|tls| tls.secrets()) {
+            known(named, &listener.secrets).at(format_args!("listeners[{at}]"))?;
+        }
+    }
+    Ok(all)
 }
 
 /// What waits for an aggregated stream needs one.
@@ -236,9 +283,11 @@ fn needs_ads(
         }
     }
     for (at, listener) in listeners.iter().enumerate() {
-        if let RouteSource::Named(routes) = &listener.routes
-            && routes.from == Source::Ads
-        {
+        let by_ads = |routes: &RouteSource| match routes {
+            RouteSource::Named(routes) => routes.from == Source::Ads,
+            RouteSource::Inline(_) => false,
+        };
+        if listener.routes.iter().any(by_ads) {
             return Err(Invalid::new(format!("listeners[{at}].rds"), message));
         }
     }

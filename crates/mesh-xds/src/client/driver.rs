@@ -9,7 +9,7 @@ pub use builder::{Builder, Prepare, Wanted};
 
 use self::core::Core;
 use super::backoff::Backoff;
-use super::handle::{Command, FileReference, Handle};
+use super::handle::{Command, FileReference, Handle, ServiceReference};
 use super::status::Status;
 use mesh_core::model::Snapshot;
 use mesh_core::{Feed, Name, Rng};
@@ -68,6 +68,13 @@ impl Client {
     /// gives them to [`Handle::supply`].
     pub fn files(&self) -> Feed<BTreeSet<FileReference>> {
         self.core.files()
+    }
+
+    /// Secrets that are referred to and that services of their own have; somebody else asks those
+    /// ([`SecretClient`](super::SecretClient) does), and gives the answers to
+    /// [`Handle::supply_secrets`].
+    pub fn services(&self) -> Feed<BTreeSet<ServiceReference>> {
+        self.core.services()
     }
 
     /// Talks to the client while it runs.

@@ -2,7 +2,7 @@
 
 use super::machine::ResourceStatus;
 use crate::TypeUrl;
-use crate::read::Resource;
+use crate::read::{Resource, SecretResource};
 use mesh_core::{Invalid, Name};
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
@@ -32,8 +32,24 @@ pub struct FileReference {
     pub watched_directory: Option<PathBuf>,
 }
 
+/// A secret that something refers to and that a service of its own has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct ServiceReference {
+    /// The cluster that the service is at.
+    pub cluster: Name,
+    /// The secret's name.
+    pub name: Name,
+}
+
 #[derive(Debug)]
 pub(super) enum Command {
+    SupplySecrets {
+        cluster: Name,
+        secrets: Vec<SecretResource>,
+        gone: Vec<Name>,
+        answer: oneshot::Sender<Vec<(Name, Invalid)>>,
+    },
     Supply {
         kind: TypeUrl,
         path: PathBuf,
@@ -69,6 +85,28 @@ impl Handle {
             kind,
             path,
             resources,
+            answer,
+        };
+        self.commands.send(command).await.map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
+    }
+
+    /// Says what came and went of the secrets that the service at a cluster has. Returns what was
+    /// refused.
+    ///
+    /// # Errors
+    /// If the client has ended.
+    pub async fn supply_secrets(
+        &self,
+        cluster: Name,
+        secrets: Vec<SecretResource>,
+        gone: Vec<Name>,
+    ) -> Result<Vec<(Name, Invalid)>, Gone> {
+        let (answer, answered) = oneshot::channel();
+        let command = Command::SupplySecrets {
+            cluster,
+            secrets,
+            gone,
             answer,
         };
         self.commands.send(command).await.map_err(|_| Gone)?;

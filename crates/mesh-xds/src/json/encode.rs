@@ -1,9 +1,10 @@
 //! A tree to the bytes of a message, by proto3's JSON mapping.
 
 use super::tree::{Key, Node, Value};
-use super::{JsonError, base64, known};
+use super::{JsonError, known};
 use crate::schema::table::{Enum, Field, Kind, Label, Message};
 use crate::schema::{MAX_DEPTH, name_in_url};
+use crate::wire::base64;
 
 use prost::encoding::{WireType, encode_key, encode_varint};
 

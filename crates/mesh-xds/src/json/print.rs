@@ -2,11 +2,12 @@
 
 use serde_json::{Map, Number, Value as Json};
 
-use super::{JsonError, base64, known};
+use super::{JsonError, known, redact};
 use crate::schema::occurrences::{Occurrence, default, entries, items, merged, occurrences};
 use crate::schema::table::{Field, Kind, Label, Message};
 use crate::schema::wire::{self, Malformed, Value};
 use crate::schema::{MAX_DEPTH, name_in_url};
+use crate::wire::base64;
 
 /// A whole message.
 pub(super) fn message(message: Message, bytes: &[u8]) -> Result<Json, JsonError> {
@@ -46,6 +47,10 @@ fn fields(message: Message, bytes: &[u8], depth: usize) -> Result<Map<String, Js
             Label::Implicit | Label::Explicit => {
                 singular(field.kind(), own, depth).map_err(within)?
             }
+        };
+        let value = match redact::is_secret(message.name(), field.name()) {
+            true => redact::hidden(value),
+            false => value,
         };
         object.insert(field.name().into(), value);
     }

@@ -23,7 +23,8 @@ pub(super) fn address(value: &core::Address) -> Result<Address, Invalid> {
     }
 }
 
-fn socket_address(socket: &core::SocketAddress) -> Result<Address, Invalid> {
+/// The same without a choice of kinds.
+pub(super) fn socket_address(socket: &core::SocketAddress) -> Result<Address, Invalid> {
     let core::SocketAddress {
         protocol,
         address,

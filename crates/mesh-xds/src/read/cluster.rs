@@ -1,15 +1,18 @@
 //! Clusters.
 
-use super::{ClusterResource, extension, metadata};
+use super::address;
+use super::{ClusterResource, Given, metadata, transport};
 use crate::pb::envoy::config::cluster::v3 as pb;
 use crate::pb::envoy::config::core::v3 as core;
-use crate::wire::{At, maybe_duration, number, refuse};
+use crate::wire::{At, boolean, maybe_duration, number, refuse};
 use mesh_core::Invalid;
-use mesh_core::model::{Cluster, TcpKeepalive};
+use mesh_core::model::{Address, Cluster, TcpKeepalive};
+use std::net::IpAddr;
 use std::time::Duration;
 
 mod balancing;
 mod discovery;
+mod dns;
 mod limits;
 mod options;
 mod outlier;
@@ -83,7 +86,6 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
         dns_resolvers,
         use_tcp_for_dns_lookups,
         dns_resolution_config,
-        upstream_bind_config,
         lb_subset_config,
         close_connections_on_host_health_failure,
         filters,
@@ -98,19 +100,18 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
     );
     crate::wire::pass_over!("envoy.config.cluster.v3.Cluster":
         cleanup_interval,
-        dns_failure_refresh_rate,
-        dns_jitter,
-        dns_refresh_rate,
         ignore_health_on_host_removal,
-        respect_dns_ttl,
         wait_for_warm_on_init,
     );
     if name.is_empty() {
         return Err(Invalid::new("name", "required, but missing"));
     }
-    extension::transport_socket(transport_socket.as_ref())?;
+    let mut given = Given::default();
+    let transport = transport::client(transport_socket.as_ref(), &mut given)?;
 
     let mut cluster = Cluster::new(name.as_str());
+    cluster.tls = transport.tls;
+    cluster.proxy_protocol = transport.proxy_protocol;
     cluster.stat_name = (!alt_stat_name.is_empty()).then(|| alt_stat_name.into());
     if let Some(limit) = maybe_duration("connect_timeout", connect_timeout.as_ref())? {
         if limit.is_zero() {
@@ -118,8 +119,13 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
         }
         cluster.connect_timeout = limit;
     }
-    let dns = discovery::Dns {
-        family: *dns_lookup_family,
+    let failure = dns_failure_refresh_rate.as_ref();
+    let dns = dns::Parts {
+        refresh: dns_refresh_rate.as_ref(),
+        jitter: dns_jitter.as_ref(),
+        respect_ttl: *respect_dns_ttl,
+        failure: failure.map(|rate| (rate.base_interval.as_ref(), rate.max_interval.as_ref())),
+        family: dns::family("dns_lookup_family", *dns_lookup_family)?,
         resolver: typed_dns_resolver_config.as_ref(),
     };
     let found = discovery::read(&discovery::Parts {
@@ -127,9 +133,13 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
         kind: cluster_discovery_type.as_ref(),
         eds: eds_cluster_config.as_ref(),
         assignment: load_assignment.as_ref(),
-        dns,
+        dns: dns.read()?,
     })?;
     cluster.discovery = found.kind;
+    cluster.dns = found.dns;
+    if let Some(config) = upstream_bind_config {
+        cluster.bind_source = bind_source(config).at("upstream_bind_config")?;
+    }
     cluster.balancing = balancing::read(&balancing::Parts {
         discovery: found.kind,
         policy: *lb_policy,
@@ -164,7 +174,42 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
         cluster,
         endpoints: found.endpoints,
         eds: found.eds,
+        secrets: given.into_inner(),
     })
+}
+
+/// The address that connections are made from; the port has to be any.
+#[expect(deprecated, reason = "Envoy still reads the older spellings")]
+fn bind_source(value: &core::BindConfig) -> Result<Option<IpAddr>, Invalid> {
+    let core::BindConfig {
+        source_address,
+        freebind,
+        socket_options,
+        extra_source_addresses,
+        additional_source_addresses,
+        local_address_selector,
+        validate_network_namespaces,
+    } = value;
+    refuse!(
+        socket_options,
+        extra_source_addresses,
+        additional_source_addresses,
+        local_address_selector,
+        validate_network_namespaces,
+    );
+    if boolean(freebind.as_ref(), false) {
+        refuse!(freebind);
+    }
+    let Some(source) = source_address else {
+        return Ok(None);
+    };
+    match address::socket_address(source).at("source_address")? {
+        Address::Socket(source) if source.port() == 0 => Ok(Some(source.ip())),
+        other => {
+            let message = format!("{other} is not an IP address with the port 0");
+            Err(Invalid::new("source_address", message))
+        }
+    }
 }
 
 fn connection_options(

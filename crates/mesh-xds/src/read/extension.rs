@@ -1,18 +1,37 @@
 //! Extensions: which are known, and which are passed over.
 
 use super::ignored;
-use crate::pb::envoy::config::core::v3::transport_socket::ConfigType;
-use crate::pb::envoy::config::core::v3::{TransportSocket, TypedExtensionConfig};
+use crate::pb::envoy::config::core::v3::TypedExtensionConfig;
 use crate::pb::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
-use crate::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use crate::pb::google::protobuf::Any;
 use crate::wire::{At, pass_over, refuse, required, type_name, unpack};
 use mesh_core::Invalid;
-use prost::Name as _;
+use prost::{Message as _, Name as _};
+
+/// The names of a message that carries the configuration of an extension as a `Struct`. Istio has
+/// its own extensions in it.
+const TYPED_STRUCTS: [&str; 2] = ["udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"];
+
+/// The field of such a message that says whose configuration it is.
+#[derive(Clone, PartialEq, prost::Message)]
+struct TypedStruct {
+    #[prost(string, tag = "1")]
+    type_url: String,
+}
 
 /// Passes over an extension that [`ignored::EXTENSIONS`] lists and refuses any other.
 pub(super) fn passed_over(any: &Any) -> Result<(), Invalid> {
-    let name = type_name(any);
+    let inner;
+    let name = match type_name(any) {
+        name if TYPED_STRUCTS.contains(&name) => {
+            let decoded = TypedStruct::decode(any.value.as_slice());
+            inner =
+                decoded.map_err(|error| Invalid::new("", format!("cannot be decoded: {error}")))?;
+            let url = inner.type_url.as_str();
+            url.rsplit_once('/').map_or(url, |(_, name)| name)
+        }
+        name => name,
+    };
     if ignored::EXTENSIONS
         .iter()
         .any(|known| known.message == name)
@@ -20,30 +39,6 @@ pub(super) fn passed_over(any: &Any) -> Result<(), Invalid> {
         return Ok(());
     }
     Err(Invalid::new("", format!("{name:?} is not supported")))
-}
-
-/// Only plain connections are supported so far.
-pub(super) fn transport_socket(value: Option<&TransportSocket>) -> Result<(), Invalid> {
-    let Some(TransportSocket {
-        name: _,
-        config_type,
-    }) = value
-    else {
-        return Ok(());
-    };
-    let plain = || {
-        let ConfigType::TypedConfig(any) = required("typed_config", config_type)?;
-        if type_name(any) == RawBuffer::full_name() {
-            return Ok(());
-        }
-        let message = format!(
-            "{:?} is not supported yet: connections are plain; leave transport_socket out or \
-             use envoy.transport_sockets.raw_buffer",
-            type_name(any)
-        );
-        Err(Invalid::new("typed_config", message))
-    };
-    plain().at("transport_socket")
 }
 
 /// The system's resolver is used, so a resolver may be named but not sent elsewhere.

@@ -16,10 +16,11 @@ pub struct Field {
 }
 
 const NO_DNS: &str = "names are looked up for each new connection; there is no cache";
-const NO_LISTENER_FILTERS: &str = "no listener filter that could do something is accepted";
+const NO_CARES: &str = "the resolver here is another one, with settings of its own";
 const NO_RUNTIME: &str = "there is no runtime that could hold the key; the default holds";
 const NO_STATS: &str = "names or switches off statistics that are not kept here";
 const NO_TRACING: &str = "matters to traces only, which are not made here";
+const WATCHED: &str = "files are watched with the directories and links that lead to them";
 const OPAQUE: &str = "information for the control plane and for people; nothing matches on it";
 
 /// Every field that is read over.
@@ -27,27 +28,21 @@ const OPAQUE: &str = "information for the control plane and for people; nothing 
 pub const FIELDS: &[Field] = &[
     field("envoy.config.cluster.v3.CircuitBreakers.Thresholds", "track_remaining", "adds statistics that are not kept here"),
     field("envoy.config.cluster.v3.Cluster", "cleanup_interval", "nothing is remembered of hosts that requests name"),
-    field("envoy.config.cluster.v3.Cluster", "dns_failure_refresh_rate", NO_DNS),
-    field("envoy.config.cluster.v3.Cluster", "dns_jitter", NO_DNS),
-    field("envoy.config.cluster.v3.Cluster", "dns_refresh_rate", NO_DNS),
     field("envoy.config.cluster.v3.Cluster", "ignore_health_on_host_removal", "matters to active health checks only, which are refused"),
-    field("envoy.config.cluster.v3.Cluster", "respect_dns_ttl", NO_DNS),
     field("envoy.config.cluster.v3.Cluster", "wait_for_warm_on_init", "clusters always wait for their endpoints"),
     field("envoy.config.cluster.v3.Cluster.CommonLbConfig", "update_merge_window", "endpoints are published as they come"),
     field("envoy.config.cluster.v3.OutlierDetection", "successful_active_health_check_uneject_host", "matters to active health checks only, which are refused"),
+    field("envoy.config.core.v3.ApiConfigSource", "set_node_on_first_message_only", "the node is always sent with the first message only"),
+    field("envoy.config.core.v3.DataSource", "watched_directory", WATCHED),
+    field("envoy.config.core.v3.GrpcService.EnvoyGrpc", "skip_envoy_headers", "no such headers are sent to a service"),
     field("envoy.config.core.v3.Http1ProtocolOptions", "use_balsa_parser", "chooses among parsers of Envoy's"),
     field("envoy.config.core.v3.Http2ProtocolOptions", "use_oghttp2_codec", "chooses among codecs of Envoy's"),
     field("envoy.config.core.v3.Metadata", "typed_filter_metadata", OPAQUE),
     field("envoy.config.core.v3.RuntimeFractionalPercent", "runtime_key", NO_RUNTIME),
     field("envoy.config.endpoint.v3.LocalityLbEndpoints", "metadata", OPAQUE),
     field("envoy.config.listener.v3.FilterChain", "metadata", OPAQUE),
-    field("envoy.config.listener.v3.FilterChain", "name", OPAQUE),
-    field("envoy.config.listener.v3.FilterChain", "transport_socket_connect_timeout", "plain connections have no handshake"),
-    field("envoy.config.listener.v3.Listener", "continue_on_listener_filters_timeout", NO_LISTENER_FILTERS),
-    field("envoy.config.listener.v3.Listener", "listener_filters_timeout", NO_LISTENER_FILTERS),
     field("envoy.config.listener.v3.Listener", "max_connections_to_accept_per_socket_event", "tunes Envoy's event loop"),
     field("envoy.config.listener.v3.Listener", "reuse_port", "deprecated without effect; every worker has a socket of its own"),
-    field("envoy.config.listener.v3.ListenerFilter", "filter_disabled", NO_LISTENER_FILTERS),
     field("envoy.config.route.v3.Decorator", "propagate", NO_TRACING),
     field("envoy.config.route.v3.Route", "metadata", OPAQUE),
     field("envoy.config.route.v3.RouteAction", "include_vh_rate_limits", "matters with rate limits only, which are refused"),
@@ -55,12 +50,8 @@ pub const FIELDS: &[Field] = &[
     field("envoy.config.route.v3.RouteConfiguration", "metadata", OPAQUE),
     field("envoy.config.route.v3.VirtualHost", "metadata", OPAQUE),
     field("envoy.config.route.v3.WeightedCluster", "runtime_key_prefix", NO_RUNTIME),
-    field("envoy.extensions.clusters.dns.v3.DnsCluster", "dns_failure_refresh_rate", NO_DNS),
-    field("envoy.extensions.clusters.dns.v3.DnsCluster", "dns_jitter", NO_DNS),
-    field("envoy.extensions.clusters.dns.v3.DnsCluster", "dns_min_refresh_rate", NO_DNS),
-    field("envoy.extensions.clusters.dns.v3.DnsCluster", "dns_refresh_rate", NO_DNS),
-    field("envoy.extensions.clusters.dns.v3.DnsCluster", "respect_dns_ttl", NO_DNS),
-    field("envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig", "allow_insecure_cluster_options", "matters to TLS only, which is refused"),
+    field("envoy.extensions.clusters.dns.v3.DnsCluster", "dns_min_refresh_rate", NO_CARES),
+    field("envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig", "allow_insecure_cluster_options", "what is checked of a certificate, its own settings say"),
     field("envoy.extensions.common.dynamic_forward_proxy.v3.DnsCacheConfig", "disable_dns_refresh_on_failure", NO_DNS),
     field("envoy.extensions.common.dynamic_forward_proxy.v3.DnsCacheConfig", "dns_failure_refresh_rate", NO_DNS),
     field("envoy.extensions.common.dynamic_forward_proxy.v3.DnsCacheConfig", "dns_min_refresh_rate", NO_DNS),
@@ -85,21 +76,23 @@ pub const FIELDS: &[Field] = &[
     field("envoy.extensions.filters.http.router.v3.Router", "dynamic_stats", NO_STATS),
     field("envoy.extensions.filters.http.router.v3.Router", "start_child_span", NO_TRACING),
     field("envoy.extensions.filters.http.router.v3.Router", "suppress_grpc_request_failure_code_stats", NO_STATS),
-    field("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "add_proxy_protocol_connection_state", "there is no PROXY protocol here"),
+    field("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector", "initial_read_buffer_size", "as much is looked at as is needed, up to 16 KiB"),
+    field("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "add_proxy_protocol_connection_state", "nothing that is read afterwards looks at it"),
     field("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "proxy_100_continue", "the answer 100 is given here, when the body is first wanted"),
-    field("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "set_current_client_cert_details", "matters to mutual TLS only, which is refused"),
+    field("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "set_current_client_cert_details", "nobody is told about a caller's certificate: the header is always taken away"),
     field("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "tracing", "there is no tracer; one that is named here is refused"),
-    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "edns0_max_payload_size", NO_DNS),
-    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "filter_unroutable_families", NO_DNS),
-    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "max_udp_channel_duration", NO_DNS),
-    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "qcache_max_ttl", NO_DNS),
-    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "query_timeout_seconds", NO_DNS),
-    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "query_tries", NO_DNS),
-    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "reinit_channel_on_timeout", NO_DNS),
-    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "rotate_nameservers", NO_DNS),
-    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "udp_max_queries", NO_DNS),
+    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "edns0_max_payload_size", NO_CARES),
+    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "filter_unroutable_families", NO_CARES),
+    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "max_udp_channel_duration", NO_CARES),
+    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "qcache_max_ttl", NO_CARES),
+    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "query_timeout_seconds", NO_CARES),
+    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "query_tries", NO_CARES),
+    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "reinit_channel_on_timeout", NO_CARES),
+    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "rotate_nameservers", NO_CARES),
+    field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "udp_max_queries", NO_CARES),
     field("envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig", "update_frequency", "every attempt counts, whatever the interval"),
-    field("envoy.extensions.upstreams.http.v3.HttpProtocolOptions", "upstream_http_protocol_options", "matters to TLS only, which is refused"),
+    field("envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext", "watched_directory", WATCHED),
+    field("envoy.extensions.transport_sockets.tls.v3.TlsCertificate", "watched_directory", WATCHED),
     field("envoy.type.matcher.v3.RegexMatcher", "engine_type", "deprecated; there is one engine, with limits of its own"),
 ];
 
@@ -117,12 +110,11 @@ pub struct Extension {
 #[rustfmt::skip]
 pub const EXTENSIONS: &[Extension] = &[
     extension("envoy.extensions.filters.http.grpc_stats.v3.FilterConfig", NO_STATS),
-    extension("envoy.extensions.filters.listener.http_inspector.v3.HttpInspector", "HTTP/1.1 and HTTP/2 are always told apart"),
-    extension("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector", "there is no filter chain that it could choose"),
     extension("envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig", "it is what is used here"),
     extension("envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig", "request ids are UUIDs here"),
+    extension("envoy.tcp.metadataexchange.config.MetadataExchange", "peers say who they are in any case"),
     extension("io.istio.http.peer_metadata.Config", "peers say who they are in any case"),
-    extension("istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig", "matters to TLS only, which is refused"),
+    extension("istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig", "protocols that TLS offers are those of the cluster"),
     extension("stats.PluginConfig", "Istio's metrics are kept in any case"),
 ];
 

@@ -1,22 +1,23 @@
 //! Listeners.
 
-use super::address::address;
-use super::{ListenerResource, RouteSource, extension, http};
-use crate::metadata::LISTENER;
-use crate::pb::envoy::config::core::v3::{Metadata, TrafficDirection};
-use crate::pb::envoy::config::listener::v3::{
-    self as pb, FilterChain, FilterChainMatch, ListenerFilter, filter, listener_filter,
-};
-use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
-use crate::pb::google::protobuf::value::Kind;
-use crate::wire::{
-    At, boolean, each, enumeration, pass_over, refuse, required, type_name, unpack, unsupported,
-};
-use mesh_core::Invalid;
-use mesh_core::model::{Address, Direction, HttpManager, Listener};
-use prost::Name as _;
+mod chain;
+mod inspect;
+mod matches;
+mod network;
 
-/// A listener with one HTTP connection manager, and where its routes are.
+use super::address::address;
+use super::{Given, ListenerResource, access_log};
+use crate::metadata::LISTENER;
+use crate::pb::envoy::config::accesslog::v3::{self as log, access_log_filter::FilterSpecifier};
+use crate::pb::envoy::config::core::v3::{Metadata, TrafficDirection};
+use crate::pb::envoy::config::listener::v3 as pb;
+use crate::pb::google::protobuf::value::Kind;
+use crate::wire::{At, boolean, each, enumeration, pass_over, refuse, required};
+use mesh_core::Invalid;
+use mesh_core::model::{AccessLog, Address, Direction, Listener};
+use std::sync::Arc;
+
+/// A listener, and where its routes are.
 #[expect(deprecated, reason = "Envoy still reads the older spellings")]
 pub(super) fn listener(value: &pb::Listener) -> Result<ListenerResource, Invalid> {
     let pb::Listener {
@@ -75,7 +76,6 @@ pub(super) fn listener(value: &pb::Listener) -> Result<ListenerResource, Invalid
         tcp_fast_open_queue_length,
         udp_listener_config,
         connection_balance_config,
-        access_log,
         tcp_backlog_size,
         enable_mptcp,
         ignore_global_conn_limit,
@@ -84,16 +84,11 @@ pub(super) fn listener(value: &pb::Listener) -> Result<ListenerResource, Invalid
         listener_specifier,
     );
     pass_over!("envoy.config.listener.v3.Listener":
-        continue_on_listener_filters_timeout,
-        listener_filters_timeout,
         max_connections_to_accept_per_socket_event,
         reuse_port,
     );
     for (field, value, here) in [
-        ("use_original_dst", use_original_dst, false),
-        ("transparent", transparent, false),
         ("freebind", freebind, false),
-        ("bind_to_port", bind_to_port, true),
         ("enable_reuse_port", enable_reuse_port, true),
     ] {
         if boolean(value.as_ref(), here) != here {
@@ -101,16 +96,9 @@ pub(super) fn listener(value: &pb::Listener) -> Result<ListenerResource, Invalid
             return Err(Invalid::new(field, message));
         }
     }
-    if let Some(pb::listener::DeprecatedV1 { bind_to_port }) = deprecated_v1
-        && !boolean(bind_to_port.as_ref(), true)
-    {
-        let message = "false is not supported yet";
-        return Err(Invalid::new("deprecated_v1.bind_to_port", message));
-    }
     if name.is_empty() {
         return Err(Invalid::new("name", "required, but missing"));
     }
-    each("listener_filters", listener_filters, listener_filter)?;
     let bind = match address(required("address", at)?).at("address")? {
         Address::Socket(bind) => bind,
         other => {
@@ -118,114 +106,93 @@ pub(super) fn listener(value: &pb::Listener) -> Result<ListenerResource, Invalid
             return Err(Invalid::new("address.socket_address.address", message));
         }
     };
-    let (mut manager, routes) = match (filter_chains.as_slice(), default_filter_chain) {
-        ([chain], None) => chain_of(chain, name).at("filter_chains[0]")?,
-        ([], Some(chain)) => chain_of(chain, name).at("default_filter_chain")?,
-        ([], None) => {
-            return Err(Invalid::new("filter_chains", "required, but missing"));
-        }
-        ([_], Some(_)) => {
-            let message = "not supported yet beside another filter chain";
-            return Err(Invalid::new("default_filter_chain", message));
-        }
-        _ => {
-            let message = "more than one filter chain is not supported yet";
-            return Err(Invalid::new("filter_chains", message));
-        }
+    let mut listener = Listener::new(name.as_str(), bind);
+    let older = deprecated_v1.as_ref();
+    let older = older.and_then(|older| older.bind_to_port.as_ref());
+    listener.bind = boolean(bind_to_port.as_ref(), true) && boolean(older, true);
+    listener.hand_off = boolean(use_original_dst.as_ref(), false);
+    listener.transparent = boolean(transparent.as_ref(), false);
+    listener.access_log = each("access_log", access_log, unmatched)?;
+    listener.inspect = inspect::inspect(listener_filters)?;
+    inspect::time(
+        listener_filters_timeout.as_ref(),
+        *continue_on_listener_filters_timeout,
+        &mut listener.inspect,
+    )?;
+
+    let direction: TrafficDirection = enumeration("traffic_direction", *traffic_direction)?;
+    let from = chain::Listener {
+        name,
+        inbound: direction == TrafficDirection::Inbound,
+        metadata: metadata.as_ref(),
     };
-    let direction_of: TrafficDirection = enumeration("traffic_direction", *traffic_direction)?;
-    let inbound = direction_of == TrafficDirection::Inbound;
-    manager.direction = direction(inbound, manager.use_remote_address, metadata.as_ref());
+    let mut given = Given::default();
+    let mut routes = Vec::new();
+    let mut chains = Vec::with_capacity(filter_chains.len());
+    for (at, value) in filter_chains.iter().enumerate() {
+        let read = chain::chain(value, &from, &mut given);
+        let (chain, source) = read.at(format_args!("filter_chains[{at}]"))?;
+        routes.extend(source);
+        chains.push(Arc::new(chain));
+    }
+    matches::distinct(&chains)?;
+    listener.chains = chains;
+    if let Some(value) = default_filter_chain {
+        let read = chain::chain(value, &from, &mut given).and_then(|read| {
+            if read.0.matches != Default::default() {
+                let message = "has no effect in the default filter chain";
+                return Err(Invalid::new("filter_chain_match", message));
+            }
+            Ok(read)
+        });
+        let (chain, source) = read.at("default_filter_chain")?;
+        routes.extend(source);
+        listener.default_chain = Some(Arc::new(chain));
+    }
+    if listener.all_chains().next().is_none() {
+        return Err(Invalid::new("filter_chains", "required, but missing"));
+    }
+    inspect::add_what_is_needed(&mut listener);
     Ok(ListenerResource {
-        listener: Listener::http(name.as_str(), bind, manager),
+        listener,
         routes,
+        secrets: given.into_inner(),
     })
 }
 
 /// Envoy has no direction for the edge of a mesh: what looks at the peer's address is one, unless
 /// the metadata that this crate writes says otherwise.
-fn direction(inbound: bool, edge: bool, metadata: Option<&Metadata>) -> Direction {
-    let own = metadata.and_then(|all| all.filter_metadata.get(LISTENER));
-    let own = own.and_then(|own| own.fields.get("direction"));
-    match own.and_then(|value| value.kind.as_ref()) {
-        Some(Kind::StringValue(text)) if text == "gateway" => Direction::Gateway,
-        Some(Kind::StringValue(text)) if text == "outbound" => Direction::Outbound,
-        _ if inbound => Direction::Inbound,
-        _ if edge => Direction::Gateway,
-        _ => Direction::Outbound,
-    }
-}
-
-/// Connections are told apart by what they say, not by filters. One that does something here is
-/// refused.
-fn listener_filter(value: &ListenerFilter) -> Result<(), Invalid> {
-    let ListenerFilter {
-        name: _,
-        filter_disabled,
-        config_type,
-    } = value;
-    pass_over!("envoy.config.listener.v3.ListenerFilter": filter_disabled);
-    match required("typed_config", config_type)? {
-        listener_filter::ConfigType::TypedConfig(any) => {
-            extension::passed_over(any).at("typed_config")
+fn direction(inbound: bool, edge: bool, metadata: &[Option<&Metadata>]) -> Direction {
+    let said = metadata.iter().flatten().find_map(|all| {
+        let own = all.filter_metadata.get(LISTENER)?;
+        match own.fields.get("direction")?.kind.as_ref()? {
+            Kind::StringValue(text) if text == "gateway" => Some(Direction::Gateway),
+            Kind::StringValue(text) if text == "inbound" => Some(Direction::Inbound),
+            Kind::StringValue(text) if text == "outbound" => Some(Direction::Outbound),
+            _ => None,
         }
-        listener_filter::ConfigType::ConfigDiscovery(_) => Err(unsupported("config_discovery")),
-    }
+    });
+    said.unwrap_or(match (inbound, edge) {
+        (true, _) => Direction::Inbound,
+        (false, true) => Direction::Gateway,
+        (false, false) => Direction::Outbound,
+    })
 }
 
-#[expect(deprecated, reason = "Envoy still reads `use_proxy_proto`")]
-fn chain_of(value: &FilterChain, listener: &str) -> Result<(HttpManager, RouteSource), Invalid> {
-    let FilterChain {
-        filter_chain_match,
-        filters,
-        use_proxy_proto,
-        metadata,
-        transport_socket,
-        transport_socket_connect_timeout,
-        name,
-    } = value;
-    if boolean(use_proxy_proto.as_ref(), false) {
-        refuse!(use_proxy_proto);
-    }
-    pass_over!("envoy.config.listener.v3.FilterChain":
-        metadata,
-        name,
-        transport_socket_connect_timeout,
-    );
-    if let Some(condition) = filter_chain_match
-        && *condition != FilterChainMatch::default()
-    {
-        return Err(Invalid::new("filter_chain_match", "not supported yet"));
-    }
-    extension::transport_socket(transport_socket.as_ref())?;
-    let [only] = filters.as_slice() else {
-        let message = format!(
-            "{} filters; only one, an HTTP connection manager, is supported so far",
-            filters.len()
-        );
-        return Err(Invalid::new("filters", message));
-    };
-    network_filter(only, listener).at("filters[0]")
-}
-
-fn network_filter(
-    value: &pb::Filter,
-    listener: &str,
-) -> Result<(HttpManager, RouteSource), Invalid> {
-    let pb::Filter {
-        name: _,
-        config_type,
-    } = value;
-    let any = match required("typed_config", config_type)? {
-        filter::ConfigType::TypedConfig(any) => any,
-        filter::ConfigType::ConfigDiscovery(_) => return Err(unsupported("config_discovery")),
-    };
-    let read = || {
-        if type_name(any) != HttpConnectionManager::full_name() {
-            let message = format!("{:?} is not supported yet", type_name(any));
-            return Err(Invalid::new("", message));
+/// The log of connections that no chain was found for: all that a listener logs by itself.
+fn unmatched(value: &log::AccessLog) -> Result<AccessLog, Invalid> {
+    let filter = value.filter.as_ref();
+    let filter = filter.and_then(|filter| filter.filter_specifier.as_ref());
+    match filter {
+        Some(FilterSpecifier::ResponseFlagFilter(log::ResponseFlagFilter { flags }))
+            if *flags == ["NR"] => {}
+        _ => {
+            let message = "a listener's own log has to have the response_flag_filter NR";
+            return Err(Invalid::new("filter", message));
         }
-        http::manager(&unpack(any)?, listener)
-    };
-    read().at("typed_config")
+    }
+    access_log::access_log(&log::AccessLog {
+        filter: None,
+        ..value.clone()
+    })
 }

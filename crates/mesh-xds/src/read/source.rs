@@ -15,26 +15,9 @@ const INITIAL_FETCH: Duration = Duration::from_secs(15);
 
 /// A resource with this name, from where `source` says.
 pub(super) fn reference(name: &str, source: &ConfigSource) -> Result<Reference, Invalid> {
-    let ConfigSource {
-        authorities,
-        initial_fetch_timeout,
-        resource_api_version,
-        config_source_specifier,
-    } = source;
-    refuse!(authorities);
-    match enumeration("resource_api_version", *resource_api_version)? {
-        ApiVersion::Auto | ApiVersion::V3 => {}
-        _ => {
-            let message = "only version 3 of the API is supported";
-            return Err(Invalid::new("resource_api_version", message));
-        }
-    }
-    let timeout = maybe_duration("initial_fetch_timeout", initial_fetch_timeout.as_ref())?;
-    let timeout = timeout.unwrap_or(INITIAL_FETCH);
-    let (from, watched_directory) = from(required(
-        "config_source_specifier",
-        config_source_specifier,
-    )?)?;
+    let timeout = initial_fetch(source)?;
+    let specifier = &source.config_source_specifier;
+    let (from, watched_directory) = from(required("config_source_specifier", specifier)?)?;
     Ok(Reference {
         name: name.into(),
         from,
@@ -42,6 +25,31 @@ pub(super) fn reference(name: &str, source: &ConfigSource) -> Result<Reference, 
         // Zero waits for ever.
         initial_fetch_timeout: (!timeout.is_zero()).then_some(timeout),
     })
+}
+
+/// How long to wait at first, zero for ever; everything but the place is checked.
+pub(super) fn initial_fetch(source: &ConfigSource) -> Result<Duration, Invalid> {
+    let ConfigSource {
+        authorities,
+        initial_fetch_timeout,
+        resource_api_version,
+        config_source_specifier: _,
+    } = source;
+    refuse!(authorities);
+    version("resource_api_version", *resource_api_version)?;
+    let timeout = maybe_duration("initial_fetch_timeout", initial_fetch_timeout.as_ref())?;
+    Ok(timeout.unwrap_or(INITIAL_FETCH))
+}
+
+/// Only one version of the API is spoken.
+pub(super) fn version(field: &str, value: i32) -> Result<(), Invalid> {
+    match enumeration(field, value)? {
+        ApiVersion::Auto | ApiVersion::V3 => Ok(()),
+        _ => {
+            let message = "only version 3 of the API is supported";
+            Err(Invalid::new(field, message))
+        }
+    }
 }
 
 /// The source, and the directory that is watched for it.

@@ -10,6 +10,8 @@ use crate::pb::envoy::service::status::v3::client_config::GenericXdsConfig;
 use crate::pb::envoy::r#type::matcher::v3 as matcher;
 use crate::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use crate::pb::google::protobuf::Any;
+use crate::write::redacted_bytes;
+use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
 use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
@@ -91,10 +93,11 @@ fn client(open: &Open, with_contents: bool) -> pb::ClientConfig {
     }
 }
 
-fn any(kind: TypeUrl, bytes: &[u8]) -> Any {
+fn any(kind: TypeUrl, bytes: &Bytes) -> Any {
     Any {
         type_url: kind.url().into(),
-        value: bytes.to_vec(),
+        // Anybody may look at this.
+        value: redacted_bytes(kind, bytes.clone()).to_vec(),
     }
 }
 

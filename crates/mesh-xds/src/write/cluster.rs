@@ -1,21 +1,24 @@
 //! Clusters.
 
-use super::{endpoint, metadata};
+use super::{endpoint, metadata, tls};
 use crate::pb::envoy::config::cluster::v3 as pb;
 use crate::pb::envoy::config::cluster::v3::circuit_breakers::{Thresholds, thresholds};
 use crate::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, DnsLookupFamily,
-    EdsClusterConfig, LbConfig, LbPolicy, LeastRequestLbConfig,
+    EdsClusterConfig, LbConfig, LbPolicy, LeastRequestLbConfig, RefreshRate,
 };
-use crate::pb::envoy::config::core::v3::TcpKeepalive as Keepalive;
+use crate::pb::envoy::config::core::v3::socket_address::PortSpecifier;
+use crate::pb::envoy::config::core::v3::{BindConfig, SocketAddress, TcpKeepalive as Keepalive};
 use crate::pb::envoy::extensions::clusters::dynamic_forward_proxy::v3::{
     ClusterConfig, cluster_config::ClusterImplementationSpecifier,
 };
 use crate::pb::envoy::r#type::v3::Percent;
 use crate::wire::{pack, share, to_duration, to_number};
 use mesh_core::model::{
-    Balancing, Cluster, DiscoveryKind, EndpointSet, Limits, RetryBudget, TcpKeepalive,
+    Balancing, Cluster, DiscoveryKind, Dns, DnsFamily, EndpointSet, Limits, RetryBudget,
+    TcpKeepalive,
 };
+use std::net::IpAddr;
 use std::time::Duration;
 
 mod options;
@@ -38,8 +41,11 @@ pub(super) fn cluster(cluster: &Cluster, endpoints: Option<&EndpointSet>) -> pb:
         typed_extension_protocol_options: options::extensions(cluster),
         upstream_connection_options: cluster.tcp_keepalive.as_ref().map(keepalive),
         metadata: metadata::cluster(cluster),
+        transport_socket: tls::client(cluster),
+        upstream_bind_config: cluster.bind_source.map(bind),
         ..pb::Cluster::default()
     };
+    dns(&mut out, &cluster.dns);
     if cluster.panic_threshold != 50 {
         out.common_lb_config = Some(CommonLbConfig {
             healthy_panic_threshold: Some(Percent {
@@ -72,14 +78,15 @@ fn discover(out: &mut pb::Cluster, kind: DiscoveryKind, endpoints: Option<&Endpo
             out.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(custom));
             return;
         }
+        DiscoveryKind::OriginalDestination => {
+            let kind = DiscoveryType::OriginalDst.into();
+            out.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind));
+            return;
+        }
         _ if endpoints.is_some() => DiscoveryType::Static,
         _ => DiscoveryType::Eds,
     };
     out.cluster_discovery_type = Some(ClusterDiscoveryType::Type(known.into()));
-    if matches!(known, DiscoveryType::StrictDns | DiscoveryType::LogicalDns) {
-        // The default looks for IPv6 first and takes nothing else if it finds some.
-        out.dns_lookup_family = DnsLookupFamily::V4Preferred.into();
-    }
     if known == DiscoveryType::Eds {
         out.eds_cluster_config = Some(EdsClusterConfig {
             eds_config: Some(super::ads()),
@@ -92,8 +99,44 @@ fn discover(out: &mut pb::Cluster, kind: DiscoveryKind, endpoints: Option<&Endpo
     }
 }
 
+/// Envoy's defaults are not written.
+#[expect(deprecated, reason = "istiod writes them, and every Envoy reads them")]
+fn dns(out: &mut pb::Cluster, dns: &Dns) {
+    let default = Dns::default();
+    out.dns_refresh_rate = (dns.refresh != default.refresh).then(|| to_duration(dns.refresh));
+    out.dns_jitter = (!dns.jitter.is_zero()).then(|| to_duration(dns.jitter));
+    out.respect_dns_ttl = dns.respect_ttl;
+    out.dns_failure_refresh_rate = dns.failure_refresh.map(|(base, max)| RefreshRate {
+        base_interval: Some(to_duration(base)),
+        max_interval: Some(to_duration(max)),
+    });
+    out.dns_lookup_family = match dns.family {
+        DnsFamily::V4Only => DnsLookupFamily::V4Only,
+        DnsFamily::V6Only => DnsLookupFamily::V6Only,
+        DnsFamily::V4Preferred => DnsLookupFamily::V4Preferred,
+        DnsFamily::All => DnsLookupFamily::All,
+        _ => DnsLookupFamily::Auto,
+    }
+    .into();
+}
+
+/// Connections are made from this address and any port.
+fn bind(source: IpAddr) -> BindConfig {
+    BindConfig {
+        source_address: Some(SocketAddress {
+            address: source.to_string(),
+            port_specifier: Some(PortSpecifier::PortValue(0)),
+            ..SocketAddress::default()
+        }),
+        ..BindConfig::default()
+    }
+}
+
 fn balancing(cluster: &Cluster) -> (i32, Option<LbConfig>) {
-    if cluster.discovery == DiscoveryKind::Authority {
+    if matches!(
+        cluster.discovery,
+        DiscoveryKind::Authority | DiscoveryKind::OriginalDestination
+    ) {
         return (LbPolicy::ClusterProvided.into(), None);
     }
     match cluster.balancing {

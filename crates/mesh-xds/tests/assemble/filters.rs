@@ -24,7 +24,8 @@ fn lacking(name: &str, port: u16, routes: RouteSource, missing: &[&str]) -> Reso
     manager.missing_filters = missing.iter().map(|name| (*name).into()).collect();
     Resource::Listener(Box::new(ListenerResource {
         listener: Listener::http(name, ([127, 0, 0, 1], port).into(), manager),
-        routes,
+        routes: vec![routes],
+        secrets: Vec::new(),
     }))
 }
 

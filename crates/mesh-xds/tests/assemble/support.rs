@@ -34,6 +34,7 @@ pub(crate) fn eds_cluster_with(cluster: Cluster, wait: Option<Duration>) -> Reso
         cluster,
         endpoints: None,
         eds: Some(eds),
+        secrets: Vec::new(),
     }))
 }
 
@@ -43,6 +44,7 @@ pub(crate) fn cluster(name: &str) -> Resource {
         cluster: Cluster::new(name),
         endpoints: Some(set(&[1])),
         eds: None,
+        secrets: Vec::new(),
     }))
 }
 
@@ -83,7 +85,8 @@ pub(crate) fn listener_with(name: &str, port: u16, routes: RouteSource) -> Resou
     let manager = HttpManager::new(name, table);
     Resource::Listener(Box::new(ListenerResource {
         listener: Listener::http(name, ([127, 0, 0, 1], port).into(), manager),
-        routes,
+        routes: vec![routes],
+        secrets: Vec::new(),
     }))
 }
 
@@ -116,9 +119,17 @@ impl World {
 
     /// One ticket for each call.
     pub(crate) fn apply(&mut self, changes: impl IntoIterator<Item = To>) -> Step {
+        self.apply_from(Source::Ads, changes)
+    }
+
+    pub(crate) fn apply_from(
+        &mut self,
+        from: Source,
+        changes: impl IntoIterator<Item = To>,
+    ) -> Step {
         self.ticket += 1;
         let changes = changes.into_iter().map(|to| Change {
-            from: Source::Ads,
+            from: from.clone(),
             ticket: self.ticket,
             to,
         });

@@ -238,6 +238,7 @@ fn decode(kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
             cluster: Cluster::new(name),
             endpoints: None,
             eds: Some(reference(name)),
+            secrets: Vec::new(),
         })),
         TypeUrl::Endpoints => Resource::Endpoints(EndpointsResource {
             name: name.into(),
@@ -248,7 +249,8 @@ fn decode(kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
             let address = ([127, 0, 0, 1], port.parse().unwrap()).into();
             Resource::Listener(Box::new(ListenerResource {
                 listener: Listener::http(name, address, HttpManager::new(name, table)),
-                routes: RouteSource::Named(reference(table)),
+                routes: vec![RouteSource::Named(reference(table))],
+                secrets: Vec::new(),
             }))
         }
         _ => {
@@ -432,7 +434,7 @@ async fn a_client_without_servers_lives_on_what_it_is_given() {
     let Resource::Routes(routes) = table() else {
         unreachable!()
     };
-    inline.routes = RouteSource::Inline(routes);
+    inline.routes = vec![RouteSource::Inline(routes)];
     let given = vec![Resource::Listener(inline)];
     handle.supply(LDS, path.clone(), given).await.unwrap();
     assert_eq!(snapshots.load().listeners().len(), 1);

@@ -15,8 +15,9 @@ fn http2() -> Cluster {
 }
 
 /// Answers HTTP/2 on a connection, so many requests at once.
-fn answer<F, R>(stream: DuplexStream, streams: u32, answer: F) -> JoinHandle<()>
+pub(super) fn answer<F, R, IO>(stream: IO, streams: u32, answer: F) -> JoinHandle<()>
 where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
     R: Future<Output = Response<Whole>> + Send + 'static,
 {
@@ -118,6 +119,47 @@ async fn another_connection_is_made_when_streams_run_out() {
     }
     seen.sort();
     assert_eq!(seen, ["0", "0", "1", "1", "2", "2"]);
+    net.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_connections_are_opened_as_their_streams_ask_for() {
+    for (own, peer) in [(100, 1000), (1000, 100)] {
+        let permits = Arc::new(Semaphore::new(0));
+        let mut cluster = http2();
+        cluster.max_concurrent_streams = own;
+        let net = Net::new(cluster, permitted(peer, &permits));
+        let requests: Vec<_> = (0..300).map(|_| net.spawn(get())).collect();
+        settle().await;
+        settle().await;
+        assert_eq!((net.made(), net.in_use(Resource::Pending)), (3, 0));
+        permits.add_permits(300);
+        let mut served = [0; 3];
+        for request in requests {
+            served[read(request).await.parse::<usize>().unwrap()] += 1;
+        }
+        assert_eq!(served, [100; 3]);
+        net.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_for_more_streams_stay_within_the_limit_of_connections() {
+    let permits = Arc::new(Semaphore::new(0));
+    let mut cluster = http2();
+    cluster.max_concurrent_streams = 100;
+    cluster.limits.max_connections = 2;
+    let net = Net::new(cluster, permitted(1000, &permits));
+    let requests: Vec<_> = (0..300).map(|_| net.spawn(get())).collect();
+    settle().await;
+    settle().await;
+    assert_eq!((net.made(), net.in_use(Resource::Pending)), (2, 100));
+    assert!(net.stat(ClusterStat::CxOverflow) > 0);
+    permits.add_permits(300);
+    for request in requests {
+        read(request).await;
+    }
+    assert_eq!(net.made(), 2);
     net.finish().await;
 }
 

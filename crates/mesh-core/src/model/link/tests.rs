@@ -247,3 +247,35 @@ fn only_listeners_that_bind_need_an_address_of_their_own() {
     );
     assert!(two(false).is_ok());
 }
+
+#[test]
+fn a_cluster_has_its_secrets_and_keeps_what_was_made_of_its_tls_while_that_stays_the_same() {
+    let named = SecretRef::local("s");
+    let mut builder = SnapshotBuilder::new();
+    builder.cluster(secured("a", "s"));
+    let (first, _) = builder.build().unwrap();
+    let entry = &first.clusters()[0];
+    assert!(Arc::ptr_eq(
+        entry.secret(&named).unwrap(),
+        first.secret(&named).unwrap()
+    ));
+    assert!(entry.secret(&SecretRef::local("other")).is_none());
+    entry.tls_slot().get_or_init(|| 1_u8);
+
+    let next = |previous: &Arc<Snapshot>, secret: &str, requests| {
+        let mut builder = SnapshotBuilder::from(previous);
+        let mut cluster = secured("a", secret);
+        cluster.max_requests_per_connection = requests;
+        builder.cluster(cluster);
+        builder.build().unwrap().0
+    };
+    let second = next(&first, "s", 1);
+    let entry = &second.clusters()[0];
+    assert_eq!(entry.tls_slot().get::<u8>(), Some(&1));
+    assert!(Arc::ptr_eq(
+        entry.secret(&named).unwrap(),
+        first.secret(&named).unwrap()
+    ));
+    let third = next(&second, "t", 1);
+    assert_eq!(third.clusters()[0].tls_slot().get::<u8>(), None);
+}

@@ -10,8 +10,8 @@ use mesh_core::model::StringMatch;
 
 use super::{Compiler, gateway_name};
 use crate::spec::virtual_service::{Action, Delegate, HttpMatch, HttpRoute};
-use crate::spec::{Meta, VirtualService};
-use crate::world::World;
+use crate::spec::{Kind, Meta, Spec, VirtualService};
+use crate::world::{ObjectKey, World};
 
 /// A rule, maybe of two objects.
 #[derive(Debug)]
@@ -80,9 +80,12 @@ fn find<'a>(
         "" => root.namespace.as_str(),
         named => named,
     };
-    let named = world
-        .virtual_services()
-        .find(|(meta, _)| meta.name == asked.name && meta.namespace == namespace);
+    let named = named(world, namespace, &asked.name);
+    if let Some(hears) = &mut compiler.hears {
+        let stamp = named.map(|(meta, _)| meta.stamp);
+        let place = (namespace.to_owned(), asked.name.clone(), stamp);
+        hears.delegates.push(place);
+    }
     let full = format!("{}.{namespace}", asked.name);
     let usual = &compiler.mesh.virtual_service_export;
     let message = match named {
@@ -103,6 +106,24 @@ fn find<'a>(
     };
     compiler.warn(root, asked.at, "spec.http.delegate", message);
     None
+}
+
+/// The virtual service of this name.
+pub(super) fn named<'w>(
+    world: &'w World,
+    namespace: &str,
+    name: &str,
+) -> Option<(&'w Meta, &'w VirtualService)> {
+    let key = ObjectKey {
+        kind: Kind::VirtualService,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    };
+    let object = world.object(&key)?;
+    match &object.spec {
+        Spec::VirtualService(spec) => Some((&object.meta, spec)),
+        _ => None,
+    }
 }
 
 // === impl Owners ===
@@ -239,11 +260,11 @@ fn both(root: &HttpMatch, leaf: &HttpMatch) -> Option<HttpMatch> {
     block.scheme = block.scheme.or_else(|| root.scheme.clone());
     block.method = block.method.or_else(|| root.method.clone());
     block.authority = block.authority.or_else(|| root.authority.clone());
-    block.headers = named(&root.headers, &leaf.headers, has)?;
-    block.query = named(&root.query, &leaf.query, has)?;
+    block.headers = conditions(&root.headers, &leaf.headers, has)?;
+    block.query = conditions(&root.query, &leaf.query, has)?;
     // What the delegate shuts out has to be the wider: it may not let in more than the root.
     let shuts = |root: &Wanted, leaf: &Wanted| has(leaf, root);
-    block.without_headers = named(&root.without_headers, &leaf.without_headers, shuts)?;
+    block.without_headers = conditions(&root.without_headers, &leaf.without_headers, shuts)?;
     block.port = block.port.or(root.port);
     for (key, value) in &root.source_labels {
         let key = key.clone();
@@ -265,7 +286,7 @@ fn both(root: &HttpMatch, leaf: &HttpMatch) -> Option<HttpMatch> {
 }
 
 /// Conditions of both by name; of one name the delegate's, if it `fits` the root's.
-fn named<K: Clone + PartialEq>(
+fn conditions<K: Clone + PartialEq>(
     root: &[(K, Wanted)],
     leaf: &[(K, Wanted)],
     fits: impl Fn(&Wanted, &Wanted) -> bool,

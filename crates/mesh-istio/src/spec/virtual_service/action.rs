@@ -178,24 +178,32 @@ pub(super) fn destinations(cursor: &Cursor<'_>) -> Option<Vec<WeightedDestinatio
             headers,
         })
     })?;
-    if all.is_empty() {
+    let weights = all.iter().map(|one| one.weight);
+    check_weights(cursor, weights).then_some(all)
+}
+
+/// Whether there is a destination; says so where there is none or where nothing can be drawn.
+pub(super) fn check_weights(
+    cursor: &Cursor<'_>,
+    weights: impl ExactSizeIterator<Item = u32>,
+) -> bool {
+    let length = weights.len();
+    if length == 0 {
         // Either it was empty in the file, or every item was refused already.
         if !cursor.report().failed() {
             cursor.error("needs at least one destination");
         }
-        return None;
+        return false;
     }
-    if all.len() > 1 {
-        let total = all
-            .iter()
-            .try_fold(0u32, |sum, one| sum.checked_add(one.weight));
-        match total {
-            Some(0) => cursor.error("the weights of several destinations must not all be 0"),
-            None => cursor.error("the weights add up to more than fits 32 bits"),
-            Some(_) => {}
+    let mut weights = weights;
+    match weights.try_fold(0u32, u32::checked_add) {
+        Some(0) if length > 1 => {
+            cursor.error("the weights of several destinations must not all be 0");
         }
+        None => cursor.error("the weights add up to more than fits 32 bits"),
+        Some(_) => {}
     }
-    Some(all)
+    true
 }
 
 // === impl Delegate ===

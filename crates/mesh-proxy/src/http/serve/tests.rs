@@ -1,16 +1,15 @@
 //! Connections over in-memory pipes and paused time, with a stack whose answers the test gives.
 
 use super::*;
-use crate::http::adapter::Adapter;
 use crate::http::stack;
-use crate::listener::HttpBlocks;
+use crate::listener::{HttpChain, Statistics};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use hyper::client::conn::{http1, http2};
 use mesh_client::{Body, Boxed, Parts, Slot, Upstreams};
-use mesh_core::model::{HttpManager, Listener, Snapshot, SnapshotBuilder, WorkloadRef};
+use mesh_core::model::{Snapshot, SnapshotBuilder, WorkloadRef};
 use mesh_core::{Error, Feed, Rng, Shard};
 use mesh_telemetry::Telemetry;
 use std::convert::Infallible;
@@ -25,7 +24,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A listener in memory.
 struct Served {
     manager: HttpManager,
-    blocks: HttpBlocks,
+    statistics: Statistics,
     slot: Slot,
     tasks: TaskTracker,
     drain: watch::Sender<bool>,
@@ -54,14 +53,14 @@ impl Served {
         });
         Self {
             manager: HttpManager::new("in", "t"),
-            blocks: HttpBlocks::default(),
+            statistics: Statistics::default(),
             slot: Slot::new(layer),
             tasks: TaskTracker::new(),
             drain: watch::Sender::new(false),
         }
     }
 
-    fn adapter(&self) -> (Adapter, Arc<ListenerState>, Arc<Activity>) {
+    fn connection(&self) -> super::Connection {
         let (snapshot, _) = SnapshotBuilder::new().build().unwrap();
         let feed: Feed<Snapshot> = mesh_core::Publisher::from_arc(snapshot).feed();
         let upstreams = Upstreams::new(Shard::default());
@@ -69,29 +68,24 @@ impl Served {
         parts.before_route = self.slot.clone();
         let telemetry = Arc::new(Telemetry::new(WorkloadRef::default()));
         let address = "127.0.0.1:80".parse().unwrap();
-        let listener = Listener::http("in", address, self.manager.clone());
-        let listener = Arc::new(ListenerState::new(
-            &listener,
-            Shard::default(),
-            &self.blocks,
-        ));
-        let activity = Arc::new(Activity::new());
-        let adapter = Adapter::new(
-            stack::build(parts, telemetry, u32::MAX),
-            listener.clone(),
-            address,
-            address,
-            activity.clone(),
-            self.tasks.clone(),
-        );
-        (adapter, listener, activity)
+        let chain = HttpChain::new(Arc::new(self.manager.clone()), &self.statistics);
+        let mut caller = Caller::default();
+        caller.peer = Some(address);
+        caller.local = Some(address);
+        super::Connection {
+            caller,
+            manager: chain.manager,
+            stats: chain.stats,
+            server: chain.server,
+            stack: stack::build(parts, telemetry, u32::MAX),
+            tasks: self.tasks.clone(),
+            drain: self.drain.subscribe(),
+        }
     }
 
     fn connect(&self) -> Connection {
-        let (adapter, listener, activity) = self.adapter();
         let (stream, theirs) = tokio::io::duplex(64 << 10);
-        let drain = self.drain.subscribe();
-        let serving = serve_on(TokioIo::new(theirs), adapter, listener, activity, drain);
+        let serving = serve(theirs, self.connection());
         Connection {
             task: tokio::spawn(serving),
             stream,
@@ -108,7 +102,7 @@ impl Served {
     }
 
     fn stat(&self, stat: HttpStat) -> u64 {
-        self.blocks.block(&"in".into()).get(stat)
+        self.statistics.http.block(&"in".into()).get(stat)
     }
 
     /// Everything that was counted up has come down again.
@@ -157,14 +151,15 @@ async fn settle() {
 #[test]
 fn the_futures_of_a_connection_and_a_request_are_small() {
     let served = ok();
-    let (adapter, ..) = served.adapter();
-    let (connection, request) = (serve_size(serve), request_size(&adapter));
+    let adapter = Adapter::new(served.connection(), Arc::new(Activity::new()));
+    let connection = serve_size(serve::<tokio::net::TcpStream>);
+    let request = request_size(&adapter);
     assert!(connection <= 4096, "a connection is {connection} bytes");
     assert!(request <= 2048, "a request is {request} bytes");
 }
 
 /// The size of what [`serve`] returns, without a socket to call it with.
-fn serve_size<A, B, C, D, E, G, F>(_: fn(A, B, C, D, E, G) -> F) -> usize {
+fn serve_size<A, B, F>(_: fn(A, B) -> F) -> usize {
     size_of::<F>()
 }
 

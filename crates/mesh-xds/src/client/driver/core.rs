@@ -3,7 +3,7 @@
 use super::Prepare;
 use crate::TypeUrl;
 use crate::assemble::{Assemble, Change, Interest, Step, To};
-use crate::client::handle::{Command, FileReference};
+use crate::client::handle::{Command, FileReference, ServiceReference};
 use crate::client::machine::{Event, Machine, Update};
 use crate::client::status::Status;
 use crate::read::{Resource, Source};
@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The ticket of what comes from files.
-const FROM_FILE: u64 = 0;
+/// The ticket of what is given by others: from files and services.
+const GIVEN: u64 = 0;
 
 pub(super) struct Core {
     pub(super) machine: Machine,
@@ -24,6 +24,7 @@ pub(super) struct Core {
     snapshots: Publisher<Snapshot>,
     status: Publisher<Status>,
     files: Publisher<BTreeSet<FileReference>>,
+    services: Publisher<BTreeSet<ServiceReference>>,
     prepare: Option<Prepare>,
     /// What each file has.
     supplied: HashMap<(TypeUrl, PathBuf), BTreeSet<Name>>,
@@ -61,6 +62,7 @@ impl Core {
             assemble,
             status: Publisher::new(status),
             files: Publisher::new(BTreeSet::new()),
+            services: Publisher::new(BTreeSet::new()),
             prepare,
             supplied: HashMap::new(),
             initial_fetch_timeout,
@@ -80,6 +82,10 @@ impl Core {
 
     pub(super) fn files(&self) -> Feed<BTreeSet<FileReference>> {
         self.files.feed()
+    }
+
+    pub(super) fn services(&self) -> Feed<BTreeSet<ServiceReference>> {
+        self.services.feed()
     }
 
     pub(super) fn started(&mut self, now: Instant) {
@@ -151,10 +157,17 @@ impl Core {
             tracing::warn!(%warning, "configuration");
         }
         let mut files = None;
+        let mut services = None;
         for interest in step.interests {
             match interest {
                 Interest::Start(kind, to) => match to.from {
                     Source::Ads => self.machine.subscribe(kind, &to.name),
+                    Source::Service(cluster) => {
+                        let services =
+                            services.get_or_insert_with(|| (*self.services.load()).clone());
+                        let name = to.name;
+                        services.insert(ServiceReference { cluster, name });
+                    }
                     Source::Path(path) => {
                         let files = files.get_or_insert_with(|| (*self.files.load()).clone());
                         forget(files, kind, &path, &to.name);
@@ -168,6 +181,11 @@ impl Core {
                 },
                 Interest::Stop(kind, from, name) => match from {
                     Source::Ads => self.machine.unsubscribe(kind, &name),
+                    Source::Service(cluster) => {
+                        let services =
+                            services.get_or_insert_with(|| (*self.services.load()).clone());
+                        services.remove(&ServiceReference { cluster, name });
+                    }
                     Source::Path(path) => {
                         let files = files.get_or_insert_with(|| (*self.files.load()).clone());
                         forget(files, kind, &path, &name);
@@ -178,13 +196,16 @@ impl Core {
         if let Some(files) = files {
             self.files.publish(Arc::new(files));
         }
+        if let Some(services) = services {
+            self.services.publish(Arc::new(services));
+        }
         let mut refused = Vec::new();
         for verdict in step.verdicts {
             if let Err(error) = &verdict.result {
                 let (kind, name) = (verdict.kind.short(), &verdict.name);
                 tracing::warn!(kind, %name, %error, "a resource was refused; the last good one stays");
             }
-            if verdict.ticket == FROM_FILE {
+            if verdict.ticket == GIVEN {
                 refused.extend(verdict.result.err().map(|error| (verdict.name, error)));
             } else {
                 let result = verdict.result.map_err(|error| error.to_string());
@@ -203,6 +224,25 @@ impl Core {
                     resource
                 });
                 let _ = answer.send(resources.collect());
+            }
+            Command::SupplySecrets {
+                cluster,
+                secrets,
+                gone,
+                answer,
+            } => {
+                let from = Source::Service(cluster);
+                let gone = gone.into_iter().map(|name| To::Gone(TypeUrl::Secret, name));
+                let came = secrets.into_iter().map(|one| To::Is(Resource::Secret(one)));
+                let changes = gone.chain(came).map(|to| Change {
+                    from: from.clone(),
+                    ticket: GIVEN,
+                    to,
+                });
+                let step = self.assemble.apply(changes.collect(), now);
+                let refused = self.act(step);
+                self.work(now);
+                let _ = answer.send(refused);
             }
             Command::Supply {
                 kind,
@@ -236,7 +276,7 @@ impl Core {
             .chain(resources.into_iter().map(To::Is))
             .map(|to| Change {
                 from: from.clone(),
-                ticket: FROM_FILE,
+                ticket: GIVEN,
                 to,
             });
         let step = self.assemble.apply(changes.collect(), now);
@@ -302,5 +342,6 @@ fn name_of(resource: &Resource) -> Name {
         Resource::Endpoints(endpoints) => endpoints.name.clone(),
         Resource::Listener(listener) => listener.listener.name.clone(),
         Resource::Routes(table) => table.name.clone(),
+        Resource::Secret(secret) => secret.name.clone(),
     }
 }

@@ -8,6 +8,7 @@ use super::{Event, Machine, Response, Timer, Update};
 use crate::TypeUrl;
 use crate::pb::envoy::service::discovery::v3 as discovery;
 use crate::pb::google::protobuf::{Any, Duration as ProtoDuration};
+use crate::write::redacted_bytes as redacted;
 use bytes::Bytes;
 use mesh_core::Name;
 use prost::Message;
@@ -206,7 +207,7 @@ impl<R> Machine<R> {
             };
             let version = item.version;
             let kept = keeps_bodies && body.type_url == kind.url();
-            let body = kept.then(|| Bytes::from(body.value));
+            let body = kept.then(|| redacted(kind, Bytes::from(body.value)));
             match read {
                 Ok(resource) => {
                     record.offered += 1;

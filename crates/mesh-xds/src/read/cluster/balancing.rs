@@ -2,7 +2,8 @@
 
 use crate::pb::envoy::config::cluster::v3 as pb;
 use crate::pb::envoy::config::cluster::v3::cluster::{
-    CommonLbConfig, LbConfig, LbPolicy, LeastRequestLbConfig, RoundRobinLbConfig,
+    CommonLbConfig, LbConfig, LbPolicy, LeastRequestLbConfig, OriginalDstLbConfig,
+    RoundRobinLbConfig,
 };
 use crate::pb::envoy::extensions::load_balancing_policies::common::v3::LocalityLbConfig;
 use crate::pb::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
@@ -30,7 +31,11 @@ pub(super) fn read(parts: &Parts<'_>) -> Result<Balancing, Invalid> {
         return extension(policies).at("load_balancing_policy");
     }
     let policy = enumeration::<LbPolicy>("lb_policy", parts.policy)?;
-    if (parts.discovery == DiscoveryKind::Authority) != (policy == LbPolicy::ClusterProvided) {
+    let chosen = matches!(
+        parts.discovery,
+        DiscoveryKind::Authority | DiscoveryKind::OriginalDestination
+    );
+    if chosen != (policy == LbPolicy::ClusterProvided) {
         let message = format!(
             "{} does not go with this type of cluster",
             policy.as_str_name()
@@ -53,6 +58,24 @@ pub(super) fn read(parts: &Parts<'_>) -> Result<Balancing, Invalid> {
         }
         (LbPolicy::Random, None) => Ok(Balancing::Random),
         (LbPolicy::ClusterProvided, None) => Ok(Balancing::default()),
+        (LbPolicy::ClusterProvided, Some(LbConfig::OriginalDstLbConfig(config))) => {
+            let OriginalDstLbConfig {
+                use_http_header,
+                http_header_name,
+                upstream_port_override,
+                metadata_key,
+            } = config;
+            let plain = || {
+                refuse!(
+                    use_http_header,
+                    http_header_name,
+                    upstream_port_override,
+                    metadata_key
+                );
+                Ok(Balancing::default())
+            };
+            plain().at("original_dst_lb_config")
+        }
         (LbPolicy::LoadBalancingPolicyConfig, _) => {
             let message = "required by lb_policy, but missing";
             Err(Invalid::new("load_balancing_policy", message))

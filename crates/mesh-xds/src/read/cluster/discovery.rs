@@ -1,22 +1,23 @@
 //! How the endpoints of a cluster become known.
 
+use super::dns;
 use crate::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
+    ClusterDiscoveryType, CustomClusterType, DiscoveryType, EdsClusterConfig,
 };
-use crate::pb::envoy::config::core::v3::TypedExtensionConfig;
 use crate::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use crate::pb::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily as Family;
 use crate::pb::envoy::extensions::clusters::dns::v3::DnsCluster;
 use crate::pb::envoy::extensions::clusters::dynamic_forward_proxy::v3::{
     ClusterConfig, cluster_config::ClusterImplementationSpecifier,
 };
+use crate::pb::envoy::extensions::clusters::original_dst::v3::OriginalDstCluster;
 use crate::pb::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheConfig;
 use crate::pb::google::protobuf::Any;
 use crate::read::extension::dns_resolver;
 use crate::read::{Reference, endpoint, source};
 use crate::wire::{At, enumeration, pass_over, refuse, required, type_name, unpack, unsupported};
 use mesh_core::Invalid;
-use mesh_core::model::{DiscoveryKind, EndpointSet};
+use mesh_core::model::{DiscoveryKind, Dns, DnsFamily, EndpointSet};
 use prost::Name as _;
 
 /// The fields of a cluster that say where its endpoints come from.
@@ -25,13 +26,7 @@ pub(super) struct Parts<'a> {
     pub(super) kind: Option<&'a ClusterDiscoveryType>,
     pub(super) eds: Option<&'a EdsClusterConfig>,
     pub(super) assignment: Option<&'a ClusterLoadAssignment>,
-    pub(super) dns: Dns<'a>,
-}
-
-/// How names are looked up.
-pub(super) struct Dns<'a> {
-    pub(super) family: i32,
-    pub(super) resolver: Option<&'a TypedExtensionConfig>,
+    pub(super) dns: Dns,
 }
 
 /// Where the endpoints of a cluster come from.
@@ -39,10 +34,10 @@ pub(super) struct Found {
     pub(super) kind: DiscoveryKind,
     pub(super) endpoints: Option<EndpointSet>,
     pub(super) eds: Option<Reference>,
+    pub(super) dns: Dns,
 }
 
 pub(super) fn read(parts: &Parts<'_>) -> Result<Found, Invalid> {
-    parts.dns.check()?;
     let kind = match parts.kind {
         None => DiscoveryType::Static,
         Some(ClusterDiscoveryType::Type(kind)) => enumeration("type", *kind)?,
@@ -75,11 +70,10 @@ pub(super) fn read(parts: &Parts<'_>) -> Result<Found, Invalid> {
                 kind: DiscoveryKind::Endpoints,
                 endpoints: None,
                 eds: Some(reference().at("eds_cluster_config")?),
+                dns: parts.dns,
             })
         }
-        // The place where an intercepted connection was going. Nothing intercepts here yet, so
-        // what Istio means by it is what the request's authority names.
-        DiscoveryType::OriginalDst => parts.by_authority(),
+        DiscoveryType::OriginalDst => parts.chosen(DiscoveryKind::OriginalDestination),
     }
 }
 
@@ -100,15 +94,22 @@ impl Parts<'_> {
             kind,
             endpoints: Some(set),
             eds: None,
+            dns: self.dns,
         })
     }
 
-    fn by_authority(&self) -> Result<Found, Invalid> {
+    /// Endpoints that each request or connection chooses.
+    fn chosen(&self, kind: DiscoveryKind) -> Result<Found, Invalid> {
         refuse_assignment(self.assignment)?;
+        if self.eds.is_some() {
+            let message = "goes with type EDS only";
+            return Err(Invalid::new("eds_cluster_config", message));
+        }
         Ok(Found {
-            kind: DiscoveryKind::Authority,
+            kind,
             endpoints: None,
             eds: None,
+            dns: self.dns,
         })
     }
 
@@ -122,23 +123,20 @@ impl Parts<'_> {
         let name = type_name(any);
         if name == ClusterConfig::full_name() {
             forward_proxy(any).at("typed_config")?;
-            self.by_authority()
+            self.chosen(DiscoveryKind::Authority)
+        } else if name == OriginalDstCluster::full_name() {
+            original(&unpack(any).at("typed_config")?).at("typed_config")?;
+            self.chosen(DiscoveryKind::OriginalDestination)
         } else if name == DnsCluster::full_name() {
-            let kind = dns_cluster(any).at("typed_config")?;
-            self.given(kind)
+            let (kind, dns) = dns_cluster(any).at("typed_config")?;
+            let found = self.given(kind)?;
+            Ok(Found { dns, ..found })
         } else {
             Err(Invalid::new(
                 "typed_config",
                 format!("{name:?} is not supported"),
             ))
         }
-    }
-}
-
-impl Dns<'_> {
-    fn check(&self) -> Result<(), Invalid> {
-        family("dns_lookup_family", self.family)?;
-        dns_resolver(self.resolver)
     }
 }
 
@@ -152,15 +150,7 @@ fn refuse_assignment(assignment: Option<&ClusterLoadAssignment>) -> Result<(), I
     }
 }
 
-/// Whatever the resolver returns is used, so only IPv6 alone cannot be promised.
-fn family(field: &str, value: i32) -> Result<(), Invalid> {
-    match enumeration(field, value)? {
-        DnsLookupFamily::V6Only => Err(Invalid::new(field, "V6_ONLY is not supported")),
-        _ => Ok(()),
-    }
-}
-
-fn dns_cluster(any: &Any) -> Result<DiscoveryKind, Invalid> {
+fn dns_cluster(any: &Any) -> Result<(DiscoveryKind, Dns), Invalid> {
     let DnsCluster {
         dns_refresh_rate,
         dns_failure_refresh_rate,
@@ -171,25 +161,44 @@ fn dns_cluster(any: &Any) -> Result<DiscoveryKind, Invalid> {
         all_addresses_in_single_endpoint,
         dns_min_refresh_rate,
     } = &unpack(any)?;
-    pass_over!("envoy.extensions.clusters.dns.v3.DnsCluster":
-        dns_failure_refresh_rate,
-        dns_jitter,
-        dns_min_refresh_rate,
-        dns_refresh_rate,
-        respect_dns_ttl,
+    pass_over!("envoy.extensions.clusters.dns.v3.DnsCluster": dns_min_refresh_rate);
+    let failure = dns_failure_refresh_rate.as_ref();
+    let parts = dns::Parts {
+        refresh: dns_refresh_rate.as_ref(),
+        jitter: dns_jitter.as_ref(),
+        respect_ttl: *respect_dns_ttl,
+        failure: failure.map(|rate| (rate.base_interval.as_ref(), rate.max_interval.as_ref())),
+        family: match enumeration("dns_lookup_family", *dns_lookup_family)? {
+            Family::Unspecified | Family::Auto => DnsFamily::Auto,
+            Family::V4Only => DnsFamily::V4Only,
+            Family::V6Only => DnsFamily::V6Only,
+            Family::V4Preferred => DnsFamily::V4Preferred,
+            Family::All => DnsFamily::All,
+        },
+        resolver: typed_dns_resolver_config.as_ref(),
+    };
+    let kind = match all_addresses_in_single_endpoint {
+        true => DiscoveryKind::LogicalDns,
+        false => DiscoveryKind::StrictDns,
+    };
+    Ok((kind, parts.read()?))
+}
+
+/// The place where the connection was going, and no other.
+fn original(value: &OriginalDstCluster) -> Result<(), Invalid> {
+    let OriginalDstCluster {
+        use_http_header,
+        http_header_name,
+        upstream_port_override,
+        metadata_key,
+    } = value;
+    refuse!(
+        use_http_header,
+        http_header_name,
+        upstream_port_override,
+        metadata_key
     );
-    dns_resolver(typed_dns_resolver_config.as_ref())?;
-    if enumeration::<Family>("dns_lookup_family", *dns_lookup_family)? == Family::V6Only {
-        return Err(Invalid::new(
-            "dns_lookup_family",
-            "V6_ONLY is not supported",
-        ));
-    }
-    Ok(if *all_addresses_in_single_endpoint {
-        DiscoveryKind::LogicalDns
-    } else {
-        DiscoveryKind::StrictDns
-    })
+    Ok(())
 }
 
 fn forward_proxy(any: &Any) -> Result<(), Invalid> {
@@ -252,5 +261,12 @@ pub(in crate::read) fn dns_cache(value: &DnsCacheConfig) -> Result<(), Invalid> 
         preresolve_hostnames,
     );
     dns_resolver(typed_dns_resolver_config.as_ref())?;
-    family("dns_lookup_family", *dns_lookup_family)
+    // Whatever the resolver returns is used, so only IPv6 alone cannot be promised.
+    match dns::family("dns_lookup_family", *dns_lookup_family)? {
+        DnsFamily::V6Only => Err(Invalid::new(
+            "dns_lookup_family",
+            "V6_ONLY is not supported",
+        )),
+        _ => Ok(()),
+    }
 }

@@ -9,18 +9,19 @@ use crate::pb::envoy::config::route::v3::HeaderMatcher;
 use crate::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use crate::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use crate::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
-    ExplicitHttpConfig, OutlierDetection, UpstreamProtocolOptions, UseDownstreamHttpConfig,
-    explicit_http_config::ProtocolConfig,
+    AutoHttpConfig, ExplicitHttpConfig, OutlierDetection, UpstreamProtocolOptions,
+    UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
 };
 use crate::pb::google::protobuf::Any;
 use crate::read::protocol;
 use crate::wire::{
-    At, each, enumeration, maybe_duration, number, pass_over, refuse, required, unpack, unsupported,
+    At, each, enumeration, maybe_duration, number, refuse, required, unpack, unsupported,
 };
 use mesh_core::Invalid;
 use mesh_core::model::{Cluster, UpstreamProtocol};
 use prost::Name as _;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The fields of a cluster that the extension took the place of.
@@ -45,7 +46,6 @@ pub(super) fn read(
         let field = format!("typed_extension_protocol_options[{name:?}]");
         return Err(unsupported(field));
     }
-    older.check()?;
     match extensions.get(&known) {
         Some(any) => {
             // Envoy does not look at the older fields then.
@@ -76,9 +76,9 @@ fn extension(value: &HttpProtocolOptions, cluster: &mut Cluster) -> Result<(), I
         hash_policy,
         retry_policy,
     );
-    // They matter to TLS only, which is refused where it is configured.
-    pass_over!("envoy.extensions.upstreams.http.v3.HttpProtocolOptions":
-        upstream_http_protocol_options);
+    if let Some(names) = upstream_http_protocol_options {
+        names_of(names, cluster).at("upstream_http_protocol_options")?;
+    }
     if let Some(common) = common_http_protocol_options {
         apply_common(common, cluster).at("common_http_protocol_options")?;
     }
@@ -93,8 +93,51 @@ fn extension(value: &HttpProtocolOptions, cluster: &mut Cluster) -> Result<(), I
             cluster.protocol = UpstreamProtocol::AsDownstream;
             as_downstream(config, cluster).at("use_downstream_protocol_config")
         }
-        UpstreamProtocolOptions::AutoConfig(_) => Err(unsupported("auto_config")),
+        UpstreamProtocolOptions::AutoConfig(config) => {
+            cluster.protocol = UpstreamProtocol::Alpn;
+            by_alpn(config, cluster).at("auto_config")
+        }
     }
+}
+
+/// The server name that is asked for and what it must be. Without TLS nothing is asked for.
+fn names_of(
+    value: &core::UpstreamHttpProtocolOptions,
+    cluster: &mut Cluster,
+) -> Result<(), Invalid> {
+    let core::UpstreamHttpProtocolOptions {
+        auto_sni,
+        auto_san_validation,
+        override_auto_sni_header,
+    } = value;
+    refuse!(override_auto_sni_header);
+    if let Some(tls) = &mut cluster.tls {
+        let tls = Arc::make_mut(tls);
+        tls.auto_sni |= auto_sni;
+        tls.auto_san |= auto_san_validation;
+    }
+    Ok(())
+}
+
+/// HTTP/2 where TLS agrees on it.
+fn by_alpn(value: &AutoHttpConfig, cluster: &mut Cluster) -> Result<(), Invalid> {
+    let AutoHttpConfig {
+        http_protocol_options,
+        http2_protocol_options,
+        http3_protocol_options,
+        alternate_protocols_cache_options,
+    } = value;
+    refuse!(http3_protocol_options, alternate_protocols_cache_options);
+    if cluster.tls.is_none() {
+        return Err(Invalid::new("", "needs a transport_socket with TLS"));
+    }
+    if let Some(http1) = http_protocol_options {
+        protocol::check_http1(http1).at("http_protocol_options")?;
+    }
+    if let Some(http2) = http2_protocol_options {
+        apply_http2(http2, cluster).at("http2_protocol_options")?;
+    }
+    Ok(())
 }
 
 fn explicit(value: &ExplicitHttpConfig, cluster: &mut Cluster) -> Result<(), Invalid> {
@@ -176,18 +219,11 @@ fn apply_common(value: &core::HttpProtocolOptions, cluster: &mut Cluster) -> Res
 }
 
 impl Older<'_> {
-    /// These had no effect but on TLS, whichever spelling is used.
-    fn check(&self) -> Result<(), Invalid> {
-        match self.upstream {
-            None => Ok(()),
-            Some(_) => Err(unsupported("upstream_http_protocol_options")),
-        }
-    }
-
     fn refuse_all(&self) -> Result<(), Invalid> {
         for (field, set) in [
             ("max_requests_per_connection", self.requests.is_some()),
             ("common_http_protocol_options", self.common.is_some()),
+            ("upstream_http_protocol_options", self.upstream.is_some()),
             ("http_protocol_options", self.http1.is_some()),
             ("http2_protocol_options", self.http2.is_some()),
             ("protocol_selection", self.selection != 0),
@@ -203,6 +239,9 @@ impl Older<'_> {
     fn apply(&self, cluster: &mut Cluster) -> Result<(), Invalid> {
         if let Some(common) = self.common {
             apply_common(common, cluster).at("common_http_protocol_options")?;
+        }
+        if let Some(names) = self.upstream {
+            names_of(names, cluster).at("upstream_http_protocol_options")?;
         }
         if let Some(requests) = self.requests {
             cluster.max_requests_per_connection = requests;

@@ -7,8 +7,8 @@ use crate::pb::envoy::config::route::v3::HeaderMatcher;
 use crate::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use crate::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use crate::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
-    ExplicitHttpConfig, OutlierDetection, UpstreamProtocolOptions, UseDownstreamHttpConfig,
-    explicit_http_config::ProtocolConfig,
+    AutoHttpConfig, ExplicitHttpConfig, OutlierDetection, UpstreamProtocolOptions,
+    UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
 };
 use crate::pb::google::protobuf::Any;
 use crate::wire::text::to_string_match;
@@ -31,11 +31,14 @@ pub(super) fn extensions(cluster: &Cluster) -> HashMap<String, Any> {
         .as_ref()
         .map(|outlier| outlier.error_codes.as_slice());
     let codes = codes.filter(|codes| !codes.is_empty());
-    if cluster.protocol == UpstreamProtocol::Http1 && common.is_none() && codes.is_none() {
+    let names = names(cluster);
+    let plain = common.is_none() && codes.is_none() && names.is_none();
+    if cluster.protocol == UpstreamProtocol::Http1 && plain {
         return HashMap::new();
     }
     let options = HttpProtocolOptions {
         common_http_protocol_options: common,
+        upstream_http_protocol_options: names,
         outlier_detection: codes.map(error_codes),
         upstream_protocol_options: Some(protocol(cluster)),
         ..HttpProtocolOptions::default()
@@ -56,6 +59,16 @@ fn common(cluster: &Cluster) -> Option<core::HttpProtocolOptions> {
     (options != core::HttpProtocolOptions::default()).then_some(options)
 }
 
+/// The server name that TLS asks for.
+fn names(cluster: &Cluster) -> Option<core::UpstreamHttpProtocolOptions> {
+    let tls = cluster.tls.as_ref().filter(|tls| tls.auto_sni)?;
+    Some(core::UpstreamHttpProtocolOptions {
+        auto_sni: true,
+        auto_san_validation: tls.auto_san,
+        ..core::UpstreamHttpProtocolOptions::default()
+    })
+}
+
 fn protocol(cluster: &Cluster) -> UpstreamProtocolOptions {
     let explicit = |protocol| {
         UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
@@ -71,6 +84,11 @@ fn protocol(cluster: &Cluster) -> UpstreamProtocolOptions {
                 ..UseDownstreamHttpConfig::default()
             })
         }
+        UpstreamProtocol::Alpn => UpstreamProtocolOptions::AutoConfig(AutoHttpConfig {
+            http_protocol_options: Some(core::Http1ProtocolOptions::default()),
+            http2_protocol_options: Some(http2(cluster)),
+            ..AutoHttpConfig::default()
+        }),
         _ => explicit(ProtocolConfig::HttpProtocolOptions(
             core::Http1ProtocolOptions::default(),
         )),

@@ -1,0 +1,250 @@
+//! Connections to endpoints for bytes that nobody looks into.
+//!
+//! [`TcpUpstreams`] chooses a host of a cluster as HTTP does (balancing, original destination, the
+//! TLS server name), connects, tells the endpoint who calls (PROXY protocol), starts TLS, and gives
+//! back a [`TcpUpstream`]: one caller's alone, never pooled. Limits, ejections and statistics are
+//! the cluster's and shared with HTTP. [`TcpUpstreams::tunnel`] asks an HTTP proxy to connect
+//! instead.
+//!
+//! Nobody looks after time here but the cluster's `connect_timeout`: idle limits and lifetimes
+//! belong to whoever copies the bytes.
+//!
+//! ```
+//! use mesh_client::{Upstreams, tcp::TcpUpstreams};
+//! use mesh_core::model::{Address, Cluster, EndpointSet, SnapshotBuilder};
+//! use mesh_core::{Caller, Shard};
+//! use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let mut builder = SnapshotBuilder::new();
+//! builder.cluster(Cluster::new("db"));
+//! builder.endpoints("db", EndpointSet::of([Address::from(listener.local_addr()?)]));
+//! let (snapshot, _) = builder.build()?;
+//!
+//! let tcp = TcpUpstreams::new(Upstreams::new(Shard::default()));
+//! let mut tried = Vec::new();
+//! let db = &snapshot.clusters()[0];
+//! let mut upstream = tcp.connect(db, &Caller::default(), &mut tried).await?;
+//! let (mut server, _) = listener.accept().await?;
+//!
+//! upstream.write_all(b"ping").await?;
+//! upstream.shutdown().await?;
+//! let mut seen = String::new();
+//! server.read_to_string(&mut seen).await?;
+//! assert_eq!(seen, "ping");
+//! // The other half is still open.
+//! server.write_all(b"pong").await?;
+//! drop(server);
+//! seen.clear();
+//! upstream.read_to_string(&mut seen).await?;
+//! assert_eq!(seen, "pong");
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+
+pub use stream::TcpUpstream;
+pub(crate) use tunnel::Tunnelled;
+
+use crate::Upstreams;
+use crate::upstream::Units;
+use crate::upstream::connect::Dial;
+use crate::upstream::counted::Counted;
+use crate::upstream::secure::Offer;
+use crate::upstream::transport::Io;
+use crate::upstream::variant::Variant;
+use mesh_core::model::{ClusterEntry, Snapshot, Tunnel};
+use mesh_core::stats::ClusterStat;
+use mesh_core::usage::{Resource, Taken};
+use mesh_core::{Caller, Error, Failure, HostId, Rng};
+use mesh_lb::{Chooser, Host, MakeEndpoint};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+use stream::{Ends, Inner};
+
+/// One worker's connections for bytes. Clones share their state.
+///
+/// Call [`TcpUpstreams::adopt`] on every change of configuration, so that clusters which are gone
+/// are let go of.
+#[derive(Clone)]
+pub struct TcpUpstreams {
+    upstreams: Upstreams,
+    direct: Chooser<Nothing>,
+    tunnels: Chooser<Upstreams>,
+}
+
+/// A connection is made for each caller, so nothing is kept for a host.
+#[derive(Clone, Copy, Debug)]
+struct Nothing;
+
+// === impl Nothing ===
+
+impl MakeEndpoint for Nothing {
+    type Service = ();
+
+    fn make(&self, _: &Arc<Host>, _: &Arc<ClusterEntry>) {}
+}
+
+// === impl TcpUpstreams ===
+
+impl TcpUpstreams {
+    /// Connections made as `upstreams` makes them, by the same worker.
+    pub fn new(upstreams: Upstreams) -> Self {
+        Self {
+            direct: Chooser::new(Nothing),
+            tunnels: Chooser::new(upstreams.clone()),
+            upstreams,
+        }
+    }
+
+    /// Draws from `rng` instead of one that the system seeds.
+    #[must_use]
+    pub fn rng(mut self, rng: Arc<Rng>) -> Self {
+        self.direct = self.direct.rng(rng.clone());
+        self.tunnels = self.tunnels.rng(rng);
+        self
+    }
+
+    /// Drops what belongs to clusters and hosts that are not in `snapshot` any more. Connections
+    /// that are open stay open.
+    pub fn adopt(&self, snapshot: &Snapshot) {
+        self.direct.adopt(snapshot);
+        self.tunnels.adopt(snapshot);
+    }
+
+    /// Connects to a host of `cluster`, rather not one of those `tried` before; the one that is
+    /// chosen now is added to them. One call is one attempt (Envoy `max_connect_attempts`).
+    ///
+    /// # Errors
+    /// * [`Failure::NoHealthyHost`]: no host may be used, or none is named;
+    /// * [`Failure::Overflow`]: the cluster's limit on connections, pending requests or requests
+    ///   is met. As in Envoy it is met strictly, because a connection for bytes is never shared;
+    /// * [`Failure::ConnectFailed`], [`Failure::ConnectTimeout`]: with the reason as cause.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped gives the attempt up, and outlier detection blames nobody.
+    pub async fn connect(
+        &self,
+        cluster: &Arc<ClusterEntry>,
+        caller: &Caller,
+        tried: &mut Vec<HostId>,
+    ) -> Result<TcpUpstream, Error> {
+        let chosen = self.direct.choose(cluster, caller, tried)?;
+        tried.push(chosen.host().id());
+        let counted = self.counted(cluster);
+        let connection = self.take(cluster, Resource::Connections, ClusterStat::CxOverflow)?;
+        let request = self.take_request(cluster)?;
+        let pending = self.take(cluster, Resource::Pending, ClusterStat::RqPendingOverflow)?;
+        counted.count(ClusterStat::RqPendingTotal);
+        let raised = counted.raise(ClusterStat::RqPendingActive);
+
+        let host = chosen.host().clone();
+        let dial = Dial {
+            connector: self.upstreams.connector().clone(),
+            host: host.clone(),
+            entry: cluster.clone(),
+            variant: Variant::of_caller(cluster.config(), caller),
+            offer: Offer::Own,
+            counted: counted.clone(),
+        };
+        let started = now();
+        let made = dial.dial().await;
+        drop((pending, raised));
+        let connected = match made {
+            Ok(connected) => connected,
+            Err(error) => {
+                counted.count(ClusterStat::RqPendingFailureEject);
+                chosen.failed(error.failure(), now());
+                return Err(error);
+            }
+        };
+        let took = now().saturating_duration_since(started);
+        let units = Units::new(&counted, &host, connection, took);
+        let engaged = chosen.connected(now());
+        let ends = Ends {
+            endpoint: host.endpoint().clone(),
+            remote: connected.remote,
+            local: connected.local,
+            tls: connected.tls,
+        };
+        let io = Io::new(connected.stream, units);
+        Ok(TcpUpstream::new(
+            Inner::Direct(io, engaged),
+            ends,
+            counted,
+            request,
+        ))
+    }
+
+    /// Asks an HTTP proxy, a host of `cluster`, to connect to where `tunnel` says (Envoy
+    /// `TunnelingConfig`), over HTTP/1.1 or HTTP/2 as the cluster has it. The hosts that are
+    /// chosen now are added to `tried`.
+    ///
+    /// With CONNECT any 2xx opens the tunnel over HTTP/1.1 and 200 over HTTP/2; with POST it is
+    /// 200. How long the proxy may take to answer is up to the caller, who drops the future.
+    ///
+    /// # Errors
+    /// As [`TcpUpstreams::connect`]; another answer is [`Failure::ConnectFailed`].
+    ///
+    /// # Cancel safety
+    /// A future that is dropped gives the attempt up.
+    pub async fn tunnel(
+        &self,
+        cluster: &Arc<ClusterEntry>,
+        caller: &Caller,
+        tunnel: &Tunnel,
+        tried: &mut Vec<HostId>,
+    ) -> Result<TcpUpstream, Error> {
+        let request = self.take_request(cluster)?;
+        let counted = self.counted(cluster);
+        let opened = tunnel::open(&self.tunnels, cluster, caller, tunnel, tried).await?;
+        let (inner, ends) = opened;
+        Ok(TcpUpstream::new(inner, ends, counted, request))
+    }
+
+    fn counted(&self, cluster: &ClusterEntry) -> Counted {
+        Counted::new(cluster.live().stats().clone(), self.upstreams.shard())
+    }
+
+    fn take_request(&self, cluster: &ClusterEntry) -> Result<Taken, Error> {
+        self.take(cluster, Resource::Requests, ClusterStat::RqPendingOverflow)
+    }
+
+    fn take(
+        &self,
+        cluster: &ClusterEntry,
+        resource: Resource,
+        stat: ClusterStat,
+    ) -> Result<Taken, Error> {
+        let limits = &cluster.config().limits;
+        let limit = match resource {
+            Resource::Connections => limits.max_connections,
+            Resource::Pending => limits.max_pending,
+            Resource::Requests => limits.max_requests,
+            Resource::Retries => limits.max_retries,
+        };
+        cluster.live().usage().take(resource, limit).ok_or_else(|| {
+            self.counted(cluster).count(stat);
+            Error::new(Failure::Overflow).unsent()
+        })
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl fmt::Debug for TcpUpstreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpUpstreams")
+            .field("upstreams", &self.upstreams)
+            .finish_non_exhaustive()
+    }
+}

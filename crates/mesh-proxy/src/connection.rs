@@ -1,0 +1,244 @@
+//! One connection from accept to its end, read top to bottom: who calls and where to, which chain,
+//! TLS, and then HTTP or bytes.
+
+mod arrival;
+mod prefixed;
+
+use self::arrival::Arrival;
+use crate::http::serve;
+use crate::http::stack::RequestStack;
+use crate::listener::{ChainState, Counted, Current, HttpChain, ListenerState, Use};
+use crate::origin::Downstream;
+use crate::tcp;
+use crate::tls::Security;
+use crate::worker::Listeners;
+use mesh_core::model::Inspect;
+use mesh_core::stats::{ListenerStat, Raised};
+use mesh_core::{Caller, Name, Shard};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+/// What a worker's connections have in common.
+#[derive(Clone)]
+pub(crate) struct Site {
+    pub(crate) shard: Shard,
+    /// The worker's listeners, to hand connections to.
+    pub(crate) listeners: Listeners,
+    pub(crate) stack: RequestStack,
+    pub(crate) tcp: tcp::Forwarder,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// Counts a connection of a listener, whatever becomes of it.
+struct Open {
+    current: Arc<Current>,
+    shard: Shard,
+    _active: Raised<Counted<ListenerStat>, ListenerStat>,
+}
+
+/// A future that counts an open connection as long as it lasts.
+#[pin_project::pin_project]
+struct Counting<F> {
+    #[pin]
+    future: F,
+    _open: Open,
+}
+
+/// Serves a connection of which nothing has to be found out: HTTP in plain text through the only
+/// chain. That is most connections there are, so it takes the shortest way and the least memory.
+///
+/// # Errors
+/// Any other connection comes back.
+pub(crate) fn serve_plain<IO: Downstream>(
+    io: IO,
+    peer: SocketAddr,
+    local: SocketAddr,
+    listener: &ListenerState,
+    site: &Site,
+) -> Result<impl Future<Output = ()> + Send + use<IO>, IO> {
+    let current = listener.current();
+    if looks(current.plan().inspect()) || current.plan().listener().hand_off {
+        return Err(io);
+    }
+    let Some(chain) = current.only_chain().cloned() else {
+        return Err(io);
+    };
+    let (Security::Plain, Use::Http(http)) = (chain.chain().security(), chain.chain().usage())
+    else {
+        return Err(io);
+    };
+    let arrival = Arrival::new(io, peer, local);
+    let caller = arrival.caller(site.shard, &chain.chain().config().name);
+    let connection = http_connection(http, caller, &chain, site);
+    Ok(Counting {
+        future: serve::serve(arrival.io, connection),
+        _open: Open::new(current, site.shard),
+    })
+}
+
+/// Serves any connection that `listener` accepted, until it ends.
+pub(crate) async fn serve<IO: Downstream>(
+    io: IO,
+    peer: SocketAddr,
+    local: SocketAddr,
+    listener: Arc<ListenerState>,
+    site: Site,
+) {
+    let mut arrival = Arrival::new(io, peer, local);
+    let mut current = listener.current();
+    if !look(&mut arrival, &current, site.shard).await {
+        return;
+    }
+    // Once: the one that gets it keeps it.
+    if current.plan().listener().hand_off
+        && let Some(original) = arrival.original()
+        && let Some(other) = site.listeners.of(original)
+        && !Arc::ptr_eq(&other, &listener)
+    {
+        current = other.current();
+        if !look(&mut arrival, &current, site.shard).await {
+            return;
+        }
+    }
+    let Some(chain) = current.choose(&arrival.traits()).cloned() else {
+        no_chain(&arrival, &current, &site);
+        return;
+    };
+    let mut caller = arrival.caller(site.shard, &chain.chain().config().name);
+    let open = Open::new(current, site.shard);
+    match chain.chain().security() {
+        Security::Plain => pass(arrival.io, caller, &chain, &site).await,
+        Security::Tls(handshake) => {
+            let stats = open.current.plan().stats();
+            // Boxed, as what follows: a connection keeps no room for what is over.
+            let accepting = Box::pin(handshake.accept(arrival.io, stats, site.shard));
+            if let Some((io, info)) = accepting.await {
+                caller.tls = Some(info);
+                pass(io, caller, &chain, &site).await;
+            }
+        }
+        Security::Broken(error) => {
+            tracing::debug!(chain = %chain.chain().config().name, %error, "closed");
+        }
+    }
+}
+
+/// Passes a connection to what its chain is used for.
+fn pass<'a, IO: Downstream>(
+    io: IO,
+    caller: Caller,
+    chain: &'a ChainState,
+    site: &'a Site,
+) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    match chain.chain().usage() {
+        Use::Http(http) => {
+            let connection = http_connection(http, caller, chain, site);
+            Box::pin(serve::serve(io, connection))
+        }
+        Use::Tcp(tcp) => Box::pin(tcp::serve(io, tcp, caller, chain.drained(), &site.tcp)),
+    }
+}
+
+/// Whether anything has to be found out.
+fn looks(inspect: &Inspect) -> bool {
+    reads(inspect) || inspect.original_destination
+}
+
+/// Whether the caller has to say something first.
+fn reads(inspect: &Inspect) -> bool {
+    inspect.proxy_protocol.is_some() || inspect.tls.is_some() || inspect.http.is_some()
+}
+
+/// Finds out what a listener wants to know. Returns whether to go on.
+async fn look<IO: Downstream>(
+    arrival: &mut Arrival<IO>,
+    current: &Arc<Current>,
+    shard: Shard,
+) -> bool {
+    let inspect = current.plan().inspect();
+    if !looks(inspect) {
+        return true;
+    }
+    let _active = current.raise(shard, ListenerStat::PreCxActive);
+    let looked = match inspect.timeout.filter(|_| reads(inspect)) {
+        // Boxed: most connections outlive it by far.
+        Some(limit) => Box::pin(tokio::time::timeout(limit, arrival.look(inspect))).await,
+        None => Ok(Box::pin(arrival.look(inspect)).await),
+    };
+    match looked {
+        Ok(Ok(())) => true,
+        Ok(Err(rejected)) => {
+            tracing::debug!(listener = %current.plan().listener().name, %rejected, "closed");
+            false
+        }
+        Err(_) => {
+            current.count(shard, ListenerStat::PreCxTimeout);
+            inspect.continue_on_timeout
+        }
+    }
+}
+
+/// A connection that nothing is configured for is closed.
+fn no_chain<IO>(arrival: &Arrival<IO>, current: &Current, site: &Site) {
+    current.count(site.shard, ListenerStat::NoFilterChainMatch);
+    let logs = &current.plan().listener().access_log;
+    if !logs.is_empty() {
+        let caller = arrival.caller(site.shard, &Name::default());
+        let now = Instant::now().into_std();
+        mesh_telemetry::tcp::refuse(site.tcp.telemetry(), logs, caller, now);
+    }
+}
+
+fn http_connection(
+    http: &HttpChain,
+    caller: Caller,
+    chain: &ChainState,
+    site: &Site,
+) -> serve::Connection {
+    serve::Connection {
+        caller,
+        manager: http.manager.clone(),
+        stats: http.stats.clone(),
+        server: http.server.clone(),
+        stack: site.stack.clone(),
+        tasks: site.tasks.clone(),
+        drain: chain.drained(),
+    }
+}
+
+// === impl Counting ===
+
+impl<F: Future> Future for Counting<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().future.poll(cx)
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn new(current: Arc<Current>, shard: Shard) -> Self {
+        current.count(shard, ListenerStat::CxTotal);
+        Self {
+            _active: current.raise(shard, ListenerStat::CxActive),
+            current,
+            shard,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.current.count(self.shard, ListenerStat::CxDestroy);
+    }
+}
+
+#[cfg(test)]
+mod tests;

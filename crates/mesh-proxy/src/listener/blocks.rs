@@ -1,0 +1,88 @@
+//! The statistics of listeners, made on first use and kept as long as the process runs, as in
+//! Envoy.
+
+use mesh_core::Name;
+use mesh_core::stats::{Block, HttpStat, ListenerStat, Stat, TcpStat};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Blocks of statistics by prefix. Shared by all workers. Prefixes come from configuration, never
+/// from callers.
+#[derive(Debug)]
+pub(crate) struct Blocks<S: Stat>(Arc<Mutex<HashMap<Name, Arc<Block<S>>>>>);
+
+/// All that is counted for listeners.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Statistics {
+    /// By the HTTP manager's prefix.
+    pub(crate) http: Blocks<HttpStat>,
+    /// By the TCP proxy's prefix.
+    pub(crate) tcp: Blocks<TcpStat>,
+    /// By address.
+    listeners: Blocks<ListenerStat>,
+}
+
+/// A block of statistics that a gauge can hold on to.
+#[derive(Debug)]
+pub(crate) struct Counted<S: Stat>(Arc<Block<S>>);
+
+// === impl Blocks ===
+
+impl<S: Stat> Blocks<S> {
+    /// The block for a prefix.
+    pub(crate) fn block(&self, prefix: &Name) -> Arc<Block<S>> {
+        let mut blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.entry(prefix.clone()).or_default().clone()
+    }
+
+    /// All blocks, sorted by prefix.
+    pub(crate) fn all(&self) -> Vec<(Name, Arc<Block<S>>)> {
+        let blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = blocks.iter().map(|(n, b)| (n.clone(), b.clone())).collect();
+        drop(blocks);
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+}
+
+impl<S: Stat> Clone for Blocks<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S: Stat> Default for Blocks<S> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+// === impl Statistics ===
+
+impl Statistics {
+    /// The block of the listener at an address. As in Envoy a colon is written `_`.
+    pub(crate) fn listener(&self, address: SocketAddr) -> Arc<Block<ListenerStat>> {
+        let prefix = address.to_string().replace(':', "_");
+        self.listeners.block(&prefix.into())
+    }
+
+    /// The blocks of all listeners, by address.
+    pub(crate) fn listeners(&self) -> Vec<(Name, Arc<Block<ListenerStat>>)> {
+        self.listeners.all()
+    }
+}
+
+// === impl Counted ===
+
+impl<S: Stat> Counted<S> {
+    pub(crate) fn new(block: Arc<Block<S>>) -> Self {
+        Self(block)
+    }
+}
+
+impl<S: Stat> AsRef<Block<S>> for Counted<S> {
+    fn as_ref(&self) -> &Block<S> {
+        &self.0
+    }
+}

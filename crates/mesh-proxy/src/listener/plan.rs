@@ -1,0 +1,199 @@
+//! What is made of a listener's configuration, once for all workers.
+
+use super::blocks::Statistics;
+use crate::chain::{Matcher, Traits};
+use crate::tls::Security;
+use http::HeaderValue;
+use mesh_core::Name;
+use mesh_core::model::{FilterChain, HttpManager, Inspect, Listener, Snapshot, TcpProxy};
+use mesh_core::stats::{Block, HttpStat, ListenerStat, TcpStat};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// A listener that is ready to serve.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    listener: Arc<Listener>,
+    matcher: Matcher,
+    /// The listener's, then the default one.
+    chains: Vec<Arc<Chain>>,
+    stats: Arc<Block<ListenerStat>>,
+}
+
+/// A chain that is ready to serve.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    config: Arc<FilterChain>,
+    security: Security,
+    usage: Use,
+}
+
+/// What a chain's connections are used for.
+#[derive(Debug)]
+pub(crate) enum Use {
+    Http(HttpChain),
+    Tcp(TcpChain),
+}
+
+/// HTTP: settings that every request finds in its [`Caller`].
+#[derive(Debug)]
+pub(crate) struct HttpChain {
+    pub(crate) manager: Arc<HttpManager>,
+    pub(crate) stats: Arc<Block<HttpStat>>,
+    /// The `server` header of every response; none leaves the upstream's.
+    pub(crate) server: Option<HeaderValue>,
+}
+
+/// Bytes.
+#[derive(Debug)]
+pub(crate) struct TcpChain {
+    pub(crate) proxy: Arc<TcpProxy>,
+    pub(crate) stats: Arc<Block<TcpStat>>,
+}
+
+/// The plans in use, so that the workers share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plans {
+    statistics: Statistics,
+    made: Arc<Mutex<HashMap<Name, Weak<Plan>>>>,
+}
+
+// === impl Plans ===
+
+impl Plans {
+    pub(crate) fn new(statistics: Statistics) -> Self {
+        Self {
+            statistics,
+            made: Arc::default(),
+        }
+    }
+
+    /// The plan for a listener that is bound to `address`: the one that another worker made, if it
+    /// is for the very same. Chains that did not change are taken over from the one before, and
+    /// with them the keys of TLS sessions.
+    pub(crate) fn of(
+        &self,
+        listener: &Arc<Listener>,
+        address: SocketAddr,
+        snapshot: &Snapshot,
+    ) -> Arc<Plan> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = made.get(&listener.name).and_then(Weak::upgrade);
+        if let Some(before) = &before
+            && Arc::ptr_eq(&before.listener, listener)
+        {
+            return before.clone();
+        }
+        let old = before.as_ref().map_or(&[][..], |before| before.chains());
+        let stats = self.statistics.listener(address);
+        let plan = Plan::new(listener.clone(), old, &self.statistics, stats, snapshot);
+        let plan = Arc::new(plan);
+        made.retain(|_, plan| plan.strong_count() > 0);
+        made.insert(listener.name.clone(), Arc::downgrade(&plan));
+        plan
+    }
+}
+
+// === impl Plan ===
+
+impl Plan {
+    fn new(
+        listener: Arc<Listener>,
+        before: &[Arc<Chain>],
+        statistics: &Statistics,
+        stats: Arc<Block<ListenerStat>>,
+        snapshot: &Snapshot,
+    ) -> Self {
+        let chain = |config: &Arc<FilterChain>| {
+            let same = |before: &&Arc<Chain>| before.config == *config;
+            match before.iter().find(same) {
+                Some(before) => before.clone(),
+                None => Arc::new(Chain::new(config.clone(), statistics, snapshot)),
+            }
+        };
+        Self {
+            matcher: Matcher::of(&listener),
+            chains: listener.all_chains().map(chain).collect(),
+            listener,
+            stats,
+        }
+    }
+
+    pub(crate) fn listener(&self) -> &Arc<Listener> {
+        &self.listener
+    }
+
+    pub(crate) fn inspect(&self) -> &Inspect {
+        &self.listener.inspect
+    }
+
+    pub(crate) fn chains(&self) -> &[Arc<Chain>] {
+        &self.chains
+    }
+
+    pub(crate) fn stats(&self) -> &Arc<Block<ListenerStat>> {
+        &self.stats
+    }
+
+    /// The place of the chain that all connections get, where nothing has to be known of them.
+    pub(super) fn only(&self) -> Option<usize> {
+        // With one chain for everything the default one is never used.
+        let fixed = self.matcher.is_fixed() && !self.chains.is_empty();
+        fixed.then_some(0)
+    }
+
+    /// The place of the chain for a connection.
+    pub(super) fn choose(&self, traits: &Traits<'_>) -> Option<usize> {
+        let default = self.listener.default_chain.is_some();
+        let default = || default.then(|| self.listener.chains.len());
+        self.matcher.choose(traits).or_else(default)
+    }
+}
+
+// === impl Chain ===
+
+impl Chain {
+    fn new(config: Arc<FilterChain>, statistics: &Statistics, snapshot: &Snapshot) -> Self {
+        let usage = match config.manager() {
+            Some(manager) => Use::Http(HttpChain::new(manager.clone(), statistics)),
+            None => {
+                let proxy = config.proxy().expect("a chain is for HTTP or for bytes");
+                Use::Tcp(TcpChain {
+                    stats: statistics.tcp.block(&proxy.stat_prefix),
+                    proxy: proxy.clone(),
+                })
+            }
+        };
+        Self {
+            security: Security::of(&config, snapshot),
+            usage,
+            config,
+        }
+    }
+
+    pub(crate) fn config(&self) -> &Arc<FilterChain> {
+        &self.config
+    }
+
+    pub(crate) fn security(&self) -> &Security {
+        &self.security
+    }
+
+    pub(crate) fn usage(&self) -> &Use {
+        &self.usage
+    }
+}
+
+// === impl HttpChain ===
+
+impl HttpChain {
+    pub(crate) fn new(manager: Arc<HttpManager>, statistics: &Statistics) -> Self {
+        let server = Some(&manager.server_name).filter(|name| !name.is_empty());
+        Self {
+            stats: statistics.http.block(&manager.stat_prefix),
+            server: server.and_then(|name| HeaderValue::from_str(name).ok()),
+            manager,
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Where the bytes go: mesh-client's connections, or a test's.
+
+use mesh_client::tcp::{TcpUpstream, TcpUpstreams};
+use mesh_core::exchange;
+use mesh_core::model::{ClusterEntry, Tunnel};
+use mesh_core::{Caller, Error, HostId};
+use socket2::SockRef;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Makes connections for bytes.
+pub(crate) trait Connect: Clone + Send + Sync + 'static {
+    type Upstream: Upstream;
+
+    /// One attempt to connect to a host of `cluster`, rather not to one of `tried`.
+    fn connect(
+        &self,
+        cluster: &Arc<ClusterEntry>,
+        caller: &Caller,
+        tunnel: Option<&Tunnel>,
+        tried: &mut Vec<HostId>,
+    ) -> impl Future<Output = Result<Self::Upstream, Error>> + Send;
+}
+
+/// A connection to an endpoint.
+pub(crate) trait Upstream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Where it leads.
+    fn described(&self) -> exchange::Upstream;
+
+    /// From now on closing the connection resets it.
+    fn reset_when_closed(&self);
+}
+
+impl Connect for TcpUpstreams {
+    type Upstream = TcpUpstream;
+
+    async fn connect(
+        &self,
+        cluster: &Arc<ClusterEntry>,
+        caller: &Caller,
+        tunnel: Option<&Tunnel>,
+        tried: &mut Vec<HostId>,
+    ) -> Result<TcpUpstream, Error> {
+        match tunnel {
+            None => Self::connect(self, cluster, caller, tried).await,
+            Some(tunnel) => self.tunnel(cluster, caller, tunnel, tried).await,
+        }
+    }
+}
+
+impl Upstream for TcpUpstream {
+    fn described(&self) -> exchange::Upstream {
+        let mut described = exchange::Upstream::new(self.endpoint().clone());
+        described.remote = self.remote();
+        described.local = self.local();
+        described
+    }
+
+    fn reset_when_closed(&self) {
+        if let Some(socket) = self.tcp() {
+            // The peer may be gone already.
+            let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        }
+    }
+}

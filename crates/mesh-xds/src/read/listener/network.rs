@@ -1,0 +1,88 @@
+//! Network filters: an HTTP connection manager or a TCP proxy, and what may stand before them.
+
+use crate::pb::envoy::config::listener::v3::{Filter as Proto, filter::ConfigType};
+use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use crate::pb::envoy::extensions::filters::network::sni_cluster::v3::SniCluster;
+use crate::pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
+use crate::pb::google::protobuf::Any;
+use crate::read::{RouteSource, extension, http, tcp};
+use crate::wire::{At, required, type_name, unpack, unsupported};
+use mesh_core::Invalid;
+use mesh_core::model::Filter;
+use prost::Name as _;
+use std::sync::Arc;
+
+/// What filters do, and where their routes are.
+pub(super) struct Read {
+    pub(super) filter: Filter,
+    pub(super) routes: Option<RouteSource>,
+}
+
+/// Reads the filters of a chain. `listener` names routes where nothing else does.
+pub(super) fn filters(values: &[Proto], listener: &str) -> Result<Read, Invalid> {
+    let Some((last, before)) = values.split_last() else {
+        return Err(Invalid::new("filters", "required, but missing"));
+    };
+    let mut by_name = None;
+    for (at, value) in before.iter().enumerate() {
+        let place = format!("filters[{at}]");
+        let any = config(value).at(&place)?;
+        match type_name(any) {
+            name if name == SniCluster::full_name() => {
+                unpack::<SniCluster>(any).at("typed_config").at(&place)?;
+                by_name = Some(place);
+            }
+            name if is_last(name) => {
+                let message = "nothing may follow an HTTP connection manager or a TCP proxy";
+                return Err(Invalid::new(place, message));
+            }
+            _ => extension::passed_over(any).at("typed_config").at(&place)?,
+        }
+    }
+    let place = format!("filters[{}]", before.len());
+    let any = config(last).at(&place)?;
+    let read = || match type_name(any) {
+        name if name == HttpConnectionManager::full_name() => {
+            let (manager, routes) = http::manager(&unpack(any)?, listener)?;
+            Ok(Read {
+                filter: Filter::Http(Arc::new(manager)),
+                routes: Some(routes),
+            })
+        }
+        name if name == TcpProxy::full_name() => Ok(Read {
+            filter: Filter::Tcp(Arc::new(tcp::proxy(&unpack(any)?, by_name.is_some())?)),
+            routes: None,
+        }),
+        name => {
+            let message = format!(
+                "{name:?} is not supported: the last filter is an HTTP connection manager or a \
+                 TCP proxy"
+            );
+            Err(Invalid::new("", message))
+        }
+    };
+    let read = read().at("typed_config").at(&place)?;
+    match (by_name, &read.filter) {
+        (Some(place), Filter::Http(_)) => {
+            let message = "the sni_cluster filter has no effect before HTTP";
+            Err(Invalid::new(place, message))
+        }
+        _ => Ok(read),
+    }
+}
+
+fn is_last(name: &str) -> bool {
+    name == HttpConnectionManager::full_name() || name == TcpProxy::full_name()
+}
+
+fn config(value: &Proto) -> Result<&Any, Invalid> {
+    let Proto {
+        // A name without a meaning: Envoy goes by the type of the message.
+        name: _,
+        config_type,
+    } = value;
+    match required("typed_config", config_type)? {
+        ConfigType::TypedConfig(any) => Ok(any),
+        ConfigType::ConfigDiscovery(_) => Err(unsupported("config_discovery")),
+    }
+}
