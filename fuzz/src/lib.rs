@@ -62,6 +62,7 @@ pub const TARGETS: &[Target] = &[
     resource::ENDPOINTS,
     resource::LISTENER,
     resource::ROUTES,
+    resource::SECRET,
     message::SCHEMA,
     text::JSON,
     text::BOOTSTRAP,

@@ -1,9 +1,12 @@
 //! Resources from a control plane: what is read can be written, and is the same when read again.
 
 use crate::{Input, Target};
-use mesh_core::model::{Cluster, DiscoveryKind, EndpointSet, UpstreamProtocol};
-use mesh_xds::read::{self, ClusterResource, Resource, RouteSource};
+use mesh_core::model::{
+    Cluster, DiscoveryKind, EndpointSet, SecretName, UpstreamProtocol, Validation,
+};
+use mesh_xds::read::{self, ClusterResource, Resource, RouteSource, SecretValue};
 use mesh_xds::{TypeUrl, write};
+use std::collections::HashSet;
 
 /// `read_cluster`
 pub(crate) const CLUSTER: Target = Target {
@@ -33,18 +36,63 @@ pub(crate) const ROUTES: Target = Target {
     input: Input::Protobuf("envoy.config.route.v3.RouteConfiguration"),
 };
 
+/// `read_secret`
+pub(crate) const SECRET: Target = Target {
+    name: "read_secret",
+    run: |data| again(TypeUrl::Secret, data),
+    input: Input::Protobuf("envoy.extensions.transport_sockets.tls.v3.Secret"),
+};
+
 /// Reads, and if that is accepted writes and reads again.
 pub(crate) fn again(kind: TypeUrl, data: &[u8]) {
     let _ = read::name(data);
     let Ok(first) = read::resource(kind, data) else {
         return;
     };
+    if !has_a_form(&first) {
+        return;
+    }
     let bytes = written(&first);
     let second = read::resource(kind, &bytes);
     let second =
         second.unwrap_or_else(|error| panic!("refused what was written: {error}\n{first:#?}"));
     same(&first, &second);
     assert_eq!(bytes, written(&second), "the same is written differently");
+}
+
+/// Whether all that was read can be written: two tables of one name in one listener cannot, nor
+/// lists of revoked certificates that are not in a file.
+fn has_a_form(resource: &Resource) -> bool {
+    let in_file = |validation: Option<&Validation>| {
+        let revoked = validation.and_then(|validation| validation.revoked.as_ref());
+        revoked
+            .is_none_or(|named| matches!(SecretName::of(&named.name), SecretName::RevokedFile(_)))
+    };
+    match resource {
+        Resource::Listener(all) => {
+            let mut names = HashSet::new();
+            let inline = all.routes.iter().filter_map(|routes| match routes {
+                RouteSource::Inline(table) => Some(&table.name),
+                RouteSource::Named(_) => None,
+            });
+            let named = all.routes.iter().filter_map(|routes| match routes {
+                RouteSource::Inline(_) => None,
+                RouteSource::Named(reference) => Some(&reference.name),
+            });
+            let inline: Vec<_> = inline.collect();
+            let mut named = named.filter(|name| inline.contains(name));
+            let chains = all.listener.all_chains();
+            let mut tls = chains.filter_map(|chain| chain.tls.as_ref());
+            inline.iter().all(|name| names.insert(*name))
+                && named.next().is_none()
+                && tls.all(|tls| in_file(tls.validation.as_ref()))
+        }
+        Resource::Cluster(all) => {
+            let tls = all.cluster.tls.as_ref();
+            in_file(tls.and_then(|tls| tls.validation.as_ref()))
+        }
+        _ => true,
+    }
 }
 
 fn written(resource: &Resource) -> Vec<u8> {
@@ -55,13 +103,21 @@ fn written(resource: &Resource) -> Vec<u8> {
         }
         Resource::Endpoints(all) => write::encode("", &write::endpoints(&all.name, &all.endpoints)),
         Resource::Listener(all) => {
-            let table = match &all.routes {
+            let tables = all.routes.iter().filter_map(|routes| match routes {
                 RouteSource::Inline(table) => Some(&**table),
                 RouteSource::Named(_) => None,
-            };
-            write::encode("", &write::listener(&all.listener, table))
+            });
+            write::encode("", &write::listener(&all.listener, tables))
         }
         Resource::Routes(table) => write::encode("", &write::route::table(table)),
+        Resource::Secret(secret) => {
+            let proto = match &secret.value {
+                SecretValue::Given(given) => write::secret(&secret.name, given),
+                SecretValue::At(name) => write::secret_in_files(&secret.name, SecretName::of(name)),
+                other => unreachable!("{other:?} is not read"),
+            };
+            write::encode("", &proto)
+        }
         other => unreachable!("{other:?} is not read"),
     }
     .bytes
@@ -76,13 +132,20 @@ fn same(first: &Resource, second: &Resource) {
         }
         (Resource::Listener(first), Resource::Listener(second)) => {
             assert_eq!(first.listener, second.listener, "a listener");
-            match (&first.routes, &second.routes) {
-                (RouteSource::Inline(one), RouteSource::Inline(two)) => assert_eq!(one, two),
-                // Where from and how long to wait is written in one way only.
-                (RouteSource::Named(one), RouteSource::Named(two)) => {
-                    assert_eq!(one.name, two.name, "where routes come from");
+            assert_eq!(
+                first.routes.len(),
+                second.routes.len(),
+                "routes of managers"
+            );
+            for (one, two) in first.routes.iter().zip(&second.routes) {
+                match (one, two) {
+                    (RouteSource::Inline(one), RouteSource::Inline(two)) => assert_eq!(one, two),
+                    // Where from and how long to wait is written in one way only.
+                    (RouteSource::Named(one), RouteSource::Named(two)) => {
+                        assert_eq!(one.name, two.name, "where routes come from");
+                    }
+                    (one, two) => panic!("routes moved: {one:?}, {two:?}"),
                 }
-                (one, two) => panic!("routes moved: {one:?}, {two:?}"),
             }
         }
         (first, second) => assert_eq!(first, second, "not the same when written and read"),
@@ -97,7 +160,8 @@ fn comparable(resource: &ClusterResource) -> (Cluster, Option<EndpointSet>) {
         cluster.max_concurrent_streams = usual.max_concurrent_streams;
         cluster.http2_keepalive = usual.http2_keepalive;
     }
-    if cluster.discovery == DiscoveryKind::Authority {
+    let chosen = [DiscoveryKind::Authority, DiscoveryKind::OriginalDestination];
+    if chosen.contains(&cluster.discovery) {
         cluster.balancing = usual.balancing;
     }
     (cluster, resource.endpoints.clone())

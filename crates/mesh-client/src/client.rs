@@ -24,6 +24,9 @@ type Stack = Finish<Reply<Outbound>, Body>;
 
 /// The mesh as a service: sends a request where the configuration says.
 ///
+/// Endpoints are spoken to in TLS where their cluster says so; see the [crate](crate) for how
+/// secrets are given.
+///
 /// Always answers: what goes wrong becomes the response that Envoy would give (503 with its body
 /// and headers, 504, gRPC status, …). Cheap to clone; clones share connections.
 #[derive(Clone)]

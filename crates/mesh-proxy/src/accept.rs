@@ -15,17 +15,24 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Opens one worker's socket for `address`. Each worker has its own; the kernel spreads
 /// connections over them.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<StdListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
+    let socket = socket_for(address)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// A socket for an address, not bound yet. Others can bind the same address at once.
+pub(crate) fn socket_for(address: SocketAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // All addresses of IPv6 are not those of IPv4, too (Envoy `ipv4_compat`, which is off).
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
 }
 
 /// Lets a socket take connections for addresses that are not ours (TPROXY).
@@ -40,12 +47,7 @@ pub(crate) fn make_transparent(listener: &StdListener) -> io::Result<()> {
 /// Checks that nobody else listens on `address`. The sockets of our workers share their port, so
 /// without this another process that shares it too would silently get half of the connections.
 pub(crate) fn check_free(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
+    let socket = socket_for(address)?;
     socket.bind(&address.into())?;
     socket.listen(1)
 }
@@ -121,6 +123,13 @@ mod tests {
         let address = first.local_addr().unwrap();
         let _second = listen(address).unwrap();
         assert!(check_free(address).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_socket_for_all_of_ipv6_leaves_ipv4_alone() {
+        let six = listen("[::]:0".parse().unwrap()).unwrap();
+        let port = six.local_addr().unwrap().port();
+        check_free(SocketAddr::from(([0, 0, 0, 0], port))).unwrap();
     }
 
     #[tokio::test]

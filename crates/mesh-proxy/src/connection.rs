@@ -13,7 +13,7 @@ use crate::tcp;
 use crate::tls::Security;
 use crate::worker::Listeners;
 use mesh_core::model::Inspect;
-use mesh_core::stats::{ListenerStat, Raised};
+use mesh_core::stats::{Block, ListenerStat, Raised};
 use mesh_core::{Caller, Name, Shard};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -36,7 +36,8 @@ pub(crate) struct Site {
 
 /// Counts a connection of a listener, whatever becomes of it.
 struct Open {
-    current: Arc<Current>,
+    // Not the plan: it would live as long as the last connection that it chose a chain for.
+    stats: Arc<Block<ListenerStat>>,
     shard: Shard,
     _active: Raised<Counted<ListenerStat>, ListenerStat>,
 }
@@ -77,7 +78,7 @@ pub(crate) fn serve_plain<IO: Downstream>(
     let connection = http_connection(http, caller, &chain, site);
     Ok(Counting {
         future: serve::serve(arrival.io, connection),
-        _open: Open::new(current, site.shard),
+        _open: Open::new(current.plan().stats(), site.shard),
     })
 }
 
@@ -110,13 +111,13 @@ pub(crate) async fn serve<IO: Downstream>(
         return;
     };
     let mut caller = arrival.caller(site.shard, &chain.chain().config().name);
-    let open = Open::new(current, site.shard);
+    let open = Open::new(current.plan().stats(), site.shard);
+    drop(current);
     match chain.chain().security() {
         Security::Plain => pass(arrival.io, caller, &chain, &site).await,
         Security::Tls(handshake) => {
-            let stats = open.current.plan().stats();
             // Boxed, as what follows: a connection keeps no room for what is over.
-            let accepting = Box::pin(handshake.accept(arrival.io, stats, site.shard));
+            let accepting = Box::pin(handshake.accept(arrival.io, &open.stats, site.shard));
             if let Some((io, info)) = accepting.await {
                 caller.tls = Some(info);
                 pass(io, caller, &chain, &site).await;
@@ -224,11 +225,12 @@ impl<F: Future> Future for Counting<F> {
 // === impl Open ===
 
 impl Open {
-    fn new(current: Arc<Current>, shard: Shard) -> Self {
-        current.count(shard, ListenerStat::CxTotal);
+    fn new(stats: &Arc<Block<ListenerStat>>, shard: Shard) -> Self {
+        stats.inc(shard, ListenerStat::CxTotal);
+        let counted = Counted::new(stats.clone());
         Self {
-            _active: current.raise(shard, ListenerStat::CxActive),
-            current,
+            _active: Raised::new(counted, shard, ListenerStat::CxActive),
+            stats: stats.clone(),
             shard,
         }
     }
@@ -236,7 +238,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.current.count(self.shard, ListenerStat::CxDestroy);
+        self.stats.inc(self.shard, ListenerStat::CxDestroy);
     }
 }
 

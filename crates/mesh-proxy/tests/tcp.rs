@@ -409,11 +409,36 @@ async fn bytes_pass_through_a_tunnel() {
 #[tokio::test]
 #[ignore = "needs a network namespace with rules of its own"]
 async fn a_redirected_connection_goes_where_it_was_going() {
+    intercepts(false).await;
+}
+
+/// The same without a change of addresses:
+///
+/// ```text
+/// unshare -n sh -c 'ip link set lo up
+///     ip rule add fwmark 1 lookup 100; ip route add local default dev lo table 100
+///     ip -6 rule add fwmark 1 lookup 100; ip -6 route add local default dev lo table 100
+///     ip addr add 198.51.100.1/32 dev lo; ip addr add 2001:db8:1::1/128 dev lo
+///     ip route add default dev lo; ip -6 route add default dev lo
+///     for t in "iptables -d 203.0.113.1" "ip6tables -d 2001:db8::1"; do set -- $t
+///         $1 -t mangle -A OUTPUT -p tcp $2 $3 -j MARK --set-mark 1
+///         $1 -t mangle -A PREROUTING -p tcp $2 $3 -j TPROXY --on-port 15001 --tproxy-mark 1
+///     done
+///     cargo test -p mesh-proxy --test tcp -- --ignored transparent'
+/// ```
+#[tokio::test]
+#[ignore = "needs a network namespace with rules of its own"]
+async fn a_transparent_listener_takes_what_was_going_elsewhere() {
+    intercepts(true).await;
+}
+
+async fn intercepts(transparent: bool) {
     let (v4, v6) = (echo("v4:").await, echo("v6:").await);
     let intercepting = |name: &str, address: &str| {
         let mut listener = Listener::new(name, address.parse().unwrap());
         listener.inspect.original_destination = true;
         listener.hand_off = true;
+        listener.transparent = transparent;
         listener
     };
     let unbound = |name: &str, address: &str, cluster: &str| {
@@ -424,7 +449,7 @@ async fn a_redirected_connection_goes_where_it_was_going() {
     let _town = Town::start(
         vec![
             intercepting("out4", "0.0.0.0:15001"),
-            intercepting("out6", "[::1]:15001"),
+            intercepting("out6", "[::]:15001"),
             unbound("four", "203.0.113.1:80", "four"),
             unbound("six", "[::]:80", "six"),
         ],

@@ -32,6 +32,7 @@ mod backoff;
 mod driver;
 mod handle;
 mod machine;
+mod secrets;
 mod status;
 
 pub use driver::{Builder, Client, Prepare, Wanted};
@@ -40,4 +41,5 @@ pub use machine::{
     Config, Decode, Event, KindStatus, Limits, Machine, Request, ResourceState, ResourceStatus,
     Response, Update, Variant,
 };
+pub use secrets::SecretClient;
 pub use status::Status;

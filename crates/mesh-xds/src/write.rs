@@ -7,9 +7,9 @@
 //! takes (a percentage above 100, a weight of 0, a status of a rate limit that is not on Envoy's
 //! list).
 //!
-//! Envoy refuses what it cannot be told, rather than be told something else: a TLS server without
-//! a certificate, a check of names without roots, lists of revoked certificates that are not in a
-//! file.
+//! What Envoy cannot be told it refuses, rather than be told something else: a TLS server without a
+//! certificate, a check of names without roots, lists of revoked certificates that are not in a
+//! file. Of two tables with one name, a listener gets the first.
 //!
 //! ```
 //! use mesh_core::model::{Cluster, EndpointSet};
@@ -35,7 +35,8 @@ use crate::pb::envoy::extensions::transport_sockets::tls::v3::Secret as SecretPr
 use crate::wire::to_duration;
 use crate::{Encoded, TypeUrl, schema};
 use mesh_core::model::{
-    Address, Cluster, DiscoveryKind, EndpointSet, Listener, RouteTable, Secret, Snapshot,
+    Address, Cluster, DiscoveryKind, EndpointSet, Listener, RouteTable, Secret, SecretName,
+    Snapshot,
 };
 use std::time::Duration;
 
@@ -94,6 +95,13 @@ pub fn forwarding_listener<'a>(
 /// [`redacted`].
 pub fn secret(name: &str, secret: &Secret) -> SecretProto {
     tls::secret(name, secret)
+}
+
+/// Writes a secret that lies in files, or is the machine's: for an Envoy on a machine that has
+/// them, and no agent that could hand them out. A name that does not say where anything lies
+/// becomes a secret that Envoy refuses.
+pub fn secret_in_files(name: &str, at: SecretName<'_>) -> SecretProto {
+    tls::secret_in_files(name, at)
 }
 
 /// The same secret without what nobody may see, as Envoy shows it in dumps.

@@ -112,6 +112,23 @@ fn a_secret_in_files_is_the_name_that_says_which() {
 }
 
 #[test]
+fn a_secret_in_files_survives_and_one_that_is_nowhere_is_none() {
+    for at in [
+        SecretName::CertificateFiles {
+            certificate: "/c.pem",
+            key: "/k.pem",
+        },
+        SecretName::RootFile("/ca.pem"),
+        SecretName::SystemRoots,
+    ] {
+        let read = read::secret(&write::secret_in_files("n", at)).unwrap();
+        assert_eq!(read.value, SecretValue::At(at.to_name()));
+    }
+    let nowhere = write::secret_in_files("n", SecretName::Other("kubernetes://a"));
+    assert!(read::secret(&nowhere).is_err());
+}
+
+#[test]
 fn what_is_no_secret_here_is_refused_by_its_field() {
     let named = |mut secret: tls::Secret, name: &str| {
         secret.name = name.to_owned();

@@ -7,8 +7,8 @@ use crate::upstream::connect::Connector;
 use crate::upstream::tests::pki::{Authority, validation};
 use mesh_core::Shard;
 use mesh_core::model::{
-    Address, ClientTls, Cluster, DiscoveryKind, EndpointSet, Outlier, ProxyProtocol, SecretRef,
-    SnapshotBuilder,
+    Address, Balancing, ClientTls, Cluster, DiscoveryKind, EndpointSet, Outlier, ProxyProtocol,
+    SecretRef, SnapshotBuilder,
 };
 use mesh_lb::ClusterHosts;
 use std::io;
@@ -193,6 +193,7 @@ async fn the_limits_on_pending_requests_and_requests_hold_too() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_fails_is_blamed_on_the_host_and_the_next_attempt_avoids_it() {
     let mut ejecting = cluster();
+    ejecting.balancing = Balancing::RoundRobin;
     let mut outlier = Outlier::default();
     outlier.consecutive_5xx = 1;
     outlier.max_ejection_percent = 10;

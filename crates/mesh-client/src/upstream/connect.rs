@@ -213,8 +213,11 @@ mod tests {
         );
         let v2 = header(ProxyProtocol::V2, &nobody, own);
         assert_eq!(v2, proxy_protocol::encode_local(ProxyProtocol::V2));
-        let mut somebody = Variant::default();
-        somebody.caller = Some(("10.9.9.9:1".parse().unwrap(), "10.8.8.8:2".parse().unwrap()));
+        let ends = ("10.9.9.9:1".parse().unwrap(), "10.8.8.8:2".parse().unwrap());
+        let somebody = Variant {
+            name: None,
+            caller: Some(ends),
+        };
         assert_eq!(
             local(&header(ProxyProtocol::V1, &somebody, own)),
             "PROXY TCP4 10.9.9.9 10.8.8.8 1 2\r\n"

@@ -74,7 +74,7 @@ fn host_of(headers: &HeaderMap, uri: &Uri) -> Option<Name> {
     let from_header: Option<Authority> = headers
         .get(header::HOST)
         .and_then(|host| host.as_bytes().try_into().ok());
-    let authority = from_header.as_ref().or(uri.authority())?;
+    let authority = from_header.as_ref().or_else(|| uri.authority())?;
     let host = authority.host().trim_matches(['[', ']']);
     (!host.is_empty()).then(|| Name::from(host.to_ascii_lowercase()))
 }

@@ -251,6 +251,31 @@ async fn a_connection_without_a_chain_is_closed_counted_and_logged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_open_connection_does_not_keep_a_plan_that_was_replaced() {
+    for plain in [true, false] {
+        let mut listener = listener().chain(http("only"));
+        listener.inspect.original_destination = !plain;
+        let world = World::new();
+        let state = world.listen(listener.clone());
+        let plan = Arc::downgrade(state.current().plan());
+        let mut call = world.call(&state);
+        call.io.write_all(b"GET").await.unwrap();
+        tokio::time::sleep(SECOND).await;
+        listener.access_log = vec![mesh_core::model::AccessLog {
+            path: "-".into(),
+            format: "".into(),
+        }];
+        let new = world
+            .plans
+            .of(&Arc::new(listener), state.address(), &world.snapshot);
+        state.update(new);
+        assert!(plan.upgrade().is_none());
+        // The chain is the same, so it goes on.
+        assert!(!call.says(&GET[3..]).await.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_proxy_protocol_says_who_calls_and_where_to() {
     let mut listener = listener().chain(http("all"));
     let mut to_80 = http("to-80");

@@ -11,9 +11,11 @@ use self::core::Core;
 use super::backoff::Backoff;
 use super::handle::{Command, FileReference, Handle, ServiceReference};
 use super::status::Status;
+pub(super) use builder::endpoint;
 use mesh_core::model::Snapshot;
 use mesh_core::{Feed, Name, Rng};
 use session::End;
+pub(super) use session::{said, with_sources};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
@@ -166,11 +168,11 @@ impl fmt::Debug for Client {
     }
 }
 
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-async fn sleep_until(at: Option<Instant>) {
+pub(super) async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,

@@ -30,15 +30,8 @@ const REFUSED: [&str; 8] = [
     "ECDHE-RSA-AES256-SHA",
 ];
 
-/// The groups for the exchange of keys, by BoringSSL's names.
-const GROUPS: [&str; 6] = [
-    "MLKEM768",
-    "P-256",
-    "P-384",
-    "SecP256r1MLKEM768",
-    "X25519",
-    "X25519MLKEM768",
-];
+/// The groups for the exchange of keys that are spoken here and by Envoy, by BoringSSL's names.
+const GROUPS: [&str; 4] = ["P-256", "P-384", "X25519", "X25519MLKEM768"];
 
 /// Those of a list of cipher suites that are spoken here. Envoy's sets in brackets, of suites that
 /// are equally good, are taken apart: `[A|B]` is A and B.

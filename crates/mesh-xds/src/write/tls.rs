@@ -23,7 +23,7 @@ use mesh_core::model::{
 };
 use prost::Name;
 
-pub(super) use secrets::secret;
+pub(super) use secrets::{secret, secret_in_files};
 
 /// How connections from callers are secured.
 pub(super) fn server(tls: &ServerTls) -> TransportSocket {
@@ -161,7 +161,7 @@ fn validation_of(validation: &Validation) -> ValidationContextType {
         return ValidationContextType::ValidationContext(context);
     };
     match (SecretName::of(&roots.name), &roots.source) {
-        (SecretName::RootFile(path), SecretSource::Local) => {
+        (SecretName::RootFile(path), SecretSource::Local) if !path.is_empty() => {
             context.trusted_ca = Some(file(path));
             ValidationContextType::ValidationContext(context)
         }

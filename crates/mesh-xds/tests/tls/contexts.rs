@@ -349,6 +349,12 @@ fn a_check_that_would_check_nothing_is_refused_as_envoy_does() {
             .unwrap_err()
             .contains("match_subject_alt_names: names are not safe")
     );
+    let error = checked(|context| context.trusted_ca = file("system"));
+    assert!(
+        error
+            .unwrap_err()
+            .contains("trusted_ca.filename: a file of this name")
+    );
     let error = checked(|context| {
         context.trusted_ca = None;
         context.crl = file("/crl");

@@ -5,12 +5,13 @@ use mesh_core::model::{Balancing, Cluster, EndpointSet, Outlier, Rule};
 use mesh_test::fixture;
 
 fn chooser() -> Chooser<impl MakeEndpoint<Service = String>> {
-    Chooser::new(|host: &Arc<Host>, _: &Arc<ClusterEntry>| host.address().to_string())
+    let make = |host: &Arc<Host>, _: &Arc<ClusterEntry>| host.address().to_string();
+    Chooser::new(make).rng(Arc::new(Rng::with_seed(1)))
 }
 
 fn cluster() -> Cluster {
     let mut cluster = Cluster::new("c");
-    cluster.balancing = Balancing::LeastRequest { choices: 8 };
+    cluster.balancing = Balancing::LeastRequest { choices: 32 };
     let mut outlier = Outlier::default();
     outlier.consecutive_5xx = 2;
     outlier.max_ejection_percent = 100;

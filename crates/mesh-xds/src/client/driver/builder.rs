@@ -268,7 +268,7 @@ fn subscribe(machine: &mut Machine, kind: TypeUrl, wanted: &Wanted) {
     }
 }
 
-fn endpoint(uri: &str) -> Result<Endpoint, Invalid> {
+pub(in crate::client) fn endpoint(uri: &str) -> Result<Endpoint, Invalid> {
     let expected = || {
         Invalid::new(
             "",

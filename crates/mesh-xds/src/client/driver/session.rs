@@ -192,11 +192,11 @@ async fn look_for_better(
     }
 }
 
-fn said(status: &Status) -> String {
+pub(in crate::client) fn said(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
 }
 
-fn with_sources(error: &dyn std::error::Error) -> String {
+pub(in crate::client) fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

@@ -24,8 +24,13 @@ impl Parts<'_> {
     pub(super) fn read(self) -> Result<Dns, Invalid> {
         dns_resolver(self.resolver)?;
         let mut dns = Dns::default();
-        if let Some(refresh) = positive("dns_refresh_rate", self.refresh)? {
-            dns.refresh = refresh;
+        match maybe_duration("dns_refresh_rate", self.refresh)? {
+            // As Envoy has it for one of the two places where it can stand.
+            Some(refresh) if refresh <= Duration::from_millis(1) => {
+                return Err(Invalid::new("dns_refresh_rate", "must be more than 1 ms"));
+            }
+            Some(refresh) => dns.refresh = refresh,
+            None => {}
         }
         dns.jitter = maybe_duration("dns_jitter", self.jitter)?.unwrap_or_default();
         dns.respect_ttl = self.respect_ttl;

@@ -137,6 +137,11 @@ fn roots(
             Err(Invalid::new("system_root_certs", message))
         }
         (Some(source), None) => Ok(Some(match data::source(source).at("trusted_ca")? {
+            // The name that it would have stands for all that the machine trusts.
+            Data::File("system") => {
+                let message = "a file of this name is not supported; use ./system";
+                return Err(Invalid::new("trusted_ca.filename", message));
+            }
             Data::File(file) => SecretRef::local(SecretName::RootFile(file).to_name()),
             Data::Bytes(pem) => given.add(Secret::roots(pem)),
         })),

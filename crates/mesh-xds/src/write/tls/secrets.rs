@@ -7,6 +7,7 @@ use crate::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use crate::pb::envoy::config::core::v3::data_source::Specifier;
 use crate::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use crate::pb::envoy::extensions::transport_sockets::tls::v3 as pb;
+use crate::pb::envoy::extensions::transport_sockets::tls::v3::certificate_validation_context::SystemRootCerts;
 use crate::pb::envoy::extensions::transport_sockets::tls::v3::secret::Type;
 use crate::wire::to_duration;
 use mesh_core::model::{Secret, SecretName, SecretRef, SecretSource};
@@ -109,6 +110,33 @@ pub(in crate::write) fn secret(name: &str, secret: &Secret) -> pb::Secret {
             }))
         }
         // A kind that is not known here: Envoy refuses a secret that is none.
+        _ => None,
+    };
+    pb::Secret {
+        name: name.to_owned(),
+        r#type: kind,
+    }
+}
+
+/// A secret as a resource that says where its parts lie.
+pub(in crate::write) fn secret_in_files(name: &str, at: SecretName<'_>) -> pb::Secret {
+    let mut context = pb::CertificateValidationContext::default();
+    let kind = match at {
+        SecretName::CertificateFiles { certificate, key } => {
+            Some(Type::TlsCertificate(pb::TlsCertificate {
+                certificate_chain: Some(file(certificate)),
+                private_key: Some(file(key)),
+                ..pb::TlsCertificate::default()
+            }))
+        }
+        SecretName::RootFile(path) => {
+            context.trusted_ca = Some(file(path));
+            Some(Type::ValidationContext(context))
+        }
+        SecretName::SystemRoots => {
+            context.system_root_certs = Some(SystemRootCerts::default());
+            Some(Type::ValidationContext(context))
+        }
         _ => None,
     };
     pb::Secret {
