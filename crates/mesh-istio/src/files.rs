@@ -19,13 +19,13 @@ pub const LARGEST_FILE: u64 = 8 << 20;
 const DEEPEST_DIRECTORY: usize = 32;
 
 /// A set of files, in the order in which they count.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default)]
 pub struct Files {
     files: Vec<File>,
 }
 
 /// One file: its name and its text, or why there is none.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub(crate) struct File {
     pub(crate) name: Arc<str>,
     pub(crate) text: Result<Arc<str>, String>,
