@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use mesh_core::model::{
     AccessLog, Cluster, EndpointSet, EscapedSlashes, HttpManager, Listener, PathNormalization,
-    RouteTable, SnapshotBuilder,
+    RouteTable, SecretRef, SnapshotBuilder,
 };
 use mesh_core::{Name, Origin};
 
@@ -106,6 +106,7 @@ impl Workshop {
             Role::Gateway { ports } => {
                 let mut compiler = Compiler::new(world, node, memory);
                 gateway::compile(&mut compiler, ports);
+                compiler.half.secrets = tls::named(&compiler.half);
                 compiler.half.give(builder, &mut findings);
                 tls::provide(&compiler.half, world, &node.namespace, builder);
             }
@@ -142,10 +143,11 @@ fn way_out(world: &World, node: &Node, memory: &mut Memory) -> Arc<Half> {
     }
     let Compiler {
         viewer,
-        half,
+        mut half,
         memory,
         ..
     } = compiler;
+    half.secrets = tls::named(&half);
     let half = Arc::new(half);
     let asked = viewer.asked(viewer.seen().and(half.seen));
     memory.keep_half(asked, &half);
@@ -160,6 +162,8 @@ struct Half {
     listeners: Vec<Arc<Listener>>,
     tables: Vec<Arc<RouteTable>>,
     findings: Vec<Diagnostic>,
+    /// Secrets of Kubernetes that clusters and listeners name.
+    secrets: Vec<SecretRef>,
     /// Names and addresses of listeners, and names of tables.
     taken: HashSet<String>,
     /// What of the node its clusters depend on.

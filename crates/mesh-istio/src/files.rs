@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,12 +35,17 @@ pub(crate) struct File {
 }
 
 impl fmt::Debug for File {
-    /// Leaves the text out: there may be secrets in it.
+    /// Leaves the text out: there may be secrets in it. Files with other texts are shown otherwise
+    /// all the same: whoever watches files compares this.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.text.as_ref().map(|text| text.len());
+        let digest = self.text.as_ref().map(|text| {
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            hasher.finish()
+        });
         f.debug_struct("File")
             .field("name", &self.name)
-            .field("bytes", &text)
+            .field("digest", &digest)
             .field("mesh_config", &self.mesh_config)
             .finish()
     }
@@ -237,6 +243,14 @@ mod tests {
         assert_eq!(names, ["b/a.yml", "bad.yaml", "c.json", "z.yaml"]);
         assert_eq!(files.unreadable()[0].message, "not UTF-8");
         fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn shows_that_a_text_is_another_one_and_not_what_it_says() {
+        let shown = |text: &str| format!("{:?}", Files::from_text("a.yaml", text));
+        assert_eq!(shown("subset: v2"), shown("subset: v2"));
+        assert_ne!(shown("subset: v2"), shown("subset: v3"));
+        assert!(!shown("subset: v2").contains("v2"));
     }
 
     #[test]

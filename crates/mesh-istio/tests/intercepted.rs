@@ -365,6 +365,17 @@ fn a_destination_that_is_not_there_is_named_with_its_place() {
 }
 
 #[test]
+fn a_subset_that_is_not_there_is_missed_on_ports_for_bytes_too() {
+    let text = kubernetes("x", "10.1.0.1", "{name: tcp, port: 7000}")
+        + &object(
+            "VirtualService",
+            "hosts: [x], tcp: [{route: [{destination: {host: x, subset: v9}}]}]",
+        );
+    let (_, findings) = intercepted(&text);
+    assert!(findings[0].contains("has a subset \"v9\""), "{findings:?}");
+}
+
+#[test]
 fn limits_of_idle_and_long_connections_and_tunnels_reach_bytes() {
     let text = kubernetes("x", "10.1.0.1", "{name: tcp, port: 7000}")
         + &object(

@@ -3,7 +3,7 @@
 use crate::excuse::Excuse;
 use crate::excuse::Verdict::{self, Deliberate, NotYet};
 use crate::recorded::Kind::{Cluster, Endpoints, Listener, Routes};
-use crate::recorded::Node::{Gateway, Sidecar};
+use crate::recorded::Node::Sidecar;
 
 /// Differences; the first entry that covers one decides.
 pub(crate) const EXCUSES: &[Excuse] = &[

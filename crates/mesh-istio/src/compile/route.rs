@@ -415,12 +415,7 @@ pub(super) fn destination(
 ) -> Name {
     let host = complete(&asked.host, &meta.namespace);
     let entry = compiler.service(&host);
-    let only = entry
-        .as_ref()
-        .and_then(|entry| match entry.service.ports.as_slice() {
-            [port] => Some(port.number),
-            _ => None,
-        });
+    let only = entry.as_ref().and_then(|entry| entry.only_port());
     let port = asked
         .port
         .map(|port| port.value)
@@ -444,22 +439,16 @@ pub(super) fn destination(
             if compiler.has_cluster(&name) {
                 return Name::from(name);
             }
-            if entry.http_ports().any(|(have, _)| have == port) {
+            if entry.ports().any(|(have, _)| have == port) {
                 let subset = &asked.subset.value;
                 let message = format!("no DestinationRule for {host:?} has a subset {subset:?}");
                 ("subset", asked.subset.at, message)
-            } else if entry.service.ports.iter().any(|have| have.number == port) {
-                (
-                    "port",
-                    port_at,
-                    format!("port {port} of {host:?} is not HTTP"),
-                )
             } else {
                 ("port", port_at, format!("{host:?} has no port {port}"))
             }
         }
     };
-    let message = format!("{message}; requests sent there are answered 503");
+    let message = format!("{message}; requests sent there are answered 503, connections closed");
     compiler.warn(meta, at, &format!("{}.{path}", asked.path), message);
     Name::from(name)
 }

@@ -4,6 +4,7 @@
 //! roots `kubernetes://NAME-cacert`. Those in files are named after the files; where istiod's
 //! agent is at hand, it is asked for them.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -204,15 +205,23 @@ fn find(world: &World, namespace: &str, name: &str) -> Option<Arc<Secret>> {
     trust(name).or_else(|| trust(plain))
 }
 
-/// Provides the secrets that are named by what was made for a node of this namespace, and says of
-/// others that there are none.
-pub(super) fn provide(half: &Half, world: &World, namespace: &str, builder: &mut SnapshotBuilder) {
+/// The secrets of Kubernetes that are named by what was made.
+pub(super) fn named(half: &Half) -> Vec<SecretRef> {
     let chains = half.listeners.iter().flat_map(|one| one.all_chains());
     let servers = chains.filter_map(|chain| chain.tls.as_ref());
     let servers = servers.flat_map(|tls| tls.secrets());
     let clients = half.clusters.iter().filter_map(|one| one.tls.as_ref());
     let named = servers.chain(clients.flat_map(|tls| tls.secrets()));
-    for one in named.filter(|one| one.name.starts_with(KUBERNETES)) {
+    let named: HashSet<&SecretRef> = named
+        .filter(|one| one.name.starts_with(KUBERNETES))
+        .collect();
+    named.into_iter().cloned().collect()
+}
+
+/// Provides the secrets that something made for a node of this namespace names, and says of others
+/// that there are none.
+pub(super) fn provide(half: &Half, world: &World, namespace: &str, builder: &mut SnapshotBuilder) {
+    for one in &half.secrets {
         builder.secret(one.clone(), find(world, namespace, &one.name));
     }
 }

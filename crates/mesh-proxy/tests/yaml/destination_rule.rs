@@ -113,7 +113,6 @@ async fn load_balancer_least_request_avoids_the_busier_of_two() {
 #[test]
 fn what_comes_later_is_refused_by_name() {
     for (field, value) in [
-        ("simple", "{loadBalancer: {simple: PASSTHROUGH}}"),
         (
             "consistentHash",
             "{loadBalancer: {consistentHash: {useSourceIp: true}}}",
@@ -131,10 +130,7 @@ fn what_comes_later_is_refused_by_name() {
             "warmupDurationSecs",
             "{loadBalancer: {warmupDurationSecs: 1s}}",
         ),
-        ("tunnel", "{tunnel: {targetHost: t, targetPort: 1}}"),
-        ("proxyProtocol", "{proxyProtocol: {version: V1}}"),
         ("mode", "{tls: {mode: ISTIO_MUTUAL}}"),
-        ("mode", "{tls: {mode: SIMPLE, sni: x}}"),
     ] {
         let errors = refused(&policy(value));
         assert!(

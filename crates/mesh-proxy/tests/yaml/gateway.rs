@@ -240,15 +240,11 @@ fn what_comes_later_is_refused_by_name() {
     for (field, server) in [
         (
             "protocol",
-            "{port: {number: 443, name: s, protocol: HTTPS}, hosts: [a]}".to_owned(),
-        ),
-        (
-            "protocol",
-            "{port: {number: 443, name: s, protocol: TCP}, hosts: [a]}".to_owned(),
+            "{port: {number: 443, name: s, protocol: GRPC-WEB}, hosts: [a]}".to_owned(),
         ),
         (
             "mode",
-            server("a").replace("hosts", "tls: {mode: SIMPLE}, hosts"),
+            server("a").replace("hosts", "tls: {mode: ISTIO_MUTUAL}, hosts"),
         ),
         (
             "bind",

@@ -227,7 +227,7 @@ async fn default_virtual_service_export_to_hides_those_that_do_not_say() {
 #[test]
 fn what_would_have_no_effect_is_refused_by_name() {
     for line in [
-        "dnsRefreshRate: 5s",
+        "inboundTrafficPolicy: {mode: LOCALHOST}",
         "accessLogEncoding: JSON",
         "enableTracing: true",
         "h2UpgradePolicy: UPGRADE",

@@ -277,37 +277,7 @@ async fn the_entry_is_told_in_metrics() {
 
 #[test]
 fn what_comes_later_is_refused_by_name() {
-    let entry = |more: &str| {
-        object(
-            "ServiceEntry",
-            "e",
-            &format!("{{hosts: [a.example], {more}}}"),
-        )
-    };
-    let fixed = format!("{PORTS}, resolution: STATIC");
     for (field, yaml) in [
-        ("resolution", entry(&format!("{PORTS}, resolution: NONE"))),
-        ("resolution", entry(PORTS)),
-        (
-            "resolution",
-            entry(&format!("{PORTS}, resolution: DNS_ROUND_ROBIN")),
-        ),
-        (
-            "resolution",
-            entry(&format!("{PORTS}, resolution: DYNAMIC_DNS")),
-        ),
-        (
-            "addresses",
-            entry(&format!("{fixed}, addresses: [10.0.0.0/8]")),
-        ),
-        (
-            "subjectAltNames",
-            entry(&format!("{fixed}, subjectAltNames: [x]")),
-        ),
-        (
-            "protocol",
-            entry(&fixed.replace("protocol: HTTP", "protocol: TCP")),
-        ),
         (
             "network",
             object("WorkloadEntry", "w", "{address: 127.0.0.1, network: n}"),

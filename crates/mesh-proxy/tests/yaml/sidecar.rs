@@ -317,10 +317,6 @@ fn what_comes_later_is_refused_by_name() {
     let port = "port: {number: 9000, protocol: HTTP}";
     for (field, spec) in [
         (
-            "captureMode",
-            format!("{{egress: [{{{port}, captureMode: IPTABLES, hosts: ['*/*']}}]}}"),
-        ),
-        (
             "egressProxy",
             "{outboundTrafficPolicy: {mode: ALLOW_ANY, egressProxy: {host: e}}}".into(),
         ),
@@ -331,10 +327,6 @@ fn what_comes_later_is_refused_by_name() {
         (
             "tls",
             format!("{{ingress: [{{{port}, tls: {{mode: SIMPLE}}}}]}}"),
-        ),
-        (
-            "protocol",
-            "{ingress: [{port: {number: 9000, protocol: TCP}}]}".into(),
         ),
         (
             "bind",
