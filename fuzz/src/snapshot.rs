@@ -5,7 +5,7 @@ use crate::{Input, Target};
 use arbitrary::{Arbitrary, Unstructured};
 use mesh_core::Name;
 use mesh_core::model::{
-    Address, Cluster, EndpointSet, Filter, HttpManager, Listener, RouteTable, Rule, VirtualHost,
+    Address, Cluster, EndpointSet, HttpManager, Listener, RouteTable, Rule, VirtualHost,
 };
 use mesh_xds::TypeUrl;
 use mesh_xds::assemble::{Assemble, Change, Interest, Options, Step as Followed, To};
@@ -184,11 +184,10 @@ impl Run {
                 "two at {}",
                 listener.address
             );
-            let Filter::Http(manager) = &listener.filter else {
-                unreachable!("none is made");
-            };
-            let there = snapshot.table(&manager.routes).is_some();
-            assert!(there, "{} has no table {}", listener.name, manager.routes);
+            for manager in listener.managers() {
+                let there = snapshot.table(&manager.routes).is_some();
+                assert!(there, "{} has no table {}", listener.name, manager.routes);
+            }
         }
         let mut names = HashSet::new();
         for entry in snapshot.clusters() {
@@ -219,6 +218,7 @@ impl Made {
                     cluster,
                     endpoints,
                     eds,
+                    secrets: Vec::new(),
                 };
                 To::Is(Resource::Cluster(Box::new(resource)))
             }
@@ -252,7 +252,8 @@ impl Made {
                 let manager = HttpManager::new(name.as_str(), called);
                 To::Is(Resource::Listener(Box::new(ListenerResource {
                     listener: Listener::http(name.as_str(), address, manager),
-                    routes,
+                    routes: vec![routes],
+                    secrets: Vec::new(),
                 })))
             }
             Self::Gone(kind, at) => {
@@ -274,6 +275,7 @@ fn source(at: u8) -> Source {
 
 fn to(name: &str, from: Source, wait: Option<u8>) -> Reference {
     Reference {
+        watched_directory: None,
         name: name.into(),
         from,
         initial_fetch_timeout: wait.map(|seconds| Duration::from_secs(seconds.into())),

@@ -3,6 +3,7 @@
 mod compile;
 mod demo;
 mod fetch;
+mod intercept;
 mod node;
 mod output;
 mod proxy_config;
@@ -62,6 +63,10 @@ enum Command {
     /// Asks the admin interface of mesh-proxy or Envoy. Exit code 0, or 2 if it cannot be asked.
     #[command(visible_alias = "pc")]
     ProxyConfig(proxy_config::Args),
+    /// Send an application's connections through a proxy that it knows nothing of, as Istio's
+    /// sidecars do: set up iptables, or take that back.
+    #[command(subcommand)]
+    Intercept(intercept::Command),
     /// Print a completion script for a shell: `mesh completions bash > /etc/bash_completion.d/mesh`.
     Completions {
         /// The shell.
@@ -89,6 +94,7 @@ fn main() -> ExitCode {
         Command::ProxyStatus(args) => proxy_status::run(&args),
         Command::Wait(args) => wait::run(&args),
         Command::ProxyConfig(args) => proxy_config::run(&args),
+        Command::Intercept(command) => intercept::run(command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "mesh", &mut std::io::stdout());
             ExitCode::SUCCESS

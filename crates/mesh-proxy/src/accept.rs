@@ -117,6 +117,18 @@ fn is_of_connection(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_listener_for_ipv6_leaves_ipv4_to_another() {
+        let Ok(v6) = listen("[::]:0".parse().unwrap()) else {
+            println!("skipped: no IPv6 here");
+            return;
+        };
+        let port = v6.local_addr().unwrap().port();
+        let v4 = SocketAddr::from(([0, 0, 0, 0], port));
+        check_free(v4).unwrap();
+        listen(v4).unwrap();
+    }
+
     #[tokio::test]
     async fn workers_share_a_port_and_a_stranger_is_noticed() {
         let first = listen("127.0.0.1:0".parse().unwrap()).unwrap();

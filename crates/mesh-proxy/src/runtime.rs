@@ -13,6 +13,8 @@ use mesh_client::tcp::TcpUpstreams;
 use mesh_client::{Parts, Upstreams};
 use mesh_core::model::{Snapshot, WorkloadRef};
 use mesh_core::{Feed, Rng, Shard, WallClock};
+use mesh_discovery::dns::{Resolver, System};
+use mesh_identity::Files;
 use mesh_resilience::Budgets;
 use mesh_telemetry::Telemetry;
 use std::net::SocketAddr;
@@ -230,6 +232,10 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         bound = Some(serving.address());
         tokio::spawn(serving.run(ended.clone()));
     }
+    // Before the first listener opens: a handshake needs its certificate.
+    let mut files = Files::new(shared.feed.clone());
+    files.refresh().await;
+    tokio::spawn(follow(files, shared.feed.clone(), ended.clone()));
     let supervisor = tokio::spawn(supervise(
         shared.clone(),
         reconciler,
@@ -264,6 +270,17 @@ fn spawn_worker(
             let _ = done.send(());
         })?;
     Ok(ended)
+}
+
+/// Keeps what lies outside of the configuration up to date until the proxy ends: secrets in files,
+/// and the addresses behind names.
+async fn follow(files: Files, feed: Feed<Snapshot>, mut ended: watch::Receiver<bool>) {
+    let resolver = Resolver::new(feed, System::new());
+    tokio::select! {
+        // A lost sender means the same.
+        _ = ended.wait_for(|ended| *ended) => {}
+        ((), ()) = async { tokio::join!(files.run(), resolver.run()) } => {}
+    }
 }
 
 /// Follows configuration and orders until the proxy ends.

@@ -9,7 +9,7 @@ use crate::accept;
 use mesh_core::model::{Listener, Snapshot};
 use mesh_core::{Invalid, Name};
 use mesh_xds::assemble::Permit;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -204,9 +204,7 @@ fn bind(address: SocketAddr, ours: bool) -> io::Result<Socket> {
     if !ours {
         accept::check_free(address)?;
     }
-    let domain = Domain::for_address(address);
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
+    let socket = accept::socket_for(address)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     Ok(socket)

@@ -2,22 +2,23 @@
 
 mod addresses;
 mod admission;
+mod version;
 
 pub use admission::{Admit, Permit};
 
 use super::Assemble;
-use super::links::{inline_key, key};
 use super::secrets::{Needs, User};
 use super::tables::Answer;
 use super::waits::{Awaited, Waits};
 use crate::TypeUrl;
-use crate::read::{ListenerResource, Reference, RouteSource};
-use mesh_core::model::{Filter, Listener, RouteTable};
+use crate::read::ListenerResource;
+use mesh_core::model::{Listener, RouteTable};
 use mesh_core::{Invalid, Name};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
+use version::{Version, check_inline};
 
 /// The listeners.
 #[derive(Debug, Default)]
@@ -56,15 +57,6 @@ struct Offer {
     resource: ListenerResource,
     permit: Option<Permit>,
     ticket: u64,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Version {
-    listener: Arc<Listener>,
-    /// Its tables by their names in snapshots, with how they are referred to; None came with the
-    /// listener.
-    tables: BTreeMap<Name, Option<Reference>>,
-    needs: Needs,
 }
 
 /// What is left to hear of the tables that came with a listener.
@@ -480,83 +472,4 @@ impl Assemble {
         let links = &mut self.secrets.links;
         Self::release_secrets(links, User::Listener, name, &version.needs, others);
     }
-}
-
-// === impl Version ===
-
-impl Version {
-    /// A version, and the tables that came with it, all by their names in snapshots.
-    fn of(
-        mut listener: Listener,
-        routes: Vec<RouteSource>,
-        needs: Needs,
-    ) -> Result<(Self, Vec<Arc<RouteTable>>), Invalid> {
-        let mut tables = BTreeMap::new();
-        let mut inline: Vec<Arc<RouteTable>> = Vec::new();
-        let mut names = Vec::with_capacity(routes.len());
-        for source in routes {
-            let (name, reference) = match source {
-                RouteSource::Named(by) => (key(&by.from, &by.name), Some(by)),
-                RouteSource::Inline(table) => (put(*table, &listener.name, &mut inline), None),
-            };
-            names.push(name.clone());
-            tables.insert(name, reference);
-        }
-        let mut names = names.into_iter();
-        let mut missing = false;
-        listener.for_each_chain(|chain| {
-            if let Filter::Http(manager) = &mut chain.filter {
-                match names.next() {
-                    Some(table) if manager.routes != table => {
-                        Arc::make_mut(manager).routes = table;
-                    }
-                    Some(_) => {}
-                    None => missing = true,
-                }
-            }
-        });
-        if missing || names.next().is_some() {
-            let message = "there have to be as many routes as HTTP connection managers";
-            return Err(Invalid::new("filter_chains", message));
-        }
-        let version = Self {
-            listener: Arc::new(listener),
-            tables,
-            needs,
-        };
-        Ok((version, inline))
-    }
-}
-
-/// Gives a table that came with a listener its name. The same table twice is one; another one of
-/// the same name gets a number.
-fn put(mut table: RouteTable, listener: &Name, all: &mut Vec<Arc<RouteTable>>) -> Name {
-    let called = table.name.clone();
-    let mut number = 1;
-    loop {
-        table.name = match number {
-            1 => inline_key(&called, listener),
-            number => inline_key(&format!("{called} {number}").into(), listener),
-        };
-        match all.iter().find(|other| other.name == table.name) {
-            None => {
-                let name = table.name.clone();
-                all.push(Arc::new(table));
-                return name;
-            }
-            Some(other) if **other == table => return table.name,
-            Some(_) => number += 1,
-        }
-    }
-}
-
-/// Checks the tables that came with a listener.
-fn check_inline(resource: &ListenerResource) -> Result<(), Invalid> {
-    for source in &resource.routes {
-        if let RouteSource::Inline(table) = source {
-            let checked = table.check_domains();
-            checked.map_err(|error| error.within("route_config"))?;
-        }
-    }
-    Ok(())
 }

@@ -185,3 +185,26 @@ fn an_address_is_held_for_as_long_as_a_version_of_the_listener_has_it() {
     world.remove(TypeUrl::Listener, "l");
     assert_eq!(ports.open(), [0; 0]);
 }
+
+#[test]
+fn a_listener_that_is_not_bound_is_not_asked_for_a_socket() {
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = asked.clone();
+    let mut options = Options::default();
+    options.admit = Some(Box::new(move |_| {
+        count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Ok(Permit::holding(()))
+    }));
+    let mut world = World::with(options);
+    let mesh_xds::read::Resource::Listener(mut resource) = listener("l", 80, "r") else {
+        unreachable!()
+    };
+    resource.listener.bind = false;
+    let unbound = mesh_xds::read::Resource::Listener(resource);
+    world.set([unbound, routes("r", &[])]);
+    assert_eq!(world.listeners().len(), 1);
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 0);
+    // Bound from now on, at the same address.
+    world.set([listener("l", 80, "r")]);
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 1);
+}

@@ -1,5 +1,6 @@
 use super::*;
 use mesh_core::model::{HttpManager, RouteTable, SnapshotBuilder};
+use socket2::{Domain, Type};
 
 fn listener(name: &str, address: SocketAddr) -> Listener {
     Listener::http(name, address, HttpManager::new("s", "t"))

@@ -42,6 +42,10 @@ impl Assemble {
             return Ok(None);
         };
         let listener = &resource.listener;
+        if !listener.bind {
+            // It gets what others hand over; it has no socket.
+            return Ok(None);
+        }
         let state = self.listeners.all.get(&listener.name);
         let held = state.and_then(|state| state.permit_for(listener.address));
         match held {
