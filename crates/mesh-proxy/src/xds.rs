@@ -156,18 +156,13 @@ impl Driver {
         self.client.status()
     }
 
-    /// Follows the configuration, and certificates that lie in files, until the future is dropped.
+    /// Follows the configuration until the future is dropped.
     ///
     /// # Cancel safety
     /// Dropped, it leaves the proxy with the last configuration.
     pub async fn run(self) {
         let Self { client, files, .. } = self;
-        let secrets = mesh_identity::Files::new(client.snapshots());
-        tokio::join!(
-            client.run(std::future::pending()),
-            files.run(),
-            secrets.run()
-        );
+        tokio::join!(client.run(std::future::pending()), files.run());
     }
 }
 

@@ -127,8 +127,8 @@ mod tests {
         let mode = fs::metadata(&second).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let mut world = World::default();
-        let findings = world.update(&Files::read(&[&second]));
-        assert!(!findings.iter().any(mesh_istio::Diagnostic::is_error));
+        assert_eq!(world.update(&Files::read(&[&second])), []);
+        assert!(world.secret("ns", "one").unwrap().certificate.is_some());
         let yaml: Vec<_> = fs::read_dir(dir.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -144,6 +144,18 @@ pub fn task_12_each_of_two_domains_has_its_own_certificate_which_is_replaced_und
         200
     );
 
+    // Keys are shown nowhere.
+    let dump = demo.ask(9, "/config_dump").body;
+    let path = "/debug/config_dump?proxyID=ingressgateway.istio-system";
+    let sent = Client::connect(demo.control()).get(path, &[("host", "x")]);
+    assert_eq!(sent.status, 200);
+    for text in [dump, sent.body] {
+        assert!(text.contains("kubernetes://httpbin-credential"));
+        assert!(!text.contains("PRIVATE KEY"));
+        // "-----BEGIN PRIVATE" in base64.
+        assert!(!text.contains("LS0tLS1CRUdJTiBQUklWQVRF"));
+    }
+
     // Without its credential a domain is closed, and the other is not concerned. Envoy keeps what
     // it was given.
     fs::remove_file(secret("reviews")).unwrap();
