@@ -3,9 +3,13 @@
 
 mod admin;
 mod application;
+mod certificates;
+mod credentials;
+mod edit;
 mod envoy;
 mod files;
 mod judge;
+mod outside;
 mod plane;
 mod proxy;
 mod tasks;
@@ -37,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", default_value_os_t = files::usual_directory())]
     dir: PathBuf,
     /// Move all node ports: the first node gets this one instead of 20000.
-    #[arg(long, value_name = "PORT", default_value_t = files::FIRST_PORT)]
+    #[arg(long, value_name = "PORT", default_value_t = edit::FIRST_PORT)]
     base_port: u16,
     /// What the sidecars and the gateway are: our own proxies in this process, or real Envoys.
     #[arg(long, value_enum, value_name = "PROXY", default_value_t)]
@@ -74,6 +78,12 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value_os_t = files::usual_directory())]
         dir: PathBuf,
     },
+    /// Replace the certificates of the last task's Secrets, as one does before they expire.
+    Renew {
+        /// The configuration of the demo.
+        #[arg(long, value_name = "DIR", default_value_os_t = files::usual_directory())]
+        dir: PathBuf,
+    },
     /// Take the last task out again.
     Reset {
         /// The configuration of the demo.
@@ -86,6 +96,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Some(Command::Tasks { json }) => tasks::list(json),
         Some(Command::Apply { task, dir }) => tasks::apply(&task, &dir)?,
+        Some(Command::Renew { dir }) => tasks::renew(&dir)?,
         Some(Command::Reset { dir }) => tasks::reset(&dir)?,
         None => return serve(&args),
     }
@@ -103,6 +114,8 @@ fn serve(args: &Args) -> anyhow::Result<ExitCode> {
     )?;
     println!("{}", style.bold("Bookinfo in a mesh, on this machine"));
     println!("configuration  {}", args.dir.display());
+    let authority = files::certificates(&args.dir)?.join(certificates::AUTHORITY);
+    println!("authority      {}", authority.display());
     let runtime = tokio::runtime::Runtime::new().context("cannot start a runtime")?;
     runtime.block_on(async {
         let mut interrupted = pin!(interrupted());

@@ -5,6 +5,8 @@ mod cases;
 #[path = "tasks/demo.rs"]
 mod demo;
 mod support;
+#[path = "tasks/wire.rs"]
+mod wire;
 
 use demo::{DataPlane, Demo};
 use std::fs;

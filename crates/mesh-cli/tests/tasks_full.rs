@@ -8,24 +8,18 @@ mod cases;
 #[path = "tasks/demo.rs"]
 mod demo;
 mod support;
+#[path = "tasks/wire.rs"]
+mod wire;
 
-use demo::{DataPlane, Demo};
+use demo::Demo;
 
-fn on_envoys() -> Option<Demo> {
-    let Some(binary) = std::env::var_os("MESH_ENVOY") else {
-        let is_ci = std::env::var("CI").as_deref() == Ok("true");
-        assert!(!is_ci, "MESH_ENVOY is not set");
-        println!("skipped: MESH_ENVOY is not set; `cargo xtask envoy` prints a path for it");
-        return None;
-    };
-    Some(Demo::start(DataPlane::Envoy(binary)))
-}
-
-cases::test_every_task_on!(on_envoys());
+cases::test_every_task_on!(Demo::on_envoys());
 
 #[test]
 fn envoys_end_with_the_demo() {
-    let Some(demo) = on_envoys() else { return };
+    let Some(demo) = Demo::on_envoys() else {
+        return;
+    };
     let admin = demo.admin(9);
     let about = demo.ask(9, "/server_info").body;
     // Ours answers this question too, but says something else.

@@ -4,7 +4,8 @@ use crate::endpoints;
 use crate::hosts::Hosts;
 use mesh_core::Name;
 use mesh_core::model::{
-    Cluster, ClusterEntry, DiscoveryKind, EndpointSet, Listener, RouteTable, Snapshot,
+    Cluster, ClusterEntry, DiscoveryKind, EndpointSet, Listener, RouteTable, Secret, SecretSource,
+    Snapshot,
 };
 use mesh_istio::Workshop;
 use mesh_xds::server::Changes;
@@ -19,6 +20,7 @@ pub(crate) struct Parts {
     listeners: HashMap<Name, Part<ListenerModel>>,
     tables: HashMap<Name, Part<RouteTable>>,
     endpoints: HashMap<Name, Part<EndpointSet>>,
+    secrets: HashMap<Name, Part<Secret>>,
     /// Of which only the bytes are known.
     others: HashMap<(TypeUrl, Name), Encoded>,
 }
@@ -129,10 +131,29 @@ impl Parts {
             });
             parts.tables.insert(name, part);
         }
+        for (named, live) in snapshot.secrets().iter() {
+            // Others provide the rest; one that is named twice is the same.
+            let ours = matches!(named.source, SecretSource::ControlPlane { .. });
+            let name = named.name.clone();
+            let value = live.value().load();
+            let Some(secret) = value.as_ref() else {
+                continue;
+            };
+            if !ours || parts.secrets.contains_key(&name) {
+                continue;
+            }
+            let was = before.secrets.get(&name);
+            // Nobody who may not have a secret is near one: none are in the pool.
+            let part = round.part(TypeUrl::Secret, secret.clone(), was, None, |secret| {
+                write::encode(&name, &write::secret(&name, secret))
+            });
+            parts.secrets.insert(name, part);
+        }
         round.removed(TypeUrl::Cluster, &before.clusters, &parts.clusters);
         round.removed(TypeUrl::Endpoints, &before.endpoints, &parts.endpoints);
         round.removed(TypeUrl::Listener, &before.listeners, &parts.listeners);
         round.removed(TypeUrl::Routes, &before.tables, &parts.tables);
+        round.removed(TypeUrl::Secret, &before.secrets, &parts.secrets);
         (parts, round.changes, round.changed)
     }
 

@@ -1,18 +1,27 @@
 //! The demo's configuration: built in, copied out fresh, and edited there.
 
+use super::certificates::Authority;
+use super::credentials;
+use super::edit::{FIRST_PORT, certified, moved, opened};
 use anyhow::{Context, bail};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// The port of the first node in the YAML that is built in.
-pub(crate) const FIRST_PORT: u16 = 20000;
-
 /// Marks a directory as ours, so that only such a one is ever replaced.
 const MARK: &str = ".mesh-demo";
 
-/// Node ports of the built-in YAML lie in this range.
-const PORTS: std::ops::Range<u16> = FIRST_PORT..FIRST_PORT + 1000;
+/// Certificates that exist from the start, each with its key and its hosts. Those of the last two
+/// are what servers outside of the mesh show.
+pub(crate) const CERTIFICATES: &[(&str, &str, &[&str])] = &[
+    (
+        "servercert.pem",
+        "privatekey.pem",
+        &["uk.bookinfo.com", "eu.bookinfo.com"],
+    ),
+    ("one.pem", "one-key.pem", &["one.example.com"]),
+    ("two.pem", "two-key.pem", &["two.example.com"]),
+];
 
 macro_rules! built_in {
     ($($name:literal),* $(,)?) => {
@@ -57,7 +66,12 @@ pub(crate) fn lay_out(
     }
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     write(&dir.join(MARK), &base_port.to_string())?;
-    let change = |text: &str| opened(&moved(text, base_port), listen);
+    lay_out_certificates(dir)?;
+    let certificates = certificates(dir)?;
+    let change = |text: &str| {
+        let text = opened(&moved(text, base_port), listen);
+        certified(&text, &certificates)
+    };
     match from {
         None => {
             for (name, text) in FILES {
@@ -69,6 +83,24 @@ pub(crate) fn lay_out(
     }
 }
 
+/// Where the certificates of the demo in a directory are, wherever one looks from.
+pub(crate) fn certificates(dir: &Path) -> anyhow::Result<PathBuf> {
+    let path = dir.join("certs");
+    path.canonicalize()
+        .with_context(|| format!("cannot find {}", path.display()))
+}
+
+fn lay_out_certificates(dir: &Path) -> anyhow::Result<()> {
+    let place = dir.join("certs");
+    fs::create_dir(&place).with_context(|| format!("cannot create {}", place.display()))?;
+    let authority = Authority::create(&place)?;
+    for (certificate, key, hosts) in CERTIFICATES {
+        let pair = authority.issue(hosts)?;
+        pair.write(&place.join(certificate), &place.join(key))?;
+    }
+    Ok(())
+}
+
 /// Writes a task's files, with the ports of the demo in this directory, instead of the last one's.
 pub(crate) fn write_task(dir: &Path, files: &[(&str, &str)]) -> anyhow::Result<()> {
     let base_port = base_port(dir)?;
@@ -78,12 +110,41 @@ pub(crate) fn write_task(dir: &Path, files: &[(&str, &str)]) -> anyhow::Result<(
         fs::remove_dir_all(&aside).with_context(|| format!("cannot clear {}", aside.display()))?;
     }
     fs::create_dir_all(&aside).with_context(|| format!("cannot create {}", aside.display()))?;
+    let certificates = certificates(dir)?;
+    let authority = Authority::open(&certificates)?;
     for (name, text) in files {
-        write(&aside.join(name), &moved(text, base_port))?;
+        for secret in credentials::wanted(text) {
+            secret?.write(&authority, &aside)?;
+        }
+        let text = certified(&moved(text, base_port), &certificates);
+        write(&aside.join(name), &text)?;
     }
     clear_task(dir)?;
     let place = dir.join("task");
     fs::rename(&aside, &place).with_context(|| format!("cannot create {}", place.display()))
+}
+
+/// Replaces the Secrets of the last task by such with new certificates, and says where they are.
+pub(crate) fn renew(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    base_port(dir)?;
+    let authority = Authority::open(&certificates(dir)?)?;
+    let place = dir.join("task");
+    let mut renewed = Vec::new();
+    if !place.exists() {
+        return Ok(renewed);
+    }
+    for entry in fs::read_dir(&place).with_context(|| format!("cannot read {}", place.display()))? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        for secret in credentials::wanted(&text) {
+            renewed.push(secret?.write(&authority, &place)?);
+        }
+    }
+    Ok(renewed)
 }
 
 /// Removes the files of the last task.
@@ -131,69 +192,6 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The text with its node ports moved: whole numbers in [`PORTS`], wherever they stand.
-fn moved(text: &str, base_port: u16) -> String {
-    if base_port == FIRST_PORT {
-        return text.to_owned();
-    }
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
-        let (before, number) = rest.split_at(at);
-        let end = number
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(number.len());
-        let (digits, after) = number.split_at(end);
-        out.push_str(before);
-        match digits.parse::<u16>() {
-            Ok(port) if PORTS.contains(&port) => {
-                out.push_str(&(base_port + (port - FIRST_PORT)).to_string());
-            }
-            _ => out.push_str(digits),
-        }
-        rest = after;
-    }
-    out + rest
-}
-
-/// The text with its gateway nodes on this address: what a Gateway has on port 80 is served there.
-fn opened(text: &str, listen: SocketAddr) -> String {
-    let lines: Vec<&str> = text.split_inclusive('\n').collect();
-    let documents = lines.chunk_by(|_, next| !next.starts_with("---"));
-    let mut out = String::with_capacity(text.len());
-    for document in documents {
-        let is_gateway = |line: &&str| line.trim() == "mesh-rs.dev/role: gateway";
-        if !document.iter().any(is_gateway) {
-            out.extend(document.iter().copied());
-            continue;
-        }
-        for line in document {
-            let (indent, said) = line.split_at(line.len() - line.trim_start().len());
-            out.push_str(indent);
-            if said.starts_with("mesh-rs.dev/map-port:") {
-                out.push_str(&remapped(said, listen.port()));
-            } else if said.starts_with("address:") {
-                out.push_str(&format!("address: \"{}\"\n", listen.ip()));
-            } else {
-                out.push_str(said);
-            }
-        }
-    }
-    out
-}
-
-/// A line with `80=8080` in it, with another port than 8080.
-fn remapped(line: &str, port: u16) -> String {
-    let Some(at) = line.find("80=") else {
-        return line.to_owned();
-    };
-    let (before, pair) = line.split_at(at + "80=".len());
-    let digits = pair
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(pair.len());
-    format!("{before}{port}{}", &pair[digits..])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,14 +216,6 @@ mod tests {
     }
 
     #[test]
-    fn only_node_ports_are_moved() {
-        assert_eq!(
-            moved("20106=20180, 9080, 120100, \"20000\"", 31000),
-            "31106=31180, 9080, 120100, \"31000\""
-        );
-    }
-
-    #[test]
     fn the_gateway_and_nobody_else_listens_where_it_is_told_to() {
         let (_, text) = FILES
             .iter()
@@ -240,7 +230,8 @@ mod tests {
         for node in nodes {
             match node.role {
                 mesh_istio::Role::Gateway { ports } => {
-                    assert_eq!(ports, [(80, 9999)].into());
+                    assert_eq!(ports[&80], 9999);
+                    assert_eq!(ports[&443], FIRST_PORT + 943);
                     assert_eq!(node.address, LISTEN.ip());
                 }
                 mesh_istio::Role::Sidecar { .. } => {
@@ -261,5 +252,6 @@ mod tests {
         lay_out(&fresh, None, FIRST_PORT, LISTEN).unwrap();
         lay_out(&fresh, None, FIRST_PORT, LISTEN).unwrap();
         assert!(fresh.join("nodes.yaml").exists());
+        assert!(fresh.join("certs/ca.pem").exists());
     }
 }

@@ -87,6 +87,42 @@ const TASKS: &[Task] = &[
         "old catalog paths rewritten, a moved host redirected",
         ["catalog.yaml"]
     ),
+    task!(
+        "11-gateway",
+        "The documented Gateway",
+        "five ports: redirect, HTTPS twice, HTTP and TCP",
+        ["gateway.yaml", "routes.yaml", "services.yaml"]
+    ),
+    task!(
+        "12-two-domains",
+        "Two domains",
+        "HTTPS, and a certificate for each of two domains",
+        ["gateway.yaml", "routes.yaml"]
+    ),
+    task!(
+        "13-tcp-by-port",
+        "TCP by port",
+        "the port decides where a TCP connection goes",
+        ["tcp.yaml"]
+    ),
+    task!(
+        "14-tcp-shifting",
+        "TCP shifting",
+        "TCP connections, 80 % to one and 20 % to two",
+        ["tcp.yaml"]
+    ),
+    task!(
+        "15-passthrough",
+        "Passthrough",
+        "HTTPS by server name, unopened, to two backends",
+        ["passthrough.yaml"]
+    ),
+    task!(
+        "16-tls-origination",
+        "TLS origination",
+        "an application speaks HTTP, its sidecar HTTPS",
+        ["outside.yaml"]
+    ),
 ];
 
 pub(crate) fn list(json: bool) {
@@ -119,6 +155,18 @@ pub(crate) fn apply(name: &str, dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(crate) fn renew(dir: &Path) -> anyhow::Result<()> {
+    let renewed = files::renew(dir)?;
+    if renewed.is_empty() {
+        bail!("no task with certificates is applied");
+    }
+    println!("new certificates, for handshakes from now on:");
+    for path in renewed {
+        println!("  {}", path.display());
+    }
+    Ok(())
+}
+
 pub(crate) fn reset(dir: &Path) -> anyhow::Result<()> {
     files::clear_task(dir)?;
     println!("no task is applied any more");
@@ -141,6 +189,7 @@ fn find(name: &str) -> anyhow::Result<&'static Task> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::edit;
     use super::*;
     use std::fs;
 
@@ -170,7 +219,7 @@ mod tests {
     fn a_task_is_found_by_its_number() {
         assert_eq!(find("3").unwrap().name, "03-traffic-shifting");
         assert_eq!(find("10").unwrap().name, "10-rewrite-and-redirect");
-        assert!(find("11").is_err());
+        assert!(find("17").is_err());
     }
 
     #[test]
@@ -179,7 +228,7 @@ mod tests {
         let place = dir.path().join("demo");
         assert!(apply("1", &place).is_err(), "nothing runs there");
         let listen = "127.0.0.1:8080".parse().unwrap();
-        files::lay_out(&place, None, files::FIRST_PORT, listen).unwrap();
+        files::lay_out(&place, None, edit::FIRST_PORT, listen).unwrap();
         apply("2", &place).unwrap();
         assert!(place.join("task/ratings.yaml").exists());
         apply("1", &place).unwrap();

@@ -3,7 +3,9 @@
 use super::Args;
 use super::admin::ask;
 use super::application::Applications;
+use super::files;
 use super::judge::Judge;
+use super::outside::{self, Outside};
 use super::plane::Plane;
 use super::proxy::{DataPlane, Proxy};
 use crate::style::Style;
@@ -26,6 +28,8 @@ pub(crate) struct Town {
     plane: Plane,
     proxies: Vec<Proxy>,
     applications: Applications,
+    /// Ends when it is dropped, after everything that may lead there.
+    outside: Outside,
 }
 
 // === impl Town ===
@@ -76,7 +80,14 @@ impl Town {
             plane: plane.await?,
             proxies: Vec::new(),
             applications: Applications::none(),
+            outside: Outside::default(),
         };
+        let certificates = files::certificates(dir)?;
+        for server in outside::SERVERS {
+            let starting = town.outside.start(server, args.base_port, &certificates);
+            let starting = async { Ok(((), starting.await?)) };
+            announced(server.0, style, starting).await?;
+        }
         for node in &nodes {
             let starting = town.start_node(node, data_plane, &judge);
             announced(&node.name, style, starting).await?;
@@ -105,12 +116,15 @@ impl Town {
                 }
             }
             Role::Gateway { ports } => {
-                let open = ports.values().map(|port| (node.address, *port));
-                let open = open.map(|at| SocketAddr::from(at).to_string());
-                what.push(format!(
-                    "gateway on {}",
-                    open.collect::<Vec<_>>().join(", ")
-                ));
+                let told = |(port, own): (&u16, &u16)| format!("{own} for {port}");
+                let open = ports.get(&80).into_iter();
+                let open = open.map(|port| SocketAddr::from((node.address, *port)).to_string());
+                what.push(format!("gateway on {}", open.collect::<String>()));
+                let more = ports.iter().filter(|(port, _)| **port != 80).map(told);
+                let more: Vec<_> = more.collect();
+                if !more.is_empty() {
+                    what.push(format!("tasks open {}", more.join(", ")));
+                }
             }
         }
         let proxy = data_plane.start(node, &self.plane, judge).await?;
@@ -136,6 +150,7 @@ impl Town {
         }
         drop(self.plane);
         self.applications.stop().await;
+        drop(self.outside);
     }
 }
 

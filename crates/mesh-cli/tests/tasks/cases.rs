@@ -3,6 +3,8 @@
 // Threads are collected so that all of them run before the first is joined.
 #![allow(clippy::needless_collect, unreachable_pub)]
 
+mod gateways;
+
 use crate::demo::Demo;
 use crate::support::{Answer, Client, wait_until};
 use std::fs;
@@ -24,6 +26,12 @@ macro_rules! test_every_task_on {
             task_08_only_registered_services_outside_can_be_reached_unless_any_may
             task_09_people_of_one_company_share_two_versions
             task_10_old_paths_are_rewritten_and_a_moved_host_is_redirected
+            task_11_the_documented_gateway_serves_five_ports_each_in_its_own_way
+            task_12_each_of_two_domains_has_its_own_certificate_which_is_replaced_under_way
+            task_13_the_port_decides_where_a_connection_goes
+            task_14_connections_are_shared_by_weight_and_moved
+            task_15_tls_is_passed_on_unopened_by_server_name
+            task_16_a_sidecar_speaks_tls_where_its_application_speaks_http
         }
     };
     ($demo:expr; $($task:ident)*) => {
@@ -38,6 +46,7 @@ macro_rules! test_every_task_on {
         )*
     };
 }
+pub use gateways::*;
 pub(crate) use test_every_task_on;
 
 pub const REVIEWS: &str = "http://reviews:9080/reviews/0";

@@ -90,9 +90,30 @@ impl Demo {
         }
     }
 
+    /// On the Envoy that `MESH_ENVOY` names. None where it names none, which is said; in CI that is a
+    /// failure.
+    pub fn on_envoys() -> Option<Self> {
+        let Some(binary) = std::env::var_os("MESH_ENVOY") else {
+            let is_ci = std::env::var("CI").as_deref() == Ok("true");
+            assert!(!is_ci, "MESH_ENVOY is not set");
+            println!("skipped: MESH_ENVOY is not set; `cargo xtask envoy` prints a path for it");
+            return None;
+        };
+        Some(Self::start(DataPlane::Envoy(binary)))
+    }
+
     /// The ingress gateway.
     pub fn gateway(&self) -> SocketAddr {
         at(self.base + 950)
+    }
+
+    /// Where the gateway serves a Gateway's port.
+    pub fn mapped(&self, port: u16) -> u16 {
+        let ports = [443, 9443, 9080, 2379, 27017, 31400];
+        match ports.iter().position(|known| *known == port) {
+            Some(nth) => self.base + 943 + nth as u16,
+            None => panic!("nothing is said about port {port}"),
+        }
     }
 
     /// The outbound proxy that productpage uses.

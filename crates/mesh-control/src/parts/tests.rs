@@ -86,3 +86,63 @@ fn what_is_equal_for_two_classes_is_one_and_the_same_memory() {
     assert_eq!(bytes(&Node::sidecar("b", "other")), first);
     assert_eq!(bytes(&Node::gateway("g", "default")), first);
 }
+
+#[test]
+fn secrets_travel_to_who_may_have_them_and_are_taken_away_again() {
+    const GATEWAY: &str = "
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: g}
+spec:
+  servers:
+  - port: {number: 443, name: https, protocol: HTTPS}
+    hosts: ['*']
+    tls: {mode: SIMPLE, credentialName: shop}
+";
+    let secret = |text: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: shop}}\nstringData:\n  tls.crt: |\n    \
+             -----BEGIN CERTIFICATE-----\n    {text}\n    -----END CERTIFICATE-----\n  tls.key: |\n    \
+             -----BEGIN PRIVATE KEY-----\n    {text}\n    -----END PRIVATE KEY-----\n"
+        )
+    };
+    let set = mesh_xds::server::ResourceSet::new();
+    let mut pool = Pool::default();
+    let mut parts = Parts::default();
+    let mut world = World::default();
+    let mut previous = Arc::default();
+    let node = Node::gateway("g", "default");
+    let mut step = |secret: Option<String>| {
+        let mut files = Files::from_text("g.yaml", GATEWAY);
+        if let Some(text) = secret {
+            files = files.and_text("s.yaml", &text);
+        }
+        world.update(&files);
+        let built = build(&mut Workshop::new(), &world, &node, &previous).unwrap();
+        previous = built.snapshot;
+        let before = std::mem::take(&mut parts);
+        let (now, changes, changed) =
+            Parts::of_proxy(&previous, &HashSet::new(), &before, &mut pool);
+        set.apply(changes);
+        parts = now;
+        (set.all(TypeUrl::Secret), changed)
+    };
+    let (none, _) = step(None);
+    assert!(none.is_empty());
+    let (first, changed) = step(Some(secret("YQ==")));
+    assert_eq!(&*first[0].name, "kubernetes://shop");
+    // The listener is what it was.
+    assert_eq!(changed, BTreeMap::from([(TypeUrl::Secret, 1)]));
+    let (second, changed) = step(Some(secret("Yg==")));
+    assert_ne!(first[0].version, second[0].version);
+    assert_eq!(changed, BTreeMap::from([(TypeUrl::Secret, 1)]));
+    let (_, changed) = step(Some(secret("Yg==")));
+    assert!(changed.is_empty(), "{changed:?}");
+    let (none, changed) = step(None);
+    assert!(none.is_empty());
+    assert_eq!(changed, BTreeMap::from([(TypeUrl::Secret, 1)]));
+
+    // One of another namespace is not for this proxy.
+    let elsewhere = secret("YQ==").replace("{name: shop}", "{name: shop, namespace: other}");
+    assert!(step(Some(elsewhere)).0.is_empty());
+}
