@@ -4,13 +4,15 @@ use crate::endpoints;
 use crate::hosts::Hosts;
 use mesh_core::Name;
 use mesh_core::model::{
-    Cluster, ClusterEntry, DiscoveryKind, EndpointSet, Listener, RouteTable, Snapshot,
+    Cluster, ClusterEntry, DiscoveryKind, EndpointSet, Listener, RouteTable, Secret, Snapshot,
 };
 use mesh_istio::Workshop;
 use mesh_xds::server::Changes;
 use mesh_xds::{Encoded, TypeUrl, write};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+
+pub(crate) mod secrets;
 
 /// The resources of a class but for the endpoints that the shared table has.
 #[derive(Debug, Default)]
@@ -19,6 +21,7 @@ pub(crate) struct Parts {
     listeners: HashMap<Name, Part<ListenerModel>>,
     tables: HashMap<Name, Part<RouteTable>>,
     endpoints: HashMap<Name, Part<EndpointSet>>,
+    secrets: HashMap<Name, Part<Secret>>,
     /// Of which only the bytes are known.
     others: HashMap<(TypeUrl, Name), Encoded>,
 }
@@ -80,8 +83,9 @@ impl Parts {
         let mut round = Round::default();
         let mut parts = Self::default();
         let clusters = snapshot.clusters();
+        let named = secrets::Named::of(snapshot);
         for entry in clusters {
-            let model = ClusterModel::of(entry);
+            let model = ClusterModel::of(entry, &named);
             let name = entry.config().name.clone();
             if entry.config().discovery == DiscoveryKind::Endpoints && !tabled.contains(&name) {
                 let set = entry.live().endpoints().load();
@@ -105,7 +109,7 @@ impl Parts {
         for config in snapshot.listeners() {
             let name = config.name.clone();
             let model = ListenerModel {
-                config: config.clone(),
+                config: named.listener(config),
                 forwards,
             };
             let known = Some(pool.listeners.entry(name.clone()).or_default());
@@ -129,10 +133,19 @@ impl Parts {
             });
             parts.tables.insert(name, part);
         }
+        // Never shared with another class, whose snapshot may name it but not have it.
+        for (name, secret) in named.present() {
+            let was = before.secrets.get(name);
+            let part = round.part(TypeUrl::Secret, secret.clone(), was, None, |secret| {
+                write::encode(name, &write::secret(name, secret))
+            });
+            parts.secrets.insert(name.clone(), part);
+        }
         round.removed(TypeUrl::Cluster, &before.clusters, &parts.clusters);
         round.removed(TypeUrl::Endpoints, &before.endpoints, &parts.endpoints);
         round.removed(TypeUrl::Listener, &before.listeners, &parts.listeners);
         round.removed(TypeUrl::Routes, &before.tables, &parts.tables);
+        round.removed(TypeUrl::Secret, &before.secrets, &parts.secrets);
         (parts, round.changes, round.changed)
     }
 
@@ -184,8 +197,8 @@ impl Parts {
 // === impl ClusterModel ===
 
 impl ClusterModel {
-    fn of(entry: &ClusterEntry) -> Self {
-        let config = entry.config().clone();
+    fn of(entry: &ClusterEntry, named: &secrets::Named) -> Self {
+        let config = named.cluster(entry.config());
         let travels = config.discovery != DiscoveryKind::Endpoints;
         Self {
             config,
