@@ -40,6 +40,8 @@ enum Kind {
     Eds,
     Lds,
     Rds,
+    /// Without their keys.
+    Sds,
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
@@ -83,7 +85,8 @@ fn by_type(resources: &[(TypeUrl, Encoded)], only: &[Kind]) -> anyhow::Result<Va
     let wanted = |kind: Kind| only.is_empty() || only.contains(&kind);
     let mut lists: BTreeMap<&str, BTreeMap<&str, Value>> = Kind::value_variants()
         .iter()
-        .filter(|kind| wanted(**kind))
+        // Secrets are rare: without any there is nothing to say about them.
+        .filter(|kind| only.contains(kind) || only.is_empty() && **kind != Kind::Sds)
         .map(|kind| (kind.list(), BTreeMap::new()))
         .collect();
     let codec = Codec::new();
@@ -91,7 +94,8 @@ fn by_type(resources: &[(TypeUrl, Encoded)], only: &[Kind]) -> anyhow::Result<Va
         let kind = Kind::of(*url).with_context(|| {
             format!("{}: resources of type {url} cannot be shown", resource.name)
         })?;
-        if let Some(list) = lists.get_mut(kind.list()) {
+        if wanted(kind) {
+            let list = lists.entry(kind.list()).or_default();
             let message = url.url().rsplit('/').next().unwrap_or_default();
             let text = codec
                 .to_json(message, &resource.bytes)
@@ -115,6 +119,7 @@ impl Kind {
             TypeUrl::Endpoints => Self::Eds,
             TypeUrl::Listener => Self::Lds,
             TypeUrl::Routes => Self::Rds,
+            TypeUrl::Secret => Self::Sds,
             _ => return None,
         })
     }
@@ -126,6 +131,7 @@ impl Kind {
             Self::Eds => "endpoints",
             Self::Lds => "listeners",
             Self::Rds => "routes",
+            Self::Sds => "secrets",
         }
     }
 }

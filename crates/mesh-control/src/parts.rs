@@ -4,14 +4,15 @@ use crate::endpoints;
 use crate::hosts::Hosts;
 use mesh_core::Name;
 use mesh_core::model::{
-    Cluster, ClusterEntry, DiscoveryKind, EndpointSet, Listener, RouteTable, Secret, SecretSource,
-    Snapshot,
+    Cluster, ClusterEntry, DiscoveryKind, EndpointSet, Listener, RouteTable, Secret, Snapshot,
 };
 use mesh_istio::Workshop;
 use mesh_xds::server::Changes;
 use mesh_xds::{Encoded, TypeUrl, write};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+
+pub(crate) mod secrets;
 
 /// The resources of a class but for the endpoints that the shared table has.
 #[derive(Debug, Default)]
@@ -82,8 +83,9 @@ impl Parts {
         let mut round = Round::default();
         let mut parts = Self::default();
         let clusters = snapshot.clusters();
+        let named = secrets::Named::of(snapshot);
         for entry in clusters {
-            let model = ClusterModel::of(entry);
+            let model = ClusterModel::of(entry, &named);
             let name = entry.config().name.clone();
             if entry.config().discovery == DiscoveryKind::Endpoints && !tabled.contains(&name) {
                 let set = entry.live().endpoints().load();
@@ -107,7 +109,7 @@ impl Parts {
         for config in snapshot.listeners() {
             let name = config.name.clone();
             let model = ListenerModel {
-                config: config.clone(),
+                config: named.listener(config),
                 forwards,
             };
             let known = Some(pool.listeners.entry(name.clone()).or_default());
@@ -131,23 +133,13 @@ impl Parts {
             });
             parts.tables.insert(name, part);
         }
-        for (named, live) in snapshot.secrets().iter() {
-            // Others provide the rest; one that is named twice is the same.
-            let ours = matches!(named.source, SecretSource::ControlPlane { .. });
-            let name = named.name.clone();
-            let value = live.value().load();
-            let Some(secret) = value.as_ref() else {
-                continue;
-            };
-            if !ours || parts.secrets.contains_key(&name) {
-                continue;
-            }
-            let was = before.secrets.get(&name);
-            // Nobody who may not have a secret is near one: none are in the pool.
+        // Never shared with another class, whose snapshot may name it but not have it.
+        for (name, secret) in named.present() {
+            let was = before.secrets.get(name);
             let part = round.part(TypeUrl::Secret, secret.clone(), was, None, |secret| {
-                write::encode(&name, &write::secret(&name, secret))
+                write::encode(name, &write::secret(name, secret))
             });
-            parts.secrets.insert(name, part);
+            parts.secrets.insert(name.clone(), part);
         }
         round.removed(TypeUrl::Cluster, &before.clusters, &parts.clusters);
         round.removed(TypeUrl::Endpoints, &before.endpoints, &parts.endpoints);
@@ -205,8 +197,8 @@ impl Parts {
 // === impl ClusterModel ===
 
 impl ClusterModel {
-    fn of(entry: &ClusterEntry) -> Self {
-        let config = entry.config().clone();
+    fn of(entry: &ClusterEntry, named: &secrets::Named) -> Self {
+        let config = named.cluster(entry.config());
         let travels = config.discovery != DiscoveryKind::Endpoints;
         Self {
             config,

@@ -2,6 +2,7 @@
 
 use crate::class::build;
 use crate::node::{Described, Generator};
+use crate::parts::secrets::Named;
 use mesh_core::Invalid;
 use mesh_istio::{Diagnostic, Node, Severity, Workshop, World};
 use mesh_xds::{Encoded, TypeUrl, write};
@@ -9,6 +10,8 @@ use std::sync::Arc;
 
 /// What a proxy would get, in the order in which it is sent, and what there is to say about it:
 /// an error among that means that the parts do not fit together, and then there are none.
+///
+/// It is to be looked at: secrets are among it without their keys.
 ///
 /// ```
 /// use mesh_control::node_resources;
@@ -37,7 +40,14 @@ pub fn described_resources(
         Err(error) => return (Vec::new(), vec![unusable(&error)]),
     };
     let resources = match described.generator {
-        Generator::Proxy => write::snapshot(&built.snapshot),
+        Generator::Proxy => {
+            let mut resources = write::snapshot(&built.snapshot);
+            for (name, secret) in Named::of(&built.snapshot).present() {
+                let shown = write::redacted(&write::secret(name, secret));
+                resources.push((TypeUrl::Secret, write::encode(name, &shown)));
+            }
+            resources
+        }
         Generator::Grpc => {
             let mut resources = crate::grpc::resources(&built.snapshot);
             resources.extend(crate::grpc::server_resources(&built.snapshot));

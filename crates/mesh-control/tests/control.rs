@@ -13,6 +13,8 @@ mod nack;
 mod proxy;
 #[path = "control/push.rs"]
 mod push;
+#[path = "control/secrets.rs"]
+mod secrets;
 #[path = "control/servers.rs"]
 mod servers;
 #[path = "control/support.rs"]

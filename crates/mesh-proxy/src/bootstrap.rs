@@ -92,8 +92,9 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t, conflicts_with_all = ["config", "envoy_config"])]
     xds_variant: VariantArg,
     /// With --xds: the address that the node says it has. Default: what INSTANCE_IP says, or the
-    /// one that the control plane is called from.
-    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["config", "envoy_config"])]
+    /// one that the control plane is called from. With --config and --interception: the address
+    /// by which the node's own services are recognised. Default: the id's, or INSTANCE_IP.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "envoy_config")]
     ip: Option<IpAddr>,
     #[command(flatten)]
     node: NodeArgs,
@@ -161,6 +162,7 @@ fn validate(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
         paths: args.config.clone(),
         mesh_config: args.mesh_config.clone(),
         node: args.node.spec()?,
+        transparent: false,
         access_log: None,
     };
     match Configuration::load(source) {

@@ -24,7 +24,13 @@
 //! the world, with its own next version in delta, or on a new stream; in a file, when something
 //! happens to the file, and once a minute. A static listener that cannot be opened is reported by
 //! the admin interface and tried again; `mesh-proxy -c` ends instead.
+//!
+//! Secrets that resources want from a service of their own (istiod's `sds-grpc`, SPIRE): those whose
+//! names say in which files they lie are read from there, as Istio's agent does it; for others the
+//! service is asked if it is a cluster of the bootstrap with an address, in plain text; and of what
+//! is left the log says that nobody provides it.
 
+mod agent;
 mod control;
 mod files;
 mod gate;
@@ -33,6 +39,7 @@ pub(crate) use control::{Control, Known};
 pub(crate) use gate::Gate;
 
 use crate::{Builder, Proxy};
+use agent::Agent;
 use files::{Files, Watched};
 use mesh_core::model::Snapshot;
 use mesh_core::{Feed, Invalid};
@@ -52,6 +59,7 @@ pub struct Driver {
     gate: Gate,
     control: Arc<Control>,
     files: Files,
+    agent: Agent,
 }
 
 // === impl Driver ===
@@ -63,9 +71,11 @@ impl Driver {
     /// # Errors
     /// If the client cannot be built: see [`client::Builder::build`].
     pub fn new(node: Node, client: client::Builder) -> Result<Self, Invalid> {
+        let mut bootstrap = Bootstrap::default();
+        bootstrap.node = node.clone();
         let client = client.node(node);
         let described = client.bootstrap();
-        Self::with(client, &Bootstrap::default(), |control| {
+        Self::with(client, &bootstrap, |control| {
             control.described(&described);
         })
     }
@@ -132,6 +142,7 @@ impl Driver {
                 client.handle(),
                 control.clone(),
             ),
+            agent: Agent::new(&client, &bootstrap.clusters, &bootstrap.node)?,
             client,
             gate,
             control,
@@ -161,8 +172,17 @@ impl Driver {
     /// # Cancel safety
     /// Dropped, it leaves the proxy with the last configuration.
     pub async fn run(self) {
-        let Self { client, files, .. } = self;
-        tokio::join!(client.run(std::future::pending()), files.run());
+        let Self {
+            client,
+            files,
+            agent,
+            ..
+        } = self;
+        tokio::join!(
+            client.run(std::future::pending()),
+            files.run(),
+            agent.run()
+        );
     }
 }
 

@@ -38,6 +38,7 @@ impl Judge {
                     name: node.name.clone(),
                     namespace: node.namespace.clone(),
                 },
+                transparent: false,
                 access_log: None,
             };
             Configuration::load(source).map(|(configuration, _)| configuration)

@@ -58,6 +58,16 @@ pub(super) fn of(class: &Class) -> Result<Value, DumpError> {
         "@type": "type.googleapis.com/envoy.admin.v3.EndpointsConfigDump",
         "dynamic_endpoint_configs": all,
     }));
+    // The codec hides keys.
+    let mut all = Vec::new();
+    for one in class.view.all(TypeUrl::Secret) {
+        let secret = resource(TypeUrl::Secret, &one)?;
+        all.push(json!({"name": &*one.name, "version_info": &*one.version, "secret": secret}));
+    }
+    configs.push(json!({
+        "@type": "type.googleapis.com/envoy.admin.v3.SecretsConfigDump",
+        "dynamic_active_secrets": all,
+    }));
     Ok(json!({"configs": configs}))
 }
 

@@ -96,6 +96,17 @@ impl SnapshotBuilder {
         self
     }
 
+    /// Makes the listeners of these names that were added accept connections whatever address they
+    /// were going to (Envoy `transparent`).
+    pub fn make_transparent(&mut self, names: &[&str]) -> &mut Self {
+        for listener in &mut self.listeners {
+            if names.contains(&&*listener.name) && !listener.transparent {
+                Arc::make_mut(listener).transparent = true;
+            }
+        }
+        self
+    }
+
     /// Adds a route table.
     pub fn routes(&mut self, table: impl Into<Arc<RouteTable>>) -> &mut Self {
         self.tables.push(table.into());

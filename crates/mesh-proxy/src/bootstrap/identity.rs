@@ -4,11 +4,12 @@
 //! | metadata | |
 //! |---|---|
 //! | `NAMESPACE`, `LABELS`, `INSTANCE_IPS`, `ISTIO_VERSION`, `CLUSTER_ID` | as Istio has them |
-//! | `INTERCEPTION_MODE` | always `NONE`: connections come to the ports that the node was given |
+//! | `INTERCEPTION_MODE` | `NONE`: connections come to the ports that the node was given; or `REDIRECT`, `TPROXY` |
 //! | `MESH_BASE_PORT` | `"20100"`: the node's first port |
 //! | `MESH_INBOUND` | `"9080=9180,…"`: accepted port and application port |
 //! | `MESH_MAP_PORT` | `"80=8080,…"`: a Gateway's port and the one that is accepted on |
 
+use super::node::Interception;
 use mesh_istio::{Node, Role};
 use mesh_xds::Node as Identity;
 use std::collections::BTreeMap;
@@ -22,7 +23,12 @@ const ISTIO_VERSION: &str = "1.30.0";
 const CLUSTER_ID: &str = "Kubernetes";
 
 /// The node with this id, or with the one that follows from the rest.
-pub(super) fn identity(node: &Node, id: Option<&str>, ip: IpAddr) -> Identity {
+pub(super) fn identity(
+    node: &Node,
+    id: Option<&str>,
+    ip: IpAddr,
+    interception: Interception,
+) -> Identity {
     let Node {
         name,
         namespace,
@@ -47,7 +53,7 @@ pub(super) fn identity(node: &Node, id: Option<&str>, ip: IpAddr) -> Identity {
         .with_cluster(format!("{name}.{namespace}"))
         .with_text("NAME", name)
         .with_text("NAMESPACE", namespace)
-        .with_text("INTERCEPTION_MODE", "NONE")
+        .with_text("INTERCEPTION_MODE", interception.mode())
         .with_text("INSTANCE_IPS", ip)
         .with_text("ISTIO_VERSION", ISTIO_VERSION)
         .with_text("CLUSTER_ID", CLUSTER_ID)
@@ -109,7 +115,7 @@ mod tests {
                 },
             ],
         };
-        let identity = identity(&node, None, IP);
+        let identity = identity(&node, None, IP, Interception::None);
         let id = "sidecar~10.0.0.7~reviews-v1.shop~shop.svc.cluster.local";
         assert_eq!(identity.id(), id);
         for (key, value) in [
@@ -126,13 +132,25 @@ mod tests {
     }
 
     #[test]
+    fn an_intercepted_node_says_how() {
+        let node = Node::sidecar("reviews-v1", "shop");
+        for (interception, mode) in [
+            (Interception::Redirect, "REDIRECT"),
+            (Interception::Tproxy, "TPROXY"),
+        ] {
+            let identity = identity(&node, None, IP, interception);
+            assert_eq!(identity.text("INTERCEPTION_MODE"), Some(mode));
+        }
+    }
+
+    #[test]
     fn an_id_that_is_given_is_kept_with_its_address() {
         let mut node = Node::gateway("edge", "istio-system");
         node.role = Role::Gateway {
             ports: [(80, 8080)].into(),
         };
         let id = "router~10.9.9.9~edge.istio-system~x";
-        let identity = identity(&node, Some(id), IP);
+        let identity = identity(&node, Some(id), IP, Interception::None);
         assert_eq!(identity.id(), id);
         assert_eq!(identity.text("INSTANCE_IPS"), Some("10.9.9.9"));
         assert_eq!(identity.text("MESH_MAP_PORT"), Some("80=8080"));

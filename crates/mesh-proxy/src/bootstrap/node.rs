@@ -3,8 +3,9 @@
 use crate::config::NodeSpec;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use mesh_istio::{Inbound, Node, Role};
+use mesh_istio::{Capture, Inbound, Node, Role};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// Who the node is.
 #[derive(Debug, Args)]
@@ -30,6 +31,19 @@ pub struct NodeArgs {
     /// First port of the node: PORT is its admin port, PORT+1 its outbound proxy.
     #[arg(long, value_name = "PORT")]
     base_port: Option<u16>,
+    /// How connections come to the node: applications and others call its ports; or the kernel
+    /// redirects them to 15001 and 15006, wherever they go (`mesh intercept` sets it up).
+    #[arg(long, value_enum, default_value_t)]
+    interception: Interception,
+}
+
+/// How connections come to a node, in the words of Istio's `INTERCEPTION_MODE`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Interception {
+    #[default]
+    None,
+    Redirect,
+    Tproxy,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,6 +67,12 @@ impl NodeArgs {
             && self.map_port.is_empty()
             && self.base_port.is_none()
             && self.labels.is_empty()
+            && self.interception == Interception::None
+    }
+
+    /// How connections come to the node.
+    pub(super) fn interception(&self) -> Interception {
+        self.interception
     }
 
     /// What is known of the node where its description may be in the YAML.
@@ -98,9 +118,37 @@ impl NodeArgs {
             (Role::Gateway { .. }, false, _) => bail!("--inbound is for sidecars"),
             (Role::Sidecar { .. }, _, false) => bail!("--map-port is for gateways"),
         }
+        if self.interception != Interception::None {
+            let ports = [
+                ("--base-port", self.base_port.is_some()),
+                ("--inbound", !self.inbound.is_empty()),
+                ("--map-port", !self.map_port.is_empty()),
+            ];
+            if let Some((flag, _)) = ports.iter().find(|(_, given)| *given) {
+                bail!(
+                    "{flag} is for nodes without interception: with --interception, ports are \
+                     those of Istio and of the node's services"
+                );
+            }
+            node.capture = Capture::Redirect;
+            if let (RoleArg::Sidecar, Some(address)) = (role, self.address()?) {
+                node.address = address;
+            }
+        }
         node.base_port = self.base_port;
         node.labels = self.labels.iter().cloned().collect();
         Ok(node)
+    }
+
+    /// The address in the node's id.
+    fn address(&self) -> anyhow::Result<Option<IpAddr>> {
+        let id = self.node.as_ref().map(mesh_xds::Node::new);
+        let text = id.as_ref().and_then(mesh_xds::Node::address);
+        text.map(|text| {
+            text.parse()
+                .with_context(|| format!("--node: {text:?} is not an IP address"))
+        })
+        .transpose()
     }
 
     /// The workload's name and namespace.
@@ -137,6 +185,19 @@ impl NodeArgs {
             Some(said) if said != role => bail!("--node {id:?} contradicts --role"),
             // The YAML may describe a sidecar of that name.
             said => Ok(said.or_else(|| (role == RoleArg::Gateway).then_some(role))),
+        }
+    }
+}
+
+// === impl Interception ===
+
+impl Interception {
+    /// As metadata has it.
+    pub(super) fn mode(self) -> &'static str {
+        match self {
+            Self::None => "NONE",
+            Self::Redirect => "REDIRECT",
+            Self::Tproxy => "TPROXY",
         }
     }
 }
@@ -210,6 +271,22 @@ mod tests {
         assert!(error.to_string().contains("--role"), "{error}");
         let line = ["x", "--node", "edge"];
         assert!(Line::try_parse_from(line).unwrap().node.spec().is_err());
+    }
+
+    #[test]
+    fn an_intercepted_node_has_the_address_of_its_id_and_no_ports_of_its_own() {
+        let id = "sidecar~10.0.0.1~reviews-v1.shop~shop.svc.cluster.local";
+        let NodeSpec::Exact(found) = node(&["--node", id, "--interception", "redirect"]) else {
+            panic!("nothing to look up");
+        };
+        assert_eq!(found.capture, Capture::Redirect);
+        assert_eq!(found.address.to_string(), "10.0.0.1");
+        for flags in [["--base-port", "20000"], ["--inbound", "80=81"]] {
+            let line = ["x", "--workload", "a.b", "--interception", "tproxy"];
+            let line = line.iter().chain(&flags);
+            let error = Line::try_parse_from(line).unwrap().node.spec().unwrap_err();
+            assert!(error.to_string().contains(flags[0]), "{error}");
+        }
     }
 
     #[test]

@@ -1,21 +1,23 @@
 //! Serving until told to stop.
 
 use super::identity::{address_towards, identity};
+use super::node::Interception;
 use super::{RunArgs, envoy};
-use crate::config::{self, Configuration, Source};
+use crate::config::{self, Configuration, NodeSpec, Source};
 use crate::xds::Driver;
 use crate::{Builder, Running};
 use anyhow::{Context, bail};
 use mesh_core::Name;
 use mesh_core::model::{AccessLog, WorkloadRef};
+use mesh_istio::{Capture, Role};
 use mesh_xds::client::{self, Client};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// Where the admin interface is when nothing is said.
 const ADMIN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15000);
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15000);
 
 pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     if let Some(server) = &args.from.xds {
@@ -32,7 +34,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             bootstrap.node = envoy::renamed(&bootstrap.node, |node| node.id.clone_from(id));
         }
         let admin = args.admin(bootstrap.admin)?;
-        let driver = Driver::from_bootstrap(&bootstrap, |client| args.with_log(client))
+        let driver = Driver::from_bootstrap(&bootstrap, |client| args.adjusted(client))
             .with_context(|| file.display().to_string())?;
         let builder = args.settings(driver.proxy(), admin, envoy::workload(&bootstrap.node));
         let wants = bootstrap
@@ -46,10 +48,25 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let mut node = args.node.spec()?;
+    match &mut node {
+        NodeSpec::Exact(node) if node.capture == Capture::Redirect => {
+            let own = args.ip.or_else(|| match node.address.is_loopback() {
+                true => instance_ip(),
+                false => None,
+            });
+            if let (Role::Sidecar { .. }, Some(own)) = (&node.role, own) {
+                node.address = own;
+            }
+        }
+        _ if args.ip.is_some() => bail!("with --config, --ip is for --interception"),
+        _ => {}
+    }
     let source = Source {
         paths: args.from.config.clone(),
         mesh_config: args.mesh_config.clone(),
-        node: args.node.spec()?,
+        node,
+        transparent: args.node.interception() == Interception::Tproxy,
         access_log: args.access_log.clone(),
     };
     let (configuration, findings) = match Configuration::load(source) {
@@ -79,12 +96,10 @@ fn from_control_plane(args: &RunArgs, server: &str) -> anyhow::Result<ExitCode> 
         None => (format!("http://{server}"), server),
     };
     let node = args.node.exact()?;
-    // Istio's injection sets it.
-    let said = std::env::var("INSTANCE_IP")
-        .ok()
-        .and_then(|ip| ip.parse().ok());
-    let ip = args.ip.or(said).unwrap_or_else(|| address_towards(place));
-    let identity = identity(&node, args.node.node.as_deref(), ip);
+    let said = args.ip.or_else(instance_ip);
+    let ip = said.unwrap_or_else(|| address_towards(place));
+    let id = args.node.node.as_deref();
+    let identity = identity(&node, id, ip, args.node.interception());
     tracing::info!(
         node = identity.id(),
         control_plane = uri,
@@ -93,9 +108,14 @@ fn from_control_plane(args: &RunArgs, server: &str) -> anyhow::Result<ExitCode> 
     let admin = args.admin(Some(node.admin().unwrap_or(ADMIN)))?;
     let workload = config::workload(&node.name, &node.namespace, &node.labels);
     let client = Client::builder([uri]).variant(args.xds_variant.into());
-    let driver = Driver::new(identity, args.with_log(client)).context("--xds")?;
+    let driver = Driver::new(identity, args.adjusted(client)).context("--xds")?;
     let builder = args.settings(driver.proxy(), admin, workload);
     on_runtime(driven(driver, builder, Vec::new()))
+}
+
+/// The node's address, as Istio's injection sets it.
+fn instance_ip() -> Option<IpAddr> {
+    std::env::var("INSTANCE_IP").ok()?.parse().ok()
 }
 
 /// Serves what a driver has. Listeners in `wanted` have to open at once.
@@ -183,16 +203,23 @@ impl RunArgs {
         }
     }
 
-    fn with_log(&self, client: client::Builder) -> client::Builder {
-        let Some(path) = &self.access_log else {
-            return client;
-        };
-        let log = AccessLog {
+    /// What flags change about every snapshot.
+    fn adjusted(&self, client: client::Builder) -> client::Builder {
+        let log = self.access_log.as_ref().map(|path| AccessLog {
             path: path.as_str().into(),
             format: Name::default(),
-        };
+        });
+        let transparent = self.node.interception() == Interception::Tproxy;
+        if log.is_none() && !transparent {
+            return client;
+        }
         client.configure(move |builder| {
-            builder.replace_access_logs(&log);
+            if let Some(log) = &log {
+                builder.replace_access_logs(log);
+            }
+            if transparent {
+                builder.make_transparent(&config::INTERCEPTING);
+            }
         })
     }
 

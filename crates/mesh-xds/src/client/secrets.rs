@@ -12,6 +12,7 @@ use crate::pb::envoy::service::discovery::v3::DiscoveryResponse;
 use crate::pb::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
 use crate::read::Resource;
 use crate::{Node, TypeUrl};
+use mesh_core::model::SecretName;
 use mesh_core::{Feed, Invalid, Name, Rng};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -38,6 +39,7 @@ pub struct SecretClient {
     machine: Machine<Resource>,
     needed: Feed<BTreeSet<ServiceReference>>,
     asked: BTreeSet<Name>,
+    with_files: bool,
     handle: Handle,
     random: Rng,
 }
@@ -65,9 +67,18 @@ impl SecretClient {
             machine: Machine::new(config, crate::read::resource),
             needed: client.services(),
             asked: BTreeSet::new(),
+            with_files: true,
             handle: client.handle(),
             random: Rng::from_system(),
         })
+    }
+
+    /// Leaves out secrets whose names say in which files they lie ([`SecretName`]): somebody else
+    /// reads those.
+    #[must_use]
+    pub fn without_files(mut self) -> Self {
+        self.with_files = false;
+        self
     }
 
     /// Runs until `shutdown` is ready or the client has ended.
@@ -108,7 +119,11 @@ impl SecretClient {
 
     /// Asks for what is needed from here, and for nothing else.
     fn ask(&mut self, needed: &BTreeSet<ServiceReference>) {
-        let ours = needed.iter().filter(|one| one.cluster == self.cluster);
+        let is_ours = |one: &&ServiceReference| {
+            let in_files = !matches!(SecretName::of(&one.name), SecretName::Other(_));
+            one.cluster == self.cluster && (self.with_files || !in_files)
+        };
+        let ours = needed.iter().filter(is_ours);
         let ours: BTreeSet<Name> = ours.map(|one| one.name.clone()).collect();
         for name in ours.difference(&self.asked) {
             self.machine.subscribe(TypeUrl::Secret, name);
