@@ -156,13 +156,10 @@ pub fn task_12_each_of_two_domains_has_its_own_certificate_which_is_replaced_und
         assert!(!text.contains("LS0tLS1CRUdJTiBQUklWQVRF"));
     }
 
-    // Without its credential a domain is closed, and the other is not concerned. Envoy keeps what
-    // it was given.
+    // Without its credential a domain is closed, and the other is not concerned.
     fs::remove_file(secret("reviews")).unwrap();
     let url = format!("https://{reviews}/reviews/0");
-    if !demo.is_on_envoys {
-        wait_until(|| gateway.get(&url).is_refusal());
-    }
+    wait_until(|| gateway.get(&url).is_refusal());
     assert_eq!(
         gateway.get(&format!("https://{httpbin}/headers")).status,
         200
