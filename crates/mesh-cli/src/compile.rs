@@ -206,6 +206,44 @@ spec: {address: 127.0.0.1, labels: {app: client}}
     }
 
     #[test]
+    fn secrets_are_printed_without_their_keys() {
+        let text = format!(
+            "{MESH}---
+{{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {{name: g}},
+ spec: {{selector: {{a: b}}, servers: [{{port: {{number: 443, name: h, protocol: HTTPS}},
+  hosts: ['*'], tls: {{mode: SIMPLE, credentialName: shop}}}}]}}}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: shop}}
+stringData:
+  tls.crt: '-----BEGIN CERTIFICATE-----'
+  tls.key: |
+    -----BEGIN PRIVATE KEY-----
+    hush-hush
+"
+        );
+        let line = "--node router~10.0.0.1~edge.default~x --labels a=b --type sds";
+        let value = compiled(&text, line).unwrap().0.unwrap();
+        let secrets = value["secrets"].as_array().unwrap();
+        assert_eq!(secrets[0]["name"], "kubernetes://shop");
+        let shown = value.to_string();
+        assert!(shown.contains("private_key"), "{shown}");
+        // As text and in base64, wherever it begins.
+        for part in ["hush", "aHVzaC1o", "h1c2gtaH", "odXNoLWh"] {
+            assert!(!shown.contains(part), "{shown}");
+        }
+        assert!(
+            compiled(MESH, "--workload client")
+                .unwrap()
+                .0
+                .unwrap()
+                .get("secrets")
+                .is_none()
+        );
+    }
+
+    #[test]
     fn a_configuration_with_errors_gives_findings_with_their_line_instead() {
         let bad = format!(
             "{MESH}---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: r}}\nspec: {{hosts: [reviews], http: [{{rout: []}}]}}\n"

@@ -2,7 +2,10 @@
 
 use crate::http::{page, text};
 use crate::support::{Delta, Plane, gateway, sidecar, yaml};
+use mesh_control::node_resources;
+use mesh_istio::World;
 use mesh_xds::client::Client;
+use mesh_xds::json::Codec;
 use mesh_xds::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use mesh_xds::pb::envoy::extensions::transport_sockets::tls::v3::secret::Type;
 use mesh_xds::{Node, TypeUrl};
@@ -255,4 +258,42 @@ async fn a_proxy_of_ours_gets_it_and_what_it_is_replaced_by() {
     plane.change(&all(&[&secret("shop", "istio-system", "third")]));
     holds(Some("third")).await;
     running.abort();
+}
+
+/// The resources of a gateway that needs no mapping of ports, as JSON.
+fn compiled(text: &str) -> String {
+    let mut world = World::default();
+    let findings = world.update(&crate::support::files(text));
+    assert!(findings.is_empty(), "{findings:?}");
+    let (resources, _) = node_resources(&world, &mesh_istio::Node::gateway("g", "istio-system"));
+    let codec = Codec::new();
+    let each = resources.iter().map(|(kind, one)| {
+        let raw = String::from_utf8_lossy(&one.bytes);
+        assert!(!raw.contains("hush-hush"), "not in bytes either");
+        let message = kind.url().rsplit('/').next().unwrap();
+        codec.to_json(message, &one.bytes).unwrap()
+    });
+    each.collect()
+}
+
+#[test]
+fn what_is_shown_of_a_node_has_its_secrets_without_their_keys() {
+    let shown = compiled(&all(&[&secret("shop", "istio-system", "hush-hush")]));
+    assert!(shown.contains("tls_certificate"), "{shown}");
+    let redacted = "W3JlZGFjdGVkXQ==";
+    assert!(shown.contains(redacted), "{shown}");
+}
+
+#[test]
+fn certificates_in_files_are_written_as_the_names_of_the_files() {
+    let files = GATEWAY.replace(
+        "mode: SIMPLE, credentialName: shop",
+        "mode: MUTUAL, serverCertificate: /c.pem, privateKey: /k.pem, caCertificates: /r.pem",
+    );
+    let shown = compiled(&(yaml(1, "1s", "10.0.0.1") + &files));
+    for file in ["/c.pem", "/k.pem", "/r.pem"] {
+        let said = format!("\"filename\":\"{file}\"");
+        assert!(shown.replace(' ', "").contains(&said), "{shown}");
+    }
+    assert!(!shown.contains("sds_config"), "{shown}");
 }

@@ -5,6 +5,8 @@ mod admin;
 mod control_plane;
 mod files;
 mod flags;
+mod interception;
 mod plane;
+mod secrets;
 #[path = "../support/mod.rs"]
 mod support;

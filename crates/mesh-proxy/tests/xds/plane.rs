@@ -145,10 +145,12 @@ impl Driven {
     }
 
     pub(crate) async fn by_address(plane: SocketAddr, variant: Variant) -> Self {
-        let client = Client::builder([format!("http://{plane}")])
-            .backoff(Duration::from_millis(10), Duration::from_millis(50))
-            .variant(variant);
-        Self::with(Driver::new(node(), client).unwrap()).await
+        Self::with(driver(plane, variant)).await
+    }
+
+    /// What drives it.
+    pub(crate) fn driver(plane: &Plane, variant: Variant) -> Driver {
+        driver(plane.address, variant)
     }
 
     pub(crate) async fn with(driver: Driver) -> Self {
@@ -195,6 +197,13 @@ impl Drop for Driven {
     fn drop(&mut self) {
         self.driving.abort();
     }
+}
+
+fn driver(plane: SocketAddr, variant: Variant) -> Driver {
+    let client = Client::builder([format!("http://{plane}")])
+        .backoff(Duration::from_millis(10), Duration::from_millis(50))
+        .variant(variant);
+    Driver::new(node(), client).unwrap()
 }
 
 // === impl Caller ===
