@@ -208,7 +208,12 @@ async fn side(
             config::chain(chain.names, &filter, chain.tls.as_ref())
         });
         let chains: Vec<_> = chains.collect();
-        configured.push(config::listener(server.name, at, &chains));
+        configured.push(config::listener(
+            server.name,
+            at,
+            server.name != "simple",
+            &chains,
+        ));
     }
     let routes: Vec<_> = upstreams
         .iter()
@@ -222,6 +227,7 @@ async fn side(
     configured.push(config::listener(
         UPSTREAM,
         at,
+        false,
         &[config::chain(&[], &http, None)],
     ));
     let config = config::bootstrap(&configured, clusters);

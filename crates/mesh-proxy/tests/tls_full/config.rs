@@ -12,20 +12,15 @@ pub fn bootstrap(listeners: &[Value], clusters: &[Value]) -> Value {
     })
 }
 
-/// A listener that looks for server names where it has several chains.
-pub fn listener(name: &str, at: SocketAddr, chains: &[Value]) -> Value {
+/// A listener.
+pub fn listener(name: &str, at: SocketAddr, inspects: bool, chains: &[Value]) -> Value {
     let inspector = json!({
         "name": "tls_inspector",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
         },
     });
-    let inspectors: Vec<_> = chains
-        .iter()
-        .any(|chain| chain["filter_chain_match"].is_object())
-        .then_some(inspector)
-        .into_iter()
-        .collect();
+    let inspectors: Vec<_> = inspects.then_some(inspector).into_iter().collect();
     json!({
         "name": name,
         "address": socket(at),

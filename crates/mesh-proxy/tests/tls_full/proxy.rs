@@ -77,7 +77,7 @@ impl Proxy {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        let stats = timeout(Duration::from_secs(5), idle).await;
+        let stats = timeout(Duration::from_secs(30), idle).await;
         stats.unwrap_or_else(|_| panic!("{prefix} has connections left"))
     }
 
@@ -86,9 +86,19 @@ impl Proxy {
         self.stats(&format!("cluster.{name}.")).await
     }
 
-    /// The address of the admin interface's child, for `/proc`.
-    pub fn pid(&self) -> u32 {
-        self.process.id()
+    /// What it has resident, in KiB: now, or (`VmHWM`) the most that it ever had.
+    pub fn memory(&self, field: &str) -> u64 {
+        let file = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(file).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let value = line.and_then(|line| line.strip_prefix(':')?.split_whitespace().next());
+        value.unwrap().parse().unwrap()
+    }
+
+    /// How many descriptors it has.
+    pub fn descriptors(&self) -> usize {
+        let directory = format!("/proc/{}/fd", self.process.id());
+        std::fs::read_dir(directory).unwrap().count()
     }
 
     async fn stats(&self, prefix: &str) -> Stats {

@@ -155,7 +155,7 @@ fn openssl(
 
 fn h2load(to: SocketAddr, case: usize, host: &str) -> Facts {
     let done = limited("h2load")
-        .args(["-n", "20", "-c", "2", "-m", "5"])
+        .args(["-n", "20", "-c", "2", "-m", "1"])
         .args(["--connect-to", &to.to_string()])
         .args(["--header", &format!("x-case: {case}")])
         .arg(format!("https://{host}:{}/", to.port()))
