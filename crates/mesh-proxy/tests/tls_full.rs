@@ -115,8 +115,10 @@ async fn envoy_and_we_accept_and_refuse_alike() {
     let mut seen = Vec::new();
     for call in calls {
         let case = seen.len();
-        let theirs = theirs.called(&call, case, &roots).await;
-        let ours = ours.called(&call, case, &roots).await;
+        let (theirs, ours) = tokio::join!(
+            theirs.called(&call, case, &roots),
+            ours.called(&call, case, &roots),
+        );
         seen.push((call.server, call.label, theirs, ours));
     }
     for upstream in &upstreams {
@@ -146,6 +148,7 @@ async fn envoy_and_we_accept_and_refuse_alike() {
     }
     let passed = |side: &Side| Facts::from([("lines".to_owned(), side.log("passthrough"))]);
     let (their_tcp, our_tcp) = (passed(&theirs), passed(&ours));
+    assert!(!their_tcp["lines"].is_empty());
     differences.extend(Difference::between(
         "passthrough",
         "log",

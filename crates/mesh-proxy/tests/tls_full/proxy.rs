@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 /// Ends with the test.
 pub struct Proxy {
     pub admin: SocketAddr,
-    process: Child,
+    pub process: Child,
 }
 
 /// Counters by name.
@@ -84,21 +84,6 @@ impl Proxy {
     /// What is counted for TLS at a cluster.
     pub async fn cluster(&self, name: &str) -> Stats {
         self.stats(&format!("cluster.{name}.")).await
-    }
-
-    /// What it has resident, in KiB: now, or (`VmHWM`) the most that it ever had.
-    pub fn memory(&self, field: &str) -> u64 {
-        let file = format!("/proc/{}/status", self.process.id());
-        let status = std::fs::read_to_string(file).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(field));
-        let value = line.and_then(|line| line.strip_prefix(':')?.split_whitespace().next());
-        value.unwrap().parse().unwrap()
-    }
-
-    /// How many descriptors it has.
-    pub fn descriptors(&self) -> usize {
-        let directory = format!("/proc/{}/fd", self.process.id());
-        std::fs::read_dir(directory).unwrap().count()
     }
 
     async fn stats(&self, prefix: &str) -> Stats {

@@ -1,6 +1,7 @@
 //! The outside clients: curl, openssl and h2load, and what they say put in the same words.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
@@ -97,9 +98,6 @@ fn openssl(
         Some(name) => command.args(["-servername", name]),
         None => command.arg("-noservername"),
     };
-    if request {
-        command.arg("-ign_eof");
-    }
     let mut child = command
         .args(arguments)
         .stdin(Stdio::piped())
@@ -107,19 +105,30 @@ fn openssl(
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    if request {
+    let (mut input, mut output) = (child.stdin.take(), child.stdout.take().unwrap());
+    if let Some(input) = &mut input
+        && request
+    {
         let host = name.unwrap_or("a.test");
-        let text = format!(
-            "GET / HTTP/1.1\r\nhost: {host}\r\nx-case: {case}\r\nconnection: close\r\n\r\n"
-        );
+        let text = format!("GET / HTTP/1.1\r\nhost: {host}\r\nx-case: {case}\r\n\r\n");
         // It may have been refused already.
-        let _ = std::io::Write::write_all(&mut input, text.as_bytes());
+        let _ = input.write_all(text.as_bytes());
     }
-    drop(input);
+    let mut out = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        // It hangs up when there is nothing more to say: after the handshake, or an answer.
+        if !request || answered(&out) {
+            drop(input.take());
+        }
+        match output.read(&mut part).unwrap() {
+            0 => break,
+            count => out.extend_from_slice(&part[..count]),
+        }
+    }
     let done = child.wait_with_output().unwrap();
     let (out, errors) = (
-        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&out),
         String::from_utf8_lossy(&done.stderr),
     );
     let after = |prefix: &str| {
@@ -151,6 +160,13 @@ fn openssl(
         facts.insert("status".into(), after("HTTP/1.1 "));
     }
     facts
+}
+
+/// Whether the head of an answer is there.
+fn answered(out: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(out);
+    let answer = text.split_once("HTTP/1.1 ");
+    answer.is_some_and(|(_, answer)| answer.contains("\r\n\r\n"))
 }
 
 fn h2load(to: SocketAddr, case: usize, host: &str) -> Facts {
