@@ -176,6 +176,13 @@ impl TlsError {
                     let text = format!("SAN matcher, certificate SANs are [{}]", names.join(", "));
                     Self::refused(TlsFailure::Name, Counted::San, &text)
                 }
+                Some(Refusal::Host(host, names)) => {
+                    let names = names.join(", ");
+                    let text = format!(
+                        "verify SAN list, expected SANs: [{host}], certificate SANs: [{names}]"
+                    );
+                    Self::refused(TlsFailure::Name, Counted::San, &text)
+                }
                 Some(Refusal::Pin) => {
                     Self::refused(TlsFailure::Pin, Counted::Hash, "cert hash and spki")
                 }

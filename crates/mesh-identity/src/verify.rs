@@ -47,6 +47,8 @@ pub(crate) struct Checker {
 pub(crate) enum Refusal {
     /// None of its names, which these are, is asked for.
     Name(Vec<String>),
+    /// It is not for the name of the connection, but for these.
+    Host(String, Vec<String>),
     /// It is not pinned.
     Pin,
     /// Something about its chain.
@@ -181,9 +183,14 @@ impl Checker {
                 Some(ServerName::DnsName(name)) => is_for(name.as_ref()),
                 _ => false,
             };
-        if !named || !addressed {
-            let shown = found.iter().take(MAX_SHOWN).map(shown).collect();
-            return Err(Refusal::Name(shown).into());
+        let names = || found.iter().take(MAX_SHOWN).map(shown).collect();
+        if !named {
+            return Err(Refusal::Name(names()).into());
+        }
+        if !addressed {
+            let named = name.filter(|name| **name != ServerName::from(NAMELESS));
+            let host = named.map(ServerName::to_str).unwrap_or_default();
+            return Err(Refusal::Host(host.into_owned(), names()).into());
         }
         if self.hashes.is_empty() && self.spki.is_empty() {
             return Ok(());
@@ -387,6 +394,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(names) => write!(f, "not for a name asked for, but {}", names.join(", ")),
+            Self::Host(host, names) => write!(f, "not for {host}, but {}", names.join(", ")),
             Self::Pin => f.write_str("not one of the certificates and keys asked for"),
             Self::Chain(why) => f.write_str(why),
         }

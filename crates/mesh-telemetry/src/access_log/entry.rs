@@ -231,8 +231,9 @@ impl Line<'_> {
                 );
             }
             Operator::UpstreamTransportFailureReason => {
+                // One word, as Envoy writes it.
                 if let Some(reason) = &notes.transport_failure {
-                    clean(reason, b' ', out);
+                    clean(&reason.replace(' ', "_"), b'_', out);
                 }
             }
             Operator::UpstreamRequestAttemptCount => self.attempts(out),

@@ -55,7 +55,12 @@ impl TlsField {
             Self::PeerIssuer => peer(|peer, out| clean(&peer.issuer, b'_', out), out),
             Self::PeerSerial => peer(|peer, out| clean(&peer.serial, b'_', out), out),
             Self::PeerFingerprint => peer(|peer, out| clean(&peer.fingerprint, b'_', out), out),
-            Self::LocalSan => list(&tls.local_names, out),
+            // URIs come first; what has no scheme is a DNS name.
+            Self::LocalSan => {
+                let names = &tls.local_names;
+                let uris = names.iter().take_while(|name| name.contains(':')).count();
+                list(&names[..uris], out);
+            }
         }
     }
 }
@@ -75,7 +80,7 @@ mod tests {
     fn a_certificate_is_told_of_and_its_absence_is_nothing() {
         let mut tls = TlsInfo::default();
         tls.version = Some(TlsVersion::V1_3);
-        tls.local_names = vec!["spiffe://td/ns/a/sa/b".into()];
+        tls.local_names = vec!["spiffe://td/ns/a/sa/b".into(), "a.test".into()];
         assert_eq!(written("DOWNSTREAM_TLS_VERSION", &tls), "TLSv1.3");
         assert_eq!(
             written("DOWNSTREAM_LOCAL_URI_SAN", &tls),

@@ -76,7 +76,7 @@ fn istios_line_for_a_failure_has_flag_details_and_cause() {
     let line = write(&Format::istio_default(), &exchange, &Entry::new());
     let expected = "0 UF,URX upstream_reset_before_response_started\
                     {remote_connection_failure|Connection_refused_forged_line} - \
-                    \"Connection refused forged line\" 0 0 - -";
+                    \"Connection_refused_forged_line\" 0 0 - -";
     assert!(line.contains(expected), "{line}");
     assert_eq!(line.matches('\n').count(), 1);
 }
