@@ -146,7 +146,7 @@ mod tests {
     fn what_is_wrapped_is_unwrapped() {
         for (which, label) in LABELS.into_iter().enumerate() {
             for length in [1, 2, 3, 47, 48, 49, 200] {
-                let input: Vec<u8> = (0..=length).map(|at| at * 7).collect();
+                let input: Vec<u8> = (0..=length).map(|at: u8| at.wrapping_mul(7)).collect();
                 let text = wrap(label, &input[1..], "\n");
                 let back = unwrap(&text).unwrap();
                 assert_eq!((usize::from(back[0]), &back[1..]), (which, &input[1..]));
