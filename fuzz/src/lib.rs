@@ -2,19 +2,25 @@
 //!
 //! ```text
 //!  seeds/NAME ──► seed ──► corpus ──► libFuzzer ──► mutate ──► the target: checks, or panics
-//!   readable text         its input                (protobuf keeps its lengths)
+//!   readable text         its input                (protobuf and DER keep their lengths)
 //! ```
 //!
 //! All targets are in one program, which is linked once; [`VARIABLE`] says which one runs. A target
 //! takes any bytes and panics where something is wrong. `cargo xtask fuzz` is how to run them, and
 //! the tests of this package run each over its seeds.
 
+mod certificate;
+mod chains;
 pub mod client;
 pub mod converge;
+pub mod der;
+mod dns;
+mod first;
 mod istio;
 mod message;
 mod parts;
 mod resource;
+mod seeds;
 pub mod server;
 pub mod snapshot;
 mod structured;
@@ -50,11 +56,19 @@ pub enum Input {
     /// As [`Input::Protobuf`], after a byte that says which of [`message::MESSAGES`] it is. The
     /// first line of a seed is `# ` and the message's name.
     AnyProtobuf,
+    /// DER, after a byte that says which of [`certificate::LABELS`] it is. Seeds are PEM.
+    Der,
+    /// Bytes. Seeds are lines of hexadecimal digits and quoted text; see [`seeds::bytes`].
+    Bytes,
     /// Text. Seeds are taken as they are.
     Text,
     /// Steps, as `arbitrary` reads them. Seeds are a few numbers; see [`structured::spread`].
     Steps,
 }
+
+/// Changes an input with the help of random numbers, of which this is the first; none if the input
+/// does not have the form. The last argument changes the contents of a field.
+pub type Change = fn(&[u8], u32, &mut dyn FnMut(&mut Vec<u8>)) -> Option<Vec<u8>>;
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
@@ -73,6 +87,13 @@ pub const TARGETS: &[Target] = &[
     istio::YAML,
     parts::ACCESS_LOG,
     parts::HEADER,
+    first::PROXY_PROTOCOL,
+    first::TLS,
+    first::HTTP,
+    chains::TARGET,
+    certificate::FILES,
+    certificate::DER,
+    dns::TARGET,
 ];
 
 /// The target of this name.
@@ -91,17 +112,20 @@ impl Target {
         match self.input {
             Input::Protobuf(message) => message::encode(message, text),
             Input::AnyProtobuf => message::encode_named(text),
+            Input::Der => certificate::unwrap(text),
+            Input::Bytes => seeds::bytes(text),
             Input::Text => Ok(text.as_bytes().to_vec()),
             Input::Steps => structured::spread(text),
         }
     }
 
-    /// Whether inputs are changed as messages are, from this byte on.
-    pub fn message_at(&self) -> Option<usize> {
+    /// How inputs are changed so that they keep their form, and from which byte on they have it.
+    pub fn form(&self) -> Option<(usize, Change)> {
         match self.input {
-            Input::Protobuf(_) => Some(0),
-            Input::AnyProtobuf => Some(1),
-            Input::Text | Input::Steps => None,
+            Input::Protobuf(_) => Some((0, wire::mutate)),
+            Input::AnyProtobuf => Some((1, wire::mutate)),
+            Input::Der => Some((1, der::mutate)),
+            Input::Bytes | Input::Text | Input::Steps => None,
         }
     }
 

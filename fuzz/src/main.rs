@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
-use mesh_fuzz::{SEEDS, Target, VARIABLE, wire};
+use mesh_fuzz::{SEEDS, Target, VARIABLE};
 use std::path::Path;
 use std::process::exit;
 use std::sync::OnceLock;
@@ -18,17 +18,17 @@ fuzz_target!(
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     let target = TARGET.get_or_init(chosen);
-    let at = target
-        .message_at()
-        .filter(|at| *at < size && !seed.is_multiple_of(4));
-    let changed = at.and_then(|at| {
+    let form = target
+        .form()
+        .filter(|(at, _)| *at < size && !seed.is_multiple_of(4));
+    let changed = form.and_then(|(at, change)| {
         let mut alter = |bytes: &mut Vec<u8>| {
             let size = bytes.len();
             bytes.resize(size + 16, 0);
             let size = fuzzer_mutate(bytes, size, size + 16);
             bytes.truncate(size);
         };
-        let message = wire::mutate(&data[at..size], seed, &mut alter)?;
+        let message = change(&data[at..size], seed, &mut alter)?;
         let size = at + message.len();
         // Half of a message would be none.
         (size <= max_size).then(|| {

@@ -166,3 +166,32 @@ fn comparable(resource: &ClusterResource) -> (Cluster, Option<EndpointSet>) {
     }
     (cluster, resource.endpoints.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{fs, path::Path};
+
+    /// What is refused at once shows little. A seed that is to be refused says so in its name.
+    #[test]
+    fn seeds_are_accepted() {
+        for (target, kind) in [
+            (CLUSTER, TypeUrl::Cluster),
+            (ENDPOINTS, TypeUrl::Endpoints),
+            (LISTENER, TypeUrl::Listener),
+            (ROUTES, TypeUrl::Routes),
+            (SECRET, TypeUrl::Secret),
+        ] {
+            let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds");
+            for entry in fs::read_dir(seeds.join(target.name)).unwrap() {
+                let path = entry.unwrap().path();
+                let input = target.seed(&fs::read_to_string(&path).unwrap()).unwrap();
+                let read = read::resource(kind, &input);
+                let name = path.file_name().unwrap().to_string_lossy();
+                let refused = name.starts_with("refused-");
+                assert_eq!(read.is_err(), refused, "{}: {read:?}", path.display());
+                assert!(refused || has_a_form(&read.unwrap()), "{}", path.display());
+            }
+        }
+    }
+}

@@ -5,14 +5,17 @@ use crate::{Input, Target};
 use arbitrary::{Arbitrary, Unstructured};
 use mesh_core::Name;
 use mesh_core::model::{
-    Address, Cluster, EndpointSet, HttpManager, Listener, RouteTable, Rule, VirtualHost,
+    Address, ClientTls, Cluster, EndpointSet, HttpManager, Listener, RouteTable, Rule, Secret,
+    SecretRef, SecretSource, ServerTls, Validation, VirtualHost,
 };
 use mesh_xds::TypeUrl;
 use mesh_xds::assemble::{Assemble, Change, Interest, Options, Step as Followed, To};
 use mesh_xds::read::{
-    ClusterResource, EndpointsResource, ListenerResource, Reference, Resource, RouteSource, Source,
+    ClusterResource, EndpointsResource, ListenerResource, Reference, Resource, RouteSource,
+    SecretResource, SecretValue, Source,
 };
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) const TARGET: Target = Target {
@@ -24,7 +27,7 @@ pub(crate) const TARGET: Target = Target {
 /// Something that happens.
 #[derive(Arbitrary, Debug)]
 enum Step {
-    Apply(Vec<(bool, Made)>),
+    Apply(Vec<(From, Made)>),
     /// What is there for good.
     Fix(Vec<Made>),
     Expect(u8),
@@ -35,11 +38,45 @@ enum Step {
 /// A resource, or its end.
 #[derive(Arbitrary, Debug)]
 enum Made {
-    Cluster(u8, Eds, u8),
+    Cluster(u8, Eds, u8, Option<Tls>),
     Endpoints(u8, Vec<u8>),
     Table(u8, bool, Vec<u8>),
-    Listener(u8, u8, Routes),
+    Listener(u8, u8, Routes, Option<Tls>),
+    Secret(u8, Value),
     Gone(u8, u8),
+}
+
+/// Who says something.
+#[derive(Arbitrary, Debug)]
+enum From {
+    Ads,
+    File,
+    Service,
+}
+
+/// The secrets that something needs.
+#[derive(Arbitrary, Debug)]
+struct Tls {
+    certificate: (u8, Provider),
+    roots: Option<(u8, Provider)>,
+    /// Comes with it.
+    given: Option<(u8, u8)>,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Provider {
+    Local,
+    InFile,
+    Ads(u8),
+    Service(u8),
+    File,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Value {
+    Certificate(u8),
+    Roots(u8),
+    At(u8),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -95,14 +132,18 @@ impl Run {
     fn step(&mut self, step: Step) {
         let followed = match step {
             Step::Apply(all) => {
-                let changes = all.into_iter().take(20).map(|(file, made)| {
+                let changes = all.into_iter().take(20).map(|(from, made)| {
                     self.ticket += 1;
                     let to = made.to();
                     if let To::Is(resource) = &to {
                         self.owed.insert(self.ticket, key_of(resource));
                     }
                     Change {
-                        from: if file { source(0) } else { Source::Ads },
+                        from: match from {
+                            From::Ads => Source::Ads,
+                            From::File => source(0),
+                            From::Service => Source::Service(SERVICE.into()),
+                        },
                         ticket: self.ticket,
                         to,
                     }
@@ -159,7 +200,7 @@ impl Run {
             }
         }
         if let Some(snapshot) = followed.snapshot {
-            assert!(std::sync::Arc::ptr_eq(&snapshot, self.assemble.snapshot()));
+            assert!(Arc::ptr_eq(&snapshot, self.assemble.snapshot()));
             mesh_route::prepare(&snapshot);
         }
     }
@@ -200,7 +241,7 @@ impl Run {
 impl Made {
     fn to(self) -> To {
         match self {
-            Self::Cluster(at, eds, setting) => {
+            Self::Cluster(at, eds, setting, tls) => {
                 let name = format!("c{}", at % 5);
                 let mut cluster = Cluster::new(name.as_str());
                 cluster.panic_threshold = u32::from(setting % 3);
@@ -214,11 +255,12 @@ impl Made {
                     Eds::File(file) => Some(to(&name, source(file), Some(5))),
                 };
                 let endpoints = eds.is_none().then(|| set(&[setting]));
+                cluster.tls = tls.as_ref().map(|tls| Arc::new(tls.client()));
                 let resource = ClusterResource {
                     cluster,
                     endpoints,
                     eds,
-                    secrets: Vec::new(),
+                    secrets: tls.iter().flat_map(Tls::given).collect(),
                 };
                 To::Is(Resource::Cluster(Box::new(resource)))
             }
@@ -231,7 +273,7 @@ impl Made {
                 table.validate_clusters = strict;
                 To::Is(Resource::Routes(Box::new(table)))
             }
-            Self::Listener(at, port, routes) => {
+            Self::Listener(at, port, routes, tls) => {
                 let name = format!("l{}", at % 4);
                 let routes = match routes {
                     Routes::Named(table, wait) => {
@@ -250,15 +292,28 @@ impl Made {
                 };
                 let address = ([127, 0, 0, 1], 1 + u16::from(port % 4)).into();
                 let manager = HttpManager::new(name.as_str(), called);
+                let mut listener = Listener::http(name.as_str(), address, manager);
+                listener.for_each_chain(|chain| {
+                    chain.tls = tls.as_ref().map(|tls| Arc::new(tls.server()));
+                });
                 To::Is(Resource::Listener(Box::new(ListenerResource {
-                    listener: Listener::http(name.as_str(), address, manager),
+                    listener,
                     routes: vec![routes],
-                    secrets: Vec::new(),
+                    secrets: tls.iter().flat_map(Tls::given).collect(),
                 })))
             }
+            Self::Secret(at, value) => To::Is(Resource::Secret(SecretResource {
+                name: secret_name(at),
+                value: match value {
+                    Value::Certificate(version) => SecretValue::Given(certificate(version)),
+                    Value::Roots(version) => SecretValue::Given(Secret::roots([version]).into()),
+                    Value::At(file) => SecretValue::At(file_name(file)),
+                },
+            })),
             Self::Gone(kind, at) => {
-                let kind = TypeUrl::ALL[usize::from(kind) % 5];
+                let kind = TypeUrl::ALL[usize::from(kind) % TypeUrl::ALL.len()];
                 let first = match kind {
+                    TypeUrl::Secret => 's',
                     TypeUrl::Cluster | TypeUrl::Endpoints => 'c',
                     TypeUrl::Listener => 'l',
                     _ => 't',
@@ -267,6 +322,77 @@ impl Made {
             }
         }
     }
+}
+
+// === impl Tls ===
+
+impl Tls {
+    fn certificates(&self) -> Vec<SecretRef> {
+        vec![named(&self.certificate)]
+    }
+
+    fn validation(&self) -> Option<Validation> {
+        self.roots.as_ref().map(|roots| {
+            let mut validation = Validation::default();
+            validation.roots = Some(named(roots));
+            validation
+        })
+    }
+
+    fn client(&self) -> ClientTls {
+        let mut tls = ClientTls::default();
+        tls.certificates = self.certificates();
+        tls.validation = self.validation();
+        tls
+    }
+
+    fn server(&self) -> ServerTls {
+        let mut tls = ServerTls::default();
+        tls.certificates = self.certificates();
+        tls.validation = self.validation();
+        tls
+    }
+
+    fn given(&self) -> Option<(SecretRef, Arc<Secret>)> {
+        let (at, version) = self.given?;
+        Some((SecretRef::local(secret_name(at)), certificate(version)))
+    }
+}
+
+/// Who else provides secrets.
+const SERVICE: &str = "sds-grpc";
+
+fn named((at, provider): &(u8, Provider)) -> SecretRef {
+    let wait = |seconds: &u8| Duration::from_secs((*seconds).into());
+    let source = match provider {
+        Provider::Local => SecretSource::Local,
+        Provider::InFile => return SecretRef::local(file_name(*at)),
+        Provider::Ads(seconds) => SecretSource::ControlPlane {
+            initial_fetch_timeout: wait(seconds),
+        },
+        Provider::Service(seconds) => SecretSource::Service {
+            cluster: SERVICE.into(),
+            initial_fetch_timeout: wait(seconds),
+        },
+        Provider::File => SecretSource::File {
+            path: "/f0".into(),
+            watched: Name::default(),
+        },
+    };
+    let name = secret_name(*at);
+    SecretRef { name, source }
+}
+
+fn secret_name(at: u8) -> Name {
+    format!("s{}", at % 5).into()
+}
+
+fn file_name(at: u8) -> Name {
+    format!("file-root:/r{}", at % 2).into()
+}
+
+fn certificate(version: u8) -> Arc<Secret> {
+    Secret::certificate([version], [version]).into()
 }
 
 fn source(at: u8) -> Source {
@@ -301,6 +427,7 @@ fn key_of(resource: &Resource) -> (TypeUrl, Name) {
         Resource::Endpoints(all) => (TypeUrl::Endpoints, all.name.clone()),
         Resource::Listener(all) => (TypeUrl::Listener, all.listener.name.clone()),
         Resource::Routes(table) => (TypeUrl::Routes, table.name.clone()),
+        Resource::Secret(secret) => (TypeUrl::Secret, secret.name.clone()),
         other => unreachable!("{other:?} is not made"),
     }
 }

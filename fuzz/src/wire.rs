@@ -25,12 +25,12 @@ enum Value {
 
 /// A source of numbers.
 #[derive(Debug)]
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 /// Changes a message, if it is one. `alter` changes the contents of a field, which it may lengthen.
 pub fn mutate(bytes: &[u8], seed: u32, alter: &mut dyn FnMut(&mut Vec<u8>)) -> Option<Vec<u8>> {
     let mut fields = parse(bytes, 0).filter(|fields| !fields.is_empty())?;
-    let mut dice = Dice(u64::from(seed) | 1 << 40);
+    let mut dice = Dice::new(seed);
     for _ in 0..=dice.below(3) {
         change(&mut fields, &mut dice, alter);
     }
@@ -195,8 +195,12 @@ fn put(mut number: u64, out: &mut Vec<u8>) {
 // === impl Dice ===
 
 impl Dice {
+    pub(crate) fn new(seed: u32) -> Self {
+        Self(u64::from(seed) | 1 << 40)
+    }
+
     /// SplitMix64.
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
         word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -205,7 +209,7 @@ impl Dice {
     }
 
     /// A number below `most`, which is not 0.
-    fn below(&mut self, most: usize) -> usize {
+    pub(crate) fn below(&mut self, most: usize) -> usize {
         (self.next() % most as u64) as usize
     }
 

@@ -111,7 +111,7 @@ pub(crate) fn smoke(workspace: &Workspace) -> anyhow::Result<()> {
     run(
         workspace,
         &Options {
-            seconds: 4,
+            seconds: 3,
             target: Vec::new(),
             jobs: thread::available_parallelism().map_or(1, usize::from),
             input: None,

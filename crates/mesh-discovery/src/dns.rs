@@ -10,6 +10,9 @@
 //!   looked up for each connection.
 
 mod driver;
+#[cfg(feature = "system")]
+#[doc(hidden)]
+pub mod fuzz;
 mod lookup;
 mod plan;
 #[cfg(feature = "system")]

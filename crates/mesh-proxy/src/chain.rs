@@ -13,24 +13,24 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What chains are told apart by.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Traits<'a> {
+pub struct Traits<'a> {
     /// Where the connection was going to.
-    pub(crate) destination: SocketAddr,
+    pub destination: SocketAddr,
     /// The TLS server name in lower case; empty if there is none.
-    pub(crate) server_name: &'a str,
+    pub server_name: &'a str,
     /// What it speaks, as far as somebody looked.
-    pub(crate) transport: TransportProtocol,
+    pub transport: TransportProtocol,
     /// The protocols that it offers, the preferred first.
-    pub(crate) protocols: &'a [Name],
+    pub protocols: &'a [Name],
     /// Where it really comes from.
-    pub(crate) direct_source: SocketAddr,
+    pub direct_source: SocketAddr,
     /// Where it comes from, as far as the PROXY protocol says.
-    pub(crate) source: SocketAddr,
+    pub source: SocketAddr,
 }
 
 /// The chains of a listener, ready to be chosen from.
 #[derive(Debug)]
-pub(crate) struct Matcher {
+pub struct Matcher {
     root: Option<Node>,
 }
 
@@ -81,7 +81,7 @@ type Candidate<'a> = (usize, &'a ChainMatch);
 impl Matcher {
     /// Compiles the chains of a listener, without the default one. Of chains that ask for the very
     /// same the first wins (Envoy refuses them).
-    pub(crate) fn of(listener: &Listener) -> Self {
+    pub fn of(listener: &Listener) -> Self {
         let chains = listener.chains.iter().enumerate();
         let chains: Vec<_> = chains.map(|(at, chain)| (at, &chain.matches)).collect();
         Self {
@@ -90,12 +90,12 @@ impl Matcher {
     }
 
     /// Whether all connections get the same chain.
-    pub(crate) fn is_fixed(&self) -> bool {
+    pub fn is_fixed(&self) -> bool {
         !matches!(self.root, Some(Node::Split(_)))
     }
 
     /// The place of the chain for a connection. None where the default chain is for it.
-    pub(crate) fn choose(&self, traits: &Traits<'_>) -> Option<usize> {
+    pub fn choose(&self, traits: &Traits<'_>) -> Option<usize> {
         let mut node = self.root.as_ref()?;
         loop {
             match node {

@@ -25,7 +25,8 @@
 mod accept;
 mod admin;
 pub mod bootstrap;
-mod chain;
+#[doc(hidden)]
+pub mod chain;
 pub mod config;
 mod connection;
 mod http;

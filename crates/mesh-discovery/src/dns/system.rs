@@ -3,7 +3,7 @@
 use super::{Answer, Lookup, LookupError};
 use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::{Resolver, TokioResolver};
+use hickory_resolver::{ConnectionProvider, Resolver, TokioResolver};
 use mesh_core::model::DnsFamily;
 use std::collections::HashMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Most addresses that one answer may have; the rest is left out.
-const MOST_ADDRESSES: usize = 1024;
+pub(super) const MOST_ADDRESSES: usize = 1024;
 
 /// Asks the name servers of `/etc/resolv.conf`, after looking into `/etc/hosts`.
 ///
@@ -64,23 +64,33 @@ impl System {
 
 impl Lookup for System {
     async fn lookup(&self, name: &str, family: DnsFamily) -> Result<Answer, LookupError> {
-        let fail = |reason| LookupError {
+        let resolver = self.resolver(family).map_err(|reason| LookupError {
             name: name.to_owned(),
             reason,
-        };
-        let resolver = self.resolver(family).map_err(fail)?;
-        match resolver.lookup_ip(name).await {
-            Ok(found) => {
-                let ttl = found.valid_until().saturating_duration_since(now());
-                let addresses: Vec<IpAddr> = found.iter().take(MOST_ADDRESSES).collect();
-                Ok(Answer {
-                    addresses,
-                    ttl: whole_seconds(ttl),
-                })
-            }
-            Err(error) if error.is_no_records_found() => Ok(Answer::default()),
-            Err(error) => Err(fail(error.to_string())),
+        })?;
+        ask(&resolver, name).await
+    }
+}
+
+/// Asks, and takes what comes for an answer.
+pub(super) async fn ask<P: ConnectionProvider>(
+    resolver: &Resolver<P>,
+    name: &str,
+) -> Result<Answer, LookupError> {
+    match resolver.lookup_ip(name).await {
+        Ok(found) => {
+            let ttl = found.valid_until().saturating_duration_since(now());
+            let addresses: Vec<IpAddr> = found.iter().take(MOST_ADDRESSES).collect();
+            Ok(Answer {
+                addresses,
+                ttl: whole_seconds(ttl),
+            })
         }
+        Err(error) if error.is_no_records_found() => Ok(Answer::default()),
+        Err(error) => Err(LookupError {
+            name: name.to_owned(),
+            reason: error.to_string(),
+        }),
     }
 }
 
@@ -92,7 +102,7 @@ impl fmt::Debug for System {
     }
 }
 
-fn config(servers: &[SocketAddr]) -> ResolverConfig {
+pub(super) fn config(servers: &[SocketAddr]) -> ResolverConfig {
     let mut config = ResolverConfig::from_name_servers(Vec::new());
     for server in servers {
         let mut one = NameServerConfig::udp_and_tcp(server.ip());
@@ -104,7 +114,7 @@ fn config(servers: &[SocketAddr]) -> ResolverConfig {
     config
 }
 
-fn options(options: &mut ResolverOpts, family: DnsFamily) {
+pub(super) fn options(options: &mut ResolverOpts, family: DnsFamily) {
     options.cache_size = 0;
     options.ip_strategy = match family {
         DnsFamily::V4Only => LookupIpStrategy::Ipv4Only,
