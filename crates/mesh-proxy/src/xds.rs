@@ -178,11 +178,7 @@ impl Driver {
             agent,
             ..
         } = self;
-        tokio::join!(
-            client.run(std::future::pending()),
-            files.run(),
-            agent.run()
-        );
+        tokio::join!(client.run(std::future::pending()), files.run(), agent.run());
     }
 }
 

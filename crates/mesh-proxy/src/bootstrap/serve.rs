@@ -16,8 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// Where the admin interface is when nothing is said.
-const ADMIN: SocketAddr =
-    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15000);
+const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15000);
 
 pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     if let Some(server) = &args.from.xds {
