@@ -130,7 +130,7 @@ fn a_failed_connection_says_why_and_one_that_is_just_dropped_is_told_of_too() {
     let line = place.line();
     assert_eq!(line.lines().count(), 1);
     assert!(
-        line.contains(" 0 UF,URX - - \"refused forged line\" 0 0 - "),
+        line.contains(" 0 UF,URX - - \"refused_forged_line\" 0 0 - "),
         "{line}"
     );
     drop(place.begin(caller()));
