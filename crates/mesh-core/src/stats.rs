@@ -449,10 +449,6 @@ stats! {
         IdleTimeout = Counter "idle_timeout",
         /// Connections closed for their age.
         MaxDuration = Counter "max_downstream_connection_duration",
-        /// Connections whose caller is gone while its last bytes are still sent on, total.
-        UpstreamFlushTotal = Counter "upstream_flush_total",
-        /// Such connections now.
-        UpstreamFlushActive = Gauge "upstream_flush_active",
     }
 }
 
