@@ -277,7 +277,8 @@ async fn ten_thousand_idle_connections_with_tls_are_cheap_and_given_back() {
             ask(stream).await;
         }
         let asked = each(world.memory("VmRSS"));
-        assert_eq!(world.descriptors(), descriptors + count);
+        let open = world.descriptors() - descriptors;
+        assert!((count..=count + OWN).contains(&open), "{open} more open");
         drop(streams);
         world.is_empty(descriptors).await;
         let left = world.memory("VmRSS").saturating_sub(before);
