@@ -46,6 +46,7 @@ struct State {
     received: AtomicU64,
     sent: AtomicU64,
     request_end: Signal,
+    hash: OnceLock<u64>,
     shared: Mutex<Shared>,
 }
 
@@ -214,6 +215,7 @@ impl Exchange {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             request_end: Signal::default(),
+            hash: OnceLock::new(),
             shared: Mutex::default(),
         };
         Self {
@@ -412,6 +414,17 @@ impl Exchange {
     /// The request id, if there is one.
     pub fn request_id(&self) -> Option<HeaderValue> {
         self.shared().request_id.clone()
+    }
+
+    /// Records what consistent hashing goes by. The first time counts.
+    pub fn set_hash(&self, hash: u64) {
+        // A second hash is not an error: attempts share one.
+        let _ = self.request.hash.set(hash);
+    }
+
+    /// What consistent hashing goes by, if there is anything.
+    pub fn hash(&self) -> Option<u64> {
+        self.request.hash.get().copied()
     }
 
     /// Counts bytes of the request's body.

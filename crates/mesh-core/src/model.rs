@@ -24,6 +24,7 @@
 //! # Ok::<(), mesh_core::Invalid>(())
 //! ```
 
+mod balancing;
 mod cluster;
 mod endpoint;
 mod fraction;
@@ -38,6 +39,7 @@ mod tcp;
 mod text;
 mod tls;
 
+pub use balancing::*;
 pub use cluster::*;
 pub use endpoint::*;
 pub use fraction::Fraction;

@@ -226,7 +226,7 @@ fn rewrites_redirects_answers_and_fails_on_purpose() {
 fn clusters_inherit_block_by_block() {
     let sidecar = of(&good(BOOKINFO), "productpage-v1");
     let plain = cluster(&sidecar, "outbound|80||ratings.default.svc.cluster.local");
-    assert_eq!(plain.balancing, Balancing::LeastRequest { choices: 2 });
+    assert_eq!(plain.balancing, Balancing::LEAST_REQUEST);
     assert_eq!(plain.connect_timeout, Duration::from_secs(10));
     assert_eq!(
         (plain.limits.max_connections, plain.limits.max_retries),

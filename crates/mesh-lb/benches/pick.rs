@@ -29,7 +29,7 @@ fn snapshot(balancing: Balancing, endpoints: EndpointSet) -> Arc<Snapshot> {
 
 const BALANCING: [(&str, Balancing); 3] = [
     ("round_robin", Balancing::RoundRobin),
-    ("least_request", Balancing::LeastRequest { choices: 2 }),
+    ("least_request", Balancing::LEAST_REQUEST),
     ("random", Balancing::Random),
 ];
 

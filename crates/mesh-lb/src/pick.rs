@@ -129,7 +129,9 @@ impl Picker {
         let turn = &mut self.turns[tier][kind];
         let at = match set.balancing() {
             Balancing::RoundRobin => round_robin::pick(turn, list, word),
-            Balancing::LeastRequest { choices } => least_request::pick(turn, list, word, choices),
+            Balancing::LeastRequest { choices, .. } => {
+                least_request::pick(turn, list, word, choices)
+            }
             _ => random::pick(list, word),
         };
         Some(Pick {

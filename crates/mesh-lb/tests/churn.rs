@@ -94,7 +94,7 @@ impl World {
         let current = self.snapshots.load();
         let balancing = match rng.word() % 3 {
             0 => Balancing::RoundRobin,
-            1 => Balancing::LeastRequest { choices: 2 },
+            1 => Balancing::LEAST_REQUEST,
             _ => Balancing::Random,
         };
         match step % 8 {

@@ -7,7 +7,7 @@ use mesh_core::Name;
 use mesh_core::model::{
     Address, Balancing, ClientTls, Cluster, DiscoveryKind, Dns, DnsFamily, Endpoint, EndpointSet,
     FailurePercentage, Fraction, Health, Limits, Locality, LocalityEndpoints, Outlier,
-    ProxyProtocol, RetryBudget, ServiceRef, SuccessRate, TcpKeepalive, UpstreamProtocol,
+    ProxyProtocol, Real, RetryBudget, ServiceRef, SuccessRate, TcpKeepalive, UpstreamProtocol,
     WorkloadRef,
 };
 use mesh_xds::pb::envoy::config::cluster::v3 as pb;
@@ -60,7 +60,10 @@ fn balancing() -> BoxedStrategy<Balancing> {
     prop_oneof![
         Just(Balancing::RoundRobin),
         Just(Balancing::Random),
-        (2_u32..100).prop_map(|choices| Balancing::LeastRequest { choices }),
+        (2_u32..100).prop_map(|choices| Balancing::LeastRequest {
+            choices,
+            bias: Real::ONE
+        }),
     ]
     .boxed()
 }
@@ -603,7 +606,13 @@ fn the_newer_spelling_of_balancing_wins_and_the_first_known_policy_counts() {
         ],
     });
     let read = read::cluster(&proto).unwrap().cluster;
-    assert_eq!(read.balancing, Balancing::LeastRequest { choices: 5 });
+    assert_eq!(
+        read.balancing,
+        Balancing::LeastRequest {
+            choices: 5,
+            bias: Real::ONE
+        }
+    );
     proto.load_balancing_policy.as_mut().unwrap().policies.pop();
     assert_eq!(
         refused(&proto),

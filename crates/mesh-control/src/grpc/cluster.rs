@@ -33,7 +33,7 @@ pub(super) fn write(cluster: &Cluster, endpoints: &EndpointSet) -> pb::Cluster {
             write::cluster(&kept, Some(&EndpointSet::of([name.clone()])))
         }
     };
-    if let Balancing::LeastRequest { choices } = cluster.balancing {
+    if let Balancing::LeastRequest { choices, .. } = cluster.balancing {
         out.load_balancing_policy = Some(least_request(choices));
     }
     out

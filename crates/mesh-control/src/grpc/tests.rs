@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mesh_core::model::{
-    Action, Balancing, Cluster, Endpoint, EndpointSet, Forward, Listener, Retry, RetryOn,
+    Action, Balancing, Cluster, Endpoint, EndpointSet, Forward, Listener, Real, Retry, RetryOn,
     RouteTable, Rule, Snapshot, SnapshotBuilder, Target, VirtualHost,
 };
 use mesh_istio::{Files, Inbound, Node, Role, World, compile};
@@ -294,7 +294,10 @@ fn weights_that_grpc_refuses_make_calls_fail() {
 fn least_request_is_asked_for_and_round_robin_taken_instead() {
     for (choices, expected) in [(0, 2), (2, 2), (5, 5), (u32::MAX, 10)] {
         let mut one = Cluster::new("c");
-        one.balancing = Balancing::LeastRequest { choices };
+        one.balancing = Balancing::LeastRequest {
+            choices,
+            bias: Real::ONE,
+        };
         let sent = cluster(one, EndpointSet::default());
         let proto = &sent[&(TypeUrl::Cluster, "c".to_owned())];
         assert!(

@@ -1,7 +1,7 @@
 //! Clusters: groups of endpoints that answer for the same thing, and how to talk to them.
 
-use super::ClientTls;
 use super::policy::{Limits, Outlier};
+use super::{Balancing, ClientTls, LocalityBalancing, SlowStart, SubsetBalancing};
 use crate::{Name, Origin};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -22,6 +22,12 @@ pub struct Cluster {
     pub discovery: DiscoveryKind,
     /// How an endpoint is chosen.
     pub balancing: Balancing,
+    /// New endpoints get their share little by little. For round robin and least request.
+    pub slow_start: Option<SlowStart>,
+    /// Whether localities of one priority are told apart.
+    pub localities: LocalityBalancing,
+    /// Parts of the cluster that requests may ask for.
+    pub subsets: Option<Arc<SubsetBalancing>>,
     /// Limit for establishing a connection. Envoy 5 s, Istio 10 s.
     pub connect_timeout: Duration,
     /// Limits of the DEFAULT priority.
@@ -122,22 +128,6 @@ pub enum ProxyProtocol {
     V2,
 }
 
-/// How an endpoint is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Balancing {
-    /// Each in turn, by weight.
-    RoundRobin,
-    /// The one with fewer requests under way of `choices` drawn at random.
-    LeastRequest {
-        /// How many are drawn. Default 2.
-        choices: u32,
-    },
-    /// Any.
-    #[default]
-    Random,
-}
-
 /// The protocol spoken to endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -191,6 +181,9 @@ impl Cluster {
             policy_origin: Origin::NONE,
             discovery: DiscoveryKind::Endpoints,
             balancing: Balancing::default(),
+            slow_start: None,
+            localities: LocalityBalancing::default(),
+            subsets: None,
             connect_timeout: Duration::from_secs(5),
             limits: Limits::envoy(),
             outlier: None,

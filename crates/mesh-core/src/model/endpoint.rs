@@ -1,5 +1,6 @@
 //! Endpoints: the addresses behind a cluster.
 
+use super::Fraction;
 use crate::{Invalid, Name};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +14,21 @@ use std::sync::Arc;
 pub struct EndpointSet {
     /// Groups of endpoints.
     pub localities: Vec<LocalityEndpoints>,
+    /// How much more than its share a priority is trusted to take when endpoints of it fail, in
+    /// percent (Envoy `overprovisioning_factor`). None is 140.
+    pub overprovisioning: Option<u32>,
+    /// Shares of requests that are refused, in order, each of what the one before left (Envoy
+    /// `drop_overloads`).
+    pub drops: Vec<Drop>,
+}
+
+/// A share of requests that discovery wants refused.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Drop {
+    /// Why.
+    pub category: Name,
+    /// How many.
+    pub share: Fraction,
 }
 
 /// The endpoints of one locality at one priority.
@@ -56,6 +72,11 @@ pub struct Endpoint {
     pub workload: Arc<WorkloadRef>,
     /// Its labels.
     pub labels: Arc<BTreeMap<Name, Name>>,
+    /// What consistent hashing takes for it instead of its address; empty is none (Envoy's
+    /// metadata `envoy.lb`, `hash_key`).
+    pub hash_key: Name,
+    /// What subsets are made by: the values as JSON (Envoy's metadata `envoy.lb`).
+    pub subset: Arc<BTreeMap<Name, Name>>,
 }
 
 /// An address to connect to.
@@ -117,6 +138,8 @@ impl Endpoint {
             health: Health::Healthy,
             workload: Arc::default(),
             labels: Arc::default(),
+            hash_key: Name::default(),
+            subset: Arc::default(),
         }
     }
 }
@@ -152,6 +175,7 @@ impl EndpointSet {
                 endpoints,
                 ..Default::default()
             }],
+            ..Self::default()
         }
     }
 

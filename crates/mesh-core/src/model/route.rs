@@ -1,10 +1,11 @@
 //! Route tables: which rule a request meets and what the rule says.
 
 use super::policy::{Cors, Fault, HeaderEdits, Mirror, RateLimit, Retry};
-use super::{Pattern, StringMatch};
+use super::{HashPolicy, Pattern, StringMatch};
 use crate::{Name, Origin, Slot};
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -218,6 +219,11 @@ pub struct Forward {
     pub not_found: Option<StatusCode>,
     /// Where the rewrite was configured.
     pub rewrite_origin: Origin,
+    /// What consistent hashing goes by, in order.
+    pub hash: Vec<HashPolicy>,
+    /// Which endpoints of the cluster are asked for: names and values as JSON (Envoy
+    /// `metadata_match`).
+    pub subset: BTreeMap<Name, Name>,
 }
 
 /// The cluster or clusters that a rule sends to.
@@ -242,6 +248,8 @@ pub struct Weighted {
     pub cluster: Name,
     /// Its share of the sum of all weights.
     pub weight: u32,
+    /// Which endpoints of the cluster are asked for; wins over the rule's of the same name.
+    pub subset: BTreeMap<Name, Name>,
     /// Changes to requests sent there.
     pub request_edits: HeaderEdits,
     /// Changes to responses from there.

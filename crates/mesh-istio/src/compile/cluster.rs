@@ -198,7 +198,7 @@ fn one(
     cluster.stat_name = compiler.stat_name(&name);
     cluster.protocol = upstream(protocol);
     cluster.balancing = match policy.blocks.balancer {
-        None | Some(Balancer::LeastRequest) => Balancing::LeastRequest { choices: 2 },
+        None | Some(Balancer::LeastRequest) => Balancing::LEAST_REQUEST,
         Some(Balancer::RoundRobin) => Balancing::RoundRobin,
         Some(Balancer::Random | Balancer::Passthrough) => Balancing::Random,
     };

@@ -1,7 +1,7 @@
 use super::*;
 use crate::hosts::Members;
 use mesh_core::Rng;
-use mesh_core::model::{Cluster, Endpoint, EndpointSet, Health, LocalityEndpoints};
+use mesh_core::model::{Cluster, Endpoint, EndpointSet, Health, LocalityEndpoints, Real};
 use mesh_test::fixture::address;
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -52,7 +52,7 @@ fn counts(set: &HostSet, picker: &mut Picker, picks: usize, rng: &Rng) -> Vec<us
     counts
 }
 
-const LEAST: Balancing = Balancing::LeastRequest { choices: 2 };
+const LEAST: Balancing = Balancing::LEAST_REQUEST;
 
 #[test]
 fn round_robin_takes_each_in_turn() {
@@ -138,7 +138,13 @@ fn the_busiest_of_many_is_never_chosen_by_two_choices() {
 
 #[test]
 fn more_choices_than_hosts_find_the_least_busy() {
-    let set = weighted(Balancing::LeastRequest { choices: 1_000_000 }, &[1; 3]);
+    let set = weighted(
+        Balancing::LeastRequest {
+            choices: 1_000_000,
+            bias: Real::ONE,
+        },
+        &[1; 3],
+    );
     for (at, active) in [(0, 2), (1, 1), (2, 3)] {
         (0..active).for_each(|_| set.hosts()[at].request_begins());
     }
@@ -268,7 +274,10 @@ fn balancing() -> impl Strategy<Value = Balancing> {
     prop_oneof![
         Just(Balancing::RoundRobin),
         Just(Balancing::Random),
-        (0..5_u32).prop_map(|choices| Balancing::LeastRequest { choices }),
+        (0..5_u32).prop_map(|choices| Balancing::LeastRequest {
+            choices,
+            bias: Real::ONE
+        }),
     ]
 }
 

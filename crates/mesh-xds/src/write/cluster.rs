@@ -141,7 +141,7 @@ fn balancing(cluster: &Cluster) -> (i32, Option<LbConfig>) {
     }
     match cluster.balancing {
         Balancing::RoundRobin => (LbPolicy::RoundRobin.into(), None),
-        Balancing::LeastRequest { choices } => {
+        Balancing::LeastRequest { choices, .. } => {
             let config = (choices != CHOICES).then(|| {
                 LbConfig::LeastRequestLbConfig(LeastRequestLbConfig {
                     choice_count: to_number(choices.max(CHOICES)),

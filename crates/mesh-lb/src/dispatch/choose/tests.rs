@@ -1,7 +1,7 @@
 use super::*;
 use crate::ClusterHosts;
 use mesh_core::exchange::TlsInfo;
-use mesh_core::model::{Balancing, Cluster, EndpointSet, Outlier, Rule};
+use mesh_core::model::{Balancing, Cluster, EndpointSet, Outlier, Real, Rule};
 use mesh_test::fixture;
 
 fn chooser() -> Chooser<impl MakeEndpoint<Service = String>> {
@@ -11,7 +11,10 @@ fn chooser() -> Chooser<impl MakeEndpoint<Service = String>> {
 
 fn cluster() -> Cluster {
     let mut cluster = Cluster::new("c");
-    cluster.balancing = Balancing::LeastRequest { choices: 32 };
+    cluster.balancing = Balancing::LeastRequest {
+        choices: 32,
+        bias: Real::ONE,
+    };
     let mut outlier = Outlier::default();
     outlier.consecutive_5xx = 2;
     outlier.max_ejection_percent = 100;

@@ -14,7 +14,7 @@ use crate::wire::{
     At, boolean, enumeration, number, refuse, required, type_name, unpack, unsupported,
 };
 use mesh_core::Invalid;
-use mesh_core::model::{Balancing, DiscoveryKind};
+use mesh_core::model::{Balancing, DiscoveryKind, Real};
 use prost::Name as _;
 
 /// The fields of a cluster that say how an endpoint is chosen.
@@ -52,7 +52,7 @@ pub(super) fn read(parts: &Parts<'_>) -> Result<Balancing, Invalid> {
             };
             plain().at("round_robin_lb_config")
         }
-        (LbPolicy::LeastRequest, None) => Ok(Balancing::LeastRequest { choices: 2 }),
+        (LbPolicy::LeastRequest, None) => Ok(Balancing::LEAST_REQUEST),
         (LbPolicy::LeastRequest, Some(LbConfig::LeastRequestLbConfig(config))) => {
             least_request(config).at("least_request_lb_config")
         }
@@ -117,7 +117,10 @@ fn choices(count: Option<&UInt32Value>) -> Result<Balancing, Invalid> {
             let message = format!("{few} is too few to choose from; use 2 or more");
             Err(Invalid::new("choice_count", message))
         }
-        choices => Ok(Balancing::LeastRequest { choices }),
+        choices => Ok(Balancing::LeastRequest {
+            choices,
+            bias: Real::ONE,
+        }),
     }
 }
 
