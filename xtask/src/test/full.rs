@@ -10,10 +10,19 @@ use std::{
 use anyhow::Context as _;
 
 use super::{Context, Step, features, runner};
-use crate::{cargo, report::Outcome};
+use crate::{
+    api::{self, OtherFormat},
+    cargo,
+    report::Outcome,
+};
 
 /// In the order that they run.
 pub(super) const STEPS: &[Step] = &[
+    Step {
+        name: "api",
+        what: "the public API is as listed",
+        run: api,
+    },
     Step {
         name: "features",
         what: "each crate builds alone, with each feature alone",
@@ -55,6 +64,17 @@ pub(super) const STEPS: &[Step] = &[
         run: build_times,
     },
 ];
+
+fn api(context: &Context<'_>) -> anyhow::Result<Outcome> {
+    if !context.selected.iter().any(|it| it.is_public_library()) {
+        return Ok(Outcome::Nothing("no published library".into()));
+    }
+    match api::compare(context.workspace, context.packages) {
+        Ok(()) => Ok(Outcome::Passed),
+        Err(error) if error.is::<OtherFormat>() => Ok(Outcome::Skipped(error.to_string())),
+        Err(error) => Err(error),
+    }
+}
 
 fn release(context: &Context<'_>) -> anyhow::Result<Outcome> {
     cargo::run(

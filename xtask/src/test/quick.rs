@@ -1,11 +1,7 @@
 //! The steps of the quick run: under 12 minutes on two cores, from nothing.
 
 use super::{Context, Step, examples, marks, runner};
-use crate::{
-    api::{self, OtherFormat},
-    cargo, graph,
-    report::Outcome,
-};
+use crate::{cargo, graph, report::Outcome};
 
 /// In the order that they run: what is answered soonest comes first.
 pub(super) const STEPS: &[Step] = &[
@@ -48,11 +44,6 @@ pub(super) const STEPS: &[Step] = &[
         name: "docs",
         what: "the documentation builds without a warning",
         run: docs,
-    },
-    Step {
-        name: "api",
-        what: "the public API is as listed",
-        run: api,
     },
 ];
 
@@ -109,15 +100,4 @@ fn docs(context: &Context<'_>) -> anyhow::Result<Outcome> {
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
     Ok(Outcome::Passed)
-}
-
-fn api(context: &Context<'_>) -> anyhow::Result<Outcome> {
-    if !context.selected.iter().any(|it| it.is_public_library()) {
-        return Ok(Outcome::Nothing("no published library".into()));
-    }
-    match api::compare(context.workspace, context.packages) {
-        Ok(()) => Ok(Outcome::Passed),
-        Err(error) if error.is::<OtherFormat>() => Ok(Outcome::Skipped(error.to_string())),
-        Err(error) => Err(error),
-    }
 }
