@@ -19,7 +19,7 @@
 //!
 //! Not covered: unary (`Fetch`) and REST discovery, which are refused; `xdstp://` collections,
 //! which do not exist here (names that begin like that are names like any other); debouncing,
-//! which is up to whoever fills the sets; TLS, which is up to whoever accepts connections.
+//! which is up to whoever fills the sets. TLS needs the feature `tls` (`Server::serve_tls`).
 //!
 //! ```no_run
 //! use mesh_core::Feed;
