@@ -34,6 +34,8 @@
 mod backoff;
 mod driver;
 mod fallback;
+#[cfg(feature = "json")]
+mod grpc;
 mod handle;
 mod incoming;
 mod machine;
@@ -44,6 +46,8 @@ mod status;
 
 pub use driver::{Builder, Client, Prepare, Wanted};
 pub use fallback::{Fallback, Next};
+#[cfg(feature = "json")]
+pub use grpc::{FileWatcher, GrpcAuthority, GrpcBootstrap};
 pub use handle::{FileReference, Gone, Handle, ServiceReference};
 pub use machine::{
     Config, Decode, Event, KindStatus, Limits, Machine, Request, ResourceState, ResourceStatus,

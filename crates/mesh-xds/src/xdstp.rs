@@ -190,7 +190,7 @@ const PATH: &str = "-._~!$&'()*+,;=:@";
 const QUERY: &str = "-._~!$'()*,;:@/?";
 
 /// Escapes a text for where these may stand.
-pub(crate) fn escape(text: &str, besides: &str) -> String {
+fn escape(text: &str, besides: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         let plain = byte.is_ascii_alphanumeric() || besides.as_bytes().contains(&byte);
@@ -204,6 +204,7 @@ pub(crate) fn escape(text: &str, besides: &str) -> String {
 }
 
 /// Escapes a text for the path of a name, of which its slashes are part.
+#[cfg(all(feature = "client", feature = "json"))]
 pub(crate) fn escape_path(text: &str) -> String {
     let parts: Vec<String> = text.split('/').map(|part| escape(part, PATH)).collect();
     parts.join("/")

@@ -223,7 +223,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 
 /// What the texts of resources mean: nothing for clusters (`bad` cannot be read), a port for
 /// endpoints, `PORT TABLE` for listeners, a cluster for tables.
-fn decode(kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
+pub(crate) fn decode(kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
     let proto = Proto::decode(bytes).map_err(|_| Invalid::new("", "is garbage"))?;
     let (name, text) = (proto.name.as_str(), proto.alt_stat_name.as_str());
     let reference = |name: &str| Reference {

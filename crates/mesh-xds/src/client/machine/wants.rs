@@ -25,7 +25,9 @@ impl<R> Machine<R> {
     pub fn question(&self) -> Option<Request> {
         let asked = self.kinds.iter().filter(|(_, all)| all.asks());
         // A server that is asked for names that it does not know may say nothing.
-        let (kind, all) = asked.max_by_key(|(_, all)| (all.wildcard, all.has_something()))?;
+        let (kind, all) = asked
+            .rev()
+            .max_by_key(|(_, all)| (all.wildcard, all.has_something()))?;
         Some(self.first(*kind, all))
     }
 
