@@ -13,6 +13,8 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+mod tls;
+
 /// How many connections may wait to be accepted: after a restart all proxies come at once. The
 /// system may allow fewer (Linux: `net.core.somaxconn`, 4,096).
 const BACKLOG: u32 = 4096;
@@ -58,9 +60,12 @@ pub struct ConfigArgs {
 pub struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Address of the xDS server. It has no authentication: keep it where only proxies reach it.
+    /// Address of the xDS server in plain text. It has no authentication: keep it where only proxies
+    /// reach it.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15010")]
     xds: SocketAddr,
+    #[command(flatten)]
+    tls: tls::TlsArgs,
     /// Address of the debug pages and metrics. They have no authentication: keep it on loopback.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
     http: SocketAddr,
@@ -148,7 +153,13 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
         };
         let xds = bind("xds", args.xds)?;
         let http = bind("http", args.http)?;
+        let tls = args.tls.read().await?;
+        let secure = tls.as_ref().map(|tls| bind("xds-tls", tls.address));
+        let secure = secure.transpose()?;
         println!("xDS on {}", xds.local_addr()?);
+        if let Some(secure) = &secure {
+            println!("xDS with TLS on {}", secure.local_addr()?);
+        }
         println!("http on http://{}/", http.local_addr()?);
         let (stop, stopped) = watch::channel(false);
         let stopping = || {
@@ -162,11 +173,21 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
         let watching = tokio::spawn(source.watch(control.clone(), log));
         let (own, until) = (control.xds().clone(), stopping());
         let mut streams = tokio::spawn(async move { own.serve(xds, until).await });
+        let mut secured = None;
+        let mut following = None;
+        if let (Some(listener), Some(tls)) = (secure, tls) {
+            following = Some(tokio::spawn(tls.files.run()));
+            let (own, until) = (control.xds().clone(), stopping());
+            secured = Some(tokio::spawn(async move {
+                own.serve_tls(listener, tls.acceptor, until).await
+            }));
+        }
         let (pages, until) = (control.http_routes(), stopping());
         let mut pages = tokio::spawn(async move { pages.serve(http, until).await });
         let ended = tokio::select! {
             () = terminated() => None,
             ended = &mut streams => Some(ended),
+            ended = either(&mut secured) => Some(ended),
             ended = &mut pages => Some(ended),
         };
         running.abort();
@@ -180,10 +201,26 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
         tracing::info!("closing all streams");
         stop.send_replace(true);
         streams.await.context("the xDS server panicked")??;
+        if let Some(secured) = secured {
+            secured.await.context("the xDS server panicked")??;
+        }
+        if let Some(following) = following {
+            following.abort();
+        }
         // A page that is still being read does not hold anything up.
         pages.abort();
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// A task that may not be there; then it never ends.
+async fn either<T>(
+    task: &mut Option<tokio::task::JoinHandle<T>>,
+) -> Result<T, tokio::task::JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Listens with a queue for [`BACKLOG`] connections.

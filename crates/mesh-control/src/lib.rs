@@ -13,7 +13,8 @@
 //! * [`Source`] reads and watches files.
 //!
 //! Limits: HTTP only, like the compiler ([`mesh_istio`]); one copy, no leader election; clients are
-//! not authenticated, so the default addresses are loopback.
+//! authenticated by their certificates only where TLS is asked for (`--tls-client-ca`), and whatever
+//! their certificate says they may have every configuration: so the default addresses are loopback.
 
 #![forbid(unsafe_code)]
 

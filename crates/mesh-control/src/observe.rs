@@ -35,9 +35,12 @@ impl Observer for Watch {
             Event::Subscribed {
                 kind: TypeUrl::Listener,
                 named: 1..,
+                fresh,
                 ..
             } if client.node.text("GENERATOR") == Some("grpc") => {
                 self.0.servers().asks(client);
+                // A delta client is answered at once, and would be told that there is none.
+                self.0.serve_listeners(&client.node, fresh);
                 self.0.wake.notify_one();
             }
             Event::Pushed { kind, bytes, .. } => {

@@ -52,15 +52,20 @@ impl Servers {
 impl Engine {
     /// Gives the class of a gRPC server listeners that it asks for, as far as its ports go.
     pub(crate) fn serve_listeners(&self, node: &Node, names: &[Name]) {
-        let mut pool = self.pool();
-        let (Some(class), Some(inputs)) = (self.class_of(node), self.inputs()) else {
+        let Some(class) = self.class_of(node) else {
             return;
         };
-        let fresh = names.iter().filter(|name| class.ask(name)).count();
-        if fresh > 0
-            && class.generator == Generator::Grpc
-            && let Err(error) = self.compile_one(&inputs, &class, &mut pool)
-        {
+        // Nearly all addresses are known already.
+        let known = |name: &Name| class.set.get(TypeUrl::Listener, name).is_some();
+        let fresh = names.iter().filter(|name| !known(name) && class.ask(name));
+        if class.generator != Generator::Grpc || fresh.count() == 0 {
+            return;
+        }
+        let mut pool = self.pool();
+        let Some(inputs) = self.inputs() else {
+            return;
+        };
+        if let Err(error) = self.compile_one(&inputs, &class, &mut pool) {
             tracing::error!(%error, class = class.key, "what it has stays in force");
         }
     }

@@ -1,5 +1,6 @@
 //! The command line: the only place that reads flags and environment.
 
+mod control_plane;
 mod envoy;
 mod identity;
 mod log;
@@ -72,7 +73,7 @@ struct FromArgs {
     /// endpoints.
     #[arg(long, num_args = 1.., value_name = "DIR_OR_FILE")]
     config: Vec<PathBuf>,
-    /// A control plane.
+    /// A control plane; `https://HOST:PORT` for TLS, which the other --xds flags ask for as well.
     #[arg(long, value_name = "HOST:PORT")]
     xds: Option<String>,
     /// Envoy's bootstrap, in YAML or JSON (`.json`).
@@ -91,6 +92,8 @@ pub struct RunArgs {
     /// With --xds: whether only changes are sent, or always the state of the world.
     #[arg(long, value_enum, default_value_t, conflicts_with_all = ["config", "envoy_config"])]
     xds_variant: VariantArg,
+    #[command(flatten)]
+    control_plane: control_plane::ControlPlaneArgs,
     /// With --xds: the address that the node says it has. Default: what INSTANCE_IP says, or the
     /// one that the control plane is called from. With --config and --interception: the address
     /// by which the node's own services are recognised. Default: the id's, or INSTANCE_IP.
@@ -223,12 +226,12 @@ mod tests {
 
     #[test]
     fn a_control_plane_of_another_kind_is_refused() {
-        let line = ["mesh-proxy", "run", "--xds", "https://a:1"];
+        let line = ["mesh-proxy", "run", "--xds", "rest://a:1"];
         let Some(Command::Run(run)) = Cli::try_parse_from(line).unwrap().command else {
             panic!("a run")
         };
         let error = serve::run(run).unwrap_err();
-        assert!(format!("{error:#}").contains("TLS"), "{error:#}");
+        assert!(format!("{error:#}").contains("expected http"), "{error:#}");
     }
 
     #[test]

@@ -27,13 +27,14 @@
 //!
 //! Secrets that resources want from a service of their own (istiod's `sds-grpc`, SPIRE): those whose
 //! names say in which files they lie are read from there, as Istio's agent does it; for others the
-//! service is asked if it is a cluster of the bootstrap with an address, in plain text; and of what
+//! service is asked if it is a cluster of the bootstrap with an address; and of what
 //! is left the log says that nobody provides it.
 
 mod agent;
 mod control;
 mod files;
 mod gate;
+mod servers;
 
 pub(crate) use control::{Control, Known};
 pub(crate) use gate::Gate;
@@ -201,7 +202,7 @@ fn client_of(bootstrap: &Bootstrap) -> Result<client::Builder, Invalid> {
         }
     }
     let ads = bootstrap.ads.as_ref();
-    let servers = ads.map(|ads| ads.servers.clone()).unwrap_or_default();
+    let servers = ads.map(servers::of_ads).unwrap_or_default();
     let variant = match ads {
         Some(ads) if !ads.delta => Variant::Sotw,
         _ => Variant::Delta,

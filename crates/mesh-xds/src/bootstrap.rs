@@ -24,6 +24,7 @@
 
 mod dynamic;
 mod file;
+mod grpc;
 pub mod ignored;
 mod message;
 
@@ -33,10 +34,13 @@ use crate::json::{Codec, JsonError};
 use crate::read::{ClusterResource, ListenerResource, Resource, SecretResource};
 use crate::{Node, schema};
 use bytes::Bytes;
-use mesh_core::Invalid;
+use http::{HeaderName, HeaderValue};
+use mesh_core::model::{ClientTls, Secret, SecretRef};
+use mesh_core::{Invalid, Name};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The name of the message.
@@ -67,13 +71,22 @@ pub struct Bootstrap {
 }
 
 /// The aggregated stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ads {
     /// Whether only changes are sent (`api_type: DELTA_GRPC`), or the state of the world (`GRPC`).
     pub delta: bool,
-    /// The endpoints of the static cluster that `grpc_services` names, as `http://HOST:PORT`.
+    /// The endpoints of the static cluster that `grpc_services` names, as `http://HOST:PORT`, or as
+    /// `https://HOST:PORT` if the cluster has TLS.
     pub servers: Vec<String>,
+    /// TLS with them (the cluster's `transport_socket`).
+    pub tls: Option<Arc<ClientTls>>,
+    /// The secrets that TLS needs and that are in no file.
+    pub secrets: Vec<(SecretRef, Arc<Secret>)>,
+    /// What streams call the server (`envoy_grpc.authority`), if not by its address.
+    pub authority: Option<Name>,
+    /// What every stream begins with (`GrpcService.initial_metadata`).
+    pub metadata: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// Where all resources of a type come from.
@@ -189,6 +202,22 @@ impl fmt::Debug for Bootstrap {
             .field("ads", &self.ads)
             .field("lds", &self.lds)
             .field("cds", &self.cds)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Ads ===
+
+impl fmt::Debug for Ads {
+    /// Without the values of metadata, which may be credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let metadata = self.metadata.iter().map(|(name, _)| name.as_str());
+        f.debug_struct("Ads")
+            .field("delta", &self.delta)
+            .field("servers", &self.servers)
+            .field("tls", &self.tls)
+            .field("authority", &self.authority)
+            .field("metadata", &metadata.collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

@@ -26,20 +26,33 @@
 //! # }
 //! ```
 //!
-//! Only `http://` servers are reached; TLS to control planes is refused by name.
+//! Servers in plain text (`http://`) and with TLS (`https://`, with the feature `tls`) are reached:
+//! [`Server`]. Several servers stand in for each other as gRFC A71 has it ([`Fallback`]), and
+//! structured names (`xdstp://AUTHORITY/…`) are asked for from the servers of their authority
+//! ([`Builder::authority`], gRFC A47).
 
 mod backoff;
 mod driver;
+mod fallback;
+#[cfg(feature = "json")]
+mod grpc;
 mod handle;
+mod incoming;
 mod machine;
+mod remote;
 mod secrets;
+mod server;
 mod status;
 
 pub use driver::{Builder, Client, Prepare, Wanted};
+pub use fallback::{Fallback, Next};
+#[cfg(feature = "json")]
+pub use grpc::{FileWatcher, GrpcAuthority, GrpcBootstrap};
 pub use handle::{FileReference, Gone, Handle, ServiceReference};
 pub use machine::{
     Config, Decode, Event, KindStatus, Limits, Machine, Request, ResourceState, ResourceStatus,
     Response, Update, Variant,
 };
 pub use secrets::SecretClient;
-pub use status::Status;
+pub use server::Server;
+pub use status::{AuthorityStatus, Status};

@@ -38,6 +38,7 @@ pub mod schema;
 pub mod server;
 mod wire;
 pub mod write;
+pub mod xdstp;
 
 /// Envoy's protobuf messages. Not covered by this crate's promise of stability.
 pub use envoy_types::pb;

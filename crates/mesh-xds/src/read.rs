@@ -137,8 +137,13 @@ pub enum Source {
     Ads,
     /// A file that is watched.
     Path(PathBuf),
-    /// A service of its own at this cluster. Only secrets are to be got so.
-    Service(Name),
+    /// A service of its own. Only secrets are to be got so.
+    Service {
+        /// The cluster that it is at.
+        cluster: Name,
+        /// Whether it is spoken to in the variant that sends only what changed (`DELTA_GRPC`).
+        delta: bool,
+    },
 }
 
 /// The field that every type of resource has its name in, and nothing else of it.

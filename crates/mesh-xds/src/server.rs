@@ -17,9 +17,9 @@
 //! * A [`Server`] is the gRPC services over it. [`Assign`] says what each client sees, an
 //!   [`Observer`] is told what happens, [`Server::connections`] tells how far everybody is.
 //!
-//! Not covered: unary (`Fetch`) and REST discovery, which are refused; `xdstp://` collections,
-//! which do not exist here (names that begin like that are names like any other); debouncing,
-//! which is up to whoever fills the sets; TLS, which is up to whoever accepts connections.
+//! Not covered: unary (`Fetch`) and REST discovery, which are refused; list collections of `xdstp://`
+//! names (`resource_locators`), which are refused, too; debouncing,
+//! which is up to whoever fills the sets. TLS needs the feature `tls` (`Server::serve_tls`).
 //!
 //! ```no_run
 //! use mesh_core::Feed;

@@ -402,13 +402,13 @@ fn a_control_plane_that_cannot_be_found_is_an_error_that_says_where() {
         ),
         (
             "- envoy_grpc: { cluster_name: xds_cluster }",
-            "- envoy_grpc: { cluster_name: xds_cluster, authority: a }",
-            "dynamic_resources.ads_config.grpc_services[0].envoy_grpc.authority: not supported",
+            "- envoy_grpc: { cluster_name: xds_cluster, max_receive_message_length: 1 }",
+            "dynamic_resources.ads_config.grpc_services[0].envoy_grpc.max_receive_message_length: not supported",
         ),
         (
             "connect_timeout: 0.25s",
-            "connect_timeout: 0.25s\n    transport_socket: {name: tls, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}}",
-            "dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name: the cluster \"xds_cluster\" has a transport_socket: TLS and the PROXY protocol to a control plane are not supported yet",
+            "connect_timeout: 0.25s\n    transport_socket: {name: tls, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, common_tls_context: {tls_certificate_sds_secret_configs: [{name: own, sds_config: {ads: {}}}]}}}",
+            "dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name: TLS to a control plane needs the secret \"own\", which would come from a discovery service",
         ),
     ] {
         let said = with(from, to);

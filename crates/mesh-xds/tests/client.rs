@@ -3,6 +3,8 @@
 //! One test for each line of the list of demands on a client (`checklist`), details of both
 //! variants, and a machine against a small model of a server under random interleavings.
 
+#[path = "client/authority.rs"]
+mod authority;
 #[path = "client/bounds.rs"]
 mod bounds;
 #[path = "client/checklist.rs"]

@@ -7,7 +7,7 @@ use mesh_core::model::{
     ClientTls, Cluster, FilterChain, Listener, Secret, SecretRef, SecretSource, ServerTls,
     Snapshot, TcpProxy, Validation,
 };
-use mesh_xds::client::{Client, SecretClient};
+use mesh_xds::client::{Client, SecretClient, Variant};
 use mesh_xds::pb::envoy::service::status::v3 as csds;
 use mesh_xds::server::{Changes, ResourceSet, Server, View};
 use mesh_xds::{Encoded, Node, TypeUrl, write};
@@ -46,6 +46,7 @@ fn client_roots() -> SecretRef {
         name: "roots".into(),
         source: SecretSource::Service {
             cluster: "agent".into(),
+            delta: false,
             initial_fetch_timeout: Duration::ZERO,
         },
     }
@@ -106,7 +107,14 @@ async fn secrets_come_from_where_they_are_said_to_be() {
         .build()
         .unwrap();
     let snapshots = client.snapshots();
-    let sds = SecretClient::new(&client, "agent", &agent_at, Node::new("n")).unwrap();
+    let sds = SecretClient::new(
+        &client,
+        "agent",
+        agent_at.as_str(),
+        Variant::Sotw,
+        Node::new("n"),
+    )
+    .unwrap();
     tokio::spawn(sds.run(std::future::pending()));
     tokio::spawn(client.run(std::future::pending()));
 

@@ -89,7 +89,8 @@ const RULES: &[Rule] = &[
     // Sources of configuration and of services.
     Rule {
         name: "mesh-xds",
-        ours: &["mesh-core"],
+        // For TLS to control planes, with a feature of its own.
+        ours: &["mesh-core", "mesh-identity"],
         ..NOTHING
     },
     Rule {

@@ -23,7 +23,14 @@ async fn a_server_on_an_address_that_nobody_knew_is_given_its_listener() {
     }
     assert!(!client.names(TypeUrl::Listener).contains(&&*nobody));
 
-    // It stays when something else changes; before it was made, it did not exist.
+    // It was there with the first answer: nobody was told that it does not exist.
+    let denied: Vec<&str> = client
+        .removed
+        .iter()
+        .map(|(_, name)| name.as_str())
+        .collect();
+    assert_eq!(denied, [&*nobody]);
+    // It stays when something else changes.
     client.removed.clear();
     plane.change(&yaml(2, "2s", "10.0.0.1"));
     let mut later = plane.connect(&node).await;

@@ -124,6 +124,8 @@ pub enum SecretSource {
     Service {
         /// The cluster; istiod's is `sds-grpc`.
         cluster: Name,
+        /// Whether it is spoken to in the variant that sends only what changed (`DELTA_GRPC`).
+        delta: bool,
         /// As above.
         initial_fetch_timeout: Duration,
     },

@@ -188,6 +188,7 @@ fn file(name: SecretName<'_>, agent: bool) -> SecretRef {
             name,
             source: SecretSource::Service {
                 cluster: Name::from(AGENT),
+                delta: false,
                 initial_fetch_timeout: FETCH,
             },
         },

@@ -89,11 +89,7 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn from_control_plane(args: &RunArgs, server: &str) -> anyhow::Result<ExitCode> {
-    let (uri, place) = match server.strip_prefix("http://") {
-        Some(place) => (server.to_owned(), place),
-        None if server.contains("://") => (server.to_owned(), server),
-        None => (format!("http://{server}"), server),
-    };
+    let (server, place) = args.control_plane.server(server)?;
     let node = args.node.exact()?;
     let said = args.ip.or_else(instance_ip);
     let ip = said.unwrap_or_else(|| address_towards(place));
@@ -101,12 +97,12 @@ fn from_control_plane(args: &RunArgs, server: &str) -> anyhow::Result<ExitCode> 
     let identity = identity(&node, id, ip, args.node.interception());
     tracing::info!(
         node = identity.id(),
-        control_plane = uri,
+        control_plane = server.uri(),
         "asks for its configuration"
     );
     let admin = args.admin(Some(node.admin().unwrap_or(ADMIN)))?;
     let workload = config::workload(&node.name, &node.namespace, &node.labels);
-    let client = Client::builder([uri]).variant(args.xds_variant.into());
+    let client = Client::builder([server]).variant(args.xds_variant.into());
     let driver = Driver::new(identity, args.adjusted(client)).context("--xds")?;
     let builder = args.settings(driver.proxy(), admin, workload);
     on_runtime(driven(driver, builder, Vec::new()))

@@ -7,13 +7,14 @@
 //! | another, of a service whose cluster is in the bootstrap with an address | the service is asked |
 //! | another | said in the log, once; what needs it goes without it after its time |
 //!
-//! Only services in plain text are asked, at the first address of their cluster. Envoy's and
-//! Istio's Unix sockets are not supported.
+//! Services are asked at the first address of their cluster, in plain text or with TLS as the
+//! cluster has it. Envoy's and Istio's Unix sockets are not supported.
 
+use super::servers::of_cluster;
 use mesh_core::model::SecretName;
 use mesh_core::{Feed, Invalid, Name};
 use mesh_xds::Node;
-use mesh_xds::client::{Client, Gone, Handle, SecretClient, ServiceReference};
+use mesh_xds::client::{Client, Gone, Handle, SecretClient, ServiceReference, Variant};
 use mesh_xds::read::{ClusterResource, SecretResource, SecretValue};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::task::JoinSet;
@@ -35,7 +36,7 @@ impl Agent {
     /// One for what this client needs; `clusters` are where its services may be.
     ///
     /// # Errors
-    /// If the address of a cluster cannot be used.
+    /// If the address of a cluster, or its TLS, cannot be used.
     pub(super) fn new(
         client: &Client,
         clusters: &[ClusterResource],
@@ -44,13 +45,25 @@ impl Agent {
         let mut services = Vec::new();
         let mut reached = BTreeSet::new();
         for one in clusters {
-            let Some(server) = address(one) else {
+            let name = one.cluster.name.clone();
+            let within = |error: Invalid| error.within(format!("cluster {name}"));
+            // Any cluster may turn out to be one; one that is none need not be fit for it.
+            let Ok(Some(server)) = of_cluster(one) else {
                 continue;
             };
-            let name = one.cluster.name.clone();
-            let service = SecretClient::new(client, name.clone(), &server, node.clone())
-                .map_err(|error| error.within(format!("cluster {name}")))?;
-            services.push(service.without_files());
+            // Each connects only when something is wanted in its variant.
+            let with = |variant| {
+                let (name, server) = (name.clone(), server.clone());
+                SecretClient::new(client, name, server, variant, node.clone())
+            };
+            match (with(Variant::Sotw), with(Variant::Delta)) {
+                (Ok(sotw), Ok(delta)) => {
+                    services.extend([sotw.without_files(), delta.without_files()]);
+                }
+                // As above: most clusters with TLS are no secret services.
+                _ if one.cluster.tls.is_some() => continue,
+                (Err(error), _) | (_, Err(error)) => return Err(within(error)),
+            }
             reached.insert(name);
         }
         Ok(Self {
@@ -81,29 +94,34 @@ impl Agent {
 
     /// Supplies what is new, and says what nobody does.
     async fn look(&mut self, needed: &BTreeSet<ServiceReference>) -> Result<(), Gone> {
-        let mut files: BTreeMap<&Name, Vec<SecretResource>> = BTreeMap::new();
+        let mut files: BTreeMap<(&Name, Variant), Vec<SecretResource>> = BTreeMap::new();
         for one in needed.difference(&self.known) {
-            let ServiceReference { cluster, name, .. } = one;
+            let ServiceReference {
+                cluster,
+                variant,
+                name,
+                ..
+            } = one;
             match SecretName::of(name) {
                 SecretName::Other(_) if self.reached.contains(cluster) => {}
                 SecretName::Other(_) => tracing::warn!(
                     %cluster,
                     %name,
-                    "nobody provides this secret: no cluster of that name with an address and in \
-                     plain text is in the bootstrap"
+                    "nobody provides this secret: no cluster of that name with an address of its \
+                     own, and with TLS that needs no service, is in the bootstrap"
                 ),
                 at => {
                     let value = SecretValue::At(at.to_name());
                     let name = name.clone();
-                    let of = files.entry(cluster).or_default();
+                    let of = files.entry((cluster, *variant)).or_default();
                     of.push(SecretResource { name, value });
                 }
             }
         }
-        for (cluster, secrets) in files {
+        for ((cluster, variant), secrets) in files {
             let refused = self
                 .handle
-                .supply_secrets(cluster.clone(), secrets, Vec::new())
+                .supply_secrets(cluster.clone(), variant, secrets, Vec::new())
                 .await?;
             for (name, error) in refused {
                 tracing::warn!(%cluster, %name, %error, "a secret in files cannot be used");
@@ -113,13 +131,4 @@ impl Agent {
         self.known.clone_from(needed);
         Ok(())
     }
-}
-
-/// Where the service at a cluster can be called, if it is one.
-fn address(one: &ClusterResource) -> Option<String> {
-    if one.cluster.tls.is_some() {
-        return None;
-    }
-    let endpoint = one.endpoints.as_ref()?.iter().next()?;
-    Some(format!("http://{}", endpoint.address))
 }

@@ -22,6 +22,7 @@ fn at_service(cluster: &str, name: &str) -> SecretRef {
         name: name.into(),
         source: SecretSource::Service {
             cluster: cluster.into(),
+            delta: false,
             initial_fetch_timeout: Duration::from_millis(100),
         },
     }

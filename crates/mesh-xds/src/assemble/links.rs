@@ -157,7 +157,10 @@ pub(super) fn key(from: &Source, name: &Name) -> Name {
     match from {
         Source::Ads => name.clone(),
         Source::Path(path) => format!("{name} (from {})", path.display()).into(),
-        Source::Service(cluster) => format!("{name} (from service {cluster})").into(),
+        Source::Service { cluster, delta } => {
+            let variant = if *delta { "delta of " } else { "" };
+            format!("{name} (from {variant}service {cluster})").into()
+        }
     }
 }
 

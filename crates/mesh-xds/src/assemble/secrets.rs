@@ -357,9 +357,13 @@ fn reference(named: &SecretRef) -> Option<Reference> {
         } => (Source::Ads, None, limit(*initial_fetch_timeout)),
         SecretSource::Service {
             cluster,
+            delta,
             initial_fetch_timeout,
         } => {
-            let service = Source::Service(cluster.clone());
+            let service = Source::Service {
+                cluster: cluster.clone(),
+                delta: *delta,
+            };
             (service, None, limit(*initial_fetch_timeout))
         }
         SecretSource::File { path, watched } => {

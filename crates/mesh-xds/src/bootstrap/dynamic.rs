@@ -5,11 +5,10 @@ use super::{Ads, From, Subscription, WatchedPath};
 use crate::pb::envoy::config::bootstrap::v3::bootstrap::DynamicResources;
 use crate::pb::envoy::config::core::v3::api_config_source::ApiType;
 use crate::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
-use crate::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use crate::pb::envoy::config::core::v3::{
-    ApiConfigSource, ApiVersion, ConfigSource, GrpcService, PathConfigSource, WatchedDirectory,
+    ApiConfigSource, ApiVersion, ConfigSource, PathConfigSource, WatchedDirectory,
 };
-use crate::read::ClusterResource;
+use crate::read::{ClusterResource, SecretResource};
 use crate::wire::{At, enumeration, maybe_duration, refuse, required};
 use mesh_core::Invalid;
 use std::time::Duration;
@@ -28,6 +27,7 @@ pub(super) struct Dynamic {
 pub(super) fn read(
     value: &DynamicResources,
     clusters: &[ClusterResource],
+    secrets: &[SecretResource],
 ) -> Result<Dynamic, Invalid> {
     let DynamicResources {
         lds_config,
@@ -37,7 +37,9 @@ pub(super) fn read(
         ads_config,
     } = value;
     refuse!(lds_resources_locator, cds_resources_locator);
-    let ads = ads_config.as_ref().map(|config| ads(config, clusters));
+    let ads = ads_config
+        .as_ref()
+        .map(|config| ads(config, clusters, secrets));
     let ads = ads.transpose().at("ads_config")?;
     let subscription = |field: &str, source: &Option<ConfigSource>| {
         let Some(source) = source else {
@@ -57,7 +59,11 @@ pub(super) fn read(
     })
 }
 
-fn ads(value: &ApiConfigSource, clusters: &[ClusterResource]) -> Result<Ads, Invalid> {
+fn ads(
+    value: &ApiConfigSource,
+    clusters: &[ClusterResource],
+    secrets: &[SecretResource],
+) -> Result<Ads, Invalid> {
     let ApiConfigSource {
         api_type,
         transport_api_version,
@@ -91,59 +97,7 @@ fn ads(value: &ApiConfigSource, clusters: &[ClusterResource]) -> Result<Ads, Inv
         let message = format!("{} services, but one is needed", grpc_services.len());
         return Err(Invalid::new("grpc_services", message));
     };
-    let servers = servers(service, clusters).at("grpc_services[0]")?;
-    Ok(Ads { delta, servers })
-}
-
-fn servers(value: &GrpcService, clusters: &[ClusterResource]) -> Result<Vec<String>, Invalid> {
-    let GrpcService {
-        timeout,
-        initial_metadata,
-        retry_policy,
-        target_specifier,
-    } = value;
-    refuse!(initial_metadata, retry_policy);
-    pass_over!("envoy.config.core.v3.GrpcService": timeout);
-    match required("target_specifier", target_specifier)? {
-        TargetSpecifier::EnvoyGrpc(target) => endpoints(target, clusters).at("envoy_grpc"),
-        TargetSpecifier::GoogleGrpc(_) => Err(Invalid::new(
-            "google_grpc",
-            "not supported; use envoy_grpc with a static cluster",
-        )),
-    }
-}
-
-fn endpoints(value: &EnvoyGrpc, clusters: &[ClusterResource]) -> Result<Vec<String>, Invalid> {
-    let EnvoyGrpc {
-        cluster_name,
-        authority,
-        retry_policy,
-        max_receive_message_length,
-        skip_envoy_headers,
-    } = value;
-    refuse!(authority, retry_policy, max_receive_message_length);
-    pass_over!("envoy.config.core.v3.GrpcService.EnvoyGrpc": skip_envoy_headers);
-    let named = |cluster: &&ClusterResource| *cluster.cluster.name == **cluster_name;
-    let Some(cluster) = clusters.iter().find(named) else {
-        let message = format!("no static cluster is called {cluster_name:?}");
-        return Err(Invalid::new("cluster_name", message));
-    };
-    if cluster.cluster.tls.is_some() || cluster.cluster.proxy_protocol.is_some() {
-        let message = format!(
-            "the cluster {cluster_name:?} has a transport_socket: TLS and the PROXY protocol to a \
-             control plane are not supported yet"
-        );
-        return Err(Invalid::new("cluster_name", message));
-    }
-    let endpoints = cluster.endpoints.iter().flat_map(|set| set.iter());
-    let servers: Vec<String> = endpoints
-        .map(|endpoint| format!("http://{}", endpoint.address))
-        .collect();
-    if servers.is_empty() {
-        let message = format!("the cluster {cluster_name:?} has no endpoints of its own");
-        return Err(Invalid::new("cluster_name", message));
-    }
-    Ok(servers)
+    super::grpc::ads(service, delta, clusters, secrets).at("grpc_services[0]")
 }
 
 fn subscription(value: &ConfigSource) -> Result<Subscription, Invalid> {

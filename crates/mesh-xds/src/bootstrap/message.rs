@@ -130,7 +130,7 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
         None => Statics::default(),
     };
     let dynamic = match dynamic_resources {
-        Some(resources) => dynamic::read(resources, &clusters).at("dynamic_resources")?,
+        Some(resources) => dynamic::read(resources, &clusters, &secrets).at("dynamic_resources")?,
         None => dynamic::Dynamic::default(),
     };
     needs_ads(dynamic.ads.as_ref(), &clusters, &listeners).at("static_resources")?;

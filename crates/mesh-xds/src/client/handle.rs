@@ -1,6 +1,6 @@
 //! Talking to a client that runs.
 
-use super::machine::ResourceStatus;
+use super::machine::{ResourceStatus, Variant};
 use crate::TypeUrl;
 use crate::read::{Resource, SecretResource};
 use mesh_core::{Invalid, Name};
@@ -38,6 +38,8 @@ pub struct FileReference {
 pub struct ServiceReference {
     /// The cluster that the service is at.
     pub cluster: Name,
+    /// How it is to be spoken to.
+    pub variant: Variant,
     /// The secret's name.
     pub name: Name,
 }
@@ -46,6 +48,7 @@ pub struct ServiceReference {
 pub(super) enum Command {
     SupplySecrets {
         cluster: Name,
+        variant: Variant,
         secrets: Vec<SecretResource>,
         gone: Vec<Name>,
         answer: oneshot::Sender<Vec<(Name, Invalid)>>,
@@ -91,20 +94,22 @@ impl Handle {
         answered.await.map_err(|_| Gone)
     }
 
-    /// Says what came and went of the secrets that the service at a cluster has. Returns what was
-    /// refused.
+    /// Says what came and went of the secrets that the service at a cluster has, for those who want
+    /// them from it in this variant ([`ServiceReference`]). Returns what was refused.
     ///
     /// # Errors
     /// If the client has ended.
     pub async fn supply_secrets(
         &self,
         cluster: Name,
+        variant: Variant,
         secrets: Vec<SecretResource>,
         gone: Vec<Name>,
     ) -> Result<Vec<(Name, Invalid)>, Gone> {
         let (answer, answered) = oneshot::channel();
         let command = Command::SupplySecrets {
             cluster,
+            variant,
             secrets,
             gone,
             answer,

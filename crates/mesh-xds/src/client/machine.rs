@@ -21,6 +21,7 @@ mod receive;
 mod record;
 mod request;
 mod ticket;
+mod wants;
 
 pub use record::{KindStatus, ResourceState, ResourceStatus};
 
@@ -39,7 +40,7 @@ use ticket::Ticket;
 pub type Decode<R> = fn(TypeUrl, &[u8]) -> Result<R, Invalid>;
 
 /// Which of the two variants of the protocol is spoken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Variant {
     /// Only what changed (`DeltaAggregatedResources`).
     #[default]

@@ -2,14 +2,14 @@
 //!
 //! A listener or cluster may say that its secrets are at a cluster of its own rather than with the
 //! control plane. [`Client::services`] says which are needed from where; a [`SecretClient`] for
-//! each such cluster asks for them, in the state-of-the-world variant that every such service
-//! speaks, and hands over what comes. Secrets that came stay in use while the service is away.
+//! each such cluster and variant asks for them, and hands over what comes. Secrets that came stay
+//! in use while the service is away.
 
-use super::driver::{endpoint, now, said, sleep_until, with_sources};
-use super::machine::{Config, Event, Machine, Request, Response, Variant};
-use super::{Client, Handle, ServiceReference};
-use crate::pb::envoy::service::discovery::v3::DiscoveryResponse;
-use crate::pb::envoy::service::secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient;
+use super::driver::{now, sleep_until};
+use super::incoming::{Api, Opening};
+use super::machine::{Config, Event, Machine, Request, Variant};
+use super::remote::{Keys, Patience, Remote, remotes};
+use super::{Client, Handle, Server, ServiceReference};
 use crate::read::Resource;
 use crate::{Node, TypeUrl};
 use mesh_core::model::SecretName;
@@ -20,10 +20,6 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
-use tonic::transport::Endpoint;
 
 /// Requests that wait for the connection to take them.
 const REQUESTS: usize = 16;
@@ -34,8 +30,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Asks a secret discovery service for what a [`Client`] needs of it.
 pub struct SecretClient {
     cluster: Name,
-    uri: Name,
-    endpoint: Endpoint,
+    remote: Remote,
+    keys: Keys,
     machine: Machine<Resource>,
     needed: Feed<BTreeSet<ServiceReference>>,
     asked: BTreeSet<Name>,
@@ -47,23 +43,30 @@ pub struct SecretClient {
 // === impl SecretClient ===
 
 impl SecretClient {
-    /// Asks the service of this cluster, at `server` (`http://HOST:PORT`), for what `client` needs
-    /// of it.
+    /// Asks the service of this cluster, at `server`, for what `client` needs of it in this
+    /// variant.
     ///
     /// # Errors
-    /// If the address is none that can be reached.
+    /// If the server is none that can be reached.
     pub fn new(
         client: &Client,
         cluster: impl Into<Name>,
-        server: &str,
+        server: impl Into<Server>,
+        variant: Variant,
         node: Node,
     ) -> Result<Self, Invalid> {
         let mut config = Config::new(node);
-        config.variant = Variant::Sotw;
+        config.variant = variant;
+        let patience = Patience {
+            connect: CONNECT,
+            keep_alive: None,
+        };
+        let (mut found, keys) = remotes(vec![server.into()], patience)?;
         Ok(Self {
             cluster: cluster.into(),
-            uri: server.into(),
-            endpoint: endpoint(server)?.connect_timeout(CONNECT).tcp_nodelay(true),
+            // One server is one remote.
+            remote: found.remove(0),
+            keys,
             machine: Machine::new(config, crate::read::resource),
             needed: client.services(),
             asked: BTreeSet::new(),
@@ -86,15 +89,37 @@ impl SecretClient {
     /// # Cancel safety
     /// Dropped, it leaves the secrets that came in use.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        let mut keys = std::mem::take(&mut self.keys);
+        let serve = async {
+            // No files are read for a service that nobody needs.
+            if self.first_needed().await.is_none() {
+                return;
+            }
+            keys.refresh().await;
+            tokio::select! {
+                () = keys.run() => {}
+                () = self.serve() => {}
+            }
+        };
         tokio::select! {
             () = shutdown => {}
-            () = self.serve() => {}
+            () = serve => {}
+        }
+    }
+
+    /// Until there is something to ask for. None: the client has ended.
+    async fn first_needed(&mut self) -> Option<()> {
+        let mut needed = self.needed.load();
+        loop {
+            self.ask(&needed);
+            if !self.asked.is_empty() {
+                return Some(());
+            }
+            needed = self.needed.changed().await.ok()?;
         }
     }
 
     async fn serve(&mut self) {
-        let needed = self.needed.load();
-        self.ask(&needed);
         loop {
             // Without anything to ask for there is no reason to be connected.
             while self.asked.is_empty() || self.machine.retry_at().is_some_and(|at| at > now()) {
@@ -110,7 +135,7 @@ impl SecretClient {
             let Some(error) = self.session().await else {
                 return;
             };
-            let (cluster, server) = (&self.cluster, &self.uri);
+            let (cluster, server) = (&self.cluster, &self.remote.uri);
             tracing::warn!(%cluster, %server, %error, "no secret service; secrets stay as they are");
             self.machine.stream_ended();
             self.machine.closed(now(), self.random.word());
@@ -121,7 +146,9 @@ impl SecretClient {
     fn ask(&mut self, needed: &BTreeSet<ServiceReference>) {
         let is_ours = |one: &&ServiceReference| {
             let in_files = !matches!(SecretName::of(&one.name), SecretName::Other(_));
-            one.cluster == self.cluster && (self.with_files || !in_files)
+            one.cluster == self.cluster
+                && one.variant == self.machine.config().variant
+                && (self.with_files || !in_files)
         };
         let ours = needed.iter().filter(is_ours);
         let ours: BTreeSet<Name> = ours.map(|one| one.name.clone()).collect();
@@ -136,38 +163,34 @@ impl SecretClient {
 
     /// One stream, until it fails for this reason. None: the client has ended.
     async fn session(&mut self) -> Option<String> {
-        let channel = match self.endpoint.connect().await {
+        let channel = match self.remote.connect().await {
             Ok(channel) => channel,
-            Err(error) => return Some(with_sources(&error)),
+            Err(error) => return Some(error),
         };
-        self.machine.opened(&self.uri);
+        self.machine.opened(&self.remote.uri);
         let (requests, queue) = mpsc::channel(REQUESTS);
         // What a server answers it may answer only after a first request.
         self.send(&requests);
-        let queue = ReceiverStream::new(queue).filter_map(|request| match request {
-            Request::Sotw(request) => Some(*request),
-            Request::Delta(_) => None,
-        });
-        let message = self.machine.config().limits.message;
-        let mut client = SecretDiscoveryServiceClient::new(channel)
-            .max_decoding_message_size(message)
-            .max_encoding_message_size(message);
-        let mut incoming: Streaming<DiscoveryResponse> = match client.stream_secrets(queue).await {
-            Ok(answer) => answer.into_inner(),
-            Err(status) => return Some(said(&status)),
+        let opening = Opening {
+            api: Api::Secrets,
+            variant: self.machine.config().variant,
+            message: self.machine.config().limits.message,
+        };
+        let mut incoming = match opening.open(channel, &self.remote, queue).await {
+            Ok(incoming) => incoming,
+            Err(error) => return Some(error),
         };
         loop {
             self.send(&requests);
             let reads = self.machine.may_receive();
             let full = requests.capacity() == 0;
             tokio::select! {
-                message = incoming.message(), if reads => match message {
-                    Ok(Some(response)) => {
-                        self.machine.receive(Response::Sotw(Box::new(response)), now());
+                message = incoming.next(), if reads => match message {
+                    Ok(response) => {
+                        self.machine.receive(response, now());
                         self.hand_over().await?;
                     }
-                    Ok(None) => return Some("the server ended the stream".to_owned()),
-                    Err(status) => return Some(said(&status)),
+                    Err(error) => return Some(error),
                 },
                 changed = self.needed.changed() => match changed {
                     Ok(needed) => self.ask(&needed),
@@ -190,6 +213,7 @@ impl SecretClient {
 
     /// Gives what came to the client, and answers as it says. None: the client has ended.
     async fn hand_over(&mut self) -> Option<()> {
+        let variant = self.machine.config().variant;
         while let Some(event) = self.machine.poll_event() {
             let update = match event {
                 Event::Update(update) => update,
@@ -218,7 +242,7 @@ impl SecretClient {
             }
             let supplied =
                 self.handle
-                    .supply_secrets(self.cluster.clone(), secrets, update.removed);
+                    .supply_secrets(self.cluster.clone(), variant, secrets, update.removed);
             let refused = pin!(supplied).await.ok()?;
             for name in names {
                 let error = refused.iter().find(|(refused, _)| *refused == name);
@@ -235,7 +259,7 @@ impl fmt::Debug for SecretClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SecretClient")
             .field("cluster", &self.cluster)
-            .field("uri", &self.uri)
+            .field("server", &self.remote.uri)
             .field("asked", &self.asked)
             .finish_non_exhaustive()
     }

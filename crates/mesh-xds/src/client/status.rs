@@ -21,6 +21,23 @@ pub struct Status {
     pub server: Option<Name>,
     /// Why the last stream ended, or could not be opened.
     pub last_error: Option<String>,
-    /// What is known of each type that is asked for.
+    /// What is known of each type that is asked for, over all authorities.
     pub kinds: BTreeMap<TypeUrl, KindStatus>,
+    /// How it stands with the servers of each authority
+    /// ([`Builder::authority`](super::Builder::authority)).
+    pub authorities: BTreeMap<Name, AuthorityStatus>,
+}
+
+/// How a client stands with the servers of an authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AuthorityStatus {
+    /// Whether a stream is open.
+    pub connected: bool,
+    /// Since when it is so.
+    pub since: SystemTime,
+    /// The server that the stream is open to, or was.
+    pub server: Option<Name>,
+    /// Why the last stream ended, or could not be opened.
+    pub last_error: Option<String>,
 }

@@ -32,6 +32,9 @@ pub enum Event {
         wildcard: bool,
         /// How many names are subscribed to.
         named: usize,
+        /// The names that were not subscribed to before. They are not answered yet: what the
+        /// observer puts into the client's sets is part of the answer.
+        fresh: Vec<Name>,
     },
     /// A response was handed to the connection.
     Pushed {

@@ -21,14 +21,17 @@
 //!   rejected counts as not acknowledged.
 //! * Endpoints are sent again after a cluster was sent that uses them: Envoy warms the cluster
 //!   until it hears of them, changed or not.
-//! * Names that start with `xdstp://` are names like any other; collections of them (`xdstp://…/*`)
-//!   do not exist here.
+//! * Structured names (`xdstp://…`) have one form, whatever the order of their context parameters
+//!   ([`crate::xdstp`]): clients may ask for any, and are answered in that one. Delta: a glob
+//!   collection (`xdstp://…/*`) is all that is in it, now and later; one that is empty when it is
+//!   asked for is said not to exist. In state of the world there are no collections.
 //!
 //! What a change costs depends on the change and not on how much else there is, except that
 //! listeners and clusters of the state of the world always go out as a whole.
 
 mod answer;
 mod build;
+mod collection;
 mod gate;
 mod heartbeat;
 mod kind;
@@ -112,6 +115,8 @@ pub struct Machine {
     /// Names subscribed to, over all types.
     subscriptions: usize,
     nonces: u64,
+    /// Names that the request brought.
+    fresh: Vec<Name>,
     /// Answers about types that are unknown here.
     strange: VecDeque<Response>,
     events: VecDeque<Event>,
@@ -169,6 +174,7 @@ impl Machine {
             present,
             kinds: BTreeMap::new(),
             subscriptions: 0,
+            fresh: Vec::new(),
             nonces: 0,
             strange: VecDeque::new(),
             events: VecDeque::new(),

@@ -1,8 +1,9 @@
 //! Sets of resources with a log of their changes, and what a client sees of them.
 
 use super::mark::Mark;
-use crate::{Encoded, TypeUrl};
+use crate::{Encoded, TypeUrl, xdstp};
 use mesh_core::Name;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -89,7 +90,8 @@ impl ResourceSet {
     pub fn apply(&self, changes: Changes) -> usize {
         let mut state = self.state();
         let mut count = 0;
-        for (kind, resource) in changes.set {
+        for (kind, mut resource) in changes.set {
+            normalise(&mut resource.name);
             let known = state.resources.entry(kind).or_default();
             let before = known.get(&resource.name).map(|old| &old.version);
             if before == Some(&resource.version) {
@@ -100,7 +102,8 @@ impl ResourceSet {
             state.note(kind, name);
             count += 1;
         }
-        for (kind, name) in changes.removed {
+        for (kind, mut name) in changes.removed {
+            normalise(&mut name);
             let known = state.resources.get_mut(&kind);
             if known.is_some_and(|known| known.remove(&name).is_some()) {
                 state.note(kind, name);
@@ -117,6 +120,10 @@ impl ResourceSet {
 
     /// Makes the resources of one type exactly these. Returns how many changed.
     pub fn replace(&self, kind: TypeUrl, resources: Vec<Encoded>) -> usize {
+        let mut resources = resources;
+        for one in &mut resources {
+            normalise(&mut one.name);
+        }
         let keep: HashSet<&Name> = resources.iter().map(|one| &one.name).collect();
         let gone = {
             let state = self.state();
@@ -153,7 +160,8 @@ impl ResourceSet {
 
     /// The resource with this name.
     pub fn get(&self, kind: TypeUrl, name: &str) -> Option<Encoded> {
-        self.state().resources.get(&kind)?.get(name).cloned()
+        let name = xdstp::canonical(name);
+        self.state().resources.get(&kind)?.get(&*name).cloned()
     }
 
     /// Every resource of a type, by name.
@@ -346,6 +354,13 @@ impl View {
             all.dedup_by(|one, first| one.name == first.name);
         }
         Some(all)
+    }
+}
+
+/// Structured names are kept in their one form, so that clients find them however they spell them.
+fn normalise(name: &mut Name) {
+    if let Cow::Owned(form) = xdstp::canonical(name) {
+        *name = form.into();
     }
 }
 

@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -26,6 +27,18 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a connection whose streams were ended may take to close.
 const LAST: Duration = Duration::from_secs(1);
+
+/// How long TLS may take to be agreed on.
+#[cfg(feature = "tls")]
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How bytes become a connection.
+#[derive(Clone)]
+enum Security {
+    Plain,
+    #[cfg(feature = "tls")]
+    Tls(mesh_identity::Acceptor),
+}
 
 /// Runs the tasks of one connection's streams; they end with it.
 #[derive(Clone, Default)]
@@ -47,6 +60,31 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
+        self.accept(listener, Security::Plain, shutdown).await
+    }
+
+    /// As [`Server::serve`], but with TLS: callers that offer protocols have to offer `h2`. Several
+    /// listeners can be served at once. A handshake may take 10 s.
+    ///
+    /// # Errors
+    /// The listener is broken.
+    #[cfg(feature = "tls")]
+    pub async fn serve_tls(
+        &self,
+        listener: TcpListener,
+        acceptor: mesh_identity::Acceptor,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        self.accept(listener, Security::Tls(acceptor), shutdown)
+            .await
+    }
+
+    async fn accept(
+        &self,
+        listener: TcpListener,
+        security: Security,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
         let mut shutdown = pin!(shutdown);
         let (stop, stopped) = watch::channel(false);
         let mut connections = JoinSet::new();
@@ -63,7 +101,10 @@ impl Server {
                     Ok((stream, address)) => {
                         let age = self.shared.transport.age.map(|age| jitter(age, rng.word()));
                         let shared = self.shared.clone();
-                        connections.spawn(serve(shared, stream, address, age, stopped.clone()));
+                        let (security, stopped) = (security.clone(), stopped.clone());
+                        // Messages are written whole; waiting to fill a segment only delays them.
+                        let _ = stream.set_nodelay(true);
+                        connections.spawn(secure(shared, security, stream, address, age, stopped));
                     }
                     Err(error) if is_passing(&error) => {
                         tracing::warn!(%error, "cannot accept a connection");
@@ -86,16 +127,42 @@ impl Server {
     }
 }
 
+/// One connection, from its first byte.
+async fn secure(
+    shared: Arc<Shared>,
+    security: Security,
+    stream: TcpStream,
+    address: SocketAddr,
+    age: Option<Duration>,
+    stopped: watch::Receiver<bool>,
+) {
+    match security {
+        Security::Plain => serve(shared, stream, address, age, stopped).await,
+        #[cfg(feature = "tls")]
+        Security::Tls(acceptor) => {
+            let mut told = stopped.clone();
+            let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream));
+            let accepted = tokio::select! {
+                accepted = handshake => accepted,
+                _ = told.wait_for(|stop| *stop) => return,
+            };
+            match accepted {
+                Ok(Ok((stream, _))) => serve(shared, stream, address, age, stopped).await,
+                Ok(Err(error)) => tracing::info!(%error, %address, "a handshake failed"),
+                Err(_) => tracing::info!(%address, "a handshake took too long"),
+            }
+        }
+    }
+}
+
 /// One connection.
 async fn serve(
     shared: Arc<Shared>,
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     address: SocketAddr,
     age: Option<Duration>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    // Messages are written whole; waiting to fill a segment only delays them.
-    let _ = stream.set_nodelay(true);
     let (end, closing) = watch::channel(false);
     let peer = Peer {
         address: Some(address),

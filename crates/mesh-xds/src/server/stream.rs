@@ -154,8 +154,10 @@ impl<R: Request> Driver<R> {
             let (response, deadline) = {
                 let mut machine = running.open.machine();
                 let response = machine.poll_response(now());
-                self.tell(&running.open, &mut machine);
-                (response, machine.deadline())
+                let (events, deadline) = (events(&mut machine), machine.deadline());
+                drop(machine);
+                self.tell(&running.open, &events);
+                (response, deadline)
             };
             if let Some(response) = response {
                 let bytes = response.encoded_len();
@@ -191,21 +193,23 @@ impl<R: Request> Driver<R> {
     fn give(&self, running: &mut Running, request: R) -> Result<(), Refused> {
         let mut machine = running.open.machine();
         let result = request.give(&mut machine, now());
-        self.tell(&running.open, &mut machine);
+        let events = events(&mut machine);
         drop(machine);
+        self.tell(&running.open, &events);
         if let Err(refused) = &result {
             running.place.refused = Some(refused.clone());
         }
         result
     }
 
-    fn tell(&self, open: &Open, machine: &mut Machine) {
-        while let Some(event) = machine.poll_event() {
+    /// Tells what happened. Whoever hears it may look at the stream, so the machine must be free.
+    fn tell(&self, open: &Open, events: &[Event]) {
+        for event in events {
             if let Event::RemovedUnacknowledged {
                 kind,
                 names,
                 waited,
-            } = &event
+            } = event
             {
                 tracing::warn!(
                     node = open.client.node.id(),
@@ -215,9 +219,13 @@ impl<R: Request> Driver<R> {
                     "removed although the client has not acknowledged what no longer refers to it"
                 );
             }
-            self.shared.registry.tell(&open.client, &event);
+            self.shared.registry.tell(&open.client, event);
         }
     }
+}
+
+fn events(machine: &mut Machine) -> Vec<Event> {
+    std::iter::from_fn(|| machine.poll_event()).collect()
 }
 
 /// Tells when a set of the view moves on.

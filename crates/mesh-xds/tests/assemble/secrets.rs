@@ -29,6 +29,7 @@ fn by_service(name: &str) -> SecretRef {
         name: name.into(),
         source: SecretSource::Service {
             cluster: "sds-grpc".into(),
+            delta: false,
             initial_fetch_timeout: Duration::ZERO,
         },
     }
@@ -188,7 +189,10 @@ fn the_same_name_from_two_places_is_two_secrets() {
     let mut world = World::new();
     let (ads, service) = (by_ads("a", Duration::ZERO), by_service("a"));
     let step = world.set([client("ads", &ads), client("service", &service)]);
-    let from = Source::Service("sds-grpc".into());
+    let from = Source::Service {
+        cluster: "sds-grpc".into(),
+        delta: false,
+    };
     let asked = |interest: &Interest| matches!(interest, Interest::Start(_, to) if to.from == from);
     assert!(step.interests.iter().any(asked));
     let step = world.set([is("a", roots("of ads"))]);

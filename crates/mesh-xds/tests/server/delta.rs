@@ -2,6 +2,7 @@
 
 use crate::support::{Cluster, Desk, Endpoints, Listener, Routes, removed, sorted, version};
 use mesh_xds::TypeUrl;
+use mesh_xds::pb::envoy::service::discovery::v3 as discovery;
 use mesh_xds::server::{Event, ResourceState, Sync};
 use std::time::Duration;
 
@@ -211,17 +212,116 @@ fn an_unknown_type_does_not_exist() {
 }
 
 #[test]
-fn collections_of_the_new_style_of_names_do_not_exist_and_other_such_names_are_names() {
+fn structured_names_are_found_whatever_the_order_of_their_context_parameters() {
+    for mut desk in [Desk::delta(), Desk::sotw()] {
+        let (form, other) = (
+            "xdstp://a/envoy.config.route.v3.RouteConfiguration/x?b=2&zone=1",
+            "xdstp://a/envoy.config.route.v3.RouteConfiguration/x?zone=1&b=2",
+        );
+        desk.set(&[(Routes, other, "1")]);
+        desk.ask(Routes, &[other]);
+        let response = desk.next().unwrap();
+        assert_eq!(sorted(&response), [form]);
+        desk.ack(&response);
+        desk.set(&[(Routes, form, "2")]);
+        let response = desk.next().unwrap();
+        assert_eq!(sorted(&response), [form]);
+        desk.ack(&response);
+        desk.remove(&[(Routes, other)]);
+        assert!(desk.set.is_empty(Routes));
+    }
+}
+
+fn member(rest: &str) -> String {
+    format!("xdstp://a/envoy.config.route.v3.RouteConfiguration/{rest}")
+}
+
+#[test]
+fn a_glob_collection_is_all_that_is_in_it_now_and_later() {
     let mut desk = Desk::delta();
-    let (one, glob) = (
-        "xdstp://a/envoy.config.cluster.v3.Cluster/x?zone=1",
-        "xdstp://a/envoy.config.cluster.v3.Cluster/x/*",
-    );
-    desk.set(&[(Cluster, one, "1"), (Cluster, glob, "1")]);
-    desk.ask(Cluster, &[one, glob]);
+    let [one, two, three, deep, other, glob] = [
+        "x/1?z=1",
+        "x/2?z=1",
+        "x/3?z=1",
+        "x/y/4?z=1",
+        "x/5?z=2",
+        "x/*?z=1",
+    ]
+    .map(member);
+    desk.set(&[
+        (Routes, &one, "1"),
+        (Routes, &two, "1"),
+        (Routes, &deep, "1"),
+        (Routes, &other, "1"),
+    ]);
+    desk.ask(Routes, &[&glob]);
     let response = desk.next().unwrap();
-    assert_eq!(sorted(&response), [one]);
-    assert_eq!(response.removed, [glob]);
+    assert_eq!(sorted(&response), [one.as_str(), &two]);
+    assert!(response.removed.is_empty(), "{:?}", response.removed);
+    desk.ack(&response);
+    desk.set(&[(Routes, &three, "1"), (Routes, &other, "2")]);
+    let response = desk.next().unwrap();
+    assert_eq!(sorted(&response), [three.as_str()]);
+    desk.ack(&response);
+    desk.remove(&[(Routes, &one)]);
+    let response = desk.next().unwrap();
+    assert_eq!(response.removed, [one.as_str()]);
+    desk.ack(&response);
+
+    // One of them by its name as well: the rest goes with the collection.
+    desk.ask(Routes, &[&two]);
+    let response = desk.next().unwrap();
+    assert_eq!(sorted(&response), [two.as_str()]);
+    desk.ack(&response);
+    desk.change(Routes, &[], &[&glob]).unwrap();
+    desk.set(&[(Routes, &two, "2"), (Routes, &three, "2")]);
+    let response = desk.next().unwrap();
+    assert_eq!(sorted(&response), [two.as_str()]);
+}
+
+#[test]
+fn a_glob_collection_that_is_empty_is_said_not_to_exist_and_may_come() {
+    let mut desk = Desk::delta();
+    let [one, glob] = ["x/1", "x/*"].map(member);
+    desk.ask(Routes, &[&glob]);
+    let response = desk.next().unwrap();
+    assert_eq!(response.removed, [glob.as_str()]);
+    desk.ack(&response);
+    desk.set(&[(Routes, &one, "1")]);
+    let response = desk.next().unwrap();
+    assert_eq!(sorted(&response), [one.as_str()]);
+}
+
+#[test]
+fn what_is_called_like_a_collection_is_none_of_its_members() {
+    let mut desk = Desk::delta();
+    let glob = member("x/*");
+    desk.set(&[(Routes, &glob, "1")]);
+    desk.ask(Routes, &[&glob]);
+    assert_eq!(desk.next().unwrap().removed, [glob.as_str()]);
+}
+
+#[test]
+fn a_client_that_comes_back_is_sent_the_difference_of_a_collection() {
+    let mut desk = Desk::delta();
+    let [one, two, three, glob] = ["x/1", "x/2", "x/3", "x/*"].map(member);
+    desk.set(&[(Routes, &one, "1"), (Routes, &two, "1")]);
+    let version = desk.set.get(Routes, &one).unwrap().version;
+    let request = discovery::DeltaDiscoveryRequest {
+        type_url: Routes.url().to_owned(),
+        resource_names_subscribe: vec![glob],
+        initial_resource_versions: [
+            (one, version.to_string()),
+            (two.clone(), "old".to_owned()),
+            (three.clone(), "gone".to_owned()),
+        ]
+        .into(),
+        ..Default::default()
+    };
+    desk.machine.delta_request(request, desk.now).unwrap();
+    let response = desk.next().unwrap();
+    assert_eq!(sorted(&response), [two.as_str()]);
+    assert_eq!(response.removed, [three.as_str()]);
 }
 
 #[test]

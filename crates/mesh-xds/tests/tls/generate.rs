@@ -29,8 +29,9 @@ pub(crate) fn source() -> BoxedStrategy<SecretSource> {
         wait().prop_map(|wait| SecretSource::ControlPlane {
             initial_fetch_timeout: wait
         }),
-        (name(), wait()).prop_map(|(cluster, wait)| SecretSource::Service {
+        (name(), any::<bool>(), wait()).prop_map(|(cluster, delta, wait)| SecretSource::Service {
             cluster,
+            delta,
             initial_fetch_timeout: wait,
         }),
         ("/[a-z]{1,5}", watched).prop_map(|(path, watched)| SecretSource::File {

@@ -1,20 +1,22 @@
 //! What a client is told before it runs.
 
 use super::core::Core;
-use super::session::SEARCH;
-use super::{Client, Server};
+use super::lane::Lane;
+use super::names::Names;
+use super::{Client, Server, Shared};
 use crate::assemble::{Admit, Assemble, Configure, Options, Permit};
-use crate::client::backoff::Backoff;
 use crate::client::handle::Handle;
 use crate::client::machine::{Config, Decode, Limits, Machine, Variant};
+use crate::client::remote::{Patience, remotes};
 use crate::read::Resource;
 use crate::{Node, TypeUrl};
 use mesh_core::model::{Listener, Snapshot, SnapshotBuilder};
 use mesh_core::{Invalid, Name, Rng, WallClock};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Mutex;
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tonic::transport::Endpoint;
+use tokio::sync::{Notify, mpsc};
 
 /// How many commands may wait.
 const COMMANDS: usize = 16;
@@ -38,7 +40,8 @@ pub enum Wanted {
 /// Settings of a [`Client`].
 #[must_use]
 pub struct Builder {
-    pub(super) servers: Vec<String>,
+    pub(super) servers: Vec<Server>,
+    authorities: BTreeMap<Name, Vec<Server>>,
     pub(super) config: Config,
     options: Options,
     fixed: Vec<Resource>,
@@ -56,9 +59,10 @@ pub struct Builder {
 // === impl Builder ===
 
 impl Builder {
-    pub(super) fn new(servers: Vec<String>) -> Self {
+    pub(super) fn new(servers: Vec<Server>) -> Self {
         Self {
             servers,
+            authorities: BTreeMap::new(),
             config: Config::new(Node::default()),
             options: Options::default(),
             fixed: Vec::new(),
@@ -77,6 +81,23 @@ impl Builder {
     /// Who we are.
     pub fn node(mut self, node: Node) -> Self {
         self.config.node = node;
+        self
+    }
+
+    /// The servers of an authority, the best first: resources named `xdstp://AUTHORITY/…` come from
+    /// them (gRFC A47). Without any they come from the servers that the client has anyway. The
+    /// authority may be empty.
+    ///
+    /// As soon as one authority is known, structured names of others are asked for nowhere, and the
+    /// log says so. Authorities with the same servers share a stream; a server is not called before
+    /// something is wanted of it. Glob collections are not supported.
+    pub fn authority<S: Into<Server>>(
+        mut self,
+        authority: impl Into<Name>,
+        servers: impl IntoIterator<Item = S>,
+    ) -> Self {
+        let servers = servers.into_iter().map(Into::into).collect();
+        self.authorities.insert(authority.into(), servers);
         self
     }
 
@@ -218,73 +239,98 @@ impl Builder {
     /// # Errors
     /// If a server's address is none that can be reached, or a fixed resource was refused.
     pub fn build(self) -> Result<Client, Invalid> {
-        let mut servers = Vec::with_capacity(self.servers.len());
-        for (index, uri) in self.servers.iter().enumerate() {
-            let endpoint = endpoint(uri).map_err(|e| e.within(format!("servers[{index}]")))?;
-            let (interval, timeout) = self.keep_alive;
-            servers.push(Server {
-                uri: uri.into(),
-                endpoint: endpoint
-                    .connect_timeout(self.connect_timeout)
-                    .http2_keep_alive_interval(interval)
-                    .keep_alive_timeout(timeout)
-                    .keep_alive_while_idle(true)
-                    .tcp_nodelay(true),
-            });
+        // Lists of servers, each once, and which authority has which.
+        let mut lists = vec![self.servers];
+        let mut authorities = BTreeMap::new();
+        for (authority, servers) in self.authorities {
+            let index = match lists.iter().position(|known| *known == servers) {
+                _ if servers.is_empty() => 0,
+                Some(index) => index,
+                None => {
+                    lists.push(servers);
+                    lists.len() - 1
+                }
+            };
+            authorities.insert(authority, index);
         }
-        let mut machine = Machine::new(self.config, self.decode);
-        subscribe(&mut machine, TypeUrl::Cluster, &self.clusters);
-        subscribe(&mut machine, TypeUrl::Listener, &self.listeners);
-        let waits = !servers.is_empty() && self.clusters != Wanted::Nothing;
-        let core = Core::new(
-            machine,
+        let lengths: Vec<usize> = lists.iter().map(Vec::len).collect();
+        let patience = Patience {
+            connect: self.connect_timeout,
+            keep_alive: Some(self.keep_alive),
+        };
+        let (remotes, keys) = remotes(lists.into_iter().flatten().collect(), patience)?;
+        let mut remotes = remotes.into_iter();
+        let lanes: Vec<Lane> = lengths
+            .iter()
+            .enumerate()
+            .map(|(index, count)| {
+                let servers = remotes.by_ref().take(*count).collect();
+                Lane::new(index, servers, self.random.fork())
+            })
+            .collect();
+        let machine = || Machine::new(self.config.clone(), self.decode);
+        let mut machines: Vec<Machine> = lanes.iter().map(|_| machine()).collect();
+        for (kind, wanted) in [
+            (TypeUrl::Cluster, &self.clusters),
+            (TypeUrl::Listener, &self.listeners),
+        ] {
+            if *wanted == Wanted::All {
+                machines[0].subscribe_all(kind);
+            }
+        }
+        let waits = lengths.iter().any(|count| *count > 0) && self.clusters != Wanted::Nothing;
+        let names = Names::new(authorities);
+        for (field, kind, wanted) in [
+            ("clusters", TypeUrl::Cluster, &self.clusters),
+            ("listeners", TypeUrl::Listener, &self.listeners),
+        ] {
+            for name in wanted.names() {
+                names
+                    .place(kind, name)
+                    .map_err(|error| error.within(field))?;
+            }
+        }
+        let mut core = Core::new(
+            machines,
+            names,
             Assemble::new(self.options),
             self.fixed,
             self.prepare,
             self.initial_fetch_timeout.filter(|_| waits),
             self.clock,
         )?;
+        for (kind, wanted) in [
+            (TypeUrl::Cluster, &self.clusters),
+            (TypeUrl::Listener, &self.listeners),
+        ] {
+            for name in wanted.names() {
+                core.subscribe(kind, name);
+            }
+        }
         let (sender, commands) = mpsc::channel(COMMANDS);
         Ok(Client {
-            core,
-            servers,
+            shared: Shared {
+                core: Mutex::new(core),
+                lanes: lanes.iter().map(|_| Notify::new()).collect(),
+                timers: Notify::new(),
+            },
+            lanes,
+            keys,
             commands,
             handle: Handle::new(sender),
-            random: self.random,
-            search: Backoff::new(SEARCH.0, SEARCH.1),
         })
     }
 }
 
-fn subscribe(machine: &mut Machine, kind: TypeUrl, wanted: &Wanted) {
-    match wanted {
-        Wanted::All => machine.subscribe_all(kind),
-        Wanted::Named(names) => {
-            for name in names {
-                machine.subscribe(kind, name);
-            }
-        }
-        Wanted::Nothing => {}
-    }
-}
+// === impl Wanted ===
 
-pub(in crate::client) fn endpoint(uri: &str) -> Result<Endpoint, Invalid> {
-    let expected = || {
-        Invalid::new(
-            "",
-            format!("{uri:?} is no address; expected http://HOST:PORT"),
-        )
-    };
-    let parsed: http::Uri = uri.parse().map_err(|_| expected())?;
-    match parsed.scheme_str() {
-        Some("http") if parsed.port().is_some() => {}
-        Some("https") => {
-            let message = format!("{uri:?}: TLS to a control plane is not supported; use http://");
-            return Err(Invalid::new("", message));
+impl Wanted {
+    fn names(&self) -> &[Name] {
+        match self {
+            Self::Named(names) => names,
+            Self::All | Self::Nothing => &[],
         }
-        _ => return Err(expected()),
     }
-    Endpoint::from_shared(uri.to_owned()).map_err(|_| expected())
 }
 
 impl fmt::Debug for Builder {

@@ -1,12 +1,15 @@
-//! Machine, assembly and publishers together: everything of a client but its sockets.
+//! Machines, assembly and publishers together: everything of a client but its sockets.
 
 use super::Prepare;
+use super::names::Names;
 use crate::TypeUrl;
 use crate::assemble::{Assemble, Change, Interest, Step, To};
 use crate::client::handle::{Command, FileReference, ServiceReference};
-use crate::client::machine::{Event, Machine, Update};
-use crate::client::status::Status;
+use crate::client::machine::{Event, KindStatus, Machine, Update, Variant};
+use crate::client::remote::Remote;
+use crate::client::status::{AuthorityStatus, Status};
 use crate::read::{Resource, Source};
+use crate::xdstp;
 use mesh_core::model::Snapshot;
 use mesh_core::{Feed, Invalid, Name, Publisher, WallClock};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,8 +21,17 @@ use std::time::{Duration, Instant};
 /// The ticket of what is given by others: from files and services.
 const GIVEN: u64 = 0;
 
+/// Tickets of several machines are told apart by the bits above these: no machine ever has so many.
+const TICKET_BITS: u32 = 48;
+
 pub(super) struct Core {
-    pub(super) machine: Machine,
+    /// The first one has the names that have no authority of their own.
+    machines: Vec<Machine>,
+    /// How it stands with each machine's servers.
+    standing: Vec<AuthorityStatus>,
+    names: Names,
+    /// Whether servers are kept from removing things, whatever they are told themselves.
+    ignore_resource_deletion: bool,
     assemble: Assemble,
     snapshots: Publisher<Snapshot>,
     status: Publisher<Status>,
@@ -36,7 +48,8 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) fn new(
-        machine: Machine,
+        machines: Vec<Machine>,
+        names: Names,
         mut assemble: Assemble,
         fixed: Vec<Resource>,
         prepare: Option<Prepare>,
@@ -49,15 +62,20 @@ impl Core {
             verdict.result.clone().map_err(|error| error.within(name))
         };
         step.verdicts.iter().try_for_each(refused)?;
-        let status = Status {
+        let standing = AuthorityStatus {
             connected: false,
             since: clock.now(),
             server: None,
             last_error: None,
-            kinds: BTreeMap::new(),
         };
+        let standing = vec![standing; machines.len()];
+        let status = status_of(&machines, &names, &standing);
+        let configs = machines.first().map(Machine::config);
         let mut core = Self {
-            machine,
+            ignore_resource_deletion: configs.is_some_and(|it| it.ignore_resource_deletion),
+            machines,
+            names,
+            standing,
             snapshots: Publisher::from_arc(assemble.snapshot().clone()),
             assemble,
             status: Publisher::new(status),
@@ -96,12 +114,14 @@ impl Core {
 
     /// When [`Core::tick`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let machine = self.machine.deadline();
-        machine.into_iter().chain(self.assemble.deadline()).min()
+        let machines = self.machines.iter().filter_map(Machine::deadline);
+        machines.chain(self.assemble.deadline()).min()
     }
 
     pub(super) fn tick(&mut self, now: Instant) {
-        self.machine.tick(now);
+        for machine in &mut self.machines {
+            machine.tick(now);
+        }
         let step = self.assemble.tick(now);
         self.act(step);
         self.work(now);
@@ -109,21 +129,23 @@ impl Core {
 
     /// Applies what the machine hands on, and publishes it before it is acknowledged.
     pub(super) fn work(&mut self, now: Instant) {
-        while let Some(event) = self.machine.poll_event() {
-            match event {
-                Event::Update(update) => self.update(update, now),
-                Event::Missing(kind, name) => {
-                    tracing::info!(kind = kind.short(), %name, "the control plane has no such resource");
-                }
-                Event::Refused(kind, error) => {
-                    tracing::warn!(%kind, %error, "a response of the control plane was refused");
+        for index in 0..self.machines.len() {
+            while let Some(event) = self.machines[index].poll_event() {
+                match event {
+                    Event::Update(update) => self.update(index, update, now),
+                    Event::Missing(kind, name) => {
+                        tracing::info!(kind = kind.short(), %name, "the control plane has no such resource");
+                    }
+                    Event::Refused(kind, error) => {
+                        tracing::warn!(%kind, %error, "a response of the control plane was refused");
+                    }
                 }
             }
         }
         self.publish_status();
     }
 
-    fn update(&mut self, update: Update<Resource>, now: Instant) {
+    fn update(&mut self, index: usize, update: Update<Resource>, now: Instant) {
         let Update {
             ticket,
             kind,
@@ -133,16 +155,18 @@ impl Core {
         if kind == TypeUrl::Cluster {
             self.assemble.clusters_answered();
         }
-        let gone = removed.into_iter().map(|name| To::Gone(kind, name));
-        let came = resources.into_iter().map(|(_, resource)| To::Is(resource));
-        let changes = gone.chain(came).map(|to| Change {
+        let gone = removed.iter().flat_map(|form| self.names.names(kind, form));
+        let gone = gone.map(|name| To::Gone(kind, name));
+        let came = resources.into_iter();
+        let came = came.flat_map(|(form, resource)| self.names.spelled(kind, &form, resource));
+        let changes = gone.chain(came.map(To::Is)).map(|to| Change {
             from: Source::Ads,
-            ticket,
+            ticket: ticket | (index as u64) << TICKET_BITS,
             to,
         });
         let step = self.assemble.apply(changes.collect(), now);
         self.act(step);
-        self.machine.handed_over(ticket);
+        self.machines[index].handed_over(ticket);
     }
 
     /// Publishes, subscribes and answers as a step says. Returns what was refused of files.
@@ -161,12 +185,15 @@ impl Core {
         for interest in step.interests {
             match interest {
                 Interest::Start(kind, to) => match to.from {
-                    Source::Ads => self.machine.subscribe(kind, &to.name),
-                    Source::Service(cluster) => {
+                    Source::Ads => self.subscribe(kind, &to.name),
+                    Source::Service { cluster, delta } => {
                         let services =
                             services.get_or_insert_with(|| (*self.services.load()).clone());
-                        let name = to.name;
-                        services.insert(ServiceReference { cluster, name });
+                        services.insert(ServiceReference {
+                            cluster,
+                            variant: variant(delta),
+                            name: to.name,
+                        });
                     }
                     Source::Path(path) => {
                         let files = files.get_or_insert_with(|| (*self.files.load()).clone());
@@ -180,11 +207,15 @@ impl Core {
                     }
                 },
                 Interest::Stop(kind, from, name) => match from {
-                    Source::Ads => self.machine.unsubscribe(kind, &name),
-                    Source::Service(cluster) => {
+                    Source::Ads => self.unsubscribe(kind, &name),
+                    Source::Service { cluster, delta } => {
                         let services =
                             services.get_or_insert_with(|| (*self.services.load()).clone());
-                        services.remove(&ServiceReference { cluster, name });
+                        services.remove(&ServiceReference {
+                            cluster,
+                            variant: variant(delta),
+                            name,
+                        });
                     }
                     Source::Path(path) => {
                         let files = files.get_or_insert_with(|| (*self.files.load()).clone());
@@ -209,17 +240,56 @@ impl Core {
                 refused.extend(verdict.result.err().map(|error| (verdict.name, error)));
             } else {
                 let result = verdict.result.map_err(|error| error.to_string());
-                self.machine.settle(verdict.ticket, &verdict.name, result);
+                self.settle(verdict.ticket, &verdict.name, result);
             }
         }
         refused
+    }
+
+    fn settle(&mut self, ticket: u64, name: &Name, result: Result<(), String>) {
+        let index = usize::try_from(ticket >> TICKET_BITS).unwrap_or(usize::MAX);
+        if let Some(machine) = self.machines.get_mut(index) {
+            let form = xdstp::canonical(name);
+            let ticket = ticket & ((1 << TICKET_BITS) - 1);
+            machine.settle(ticket, &Name::from(form.as_ref()), result);
+        }
+    }
+
+    /// Asks whoever has it for a resource.
+    pub(super) fn subscribe(&mut self, kind: TypeUrl, name: &Name) {
+        match self.names.place(kind, name) {
+            Ok((index, form)) => {
+                self.names.asked(kind, &form, name);
+                self.machines[index].subscribe(kind, &form);
+            }
+            Err(error) => {
+                tracing::warn!(kind = kind.short(), %error, "a resource cannot be asked for");
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, kind: TypeUrl, name: &Name) {
+        if let Ok((index, form)) = self.names.place(kind, name)
+            && self.names.left(kind, &form, name)
+        {
+            self.machines[index].unsubscribe(kind, &form);
+        }
+    }
+
+    pub(super) fn machine(&mut self, index: usize) -> &mut Machine {
+        &mut self.machines[index]
+    }
+
+    pub(super) fn machine_ref(&self, index: usize) -> &Machine {
+        &self.machines[index]
     }
 
     pub(super) fn command(&mut self, command: Command, now: Instant) {
         match command {
             Command::Resources { kind, answer } => {
                 // Who asked may have lost interest; that is no concern of ours.
-                let resources = self.machine.resources(kind).map(|mut resource| {
+                let resources = self.machines.iter().flat_map(|one| one.resources(kind));
+                let resources = resources.map(|mut resource| {
                     resource.waits = self.assemble.waits(kind, &resource.name);
                     resource
                 });
@@ -227,11 +297,15 @@ impl Core {
             }
             Command::SupplySecrets {
                 cluster,
+                variant,
                 secrets,
                 gone,
                 answer,
             } => {
-                let from = Source::Service(cluster);
+                let from = Source::Service {
+                    cluster,
+                    delta: variant == Variant::Delta,
+                };
                 let gone = gone.into_iter().map(|name| To::Gone(TypeUrl::Secret, name));
                 let came = secrets.into_iter().map(|one| To::Is(Resource::Secret(one)));
                 let changes = gone.chain(came).map(|to| Change {
@@ -283,43 +357,76 @@ impl Core {
         self.act(step)
     }
 
+    /// A stream is being opened.
+    pub(super) fn opened(&mut self, index: usize, server: &Remote) {
+        let keeps = self.ignore_resource_deletion || server.ignore_resource_deletion;
+        let machine = &mut self.machines[index];
+        machine.ignore_resource_deletion(keeps);
+        machine.opened(&server.uri);
+    }
+
     /// A stream is open.
-    pub(super) fn connected(&mut self, server: &Name) {
+    pub(super) fn connected(&mut self, index: usize, server: &Name) {
         tracing::info!(%server, "connected to the control plane");
-        let mut status = (*self.status.load()).clone();
-        status.connected = true;
-        status.since = self.clock.now();
-        status.server = Some(server.clone());
-        self.status.publish(Arc::new(status));
+        let standing = &mut self.standing[index];
+        standing.connected = true;
+        standing.since = self.clock.now();
+        standing.server = Some(server.clone());
+        self.publish_status();
     }
 
     /// The stream ended, for this reason unless we ended it.
-    pub(super) fn closed(&mut self, why: Option<(Option<Name>, String)>, now: Instant) {
-        self.machine.stream_ended();
-        let mut status = (*self.status.load()).clone();
-        if status.connected {
-            status.connected = false;
-            status.since = self.clock.now();
+    pub(super) fn closed(&mut self, index: usize, why: Option<(Name, String)>, now: Instant) {
+        self.machines[index].stream_ended();
+        let standing = &mut self.standing[index];
+        if standing.connected {
+            standing.connected = false;
+            standing.since = self.clock.now();
         }
         if let Some((server, error)) = why {
             // Said once for as long as nothing else happens.
-            if status.last_error.as_ref() != Some(&error) {
-                tracing::warn!(server = server.as_deref(), %error, "no control plane; the last configuration stays");
+            if standing.last_error.as_ref() != Some(&error) {
+                tracing::warn!(%server, %error, "no control plane; the last configuration stays");
             }
-            status.last_error = Some(error);
+            standing.last_error = Some(error);
         }
-        self.status.publish(Arc::new(status));
         self.work(now);
     }
 
     fn publish_status(&self) {
-        let old = self.status.load();
-        let kinds: BTreeMap<_, _> = self.machine.kinds().collect();
-        if old.kinds != kinds {
-            let mut status = (*old).clone();
-            status.kinds = kinds;
+        let status = status_of(&self.machines, &self.names, &self.standing);
+        if *self.status.load() != status {
             self.status.publish(Arc::new(status));
         }
+    }
+}
+
+/// How it stands with everybody.
+fn status_of(machines: &[Machine], names: &Names, standing: &[AuthorityStatus]) -> Status {
+    let mut kinds: BTreeMap<TypeUrl, KindStatus> = BTreeMap::new();
+    for (kind, status) in machines.iter().flat_map(Machine::kinds) {
+        match kinds.get_mut(&kind) {
+            Some(all) => all.add(status),
+            None => drop(kinds.insert(kind, status)),
+        }
+    }
+    let authorities = names.authorities().iter();
+    Status {
+        connected: standing[0].connected,
+        since: standing[0].since,
+        server: standing[0].server.clone(),
+        last_error: standing[0].last_error.clone(),
+        kinds,
+        authorities: authorities
+            .map(|(name, index)| (name.clone(), standing[*index].clone()))
+            .collect(),
+    }
+}
+
+fn variant(delta: bool) -> Variant {
+    match delta {
+        true => Variant::Delta,
+        false => Variant::Sotw,
     }
 }
 

@@ -80,7 +80,8 @@ impl Builder {
     }
 
     fn cluster(&self) -> Cluster {
-        let addresses: Vec<(String, u16)> = self.servers.iter().map(|uri| address(uri)).collect();
+        let addresses: Vec<(String, u16)> =
+            self.servers.iter().map(|one| address(one.uri())).collect();
         let is_ip = |(host, _): &(String, u16)| host.parse::<IpAddr>().is_ok();
         let discovery = match addresses.iter().all(is_ip) {
             true => DiscoveryType::Static,

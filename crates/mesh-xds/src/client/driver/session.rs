@@ -1,208 +1,180 @@
 //! One stream to one server.
 
-use super::{Client, now, sleep_until};
+use super::lane::Lane;
+use super::{Shared, now};
 use crate::client::backoff::Backoff;
-use crate::client::machine::{Request, Response, Variant};
-use crate::pb::envoy::service::discovery::v3 as discovery;
-use discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use crate::client::incoming::{Api, Opening};
+use crate::client::machine::Request;
+use crate::client::remote::Remote;
 use mesh_core::Rng;
 use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Status, Streaming};
+use tokio::time::timeout;
+use tonic::transport::Channel;
 
 /// Requests that wait for the connection to take them.
 const REQUESTS: usize = 64;
 
-/// Time between two looks at whether a better server can be reached, besides a back-off up to
-/// [`SEARCH`].
+/// Time between two looks at whether a better server answers, besides a back-off up to [`SEARCH`].
 const LEAST_SEARCH: Duration = Duration::from_secs(1);
 
 /// Windows of the back-off of the search for a better server.
 pub(super) const SEARCH: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(59));
 
+/// How long a better server may take to answer. One that takes longer is asked again later.
+const ANSWER: Duration = Duration::from_secs(15);
+
 /// Why a session ended.
 pub(super) enum End {
     /// The stream ended, or could not be opened.
     Failed(String),
-    /// A better server can be reached. With how the search for it went on.
-    Better(usize, Backoff),
+    /// A better server has answered. With the connection to it, and how the search for it went on.
+    Better(usize, Channel, Backoff),
 }
 
-/// Responses in either variant.
-enum Incoming {
-    Delta(Streaming<discovery::DeltaDiscoveryResponse>),
-    Sotw(Streaming<discovery::DiscoveryResponse>),
+/// A search for a better server.
+struct Search<'a> {
+    servers: &'a [Remote],
+    opening: Opening,
+    /// What it is asked.
+    question: Option<Request>,
+    backoff: Backoff,
+    random: Rng,
 }
 
-// === impl Client ===
+// === impl Lane ===
 
-impl Client {
-    /// Connects to a server and speaks to it until that ends.
-    pub(super) async fn session(&mut self, at: usize) -> End {
-        let Some(server) = self.servers.get(at) else {
-            return End::Failed("no such server".to_owned());
+impl Lane {
+    /// Speaks to a server until that ends, over this connection if there is one already.
+    pub(super) async fn session(
+        &mut self,
+        shared: &Shared,
+        at: usize,
+        connected: Option<Channel>,
+    ) -> End {
+        let server = &self.servers[at];
+        let index = self.index;
+        let news = &shared.lanes[index];
+        let channel = match connected {
+            Some(channel) => channel,
+            None => match server.connect().await {
+                Ok(channel) => channel,
+                Err(error) => return End::Failed(error),
+            },
         };
-        let (uri, endpoint) = (server.uri.clone(), server.endpoint.clone());
-        let better: Vec<Endpoint> = self.servers[..at]
-            .iter()
-            .map(|server| server.endpoint.clone())
-            .collect();
-        let channel = match self.beside(endpoint.connect(), None).await {
-            Ok(channel) => channel,
-            Err(error) => return End::Failed(with_sources(&error)),
-        };
-        self.core.machine.opened(&uri);
         let (requests, queue) = mpsc::channel(REQUESTS);
-        // What a server answers it may answer only after a first request.
-        self.send(&requests);
-        let variant = self.core.machine.config().variant;
-        let message = self.core.machine.config().limits.message;
-        let opening = open(channel, variant, queue, message);
-        let mut incoming = match self.beside(opening, Some(&requests)).await {
-            Ok(incoming) => incoming,
-            Err(status) => return End::Failed(said(&status)),
+        let opening = {
+            let mut core = shared.core();
+            core.opened(index, server);
+            let config = core.machine_ref(index).config();
+            Opening {
+                api: Api::Aggregated,
+                variant: config.variant,
+                message: config.limits.message,
+            }
         };
-        self.core.connected(&uri);
-        let mut better = pin!(look_for_better(
-            better,
-            self.search.clone(),
-            self.random.fork()
-        ));
+        // What a server answers it may answer only after a first request.
+        shared.send(index, &requests);
+        let mut opened = pin!(opening.open(channel, server, queue));
+        let mut incoming = loop {
+            tokio::select! {
+                opened = &mut opened => match opened {
+                    Ok(incoming) => break incoming,
+                    Err(error) => return End::Failed(error),
+                },
+                () = news.notified() => shared.send(index, &requests),
+            }
+        };
+        shared.core().connected(index, &server.uri);
+        let search = Search {
+            servers: &self.servers[..at],
+            opening,
+            question: shared.core().machine_ref(index).question(),
+            backoff: self.search.clone(),
+            random: self.random.fork(),
+        };
+        let mut better = pin!(search.run());
         loop {
-            self.send(&requests);
-            let reads = self.core.machine.may_receive();
+            shared.send(index, &requests);
+            let reads = shared.core().machine_ref(index).may_receive();
             let full = requests.capacity() == 0;
             tokio::select! {
                 message = incoming.next(), if reads => match message {
-                    Ok(Some(response)) => {
-                        self.core.machine.receive(response, now());
-                        self.core.work(now());
+                    Ok(response) => {
+                        let mut core = shared.core();
+                        core.machine(index).receive(response, now());
+                        core.work(now());
+                        drop(core);
+                        shared.happened(Some(index));
                     }
-                    Ok(None) => return End::Failed("the server ended the stream".to_owned()),
-                    Err(status) => return End::Failed(said(&status)),
+                    Err(error) => return End::Failed(error),
                 },
-                (at, search) = &mut better => return End::Better(at, search),
+                (at, channel, backoff) = &mut better => return End::Better(at, channel, backoff),
                 _ = requests.reserve(), if full => {}
-                () = sleep_until(self.core.deadline()) => self.core.tick(now()),
-                Some(command) = self.commands.recv() => self.core.command(command, now()),
+                () = news.notified() => {}
             }
         }
     }
+}
 
+// === impl Shared ===
+
+impl Shared {
     /// Hands requests over as far as there is room.
-    fn send(&mut self, requests: &mpsc::Sender<Request>) {
+    fn send(&self, index: usize, requests: &mpsc::Sender<Request>) {
+        let mut core = self.core();
         while let Ok(place) = requests.try_reserve() {
-            match self.core.machine.poll_request(now()) {
+            match core.machine(index).poll_request(now()) {
                 Some(request) => place.send(request),
-                None => return,
+                None => break,
             }
         }
+        drop(core);
+        // A request may have started the time in which its answer has to come.
+        self.timers.notify_one();
     }
+}
 
-    /// Waits for something and goes on with everything else meanwhile.
-    async fn beside<F: Future>(
-        &mut self,
-        future: F,
-        requests: Option<&mpsc::Sender<Request>>,
-    ) -> F::Output {
-        let mut future = pin!(future);
+// === impl Search ===
+
+impl Search<'_> {
+    /// Tries better servers again and again. Returns the place of one that answers.
+    async fn run(mut self) -> (usize, Channel, Backoff) {
+        let Some(question) = self.question.take().filter(|_| !self.servers.is_empty()) else {
+            return std::future::pending().await;
+        };
         loop {
-            tokio::select! {
-                output = &mut future => return output,
-                () = sleep_until(self.core.deadline()) => self.core.tick(now()),
-                Some(command) = self.commands.recv() => self.core.command(command, now()),
-            }
-            if let Some(requests) = requests {
-                self.send(requests);
-            }
-        }
-    }
-}
-
-// === impl Incoming ===
-
-impl Incoming {
-    async fn next(&mut self) -> Result<Option<Response>, Status> {
-        Ok(match self {
-            Self::Delta(stream) => {
-                let message = stream.message().await?;
-                message.map(|message| Response::Delta(Box::new(message)))
-            }
-            Self::Sotw(stream) => {
-                let message = stream.message().await?;
-                message.map(|message| Response::Sotw(Box::new(message)))
-            }
-        })
-    }
-}
-
-async fn open(
-    channel: Channel,
-    variant: Variant,
-    queue: mpsc::Receiver<Request>,
-    message: usize,
-) -> Result<Incoming, Status> {
-    let mut client = AggregatedDiscoveryServiceClient::new(channel)
-        .max_decoding_message_size(message)
-        .max_encoding_message_size(message);
-    let queue = ReceiverStream::new(queue);
-    Ok(match variant {
-        Variant::Delta => {
-            let requests = queue.filter_map(|request| match request {
-                Request::Delta(request) => Some(*request),
-                Request::Sotw(_) => None,
-            });
-            let answer = client.delta_aggregated_resources(requests).await?;
-            Incoming::Delta(answer.into_inner())
-        }
-        Variant::Sotw => {
-            let requests = queue.filter_map(|request| match request {
-                Request::Sotw(request) => Some(*request),
-                Request::Delta(_) => None,
-            });
-            let answer = client.stream_aggregated_resources(requests).await?;
-            Incoming::Sotw(answer.into_inner())
-        }
-    })
-}
-
-/// Tries the servers that are better than the present one again and again (gRFC A71). Returns the
-/// place of one that can be reached.
-async fn look_for_better(
-    servers: Vec<Endpoint>,
-    mut search: Backoff,
-    random: Rng,
-) -> (usize, Backoff) {
-    if servers.is_empty() {
-        return std::future::pending().await;
-    }
-    loop {
-        let wait = search.next(random.word());
-        tokio::time::sleep(LEAST_SEARCH + wait).await;
-        for (at, server) in servers.iter().enumerate() {
-            if server.connect().await.is_ok() {
-                return (at, search);
+            let wait = self.backoff.next(self.random.word());
+            tokio::time::sleep(LEAST_SEARCH + wait).await;
+            for (at, server) in self.servers.iter().enumerate() {
+                match timeout(ANSWER, ask(server, self.opening, question.clone())).await {
+                    Ok(Ok(channel)) => return (at, channel, self.backoff),
+                    Ok(Err(error)) => {
+                        tracing::debug!(server = %server.uri, %error, "still of no use");
+                    }
+                    Err(_) => tracing::debug!(server = %server.uri, "still does not answer"),
+                }
             }
         }
     }
 }
 
-pub(in crate::client) fn said(status: &Status) -> String {
-    format!("{:?}: {}", status.code(), status.message())
-}
-
-pub(in crate::client) fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
+/// Asks a server something on a stream of its own. The connection can be used afterwards.
+fn ask(
+    server: &Remote,
+    opening: Opening,
+    question: Request,
+) -> impl Future<Output = Result<Channel, String>> + '_ {
+    async move {
+        let channel = server.connect().await?;
+        let (requests, queue) = mpsc::channel(1);
+        requests
+            .try_send(question)
+            .map_err(|_| "the question could not be asked".to_owned())?;
+        let mut incoming = opening.open(channel.clone(), server, queue).await?;
+        incoming.next().await?;
+        Ok(channel)
     }
-    text
 }

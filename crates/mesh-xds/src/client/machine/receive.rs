@@ -5,13 +5,14 @@ use super::named::{self, Found};
 use super::record::Refused;
 use super::ticket::{Offered, Ticket};
 use super::{Event, Machine, Response, Timer, Update};
-use crate::TypeUrl;
 use crate::pb::envoy::service::discovery::v3 as discovery;
 use crate::pb::google::protobuf::{Any, Duration as ProtoDuration};
 use crate::write::redacted_bytes as redacted;
+use crate::{TypeUrl, xdstp};
 use bytes::Bytes;
 use mesh_core::Name;
 use prost::Message;
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -52,10 +53,11 @@ impl<R> Machine<R> {
         stream.answered = true;
         let server = stream.server.clone();
         self.backoff.reset();
-        let parts = match response {
+        let mut parts = match response {
             Response::Delta(response) => Parts::delta(*response),
             Response::Sotw(response) => Parts::sotw(*response),
         };
+        parts.normalise();
         let kind = TypeUrl::from_url(&parts.url);
         // Before anything is refused: what is refused was attempted.
         if let Some(all) = kind.and_then(|kind| self.kinds.get_mut(&kind)) {
@@ -313,6 +315,16 @@ impl Parts {
         }
     }
 
+    /// Gives structured names the one form in which they are asked for.
+    fn normalise(&mut self) {
+        let names = self.items.iter_mut().map(|item| &mut item.name);
+        for name in names.chain(&mut self.removed) {
+            if let Cow::Owned(form) = xdstp::canonical(name) {
+                *name = form;
+            }
+        }
+    }
+
     fn sotw(response: discovery::DiscoveryResponse) -> Self {
         let version = Name::from(response.version_info.as_str());
         let item = |any: Any| {
@@ -358,7 +370,9 @@ impl Item {
         let (name, broken) = match inner {
             Some(inner) if resource.name.is_empty() => (inner.into_text(), None),
             // Of what cannot be read, the reading says why.
-            Some(Found::Said(inner)) if inner != resource.name => {
+            Some(Found::Said(inner))
+                if xdstp::canonical(&inner) != xdstp::canonical(&resource.name) =>
+            {
                 let broken = format!("the resource itself is called {inner:?}");
                 (resource.name, Some(broken))
             }

@@ -129,6 +129,21 @@ pub enum ResourceState {
     },
 }
 
+// === impl KindStatus ===
+
+impl KindStatus {
+    /// Counts what another machine counted for the same type.
+    pub(in crate::client) fn add(&mut self, other: Self) {
+        self.update_attempt += other.update_attempt;
+        self.update_success += other.update_success;
+        self.update_rejected += other.update_rejected;
+        if self.version.is_empty() {
+            self.version = other.version;
+        }
+        self.last_refusal = self.last_refusal.take().or(other.last_refusal);
+    }
+}
+
 // === impl Kind ===
 
 impl Kind {

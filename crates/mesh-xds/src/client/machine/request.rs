@@ -3,15 +3,16 @@
 use super::answer::Answer;
 use super::record::Kind;
 use super::{Machine, Request, Timer, Variant};
-use crate::TypeUrl;
 use crate::pb::envoy::service::discovery::v3 as discovery;
 use crate::pb::google::rpc::Status;
+use crate::{TypeUrl, xdstp};
 use mesh_core::Name;
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 /// Asks for everything.
-const WILDCARD: &str = "*";
+pub(super) const WILDCARD: &str = "*";
 /// How often an answer leaves out a name that has to be asked for again: each time a response may
 /// have crossed the request before. A server that has no such resource would go on for ever.
 const AGAIN: u8 = 3;
@@ -30,7 +31,9 @@ impl<R> Machine<R> {
     }
 
     /// Asks for a resource by name. Asked for again on the same stream, it is sent again.
+    /// Structured names are asked for in the one form that [`crate::xdstp`] gives them.
     pub fn subscribe(&mut self, kind: TypeUrl, name: &Name) {
+        let name = &canonical(name);
         let kind = self.kinds.entry(kind).or_default();
         let record = kind.records.entry(name.clone()).or_default();
         if std::mem::replace(&mut record.named, true) {
@@ -53,6 +56,7 @@ impl<R> Machine<R> {
 
     /// No longer asks for a resource by name. What is known of it is forgotten.
     pub fn unsubscribe(&mut self, kind: TypeUrl, name: &Name) {
+        let name = &canonical(name);
         let Some(all) = self.kinds.get_mut(&kind) else {
             return;
         };
@@ -257,6 +261,13 @@ impl<R> Machine<R> {
                     .insert((now + wait, kind, name.clone(), Timer::Missing));
             }
         }
+    }
+}
+
+fn canonical(name: &Name) -> Name {
+    match xdstp::canonical(name) {
+        Cow::Owned(form) => form.into(),
+        Cow::Borrowed(_) => name.clone(),
     }
 }
 

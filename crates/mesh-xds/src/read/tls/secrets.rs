@@ -181,15 +181,19 @@ fn source_of(value: &ConfigSource) -> Result<SecretSource, Invalid> {
             };
             read().at("path_config_source")
         }
-        ConfigSourceSpecifier::ApiConfigSource(api) => Ok(SecretSource::Service {
-            cluster: service(api).at("api_config_source")?,
-            initial_fetch_timeout,
-        }),
+        ConfigSourceSpecifier::ApiConfigSource(api) => {
+            let (cluster, delta) = service(api).at("api_config_source")?;
+            Ok(SecretSource::Service {
+                cluster,
+                delta,
+                initial_fetch_timeout,
+            })
+        }
     }
 }
 
-/// The cluster of a secret discovery service of its own.
-fn service(value: &ApiConfigSource) -> Result<Name, Invalid> {
+/// The cluster of a secret discovery service of its own, and whether it is spoken to in delta.
+fn service(value: &ApiConfigSource) -> Result<(Name, bool), Invalid> {
     let ApiConfigSource {
         api_type,
         transport_api_version,
@@ -212,12 +216,15 @@ fn service(value: &ApiConfigSource) -> Result<Name, Invalid> {
     source::version("transport_api_version", *transport_api_version)?;
     let kind: ApiType = enumeration("api_type", *api_type)?;
     if !matches!(kind, ApiType::Grpc | ApiType::DeltaGrpc) {
-        let message = format!("{} is not supported; use GRPC", kind.as_str_name());
+        let message = format!(
+            "{} is not supported; use GRPC or DELTA_GRPC",
+            kind.as_str_name()
+        );
         return Err(Invalid::new("api_type", message));
     }
     let mut clusters = each("grpc_services", grpc_services, grpc)?;
     match (clusters.pop(), clusters.is_empty()) {
-        (Some(cluster), true) => Ok(cluster),
+        (Some(cluster), true) => Ok((cluster, kind == ApiType::DeltaGrpc)),
         _ => Err(Invalid::new("grpc_services", "has to be one")),
     }
 }

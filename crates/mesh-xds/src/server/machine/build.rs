@@ -1,5 +1,6 @@
 //! What goes into the next response of a type.
 
+use super::collection::is_collection;
 use super::kind::{InFlight, Kind, Stamp, Why, find};
 use super::room::Room;
 use super::scan::endpoints_of;
@@ -157,6 +158,17 @@ impl Machine {
             for name in state.entries.keys() {
                 offer(name, get(name)?);
             }
+            if !state.globs.is_empty() {
+                let all = self.present.all_at(kind, &self.mark).ok_or(Moved)?;
+                let mut all = all.into_iter().filter(|one| !is_collection(&one.name));
+                let new = |one: &Encoded| {
+                    !state.entries.contains_key(&one.name) && state.covers(&one.name)
+                };
+                for one in all.by_ref().filter(new) {
+                    let name = one.name.clone();
+                    offer(&name, Some(one));
+                }
+            }
         }
         Ok(read)
     }
@@ -174,6 +186,8 @@ impl Machine {
             Some(there) if held == Some(&there.version) && why == Why::Changed => Verdict::Nothing,
             Some(_) => Verdict::Send,
             None if held.is_some() && gated && why != Why::Asked => Verdict::Hold,
+            // What is in it is what there is to say.
+            None if self.has_members(state, name) => Verdict::Nothing,
             None if held.is_some() || why == Why::Asked => Verdict::Remove,
             None => Verdict::Forget,
         }
@@ -374,15 +388,6 @@ impl Machine {
             }
         }
     }
-}
-
-/// Collections (`xdstp://…/*`) do not exist here.
-fn is_collection(name: &str) -> bool {
-    name.starts_with("xdstp://")
-        && name
-            .split(['?', '#'])
-            .next()
-            .is_some_and(|it| it.ends_with("/*"))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::queue::Queue;
 use crate::server::mark::Mark;
 use crate::{Encoded, TypeUrl};
 use mesh_core::Name;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 /// What a stream knows of one type.
@@ -18,6 +18,8 @@ pub(super) struct Kind {
     pub(super) was_named: bool,
     /// What is subscribed to by name, and what the client holds.
     pub(super) entries: HashMap<Name, Entry>,
+    /// The glob collections among the names that are subscribed to.
+    pub(super) globs: HashSet<Name>,
     /// How many entries are subscribed to by name.
     pub(super) named: usize,
     pub(super) pending: Pending,
@@ -123,6 +125,7 @@ impl Kind {
             wildcard: false,
             was_named: false,
             entries: HashMap::new(),
+            globs: HashSet::new(),
             named: 0,
             pending: Pending::default(),
             in_flight: None,
@@ -148,7 +151,7 @@ impl Kind {
 
     /// Whether the client wants to know of it.
     pub(super) fn wants(&self, name: &str) -> bool {
-        self.wildcard || self.entries.get(name).is_some_and(|entry| entry.named)
+        self.covers(name) || self.entries.get(name).is_some_and(|entry| entry.named)
     }
 
     /// There may be something to send about a name.

@@ -1,6 +1,7 @@
 //! What a client asks for, and its answers.
 
 use super::answer::cut;
+use super::collection::normalise;
 use super::kind::{Digest, Kind, Pending, Stamp, Why};
 use super::{Machine, WAITING};
 use crate::TypeUrl;
@@ -30,7 +31,7 @@ impl Machine {
     /// The stream is to be closed: it asks for a type that it may not, or for too much.
     pub fn request(
         &mut self,
-        request: discovery::DiscoveryRequest,
+        mut request: discovery::DiscoveryRequest,
         now: Instant,
     ) -> Result<(), Refused> {
         if !request.resource_locators.is_empty() {
@@ -50,6 +51,7 @@ impl Machine {
         if !first {
             self.answer(kind, request.error_detail, now);
         }
+        request.resource_names.iter_mut().for_each(normalise);
         self.subscribe_to(kind, request.resource_names, now)?;
         if first && !request.version_info.is_empty() {
             self.resume_whole(kind, &request.version_info, now);
@@ -64,7 +66,7 @@ impl Machine {
     /// The stream is to be closed: it asks for a type that it may not, or for too much.
     pub fn delta_request(
         &mut self,
-        request: discovery::DeltaDiscoveryRequest,
+        mut request: discovery::DeltaDiscoveryRequest,
         now: Instant,
     ) -> Result<(), Refused> {
         let locators = &request.resource_locators_subscribe;
@@ -77,6 +79,10 @@ impl Machine {
             self.deny(&request);
             return Ok(());
         };
+        let names = request.resource_names_subscribe.iter_mut();
+        names
+            .chain(&mut request.resource_names_unsubscribe)
+            .for_each(normalise);
         let first = !self.kinds.contains_key(&kind);
         let state = self.kinds.entry(kind).or_insert_with(|| Kind::new(kind));
         // A stale nonce answers nothing, but the rest of the request counts.
@@ -258,16 +264,16 @@ impl Machine {
         let Some(state) = self.kinds.get_mut(&kind).filter(|kind| !kind.wildcard) else {
             return;
         };
-        let entries = state.entries.iter().filter(|(_, entry)| !entry.named);
+        let entries = state.entries.iter();
+        let entries = entries.filter(|(name, entry)| !entry.named && !state.covers(name));
         let unwanted: Vec<Name> = entries.map(|(name, _)| name.clone()).collect();
         for name in &unwanted {
             state.forget(name);
         }
-        let Kind {
-            entries, pending, ..
-        } = state;
-        pending.names.retain(|name| entries.contains_key(name));
-        pending.answer = false;
+        let mut names = std::mem::take(&mut state.pending.names);
+        names.retain(|name| state.entries.contains_key(name) || state.covers(name));
+        state.pending.names = names;
+        state.pending.answer = false;
         state.tidy();
     }
 
@@ -302,6 +308,7 @@ impl Machine {
             }
             state.named += 1;
             self.subscriptions += 1;
+            self.fresh.push(name.clone());
         }
         if let Some(in_flight) = &mut state.in_flight {
             // Dropped and asked for again, the name may be in there as it no longer is: what the
@@ -313,8 +320,9 @@ impl Machine {
             true => Why::Changed,
             false => Why::Asked,
         };
-        state.note(name, why, &mark, None);
+        state.note(name.clone(), why, &mark, None);
         state.pending.first.get_or_insert(now);
+        self.add_members(kind, &name, resumed, now);
         Ok(())
     }
 
@@ -335,7 +343,11 @@ impl Machine {
         let name = name.clone();
         state.named -= 1;
         self.subscriptions -= 1;
-        if !state.wildcard {
+        if state.globs.remove(&name) {
+            state.forget(&name);
+            return self.drop_unwanted(kind);
+        }
+        if !state.covers(&name) {
             return state.forget(&name);
         }
         // Everything is still subscribed to, and the client cannot know whether this is part of
@@ -364,8 +376,9 @@ impl Machine {
             return Ok(());
         };
         state.resumed = !versions.is_empty();
-        for (name, version) in versions {
+        for (mut name, version) in versions {
             if name.len() <= limits.name_bytes {
+                normalise(&mut name);
                 let name = Name::from(name);
                 state.entries.entry(name.clone()).or_default();
                 state.hold(&name, Some(&version.into()));
@@ -417,11 +430,13 @@ impl Machine {
 
     fn tell_subscribed(&mut self, kind: TypeUrl, before: (bool, usize)) {
         let (wildcard, named) = self.subscribed(kind);
-        if (wildcard, named) != before {
+        let fresh = std::mem::take(&mut self.fresh);
+        if (wildcard, named) != before || !fresh.is_empty() {
             self.tell(Event::Subscribed {
                 kind,
                 wildcard,
                 named,
+                fresh,
             });
         }
     }

@@ -51,9 +51,10 @@ fn source(source: &SecretSource) -> Option<core::ConfigSource> {
         }
         SecretSource::Service {
             cluster,
+            delta,
             initial_fetch_timeout,
         } => {
-            let service = ConfigSourceSpecifier::ApiConfigSource(service(cluster));
+            let service = ConfigSourceSpecifier::ApiConfigSource(service(cluster, *delta));
             (service, *initial_fetch_timeout)
         }
         SecretSource::File { path, watched } => {
@@ -78,9 +79,13 @@ fn source(source: &SecretSource) -> Option<core::ConfigSource> {
 }
 
 /// A service of its own, as istiod has it.
-fn service(cluster: &str) -> core::ApiConfigSource {
+fn service(cluster: &str, delta: bool) -> core::ApiConfigSource {
+    let kind = match delta {
+        true => ApiType::DeltaGrpc,
+        false => ApiType::Grpc,
+    };
     core::ApiConfigSource {
-        api_type: ApiType::Grpc.into(),
+        api_type: kind.into(),
         transport_api_version: core::ApiVersion::V3.into(),
         set_node_on_first_message_only: true,
         grpc_services: vec![core::GrpcService {

@@ -1,0 +1,214 @@
+//! How a control plane is reached: `GrpcService`.
+
+use super::Ads;
+use super::ignored::pass_over;
+use crate::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
+use crate::pb::envoy::config::core::v3::{GrpcService, HeaderValue as HeaderProto};
+use crate::read::{ClusterResource, SecretResource, SecretValue};
+use crate::wire::{At, each, refuse, required};
+use http::{HeaderName, HeaderValue};
+use mesh_core::Invalid;
+use mesh_core::model::{ClientTls, Secret, SecretName, SecretRef, SecretSource};
+use std::sync::Arc;
+
+/// Secrets that lie in no file.
+type Given = Vec<(SecretRef, Arc<Secret>)>;
+
+pub(super) fn ads(
+    value: &GrpcService,
+    delta: bool,
+    clusters: &[ClusterResource],
+    secrets: &[SecretResource],
+) -> Result<Ads, Invalid> {
+    let GrpcService {
+        timeout,
+        initial_metadata,
+        retry_policy,
+        target_specifier,
+    } = value;
+    refuse!(retry_policy);
+    pass_over!("envoy.config.core.v3.GrpcService": timeout);
+    let metadata = each("initial_metadata", initial_metadata, metadata)?;
+    let read = match required("target_specifier", target_specifier)? {
+        TargetSpecifier::EnvoyGrpc(target) => target,
+        TargetSpecifier::GoogleGrpc(_) => {
+            let message = "not supported; use envoy_grpc with a static cluster";
+            return Err(Invalid::new("google_grpc", message));
+        }
+    };
+    let mut ads = envoy_grpc(read, clusters, secrets).at("envoy_grpc")?;
+    ads.delta = delta;
+    ads.metadata = metadata;
+    Ok(ads)
+}
+
+fn envoy_grpc(
+    value: &EnvoyGrpc,
+    clusters: &[ClusterResource],
+    secrets: &[SecretResource],
+) -> Result<Ads, Invalid> {
+    let EnvoyGrpc {
+        cluster_name,
+        authority,
+        retry_policy,
+        max_receive_message_length,
+        skip_envoy_headers,
+    } = value;
+    refuse!(retry_policy, max_receive_message_length);
+    pass_over!("envoy.config.core.v3.GrpcService.EnvoyGrpc": skip_envoy_headers);
+    let named = |cluster: &&ClusterResource| *cluster.cluster.name == **cluster_name;
+    let Some(cluster) = clusters.iter().find(named) else {
+        let message = format!("no static cluster is called {cluster_name:?}");
+        return Err(Invalid::new("cluster_name", message));
+    };
+    if cluster.cluster.proxy_protocol.is_some() {
+        let message = format!(
+            "the cluster {cluster_name:?} speaks the PROXY protocol, which is not supported to a \
+             control plane"
+        );
+        return Err(Invalid::new("cluster_name", message));
+    }
+    let (tls, given) = match &cluster.cluster.tls {
+        Some(tls) => {
+            let (tls, given) = own_secrets(tls, cluster, secrets).at("cluster_name")?;
+            (Some(tls), given)
+        }
+        None => (None, Vec::new()),
+    };
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let endpoints = cluster.endpoints.iter().flat_map(|set| set.iter());
+    let servers: Vec<String> = endpoints
+        .map(|endpoint| format!("{scheme}://{}", endpoint.address))
+        .collect();
+    if servers.is_empty() {
+        let message = format!("the cluster {cluster_name:?} has no endpoints of its own");
+        return Err(Invalid::new("cluster_name", message));
+    }
+    Ok(Ads {
+        delta: false,
+        servers,
+        tls,
+        secrets: given,
+        authority: (!authority.is_empty()).then(|| authority.as_str().into()),
+        metadata: Vec::new(),
+    })
+}
+
+/// TLS whose secrets are all at hand: in files, or among those that the bootstrap has.
+fn own_secrets(
+    tls: &Arc<ClientTls>,
+    cluster: &ClusterResource,
+    secrets: &[SecretResource],
+) -> Result<(Arc<ClientTls>, Given), Invalid> {
+    let mut given = cluster.secrets.clone();
+    let mut tls = ClientTls::clone(tls);
+    let mut place = |named: &mut SecretRef| {
+        let at_hand = !matches!(SecretName::of(&named.name), SecretName::Other(_))
+            || given.iter().any(|(known, _)| known == named);
+        if named.source == SecretSource::Local && at_hand {
+            return Ok(());
+        }
+        let known = secrets.iter().find(|known| known.name == named.name);
+        match known.filter(|_| named.source == SecretSource::Local) {
+            Some(known) => match &known.value {
+                SecretValue::Given(secret) => given.push((named.clone(), secret.clone())),
+                SecretValue::At(name) => *named = SecretRef::local(name.clone()),
+            },
+            None => {
+                let message = format!(
+                    "TLS to a control plane needs the secret {:?}, which would come from a \
+                     discovery service; give files, or the secret in place",
+                    named.name
+                );
+                return Err(Invalid::new("", message));
+            }
+        }
+        Ok(())
+    };
+    tls.certificates.iter_mut().try_for_each(&mut place)?;
+    if let Some(validation) = &mut tls.validation {
+        let trust = validation.roots.iter_mut().chain(&mut validation.revoked);
+        trust.into_iter().try_for_each(&mut place)?;
+    }
+    Ok((Arc::new(tls), given))
+}
+
+/// A header that a stream begins with.
+fn metadata(value: &HeaderProto) -> Result<(HeaderName, HeaderValue), Invalid> {
+    let HeaderProto {
+        key,
+        value,
+        raw_value,
+    } = value;
+    let name = HeaderName::from_bytes(key.as_bytes())
+        .map_err(|_| Invalid::new("key", format!("{key:?} is no name of a header")))?;
+    // Nothing of what may be a credential is said.
+    let text = match value.is_empty() {
+        true => raw_value.as_slice(),
+        false => value.as_bytes(),
+    };
+    let plain = literal(text).ok_or_else(|| {
+        let message = "operators (%…%) are not supported here; write %% for %";
+        Invalid::new("value", message)
+    })?;
+    let mut value = HeaderValue::from_bytes(&plain)
+        .map_err(|_| Invalid::new("value", "has characters that no header has"))?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+/// A text with `%%` for `%`; none if there is anything to be filled in.
+fn literal(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.iter().copied();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' && rest.next() != Some(b'%') {
+            return None;
+        }
+        out.push(byte);
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(key: &str, value: &str) -> Result<(HeaderName, HeaderValue), Invalid> {
+        metadata(&HeaderProto {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            raw_value: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn metadata_is_taken_as_it_is_and_never_shown() {
+        let (name, value) = of("X-Key", "50%% hush").unwrap();
+        assert_eq!(
+            (name.as_str(), value.as_bytes()),
+            ("x-key", &b"50% hush"[..])
+        );
+        assert!(!format!("{value:?}").contains("hush"));
+        let raw = HeaderProto {
+            key: "a".to_owned(),
+            raw_value: b"raw".to_vec(),
+            ..HeaderProto::default()
+        };
+        assert_eq!(metadata(&raw).unwrap().1, "raw");
+    }
+
+    #[test]
+    fn what_no_header_can_be_is_refused_without_being_shown() {
+        for (key, value, path) in [
+            ("a b", "x", "key"),
+            ("a", "hush\n", "value"),
+            ("a", "hush %REQ(x)%", "value"),
+            ("a", "hush %", "value"),
+        ] {
+            let error = of(key, value).unwrap_err();
+            assert_eq!(error.path(), path);
+            assert!(!error.to_string().contains("hush"), "{error}");
+        }
+    }
+}
