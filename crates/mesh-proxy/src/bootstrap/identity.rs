@@ -37,6 +37,7 @@ pub(super) fn identity(
         base_port,
         role,
         capture: _,
+        dns_capture,
     } = node;
     let kind = match role {
         Role::Gateway { .. } => "router",
