@@ -12,6 +12,7 @@ use super::backoff::Backoff;
 use super::handle::{Command, FileReference, Handle, ServiceReference};
 use super::status::Status;
 pub(super) use builder::endpoint;
+use mesh_core::discovery::NameTable;
 use mesh_core::model::Snapshot;
 use mesh_core::{Feed, Name, Rng};
 use session::End;
@@ -64,6 +65,11 @@ impl Client {
     /// How it stands with the control plane.
     pub fn status(&self) -> Feed<Status> {
         self.core.status()
+    }
+
+    /// The names that the node may resolve in the mesh, once they came; see [`Builder::names`].
+    pub fn names(&self) -> Feed<Option<NameTable>> {
+        self.core.names()
     }
 
     /// Resources that are referred to and are in files; somebody else reads and watches those, and

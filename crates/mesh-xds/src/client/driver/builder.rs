@@ -44,6 +44,7 @@ pub struct Builder {
     fixed: Vec<Resource>,
     pub(super) listeners: Wanted,
     pub(super) clusters: Wanted,
+    names: bool,
     pub(super) initial_fetch_timeout: Option<Duration>,
     prepare: Option<Prepare>,
     decode: Decode<Resource>,
@@ -64,6 +65,7 @@ impl Builder {
             fixed: Vec::new(),
             listeners: Wanted::All,
             clusters: Wanted::All,
+            names: false,
             initial_fetch_timeout: Some(Duration::from_secs(15)),
             prepare: None,
             decode: crate::read::resource,
@@ -95,6 +97,13 @@ impl Builder {
     /// Which clusters are asked for (CDS). Default all.
     pub fn clusters(mut self, wanted: Wanted) -> Self {
         self.clusters = wanted;
+        self
+    }
+
+    /// Whether the names that the node may resolve in the mesh are asked for (Istio's NDS).
+    /// Default no: not every control plane has them.
+    pub fn names(mut self, wanted: bool) -> Self {
+        self.names = wanted;
         self
     }
 
@@ -235,6 +244,9 @@ impl Builder {
         let mut machine = Machine::new(self.config, self.decode);
         subscribe(&mut machine, TypeUrl::Cluster, &self.clusters);
         subscribe(&mut machine, TypeUrl::Listener, &self.listeners);
+        if self.names {
+            machine.subscribe_all(TypeUrl::NameTable);
+        }
         let waits = !servers.is_empty() && self.clusters != Wanted::Nothing;
         let core = Core::new(
             machine,

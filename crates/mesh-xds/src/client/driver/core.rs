@@ -7,6 +7,7 @@ use crate::client::handle::{Command, FileReference, ServiceReference};
 use crate::client::machine::{Event, Machine, Update};
 use crate::client::status::Status;
 use crate::read::{Resource, Source};
+use mesh_core::discovery::NameTable;
 use mesh_core::model::Snapshot;
 use mesh_core::{Feed, Invalid, Name, Publisher, WallClock};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -25,6 +26,7 @@ pub(super) struct Core {
     status: Publisher<Status>,
     files: Publisher<BTreeSet<FileReference>>,
     services: Publisher<BTreeSet<ServiceReference>>,
+    names: Publisher<Option<NameTable>>,
     prepare: Option<Prepare>,
     /// What each file has.
     supplied: HashMap<(TypeUrl, PathBuf), BTreeSet<Name>>,
@@ -63,6 +65,7 @@ impl Core {
             status: Publisher::new(status),
             files: Publisher::new(BTreeSet::new()),
             services: Publisher::new(BTreeSet::new()),
+            names: Publisher::new(None),
             prepare,
             supplied: HashMap::new(),
             initial_fetch_timeout,
@@ -86,6 +89,10 @@ impl Core {
 
     pub(super) fn services(&self) -> Feed<BTreeSet<ServiceReference>> {
         self.services.feed()
+    }
+
+    pub(super) fn names(&self) -> Feed<Option<NameTable>> {
+        self.names.feed()
     }
 
     pub(super) fn started(&mut self, now: Instant) {
@@ -130,6 +137,17 @@ impl Core {
             resources,
             removed,
         } = update;
+        if kind == TypeUrl::NameTable {
+            // Nothing refers to it. One that is gone stays, as in Istio's agent.
+            for (name, resource) in resources {
+                if let Resource::NameTable(table) = resource {
+                    self.names.publish(Arc::new(Some(*table)));
+                }
+                self.machine.settle(ticket, &name, Ok(()));
+            }
+            self.machine.handed_over(ticket);
+            return;
+        }
         if kind == TypeUrl::Cluster {
             self.assemble.clusters_answered();
         }
@@ -343,5 +361,6 @@ fn name_of(resource: &Resource) -> Name {
         Resource::Listener(listener) => listener.listener.name.clone(),
         Resource::Routes(table) => table.name.clone(),
         Resource::Secret(secret) => secret.name.clone(),
+        Resource::NameTable(_) => crate::names::NAME.into(),
     }
 }
