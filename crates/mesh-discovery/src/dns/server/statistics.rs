@@ -19,7 +19,7 @@ pub struct Statistics {
     requests: AtomicU64,
     upstream_requests: AtomicU64,
     upstream_failures: AtomicU64,
-    buckets: [AtomicU64; BUCKETS.len()],
+    buckets: [AtomicU64; BUCKETS.len() + 1],
     micros: AtomicU64,
 }
 
@@ -34,8 +34,8 @@ pub struct Counts {
     /// `dns_upstream_failures_total`: passed on, and no name server answered.
     pub upstream_failures: u64,
     /// `dns_upstream_request_duration_seconds`: how many took no longer than each of
-    /// [`BUCKETS`], those of the buckets before among them.
-    pub buckets: [u64; BUCKETS.len()],
+    /// [`BUCKETS`], those of the buckets before among them; the last is all.
+    pub buckets: [u64; BUCKETS.len() + 1],
     /// How long they took together.
     pub duration: Duration,
 }
@@ -72,9 +72,8 @@ impl Statistics {
     }
 
     pub(super) fn took(&self, time: Duration) {
-        if let Some(index) = BUCKETS.iter().position(|most| time <= *most) {
-            self.buckets[index].fetch_add(1, Ordering::Relaxed);
-        }
+        let fits = BUCKETS.iter().position(|most| time <= *most);
+        self.buckets[fits.unwrap_or(BUCKETS.len())].fetch_add(1, Ordering::Relaxed);
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.micros.fetch_add(micros, Ordering::Relaxed);
     }
