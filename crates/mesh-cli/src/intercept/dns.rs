@@ -50,7 +50,8 @@ pub(super) fn connections(options: &Options, family: Family) -> Vec<Rule> {
 
 /// In the same table: datagrams.
 pub(super) fn datagrams(options: &Options, family: Family) -> Vec<Rule> {
-    if !options.redirect_dns {
+    let asked = asked(options, family);
+    if asked.is_empty() {
         return Vec::new();
     }
     let rule = |more: Option<Condition>, target| {
@@ -64,13 +65,16 @@ pub(super) fn datagrams(options: &Options, family: Family) -> Vec<Rule> {
     let mut rules = vec![leads_to(Chain::Output, Chain::IstioOutputDns)];
     rules.extend(owners(options).map(|owner| rule(Some(owner), Target::Return)));
     let target = Target::Redirect(options.dns_port.get());
-    let each = asked(options, family).into_iter();
-    rules.extend(each.map(|to| rule(to, target)));
+    rules.extend(asked.into_iter().map(|to| rule(to, target)));
     rules
 }
 
 /// In the table before tracking: which zone a datagram belongs to.
 pub(super) fn zones(options: &Options, family: Family) -> Vec<Rule> {
+    let all = asked(options, family);
+    if all.is_empty() {
+        return Vec::new();
+    }
     let mut rules = vec![leads_to(Chain::Output, Chain::IstioOutputDns)];
     let rule = |conditions: Vec<Condition>, zone| {
         Rule::new(Chain::IstioOutputDns, conditions, Target::Zone(zone))
@@ -82,7 +86,6 @@ pub(super) fn zones(options: &Options, family: Family) -> Vec<Rule> {
         rules.push(rule(vec![Condition::Udp, port, owner], DOWNSTREAM));
     }
     // The first zone that a datagram gets is the one that it has: the proxy's are gone already.
-    let all = asked(options, family);
     for to in &all {
         let mut conditions = vec![Condition::Udp, Condition::Port(DNS)];
         conditions.extend(to.clone());

@@ -41,8 +41,9 @@ pub(super) enum Setting {
 pub(super) fn plan(options: &Options, family: Family) -> Plan {
     let tproxy = options.is_tproxy();
     let mut tables = Vec::new();
-    if options.redirect_dns {
-        tables.push((Table::Raw, dns::zones(options, family)));
+    let zones = dns::zones(options, family);
+    if !zones.is_empty() {
+        tables.push((Table::Raw, zones));
     }
     if tproxy {
         tables.push((Table::Mangle, mangle(options, family)));

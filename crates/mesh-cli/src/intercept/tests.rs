@@ -54,7 +54,7 @@ fn any_options() -> impl Strategy<Value = Options> {
         (interfaces(), interfaces()),
         (ids(), ids()),
     );
-    let flags: (_, _, _, _) = (any::<bool>(), any::<bool>(), any::<bool>(), 0..3);
+    let flags: (_, _, _, _) = (any::<bool>(), any::<bool>(), any::<bool>(), 0..4);
     (lists, flags).prop_filter_map("options in each other's way", |(lists, flags)| {
         let ((include, exclude, outbound, not_outbound), (to, not_to), (vms, not), (users, groups)) =
             lists;
@@ -86,8 +86,9 @@ fn any_options() -> impl Strategy<Value = Options> {
             0 => {}
             1 => words.extend(["--redirect-dns".into(), "--capture-all-dns".into()]),
             _ => {
+                let servers = if dns == 2 { "10.1.2.3,fd01::1" } else { "10.1.2.3" };
                 words.push("--redirect-dns".into());
-                words.push("--dns-servers=10.1.2.3,fd01::1".into());
+                words.push(format!("--dns-servers={servers}"));
             }
         }
         let options = Line::try_parse_from(words).unwrap().options;
@@ -231,6 +232,13 @@ COMMIT
     assert!(text.contains(nat), "{text}");
     let v6 = rules(&options, Family::V6);
     assert!(v6.contains("-d fd00::a/128") && !v6.contains("10.96.0.10"));
+    // Without a server of the family there is nothing to lead to.
+    let options = self::options("--redirect-dns --dns-servers 10.96.0.10");
+    let v6 = rules(&options, Family::V6);
+    assert!(
+        !v6.contains("*raw") && !v6.contains("ISTIO_OUTPUT_DNS"),
+        "{v6}"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 """A name server that knows one address, and a question over TCP. Only Python's own library."""
 
-import argparse, json, os, socket, struct, sys, threading
+import argparse, encodings.idna, json, os, socket, struct, sys, threading
 
 
 def question_end(message):
