@@ -243,6 +243,29 @@ mod tests {
     }
 
     #[test]
+    fn names_are_answered_for_nodes_that_flags_describe() {
+        let bootstrap = [
+            "run",
+            "--envoy-config",
+            "x",
+            "--dns-proxy",
+            "127.0.0.1:15053",
+        ];
+        let two = refused(&bootstrap);
+        assert!(two.contains("cannot be used with"), "{two}");
+        let alone = refused(&["run", "--config", "x", "--dns-resolv-conf", "y"]);
+        assert!(alone.contains("--dns-proxy"), "{alone}");
+        let port = refused(&["run", "--config", "x", "--dns-proxy", "15053"]);
+        assert!(port.contains("--dns-proxy"), "{port}");
+        let line = ["mesh-proxy", "run", "--config", "x", "--dns-proxy"];
+        let line = line.into_iter().chain(["127.0.0.1:53,[::1]:53"]);
+        let Some(Command::Run(run)) = Cli::try_parse_from(line).unwrap().command else {
+            panic!("a run")
+        };
+        assert_eq!(run.dns_proxy.len(), 2);
+    }
+
+    #[test]
     fn a_control_plane_of_another_kind_is_refused() {
         let line = ["mesh-proxy", "run", "--xds", "https://a:1"];
         let Some(Command::Run(run)) = Cli::try_parse_from(line).unwrap().command else {

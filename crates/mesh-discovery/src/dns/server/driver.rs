@@ -148,9 +148,8 @@ impl Office {
                     let (length, client) = match received {
                         Ok(received) => received,
                         Err(error) => {
-                            // Somebody did not wait for an answer, most likely.
-                            tracing::debug!(%error, "names over UDP");
-                            tokio::task::yield_now().await;
+                            tracing::warn!(%error, "names over UDP");
+                            tokio::time::sleep(PAUSE).await;
                             continue;
                         }
                     };
