@@ -18,6 +18,7 @@ mod dns;
 mod first;
 mod istio;
 mod message;
+mod names;
 mod parts;
 mod resource;
 mod seeds;
@@ -94,6 +95,7 @@ pub const TARGETS: &[Target] = &[
     certificate::FILES,
     certificate::DER,
     dns::TARGET,
+    names::TARGET,
 ];
 
 /// The target of this name.

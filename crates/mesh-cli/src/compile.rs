@@ -7,8 +7,9 @@ use clap::ValueEnum;
 use mesh_control::{describe_node, described_resources};
 use mesh_istio::{Diagnostic, Files, World};
 use mesh_xds::json::Codec;
+use mesh_xds::read::{self, Resource};
 use mesh_xds::{Encoded, TypeUrl};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ enum Kind {
     Rds,
     /// Without their keys.
     Sds,
+    /// The names that the node may resolve in the mesh, where it says DNS_CAPTURE=true.
+    Nds,
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
@@ -85,8 +88,11 @@ fn by_type(resources: &[(TypeUrl, Encoded)], only: &[Kind]) -> anyhow::Result<Va
     let wanted = |kind: Kind| only.is_empty() || only.contains(&kind);
     let mut lists: BTreeMap<&str, BTreeMap<&str, Value>> = Kind::value_variants()
         .iter()
-        // Secrets are rare: without any there is nothing to say about them.
-        .filter(|kind| only.contains(kind) || only.is_empty() && **kind != Kind::Sds)
+        // Secrets and names are rare: without any there is nothing to say about them.
+        .filter(|kind| {
+            let rare = matches!(kind, Kind::Sds | Kind::Nds);
+            only.contains(kind) || only.is_empty() && !rare
+        })
         .map(|kind| (kind.list(), BTreeMap::new()))
         .collect();
     let codec = Codec::new();
@@ -96,6 +102,10 @@ fn by_type(resources: &[(TypeUrl, Encoded)], only: &[Kind]) -> anyhow::Result<Va
         })?;
         if wanted(kind) {
             let list = lists.entry(kind.list()).or_default();
+            if kind == Kind::Nds {
+                list.insert(&resource.name, names(&resource.bytes)?);
+                continue;
+            }
             let message = url.url().rsplit('/').next().unwrap_or_default();
             let text = codec
                 .to_json(message, &resource.bytes)
@@ -110,6 +120,23 @@ fn by_type(resources: &[(TypeUrl, Encoded)], only: &[Kind]) -> anyhow::Result<Va
     Ok(Value::Object(lists.collect::<Map<_, _>>()))
 }
 
+/// A table of names, which is Istio's and not Envoy's, as proto-JSON would have it.
+fn names(bytes: &[u8]) -> anyhow::Result<Value> {
+    let Resource::NameTable(table) = read::resource(TypeUrl::NameTable, bytes)? else {
+        anyhow::bail!("is no table of names");
+    };
+    let each = table.names.iter().map(|(name, info)| {
+        let ips = info.addresses.iter().map(|ip| Value::from(ip.to_string()));
+        let mut value = json!({"ips": ips.collect::<Vec<_>>()});
+        if let Some(short) = &info.short {
+            value["shortname"] = short.name.as_str().into();
+            value["namespace"] = short.namespace.as_str().into();
+        }
+        (name.to_string(), value)
+    });
+    Ok(json!({"table": each.collect::<Map<_, _>>()}))
+}
+
 // === impl Kind ===
 
 impl Kind {
@@ -120,6 +147,7 @@ impl Kind {
             TypeUrl::Listener => Self::Lds,
             TypeUrl::Routes => Self::Rds,
             TypeUrl::Secret => Self::Sds,
+            TypeUrl::NameTable => Self::Nds,
             _ => return None,
         })
     }
@@ -132,6 +160,7 @@ impl Kind {
             Self::Lds => "listeners",
             Self::Rds => "routes",
             Self::Sds => "secrets",
+            Self::Nds => "names",
         }
     }
 }
@@ -165,6 +194,37 @@ spec: {address: 127.0.0.1, labels: {app: client}}
             .chain(line.split(' '));
         let args = Line::try_parse_from(words).unwrap().args;
         resources(&Files::from_text("a.yaml", yaml), &args)
+    }
+
+    #[test]
+    fn a_node_that_captures_names_has_a_table_and_listeners_at_allocated_addresses() {
+        let yaml = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: db}
+spec:
+  hosts: [db.example.com]
+  ports: [{number: 5432, name: tcp, protocol: TCP}]
+  resolution: DNS
+";
+        let node = "--node sidecar~10.0.0.1~a.b~b.svc.cluster.local \
+                    --metadata INTERCEPTION_MODE=REDIRECT";
+        let plain = compiled(yaml, node).unwrap().0.unwrap();
+        assert!(plain.get("names").is_none());
+        let line = format!("{node} --metadata DNS_CAPTURE=true");
+        let one = compiled(yaml, &line).unwrap().0.unwrap();
+        let ip = one["names"][0]["table"]["db.example.com"]["ips"][0].as_str();
+        let ip = ip.expect("an address");
+        assert!(ip.starts_with("240.240."));
+        let listeners = one["listeners"].as_array().unwrap();
+        let name = format!("{ip}_5432");
+        assert!(
+            listeners
+                .iter()
+                .any(|listener| listener["name"] == name.as_str())
+        );
+        let error = compiled(yaml, &format!("{node} --metadata DNS_CAPTURE=maybe")).unwrap_err();
+        assert!(error.to_string().contains("DNS_CAPTURE"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `mesh intercept`: sends an application's connections through a proxy that it knows nothing of.
 
 mod apply;
+mod dns;
 mod host;
 mod options;
 mod plan;
@@ -56,7 +57,14 @@ pub(crate) struct Namespace {
 }
 
 /// Exit code 0, 1 if it could not be done, 2 if the options are wrong.
-pub(crate) fn run(command: Command) -> ExitCode {
+pub(crate) fn run(mut command: Command) -> ExitCode {
+    match &mut command {
+        Command::Apply { namespace, options } => {
+            options.read_servers(|| dns::servers(namespace.netns.as_deref()));
+        }
+        Command::Print { options, .. } => options.read_servers(|| dns::servers(None)),
+        Command::Clean { .. } => {}
+    }
     let options = match &command {
         Command::Apply { options, .. } | Command::Print { options, .. } => options.check(),
         Command::Clean { .. } => Ok(()),
@@ -78,10 +86,13 @@ fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Apply { namespace, options } => {
             let done = apply::apply(&namespace.host(), &options)?;
-            let what = format!(
+            let mut what = format!(
                 "outbound to port {}, inbound to port {}",
                 options.outbound_port, options.inbound_port
             );
+            if options.redirect_dns {
+                what += &format!(", questions for names to port {}", options.dns_port);
+            }
             report(&done, "intercepted", &what)
         }
         Command::Clean { namespace } => {

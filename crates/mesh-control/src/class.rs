@@ -9,7 +9,7 @@ use mesh_core::model::{
     Cluster, ClusterEntry, DiscoveryKind, EndpointSet, Snapshot, SnapshotBuilder,
 };
 use mesh_core::{Invalid, Name};
-use mesh_istio::{Diagnostic, Node, Severity, Workshop, names};
+use mesh_istio::{Diagnostic, Node, Severity, Workshop, name_table, names};
 use mesh_xds::server::{Changes, ResourceSet, View};
 use mesh_xds::{Encoded, TypeUrl};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -149,7 +149,11 @@ impl Class {
         }
         let tabled = wants.iter().map(|want| &want.cluster).collect();
         let (parts, changes, changed) = match self.generator {
-            Generator::Proxy => Parts::of_proxy(&snapshot, &tabled, &before.parts, pool),
+            Generator::Proxy => {
+                let node = &self.essence;
+                let names = node.dns_capture.then(|| name_table(&inputs.world, node));
+                Parts::of_proxy(&snapshot, names, &tabled, &before.parts, pool)
+            }
             Generator::Grpc => {
                 let mut resources = crate::grpc::resources(&snapshot);
                 resources.extend(crate::grpc::server_resources(&snapshot));

@@ -6,6 +6,7 @@
 //! | namespace | metadata `NAMESPACE`, which wins over the id |
 //! | labels | metadata `LABELS` |
 //! | interception | metadata `INTERCEPTION_MODE`: `NONE`, or `REDIRECT` and `TPROXY`, which are the same to us; `REDIRECT` where nothing is said |
+//! | capture of names | metadata `DNS_CAPTURE`: `true` where the node's own name server answers its applications, so that services without an address are called at the one that is allocated to them. `DNS_AUTO_ALLOCATE`, which Istio asked for besides once, changes nothing, as in Istio since 1.25 |
 //! | generator | metadata `GENERATOR`: `grpc`, which is never intercepted, or nothing |
 //!
 //! A node whose `WorkloadEntry` has annotations of ours is what these say, whatever its metadata
@@ -65,7 +66,8 @@ pub(crate) trait Directory {
 }
 
 /// The metadata that counts; nodes that agree in it are the same to us.
-const KEYS: [&str; 6] = [
+const KEYS: [&str; 7] = [
+    "DNS_CAPTURE",
     "NAMESPACE",
     "INTERCEPTION_MODE",
     "GENERATOR",
@@ -133,8 +135,17 @@ pub(crate) fn describe(
             )));
         }
     };
+    let dns_capture = match node.text("DNS_CAPTURE") {
+        None | Some("") => false,
+        Some(said) => truth(said).ok_or_else(|| {
+            bad(format!(
+                "metadata DNS_CAPTURE: {said:?} is neither \"true\" nor \"false\""
+            ))
+        })?,
+    };
     if let Some(found) = directory.workload(&name, &namespace) {
-        let node = found.map_err(bad)?;
+        let mut node = found.map_err(bad)?;
+        node.dns_capture = dns_capture;
         return Ok(Described { node, generator });
     }
     let labels = owned(&node.map("LABELS"));
@@ -161,6 +172,7 @@ pub(crate) fn describe(
         false => Node::sidecar(name, namespace),
     };
     described.labels = labels;
+    described.dns_capture = dns_capture && generator == Generator::Proxy;
     if let (false, Some(text)) = (gateway, node.address()) {
         let address: Result<IpAddr, _> = text.parse();
         described.address =
@@ -226,6 +238,15 @@ fn ports(described: &mut Node, node: &mesh_xds::Node) -> Result<bool, String> {
         }
     }
     Ok(any)
+}
+
+/// A text that is a truth value, as Istio's agent writes them (Go's `strconv.ParseBool`).
+fn truth(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "True" | "TRUE" => Some(true),
+        "0" | "f" | "F" | "false" | "False" | "FALSE" => Some(false),
+        _ => None,
+    }
 }
 
 /// Name and namespace.

@@ -3,6 +3,7 @@
 use crate::endpoints;
 use crate::hosts::Hosts;
 use mesh_core::Name;
+use mesh_core::discovery::NameTable;
 use mesh_core::model::{
     Cluster, ClusterEntry, DiscoveryKind, EndpointSet, Listener, RouteTable, Secret, Snapshot,
 };
@@ -22,6 +23,8 @@ pub(crate) struct Parts {
     tables: HashMap<Name, Part<RouteTable>>,
     endpoints: HashMap<Name, Part<EndpointSet>>,
     secrets: HashMap<Name, Part<Secret>>,
+    /// The names that it may resolve in the mesh, if it asks for them.
+    names: HashMap<Name, Part<NameTable>>,
     /// Of which only the bytes are known.
     others: HashMap<(TypeUrl, Name), Encoded>,
 }
@@ -76,6 +79,7 @@ impl Parts {
     /// The resources of a proxy; the endpoints of the clusters in `tabled` are somebody else's.
     pub(crate) fn of_proxy(
         snapshot: &Snapshot,
+        names: Option<NameTable>,
         tabled: &HashSet<&Name>,
         before: &Self,
         pool: &mut Pool,
@@ -141,6 +145,13 @@ impl Parts {
             });
             parts.secrets.insert(name.clone(), part);
         }
+        if let Some(table) = names {
+            let was = before.names.values().next();
+            let model = Arc::new(table);
+            let part = round.part(TypeUrl::NameTable, model, was, None, write::name_table);
+            parts.names.insert(part.1.name.clone(), part);
+        }
+        round.removed(TypeUrl::NameTable, &before.names, &parts.names);
         round.removed(TypeUrl::Cluster, &before.clusters, &parts.clusters);
         round.removed(TypeUrl::Endpoints, &before.endpoints, &parts.endpoints);
         round.removed(TypeUrl::Listener, &before.listeners, &parts.listeners);

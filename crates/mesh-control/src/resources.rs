@@ -4,7 +4,7 @@ use crate::class::build;
 use crate::node::{Described, Generator};
 use crate::parts::secrets::Named;
 use mesh_core::Invalid;
-use mesh_istio::{Diagnostic, Node, Severity, Workshop, World};
+use mesh_istio::{Diagnostic, Node, Severity, Workshop, World, name_table};
 use mesh_xds::{Encoded, TypeUrl, write};
 use std::sync::Arc;
 
@@ -45,6 +45,10 @@ pub fn described_resources(
             for (name, secret) in Named::of(&built.snapshot).present() {
                 let shown = write::redacted(&write::secret(name, secret));
                 resources.push((TypeUrl::Secret, write::encode(name, &shown)));
+            }
+            if described.node.dns_capture {
+                let table = name_table(world, &described.node);
+                resources.push((TypeUrl::NameTable, write::name_table(&table)));
             }
             resources
         }

@@ -9,6 +9,8 @@ mod delta;
 mod http;
 #[path = "control/nack.rs"]
 mod nack;
+#[path = "control/names.rs"]
+mod names;
 #[path = "control/proxy.rs"]
 mod proxy;
 #[path = "control/push.rs"]

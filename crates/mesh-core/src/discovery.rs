@@ -10,6 +10,10 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+mod names;
+
+pub use names::{NameInfo, NameTable, ShortName};
+
 /// A source of services.
 pub trait Registry: Send {
     /// Waits for the next thing that happened. `None` when the source is finished for good.

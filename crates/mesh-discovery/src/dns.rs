@@ -15,6 +15,8 @@ mod driver;
 pub mod fuzz;
 mod lookup;
 mod plan;
+#[cfg(feature = "server")]
+pub mod server;
 #[cfg(feature = "system")]
 mod system;
 

@@ -1,5 +1,8 @@
 //! Sources of endpoints.
 //!
+//! With the feature `server`, `dns::server` answers applications' questions with the names of the
+//! mesh.
+//!
 //! [`dns`] follows the clusters of a snapshot whose endpoints are names, and keeps the addresses
 //! behind them up to date. Without it names are looked up for each new connection, by the
 //! operating system.

@@ -30,6 +30,7 @@ mod inbound;
 mod intercepted;
 mod l4;
 mod memory;
+mod name_table;
 mod outbound;
 mod policy;
 mod route;
@@ -41,6 +42,7 @@ use memory::Memory;
 use viewer::{Seen, Viewer};
 
 pub use cluster::endpoints_of;
+pub use name_table::name_table;
 
 /// Compiles what `node` needs from `world` into `builder`.
 ///

@@ -34,6 +34,10 @@ pub struct Node {
     pub role: Role,
     /// How connections come to it.
     pub capture: Capture,
+    /// Its applications' questions for names are answered by the mesh's table (Istio's
+    /// `DNS_CAPTURE`), so that services without an address of their own are called by the one that
+    /// is allocated to them. Applies to sidecars whose connections are intercepted.
+    pub dns_capture: bool,
 }
 
 /// How connections come to a proxy.
@@ -89,6 +93,7 @@ impl Node {
                 ports: BTreeMap::new(),
             },
             capture: Capture::None,
+            dns_capture: false,
         }
     }
 
@@ -104,6 +109,7 @@ impl Node {
                 inbound: Vec::new(),
             },
             capture: Capture::None,
+            dns_capture: false,
         }
     }
 
@@ -131,6 +137,13 @@ impl Node {
             }
         }
         (nodes, findings)
+    }
+
+    /// Whether it uses the addresses that are allocated to services without any: nobody else could
+    /// know what they stand for.
+    pub fn uses_allocated(&self) -> bool {
+        let sidecar = matches!(self.role, Role::Sidecar { .. });
+        self.dns_capture && sidecar && self.capture == Capture::Redirect
     }
 
     /// Where the admin interface is.
@@ -205,6 +218,7 @@ impl Node {
             base_port,
             role,
             capture: Capture::None,
+            dns_capture: false,
         }))
     }
 }

@@ -4,6 +4,7 @@
 //! from one [`World`] to the next in it, like any other registry.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh_core::Name;
@@ -15,12 +16,16 @@ use crate::spec::kubernetes::Protocol;
 use crate::spec::{Meta, Selector, Visibility};
 use crate::world::World;
 
+mod allocate;
 mod entries;
 mod events;
 mod index;
 mod kubernetes;
 mod workload;
 
+use allocate::Ledger;
+
+pub(crate) use allocate::Allocated;
 pub use events::{FileRegistry, FileRegistryHandle};
 
 /// All services, by host.
@@ -30,8 +35,10 @@ pub(crate) struct Services {
     by_host: HashMap<Name, usize>,
     /// By namespace, those with a selector.
     selecting: HashMap<Name, Vec<usize>>,
-    /// Hosts that are declared more than once.
+    /// Hosts that are declared more than once, or that no address is left for.
     findings: Vec<Diagnostic>,
+    /// Addresses for those that have none.
+    ledger: Ledger,
     /// The mesh's configuration that they were made with.
     mesh: u64,
 }
@@ -56,6 +63,9 @@ pub(crate) struct Entry {
     pub(crate) headless: bool,
     /// Blocks of virtual addresses, of which nobody knows which one is called.
     pub(crate) blocks: Vec<Cidr>,
+    /// It is to have an address allocated, and these were already. None where it has its own, or
+    /// cannot have any.
+    pub(crate) allocated: Option<Vec<IpAddr>>,
     /// Names of which its endpoints' certificates must have one; empty is any.
     pub(crate) subject_alt_names: Vec<String>,
     /// The object that declares it.
@@ -73,12 +83,27 @@ pub fn services(world: &World) -> Vec<(Arc<Service>, Arc<Vec<Instance>>)> {
         .collect()
 }
 
+/// The addresses that are allocated to the hosts of service entries without any. Only nodes that
+/// resolve names with a table of the mesh use them: [`Node::dns_capture`](crate::Node).
+pub fn allocated(world: &World) -> BTreeMap<Name, Vec<IpAddr>> {
+    let services = world.catalog();
+    let each = services.list.iter().filter_map(|entry| {
+        let allocated = services.allocated(entry.host())?;
+        Some((
+            entry.service.id.host.clone(),
+            allocated.addresses().collect(),
+        ))
+    });
+    each.collect()
+}
+
 // === impl Services ===
 
 impl Services {
     /// Collects the services of `world`; the second of two with one host is left out. An entry
     /// that is as it was before is the very same one.
     pub(crate) fn of(world: &World, before: Option<&Self>) -> Self {
+        let ledger = before.map(|before| &before.ledger);
         let mesh = world.mesh_object().map_or(0, |object| object.meta.stamp);
         let before = before.filter(|before| before.mesh == mesh);
         let workloads = index::Workloads::of(world);
@@ -112,7 +137,22 @@ impl Services {
             services.by_host.insert(host, place);
             services.list.push(entry);
         }
+        services.ledger = Ledger::of(&services.list, ledger);
+        for host in &services.ledger.without {
+            if let Some(entry) = services.by_host.get(host).map(|&place| &services.list[place]) {
+                let message = format!(
+                    "no address is left to allocate to {host:?}: give it one in spec.addresses"
+                );
+                let finding = entry.meta.finding(Severity::Warning, entry.at, message);
+                services.findings.push(finding);
+            }
+        }
         services
+    }
+
+    /// What was allocated to a host.
+    pub(crate) fn allocated(&self, host: &str) -> Option<&Allocated> {
+        self.ledger.get(host)
     }
 
     /// What is wrong with the services as a whole.
@@ -187,6 +227,7 @@ impl Entry {
             && self.visibility == other.visibility
             && (self.kubernetes, self.headless) == (other.kubernetes, other.headless)
             && self.blocks == other.blocks
+            && self.allocated == other.allocated
             && self.subject_alt_names == other.subject_alt_names
     }
 

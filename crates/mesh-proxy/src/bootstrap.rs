@@ -4,6 +4,7 @@ mod control_plane;
 mod envoy;
 mod identity;
 mod log;
+mod names;
 mod node;
 mod serve;
 
@@ -14,7 +15,7 @@ use crate::config::{self, Configuration, Source};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use envoy::EnvoyArgs;
 use mesh_xds::client::Variant;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -108,6 +109,25 @@ pub struct RunArgs {
     /// Default: the node's base port, the bootstrap's, else 127.0.0.1:15000.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
+    /// Answer applications' questions for names at these addresses, over UDP and TCP, with what the
+    /// mesh knows; others are passed on to the name servers of --dns-resolv-conf. Istio's agent
+    /// listens on 127.0.0.1:15053, where `mesh intercept --redirect-dns` sends them. Services
+    /// without an address of their own are then called at one that is allocated to them.
+    #[arg(
+        long,
+        value_name = "ADDRESS,…",
+        value_delimiter = ',',
+        conflicts_with = "envoy_config"
+    )]
+    dns_proxy: Vec<SocketAddr>,
+    /// With --dns-proxy: the name servers, and what resolvers here add to names.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/resolv.conf",
+        requires = "dns_proxy"
+    )]
+    dns_resolv_conf: PathBuf,
     /// Write an access log to this file; `-` is standard output. Replaces the configuration's.
     #[arg(long, value_name = "PATH|-")]
     access_log: Option<String>,
@@ -166,6 +186,7 @@ fn validate(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
         mesh_config: args.mesh_config.clone(),
         node: args.node.spec()?,
         transparent: false,
+        dns_capture: false,
         access_log: None,
     };
     match Configuration::load(source) {
@@ -222,6 +243,29 @@ mod tests {
         assert!(two.contains("cannot be used with"), "{two}");
         let other = refused(&["run", "--config", "x", "--xds-variant", "sotw"]);
         assert!(other.contains("--xds"), "{other}");
+    }
+
+    #[test]
+    fn names_are_answered_for_nodes_that_flags_describe() {
+        let bootstrap = [
+            "run",
+            "--envoy-config",
+            "x",
+            "--dns-proxy",
+            "127.0.0.1:15053",
+        ];
+        let two = refused(&bootstrap);
+        assert!(two.contains("cannot be used with"), "{two}");
+        let alone = refused(&["run", "--config", "x", "--dns-resolv-conf", "y"]);
+        assert!(alone.contains("--dns-proxy"), "{alone}");
+        let port = refused(&["run", "--config", "x", "--dns-proxy", "15053"]);
+        assert!(port.contains("--dns-proxy"), "{port}");
+        let line = ["mesh-proxy", "run", "--config", "x", "--dns-proxy"];
+        let line = line.into_iter().chain(["127.0.0.1:53,[::1]:53"]);
+        let Some(Command::Run(run)) = Cli::try_parse_from(line).unwrap().command else {
+            panic!("a run")
+        };
+        assert_eq!(run.dns_proxy.len(), 2);
     }
 
     #[test]

@@ -4,12 +4,14 @@
 //! all changes nothing. Watching is a future that the owner runs.
 
 use crate::watch::Changes;
+use mesh_core::discovery::NameTable;
 use mesh_core::model::{AccessLog, Snapshot, SnapshotBuilder, WorkloadRef};
 use mesh_core::{Feed, Invalid, Name, Publisher};
-use mesh_istio::{Diagnostic, Files, Node, Role, World, compile};
+use mesh_istio::{Diagnostic, Files, Node, Role, World, compile, name_table};
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Quiet time after a change before files are read: an editor writes more than once.
@@ -30,6 +32,9 @@ pub struct Source {
     /// Whether the sockets that intercepted connections come to take them whatever their
     /// destination is (Istio's `TPROXY`).
     pub transparent: bool,
+    /// Applications resolve names with the mesh's table ([`Configuration::names`]), so that services
+    /// without an address are called at the one that is allocated to them.
+    pub dns_capture: bool,
     /// An access log instead of those that the configuration asks for; `-` is standard output.
     pub access_log: Option<String>,
 }
@@ -55,6 +60,7 @@ pub struct Configuration {
     world: World,
     node: Node,
     publisher: Publisher<Snapshot>,
+    names: Publisher<Option<NameTable>>,
     /// What reading the files said the last time.
     said: Vec<String>,
 }
@@ -95,7 +101,7 @@ impl Configuration {
         if findings.iter().any(Diagnostic::is_error) {
             return Err(LoadError::Refused(findings));
         }
-        let node = resolve(&source.node, &world)?;
+        let node = source.resolve(&world)?;
         let mut builder = SnapshotBuilder::new();
         findings.extend(compile(&world, &node, &mut builder));
         source.adjust(&mut builder);
@@ -104,6 +110,7 @@ impl Configuration {
         }
         let (snapshot, _) = builder.build()?;
         let publisher = Publisher::from_arc(snapshot);
+        let names = Publisher::new(source.names(&world, &node));
         let said = findings.iter().map(ToString::to_string).collect();
         Ok((
             Self {
@@ -111,6 +118,7 @@ impl Configuration {
                 world,
                 node,
                 publisher,
+                names,
                 said,
             },
             findings,
@@ -120,6 +128,12 @@ impl Configuration {
     /// Snapshots, now and as files change.
     pub fn feed(&self) -> Feed<Snapshot> {
         self.publisher.feed()
+    }
+
+    /// The names that the node's applications may resolve in the mesh, now and as files change;
+    /// none where [`Source::dns_capture`] is not set.
+    pub fn names(&self) -> Feed<Option<NameTable>> {
+        self.names.feed()
     }
 
     /// The node that the configuration is for.
@@ -135,7 +149,7 @@ impl Configuration {
     /// Reads the files again and publishes what changed. Says what is new about them.
     pub fn reload(&mut self) -> Vec<Diagnostic> {
         let mut findings = self.world.update(&read(&self.source));
-        match resolve(&self.source.node, &self.world) {
+        match self.source.resolve(&self.world) {
             Ok(node) => self.node = node,
             Err(LoadError::Refused(more)) => findings.extend(more),
             Err(error) => tracing::error!(%error, "the last description of the node stays"),
@@ -144,7 +158,14 @@ impl Configuration {
         findings.extend(compile(&self.world, &self.node, &mut builder));
         self.source.adjust(&mut builder);
         match builder.build() {
-            Ok((snapshot, _)) => self.publisher.publish(snapshot),
+            Ok((snapshot, _)) => {
+                // First where connections go, then who is led there.
+                self.publisher.publish(snapshot);
+                let names = self.source.names(&self.world, &self.node);
+                if *self.names.load() != names {
+                    self.names.publish(Arc::new(names));
+                }
+            }
             Err(error) => tracing::error!(%error, "the last configuration stays in force"),
         }
         // A finding that was there before is no news.
@@ -175,6 +196,16 @@ impl Configuration {
 // === impl Source ===
 
 impl Source {
+    fn resolve(&self, world: &World) -> Result<Node, LoadError> {
+        let mut node = resolve(&self.node, world)?;
+        node.dns_capture |= self.dns_capture;
+        Ok(node)
+    }
+
+    fn names(&self, world: &World, node: &Node) -> Option<NameTable> {
+        self.dns_capture.then(|| name_table(world, node))
+    }
+
     fn adjust(&self, builder: &mut SnapshotBuilder) {
         if self.transparent {
             builder.make_transparent(&INTERCEPTING);
@@ -281,6 +312,7 @@ mod tests {
             mesh_config: None,
             node: NodeSpec::Exact(Node::sidecar("client", "default")),
             transparent: false,
+            dns_capture: false,
             access_log: None,
         }
     }

@@ -48,6 +48,7 @@ pub use runtime::Running;
 use mesh_client::Slot;
 use mesh_core::Feed;
 use mesh_core::model::{Snapshot, WorkloadRef};
+use mesh_discovery::dns::server as dns;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -70,6 +71,7 @@ pub struct Builder {
     slots: Slots,
     gate: xds::Gate,
     control: Option<Arc<xds::Control>>,
+    names: Option<Arc<dns::Statistics>>,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +97,7 @@ impl Proxy {
             slots: Slots::default(),
             gate: xds::Gate::default(),
             control: None,
+            names: None,
         }
     }
 }
@@ -141,6 +144,14 @@ impl Builder {
     #[must_use]
     pub fn most_requests(mut self, requests: u32) -> Self {
         self.most_requests = requests;
+        self
+    }
+
+    /// What a name server for the applications counts ([`mesh_discovery::dns::server`]), for the
+    /// admin interface's page for Prometheus.
+    #[must_use]
+    pub fn names(mut self, statistics: Arc<dns::Statistics>) -> Self {
+        self.names = Some(statistics);
         self
     }
 

@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) workers: usize,
     /// Where the configuration comes from, unless it is the caller's own.
     pub(crate) control: Option<Arc<Control>>,
+    /// What a name server for the applications counts, if there is one.
+    pub(crate) names: Option<Arc<mesh_discovery::dns::server::Statistics>>,
     pub(crate) workload: WorkloadRef,
     /// When the latest snapshot came into force, in milliseconds since 1970.
     pub(crate) updated: AtomicU64,
@@ -167,6 +169,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         slots,
         gate,
         control,
+        names,
     } = builder;
     let telemetry = Arc::new(Telemetry::new(workload.clone()));
     let statistics = Statistics::default();
@@ -221,6 +224,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         orders,
         workers,
         control,
+        names,
         workload,
         updated: AtomicU64::new(0),
     });

@@ -42,6 +42,7 @@ pub(crate) use gate::Gate;
 use crate::{Builder, Proxy};
 use agent::Agent;
 use files::{Files, Watched};
+use mesh_core::discovery::NameTable;
 use mesh_core::model::Snapshot;
 use mesh_core::{Feed, Invalid};
 use mesh_xds::bootstrap::{Bootstrap, From, Subscription};
@@ -161,6 +162,12 @@ impl Driver {
     /// Snapshots, now and from now on.
     pub fn snapshots(&self) -> Feed<Snapshot> {
         self.client.snapshots()
+    }
+
+    /// The names that the node may resolve in the mesh, once they came: they are asked for where
+    /// the client's builder was told so ([`client::Builder::names`]).
+    pub fn names(&self) -> Feed<Option<NameTable>> {
+        self.client.names()
     }
 
     /// How it stands with the control plane.

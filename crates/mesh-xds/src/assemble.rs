@@ -182,6 +182,8 @@ impl Assemble {
                 }
                 To::Is(Resource::Listener(listener)) => listeners.push((*listener, ticket)),
                 To::Is(Resource::Routes(table)) => tables.push((from, *table, ticket)),
+                // Nothing refers to it: who wants it has it from the stream.
+                To::Is(Resource::NameTable(_)) => {}
                 To::Is(Resource::Secret(secret)) => {
                     let name = secret.name.clone();
                     let result = self.set_secret(&from, secret, fixed);

@@ -30,6 +30,7 @@ pub mod client;
 #[cfg(feature = "json")]
 pub mod json;
 mod metadata;
+mod names;
 mod node;
 pub mod read;
 mod resource;

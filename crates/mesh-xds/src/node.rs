@@ -78,6 +78,12 @@ impl Node {
         (!name.is_empty() && !namespace.is_empty()).then_some((name, namespace))
     }
 
+    /// Istio's fourth part of the id: the DNS domain of the node's namespace, for instance
+    /// `shop.svc.cluster.local`.
+    pub fn domain(&self) -> Option<&str> {
+        self.part(3)
+    }
+
     /// Region, zone and subzone, where the node says so.
     pub fn locality(&self) -> Option<(&str, &str, &str)> {
         let at = self.proto.locality.as_ref()?;

@@ -11,6 +11,7 @@ use crate::pb::envoy::config::route::v3::RouteConfiguration;
 use crate::pb::envoy::extensions::transport_sockets::tls::v3::Secret as SecretProto;
 use crate::{TypeUrl, schema};
 use given::Given;
+use mesh_core::discovery::NameTable;
 use mesh_core::model::{Cluster, EndpointSet, Listener, RouteTable, Secret, SecretRef};
 use mesh_core::{Invalid, Name};
 use prost::Message;
@@ -49,6 +50,8 @@ pub enum Resource {
     Routes(Box<RouteTable>),
     /// SDS.
     Secret(SecretResource),
+    /// Istio's NDS.
+    NameTable(Box<NameTable>),
 }
 
 /// A cluster, and where its endpoints are.
@@ -160,6 +163,11 @@ struct Named {
 /// cannot express it; with the path of the field in the resource. Types that are passed on but not
 /// read are refused.
 pub fn resource(kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
+    if kind == TypeUrl::NameTable {
+        // Not Envoy's, so nothing is known of its constraints; it has none.
+        let table = crate::names::decode(bytes)?;
+        return Ok(Resource::NameTable(Box::new(table)));
+    }
     schema::check(schema::name_in_url(kind.url()), bytes)?;
     match kind {
         TypeUrl::Cluster => cluster(&decode::<ClusterProto>(bytes)?)

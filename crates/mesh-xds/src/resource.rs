@@ -31,6 +31,8 @@ pub enum TypeUrl {
     Extension,
     /// RTDS. Passed on by the server, not read.
     Runtime,
+    /// Istio's NDS: the names that a node may resolve in the mesh.
+    NameTable,
 }
 
 /// One resource, ready to be sent.
@@ -54,7 +56,7 @@ pub struct Encoded {
 
 impl TypeUrl {
     /// Every type, in sending order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Cluster,
         Self::Endpoints,
         Self::Listener,
@@ -64,6 +66,7 @@ impl TypeUrl {
         Self::Secret,
         Self::Extension,
         Self::Runtime,
+        Self::NameTable,
     ];
 
     /// The URL that names the type on the wire.
@@ -80,6 +83,7 @@ impl TypeUrl {
             Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
             Self::Runtime => "type.googleapis.com/envoy.service.runtime.v3.Runtime",
+            Self::NameTable => "type.googleapis.com/istio.networking.nds.v1.NameTable",
         }
     }
 
@@ -100,6 +104,7 @@ impl TypeUrl {
             Self::Secret => "SDS",
             Self::Extension => "ECDS",
             Self::Runtime => "RTDS",
+            Self::NameTable => "NDS",
         }
     }
 

@@ -34,6 +34,7 @@ use crate::pb::envoy::extensions::common::dynamic_forward_proxy::v3::DnsCacheCon
 use crate::pb::envoy::extensions::transport_sockets::tls::v3::Secret as SecretProto;
 use crate::wire::to_duration;
 use crate::{Encoded, TypeUrl, schema};
+use mesh_core::discovery::NameTable;
 use mesh_core::model::{
     Address, Cluster, DiscoveryKind, EndpointSet, Listener, RouteTable, Secret, SecretName,
     Snapshot,
@@ -51,6 +52,11 @@ pub mod route;
 mod tls;
 
 pub(crate) use access_log::ISTIO_FORMAT;
+
+/// The names that a node may resolve in the mesh (Istio's NDS).
+pub fn name_table(table: &NameTable) -> Encoded {
+    crate::names::encode(table)
+}
 
 /// Writes a cluster.
 ///

@@ -39,6 +39,7 @@ impl Judge {
                     namespace: node.namespace.clone(),
                 },
                 transparent: false,
+                dns_capture: false,
                 access_log: None,
             };
             Configuration::load(source).map(|(configuration, _)| configuration)

@@ -58,9 +58,24 @@ pub(crate) struct Options {
     /// Leave all of IPv6 alone.
     #[arg(long)]
     pub(super) no_ipv6: bool,
-    /// Istio's capture of DNS. Not supported: the option is here to be refused.
-    #[arg(long, hide = true)]
+    /// Send applications' questions to the name servers of /etc/resolv.conf, over UDP and TCP, to
+    /// the proxy's own name server instead (mesh-proxy's --dns-proxy).
+    #[arg(long)]
     pub(super) redirect_dns: bool,
+    /// Do so with questions to any name server.
+    #[arg(long, requires = "redirect_dns", conflicts_with = "dns_servers")]
+    pub(super) capture_all_dns: bool,
+    /// Do so with questions to these name servers instead of those of /etc/resolv.conf.
+    #[arg(
+        long,
+        value_name = "ADDRESS,…",
+        default_value = "",
+        requires = "redirect_dns"
+    )]
+    pub(super) dns_servers: Addresses,
+    /// Where the proxy's own name server listens on loopback.
+    #[arg(long, value_name = "PORT", default_value = "15053")]
+    pub(super) dns_port: NonZeroU16,
 }
 
 /// How inbound connections reach the proxy (`sidecar.istio.io/interceptionMode`).
@@ -87,6 +102,10 @@ pub(super) struct Ports(pub(super) Vec<u16>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Blocks(pub(super) Vec<Cidr>);
 
+/// Addresses of both families.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Addresses(pub(super) Vec<IpAddr>);
+
 /// Users or groups, by number: names need not be the same in a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ids(pub(super) Vec<u32>);
@@ -107,8 +126,18 @@ impl Options {
     /// # Errors
     /// Says which, and what to do.
     pub(super) fn check(&self) -> Result<(), Wrong> {
-        if self.redirect_dns {
-            return wrong("--redirect-dns: capture of DNS is not supported");
+        let captures = self.redirect_dns && !self.capture_all_dns;
+        if captures && self.dns_servers.0.is_empty() {
+            return wrong(
+                "--redirect-dns: /etc/resolv.conf names no name server; name some with \
+                 --dns-servers, or take --capture-all-dns",
+            );
+        }
+        if self.redirect_dns && [self.outbound_port, self.inbound_port].contains(&self.dns_port) {
+            return wrong(format!(
+                "--dns-port: {} is where connections of other kinds go",
+                self.dns_port
+            ));
         }
         if self.outbound_port == self.inbound_port {
             return wrong(format!(
@@ -138,6 +167,14 @@ impl Options {
             ));
         }
         Ok(())
+    }
+
+    /// Takes the name servers of a `resolv.conf` where they are needed and none are named.
+    pub(super) fn read_servers(&mut self, read: impl FnOnce() -> Vec<IpAddr>) {
+        let named = self.capture_all_dns || !self.dns_servers.0.is_empty();
+        if self.redirect_dns && !named {
+            self.dns_servers.0 = read();
+        }
     }
 
     /// Whether any inbound port is intercepted.
@@ -211,6 +248,20 @@ impl FromStr for Blocks {
             item => item
                 .parse::<Cidr>()
                 .or_else(|error| wrong(error.to_string())),
+        })
+        .map(Self)
+    }
+}
+
+// === impl Addresses ===
+
+impl FromStr for Addresses {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        list(text, |item| {
+            let address = item.parse::<IpAddr>();
+            address.or_else(|_| wrong(format!("{item:?} is no IP address")))
         })
         .map(Self)
     }

@@ -1,10 +1,10 @@
 //! Which rules and settings make an interception: Istio's, for given options.
 //!
-//! The order within a chain decides, and it is that of `istio-iptables` (Istio 1.30, without capture
-//! of DNS). Two things differ, and neither for a connection that Istio intercepts: interfaces to
+//! The order within a chain decides, and it is that of `istio-iptables` (Istio 1.30). Two things differ, and neither for a connection that Istio intercepts: interfaces to
 //! leave alone are named at the head of Istio's chains instead of in the built-in ones, where a
 //! RETURN would end the rules of others too; and chains that nothing leads to are not made.
 
+use super::dns::{self, DNS};
 use super::options::{ALWAYS_EXCLUDED, Options, Selection};
 use super::rule::{Chain, Condition, Family, INBOUND_MARK, OUTBOUND_MARK, Rule, Table, Target};
 use mesh_core::model::Cidr;
@@ -41,6 +41,10 @@ pub(super) enum Setting {
 pub(super) fn plan(options: &Options, family: Family) -> Plan {
     let tproxy = options.is_tproxy();
     let mut tables = Vec::new();
+    let zones = dns::zones(options, family);
+    if !zones.is_empty() {
+        tables.push((Table::Raw, zones));
+    }
     if tproxy {
         tables.push((Table::Mangle, mangle(options, family)));
     }
@@ -82,6 +86,7 @@ fn nat(options: &Options, family: Family) -> Vec<Rule> {
         Target::Chain(Chain::IstioOutput),
     ));
     rules.extend(outbound(options, family));
+    rules.extend(dns::datagrams(options, family));
     for (chain, port) in [
         (Chain::IstioRedirect, options.outbound_port),
         (Chain::IstioInRedirect, options.inbound_port),
@@ -158,11 +163,16 @@ fn outbound(options: &Options, family: Family) -> Vec<Rule> {
         // An application that calls itself by its service address: the proxy sends it to this
         // machine, and inbound has its say too.
         for id in ids {
+            let ports = match options.redirect_dns {
+                // A name server here is asked directly.
+                true => Condition::NotPorts([DNS, TUNNEL_PORT]),
+                false => Condition::NotPort(TUNNEL_PORT),
+            };
             let conditions = vec![
                 lo(),
                 Condition::NotTo(loopback(family)),
                 Condition::Tcp,
-                Condition::NotPort(TUNNEL_PORT),
+                ports,
                 is(*id),
             ];
             rules.push(rule(conditions, Target::Chain(Chain::IstioInRedirect)));
@@ -170,14 +180,20 @@ fn outbound(options: &Options, family: Family) -> Vec<Rule> {
         // An application that calls itself or a neighbour by the machine's own address. One rule
         // for all owners: with one each, the first would answer for the second.
         if !options.includes_loopback() {
-            let conditions = [lo()].into_iter().chain(ids.iter().map(|id| is_not(*id)));
-            rules.push(rule(conditions.collect(), Target::Return));
+            let mut conditions = vec![lo()];
+            if options.redirect_dns {
+                // A name server may be on this machine too.
+                conditions.extend([Condition::Tcp, Condition::NotPort(DNS)]);
+            }
+            conditions.extend(ids.iter().map(|id| is_not(*id)));
+            rules.push(rule(conditions, Target::Return));
         }
         // No loops: the proxy's own connections go where they want.
         for id in ids {
             rules.push(rule(vec![is(*id)], Target::Return));
         }
     }
+    rules.extend(dns::connections(options, family));
     rules.push(rule(vec![Condition::To(loopback(family))], Target::Return));
     for block in options.exclude_outbound_ip_ranges.of(family == Family::V4) {
         rules.push(rule(vec![Condition::To(block)], Target::Return));

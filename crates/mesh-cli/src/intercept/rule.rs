@@ -23,6 +23,7 @@ pub(super) enum Family {
 /// The tables that interception uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Table {
+    Raw,
     Mangle,
     Nat,
 }
@@ -35,6 +36,7 @@ pub(super) enum Chain {
     IstioInbound,
     IstioInRedirect,
     IstioOutput,
+    IstioOutputDns,
     IstioRedirect,
     IstioDivert,
     IstioTproxy,
@@ -59,8 +61,12 @@ pub(super) enum Condition {
     To(Cidr),
     NotTo(Cidr),
     Tcp,
+    Udp,
     Port(u16),
+    SourcePort(u16),
     NotPort(u16),
+    /// None of them.
+    NotPorts([u16; 2]),
     Established,
     Mark(u32),
     NotMark(u32),
@@ -82,6 +88,8 @@ pub(super) enum Target {
     SetMark(u32),
     SaveMark,
     RestoreMark,
+    /// Connections are told apart from those of other zones.
+    Zone(u16),
 }
 
 // === impl Family ===
@@ -124,12 +132,13 @@ impl fmt::Display for Family {
 // === impl Table ===
 
 impl Table {
-    pub(super) const ALL: [Self; 2] = [Self::Mangle, Self::Nat];
+    pub(super) const ALL: [Self; 3] = [Self::Raw, Self::Mangle, Self::Nat];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Nat => "nat",
             Self::Mangle => "mangle",
+            Self::Raw => "raw",
         }
     }
 }
@@ -138,10 +147,11 @@ impl Table {
 
 impl Chain {
     /// Istio's.
-    pub(super) const OURS: [Self; 6] = [
+    pub(super) const OURS: [Self; 7] = [
         Self::IstioInbound,
         Self::IstioInRedirect,
         Self::IstioOutput,
+        Self::IstioOutputDns,
         Self::IstioRedirect,
         Self::IstioDivert,
         Self::IstioTproxy,
@@ -154,6 +164,7 @@ impl Chain {
             Self::IstioInbound => "ISTIO_INBOUND",
             Self::IstioInRedirect => "ISTIO_IN_REDIRECT",
             Self::IstioOutput => "ISTIO_OUTPUT",
+            Self::IstioOutputDns => "ISTIO_OUTPUT_DNS",
             Self::IstioRedirect => "ISTIO_REDIRECT",
             Self::IstioDivert => "ISTIO_DIVERT",
             Self::IstioTproxy => "ISTIO_TPROXY",
@@ -211,7 +222,12 @@ impl fmt::Display for Condition {
             Self::To(block) => write!(f, "-d {block}"),
             Self::NotTo(block) => write!(f, "! -d {block}"),
             Self::Tcp => write!(f, "-p tcp"),
+            Self::Udp => write!(f, "-p udp"),
             Self::Port(port) => write!(f, "--dport {port}"),
+            Self::SourcePort(port) => write!(f, "--sport {port}"),
+            Self::NotPorts([one, other]) => {
+                write!(f, "-m multiport ! --dports {one},{other}")
+            }
             Self::NotPort(port) => write!(f, "! --dport {port}"),
             Self::Established => write!(f, "-m conntrack --ctstate RELATED,ESTABLISHED"),
             Self::Mark(mark) => write!(f, "-m mark --mark {mark}"),
@@ -241,6 +257,7 @@ impl fmt::Display for Target {
             Self::SetMark(mark) => write!(f, "MARK --set-mark {mark}"),
             Self::SaveMark => f.write_str("CONNMARK --save-mark"),
             Self::RestoreMark => f.write_str("CONNMARK --restore-mark"),
+            Self::Zone(zone) => write!(f, "CT --zone {zone}"),
         }
     }
 }

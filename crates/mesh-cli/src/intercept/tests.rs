@@ -54,11 +54,11 @@ fn any_options() -> impl Strategy<Value = Options> {
         (interfaces(), interfaces()),
         (ids(), ids()),
     );
-    let flags: (_, _, _) = (any::<bool>(), any::<bool>(), any::<bool>());
+    let flags: (_, _, _, _) = (any::<bool>(), any::<bool>(), any::<bool>(), 0..4);
     (lists, flags).prop_filter_map("options in each other's way", |(lists, flags)| {
         let ((include, exclude, outbound, not_outbound), (to, not_to), (vms, not), (users, groups)) =
             lists;
-        let (is_tproxy, all_inbound, all_outbound) = flags;
+        let (is_tproxy, all_inbound, all_outbound, dns) = flags;
         let mut words: Vec<String> = vec!["intercept".into()];
         let mut add = |option: &str, values: Vec<String>| {
             words.push(format!("--{option}={}", values.join(",")));
@@ -82,6 +82,15 @@ fn any_options() -> impl Strategy<Value = Options> {
         add("exclude-interfaces", texts(not));
         add("proxy-uid", numbers(users));
         add("proxy-gid", numbers(groups));
+        match dns {
+            0 => {}
+            1 => words.extend(["--redirect-dns".into(), "--capture-all-dns".into()]),
+            _ => {
+                let servers = if dns == 2 { "10.1.2.3,fd01::1" } else { "10.1.2.3" };
+                words.push("--redirect-dns".into());
+                words.push(format!("--dns-servers={servers}"));
+            }
+        }
         let options = Line::try_parse_from(words).unwrap().options;
         options.check().is_ok().then_some(options)
     })
@@ -178,6 +187,76 @@ COMMIT
     }
 }
 
+/// What is new, the rest is as without it but for port 53 in the rules about loopback: as
+/// istio-iptables has it with `--redirect-dns`, and with a chain for what it writes into OUTPUT.
+#[test]
+fn names_are_asked_for_at_the_proxy_as_istio_has_it() {
+    let options = options("--redirect-dns --dns-servers 10.96.0.10,fd00::a,127.0.0.53");
+    let text = rules(&options, Family::V4);
+    let text = text.replace(" -m comment --comment mesh-intercept", "");
+    let raw = "\
+*raw
+:ISTIO_OUTPUT_DNS - [0:0]
+:ISTIO_INBOUND - [0:0]
+-A OUTPUT -p udp -j ISTIO_OUTPUT_DNS
+-A ISTIO_OUTPUT_DNS -p udp --dport 53 -m owner --uid-owner 1337 -j CT --zone 1
+-A ISTIO_OUTPUT_DNS -p udp --sport 15053 -m owner --uid-owner 1337 -j CT --zone 2
+-A ISTIO_OUTPUT_DNS -p udp --dport 53 -m owner --gid-owner 1337 -j CT --zone 1
+-A ISTIO_OUTPUT_DNS -p udp --sport 15053 -m owner --gid-owner 1337 -j CT --zone 2
+-A ISTIO_OUTPUT_DNS -p udp --dport 53 -d 10.96.0.10/32 -j CT --zone 2
+-A ISTIO_OUTPUT_DNS -p udp --dport 53 -d 127.0.0.53/32 -j CT --zone 2
+-A PREROUTING -p udp -j ISTIO_INBOUND
+-A ISTIO_INBOUND -p udp --sport 53 -s 10.96.0.10/32 -j CT --zone 1
+-A ISTIO_INBOUND -p udp --sport 53 -s 127.0.0.53/32 -j CT --zone 1
+COMMIT
+";
+    assert!(text.starts_with(raw), "{text}");
+    let nat = "\
+-A ISTIO_OUTPUT -o lo -s 127.0.0.6/32 -j RETURN
+-A ISTIO_OUTPUT -o lo ! -d 127.0.0.1/32 -p tcp -m multiport ! --dports 53,15008 -m owner --uid-owner 1337 -j ISTIO_IN_REDIRECT
+-A ISTIO_OUTPUT -o lo -p tcp ! --dport 53 -m owner ! --uid-owner 1337 -j RETURN
+-A ISTIO_OUTPUT -m owner --uid-owner 1337 -j RETURN
+-A ISTIO_OUTPUT -o lo ! -d 127.0.0.1/32 -p tcp -m multiport ! --dports 53,15008 -m owner --gid-owner 1337 -j ISTIO_IN_REDIRECT
+-A ISTIO_OUTPUT -o lo -p tcp ! --dport 53 -m owner ! --gid-owner 1337 -j RETURN
+-A ISTIO_OUTPUT -m owner --gid-owner 1337 -j RETURN
+-A ISTIO_OUTPUT -p tcp --dport 53 -d 10.96.0.10/32 -j REDIRECT --to-ports 15053
+-A ISTIO_OUTPUT -p tcp --dport 53 -d 127.0.0.53/32 -j REDIRECT --to-ports 15053
+-A ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN
+-A ISTIO_OUTPUT -j ISTIO_REDIRECT
+-A OUTPUT -p udp -j ISTIO_OUTPUT_DNS
+-A ISTIO_OUTPUT_DNS -p udp --dport 53 -m owner --uid-owner 1337 -j RETURN
+-A ISTIO_OUTPUT_DNS -p udp --dport 53 -m owner --gid-owner 1337 -j RETURN
+-A ISTIO_OUTPUT_DNS -p udp --dport 53 -d 10.96.0.10/32 -j REDIRECT --to-ports 15053
+-A ISTIO_OUTPUT_DNS -p udp --dport 53 -d 127.0.0.53/32 -j REDIRECT --to-ports 15053
+";
+    assert!(text.contains(nat), "{text}");
+    let v6 = rules(&options, Family::V6);
+    assert!(v6.contains("-d fd00::a/128") && !v6.contains("10.96.0.10"));
+    // Without a server of the family there is nothing to lead to.
+    let options = self::options("--redirect-dns --dns-servers 10.96.0.10");
+    let v6 = rules(&options, Family::V6);
+    assert!(
+        !v6.contains("*raw") && !v6.contains("ISTIO_OUTPUT_DNS"),
+        "{v6}"
+    );
+}
+
+#[test]
+fn the_name_servers_of_the_machine_are_read_only_where_they_count() {
+    let server: std::net::IpAddr = "10.0.0.2".parse().unwrap();
+    for (line, read) in [
+        ("", false),
+        ("--redirect-dns", true),
+        ("--redirect-dns --capture-all-dns", false),
+        ("--redirect-dns --dns-servers 10.0.0.1", false),
+    ] {
+        let mut options = options(line);
+        options.read_servers(|| vec![server]);
+        assert_eq!(options.dns_servers.0.contains(&server), read, "{line}");
+        assert!(options.check().is_ok(), "{line}");
+    }
+}
+
 #[test]
 fn json_says_the_same_as_the_text() {
     let options = options("--mode tproxy --exclude-outbound-ports 25");
@@ -208,6 +287,10 @@ fn json_says_the_same_as_the_text() {
 fn options_in_each_others_way_are_refused_by_name() {
     for (words, option) in [
         (&["--redirect-dns"][..], "--redirect-dns"),
+        (
+            &["--redirect-dns", "--capture-all-dns", "--dns-port", "15006"],
+            "--dns-port",
+        ),
         (&["--inbound-port", "15001"], "--inbound-port"),
         (&["--proxy-uid", "", "--proxy-gid", ""], "--proxy-uid"),
         (
@@ -258,6 +341,7 @@ fn values_that_are_none_are_refused_with_the_option_and_the_value() {
         ),
         ("--exclude-interfaces", "+", "\"+\""),
         ("--outbound-port", "0", "'0'"),
+        ("--dns-servers", "10.0.0.10,dns.example", "\"dns.example\""),
     ] {
         let message = refused(&[option, value]);
         assert!(

@@ -165,7 +165,7 @@ impl Town {
             all.extend(lines.map(|line| line.trim().to_owned()));
         }
         // A table without rules is none.
-        all.retain(|line| !["*nat", "*mangle", "COMMIT"].contains(&line.as_str()));
+        all.retain(|line| !["*nat", "*mangle", "*raw", "COMMIT"].contains(&line.as_str()));
         all
     }
 

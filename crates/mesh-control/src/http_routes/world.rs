@@ -7,8 +7,10 @@ use axum::response::Response;
 use http::StatusCode;
 use mesh_core::Name;
 use mesh_core::discovery::{Instance, Service};
+use mesh_istio::allocated;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// The objects as istiod lists them, each with the place where it stands.
 pub(super) async fn configz(State(control): State<Control>) -> Response {
@@ -57,22 +59,29 @@ pub(super) async fn registryz(State(control): State<Control>) -> Response {
     let inputs = control.engine().inputs();
     let services = inputs.iter().flat_map(|inputs| &inputs.services);
     let sorted: BTreeMap<_, _> = services.collect();
-    let each = sorted.values().map(|known| service(&known.service));
+    let allocated = inputs.as_ref().map(|inputs| allocated(&inputs.world));
+    let allocated = allocated.unwrap_or_default();
+    let each = sorted.values().map(|known| {
+        let own = allocated.get(&known.service.id.host);
+        service(&known.service, own.map(Vec::as_slice).unwrap_or_default())
+    });
     answer(StatusCode::OK, &each.collect())
 }
 
-fn service(service: &Service) -> Value {
+fn service(service: &Service, allocated: &[IpAddr]) -> Value {
     let ports = service.ports.iter().map(|port| {
         let protocol = format!("{:?}", port.protocol).to_ascii_uppercase();
         json!({"name": &*port.name, "port": port.number, "protocol": protocol})
     });
     let addresses = service.addresses.iter().map(ToString::to_string);
+    let allocated = allocated.iter().map(ToString::to_string);
     let export_to = service.export_to.iter().map(|name| name.to_string());
     json!({
         "hostname": &*service.id.host,
         "namespace": &*service.id.namespace,
         "ports": ports.collect::<Vec<_>>(),
         "addresses": addresses.collect::<Vec<_>>(),
+        "auto_allocated_addresses": allocated.collect::<Vec<_>>(),
         "labels": labels(&service.labels),
         "export_to": export_to.collect::<Vec<_>>(),
         "resolution": format!("{:?}", service.resolution),

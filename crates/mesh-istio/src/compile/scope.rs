@@ -124,13 +124,21 @@ fn everything<'a>(compiler: &Compiler<'a>) -> Scope<'a> {
     }
 }
 
-/// Every service that the node's namespace sees.
+/// Every service that the node's namespace sees, with the addresses that the node knows it by.
 pub(super) fn services<'a>(compiler: &Compiler<'a>) -> Vec<&'a Arc<Entry>> {
     let services: &'a crate::registry::Services = compiler.services;
-    services
+    let all = services
         .iter()
-        .filter(|entry| entry.shows(compiler.viewer.namespace()))
-        .collect()
+        .filter(|entry| entry.shows(compiler.viewer.namespace()));
+    if !compiler.viewer.uses_allocated() {
+        return all.collect();
+    }
+    let v6 = compiler.viewer.speaks_v6();
+    all.map(|entry| match services.allocated(entry.host()) {
+        Some(allocated) => allocated.entry(v6),
+        None => entry,
+    })
+    .collect()
 }
 
 /// Every virtual service that the node's namespace sees, oldest first.

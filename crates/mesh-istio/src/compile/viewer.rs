@@ -24,6 +24,7 @@ pub(super) struct Seen {
     address: bool,
     family: bool,
     port: bool,
+    allocated: bool,
 }
 
 /// What of a node something depends on, as it was.
@@ -36,6 +37,7 @@ pub(super) struct Asked {
     address: Option<IpAddr>,
     v6: Option<bool>,
     port: Option<Option<u16>>,
+    allocated: Option<bool>,
 }
 
 // === impl Viewer ===
@@ -77,6 +79,12 @@ impl<'a> Viewer<'a> {
         self.node.address.is_ipv6()
     }
 
+    /// Whether it uses the addresses that are allocated to services without any.
+    pub(super) fn uses_allocated(&self) -> bool {
+        self.saw(|seen| seen.allocated = true);
+        self.node.uses_allocated()
+    }
+
     /// Where the node's application reaches it, given the mesh's usual port.
     pub(super) fn outbound(&self, usual: u16) -> SocketAddr {
         self.saw(|seen| seen.port = true);
@@ -108,6 +116,7 @@ impl<'a> Viewer<'a> {
             address: seen.address.then_some(node.address),
             v6: seen.family.then_some(node.address.is_ipv6()),
             port: seen.port.then_some(node.base_port),
+            allocated: seen.allocated.then(|| node.uses_allocated()),
         }
     }
 
@@ -128,6 +137,7 @@ impl Seen {
             address: self.address || more.address,
             family: self.family || more.family,
             port: self.port || more.port,
+            allocated: self.allocated || more.allocated,
         }
     }
 }
@@ -146,6 +156,7 @@ impl Asked {
             && self.address.is_none_or(|one| one == node.address)
             && self.v6.is_none_or(|one| one == node.address.is_ipv6())
             && self.port.is_none_or(|one| one == node.base_port)
+            && self.allocated.is_none_or(|one| one == node.uses_allocated())
     }
 
     pub(super) fn seen(&self) -> Seen {
@@ -155,6 +166,7 @@ impl Asked {
             address: self.address.is_some(),
             family: self.v6.is_some(),
             port: self.port.is_some(),
+            allocated: self.allocated.is_some(),
         }
     }
 }

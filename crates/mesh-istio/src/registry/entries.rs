@@ -92,6 +92,11 @@ fn entry<'w>(
             .copied()
             .filter(|block| !block.is_single())
             .collect(),
+        allocated: spec.host_wants_addresses(meta, host).then(|| {
+            let each = spec.allocated.iter();
+            let own = each.filter(|(of, _)| of.eq_ignore_ascii_case(host));
+            own.map(|(_, address)| *address).collect()
+        }),
         subject_alt_names: spec.subject_alt_names.clone(),
         headless: false,
         meta: meta.clone(),

@@ -99,6 +99,7 @@ fn entry(sources: &Sources<'_>, meta: &Meta, spec: &spec::Service) -> Entry {
         visibility,
         kubernetes: true,
         blocks: Vec::new(),
+        allocated: None,
         subject_alt_names: Vec::new(),
         headless: spec.headless,
         meta: meta.clone(),

@@ -84,6 +84,10 @@ pub struct Pod {
     pub ready: bool,
     /// Whether it has run to its end.
     pub finished: bool,
+    /// Its own name below that of the headless service `subdomain`, or empty.
+    pub hostname: String,
+    /// The headless service below whose name it has one, or empty.
+    pub subdomain: String,
 }
 
 // === impl Protocol ===
@@ -224,6 +228,8 @@ impl Pod {
             pod.service_account = fields
                 .get("serviceAccountName", read::string)
                 .unwrap_or_default();
+            pod.hostname = fields.get("hostname", read::string).unwrap_or_default();
+            pod.subdomain = fields.get("subdomain", read::string).unwrap_or_default();
             let ports = fields.list("containers", |container| {
                 let mut fields = container.fields()?;
                 Some(fields.list("ports", |port| {

@@ -431,6 +431,11 @@ fn read_spec(root: &Cursor<'_>, kind: Kind) -> Option<Spec> {
             _ => Spec::Service(Service::read(cursor)?),
         })
     });
+    let mut spec = spec;
+    if let Some(Spec::ServiceEntry(entry)) = &mut spec {
+        let allocated = fields.get("status", ServiceEntry::read_status);
+        entry.allocated = allocated.unwrap_or_default();
+    }
     if kind != Kind::Service {
         for name in ["apiVersion", "kind", "metadata", "status"] {
             fields.ignore(name);

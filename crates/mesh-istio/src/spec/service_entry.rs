@@ -36,6 +36,8 @@ pub struct ServiceEntry {
     /// Names of which its endpoints' certificates must have one, where a destination rule does
     /// not say.
     pub subject_alt_names: Vec<String>,
+    /// Addresses that a controller allocated to its hosts (`status.addresses`).
+    pub allocated: Vec<(String, IpAddr)>,
 }
 
 /// A port of a service entry.
@@ -148,7 +150,35 @@ impl ServiceEntry {
             selector: selected,
             export_to,
             subject_alt_names,
+            allocated: Vec::new(),
         })
+    }
+
+    /// Reads `status`: whatever is not an address for a host is as good as not there, since no
+    /// user wrote it.
+    pub(super) fn read_status(cursor: &Cursor<'_>) -> Option<Vec<(String, IpAddr)>> {
+        Some(cursor.fields()?.list("addresses", |cursor| {
+            let mut fields = cursor.fields()?;
+            let address = fields.get("value", read::string)?.parse().ok()?;
+            Some((fields.get("host", read::string)?, address))
+        }))
+    }
+
+    /// Whether its hosts get addresses of their own, as Istio's controller has it: they have none,
+    /// connections need not go where their address says, and nobody objects by the label
+    /// `networking.istio.io/enable-autoallocate-ip: "false"`.
+    pub fn wants_addresses(&self, meta: &Meta) -> bool {
+        let said = meta.labels.get("networking.istio.io/enable-autoallocate-ip");
+        self.addresses.is_empty()
+            && self.resolution != Resolution::None
+            && said.is_none_or(|said| !said.eq_ignore_ascii_case("false"))
+    }
+
+    /// The same for one of its hosts: a wildcard needs an address only where the name that is
+    /// called decides.
+    pub fn host_wants_addresses(&self, meta: &Meta, host: &str) -> bool {
+        let fits = !host.starts_with('*') || self.resolution == Resolution::DynamicDns;
+        fits && self.wants_addresses(meta)
     }
 }
 

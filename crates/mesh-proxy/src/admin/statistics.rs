@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use mesh_core::stats::Kind;
+use mesh_discovery::dns::server::{BUCKETS, Counts};
 use mesh_telemetry::expose::{Output, Query, Scrape, Select};
 use mesh_xds::TypeUrl;
 
@@ -36,6 +37,9 @@ pub(super) async fn answer(shared: &Shared, query: &str, usual: Output) -> Respo
         body += &texts(shared, &query);
     }
     body += &scrape(shared).await.write(&query);
+    if let (Output::Prometheus, Some(names)) = (query.output, &shared.names) {
+        body += &agent(&names.counts(), &query);
+    }
     respond(StatusCode::OK, kind, body.into())
 }
 
@@ -65,6 +69,52 @@ fn texts(shared: &Shared, query: &Query) -> String {
         }
     }
     lines
+}
+
+/// What a name server for the applications counts, under the names of Istio's agent.
+fn agent(counts: &Counts, query: &Query) -> String {
+    let mut text = String::new();
+    let wanted = |name: &str, used: bool| {
+        let filter = query.filter.as_ref();
+        let found = filter.is_none_or(|filter| filter.is_found_in(name.as_bytes()));
+        found && (used || !query.used_only)
+    };
+    for (name, help, count) in [
+        (
+            "dns_requests_total",
+            "Questions for names.",
+            counts.requests,
+        ),
+        (
+            "dns_upstream_requests_total",
+            "Questions for names that were passed on.",
+            counts.upstream_requests,
+        ),
+        (
+            "dns_upstream_failures_total",
+            "Questions for names that were passed on and not answered.",
+            counts.upstream_failures,
+        ),
+    ] {
+        if wanted(name, count > 0) && matches!(query.select, Select::All | Select::Counters) {
+            text += &format!("# HELP {name} {help}\n# TYPE {name} counter\n{name} {count}\n");
+        }
+    }
+    let name = "dns_upstream_request_duration_seconds";
+    let [buckets @ .., count] = counts.buckets;
+    if wanted(name, count > 0) && matches!(query.select, Select::All | Select::Histograms) {
+        let help = "How long other name servers take.";
+        text += &format!("# HELP {name} {help}\n# TYPE {name} histogram\n");
+        for (bound, count) in BUCKETS.iter().zip(buckets) {
+            let bound = bound.as_secs_f64();
+            text += &format!("{name}_bucket{{le=\"{bound}\"}} {count}\n");
+        }
+        let sum = counts.duration.as_secs_f64();
+        text += &format!(
+            "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}\n"
+        );
+    }
+    text
 }
 
 /// Everything that is counted, at this moment.

@@ -165,7 +165,7 @@ impl EnvoyArgs {
                 proxy.drain().await;
                 return Ok(ExitCode::SUCCESS);
             }
-            until_told(proxy, driving).await
+            until_told(proxy, [Some(driving), None]).await
         })
     }
 

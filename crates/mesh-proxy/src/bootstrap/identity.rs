@@ -37,6 +37,7 @@ pub(super) fn identity(
         base_port,
         role,
         capture: _,
+        dns_capture,
     } = node;
     let kind = match role {
         Role::Gateway { .. } => "router",
@@ -58,6 +59,9 @@ pub(super) fn identity(
         .with_text("ISTIO_VERSION", ISTIO_VERSION)
         .with_text("CLUSTER_ID", CLUSTER_ID)
         .with_map("LABELS", labels);
+    if *dns_capture {
+        identity = identity.with_text("DNS_CAPTURE", "true");
+    }
     if let Some(port) = base_port {
         identity = identity.with_text("MESH_BASE_PORT", port.to_string());
     }

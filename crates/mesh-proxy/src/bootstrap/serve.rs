@@ -1,6 +1,7 @@
 //! Serving until told to stop.
 
 use super::identity::{address_towards, identity};
+use super::names::Names;
 use super::node::Interception;
 use super::{RunArgs, envoy};
 use crate::config::{self, Configuration, NodeSpec, Source};
@@ -41,7 +42,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             .iter()
             .map(|one| one.listener.name.clone())
             .collect();
-        return on_runtime(driven(driver, builder, wants));
+        return on_runtime(driven(driver, builder, wants, None));
     }
     from_yaml(&args)
 }
@@ -66,6 +67,7 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
         mesh_config: args.mesh_config.clone(),
         node,
         transparent: args.node.interception() == Interception::Tproxy,
+        dns_capture: !args.dns_proxy.is_empty(),
         access_log: args.access_log.clone(),
     };
     let (configuration, findings) = match Configuration::load(source) {
@@ -80,17 +82,27 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
     on_runtime(async move {
         let admin = args.admin(Some(configuration.node().admin().unwrap_or(ADMIN)))?;
         let builder = crate::Proxy::builder(configuration.feed());
-        let builder = args.settings(builder, admin, configuration.workload());
+        let mut builder = args.settings(builder, admin, configuration.workload());
+        let namespace = configuration.node().namespace.clone();
+        let answering = match args.names(&namespace, None)? {
+            Some(names) => {
+                builder = builder.names(names.statistics());
+                Some(names.open(configuration.names()).await?)
+            }
+            None => None,
+        };
         let proxy = builder.start().await.context("cannot start")?;
         let watching = tokio::spawn(configuration.watch(config::log));
+        let answering = answering.map(|answering| tokio::spawn(answering.run()));
         announce(&proxy).await;
-        until_told(proxy, watching).await
+        until_told(proxy, [Some(watching), answering]).await
     })
 }
 
 fn from_control_plane(args: &RunArgs, server: &str) -> anyhow::Result<ExitCode> {
     let (server, place) = args.control_plane.server(server)?;
-    let node = args.node.exact()?;
+    let mut node = args.node.exact()?;
+    node.dns_capture = !args.dns_proxy.is_empty();
     let said = args.ip.or_else(instance_ip);
     let ip = said.unwrap_or_else(|| address_towards(place));
     let id = args.node.node.as_deref();
@@ -103,9 +115,14 @@ fn from_control_plane(args: &RunArgs, server: &str) -> anyhow::Result<ExitCode> 
     let admin = args.admin(Some(node.admin().unwrap_or(ADMIN)))?;
     let workload = config::workload(&node.name, &node.namespace, &node.labels);
     let client = Client::builder([server]).variant(args.xds_variant.into());
-    let driver = Driver::new(identity, args.adjusted(client)).context("--xds")?;
-    let builder = args.settings(driver.proxy(), admin, workload);
-    on_runtime(driven(driver, builder, Vec::new()))
+    let client = args.adjusted(client).names(node.dns_capture);
+    let names = args.names(&node.namespace, identity.domain())?;
+    let driver = Driver::new(identity, client).context("--xds")?;
+    let mut builder = args.settings(driver.proxy(), admin, workload);
+    if let Some(names) = &names {
+        builder = builder.names(names.statistics());
+    }
+    on_runtime(driven(driver, builder, Vec::new(), names))
 }
 
 /// The node's address, as Istio's injection sets it.
@@ -113,19 +130,26 @@ fn instance_ip() -> Option<IpAddr> {
     std::env::var("INSTANCE_IP").ok()?.parse().ok()
 }
 
-/// Serves what a driver has. Listeners in `wanted` have to open at once.
+/// Serves what a driver has, and answers questions for names. Listeners in `wanted` have to open
+/// at once.
 pub(super) async fn driven(
     driver: Driver,
     builder: Builder,
     wanted: Vec<Name>,
+    names: Option<Names>,
 ) -> anyhow::Result<ExitCode> {
+    let answering = match names {
+        Some(names) => Some(names.open(driver.names()).await?),
+        None => None,
+    };
     let proxy = builder.start().await.context("cannot start")?;
     let driving = tokio::spawn(driver.run());
+    let answering = answering.map(|answering| tokio::spawn(answering.run()));
     if let Some(admin) = proxy.admin() {
         println!("admin on http://{admin}/");
     }
     opened(&proxy, &wanted).await?;
-    until_told(proxy, driving).await
+    until_told(proxy, [Some(driving), answering]).await
 }
 
 /// Fails if a listener that has to be there from the start cannot be opened, as Envoy does.
@@ -171,14 +195,21 @@ async fn announce(proxy: &Running) {
 /// Serves until it is told to stop, drains, and ends `beside`.
 pub(super) async fn until_told(
     mut proxy: Running,
-    beside: tokio::task::JoinHandle<()>,
+    beside: [Option<tokio::task::JoinHandle<()>>; 2],
 ) -> anyhow::Result<ExitCode> {
     tokio::select! {
         () = terminated() => tracing::info!("draining"),
         () = proxy.ended() => {}
     }
-    beside.abort();
+    let [configuration, names] = beside;
+    if let Some(configuration) = configuration {
+        configuration.abort();
+    }
     proxy.drain().await;
+    // Until the last: requests that finish may need names.
+    if let Some(names) = names {
+        names.abort();
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -195,6 +226,14 @@ impl RunArgs {
                 })?))
             }
             None => Ok(usual),
+        }
+    }
+
+    /// Who answers questions for names, if anybody.
+    fn names(&self, namespace: &str, domain: Option<&str>) -> anyhow::Result<Option<Names>> {
+        match self.dns_proxy.as_slice() {
+            [] => Ok(None),
+            places => Names::new(places, &self.dns_resolv_conf, namespace, domain).map(Some),
         }
     }
 

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 /// A listener that is ready to serve.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    inspect: Inspect,
     listener: Arc<Listener>,
     matcher: Matcher,
     /// The listener's, then the default one.
@@ -112,9 +113,14 @@ impl Plan {
                 None => Arc::new(Chain::new(config.clone(), statistics, snapshot)),
             }
         };
+        // Who hands connections to where they were going to has to ask where that is, as Envoy does
+        // with `use_original_dst` alone.
+        let mut inspect = listener.inspect.clone();
+        inspect.original_destination |= listener.hand_off;
         Self {
             matcher: Matcher::of(&listener),
             chains: listener.all_chains().map(chain).collect(),
+            inspect,
             listener,
             stats,
         }
@@ -125,7 +131,7 @@ impl Plan {
     }
 
     pub(crate) fn inspect(&self) -> &Inspect {
-        &self.listener.inspect
+        &self.inspect
     }
 
     pub(crate) fn chains(&self) -> &[Arc<Chain>] {

@@ -17,6 +17,7 @@ use super::status::Status;
 use futures_util::future::join_all;
 use lane::Lane;
 use mesh_core::Feed;
+use mesh_core::discovery::NameTable;
 use mesh_core::model::Snapshot;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -66,6 +67,11 @@ impl Client {
     /// How it stands with the control plane.
     pub fn status(&self) -> Feed<Status> {
         self.shared.core().status()
+    }
+
+    /// The names that the node may resolve in the mesh, once they came; see [`Builder::names`].
+    pub fn names(&self) -> Feed<Option<NameTable>> {
+        self.shared.core().table()
     }
 
     /// Resources that are referred to and are in files; somebody else reads and watches those, and

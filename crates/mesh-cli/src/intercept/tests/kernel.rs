@@ -13,7 +13,7 @@ impl Kernel {
     /// The built-in chains, with rules of others in them.
     fn with(others: &[&str]) -> Self {
         let mut tables = BTreeMap::new();
-        for table in ["nat", "mangle"] {
+        for table in ["nat", "mangle", "raw"] {
             let others = || others.iter().map(|&rule| rule.to_owned()).collect();
             let chains = ["PREROUTING", "OUTPUT"].map(|chain| (chain.to_owned(), others()));
             tables.insert(table.to_owned(), BTreeMap::from(chains));

@@ -21,6 +21,9 @@ struct Packet {
     mark: u32,
     connection_mark: u32,
     is_established: bool,
+    /// The zone of connection tracking: that of the first rule that names one.
+    zone: Option<u16>,
+    source_port: u16,
 }
 
 /// What becomes of it.
@@ -79,7 +82,7 @@ fn read(text: &str) -> Tables {
 
 fn fate(tables: &Tables, packet: &Packet) -> (Fate, Packet) {
     let mut packet = packet.clone();
-    for table in ["mangle", "nat"] {
+    for table in ["raw", "mangle", "nat"] {
         let Some(chains) = tables.get(table) else {
             continue;
         };
@@ -111,7 +114,9 @@ fn walk(
             "RETURN" => return End::Fell,
             "ACCEPT" => return End::Stopped(Fate::Direct),
             "REDIRECT" => {
-                assert!(packet.is_tcp && target[1] == "--to-ports", "{rule:?}");
+                assert_eq!(target[1], "--to-ports", "{rule:?}");
+                // iptables refuses a port without a protocol that has some.
+                assert!(rule.contains(&"-p".to_owned()), "{rule:?}");
                 return End::Stopped(Fate::Redirected(number(2)));
             }
             "TPROXY" => {
@@ -124,6 +129,10 @@ fn walk(
             "MARK" => {
                 assert_eq!(target[1], "--set-mark");
                 packet.mark = target[2].parse().unwrap();
+            }
+            "CT" => {
+                assert_eq!(target[1], "--zone");
+                packet.zone = packet.zone.or(target[2].parse().ok());
             }
             "CONNMARK" if target[1] == "--save-mark" => packet.connection_mark = packet.mark,
             "CONNMARK" if target[1] == "--restore-mark" => packet.mark = packet.connection_mark,
@@ -142,7 +151,7 @@ fn walk(
 fn matched<'a>(rule: &'a [String], packet: &Packet) -> Option<&'a [String]> {
     let mut words = rule.iter().map(String::as_str).enumerate();
     let mut is_not = false;
-    let mut says_tcp = false;
+    let mut says_protocol = false;
     loop {
         let (index, word) = words.next().expect("a rule has a target");
         if word == "-j" {
@@ -157,7 +166,15 @@ fn matched<'a>(rule: &'a [String], packet: &Packet) -> Option<&'a [String]> {
         let block = || value.parse::<Cidr>().unwrap();
         let holds = match word {
             "-m" => {
-                assert!(["owner", "mark", "connmark", "conntrack", "comment"].contains(&value));
+                let known = [
+                    "owner",
+                    "mark",
+                    "connmark",
+                    "conntrack",
+                    "comment",
+                    "multiport",
+                ];
+                assert!(known.contains(&value));
                 assert!(!is_not);
                 continue;
             }
@@ -175,14 +192,19 @@ fn matched<'a>(rule: &'a [String], packet: &Packet) -> Option<&'a [String]> {
             "-s" => block().contains(packet.from),
             "-d" => block().contains(packet.to),
             "-p" => {
-                assert_eq!(value, "tcp");
-                says_tcp = true;
-                packet.is_tcp
+                assert!(["tcp", "udp"].contains(&value));
+                says_protocol = true;
+                packet.is_tcp == (value == "tcp")
             }
-            "--dport" => {
+            "--dport" | "--sport" | "--dports" => {
                 // iptables refuses a port without a protocol that has some.
-                assert!(says_tcp, "{rule:?}");
-                u32::from(packet.port) == number()
+                assert!(says_protocol, "{rule:?}");
+                let port = match word {
+                    "--sport" => packet.source_port,
+                    _ => packet.port,
+                };
+                let mut ports = value.split(',').map(|one| one.parse::<u16>().unwrap());
+                ports.any(|one| one == port)
             }
             "--ctstate" => packet.is_established,
             "--uid-owner" => packet.user == number(),
@@ -213,7 +235,7 @@ fn any_packet() -> impl Strategy<Value = Packet> {
         let ids = || prop_oneof![Just(0u32), 1336u32..1340];
         (
             (address(is_v4), address(is_v4)),
-            prop_oneof![1u16..7, 15000u16..15100],
+            prop_oneof![1u16..7, 15000u16..15100, Just(53)],
             proptest::sample::select(vec!["eth0", "eth1", "eth2", "net7"]),
             (ids(), ids()),
             any::<bool>(),
@@ -231,6 +253,8 @@ fn any_packet() -> impl Strategy<Value = Packet> {
                     mark: 0,
                     connection_mark: 0,
                     is_established: false,
+                    zone: None,
+                    source_port: 40000,
                 },
             )
     })
@@ -243,6 +267,15 @@ fn decide(options: &Options, packet: &Packet) -> (Fate, Packet) {
         Family::V6
     };
     fate(&read(&rules(options, family)), packet)
+}
+
+/// Whether a packet is a question to a name server that is answered by the proxy.
+fn is_captured_question(options: &Options, packet: &Packet) -> bool {
+    let servers = &options.dns_servers.0;
+    options.redirect_dns
+        && packet.port == 53
+        && !is_proxys(options, packet)
+        && (options.capture_all_dns || servers.contains(&packet.to))
 }
 
 fn names(interfaces: &[String], packet: &Packet) -> bool {
@@ -269,6 +302,7 @@ proptest! {
         options in any_options(), packet in any_packet(),
     ) {
         let to = packet.to;
+        let asks = is_captured_question(&options, &packet);
         let left_alone = !packet.is_tcp
             || is_proxys(&options, &packet)
             || names(&options.exclude_interfaces.0, &packet)
@@ -276,7 +310,13 @@ proptest! {
             || options.exclude_outbound_ip_ranges.0.iter().any(|block| block.contains(to));
         let wanted = is_included(&options, to)
             || options.include_outbound_ports.0.contains(&packet.port);
-        let expected = if left_alone || !wanted {
+        // Exclusions by port and interface are about connections, and come before questions.
+        let excluded = packet.is_tcp
+            && (names(&options.exclude_interfaces.0, &packet)
+                || options.exclude_outbound_ports.0.contains(&packet.port));
+        let expected = if asks && !excluded {
+            Fate::Redirected(15053)
+        } else if left_alone || !wanted {
             Fate::Direct
         } else {
             Fate::Redirected(15001)
@@ -323,6 +363,8 @@ proptest! {
         let mut packet = Packet { interface: "lo", ..packet };
         prop_assume!(!options.proxy_uid.0.contains(&packet.user));
         prop_assume!(!options.proxy_gid.0.contains(&packet.group));
+        // A name server on the machine is another matter.
+        prop_assume!(!options.redirect_dns || packet.port != 53);
         if is_loopback {
             packet.to = if packet.to.is_ipv4() { "127.0.0.1" } else { "::1" }.parse().unwrap();
         }
@@ -341,6 +383,7 @@ proptest! {
         let user = options.proxy_uid.0[options.proxy_uid.0.len() - 1];
         let packet = Packet { interface: "lo", user, is_tcp: true, ..packet };
         prop_assume!(packet.port != 15008);
+        prop_assume!(!options.redirect_dns || packet.port != 53);
         prop_assume!(!options.exclude_outbound_ports.0.contains(&packet.port));
         prop_assert_eq!(decide(&options, &packet).0, Fate::Redirected(15006));
         // But not what inbound itself passes on, nor what goes to loopback.
@@ -361,6 +404,67 @@ proptest! {
     }
 }
 
+/// A question with the same ports from an application and from the proxy, and both answers.
+#[test]
+fn an_applications_question_is_not_taken_for_the_proxys_own() {
+    for line in [
+        "--redirect-dns --capture-all-dns",
+        "--redirect-dns --dns-servers 10.96.0.10",
+    ] {
+        let options = options(line);
+        let question = Packet {
+            hook: "OUTPUT",
+            interface: "eth0",
+            from: "10.0.0.1".parse().unwrap(),
+            to: "10.96.0.10".parse().unwrap(),
+            is_tcp: false,
+            port: 53,
+            user: 1000,
+            group: 1000,
+            mark: 0,
+            connection_mark: 0,
+            is_established: false,
+            zone: None,
+            source_port: 40000,
+        };
+        let own = Packet {
+            user: 1337,
+            ..question.clone()
+        };
+        let to_application = Packet {
+            interface: "lo",
+            from: "127.0.0.1".parse().unwrap(),
+            to: "10.0.0.1".parse().unwrap(),
+            port: 40000,
+            source_port: 15053,
+            ..own.clone()
+        };
+        let to_proxy = Packet {
+            hook: "PREROUTING",
+            from: "10.96.0.10".parse().unwrap(),
+            to: "10.0.0.1".parse().unwrap(),
+            port: 40000,
+            source_port: 53,
+            ..question.clone()
+        };
+        for (packet, expected, zone) in [
+            (&question, Fate::Redirected(15053), 2),
+            (&own, Fate::Direct, 1),
+            (&to_application, Fate::Direct, 2),
+            (&to_proxy, Fate::Direct, 1),
+        ] {
+            let (fate, after) = decide(&options, packet);
+            assert_eq!((fate, after.zone), (expected, Some(zone)), "{packet:?}");
+        }
+        let elsewhere = Packet {
+            to: "8.8.8.8".parse().unwrap(),
+            ..question
+        };
+        let all = options.capture_all_dns;
+        assert_eq!(decide(&options, &elsewhere).0 == Fate::Direct, !all);
+    }
+}
+
 /// Istio leaves loopback alone unless a block of it is asked for, and 127.0.0.1 even then.
 #[test]
 fn a_block_of_loopback_is_intercepted_if_it_is_asked_for() {
@@ -376,6 +480,8 @@ fn a_block_of_loopback_is_intercepted_if_it_is_asked_for() {
         mark: 0,
         connection_mark: 0,
         is_established: false,
+        zone: None,
+        source_port: 40000,
     };
     let asked_for = options("--include-outbound-ip-ranges 127.1.0.0/16");
     for (options, to, expected) in [
@@ -404,6 +510,8 @@ fn with_tproxy_answers_find_back_to_the_proxy() {
         mark: 1337,
         connection_mark: 0,
         is_established: false,
+        zone: None,
+        source_port: 40000,
     };
     let (fate, sent) = decide(&options, &to_application);
     assert_eq!((fate, sent.mark), (Fate::Direct, 1337));

@@ -47,6 +47,7 @@ pub struct Builder {
     fixed: Vec<Resource>,
     pub(super) listeners: Wanted,
     pub(super) clusters: Wanted,
+    names: bool,
     pub(super) initial_fetch_timeout: Option<Duration>,
     prepare: Option<Prepare>,
     decode: Decode<Resource>,
@@ -68,6 +69,7 @@ impl Builder {
             fixed: Vec::new(),
             listeners: Wanted::All,
             clusters: Wanted::All,
+            names: false,
             initial_fetch_timeout: Some(Duration::from_secs(15)),
             prepare: None,
             decode: crate::read::resource,
@@ -116,6 +118,13 @@ impl Builder {
     /// Which clusters are asked for (CDS). Default all.
     pub fn clusters(mut self, wanted: Wanted) -> Self {
         self.clusters = wanted;
+        self
+    }
+
+    /// Whether the names that the node may resolve in the mesh are asked for (Istio's NDS).
+    /// Default no: not every control plane has them.
+    pub fn names(mut self, wanted: bool) -> Self {
+        self.names = wanted;
         self
     }
 
@@ -277,6 +286,9 @@ impl Builder {
             if *wanted == Wanted::All {
                 machines[0].subscribe_all(kind);
             }
+        }
+        if self.names {
+            machines[0].subscribe_all(TypeUrl::NameTable);
         }
         let waits = lengths.iter().any(|count| *count > 0) && self.clusters != Wanted::Nothing;
         let names = Names::new(authorities);

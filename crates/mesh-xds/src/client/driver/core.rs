@@ -10,6 +10,7 @@ use crate::client::remote::Remote;
 use crate::client::status::{AuthorityStatus, Status};
 use crate::read::{Resource, Source};
 use crate::xdstp;
+use mesh_core::discovery::NameTable;
 use mesh_core::model::Snapshot;
 use mesh_core::{Feed, Invalid, Name, Publisher, WallClock};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -37,6 +38,7 @@ pub(super) struct Core {
     status: Publisher<Status>,
     files: Publisher<BTreeSet<FileReference>>,
     services: Publisher<BTreeSet<ServiceReference>>,
+    table: Publisher<Option<NameTable>>,
     prepare: Option<Prepare>,
     /// What each file has.
     supplied: HashMap<(TypeUrl, PathBuf), BTreeSet<Name>>,
@@ -81,6 +83,7 @@ impl Core {
             status: Publisher::new(status),
             files: Publisher::new(BTreeSet::new()),
             services: Publisher::new(BTreeSet::new()),
+            table: Publisher::new(None),
             prepare,
             supplied: HashMap::new(),
             initial_fetch_timeout,
@@ -104,6 +107,10 @@ impl Core {
 
     pub(super) fn services(&self) -> Feed<BTreeSet<ServiceReference>> {
         self.services.feed()
+    }
+
+    pub(super) fn table(&self) -> Feed<Option<NameTable>> {
+        self.table.feed()
     }
 
     pub(super) fn started(&mut self, now: Instant) {
@@ -152,6 +159,17 @@ impl Core {
             resources,
             removed,
         } = update;
+        if kind == TypeUrl::NameTable {
+            // Nothing refers to it. One that is gone stays, as in Istio's agent.
+            for (name, resource) in resources {
+                if let Resource::NameTable(table) = resource {
+                    self.table.publish(Arc::new(Some(*table)));
+                }
+                self.machine.settle(ticket, &name, Ok(()));
+            }
+            self.machine.handed_over(ticket);
+            return;
+        }
         if kind == TypeUrl::Cluster {
             self.assemble.clusters_answered();
         }
@@ -450,5 +468,6 @@ fn name_of(resource: &Resource) -> Name {
         Resource::Listener(listener) => listener.listener.name.clone(),
         Resource::Routes(table) => table.name.clone(),
         Resource::Secret(secret) => secret.name.clone(),
+        Resource::NameTable(_) => crate::names::NAME.into(),
     }
 }

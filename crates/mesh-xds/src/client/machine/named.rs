@@ -3,6 +3,7 @@
 //! A refusal names each resource that was refused, also one of which only the beginning is a
 //! message: every type has its name in field 1, which is nearly always in front.
 
+use crate::TypeUrl;
 use crate::pb::google::protobuf::Any;
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
@@ -38,6 +39,10 @@ struct Named {
 impl Found {
     /// What a resource is called.
     pub(super) fn of(any: &Any) -> Self {
+        if any.type_url == TypeUrl::NameTable.url() {
+            // It has none in it, and there is only one.
+            return Self::Guessed(crate::names::NAME.to_owned());
+        }
         match Named::decode(any.value.as_slice()) {
             Ok(named) => Self::Said(named.name),
             Err(_) => Self::Guessed(text(&any.value, NAME)),

@@ -126,7 +126,8 @@ impl<R> Machine<R> {
         let number = self.next_ticket;
         self.next_ticket += 1;
         // Of endpoints, which are many and change often, what is in force says it all.
-        let keeps_bodies = self.config.keep_bodies && kind != TypeUrl::Endpoints;
+        let said = matches!(kind, TypeUrl::Endpoints | TypeUrl::NameTable);
+        let keeps_bodies = self.config.keep_bodies && !said;
         let keeps = self.config.ignore_resource_deletion && kind.absence_removes();
         let Some(all) = self.kinds.get_mut(&kind) else {
             return;

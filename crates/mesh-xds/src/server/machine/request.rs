@@ -20,7 +20,13 @@ const WILDCARD: &str = "*";
 /// Types of which a first request without names asks for everything. The protocol says so of
 /// listeners and clusters; scoped routes are asked for like that by Envoy. Other types know `*`
 /// only: a client that has nothing to ask for may well send an empty request.
-const LEGACY_WILDCARD: [TypeUrl; 3] = [TypeUrl::Cluster, TypeUrl::Listener, TypeUrl::ScopedRoutes];
+const LEGACY_WILDCARD: [TypeUrl; 4] = [
+    TypeUrl::Cluster,
+    TypeUrl::Listener,
+    TypeUrl::ScopedRoutes,
+    // Istio's agent names nothing.
+    TypeUrl::NameTable,
+];
 
 // === impl Machine ===
 
