@@ -145,7 +145,7 @@ async fn a_control_plane_with_another_name_is_refused_and_why_is_in_its_status()
     let driver = Driver::from_bootstrap(&bootstrap, |client| client).unwrap();
     let mut status = driver.status();
     let admin = free_address();
-    let proxy = driver.proxy().admin(admin).concurrency(1);
+    let proxy = driver.proxy().admin(Some(admin)).concurrency(1);
     let proxy = proxy.start().await.unwrap();
     let driving = tokio::spawn(driver.run());
     let wait = async {
