@@ -142,7 +142,10 @@ impl Run {
                         from: match from {
                             From::Ads => Source::Ads,
                             From::File => source(0),
-                            From::Service => Source::Service(SERVICE.into()),
+                            From::Service => Source::Service {
+                                cluster: SERVICE.into(),
+                                delta: false,
+                            },
                         },
                         ticket: self.ticket,
                         to,
@@ -372,6 +375,7 @@ fn named((at, provider): &(u8, Provider)) -> SecretRef {
         },
         Provider::Service(seconds) => SecretSource::Service {
             cluster: SERVICE.into(),
+            delta: false,
             initial_fetch_timeout: wait(seconds),
         },
         Provider::File => SecretSource::File {

@@ -9,7 +9,7 @@ use mesh_core::model::{
 };
 use mesh_xds::client::{Client, SecretClient, Variant};
 use mesh_xds::pb::envoy::service::status::v3 as csds;
-use mesh_xds::server::{Changes, ResourceSet, Server, View};
+use mesh_xds::server::{self, Changes, ResourceSet, Server, View};
 use mesh_xds::{Encoded, Node, TypeUrl, write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +19,18 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// A server of everything in the set, at the address.
 async fn serve(set: &ResourceSet) -> String {
+    serve_seen(set, |_| {}).await
+}
+
+/// The same, and says in which variant it is spoken to.
+async fn serve_seen(
+    set: &ResourceSet,
+    seen: impl Fn(server::Variant) + Send + Sync + 'static,
+) -> String {
     let shared = set.clone();
     let assign = move |_: &Node| Ok(Feed::fixed(View::of([shared.clone()])));
-    let server = Server::builder(assign).build();
+    let observer = move |peer: &server::Client, _: &server::Event| seen(peer.variant);
+    let server = Server::builder(assign).observer(observer).build();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { server.serve(listener, std::future::pending()).await });
@@ -41,12 +50,12 @@ fn server_cert() -> SecretRef {
     }
 }
 
-fn client_roots() -> SecretRef {
+fn client_roots(delta: bool) -> SecretRef {
     SecretRef {
         name: "roots".into(),
         source: SecretSource::Service {
             cluster: "agent".into(),
-            delta: false,
+            delta,
             initial_fetch_timeout: Duration::ZERO,
         },
     }
@@ -54,7 +63,7 @@ fn client_roots() -> SecretRef {
 
 /// A listener that shows a certificate of the control plane's, and a cluster that trusts an
 /// agent's roots.
-fn resources() -> Changes {
+fn resources(delta: bool) -> Changes {
     let mut tls = ServerTls::default();
     tls.certificates = vec![server_cert()];
     let mut chain = FilterChain::tcp(TcpProxy::to("s", "c"));
@@ -97,25 +106,41 @@ fn has(snapshot: &Snapshot, named: &SecretRef, secret: Option<&Secret>) -> bool 
 
 #[tokio::test]
 async fn secrets_come_from_where_they_are_said_to_be() {
+    follow(false).await;
+}
+
+#[tokio::test]
+async fn a_service_is_spoken_to_in_delta_where_it_is_asked_for() {
+    follow(true).await;
+}
+
+async fn follow(delta: bool) {
     let (control, agent) = (ResourceSet::new(), ResourceSet::new());
-    let (control_at, agent_at) = (serve(&control).await, serve(&agent).await);
+    let (variant, expected) = match delta {
+        true => (Variant::Delta, server::Variant::Delta),
+        false => (Variant::Sotw, server::Variant::StateOfTheWorld),
+    };
+    let control_at = serve(&control).await;
+    let agent_at = serve_seen(&agent, move |seen| assert_eq!(seen, expected)).await;
     let cert = Secret::certificate("chain", "hush-hush");
-    control.apply(resources().set(TypeUrl::Secret, secret("cert", &cert)));
+    control.apply(resources(delta).set(TypeUrl::Secret, secret("cert", &cert)));
 
     let client = Client::builder([control_at])
         .node(Node::new("n"))
         .build()
         .unwrap();
     let snapshots = client.snapshots();
-    let sds = SecretClient::new(
-        &client,
-        "agent",
-        agent_at.as_str(),
-        Variant::Sotw,
-        Node::new("n"),
-    )
-    .unwrap();
+    let sds =
+        SecretClient::new(&client, "agent", agent_at.as_str(), variant, Node::new("n")).unwrap();
     tokio::spawn(sds.run(std::future::pending()));
+    // Who would ask in the other variant has nothing to ask for.
+    let other = match delta {
+        true => Variant::Sotw,
+        false => Variant::Delta,
+    };
+    let node = Node::new("n");
+    let idle = SecretClient::new(&client, "agent", agent_at.as_str(), other, node).unwrap();
+    tokio::spawn(idle.run(std::future::pending()));
     tokio::spawn(client.run(std::future::pending()));
 
     until(&snapshots, |snapshot| {
@@ -129,7 +154,7 @@ async fn secrets_come_from_where_they_are_said_to_be() {
     let roots = Secret::roots("one");
     agent.apply(Changes::new().set(TypeUrl::Secret, secret("roots", &roots)));
     until(&snapshots, |snapshot| {
-        has(snapshot, &client_roots(), Some(&roots))
+        has(snapshot, &client_roots(delta), Some(&roots))
     })
     .await;
 
@@ -138,7 +163,7 @@ async fn secrets_come_from_where_they_are_said_to_be() {
     agent.apply(Changes::new().set(TypeUrl::Secret, secret("roots", &new_roots)));
     control.apply(Changes::new().set(TypeUrl::Secret, secret("cert", &new_cert)));
     until(&snapshots, |snapshot| {
-        has(snapshot, &client_roots(), Some(&new_roots))
+        has(snapshot, &client_roots(delta), Some(&new_roots))
     })
     .await;
     until(&snapshots, |snapshot| {
@@ -157,7 +182,7 @@ async fn who_asks_what_clients_have_sees_no_key() {
     let control = ResourceSet::new();
     let address = serve(&control).await;
     let cert = Secret::certificate("chain", "hush-hush");
-    control.apply(resources().set(TypeUrl::Secret, secret("cert", &cert)));
+    control.apply(resources(false).set(TypeUrl::Secret, secret("cert", &cert)));
     let client = Client::builder([address.clone()])
         .node(Node::new("n"))
         .build()

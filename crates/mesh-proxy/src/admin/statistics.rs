@@ -43,7 +43,8 @@ pub(super) async fn answer(shared: &Shared, query: &str, usual: Output) -> Respo
     respond(StatusCode::OK, kind, body.into())
 }
 
-/// What is text, which comes before the numbers: versions.
+/// What is text, which comes before the numbers: why there is no control plane (nothing that Envoy
+/// has), and versions.
 fn texts(shared: &Shared, query: &Query) -> String {
     let Some(control) = &shared.control else {
         return String::new();
@@ -53,20 +54,25 @@ fn texts(shared: &Shared, query: &Query) -> String {
     }
     let kinds = control.kinds();
     let mut lines = String::new();
-    for (kind, prefix) in SUBSCRIPTIONS {
-        let name = format!("{prefix}.version_text");
-        let version = kinds
-            .get(kind)
-            .map(|kind| kind.version.as_str())
-            .unwrap_or_default();
-        let unused = query.used_only && version.is_empty();
+    let mut add = |name: &str, text: &str| {
+        let unused = query.used_only && text.is_empty();
         let filtered = query
             .filter
             .as_ref()
             .is_some_and(|filter| !filter.is_found_in(name.as_bytes()));
         if !unused && !filtered {
-            lines += &format!("{name}: {version:?}\n");
+            lines += &format!("{name}: {text:?}\n");
         }
+    };
+    if let Some(error) = control.last_error() {
+        add("control_plane.last_error", &error);
+    }
+    for (kind, prefix) in SUBSCRIPTIONS {
+        let version = kinds.get(kind).map(|kind| kind.version.as_str());
+        add(
+            &format!("{prefix}.version_text"),
+            version.unwrap_or_default(),
+        );
     }
     lines
 }

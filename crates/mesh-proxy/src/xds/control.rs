@@ -141,6 +141,12 @@ impl Control {
         self.status.load().connected
     }
 
+    /// Why there is no control plane: what the last attempt said, while there is none.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        let status = self.status.load();
+        status.last_error.clone().filter(|_| !status.connected)
+    }
+
     /// What was counted for each type, in files and at the control plane together.
     pub(crate) fn kinds(&self) -> BTreeMap<TypeUrl, KindStatus> {
         let mut kinds = self.status.load().kinds.clone();

@@ -8,5 +8,6 @@ mod flags;
 mod interception;
 mod plane;
 mod secrets;
+mod secure;
 #[path = "../support/mod.rs"]
 mod support;

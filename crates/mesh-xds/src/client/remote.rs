@@ -77,16 +77,21 @@ fn keys(servers: &[Server]) -> Result<(Arc<Snapshot>, Keys), Invalid> {
     let mut in_files = false;
     for (index, server) in servers.iter().enumerate() {
         let field = || format!("servers[{index}].tls");
-        if !server.is_secure() {
+        let Some(tls) = server.effective_tls() else {
             continue;
-        }
-        let tls = secured(server);
+        };
         for named in tls.secrets() {
             let given = server.secrets.iter().any(|(given, _)| given == named);
             check_secret(named, given).map_err(|error| error.within(field()))?;
             in_files |= !given;
         }
         for (named, secret) in &server.secrets {
+            let others = servers.iter().flat_map(|other| &other.secrets);
+            let mut same = others.filter(|(name, _)| name == named);
+            if same.any(|(_, other)| other != secret) {
+                let message = format!("{:?} is the name of two secrets", named.name);
+                return Err(Invalid::new(field(), message));
+            }
             builder.secret(named.clone(), secret.clone());
         }
         let mut cluster = Cluster::new(format!("control plane {index}"));
@@ -97,19 +102,6 @@ fn keys(servers: &[Server]) -> Result<(Arc<Snapshot>, Keys), Invalid> {
     let feed = || mesh_core::Publisher::from_arc(snapshot.clone()).feed();
     let files = in_files.then(|| mesh_identity::Files::new(feed()));
     Ok((snapshot, Keys { files }))
-}
-
-/// What TLS is like with a server, by its own words or ours.
-#[cfg(feature = "tls")]
-fn secured(server: &Server) -> Arc<mesh_core::model::ClientTls> {
-    let tls = server.tls.clone();
-    let mut tls =
-        tls.unwrap_or_else(|| Arc::new(super::server::trust("file-root:system", None, None)));
-    if tls.alpn.is_empty() {
-        // Servers of gRPC that are new enough refuse connections without it.
-        Arc::make_mut(&mut tls).alpn = vec!["h2".into()];
-    }
-    tls
 }
 
 #[cfg(feature = "tls")]
@@ -165,8 +157,9 @@ impl Remote {
             port: uri.port_u16().unwrap_or_default(),
             patience: patience.connect,
             #[cfg(feature = "tls")]
-            tls: secure
-                .then(|| dial::Tls::new(secured(&server), snapshot))
+            tls: server
+                .effective_tls()
+                .map(|tls| dial::Tls::new(tls, snapshot))
                 .transpose()
                 .map_err(|error| error.within("tls"))?,
         };

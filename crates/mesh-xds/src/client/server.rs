@@ -102,6 +102,20 @@ impl Server {
         &self.uri
     }
 
+    /// TLS with it: what it was given, or else what most want; none in plain text.
+    pub(super) fn effective_tls(&self) -> Option<Arc<ClientTls>> {
+        if !self.is_secure() {
+            return None;
+        }
+        let tls = self.tls.clone();
+        let mut tls = tls.unwrap_or_else(|| Arc::new(trust("file-root:system", None, None)));
+        if tls.alpn.is_empty() {
+            // Servers of gRPC that are new enough refuse connections without it.
+            Arc::make_mut(&mut tls).alpn = vec!["h2".into()];
+        }
+        Some(tls)
+    }
+
     /// Whether it is spoken to with TLS.
     pub(super) fn is_secure(&self) -> bool {
         self.uri.starts_with("https://")
@@ -134,7 +148,7 @@ impl fmt::Debug for Server {
 }
 
 /// See [`Server::trusting`].
-pub(super) fn trust(roots: &str, sni: Option<&str>, certificate: Option<&str>) -> ClientTls {
+fn trust(roots: &str, sni: Option<&str>, certificate: Option<&str>) -> ClientTls {
     let mut validation = Validation::default();
     validation.roots = Some(SecretRef::local(roots));
     let mut tls = ClientTls::default();

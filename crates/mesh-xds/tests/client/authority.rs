@@ -42,6 +42,8 @@ async fn each_authority_is_asked_for_its_names_and_for_nothing_else() {
     stream.send(CDS, "1", &[("plain", "")]).await;
     assert_eq!(stream.asked_for(EDS).await.names, ["plain"]);
     stream.send(EDS, "1", &[("plain", "9")]).await;
+    // What is acknowledged is in force.
+    stream.asked_for(EDS).await;
     let up = |status: &mesh_xds::client::Status| {
         status.connected
             && status.authorities["b"].connected

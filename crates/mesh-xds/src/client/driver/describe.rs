@@ -1,6 +1,7 @@
 //! What a client was told, in Envoy's terms.
 
 use super::builder::{Builder, Wanted};
+use crate::client::Server;
 use crate::client::machine::Variant;
 use crate::pb::envoy::config::bootstrap::v3::Bootstrap;
 use crate::pb::envoy::config::bootstrap::v3::bootstrap::{DynamicResources, StaticResources};
@@ -26,7 +27,8 @@ const SERVERS: &str = "xds-grpc";
 impl Builder {
     /// The bootstrap with which Envoy would do the same, to be shown: the node, the servers as a
     /// cluster (`xds-grpc`) whose priorities are their order, and where listeners and clusters come
-    /// from. [Fixed](Builder::fixed) resources are not in it.
+    /// from. [Fixed](Builder::fixed) resources are not in it, nor is what only one server is told:
+    /// TLS is that of the first, and metadata is left out.
     pub fn bootstrap(&self) -> Bootstrap {
         let node = Some(self.config.node.to_proto());
         if self.servers.is_empty() {
@@ -109,6 +111,7 @@ impl Builder {
             name: SERVERS.to_owned(),
             cluster_discovery_type: Some(ClusterDiscoveryType::Type(discovery.into())),
             connect_timeout: Some(to_duration(self.connect_timeout)),
+            transport_socket: self.servers.first().and_then(transport_socket),
             typed_extension_protocol_options: options.into(),
             load_assignment: Some(endpoint::ClusterLoadAssignment {
                 cluster_name: SERVERS.to_owned(),
@@ -118,6 +121,14 @@ impl Builder {
             ..Cluster::default()
         }
     }
+}
+
+/// TLS with a server, if it is spoken to so.
+fn transport_socket(server: &Server) -> Option<core::TransportSocket> {
+    let tls = server.effective_tls()?;
+    let mut cluster = mesh_core::model::Cluster::new(SERVERS);
+    cluster.tls = Some(tls);
+    crate::write::cluster(&cluster, None).transport_socket
 }
 
 fn from_ads() -> core::ConfigSource {
