@@ -23,7 +23,7 @@ fn made(world: &World, node: &Node, before: &Parts, pool: &mut Pool) -> (Arc<Sna
     let snapshot = build(&mut Workshop::new(), world, node, &Arc::default())
         .unwrap()
         .snapshot;
-    let made = Parts::of_proxy(&snapshot, &HashSet::new(), before, pool);
+    let made = Parts::of_proxy(&snapshot, None, &HashSet::new(), before, pool);
     (snapshot, made)
 }
 
@@ -122,7 +122,7 @@ spec:
         previous = built.snapshot;
         let before = std::mem::take(&mut parts);
         let (now, changes, changed) =
-            Parts::of_proxy(&previous, &HashSet::new(), &before, &mut pool);
+            Parts::of_proxy(&previous, None, &HashSet::new(), &before, &mut pool);
         set.apply(changes);
         parts = now;
         (set.all(TypeUrl::Secret), changed)

@@ -144,7 +144,12 @@ mod tests {
         ] {
             let identity = identity(&node, None, IP, interception);
             assert_eq!(identity.text("INTERCEPTION_MODE"), Some(mode));
+            assert_eq!(identity.text("DNS_CAPTURE"), None);
         }
+        let mut node = node;
+        node.dns_capture = true;
+        let identity = identity(&node, None, IP, Interception::Redirect);
+        assert_eq!(identity.text("DNS_CAPTURE"), Some("true"));
     }
 
     #[test]
