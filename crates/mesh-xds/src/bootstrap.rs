@@ -15,7 +15,7 @@
 //! ",
 //! )?;
 //! assert_eq!(bootstrap.node.id(), "edge-1");
-//! assert_eq!(bootstrap.admin, Some(([127, 0, 0, 1], 9901).into()));
+//! assert_eq!(bootstrap.admin.unwrap().to_string(), "127.0.0.1:9901");
 //!
 //! let error = Bootstrap::from_yaml("flags_path: /etc/flags").unwrap_err();
 //! assert_eq!(error.to_string(), "flags_path: not supported");
@@ -27,6 +27,7 @@ mod file;
 pub mod ignored;
 mod message;
 
+pub use dynamic::server_uri;
 pub use file::{FileContents, Format};
 
 use crate::json::{Codec, JsonError};
@@ -34,8 +35,8 @@ use crate::read::{ClusterResource, ListenerResource, Resource, SecretResource};
 use crate::{Node, schema};
 use bytes::Bytes;
 use mesh_core::Invalid;
+use mesh_core::model::ListenerAddress;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,7 +50,9 @@ pub struct Bootstrap {
     /// Who the proxy is.
     pub node: Node,
     /// Where the admin interface is wanted (`admin.address`); none is wanted without.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<ListenerAddress>,
+    /// The file mode of the admin interface's Unix domain socket; 0 leaves it to the process.
+    pub admin_mode: u32,
     /// `static_resources.clusters`.
     pub clusters: Vec<ClusterResource>,
     /// `static_resources.listeners`.

@@ -7,12 +7,13 @@
 //! | another, of a service whose cluster is in the bootstrap with an address | the service is asked |
 //! | another | said in the log, once; what needs it goes without it after its time |
 //!
-//! Only services in plain text are asked, at the first address of their cluster. Envoy's and
-//! Istio's Unix sockets are not supported.
+//! Only services in plain text are asked, at the first address of their cluster: over TCP, or over
+//! a Unix domain socket as Istio's agent (`sds-grpc`) and SPIRE have them.
 
 use mesh_core::model::SecretName;
 use mesh_core::{Feed, Invalid, Name};
 use mesh_xds::Node;
+use mesh_xds::bootstrap::server_uri;
 use mesh_xds::client::{Client, Gone, Handle, SecretClient, ServiceReference};
 use mesh_xds::read::{ClusterResource, SecretResource, SecretValue};
 use std::collections::{BTreeMap, BTreeSet};
@@ -121,5 +122,5 @@ fn address(one: &ClusterResource) -> Option<String> {
         return None;
     }
     let endpoint = one.endpoints.as_ref()?.iter().next()?;
-    Some(format!("http://{}", endpoint.address))
+    Some(server_uri(&endpoint.address))
 }

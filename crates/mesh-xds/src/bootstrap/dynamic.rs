@@ -12,6 +12,7 @@ use crate::pb::envoy::config::core::v3::{
 use crate::read::ClusterResource;
 use crate::wire::{At, enumeration, maybe_duration, refuse, required};
 use mesh_core::Invalid;
+use mesh_core::model::Address;
 use std::time::Duration;
 
 /// How long Envoy waits for resources where nothing is said.
@@ -113,6 +114,15 @@ fn servers(value: &GrpcService, clusters: &[ClusterResource]) -> Result<Vec<Stri
     }
 }
 
+/// The address of a server in plain text, as clients of servers take it: `http://HOST:PORT`, or
+/// `unix://PATH` for a Unix domain socket.
+pub fn server_uri(address: &Address) -> String {
+    match address {
+        Address::Unix(_) => address.to_string(),
+        other => format!("http://{other}"),
+    }
+}
+
 fn endpoints(value: &EnvoyGrpc, clusters: &[ClusterResource]) -> Result<Vec<String>, Invalid> {
     let EnvoyGrpc {
         cluster_name,
@@ -137,7 +147,7 @@ fn endpoints(value: &EnvoyGrpc, clusters: &[ClusterResource]) -> Result<Vec<Stri
     }
     let endpoints = cluster.endpoints.iter().flat_map(|set| set.iter());
     let servers: Vec<String> = endpoints
-        .map(|endpoint| format!("http://{}", endpoint.address))
+        .map(|endpoint| server_uri(&endpoint.address))
         .collect();
     if servers.is_empty() {
         let message = format!("the cluster {cluster_name:?} has no endpoints of its own");

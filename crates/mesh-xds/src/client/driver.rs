@@ -48,7 +48,7 @@ struct Server {
 // === impl Client ===
 
 impl Client {
-    /// A client of these servers, each `http://host:port`, the best first (gRFC A71): the next one
+    /// A client of these servers, each `http://host:port` or `unix://path`, the best first (gRFC A71): the next one
     /// is tried when one cannot be reached while something is still missing, and left again as
     /// soon as a better one can be reached. Without servers there is only what files and the
     /// bootstrap say.

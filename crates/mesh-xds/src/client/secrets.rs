@@ -47,7 +47,7 @@ pub struct SecretClient {
 // === impl SecretClient ===
 
 impl SecretClient {
-    /// Asks the service of this cluster, at `server` (`http://HOST:PORT`), for what `client` needs
+    /// Asks the service of this cluster, at `server` (`http://HOST:PORT` or `unix://PATH`), for what `client` needs
     /// of it.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use crate::client::handle::Handle;
 use crate::client::machine::{Config, Decode, Limits, Machine, Variant};
 use crate::read::Resource;
 use crate::{Node, TypeUrl};
-use mesh_core::model::{Listener, Snapshot, SnapshotBuilder};
+use mesh_core::model::{Listener, Snapshot, SnapshotBuilder, UnixPath};
 use mesh_core::{Invalid, Name, Rng, WallClock};
 use std::fmt;
 use std::time::Duration;
@@ -272,9 +272,18 @@ pub(in crate::client) fn endpoint(uri: &str) -> Result<Endpoint, Invalid> {
     let expected = || {
         Invalid::new(
             "",
-            format!("{uri:?} is no address; expected http://HOST:PORT"),
+            format!("{uri:?} is no address; expected http://HOST:PORT or unix://PATH"),
         )
     };
+    if let Some(path) = UnixPath::from_url(uri) {
+        let path = path?;
+        // The system's spelling of an abstract name begins with a zero byte.
+        let path = match path.abstract_name() {
+            Some(name) => format!("unix://\0{name}"),
+            None => format!("unix://{path}"),
+        };
+        return Endpoint::from_shared(path).map_err(|_| expected());
+    }
     let parsed: http::Uri = uri.parse().map_err(|_| expected())?;
     match parsed.scheme_str() {
         Some("http") if parsed.port().is_some() => {}
