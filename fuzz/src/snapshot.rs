@@ -224,7 +224,7 @@ impl Run {
                 listener.name
             );
             assert!(
-                addresses.insert(listener.address),
+                addresses.insert(&listener.address),
                 "two at {}",
                 listener.address
             );

@@ -38,6 +38,7 @@ mod secret;
 mod tcp;
 mod text;
 mod tls;
+mod unix;
 
 pub use balancing::*;
 pub use cluster::*;
@@ -53,6 +54,7 @@ pub use secret::{LiveSecret, Secret, SecretBytes, SecretName};
 pub use tcp::*;
 pub use text::{MAX_PATTERN, Pattern, StringMatch};
 pub use tls::*;
+pub use unix::{ListenerAddress, UnixPath};
 
 use crate::{Name, Origins};
 use std::collections::HashMap;

@@ -28,7 +28,7 @@ pub mod tls;
 pub mod traffic_policy;
 pub mod virtual_service;
 
-pub use common::{Selector, Visibility, parse_visibility};
+pub use common::{Bind, Selector, Visibility, parse_visibility};
 pub use destination_rule::DestinationRule;
 pub use gateway::Gateway;
 pub use mesh_config::MeshConfig;

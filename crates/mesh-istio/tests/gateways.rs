@@ -164,3 +164,36 @@ fn two_gateways_on_one_port_share_a_listener() {
     assert_eq!(snapshot.listeners().len(), 1);
     assert_eq!(host(&snapshot, "http.80", "a.example:80").rules.len(), 1);
 }
+
+#[test]
+fn a_server_on_a_unix_socket_has_a_listener_and_a_table_called_as_istiod_calls_them() {
+    let socket = "{port: {number: 0, name: u, protocol: HTTP}, bind: 'unix:///run/g.sock', \
+                  hosts: ['*']}, \
+                  {port: {name: v, protocol: HTTP}, bind: 'unix://@mesh', hosts: ['*']}";
+    let text = service("a", "default", 80)
+        + &gateway("g", socket)
+        + &bound("v", "'*'", &format!("{{{TO_A}}}"));
+    let mut node = Node::gateway("ingress", "default");
+    node.labels.insert("istio".to_owned(), "ingress".to_owned());
+    let (gateway, findings) = snapshot(&good(&text), &node);
+    assert!(findings.is_empty(), "{findings:?}");
+    let at: Vec<(&str, String)> = gateway
+        .listeners()
+        .iter()
+        .map(|one| (&*one.name, one.address.to_string()))
+        .collect();
+    assert_eq!(
+        at,
+        [
+            ("unix:///run/g.sock_0", "/run/g.sock".to_owned()),
+            ("unix://@mesh_0", "@mesh".to_owned()),
+        ]
+    );
+    let http = manager(&gateway, "unix:///run/g.sock_0");
+    assert_eq!(&*http.routes, "http.0.unix:///run/g.sock");
+    let host = host(&gateway, "http.0.unix://@mesh", "*:0");
+    assert_eq!(
+        to(&host.rules[0]),
+        "outbound|80||a.default.svc.cluster.local"
+    );
+}

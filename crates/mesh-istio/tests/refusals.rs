@@ -337,15 +337,46 @@ fn the_other_kinds_are_checked() {
         ),
         (
             server("port: {number: 80, protocol: HTTP}, hosts: [a], bind: 'unix:///x'"),
-            "unix",
+            "must be 0 for a Unix domain socket",
+        ),
+        (
+            server("port: {number: 0, protocol: HTTP}, hosts: [a]"),
+            "0 is not between 1 and 65535",
+        ),
+        (
+            server("port: {protocol: HTTP}, hosts: [a], bind: 'unix://x'"),
+            "absolute path",
+        ),
+        (
+            server("port: {protocol: HTTP}, hosts: [a], bind: 'unix:///x/'"),
+            "absolute path",
+        ),
+        (
+            server("port: {protocol: HTTP}, hosts: [a], bind: 'unix:/x'"),
+            "not an IP address",
         ),
         (
             entry("resolution: STATIC, endpoints: [{address: b.example}]"),
             "not an IP address",
         ),
         (
-            entry("resolution: STATIC, endpoints: [{address: 'unix:///x'}]"),
-            "unix sockets",
+            entry("resolution: STATIC, endpoints: [{address: 'unix://x'}]"),
+            "absolute path",
+        ),
+        (
+            entry("resolution: STATIC, endpoints: [{address: 'unix:///x', ports: {http: 1}}]"),
+            "has no ports",
+        ),
+        (
+            entry("resolution: DNS, endpoints: [{address: 'unix:///x'}]"),
+            "resolution STATIC is for it",
+        ),
+        (
+            entry("resolution: STATIC, endpoints: [{address: 'unix:///x'}]").replace(
+                "protocol: HTTP}",
+                "protocol: HTTP}, {number: 81, name: more, protocol: HTTP}",
+            ),
+            "exactly one port",
         ),
         (
             entry("resolution: STATIC").replace("a.example", "'*'"),
@@ -391,8 +422,44 @@ fn the_other_kinds_are_checked() {
             "tls: not supported",
         ),
         (
-            sidecar("ingress: [{port: {number: 1, protocol: HTTP}, defaultEndpoint: 'unix:///x'}]"),
-            "127.0.0.1:8080",
+            sidecar("ingress: [{port: {number: 1, protocol: HTTP}, defaultEndpoint: 'unix://x'}]"),
+            "absolute path",
+        ),
+        (
+            sidecar("ingress: [{port: {number: 1, protocol: HTTP}, bind: 'unix:///x'}]"),
+            "not an IP address",
+        ),
+        (
+            sidecar("ingress: [{port: {number: 0, protocol: HTTP}}]"),
+            "0 is not between 1 and 65535",
+        ),
+        (
+            sidecar(
+                "egress: [{port: {number: 1, protocol: HTTP}, bind: 'unix:///x', hosts: ['./*']}]",
+            ),
+            "must be 0 for a Unix domain socket",
+        ),
+        (
+            sidecar("egress: [{port: {protocol: TCP}, bind: 'unix:///x', hosts: ['./*']}]"),
+            "not supported: a Unix domain socket for anything but HTTP",
+        ),
+        (
+            sidecar(
+                "egress: [{port: {protocol: HTTP}, bind: 'unix:///x', captureMode: IPTABLES, \
+                 hosts: ['./*']}]",
+            ),
+            "captureMode has to be DEFAULT or NONE",
+        ),
+        (
+            sidecar(
+                "egress: [{port: {protocol: HTTP}, bind: 'unix:///x', hosts: ['./*']}, \
+                 {port: {protocol: HTTP}, bind: 'unix:///x', hosts: ['*/*']}]",
+            ),
+            "a Unix domain socket of its own",
+        ),
+        (
+            sidecar("egress: [{bind: 'unix:///x', hosts: ['./*']}]"),
+            "bind needs a port",
         ),
         (
             sidecar("outboundTrafficPolicy: {egressProxy: {host: a}}"),

@@ -508,3 +508,42 @@ fn retries_may_be_switched_off_and_set_for_the_mesh() {
         Some(1)
     );
 }
+
+#[test]
+fn unix_sockets_are_the_way_out_and_where_the_application_and_endpoints_are() {
+    let kind = |kind: &str, name: &str, spec: &str| {
+        format!(
+            "---\n{{apiVersion: networking.istio.io/v1, kind: {kind}, \
+             metadata: {{name: {name}, namespace: default}}, spec: {{{spec}}}}}\n"
+        )
+    };
+    let text = kind(
+        "ServiceEntry",
+        "shop",
+        "hosts: [shop.example], ports: [{number: 80, name: http, protocol: HTTP}], \
+         resolution: STATIC, endpoints: [{address: 'unix:///run/shop.sock'}]",
+    ) + &kind(
+        "Sidecar",
+        "s",
+        "ingress: [{port: {number: 9080, protocol: HTTP}, \
+          defaultEndpoint: 'unix:///run/app.sock'}], \
+         egress: [{port: {number: 0, protocol: HTTP}, bind: 'unix:///run/out.sock', \
+          hosts: ['*/*']}]",
+    );
+    let mut node = Node::sidecar("client", "default");
+    node.address = [127, 0, 0, 1].into();
+    let (sidecar, findings) = snapshot(&good(&text), &node);
+    assert!(findings.is_empty(), "{findings:?}");
+    let way_out = sidecar
+        .listeners()
+        .iter()
+        .find(|one| *one.name == *"unix:///run/out.sock_0")
+        .unwrap();
+    assert_eq!(way_out.address.to_string(), "/run/out.sock");
+    // As with a proxy that is asked for everything, the authority's port decides.
+    let shop = host(&sidecar, "unix:///run/out.sock", "shop.example:80");
+    assert_eq!(to(&shop.rules[0]), "outbound|80||shop.example");
+    let at = |cluster: &str| addresses(&sidecar, cluster);
+    assert_eq!(at("outbound|80||shop.example"), ["unix:///run/shop.sock"]);
+    assert_eq!(at("inbound|9080||"), ["unix:///run/app.sock"]);
+}

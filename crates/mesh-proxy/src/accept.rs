@@ -1,5 +1,10 @@
 //! Listening sockets.
 
+mod unix;
+
+pub(crate) use unix::{Accepting, InUse, UnixSocket};
+
+use crate::origin::Downstream;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
@@ -11,6 +16,38 @@ const BACKLOG: i32 = 4096;
 
 /// Pause after an error of the process (no descriptors left), so that it can recover.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// A listening socket.
+pub(crate) trait Accept: Send + 'static {
+    type Stream: Downstream;
+
+    /// The next connection. Errors that concern one connection are skipped, those of the process
+    /// are waited out.
+    fn next(&self) -> impl Future<Output = Ready<Self::Stream>> + Send;
+
+    /// The connections that the kernel holds for a socket that is about to be closed, which would
+    /// reset them.
+    fn waiting(self) -> Vec<Ready<Self::Stream>>;
+}
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(crate) struct Ready<S> {
+    pub(crate) stream: S,
+    /// Who calls; [`NOWHERE`](crate::origin::NOWHERE) where that has no address.
+    pub(crate) peer: SocketAddr,
+    /// Where the call went, if the system says.
+    pub(crate) local: Option<SocketAddr>,
+}
+
+/// The sockets that the workers get for a listener.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    /// One of TCP, which is one worker's own.
+    Tcp(StdListener),
+    /// A Unix domain socket, which all share.
+    Unix(UnixSocket),
+}
 
 /// Opens one worker's socket for `address`. Each worker has its own; the kernel spreads
 /// connections over them.
@@ -52,55 +89,68 @@ pub(crate) fn check_free(address: SocketAddr) -> io::Result<()> {
     socket.listen(1)
 }
 
-/// The next connection. Errors that concern one connection are skipped, those of the process are
-/// waited out.
-pub(crate) async fn next(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                if let Err(error) = stream.set_nodelay(true) {
-                    // The peer has gone already.
-                    tracing::debug!(%peer, %error, "set_nodelay");
-                    continue;
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> Ready<TcpStream> {
+        loop {
+            match self.accept().await {
+                Ok((stream, peer)) => {
+                    if let Err(error) = stream.set_nodelay(true) {
+                        // The peer has gone already.
+                        tracing::debug!(%peer, %error, "set_nodelay");
+                        continue;
+                    }
+                    return ready(stream, peer);
                 }
-                return (stream, peer);
-            }
-            Err(error) if is_of_connection(&error) => {
-                tracing::debug!(%error, "accept");
-            }
-            Err(error) => {
-                tracing::warn!(%error, "accept; pausing");
-                tokio::time::sleep(PAUSE).await;
+                Err(error) => pause(&error).await,
             }
         }
+    }
+
+    fn waiting(self) -> Vec<Ready<TcpStream>> {
+        let mut accepted = Vec::new();
+        let Ok(listener) = self.into_std() else {
+            return accepted;
+        };
+        // No more than fit into the queue: callers that keep coming must not keep us.
+        while accepted.len() <= BACKLOG.unsigned_abs() as usize {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    let prepared = stream
+                        .set_nodelay(true)
+                        .and_then(|()| stream.set_nonblocking(true));
+                    match prepared.and_then(|()| TcpStream::from_std(stream)) {
+                        Ok(stream) => accepted.push(ready(stream, peer)),
+                        Err(error) => tracing::debug!(%peer, %error, "accept"),
+                    }
+                }
+                Err(error) if is_of_connection(&error) => {}
+                // There are none left, or the process has no descriptors for them.
+                Err(_) => break,
+            }
+        }
+        accepted
     }
 }
 
-/// The connections that the kernel holds for a socket that is about to be closed, which would
-/// reset them.
-pub(crate) fn waiting(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
-    let mut accepted = Vec::new();
-    let Ok(listener) = listener.into_std() else {
-        return accepted;
-    };
-    // No more than fit into the queue: callers that keep coming must not keep us.
-    while accepted.len() <= BACKLOG.unsigned_abs() as usize {
-        match listener.accept() {
-            Ok((stream, peer)) => {
-                let ready = stream
-                    .set_nodelay(true)
-                    .and_then(|()| stream.set_nonblocking(true));
-                match ready.and_then(|()| TcpStream::from_std(stream)) {
-                    Ok(stream) => accepted.push((stream, peer)),
-                    Err(error) => tracing::debug!(%peer, %error, "accept"),
-                }
-            }
-            Err(error) if is_of_connection(&error) => {}
-            // There are none left, or the process has no descriptors for them.
-            Err(_) => break,
-        }
+fn ready(stream: TcpStream, peer: SocketAddr) -> Ready<TcpStream> {
+    let local = stream.local_addr().ok();
+    Ready {
+        stream,
+        peer,
+        local,
     }
-    accepted
+}
+
+/// What there is to do about an error before the next connection is accepted.
+async fn pause(error: &io::Error) {
+    if is_of_connection(error) {
+        tracing::debug!(%error, "accept");
+    } else {
+        tracing::warn!(%error, "accept; pausing");
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 fn is_of_connection(error: &io::Error) -> bool {
@@ -149,7 +199,7 @@ mod tests {
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let callers = [(); 200].map(|()| std::net::TcpStream::connect(address).unwrap());
-        let accepted = waiting(TcpListener::from_std(listener).unwrap());
+        let accepted = TcpListener::from_std(listener).unwrap().waiting();
         assert_eq!(accepted.len(), callers.len());
     }
 }

@@ -8,6 +8,7 @@ mod dump;
 mod origins;
 mod statistics;
 
+use crate::accept::{Accept, Accepting, UnixSocket};
 use crate::runtime::{Order, Shared};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -15,7 +16,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh_core::model::Pattern;
+use mesh_core::model::{ListenerAddress, Pattern, UnixPath};
 use mesh_telemetry::expose::Output;
 use std::convert::Infallible;
 use std::io;
@@ -35,9 +36,15 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The admin interface, bound.
 pub(crate) struct Admin {
-    listener: TcpListener,
-    address: SocketAddr,
+    listener: Listener,
+    address: ListenerAddress,
     shared: Arc<Shared>,
+}
+
+/// Its socket.
+enum Listener {
+    Tcp(TcpListener),
+    Unix(Accepting),
 }
 
 const HELP: &[(&str, &str)] = &[
@@ -79,16 +86,20 @@ const HELP: &[(&str, &str)] = &[
 // === impl Admin ===
 
 impl Admin {
-    pub(crate) async fn bind(address: SocketAddr, shared: Arc<Shared>) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await.map_err(|error| {
+    /// With the file mode of a Unix domain socket; 0 leaves it to the process.
+    pub(crate) async fn bind(
+        address: &ListenerAddress,
+        mode: u32,
+        shared: Arc<Shared>,
+    ) -> io::Result<Self> {
+        let (listener, address) = listen(address, mode).await.map_err(|error| {
             io::Error::new(
                 error.kind(),
                 format!("admin cannot listen on {address}: {error}"),
             )
         })?;
-        let address = listener.local_addr()?;
         if let Some(control) = &shared.control {
-            control.admin_at(address);
+            control.admin_at(address.clone());
         }
         Ok(Self {
             listener,
@@ -97,41 +108,63 @@ impl Admin {
         })
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    pub(crate) fn address(&self) -> &ListenerAddress {
+        &self.address
     }
 
     /// Serves until the proxy has ended.
-    pub(crate) async fn run(self, mut ended: watch::Receiver<bool>) {
-        let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-        let mut connections = JoinSet::new();
-        loop {
-            let stream = tokio::select! {
-                (stream, _) = crate::accept::next(&self.listener) => stream,
-                _ = ended.wait_for(|ended| *ended) => return,
-            };
-            while connections.try_join_next().is_some() {}
-            // Never closed, so there is always a permit to wait for.
-            let Ok(permit) = room.clone().acquire_owned().await else {
-                return;
-            };
-            let shared = self.shared.clone();
-            connections.spawn(async move {
-                let service = service_fn(move |request| {
-                    let response = answer(&shared, &request);
-                    async move { Ok::<_, Infallible>(response.await) }
-                });
-                let served = hyper::server::conn::http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_TIMEOUT)
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await;
-                if let Err(error) = served {
-                    tracing::debug!(%error, "admin connection");
-                }
-                drop(permit);
-            });
+    pub(crate) async fn run(self, ended: watch::Receiver<bool>) {
+        match self.listener {
+            Listener::Tcp(listener) => serve(listener, self.shared, ended).await,
+            Listener::Unix(listener) => serve(listener, self.shared, ended).await,
         }
+    }
+}
+
+async fn listen(address: &ListenerAddress, mode: u32) -> io::Result<(Listener, ListenerAddress)> {
+    match address {
+        ListenerAddress::Socket(address) => {
+            let listener = TcpListener::bind(address).await?;
+            let address = listener.local_addr()?;
+            Ok((Listener::Tcp(listener), address.into()))
+        }
+        ListenerAddress::Unix(path) => {
+            let socket = UnixSocket::bind(path, mode)?;
+            socket.listen()?;
+            Ok((Listener::Unix(socket.accepting()?), path.clone().into()))
+        }
+    }
+}
+
+async fn serve(listener: impl Accept, shared: Arc<Shared>, mut ended: watch::Receiver<bool>) {
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            ready = listener.next() => ready.stream,
+            _ = ended.wait_for(|ended| *ended) => return,
+        };
+        while connections.try_join_next().is_some() {}
+        // Never closed, so there is always a permit to wait for.
+        let Ok(permit) = room.clone().acquire_owned().await else {
+            return;
+        };
+        let shared = shared.clone();
+        connections.spawn(async move {
+            let service = service_fn(move |request| {
+                let response = answer(&shared, &request);
+                async move { Ok::<_, Infallible>(response.await) }
+            });
+            let served = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "admin connection");
+            }
+            drop(permit);
+        });
     }
 }
 
@@ -249,7 +282,7 @@ fn listeners(shared: &Shared, as_json: bool) -> Response<Full<Bytes>> {
             .open
             .iter()
             .map(|(name, address)| {
-                serde_json::json!({"name": name.as_str(), "local_address": socket(*address)})
+                serde_json::json!({"name": name.as_str(), "local_address": listener_address(address)})
             })
             .collect();
         return json(&serde_json::json!({"listener_statuses": statuses}));
@@ -262,6 +295,18 @@ fn listeners(shared: &Shared, as_json: bool) -> Response<Full<Bytes>> {
         out += &format!("{name}::failed: {reason}\n");
     }
     text(StatusCode::OK, out)
+}
+
+/// An address in the form of Envoy's `Address`.
+fn listener_address(address: &ListenerAddress) -> serde_json::Value {
+    match address {
+        ListenerAddress::Socket(address) => socket(*address),
+        ListenerAddress::Unix(path) => pipe(path),
+    }
+}
+
+fn pipe(path: &UnixPath) -> serde_json::Value {
+    serde_json::json!({"pipe": {"path": path.as_str()}})
 }
 
 fn socket(address: SocketAddr) -> serde_json::Value {

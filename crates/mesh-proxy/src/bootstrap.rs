@@ -105,7 +105,7 @@ pub struct RunArgs {
     /// Worker threads; 0 is one per core.
     #[arg(long, default_value_t = 0, env = "MESH_CONCURRENCY")]
     concurrency: usize,
-    /// Address of the admin interface, or `off`. It has no authentication: keep it on loopback.
+    /// Address of the admin interface, `unix://PATH`, or `off`. It has no authentication: keep it on loopback.
     /// Default: the node's base port, the bootstrap's, else 127.0.0.1:15000.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,

@@ -73,7 +73,7 @@ pub(crate) fn serve_plain<IO: Downstream>(
     else {
         return Err(io);
     };
-    let arrival = Arrival::new(io, peer, local);
+    let arrival = Arrival::new(io, peer, local, listener.address().unix());
     let caller = arrival.caller(site.shard, &chain.chain().config().name);
     let connection = http_connection(http, caller, &chain, site);
     Ok(Counting {
@@ -90,7 +90,7 @@ pub(crate) async fn serve<IO: Downstream>(
     listener: Arc<ListenerState>,
     site: Site,
 ) {
-    let mut arrival = Arrival::new(io, peer, local);
+    let mut arrival = Arrival::new(io, peer, local, listener.address().unix());
     let mut current = listener.current();
     if !look(&mut arrival, &current, site.shard).await {
         return;

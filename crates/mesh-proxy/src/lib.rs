@@ -47,7 +47,7 @@ pub use runtime::Running;
 
 use mesh_client::Slot;
 use mesh_core::Feed;
-use mesh_core::model::{Snapshot, WorkloadRef};
+use mesh_core::model::{ListenerAddress, Snapshot, WorkloadRef};
 use mesh_discovery::dns::server as dns;
 use std::io;
 use std::net::SocketAddr;
@@ -64,7 +64,7 @@ pub struct Builder {
     feed: Feed<Snapshot>,
     workload: WorkloadRef,
     concurrency: usize,
-    admin: Option<SocketAddr>,
+    admin: Option<(ListenerAddress, u32)>,
     seed: Option<u64>,
     drain_time: Duration,
     most_requests: u32,
@@ -121,8 +121,15 @@ impl Builder {
 
     /// The address of the admin interface. It has no authentication: keep it on loopback.
     #[must_use]
-    pub fn admin(mut self, address: Option<SocketAddr>) -> Self {
-        self.admin = address;
+    pub fn admin(self, address: Option<SocketAddr>) -> Self {
+        self.admin_at(address.map(ListenerAddress::Socket), 0)
+    }
+
+    /// The address of the admin interface, which may be a Unix domain socket: `mode` is the file's,
+    /// and 0 leaves it to the process.
+    #[must_use]
+    pub fn admin_at(mut self, address: Option<ListenerAddress>, mode: u32) -> Self {
+        self.admin = address.map(|address| (address, mode));
         self
     }
 

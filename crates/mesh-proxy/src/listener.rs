@@ -8,15 +8,15 @@ pub(crate) use plan::{Chain, HttpChain, Plan, Plans, TcpChain, Use};
 
 use crate::chain::Traits;
 use mesh_core::Shard;
+use mesh_core::model::ListenerAddress;
 use mesh_core::stats::{ListenerStat, Raised};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 /// One worker's state of one listener. The plan can change while connections are open.
 #[derive(Debug)]
 pub(crate) struct ListenerState {
-    address: SocketAddr,
+    address: ListenerAddress,
     current: Mutex<Arc<Current>>,
 }
 
@@ -40,9 +40,9 @@ pub(crate) struct ChainState {
 
 impl ListenerState {
     /// The state of a listener at the address that it really has.
-    pub(crate) fn new(plan: Arc<Plan>, address: SocketAddr) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>, address: impl Into<ListenerAddress>) -> Self {
         Self {
-            address,
+            address: address.into(),
             current: Mutex::new(Arc::new(Current::new(plan, &[]))),
         }
     }
@@ -74,8 +74,8 @@ impl ListenerState {
             .clone()
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    pub(crate) fn address(&self) -> &ListenerAddress {
+        &self.address
     }
 }
 

@@ -5,10 +5,14 @@ pub(crate) mod pipe;
 
 use socket2::{SockAddr, SockRef};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
+
+/// The address of what has none: both ends of a connection to a Unix domain socket. Chains are
+/// chosen by it, as in Envoy (`FilterChainManagerImpl`, `fakeAddress`).
+pub(crate) const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::BROADCAST), 0);
 
 /// A connection from a caller: a socket, or something around one.
 pub(crate) trait Downstream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -38,6 +42,16 @@ impl Downstream for TcpStream {
     fn reset_when_closed(&self) {
         // The peer may be gone already.
         let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl Downstream for UnixStream {
+    fn original_destination(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    fn reset_when_closed(&self) {
+        // There is no such thing: closing is all that the peer sees.
     }
 }
 

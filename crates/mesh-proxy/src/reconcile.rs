@@ -4,10 +4,10 @@
 //! that are gone, and hands changed settings over. Routes and clusters need nothing of this; the
 //! workers' stacks read them from the feed.
 
-use crate::accept;
+use crate::accept::{self, InUse, Opened, UnixSocket};
 use crate::worker::Command;
 use crate::xds::Gate;
-use mesh_core::model::{Listener, Snapshot};
+use mesh_core::model::{Listener, ListenerAddress, Snapshot, UnixPath};
 use mesh_core::{Name, Publisher};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -25,7 +25,7 @@ pub struct Listening {
     /// The version of the snapshot that was last worked in.
     pub version: u64,
     /// Listeners that accept connections, with the address that they have.
-    pub open: BTreeMap<Name, SocketAddr>,
+    pub open: BTreeMap<Name, ListenerAddress>,
     /// Listeners that do not, and why.
     pub failed: BTreeMap<Name, String>,
 }
@@ -33,14 +33,19 @@ pub struct Listening {
 /// A listener whose sockets are open, and where: port 0 means any.
 struct Open {
     listener: Arc<Listener>,
-    address: SocketAddr,
+    address: ListenerAddress,
+    /// Where it is a Unix domain socket.
+    unix: Option<UnixSocket>,
 }
 
 pub(crate) struct Reconciler {
     workers: Vec<mpsc::UnboundedSender<Command>>,
     open: HashMap<Name, Open>,
     /// Addresses that were ours a moment ago: their sockets may not be closed yet.
-    leaving: HashSet<SocketAddr>,
+    leaving: HashSet<ListenerAddress>,
+    /// The Unix domain sockets that are ours. A path has one socket at a time, so who comes to one
+    /// that another listener has, or has just left, takes that over.
+    unix: HashMap<UnixPath, InUse>,
     status: Publisher<Listening>,
     gate: Gate,
 }
@@ -55,6 +60,7 @@ impl Reconciler {
             gate,
             open: HashMap::new(),
             leaving: HashSet::new(),
+            unix: HashMap::new(),
             status: Publisher::new(Listening::default()),
         }
     }
@@ -70,6 +76,7 @@ impl Reconciler {
             ..Listening::default()
         };
         let left = std::mem::take(&mut self.leaving);
+        self.unix.retain(|_, socket| socket.get().is_some());
         // New sockets first, so that an address which only changes hands is never closed. Several
         // may share it for that moment.
         for listener in snapshot.listeners() {
@@ -81,23 +88,21 @@ impl Reconciler {
                 }
                 _ => true,
             };
-            let address = match self.open.get_mut(&listener.name) {
-                Some(open) if !moves => {
-                    open.listener = listener.clone();
-                    open.address
-                }
-                _ => match self.open(listener, &left) {
-                    Ok(address) => address,
-                    Err(error) => {
-                        let message = format!("cannot listen on {}: {error}", listener.address);
-                        tracing::error!(listener = %listener.name, "{message}");
-                        status.failed.insert(listener.name.clone(), message);
-                        // One that cannot move stays where it is until it can.
-                        continue;
-                    }
-                },
+            let opened = match self.open.get_mut(&listener.name) {
+                Some(open) if !moves => open.stay(listener),
+                _ => self.open(listener, &left),
             };
-            status.open.insert(listener.name.clone(), address);
+            match opened {
+                Ok(address) => {
+                    status.open.insert(listener.name.clone(), address);
+                }
+                Err(error) => {
+                    let message = format!("cannot listen on {}: {error}", listener.address);
+                    tracing::error!(listener = %listener.name, "{message}");
+                    // One that cannot move stays where it is until it can.
+                    status.failed.insert(listener.name.clone(), message);
+                }
+            }
         }
         let gone: Vec<Name> = self
             .open
@@ -107,7 +112,7 @@ impl Reconciler {
             .collect();
         for name in gone {
             if let Some(open) = self.open.remove(&name) {
-                self.leave(&open);
+                self.leave(open);
             }
             tracing::info!(listener = %name, "closed");
             self.tell(|| Command::Close(name.clone()));
@@ -121,20 +126,58 @@ impl Reconciler {
     fn open(
         &mut self,
         listener: &Arc<Listener>,
-        left: &HashSet<SocketAddr>,
-    ) -> io::Result<SocketAddr> {
+        left: &HashSet<ListenerAddress>,
+    ) -> io::Result<ListenerAddress> {
         if !listener.bind {
             return Ok(self.stand(listener));
         }
-        let mut held = self.gate.take(listener);
+        let held = self.gate.take(listener);
+        let (sockets, address, unix) = match &listener.address {
+            ListenerAddress::Socket(address) => {
+                let (sockets, address) = self.open_tcp(listener, *address, held, left)?;
+                (sockets, ListenerAddress::Socket(address), None)
+            }
+            ListenerAddress::Unix(path) => {
+                let socket = self.open_unix(path, listener.mode, held)?;
+                let shared = self.workers.iter().map(|_| Opened::Unix(socket.clone()));
+                (shared.collect(), listener.address.clone(), Some(socket))
+            }
+        };
+        tracing::info!(listener = %listener.name, %address, "open");
+        for (worker, socket) in self.workers.iter().zip(sockets) {
+            // A worker that is gone is draining.
+            let _ = worker.send(Command::Open(listener.clone(), socket));
+        }
+        let open = Open {
+            listener: listener.clone(),
+            address: address.clone(),
+            unix,
+        };
+        if let Some(before) = self.open.insert(listener.name.clone(), open) {
+            self.leave(before);
+        }
+        Ok(address)
+    }
+
+    /// A socket for each worker, all or none: a worker without its socket would leave its share
+    /// unserved.
+    fn open_tcp(
+        &self,
+        listener: &Listener,
+        mut address: SocketAddr,
+        held: Option<Opened>,
+        left: &HashSet<ListenerAddress>,
+    ) -> io::Result<(Vec<Opened>, SocketAddr)> {
+        let mut held = match held {
+            Some(Opened::Tcp(socket)) => Some(socket),
+            _ => None,
+        };
         let open = self.open.values().filter(|open| open.listener.bind);
         let open = open.map(|open| &open.address);
         let mut ours = open.chain(left).chain(&self.leaving);
         if held.is_none() && !ours.any(|address| *address == listener.address) {
-            accept::check_free(listener.address)?;
+            accept::check_free(address)?;
         }
-        // All or none: a worker without its socket would leave its share unserved.
-        let mut address = listener.address;
         let mut sockets = Vec::with_capacity(self.workers.len());
         for _ in &self.workers {
             let socket = match held.take() {
@@ -146,39 +189,50 @@ impl Reconciler {
             if listener.transparent {
                 accept::make_transparent(&socket)?;
             }
-            sockets.push(socket);
+            sockets.push(Opened::Tcp(socket));
         }
-        tracing::info!(listener = %listener.name, %address, "open");
-        for (worker, socket) in self.workers.iter().zip(sockets) {
-            // A worker that is gone is draining.
-            let _ = worker.send(Command::Open(listener.clone(), socket));
-        }
-        let open = Open {
-            listener: listener.clone(),
-            address,
+        Ok((sockets, address))
+    }
+
+    /// The one socket that a path has: the one that is there already, if it is ours.
+    fn open_unix(
+        &mut self,
+        path: &UnixPath,
+        mode: u32,
+        held: Option<Opened>,
+    ) -> io::Result<UnixSocket> {
+        let socket = match held {
+            Some(Opened::Unix(socket)) => socket,
+            _ => match self.unix.get(path).and_then(InUse::get) {
+                Some(socket) => {
+                    socket.set_mode(mode)?;
+                    socket
+                }
+                None => UnixSocket::bind(path, mode)?,
+            },
         };
-        if let Some(before) = self.open.insert(listener.name.clone(), open) {
-            self.leave(&before);
-        }
-        Ok(address)
+        socket.listen()?;
+        self.unix.insert(path.clone(), socket.in_use());
+        Ok(socket)
     }
 
     /// Takes up a listener that gets only what others hand over.
-    fn stand(&mut self, listener: &Arc<Listener>) -> SocketAddr {
+    fn stand(&mut self, listener: &Arc<Listener>) -> ListenerAddress {
         tracing::info!(listener = %listener.name, address = %listener.address, "stands");
         self.tell(|| Command::Stand(listener.clone()));
         let open = Open {
             listener: listener.clone(),
-            address: listener.address,
+            address: listener.address.clone(),
+            unix: None,
         };
         if let Some(before) = self.open.insert(listener.name.clone(), open) {
-            self.leave(&before);
+            self.leave(before);
         }
-        listener.address
+        listener.address.clone()
     }
 
     /// Remembers an address that the workers give up.
-    fn leave(&mut self, open: &Open) {
+    fn leave(&mut self, open: Open) {
         if open.listener.bind {
             self.leaving.insert(open.address);
         }
@@ -199,8 +253,23 @@ impl Reconciler {
 
 /// Whether a listener that changes keeps its sockets.
 fn is_in_place(before: &Listener, after: &Listener) -> bool {
-    let socket = |listener: &Listener| (listener.address, listener.bind, listener.transparent);
-    socket(before) == socket(after)
+    before.address == after.address
+        && (before.bind, before.transparent) == (after.bind, after.transparent)
+}
+
+// === impl Open ===
+
+impl Open {
+    /// Takes over the settings of a listener that keeps its sockets.
+    fn stay(&mut self, listener: &Arc<Listener>) -> io::Result<ListenerAddress> {
+        if let Some(socket) = &self.unix
+            && self.listener.mode != listener.mode
+        {
+            socket.set_mode(listener.mode)?;
+        }
+        self.listener = listener.clone();
+        Ok(self.address.clone())
+    }
 }
 
 #[cfg(test)]

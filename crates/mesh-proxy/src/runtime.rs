@@ -11,7 +11,7 @@ use crate::worker::{Listeners, Worker};
 use crate::xds::Control;
 use mesh_client::tcp::TcpUpstreams;
 use mesh_client::{Parts, Upstreams};
-use mesh_core::model::{Snapshot, WorkloadRef};
+use mesh_core::model::{ListenerAddress, Snapshot, WorkloadRef};
 use mesh_core::{Feed, Rng, Shard, WallClock};
 use mesh_discovery::dns::{Resolver, System};
 use mesh_identity::Files;
@@ -62,7 +62,7 @@ pub(crate) enum Order {
 /// A proxy that runs. Dropping it drains it in the background; [`Running::drain`] waits for that.
 pub struct Running {
     shared: Arc<Shared>,
-    admin: Option<SocketAddr>,
+    admin: Option<ListenerAddress>,
     stop: watch::Sender<bool>,
     supervisor: JoinHandle<()>,
     ended: watch::Receiver<bool>,
@@ -95,9 +95,14 @@ impl Shared {
 // === impl Running ===
 
 impl Running {
-    /// Where the admin interface listens.
+    /// Where the admin interface listens, if that is an IP address and a port.
     pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin
+        self.admin.as_ref().and_then(ListenerAddress::socket)
+    }
+
+    /// Where the admin interface listens.
+    pub fn admin_at(&self) -> Option<&ListenerAddress> {
+        self.admin.as_ref()
     }
 
     /// What is known of the listeners, and news of it.
@@ -231,9 +236,9 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
     let (stop, stopped) = watch::channel(false);
     let (end, ended) = watch::channel(false);
     let mut bound = None;
-    if let Some(address) = admin {
-        let serving = Admin::bind(address, shared.clone()).await?;
-        bound = Some(serving.address());
+    if let Some((address, mode)) = admin {
+        let serving = Admin::bind(&address, mode, shared.clone()).await?;
+        bound = Some(serving.address().clone());
         tokio::spawn(serving.run(ended.clone()));
     }
     // Before the first listener opens: a handshake needs its certificate.

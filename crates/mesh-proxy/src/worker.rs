@@ -1,17 +1,19 @@
 //! One core's loop: accepts connections on its own sockets and serves them with its own stack and
 //! its own connection pools.
 
-use crate::accept;
+use crate::accept::{Accept, Opened, Ready};
 use crate::connection::{Site, serve, serve_plain};
 use crate::listener::{ListenerState, Plan, Plans};
+use crate::origin::NOWHERE;
 use mesh_client::Upstreams;
 use mesh_core::Name;
-use mesh_core::model::Listener;
+use mesh_core::model::{Listener, ListenerAddress};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 /// How often unused connections to endpoints are looked through.
@@ -21,7 +23,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Serve a new listener on this socket.
-    Open(Arc<Listener>, StdListener),
+    Open(Arc<Listener>, Opened),
     /// Serve a new listener that only gets what others hand over.
     Stand(Arc<Listener>),
     /// Use these settings for an open listener.
@@ -66,7 +68,7 @@ impl Worker {
                         }
                     }
                     Some(Command::Stand(listener)) => {
-                        let opened = self.stand(&listener, listener.address);
+                        let opened = self.stand(&listener, listener.address.clone());
                         open.insert(listener.name.clone(), opened);
                     }
                     Some(Command::Update(listener)) => {
@@ -96,30 +98,44 @@ impl Worker {
         }
     }
 
-    fn plan(&self, listener: &Arc<Listener>, address: SocketAddr) -> Arc<Plan> {
+    fn plan(&self, listener: &Arc<Listener>, address: &ListenerAddress) -> Arc<Plan> {
         self.plans.of(listener, address, &self.site.tcp.feed.load())
     }
 
-    fn open(&self, listener: &Arc<Listener>, socket: StdListener) -> Option<Open> {
-        // Port 0 means any: connections come in at another one.
-        let address = socket.local_addr().unwrap_or(listener.address);
-        let socket = match TcpListener::from_std(socket) {
-            Ok(socket) => socket,
-            Err(error) => {
-                tracing::error!(listener = %listener.name, %error, "cannot watch the socket");
-                return None;
+    fn open(&self, listener: &Arc<Listener>, socket: Opened) -> Option<Open> {
+        let opened = match socket {
+            Opened::Tcp(socket) => {
+                // Port 0 means any: connections come in at another one.
+                let address = socket.local_addr().map(ListenerAddress::Socket);
+                let address = address.unwrap_or_else(|_| listener.address.clone());
+                TcpListener::from_std(socket).map(|socket| self.accept(listener, address, socket))
             }
+            Opened::Unix(socket) => socket
+                .accepting()
+                .map(|socket| self.accept(listener, listener.address.clone(), socket)),
         };
+        let said = |error: &io::Error| {
+            tracing::error!(listener = %listener.name, %error, "cannot watch the socket");
+        };
+        opened.inspect_err(said).ok()
+    }
+
+    fn accept(
+        &self,
+        listener: &Arc<Listener>,
+        address: ListenerAddress,
+        socket: impl Accept,
+    ) -> Open {
         let open = self.stand(listener, address);
         let (state, drained) = (open.state.clone(), open.drain.subscribe());
         let accepting = accept_all(socket, state, self.site.clone(), drained);
         self.site.tasks.spawn(accepting);
-        Some(open)
+        open
     }
 
     /// A listener that others can hand connections to.
-    fn stand(&self, listener: &Arc<Listener>, address: SocketAddr) -> Open {
-        let plan = self.plan(listener, address);
+    fn stand(&self, listener: &Arc<Listener>, address: ListenerAddress) -> Open {
+        let plan = self.plan(listener, &address);
         let state = Arc::new(ListenerState::new(plan, address));
         self.site.listeners.add(state.clone());
         Open {
@@ -147,14 +163,20 @@ impl Listeners {
     }
 
     pub(crate) fn add(&self, state: Arc<ListenerState>) {
+        // Nothing else than addresses can be asked for.
+        let Some(address) = state.address().socket() else {
+            return;
+        };
         let mut listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        listeners.insert(state.address(), state);
+        listeners.insert(address, state);
     }
 
     /// Forgets a listener, unless another has its address by now.
     fn remove(&self, state: &Arc<ListenerState>) {
+        let Some(address) = state.address().socket() else {
+            return;
+        };
         let mut listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = state.address();
         if listeners
             .get(&address)
             .is_some_and(|there| Arc::ptr_eq(there, state))
@@ -176,14 +198,20 @@ impl Drop for Open {
 
 /// Accepts until told to drain. What the kernel has already accepted for us is still served: it
 /// would be reset with the socket.
-async fn accept_all(
-    socket: TcpListener,
+async fn accept_all<A: Accept>(
+    socket: A,
     state: Arc<ListenerState>,
     site: Site,
     mut drained: watch::Receiver<bool>,
 ) {
-    let serve = |(stream, peer): (TcpStream, SocketAddr)| {
-        let local = stream.local_addr().unwrap_or_else(|_| state.address());
+    let serve = |ready: Ready<A::Stream>| {
+        let Ready {
+            stream,
+            peer,
+            local,
+        } = ready;
+        // Of a socket that is gone already.
+        let local = local.or(state.address().socket()).unwrap_or(NOWHERE);
         match serve_plain(stream, peer, local, &state, &site) {
             Ok(serving) => site.tasks.spawn(serving),
             Err(stream) => {
@@ -198,8 +226,8 @@ async fn accept_all(
             biased;
             // Both a changed value and a lost sender mean the end.
             _ = drained.wait_for(|drain| *drain) => break,
-            accepted = accept::next(&socket) => serve(accepted),
+            accepted = socket.next() => serve(accepted),
         }
     }
-    accept::waiting(socket).into_iter().for_each(serve);
+    socket.waiting().into_iter().for_each(serve);
 }

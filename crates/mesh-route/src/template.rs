@@ -6,7 +6,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use mesh_core::model::{HeaderEdits, HeaderTemplate, Piece};
-use mesh_core::{Exchange, Matched, WallClock};
+use mesh_core::{Caller, Exchange, Matched, WallClock};
 use std::fmt::{self, Write};
 use std::time::{Duration, SystemTime};
 
@@ -73,11 +73,15 @@ impl Facts<'_> {
         let matched = self.exchange.and_then(Exchange::matched);
         match piece {
             Piece::Text(text) => text.clone(),
-            Piece::DownstreamRemoteAddress => shown(caller.and_then(|caller| caller.peer)),
-            Piece::DownstreamRemoteAddressWithoutPort => {
-                shown(caller.and_then(|caller| caller.peer).map(|peer| peer.ip()))
+            Piece::DownstreamRemoteAddress => {
+                address(caller, |caller| caller.peer.map(|peer| peer.to_string()))
             }
-            Piece::DownstreamLocalAddress => shown(caller.and_then(|caller| caller.local)),
+            Piece::DownstreamRemoteAddressWithoutPort => address(caller, |caller| {
+                caller.peer.map(|peer| peer.ip().to_string())
+            }),
+            Piece::DownstreamLocalAddress => {
+                address(caller, |caller| caller.local.map(|local| local.to_string()))
+            }
             Piece::Protocol => protocol(self.version).to_owned(),
             Piece::ResponseCode => match self.response {
                 Response::Upstream(status) => status.as_str().to_owned(),
@@ -115,7 +119,7 @@ impl Facts<'_> {
         exchange.with_notes(|notes| match &notes.upstream {
             Some(upstream) => match upstream.remote {
                 Some(remote) => remote.to_string(),
-                None => upstream.endpoint.address.to_string(),
+                None => upstream.endpoint.address.as_envoy().to_string(),
             },
             None => String::new(),
         })
@@ -138,6 +142,15 @@ fn cluster(matched: &Matched) -> String {
     let known = matched.cluster().map(|cluster| cluster.config());
     let stat_name = known.and_then(|config| config.stat_name.as_ref());
     shown(stat_name.or_else(|| matched.cluster_name()))
+}
+
+/// An address of the caller's connection. Where there is none, the path of the Unix domain socket
+/// that it came in on, as in Envoy.
+fn address(caller: Option<&Caller>, of: impl FnOnce(&Caller) -> Option<String>) -> String {
+    let Some(caller) = caller else {
+        return String::new();
+    };
+    of(caller).unwrap_or_else(|| shown(caller.unix.as_ref()))
 }
 
 fn shown(value: Option<impl fmt::Display>) -> String {
@@ -295,6 +308,26 @@ mod tests {
         );
         let broken = vec![Piece::Text("a\nb".into())];
         assert_eq!(value(HeaderTemplate::Pieces(broken)), None);
+    }
+
+    #[test]
+    fn a_caller_on_a_unix_socket_is_called_as_the_socket_is() {
+        let mut caller = Caller::default();
+        caller.unix = Some(mesh_core::model::UnixPath::new("/run/a.sock").unwrap());
+        let text = |caller: &Caller, piece| {
+            let now = tokio::time::Instant::now().into_std();
+            let exchange = Exchange::new(now, caller.clone());
+            let clock = WallClock::default();
+            let facts = facts(Some(&exchange), &clock);
+            let value = facts.value(&HeaderTemplate::Pieces(vec![piece]), |_| None, None);
+            value.unwrap().to_str().unwrap().to_owned()
+        };
+        assert_eq!(text(&caller, Piece::DownstreamRemoteAddress), "/run/a.sock");
+        assert_eq!(text(&caller, Piece::DownstreamLocalAddress), "/run/a.sock");
+        // Where the PROXY protocol says who calls, that is said.
+        caller.peer = Some("10.0.0.1:1".parse().unwrap());
+        let alone = Piece::DownstreamRemoteAddressWithoutPort;
+        assert_eq!(text(&caller, alone), "10.0.0.1");
     }
 
     #[tokio::test(start_paused = true)]

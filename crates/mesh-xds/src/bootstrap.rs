@@ -15,7 +15,7 @@
 //! ",
 //! )?;
 //! assert_eq!(bootstrap.node.id(), "edge-1");
-//! assert_eq!(bootstrap.admin, Some(([127, 0, 0, 1], 9901).into()));
+//! assert_eq!(bootstrap.admin.unwrap().to_string(), "127.0.0.1:9901");
 //!
 //! let error = Bootstrap::from_yaml("flags_path: /etc/flags").unwrap_err();
 //! assert_eq!(error.to_string(), "flags_path: not supported");
@@ -29,16 +29,16 @@ pub mod ignored;
 mod message;
 
 pub use file::{FileContents, Format};
+pub use grpc::server_uri;
 
 use crate::json::{Codec, JsonError};
 use crate::read::{ClusterResource, ListenerResource, Resource, SecretResource};
 use crate::{Node, schema};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use mesh_core::model::{ClientTls, Secret, SecretRef};
+use mesh_core::model::{ClientTls, ListenerAddress, Secret, SecretRef};
 use mesh_core::{Invalid, Name};
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +53,9 @@ pub struct Bootstrap {
     /// Who the proxy is.
     pub node: Node,
     /// Where the admin interface is wanted (`admin.address`); none is wanted without.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<ListenerAddress>,
+    /// The file mode of the admin interface's Unix domain socket; 0 leaves it to the process.
+    pub admin_mode: u32,
     /// `static_resources.clusters`.
     pub clusters: Vec<ClusterResource>,
     /// `static_resources.listeners`.

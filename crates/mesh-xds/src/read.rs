@@ -36,6 +36,9 @@ mod tcp;
 mod tls;
 mod transport;
 
+#[cfg(feature = "json")]
+pub(crate) use address::listener_address;
+
 /// A resource that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

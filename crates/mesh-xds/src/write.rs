@@ -36,8 +36,8 @@ use crate::wire::to_duration;
 use crate::{Encoded, TypeUrl, schema};
 use mesh_core::discovery::NameTable;
 use mesh_core::model::{
-    Address, Cluster, DiscoveryKind, EndpointSet, Listener, RouteTable, Secret, SecretName,
-    Snapshot,
+    Address, Cluster, DiscoveryKind, EndpointSet, Listener, ListenerAddress, RouteTable, Secret,
+    SecretName, Snapshot, UnixPath,
 };
 use std::time::Duration;
 
@@ -199,10 +199,33 @@ fn dns_cache() -> DnsCacheConfig {
     }
 }
 
+/// Where a listener is, with the file mode of a Unix domain socket.
+fn to_listener_address(address: &ListenerAddress, mode: u32) -> core::Address {
+    match address {
+        ListenerAddress::Socket(socket) => to_address(&Address::Socket(*socket)),
+        ListenerAddress::Unix(path) => to_pipe(path, mode),
+    }
+}
+
+fn to_pipe(path: &UnixPath, mode: u32) -> core::Address {
+    let pipe = core::Pipe {
+        path: path.to_string(),
+        // Envoy refuses a mode for what is in no file system.
+        mode: match path.abstract_name() {
+            Some(_) => 0,
+            None => mode,
+        },
+    };
+    core::Address {
+        address: Some(core::address::Address::Pipe(pipe)),
+    }
+}
+
 pub(crate) fn to_address(address: &Address) -> core::Address {
     let (host, port) = match address {
         Address::Socket(socket) => (socket.ip().to_string(), socket.port()),
         Address::Host(name, port) => (name.to_string(), *port),
+        Address::Unix(path) => return to_pipe(path, 0),
         other => unreachable!("{other:?} has no form in protobuf"),
     };
     let socket = core::SocketAddress {

@@ -100,7 +100,7 @@ static_resources:
         ),
     );
     let bootstrap = read(&text);
-    assert_eq!(bootstrap.admin, Some("[::1]:9901".parse().unwrap()));
+    assert_eq!(bootstrap.admin.as_ref().unwrap().to_string(), "[::1]:9901");
     assert_eq!(bootstrap.listeners[0].listener.address.port(), 10000);
     assert!(matches!(
         bootstrap.listeners[0].routes[..],
@@ -332,12 +332,12 @@ fn what_is_not_supported_is_refused_by_its_name() {
             "admin.allow_paths: not supported",
         ),
         (
-            "admin: {address: {pipe: {path: /x}}}",
-            "admin.address: an IP address and a port",
+            "admin: {address: {envoy_internal_address: {server_listener_name: x}}}",
+            "admin.address.envoy_internal_address: ",
         ),
         (
             "admin: {address: {socket_address: {address: localhost, port_value: 1}}}",
-            "admin.address.socket_address.address: \"localhost\"",
+            "admin.address.socket_address.address: localhost:",
         ),
         (
             "static_resources: {secrets: [{name: a, generic_secret: {}}]}",
@@ -554,4 +554,24 @@ fn a_secret_of_a_bootstrap_is_not_shown() {
     let secret = format!("{{name: roots, tls_certificate: {{{chain}, {key}}}}}");
     let shown = format!("{:?}", read(&with_secrets(&secret)));
     assert!(!shown.contains("hush"), "{shown}");
+}
+
+/// What Istio's agent writes for Envoy, as far as its own services are concerned.
+#[test]
+fn the_services_of_istios_agent_are_unix_sockets() {
+    let text = include_str!("../../../fuzz/seeds/bootstrap/pipes.yaml");
+    let bootstrap = read(text);
+    assert_eq!(bootstrap.admin.unwrap().to_string(), "/run/admin.sock");
+    assert_eq!(bootstrap.admin_mode, 0o600);
+    assert_eq!(
+        bootstrap.ads.unwrap().servers,
+        ["unix://./etc/istio/proxy/XDS"]
+    );
+    let endpoints = bootstrap.clusters[0].endpoints.as_ref().unwrap();
+    let at = endpoints.iter().map(|one| one.address.to_string());
+    let at: Vec<String> = at.collect();
+    assert_eq!(at, ["unix://./var/run/secrets/workload-spiffe-uds/socket"]);
+    let wrong = text.replace("mode: 384", "mode: 512");
+    let error = Bootstrap::from_yaml(&wrong).unwrap_err().to_string();
+    assert!(error.contains("mode"), "{error}");
 }

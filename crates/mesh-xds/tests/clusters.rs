@@ -5,7 +5,7 @@ mod tls;
 
 use mesh_core::Name;
 use mesh_core::model::{
-    Address, Balancing, ClientTls, Cluster, DiscoveryKind, Dns, DnsFamily, Endpoint, EndpointSet,
+    Address, Balancing, ClientTls, Cluster, DiscoveryKind, Dns, DnsFamily, Endpoint, EndpointSet, UnixPath,
     FailurePercentage, Fraction, Health, Limits, Locality, LocalityEndpoints, Outlier,
     ProxyProtocol, Real, RetryBudget, ServiceRef, SuccessRate, TcpKeepalive, UpstreamProtocol,
     WorkloadRef,
@@ -289,6 +289,7 @@ fn an_endpoint() -> BoxedStrategy<Endpoint> {
     let address = prop_oneof![
         any::<([u8; 4], u16)>().prop_map(|(ip, port)| Address::Socket((ip, port).into())),
         any::<([u16; 8], u16)>().prop_map(|(ip, port)| Address::Socket((ip, port).into())),
+        "[@./a-z][a-z/]{1,20}".prop_map(|path| Address::Unix(UnixPath::new(&path).unwrap())),
         ("[a-z]{1,5}\\.example", any::<u16>())
             .prop_map(|(host, port)| Address::Host(host.into(), port)),
     ];
@@ -763,7 +764,10 @@ fn endpoints_that_cannot_be_reached_are_refused_by_their_place() {
         });
     };
     let changes: [(&str, Change); 2] = [
-        ("address.pipe: Unix sockets are not supported", pipe),
+        (
+            "address.pipe.path: a Unix socket's path is required, but missing",
+            pipe,
+        ),
         ("address: required, but missing", |e| e.address = None),
     ];
     for (message, change) in changes {

@@ -14,8 +14,9 @@ mod tls;
 use http::StatusCode;
 use mesh_core::Name;
 use mesh_core::model::{
-    AccessLog, Cluster, Direction, DiscoveryKind, EscapedSlashes, HttpManager, Listener,
-    PathNormalization, RateLimit, RouteTable, Rule, SnapshotBuilder, VirtualHost,
+    AccessLog, Cluster, Direction, DiscoveryKind, EscapedSlashes, FilterChain, HttpManager,
+    Listener, ListenerAddress, PathNormalization, RateLimit, RouteTable, Rule, SnapshotBuilder,
+    UnixPath, VirtualHost,
 };
 use mesh_xds::pb::envoy::config::core::v3 as core;
 use mesh_xds::pb::envoy::config::listener::v3 as pb;
@@ -155,11 +156,21 @@ fn manager() -> BoxedStrategy<HttpManager> {
 
 fn listener() -> BoxedStrategy<Listener> {
     let address = prop_oneof![
-        any::<([u8; 4], u16)>().prop_map(std::net::SocketAddr::from),
-        any::<([u16; 8], u16)>().prop_map(std::net::SocketAddr::from),
+        any::<([u8; 4], u16)>().prop_map(|at| (std::net::SocketAddr::from(at).into(), 0)),
+        any::<([u16; 8], u16)>().prop_map(|at| (std::net::SocketAddr::from(at).into(), 0)),
+        ("[./a-z][a-z/]{1,20}", 0..=0o777_u32)
+            .prop_map(|(path, mode)| (UnixPath::new(&path).unwrap().into(), mode)),
+        "@[a-z/]{1,20}".prop_map(|name| (UnixPath::new(&name).unwrap().into(), 0)),
     ];
     (name(), address, manager())
-        .prop_map(|(name, address, manager)| Listener::http(name, address, manager))
+        .prop_map(
+            |(name, (address, mode), manager): (_, (ListenerAddress, _), _)| {
+                let chain = FilterChain::http(manager);
+                let mut listener = Listener::at(name, address).chain(chain);
+                listener.mode = mode;
+                listener
+            },
+        )
         .boxed()
 }
 

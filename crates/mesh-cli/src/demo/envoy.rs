@@ -275,7 +275,7 @@ mod tests {
         );
         let text = bootstrap(&node, admin, xds).to_string();
         let read = mesh_xds::bootstrap::Bootstrap::from_json(&text).unwrap();
-        assert_eq!(read.admin, Some(admin));
+        assert_eq!(read.admin, Some(admin.into()));
         assert_eq!(read.node.id(), node.id());
         assert_eq!(read.node.map("LABELS")["app"], "x");
         let ads = read.ads.unwrap();

@@ -8,14 +8,14 @@ use crate::upstream::tests::pki::{Authority, validation};
 use mesh_core::Shard;
 use mesh_core::model::{
     Address, Balancing, ClientTls, Cluster, DiscoveryKind, EndpointSet, Outlier, ProxyProtocol,
-    SecretRef, SnapshotBuilder,
+    SecretRef, SnapshotBuilder, TcpKeepalive, UnixPath,
 };
 use mesh_lb::ClusterHosts;
 use std::io;
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 type Accepted = Arc<Mutex<Vec<DuplexStream>>>;
 
@@ -140,6 +140,50 @@ async fn bytes_go_both_ways_and_everything_is_counted_until_the_end() {
     assert_eq!(stat(&entry, ClusterStat::RqTotal), 1);
     let host = &ClusterHosts::of(&entry).view()[0];
     assert_eq!((host.active, host.counts.cx_active), (0, 0));
+}
+
+#[tokio::test]
+async fn an_endpoint_can_be_a_unix_socket_whose_ends_have_no_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.sock");
+    let path = UnixPath::new(file.to_str().unwrap()).unwrap();
+    let name = UnixPath::new(&format!("@mesh-client-tcp-{}", std::process::id())).unwrap();
+    let hidden = format!("\0{}", name.abstract_name().unwrap());
+    for (path, listener) in [
+        (path, UnixListener::bind(&file).unwrap()),
+        (name, UnixListener::bind(hidden).unwrap()),
+    ] {
+        let mut told = cluster();
+        // Who called over TCP is told; a caller without an address is nobody, and neither are the
+        // ends of the connection itself.
+        told.proxy_protocol = Some(ProxyProtocol::V1);
+        // What only TCP has.
+        told.bind_source = Some([127, 0, 0, 1].into());
+        told.tcp_keepalive = Some(TcpKeepalive::default());
+        let entry = entry(told, vec![Address::Unix(path)]);
+        let tcp = over_tcp();
+        let mut upstream = connect(&tcp, &entry).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        let mut header = [0; 15];
+        server.read_exact(&mut header).await.unwrap();
+        assert_eq!(&header, b"PROXY UNKNOWN\r\n");
+        assert_eq!((upstream.remote(), upstream.local()), (None, None));
+        exchange(&mut upstream, &mut server).await;
+        drop(upstream);
+        is_unused(&entry);
+        assert_eq!(stat(&entry, ClusterStat::CxTotal), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_unix_socket_that_nobody_listens_on_is_a_failed_connection() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.sock");
+    let path = UnixPath::new(file.to_str().unwrap()).unwrap();
+    let entry = entry(cluster(), vec![Address::Unix(path)]);
+    let error = connect(&over_tcp(), &entry).await.err().unwrap();
+    assert_eq!(error.failure(), Failure::ConnectFailed);
+    assert_eq!(stat(&entry, ClusterStat::CxConnectFail), 1);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Making connections: TCP, the PROXY protocol's header, TLS, all within one limit of time.
+//! Making connections: TCP or a Unix domain socket, the PROXY protocol's header, TLS, all within one limit of time.
 
 use super::counted::Counted;
 use super::fault;
@@ -6,7 +6,7 @@ use super::secure::{Offer, Secured};
 use super::transport::{Connected, Stream, Transport};
 use super::variant::Variant;
 use crate::proxy_protocol;
-use mesh_core::model::{Address, Cluster, ClusterEntry, ProxyProtocol};
+use mesh_core::model::{Address, Cluster, ClusterEntry, ProxyProtocol, UnixPath};
 use mesh_core::stats::ClusterStat;
 use mesh_core::{Error, Failure};
 use mesh_lb::Host;
@@ -15,15 +15,15 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 
 #[cfg(test)]
 use std::{future::Future, pin::Pin};
 
-/// How connections are made: over TCP, or in memory in tests.
+/// How connections are made: by the system, or in memory in tests.
 #[derive(Clone)]
 pub(crate) enum Connector {
-    Tcp,
+    System,
     #[cfg(test)]
     Memory(Arc<dyn Fn(&Address) -> InMemory + Send + Sync>),
 }
@@ -48,10 +48,22 @@ pub(crate) struct Dial {
 impl Connector {
     async fn connect(&self, address: &Address, cluster: &Cluster) -> io::Result<Transport> {
         match self {
-            Self::Tcp => Ok(Transport::Tcp(connect_tcp(address, cluster).await?)),
+            Self::System => match address {
+                Address::Unix(path) => Ok(Transport::Unix(connect_unix(path).await?)),
+                other => Ok(Transport::Tcp(connect_tcp(other, cluster).await?)),
+            },
             #[cfg(test)]
             Self::Memory(make) => Ok(Transport::Memory(make(address).await?)),
         }
+    }
+}
+
+/// Settings of TCP and the address to connect from have no meaning there.
+async fn connect_unix(path: &UnixPath) -> io::Result<UnixStream> {
+    match path.abstract_name() {
+        // The system's spelling.
+        Some(name) => UnixStream::connect(format!("\0{name}")).await,
+        None => UnixStream::connect(path.as_str()).await,
     }
 }
 
@@ -175,13 +187,16 @@ impl Dial {
 fn addresses(transport: &Transport) -> (Option<SocketAddr>, Option<SocketAddr>) {
     match transport {
         Transport::Tcp(stream) => (stream.peer_addr().ok(), stream.local_addr().ok()),
+        Transport::Unix(_) => (None, None),
         #[cfg(test)]
         Transport::Memory(_) => (None, None),
     }
 }
 
 /// Without a caller, version 1 names the connection's own ends and version 2 says `LOCAL`, as in
-/// Envoy (`UpstreamProxyProtocolSocket::generateHeader`).
+/// Envoy (`UpstreamProxyProtocolSocket::generateHeader`). A Unix domain socket has no ends that could
+/// be named, and who calls over one is nobody: then it is `UNKNOWN`, where Envoy 1.40 ends itself
+/// (version 1) or leaves the header out (version 2).
 fn header(
     version: ProxyProtocol,
     variant: &Variant,

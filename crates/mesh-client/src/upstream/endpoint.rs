@@ -49,7 +49,7 @@ impl Upstreams {
     /// ends when its endpoint's services are dropped, or when the connection is closed.
     pub fn new(shard: Shard) -> Self {
         Self {
-            connector: Connector::Tcp,
+            connector: Connector::System,
             shard,
             pools: Arc::default(),
         }
@@ -182,7 +182,7 @@ async fn send(
         pool.variant(variant, &entry)
     };
     // What HTTP/2 says where the request does not: how the caller came, or how we go on.
-    let secure = match caller.filter(|caller| caller.peer.is_some()) {
+    let secure = match caller.filter(|caller| caller.is_connected()) {
         Some(caller) => caller.is_secure(),
         None => config.tls.is_some(),
     };

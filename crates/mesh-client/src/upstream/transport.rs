@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// A connection that has just been made.
 pub(crate) struct Connected {
@@ -23,6 +23,7 @@ pub(crate) struct Connected {
 /// What the bytes of a connection go over.
 pub(crate) enum Transport {
     Tcp(TcpStream),
+    Unix(UnixStream),
     #[cfg(test)]
     Memory(tokio::io::DuplexStream),
 }
@@ -100,7 +101,7 @@ macro_rules! delegate {
 
 // === impl Transport ===
 
-delegate!(Transport: Tcp, #[cfg(test)] Memory);
+delegate!(Transport: Tcp, Unix, #[cfg(test)] Memory);
 
 // === impl Stream ===
 

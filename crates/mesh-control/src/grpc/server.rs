@@ -71,7 +71,9 @@ pub fn server_listener(snapshot: &Snapshot, name: &str) -> Option<Encoded> {
 }
 
 fn accepted(snapshot: &Snapshot) -> impl Iterator<Item = SocketAddr> {
-    managers(snapshot.listeners(), Direction::Inbound).map(|(listener, _)| listener.address)
+    let managers = managers(snapshot.listeners(), Direction::Inbound);
+    // A gRPC server does not listen on a Unix domain socket by xDS.
+    managers.filter_map(|(listener, _)| listener.address.socket())
 }
 
 /// Anything that gRPC does not take here (listener filters, an address of another name) makes it

@@ -1,7 +1,7 @@
 //! Who called, and through which listener.
 
 use crate::Name;
-use crate::model::{HttpManager, TlsVersion};
+use crate::model::{HttpManager, TlsVersion, UnixPath};
 use crate::stats::{Block, HttpStat, Shard};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,6 +29,9 @@ pub struct Caller {
     pub direct: Option<SocketAddr>,
     /// The name of the filter chain.
     pub chain: Name,
+    /// The Unix domain socket that the connection came in on. Nothing is known of who calls there:
+    /// the addresses are none, but for those that the PROXY protocol names.
+    pub unix: Option<UnixPath>,
 }
 
 /// What was agreed on in a TLS handshake, seen from our side.
@@ -77,6 +80,11 @@ pub struct PeerCertificate {
 // === impl Caller ===
 
 impl Caller {
+    /// Whether anything is known of a connection, as it is where a proxy accepted one.
+    pub fn is_connected(&self) -> bool {
+        self.peer.is_some() || self.unix.is_some()
+    }
+
     /// The name of the listener's route table.
     pub fn routes(&self) -> Option<&Name> {
         self.manager.as_ref().map(|manager| &manager.routes)

@@ -1,6 +1,6 @@
 //! Endpoints: the addresses behind a cluster.
 
-use super::Fraction;
+use super::{Fraction, UnixPath};
 use crate::{Invalid, Name};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,7 +87,12 @@ pub enum Address {
     Socket(SocketAddr),
     /// A host name, resolved when connecting, and a port.
     Host(Name, u16),
+    /// A Unix domain socket (Envoy `Pipe`).
+    Unix(UnixPath),
 }
+
+/// Prints an address as Envoy does.
+struct AsEnvoy<'a>(&'a Address);
 
 /// What discovery says of an endpoint's health.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -150,7 +155,7 @@ impl Endpoint {
         match &self.address {
             _ if !self.hostname.is_empty() => Some(&self.hostname),
             Address::Host(name, _) => Some(name),
-            Address::Socket(_) => None,
+            Address::Socket(_) | Address::Unix(_) => None,
         }
     }
 }
@@ -203,12 +208,27 @@ impl EndpointSet {
 // === impl Address ===
 
 impl Address {
-    /// The port.
+    /// The port; 0 where there is none, as with a Unix domain socket.
     pub fn port(&self) -> u16 {
         match self {
             Self::Socket(address) => address.port(),
             Self::Host(_, port) => *port,
+            Self::Unix(_) => 0,
         }
+    }
+
+    /// The Unix domain socket, where it is one.
+    pub fn unix(&self) -> Option<&UnixPath> {
+        match self {
+            Self::Unix(path) => Some(path),
+            Self::Socket(_) | Self::Host(..) => None,
+        }
+    }
+
+    /// Prints it as Envoy does (`Address::asString`), in logs and in the admin interface: of a
+    /// Unix domain socket only the path. [`Display`](fmt::Display) has what can be read back.
+    pub fn as_envoy(&self) -> impl fmt::Display + '_ {
+        AsEnvoy(self)
     }
 }
 
@@ -218,11 +238,21 @@ impl From<SocketAddr> for Address {
     }
 }
 
+impl From<UnixPath> for Address {
+    fn from(path: UnixPath) -> Self {
+        Self::Unix(path)
+    }
+}
+
 impl FromStr for Address {
     type Err = Invalid;
 
-    /// Reads `10.0.0.1:80`, `[::1]:80` or `example.com:80`.
+    /// Reads `10.0.0.1:80`, `[::1]:80` or `example.com:80`, and of Unix domain sockets
+    /// `unix:///path`, `unix://./relative` and `unix://@abstract`.
     fn from_str(text: &str) -> Result<Self, Invalid> {
+        if let Some(path) = UnixPath::from_url(text) {
+            return path.map(Self::Unix);
+        }
         if let Ok(address) = text.parse() {
             return Ok(Self::Socket(address));
         }
@@ -246,6 +276,18 @@ impl fmt::Display for Address {
         match self {
             Self::Socket(address) => address.fmt(f),
             Self::Host(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix://{path}"),
+        }
+    }
+}
+
+// === impl AsEnvoy ===
+
+impl fmt::Display for AsEnvoy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Address::Unix(path) => path.fmt(f),
+            other => other.fmt(f),
         }
     }
 }
@@ -255,5 +297,55 @@ impl fmt::Display for Address {
 impl fmt::Display for Locality {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.region, self.zone, self.sub_zone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn known() -> impl Strategy<Value = Address> {
+        prop_oneof![
+            any::<SocketAddr>().prop_map(|address| {
+                // What is told of a zone is lost with its name.
+                let plain = SocketAddr::new(address.ip(), address.port());
+                Address::Socket(plain)
+            }),
+            ("[a-z][a-z0-9.-]{0,20}", any::<u16>())
+                .prop_map(|(host, port)| Address::Host(host.into(), port)),
+            "[@/.]?[^\u{0}]{1,20}"
+                .prop_filter_map("too long", |path| UnixPath::new(&path).ok())
+                .prop_map(Address::Unix),
+        ]
+    }
+
+    #[test]
+    fn a_unix_socket_is_told_from_a_host_by_its_scheme() {
+        for path in ["/run/a.sock", "./var/run/a.sock", "@mesh", "a:80"] {
+            let address: Address = format!("unix://{path}").parse().unwrap();
+            assert_eq!(address, Address::Unix(UnixPath::new(path).unwrap()));
+            assert_eq!(address.as_envoy().to_string(), path);
+            assert_eq!(address.port(), 0);
+        }
+        for wrong in ["unix://", "unix:/a", "unix://@", "/run/a.sock", "@mesh"] {
+            assert!(wrong.parse::<Address>().is_err(), "{wrong}");
+        }
+        let host: Address = "unix:80".parse().unwrap();
+        assert_eq!(host, Address::Host("unix".into(), 80));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_back(address in known()) {
+            prop_assert_eq!(address.to_string().parse::<Address>(), Ok(address));
+        }
+
+        #[test]
+        fn no_text_is_too_odd_to_be_judged(text in "(unix://?)?\\PC{0,130}") {
+            if let Ok(address) = text.parse::<Address>() {
+                prop_assert_eq!(address.to_string().parse::<Address>(), Ok(address));
+            }
+        }
     }
 }

@@ -391,8 +391,8 @@ fn check_listeners(listeners: &[Arc<Listener>]) -> Result<(), Invalid> {
             return Err(Invalid::new(path(), "defined twice"));
         }
         // A port of 0 is another one for each.
-        let bound = listener.bind && listener.address.port() != 0;
-        if bound && !addresses.insert(listener.address) {
+        let bound = listener.bind && !listener.address.is_any();
+        if bound && !addresses.insert(&listener.address) {
             let message = format!("{} is the address of another listener", listener.address);
             return Err(Invalid::new(path(), message));
         }

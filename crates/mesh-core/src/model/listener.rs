@@ -1,7 +1,7 @@
 //! Listeners: the addresses that a proxy accepts on, and what it does with what comes in.
 
 use super::policy::RateLimit;
-use super::{Cidr, PortRange, ServerTls, TcpProxy};
+use super::{Cidr, ListenerAddress, PortRange, ServerTls, TcpProxy};
 use crate::{Name, Origin};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,10 @@ pub struct Listener {
     /// Where it was configured.
     pub origin: Origin,
     /// The address to bind, or to stand for.
-    pub address: SocketAddr,
+    pub address: ListenerAddress,
+    /// The file mode of a Unix domain socket, e.g. `0o660`; 0 leaves it to the process (Envoy
+    /// `Pipe.mode`). Nothing for other addresses and for abstract names.
+    pub mode: u32,
     /// Bind the address. Otherwise the listener gets only what others hand over (Envoy
     /// `bind_to_port`). Default true.
     pub bind: bool,
@@ -287,10 +290,16 @@ impl Listener {
 
     /// A listener without a chain, which closes every connection.
     pub fn new(name: impl Into<Name>, address: SocketAddr) -> Self {
+        Self::at(name, ListenerAddress::Socket(address))
+    }
+
+    /// A listener without a chain at any kind of address.
+    pub fn at(name: impl Into<Name>, address: impl Into<ListenerAddress>) -> Self {
         Self {
             name: name.into(),
             origin: Origin::NONE,
-            address,
+            address: address.into(),
+            mode: 0,
             bind: true,
             hand_off: false,
             transparent: false,

@@ -9,15 +9,18 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_core::model::{
-    Direction, FilterChain, HttpManager, Inspector, Listener, RouteTable, Rule, VirtualHost,
+    Direction, FilterChain, HttpManager, Inspector, Listener, ListenerAddress, RouteTable, Rule,
+    VirtualHost,
 };
 use mesh_core::{Name, Origin};
 
 use super::drafts::apart;
+use super::outbound::listener_name;
 use super::route::{self, Site, gateway_name, matches_everything};
 use super::{Compiler, cluster, scope, tls};
 use crate::names::{complete, covers};
 use crate::registry::contains;
+use crate::spec::Bind;
 use crate::spec::gateway::{Protocol, Server, ServerHost};
 use crate::spec::{Gateway, Meta, Spanned, VirtualService};
 use crate::world::World;
@@ -43,21 +46,21 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, ports: &BTreeMap<u16, u16>) {
     }
     let virtual_services = scope::virtual_services(compiler);
     // Everything bound to one address, oldest gateway first.
-    let mut sockets: BTreeMap<(u16, IpAddr), Vec<(&Meta, &Server)>> = BTreeMap::new();
+    let mut sockets: BTreeMap<(u16, ListenerAddress), Vec<(&Meta, &Server)>> = BTreeMap::new();
     for (meta, gateway) in served(compiler) {
         for server in &gateway.servers {
-            let port = listen_port(compiler, ports, server.port);
-            let ip = server.bind.unwrap_or_else(|| everywhere(compiler));
-            sockets.entry((port, ip)).or_default().push((meta, server));
+            let port = || listen_port(compiler, ports, server.port);
+            let at: ListenerAddress = match &server.bind {
+                Some(Bind::Unix(path)) => path.clone().into(),
+                Some(Bind::Ip(ip)) => SocketAddr::new(*ip, port()).into(),
+                None => SocketAddr::new(everywhere(compiler), port()).into(),
+            };
+            let all = sockets.entry((at.port(), at)).or_default();
+            all.push((meta, server));
         }
     }
-    for ((port, ip), servers) in sockets {
-        listen(
-            compiler,
-            SocketAddr::new(ip, port),
-            &servers,
-            &virtual_services,
-        );
+    for ((_, address), servers) in sockets {
+        listen(compiler, &address, &servers, &virtual_services);
     }
 }
 
@@ -113,7 +116,7 @@ impl Kind {
 
 fn listen(
     compiler: &mut Compiler<'_>,
-    address: SocketAddr,
+    address: &ListenerAddress,
     servers: &[(&Meta, &Server)],
     virtual_services: &[(&Meta, &VirtualService)],
 ) {
@@ -130,8 +133,8 @@ fn listen(
             format!("{first} has this port for something else already: this server is left out");
         compiler.warn(meta, server.at, "spec.servers", message);
     }
-    let name = format!("{}_{}", address.ip(), address.port());
-    let mut listener = Listener::new(name.as_str(), address);
+    let name = listener_name(address);
+    let mut listener = Listener::at(name.as_str(), address.clone());
     listener.origin = compiler.origin(first, server.at);
     match kind {
         Kind::Http => {
@@ -171,7 +174,7 @@ fn listen(
 /// The chain of a port for HTTP in plain text.
 fn plain(
     compiler: &mut Compiler<'_>,
-    address: SocketAddr,
+    address: &ListenerAddress,
     servers: &[(&Meta, &Server)],
     virtual_services: &[(&Meta, &VirtualService)],
 ) -> FilterChain {
@@ -180,13 +183,16 @@ fn plain(
     for (meta, server) in servers {
         join(compiler, meta, server, virtual_services, &mut hosts);
     }
-    let (ip, port) = (address.ip(), address.port());
-    let routes = match ip == everywhere(compiler) {
-        true => format!("http.{port}"),
-        false => format!("http.{port}.{ip}"),
+    // As istiod calls them: by the port, and by what a server is bound to.
+    let routes = match address {
+        ListenerAddress::Unix(path) => format!("http.0.unix://{path}"),
+        ListenerAddress::Socket(address) if address.ip() == everywhere(compiler) => {
+            format!("http.{}", address.port())
+        }
+        ListenerAddress::Socket(address) => format!("http.{}.{}", address.port(), address.ip()),
     };
     compiler.table(table(&routes, hosts));
-    let mut chain = FilterChain::http(manager(compiler, &format!("{ip}_{port}"), &routes));
+    let mut chain = FilterChain::http(manager(compiler, &listener_name(address), &routes));
     chain.handshake_timeout = Some(tls::HANDSHAKE);
     chain
 }

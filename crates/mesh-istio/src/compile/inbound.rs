@@ -28,7 +28,7 @@ use intercepted::Gate;
 struct Port<'a> {
     listen: SocketAddr,
     /// Where the application is; `None` is where connections were going to.
-    application: Option<SocketAddr>,
+    application: Option<Address>,
     /// Called rather than intercepted.
     called: bool,
     /// What is spoken there, where a `Sidecar` says.
@@ -110,21 +110,24 @@ fn asked(
                            listener";
             compiler.warn(meta, asked.at, "spec.ingress", message.to_owned());
         }
-        let loopback = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
-        let application = match (asked.endpoint, node) {
+        let loopback = |port| Address::Socket(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+        let application = match (&asked.endpoint, node) {
             // 0.0.0.0 and :: stand for the workload's own address.
-            (Some(endpoint), _) if endpoint.ip().is_unspecified() => {
+            (Some(Address::Socket(endpoint)), _) if endpoint.ip().is_unspecified() => {
                 let own = compiler.viewer.address();
-                Some(SocketAddr::new(own, endpoint.port()))
+                Some(SocketAddr::new(own, endpoint.port()).into())
             }
-            (Some(endpoint), _) => Some(endpoint),
+            (Some(endpoint), _) => Some(endpoint.clone()),
             (None, Some(node)) if !called => local(compiler, node.application),
             (None, Some(node)) => Some(loopback(node.application)),
             (None, None) if !called => local(compiler, asked.port),
             (None, None) => Some(loopback(asked.port)),
         };
         // What is intercepted is accepted elsewhere, so the application may have the same port.
-        if let Some(own) = application.filter(|own| called && loops(listen, *own)) {
+        if let Some(Address::Socket(own)) = application
+            && called
+            && loops(listen, own)
+        {
             let message =
                 format!("{own} is this listener itself; defaultEndpoint says where to go");
             compiler.warn(meta, asked.at, "spec.ingress", message);
@@ -159,9 +162,9 @@ fn retry() -> Arc<Retry> {
 }
 
 /// Where the application is: where the connection was going to, if it was intercepted.
-fn local(compiler: &Compiler<'_>, port: u16) -> Option<SocketAddr> {
+fn local(compiler: &Compiler<'_>, port: u16) -> Option<Address> {
     let called = !compiler.intercepts();
-    called.then(|| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))
+    called.then(|| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port).into())
 }
 
 fn loops(listen: SocketAddr, application: SocketAddr) -> bool {
@@ -252,21 +255,16 @@ fn one(compiler: &mut Compiler<'_>, port: &Port<'_>, gate: &mut Gate) -> bool {
     if protocol.is_http() {
         compiler.table(table);
     }
-    add(compiler, name, cluster, port.application);
+    add(compiler, name, cluster, port.application.clone());
     true
 }
 
-fn add(
-    compiler: &mut Compiler<'_>,
-    name: String,
-    cluster: Cluster,
-    application: Option<SocketAddr>,
-) {
+fn add(compiler: &mut Compiler<'_>, name: String, cluster: Cluster, application: Option<Address>) {
     let name = Name::from(name);
     compiler.clusters.insert(name.clone());
     let half = &mut compiler.half;
     half.clusters.push(Arc::new(cluster));
-    let endpoints = EndpointSet::of(application.map(Address::Socket));
+    let endpoints = EndpointSet::of(application);
     half.endpoints.push((name, Arc::new(endpoints)));
 }
 

@@ -96,6 +96,10 @@ impl Way {
             return;
         };
         let origin = compiler.origin(meta, egress.at);
+        if let Some(path) = scope.unix {
+            outbound::unix(compiler, scope, path, self.policy, origin);
+            return;
+        }
         let called = port.proxy || egress.capture == CaptureMode::None;
         let usual = match called {
             true => Ipv4Addr::LOCALHOST.into(),
@@ -296,6 +300,7 @@ fn part<'a>(scope: &Scope<'a>, services: Vec<&'a Arc<Entry>>) -> Scope<'a> {
     Scope {
         listener: None,
         bind: None,
+        unix: None,
         services,
         virtual_services: scope.virtual_services.clone(),
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use mesh_core::model::{
-    Action, Condition, DirectResponse, Direction, FilterChain, Forward, Listener, RouteTable, Rule,
-    TcpProxy, VirtualHost,
+    Action, Condition, DirectResponse, Direction, FilterChain, Forward, Listener, ListenerAddress,
+    RouteTable, Rule, TcpProxy, UnixPath, VirtualHost,
 };
 use mesh_core::{Name, Origin};
 
@@ -51,8 +51,15 @@ pub(super) fn compile(compiler: &mut Compiler<'_>) {
                            listener";
             compiler.warn(meta, egress.at, "spec.egress", message.to_owned());
         }
-        let address = SocketAddr::new(scope.bind.unwrap_or(LOOPBACK), port.number);
         let origin = compiler.origin(meta, egress.at);
+        if let Some(path) = scope.unix {
+            if !unix(compiler, scope, path, policy, origin) {
+                let message = format!("{path} is taken by an earlier listener");
+                compiler.warn(meta, egress.at, "spec.egress", message);
+            }
+            continue;
+        }
+        let address = SocketAddr::new(scope.bind.unwrap_or(LOOPBACK), port.number);
         let added = if port.proxy {
             http_proxy(compiler, scope, address, policy, origin)
         } else if port.protocol.is_http() {
@@ -107,10 +114,39 @@ pub(super) fn http_proxy(
     )
 }
 
+/// A listener on a Unix domain socket that serves every service by authority. As in Istio, its
+/// table is called as the socket is.
+pub(super) fn unix(
+    compiler: &mut Compiler<'_>,
+    scope: &Scope<'_>,
+    path: &UnixPath,
+    policy: OutboundPolicy,
+    origin: Origin,
+) -> bool {
+    let name = format!("unix://{path}");
+    let address = ListenerAddress::Unix(path.clone());
+    http(
+        compiler,
+        scope,
+        address,
+        (&name, Reach::Proxy),
+        policy,
+        origin,
+    )
+}
+
+/// The name of a listener, as istiod makes it of what it is bound to and its port.
+pub(super) fn listener_name(address: &ListenerAddress) -> String {
+    match address {
+        ListenerAddress::Socket(address) => format!("{}_{}", address.ip(), address.port()),
+        ListenerAddress::Unix(path) => format!("unix://{path}_0"),
+    }
+}
+
 fn http(
     compiler: &mut Compiler<'_>,
     scope: &Scope<'_>,
-    address: SocketAddr,
+    address: impl Into<ListenerAddress>,
     (name, reach): (&str, Reach),
     policy: OutboundPolicy,
     origin: Origin,
@@ -119,10 +155,11 @@ fn http(
     table.ignore_port = matches!(reach, Reach::Port(_));
     table.virtual_hosts = hosts::outbound(compiler, scope, reach);
     table.virtual_hosts.push(rest(compiler, policy));
-    let listener_name = format!("{}_{}", address.ip(), address.port());
+    let address = address.into();
+    let listener_name = listener_name(&address);
     let mut manager = compiler.manager(format!("outbound_{listener_name}"), name);
     manager.direction = Direction::Outbound;
-    let mut listener = Listener::http(listener_name, address, manager);
+    let mut listener = Listener::at(listener_name, address).chain(FilterChain::http(manager));
     listener.origin = origin;
     compiler.listen(listener, table)
 }

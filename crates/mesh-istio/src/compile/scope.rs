@@ -4,9 +4,12 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use mesh_core::model::UnixPath;
+
 use super::Compiler;
 use crate::names::{complete, covers, overlap};
 use crate::registry::{Entry, contains};
+use crate::spec::Bind;
 use crate::spec::kubernetes::Protocol;
 use crate::spec::sidecar::{Egress, EgressPort, OutboundPolicy};
 use crate::spec::{Meta, Sidecar, VirtualService};
@@ -18,6 +21,7 @@ pub(super) struct Scope<'a> {
     /// The port and address of its own, and where it says so.
     pub(super) listener: Option<(&'a Meta, &'a Egress, EgressPort)>,
     pub(super) bind: Option<IpAddr>,
+    pub(super) unix: Option<&'a UnixPath>,
     pub(super) services: Vec<&'a Arc<Entry>>,
     pub(super) virtual_services: Vec<(&'a Meta, &'a VirtualService)>,
 }
@@ -63,8 +67,13 @@ pub(super) fn scopes<'a>(
         .map(|egress| {
             let mut scope = narrowed(&everything, egress, namespace);
             scope.listener = egress.port.map(|port| (meta, egress, port));
-            scope.bind = egress.bind;
-            if let Some(port) = egress.port.filter(|port| !port.proxy) {
+            match &egress.bind {
+                Some(Bind::Ip(ip)) => scope.bind = Some(*ip),
+                Some(Bind::Unix(path)) => scope.unix = Some(path),
+                None => {}
+            }
+            let all = |port: &EgressPort| port.proxy || scope.unix.is_some();
+            if let Some(port) = egress.port.filter(|port| !all(port)) {
                 let http = port.protocol.is_http();
                 let serves = |entry: &&Arc<Entry>| {
                     let fits = |(own, spoken): (u16, Protocol)| {
@@ -82,6 +91,7 @@ pub(super) fn scopes<'a>(
         let mut rest = Scope {
             listener: None,
             bind: None,
+            unix: None,
             services: Vec::new(),
             virtual_services: Vec::new(),
         };
@@ -116,6 +126,7 @@ fn everything<'a>(compiler: &Compiler<'a>) -> Scope<'a> {
     Scope {
         listener: None,
         bind: None,
+        unix: None,
         services: services(compiler),
         virtual_services: virtual_services(compiler)
             .into_iter()
@@ -187,6 +198,7 @@ fn narrowed<'a>(all: &Scope<'a>, egress: &Egress, namespace: &str) -> Scope<'a> 
     Scope {
         listener: None,
         bind: None,
+        unix: None,
         services: all.services.iter().filter(service).copied().collect(),
         virtual_services: all
             .virtual_services

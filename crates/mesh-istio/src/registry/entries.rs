@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mesh_core::Name;
 use mesh_core::discovery::{Instance, Resolution, Service, ServicePort};
-use mesh_core::model::{Address, Health};
+use mesh_core::model::{Address, Health, UnixPath};
 
 use super::index::Workloads;
 use super::workload::{Workload, address};
@@ -124,6 +124,15 @@ fn instances<'w>(
     if let Some(selector) = &spec.selector {
         for one in workloads.entries(&meta.namespace, selector) {
             let (entry_meta, entry, labels) = (one.meta, one.entry, &one.labels);
+            let unix = UnixPath::from_url(&entry.address).is_some();
+            let looked_up = matches!(
+                spec.resolution,
+                SpecResolution::Dns | SpecResolution::DnsRoundRobin
+            );
+            // A Unix domain socket is neither looked up, nor does it tell several ports apart.
+            if unix && (looked_up || spec.ports.len() != 1) {
+                continue;
+            }
             let name = &entry_meta.name;
             let workload = Workload::of_entry(name, entry_meta, entry, labels, trust_domain);
             found.extend(spec.ports.iter().map(|port| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mesh_core::Name;
 use mesh_core::discovery::Instance;
-use mesh_core::model::{Address, Endpoint, Health, Locality, WorkloadRef};
+use mesh_core::model::{Address, Endpoint, Health, Locality, UnixPath, WorkloadRef};
 
 use super::names;
 use crate::spec::{Meta, WorkloadEntry};
@@ -98,8 +98,11 @@ impl Workload {
     }
 }
 
-/// An address that is an IP address or a host name.
+/// An address that is an IP address, a host name, or a Unix domain socket, which has no port.
 pub(super) fn address(host: &str, port: u16) -> Address {
+    if let Some(Ok(path)) = UnixPath::from_url(host) {
+        return Address::Unix(path);
+    }
     match host.parse::<IpAddr>() {
         Ok(ip) => Address::Socket(SocketAddr::new(ip, port)),
         Err(_) => Address::Host(Name::from(host), port),

@@ -1,9 +1,10 @@
 //! Pieces that several kinds share: visibility, selectors, text and header checks.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use http::HeaderName;
-use mesh_core::model::{Fraction, Pattern, StringMatch};
+use mesh_core::model::{Fraction, Pattern, StringMatch, UnixPath};
 
 use crate::cursor::{Cursor, read};
 
@@ -23,8 +24,53 @@ pub enum Visibility {
     None,
 }
 
+/// What a listener is bound to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Bind {
+    /// An IP address; the port is said beside it.
+    Ip(IpAddr),
+    /// A Unix domain socket, which has no port.
+    Unix(UnixPath),
+}
+
 /// Labels that a workload has to carry; empty selects every workload.
 pub type Selector = BTreeMap<String, String>;
+
+/// A Unix domain socket as Istio takes it (`ValidateUnixAddress`): `unix://` and the absolute path
+/// of a file, or `@` and an abstract name. None where the text is something else.
+pub(super) fn unix(text: &str) -> Option<Result<UnixPath, String>> {
+    let path = match UnixPath::from_url(text)? {
+        Ok(path) => path,
+        Err(error) => return Some(Err(format!("{text:?}: {error}"))),
+    };
+    let is_file = path.as_str().starts_with('/') && !path.as_str().ends_with('/');
+    if !is_file && path.abstract_name().is_none() {
+        let message = format!("{text:?} is not unix:// and the absolute path of a file, or @NAME");
+        return Some(Err(message));
+    }
+    Some(Ok(path))
+}
+
+/// An IP address or a Unix domain socket to bind.
+pub(super) fn bind(cursor: &Cursor<'_>) -> Option<Bind> {
+    match unix(cursor.node().text().unwrap_or_default()) {
+        None => cursor.ip().map(Bind::Ip),
+        Some(Ok(path)) => Some(Bind::Unix(path)),
+        Some(Err(message)) => {
+            cursor.error(message);
+            None
+        }
+    }
+}
+
+/// The number of a Unix domain socket's port: as in Istio 0, and nothing else.
+pub(super) fn no_port(cursor: &Cursor<'_>) -> Option<u16> {
+    if cursor.u32()? != 0 {
+        cursor.error("must be 0 for a Unix domain socket, which has no port");
+        return None;
+    }
+    Some(0)
+}
 
 // === impl Visibility ===
 

@@ -1,9 +1,7 @@
 //! `Gateway`: ports and hosts that a gateway proxy serves.
 
-use std::net::IpAddr;
-
 use super::Spanned;
-use super::common::{Selector, is_host, is_server_name};
+use super::common::{Bind, Selector, bind, is_host, is_server_name, no_port};
 use crate::cursor::{Cursor, read};
 use crate::diagnostic::Position;
 
@@ -30,7 +28,7 @@ pub struct Server {
     /// The port's name, or empty.
     pub port_name: String,
     /// The address to bind instead of all.
-    pub bind: Option<IpAddr>,
+    pub bind: Option<Bind>,
     /// The hosts served.
     pub hosts: Vec<Spanned<ServerHost>>,
     /// What is spoken there.
@@ -81,9 +79,14 @@ impl Gateway {
 impl Server {
     fn read(cursor: &Cursor<'_>) -> Option<Self> {
         let mut fields = cursor.fields()?;
+        let bind = fields.get("bind", bind);
         let port = fields.need("port", |cursor| {
             let mut fields = cursor.fields()?;
-            let number = fields.need("number", read::port);
+            let number = match bind.as_ref() {
+                // It may be left out where it has to be 0.
+                Some(Bind::Unix(_)) => fields.get("number", no_port).or(Some(0)),
+                _ => fields.need("number", read::port),
+            };
             let name = fields.get("name", read::string).unwrap_or_default();
             let protocol = fields.need("protocol", protocol);
             fields.refuse(
@@ -92,17 +95,6 @@ impl Server {
             );
             fields.done();
             Some((number?, name, protocol?))
-        });
-        let bind = fields.get("bind", |cursor| {
-            if cursor
-                .node()
-                .text()
-                .is_some_and(|text| text.starts_with("unix:"))
-            {
-                cursor.error("not supported: unix sockets");
-                return None;
-            }
-            cursor.ip()
         });
         let hosts = fields.list("hosts", |host| host.spanned(ServerHost::read));
         if !fields.has("hosts") {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use mesh_core::model::Cidr;
 
 use super::common::{
-    Selector, Visibility, export_to, host_name, is_host, is_server_name, selector,
+    Selector, Visibility, export_to, host_name, is_host, is_server_name, selector, unix,
 };
 use super::kubernetes::Protocol;
 use super::virtual_service::subnet;
@@ -208,8 +208,17 @@ fn check_addresses(cursor: &Cursor<'_>, resolution: Resolution, addresses: &[Cid
     }
 }
 
-/// The ports of endpoints are named after those of the service.
+fn is_unix(address: &str) -> bool {
+    matches!(unix(address), Some(Ok(_)))
+}
+
+/// The ports of endpoints are named after those of the service. A Unix domain socket has none that
+/// could tell those of the service apart.
 fn check_ports(cursor: &Cursor<'_>, ports: &[EntryPort], endpoints: &[WorkloadEntry]) {
+    if ports.len() != 1 && endpoints.iter().any(|one| is_unix(&one.address)) {
+        cursor
+            .error("an endpoint that is a Unix domain socket needs a service of exactly one port");
+    }
     for name in endpoints.iter().flat_map(|one| one.ports.keys()) {
         if ports.iter().all(|port| port.name != *name) {
             cursor.error(format!(
@@ -229,7 +238,7 @@ fn check_endpoints(
         Resolution::Static => {
             if let Some(named) = endpoints
                 .iter()
-                .find(|one| one.address.parse::<IpAddr>().is_err())
+                .find(|one| one.address.parse::<IpAddr>().is_err() && !is_unix(&one.address))
             {
                 cursor.error(format!(
                     "endpoint {:?} is not an IP address, which resolution STATIC needs",
@@ -238,6 +247,12 @@ fn check_endpoints(
             }
         }
         Resolution::Dns | Resolution::DnsRoundRobin => {
+            if let Some(unix) = endpoints.iter().find(|one| is_unix(&one.address)) {
+                cursor.error(format!(
+                    "endpoint {:?} cannot be looked up: resolution STATIC is for it",
+                    unix.address,
+                ));
+            }
             let wild = hosts.iter().any(|host| host.starts_with('*'));
             if wild && endpoints.is_empty() {
                 cursor.error("a wildcard host cannot be resolved: endpoints are missing");
@@ -322,9 +337,13 @@ impl WorkloadEntry {
         let mut fields = cursor.fields()?;
         let address = fields.need("address", |cursor| {
             let address = cursor.filled()?;
-            if address.starts_with("unix:") {
-                cursor.error("not supported: unix sockets");
-                return None;
+            match unix(&address) {
+                Some(Ok(_)) => return Some(address),
+                Some(Err(message)) => {
+                    cursor.error(message);
+                    return None;
+                }
+                None => {}
             }
             if address.parse::<IpAddr>().is_err() && (!is_host(&address) || address.contains('*')) {
                 cursor.error(format!(
@@ -335,6 +354,11 @@ impl WorkloadEntry {
             Some(address)
         });
         let ports = fields.entries("ports", |name, port| Some((name.to_owned(), port.port()?)));
+        if let Some(address) = address.as_deref().filter(|address| is_unix(address))
+            && !ports.is_empty()
+        {
+            cursor.error(format!("{address:?} has no ports: leave them out"));
+        }
         let labels = fields.get("labels", read::string_map).unwrap_or_default();
         let locality = fields.get("locality", read::string).unwrap_or_default();
         let weight = fields.get("weight", read::u32).unwrap_or_default();

@@ -2,8 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use mesh_core::model::Address;
+
 use super::Spanned;
-use super::common::{Selector, selector};
+use super::common::{Bind, Selector, bind, no_port, selector, unix};
 use super::kubernetes::Protocol;
 use super::traffic_policy::ConnectionPool;
 use crate::cursor::{Cursor, read};
@@ -38,7 +40,7 @@ pub struct Ingress {
     /// How connections come to it.
     pub capture: CaptureMode,
     /// Where the application listens.
-    pub endpoint: Option<SocketAddr>,
+    pub endpoint: Option<Address>,
     /// Limits towards the application.
     pub pool: Option<ConnectionPool>,
 }
@@ -51,7 +53,7 @@ pub struct Egress {
     /// The port to listen on; `None` covers every other port.
     pub port: Option<EgressPort>,
     /// The address to bind.
-    pub bind: Option<IpAddr>,
+    pub bind: Option<Bind>,
     /// How connections come to it.
     pub capture: CaptureMode,
     /// The services that can be reached.
@@ -121,6 +123,12 @@ impl Sidecar {
         if portless.is_some_and(|index| index + 1 < egress.len()) {
             cursor.error("an egress listener without a port covers the rest, so it comes last");
         }
+        for (index, one) in egress.iter().enumerate() {
+            let same = |earlier: &Egress| earlier.bind == one.bind;
+            if matches!(one.bind, Some(Bind::Unix(_))) && egress[..index].iter().any(same) {
+                cursor.error("each egress listener needs a Unix domain socket of its own");
+            }
+        }
         Some(Self {
             selector: selected.filter(|labels| !labels.is_empty()),
             ingress,
@@ -156,9 +164,13 @@ pub(super) fn outbound_policy(cursor: &Cursor<'_>) -> Option<OutboundPolicy> {
 }
 
 /// A port's number and protocol; the other fields have no effect here.
-fn sidecar_port(cursor: &Cursor<'_>) -> Option<(u16, Spoken)> {
+fn sidecar_port(cursor: &Cursor<'_>, bind: Option<&Bind>) -> Option<(u16, Spoken)> {
     let mut fields = cursor.fields()?;
-    let number = fields.need("number", read::port);
+    let number = match bind {
+        // It may be left out where it has to be 0.
+        Some(Bind::Unix(_)) => fields.get("number", no_port).or(Some(0)),
+        _ => fields.need("number", read::port),
+    };
     let spoken = fields.need("protocol", |cursor| {
         let name = cursor.filled()?.to_ascii_uppercase();
         if name == "HTTP_PROXY" {
@@ -187,38 +199,36 @@ fn capture_mode(cursor: &Cursor<'_>) -> Option<CaptureMode> {
     ])
 }
 
-fn bind(cursor: &Cursor<'_>) -> Option<IpAddr> {
-    if cursor
-        .node()
-        .text()
-        .is_some_and(|text| text.starts_with("unix:"))
-    {
-        cursor.error("not supported: unix sockets");
-        return None;
+/// Where the application listens: an address, or a Unix domain socket.
+fn default_endpoint(cursor: &Cursor<'_>) -> Option<Address> {
+    let text = cursor.filled()?;
+    match (unix(&text), text.parse::<SocketAddr>()) {
+        (Some(Ok(path)), _) => Some(Address::Unix(path)),
+        (Some(Err(message)), _) => {
+            cursor.error(message);
+            None
+        }
+        (None, Ok(address)) => Some(Address::Socket(address)),
+        (None, Err(_)) => {
+            cursor.error(format!("{text:?} is not an address such as 127.0.0.1:8080"));
+            None
+        }
     }
-    cursor.ip()
 }
 
 impl Ingress {
     fn read(cursor: &Cursor<'_>) -> Option<Self> {
         let mut fields = cursor.fields()?;
-        let port = fields.need("port", |cursor| match sidecar_port(cursor)? {
+        let port = fields.need("port", |cursor| match sidecar_port(cursor, None)? {
             (number, Spoken::Protocol(protocol)) => Some((number, protocol)),
             (_, Spoken::Proxy) => {
                 cursor.error("HTTP_PROXY is for egress listeners");
                 None
             }
         });
-        let bind = fields.get("bind", bind);
+        let bind = fields.get("bind", |cursor| cursor.ip());
         let capture = fields.get("captureMode", capture_mode).unwrap_or_default();
-        let endpoint = fields.get("defaultEndpoint", |cursor| {
-            let text = cursor.filled()?;
-            let parsed = text.parse::<SocketAddr>().ok();
-            if parsed.is_none() {
-                cursor.error(format!("{text:?} is not an address such as 127.0.0.1:8080"));
-            }
-            parsed
-        });
+        let endpoint = fields.get("defaultEndpoint", default_endpoint);
         fields.later(
             "tls",
             "TLS of the application's own callers comes with PeerAuthentication",
@@ -241,9 +251,24 @@ impl Ingress {
 impl Egress {
     fn read(cursor: &Cursor<'_>) -> Option<Self> {
         let mut fields = cursor.fields()?;
-        let port = fields.get("port", sidecar_port);
         let bind = fields.get("bind", bind);
+        let port = fields.get("port", |cursor| sidecar_port(cursor, bind.as_ref()));
         let capture = fields.get("captureMode", capture_mode).unwrap_or_default();
+        if let Some(Bind::Unix(_)) = bind {
+            if capture == CaptureMode::Iptables {
+                cursor.error("captureMode has to be DEFAULT or NONE for a Unix domain socket");
+            }
+            let bytes = |(_, spoken): (u16, Spoken)| match spoken {
+                Spoken::Protocol(protocol) => !protocol.is_http(),
+                Spoken::Proxy => false,
+            };
+            if port.is_some_and(bytes) {
+                cursor.error(
+                    "not supported: a Unix domain socket for anything but HTTP, HTTP2, GRPC and \
+                     HTTP_PROXY",
+                );
+            }
+        }
         let hosts = fields.list("hosts", |host| host.spanned(EgressHost::read));
         if !fields.has("hosts") {
             cursor.error("hosts is missing");

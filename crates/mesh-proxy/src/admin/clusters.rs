@@ -28,7 +28,7 @@ pub(super) fn text(shared: &Shared) -> String {
         let added = is_added(shared, entry);
         let _ = writeln!(out, "{name}::added_via_api::{added}");
         for host in ClusterHosts::of(entry).view() {
-            let prefix = format!("{name}::{}", host.address);
+            let prefix = format!("{name}::{}", host.address.as_envoy());
             for (what, value) in numbers(&host) {
                 let _ = writeln!(out, "{prefix}::{what}::{value}");
             }
@@ -86,6 +86,7 @@ fn cluster(entry: &Arc<ClusterEntry>, added: bool) -> Value {
 fn host(host: &HostView) -> Value {
     let address = match &host.address {
         Address::Socket(address) => super::socket(*address),
+        Address::Unix(path) => super::pipe(path),
         other => json!({
             "socket_address": {"address": other.to_string(), "port_value": other.port()}
         }),

@@ -376,7 +376,7 @@ pub(super) fn bootstrap(shared: &Shared) -> Value {
     let mut value = value.unwrap_or(Value::Null);
     // Where it was told otherwise than by a bootstrap.
     if let (Some(address), None) = (control.admin(), value.get("admin")) {
-        value["admin"] = json!({"address": super::socket(address)});
+        value["admin"] = json!({"address": super::listener_address(address)});
     }
     value
 }

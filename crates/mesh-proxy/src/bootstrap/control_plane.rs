@@ -44,11 +44,11 @@ impl ControlPlaneArgs {
             || self.xds_token.is_some();
         let (secure, place) = match xds.split_once("://") {
             Some(("https", place)) => (true, place),
-            Some(("http", _)) if wants_tls => {
+            Some((scheme, _)) if wants_tls && scheme != "https" => {
                 bail!("--xds {xds}: the other --xds flags are for TLS: write https://")
             }
             Some(("http", place)) => (false, place),
-            // Refused by who builds the client.
+            // A Unix domain socket; anything else is refused by who builds the client.
             Some(_) => return Ok((Server::at(xds), xds)),
             None => (wants_tls, xds),
         };

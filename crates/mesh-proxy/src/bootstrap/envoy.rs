@@ -138,7 +138,7 @@ impl EnvoyArgs {
         let mut builder = driver
             .proxy()
             .workload(workload(&bootstrap.node))
-            .admin(bootstrap.admin)
+            .admin_at(bootstrap.admin.clone(), bootstrap.admin_mode)
             .drain_time(Duration::from_secs(self.drain_time_s.unwrap_or(5)));
         if let Some(workers) = self.concurrency {
             builder = builder.concurrency(workers);
@@ -152,7 +152,7 @@ impl EnvoyArgs {
             let proxy = builder.start().await.context("cannot start")?;
             if let Some(path) = &self.admin_address_path {
                 let address = proxy
-                    .admin()
+                    .admin_at()
                     .context("--admin-address-path: there is no admin interface")?;
                 fs::write(path, address.to_string())
                     .with_context(|| format!("cannot write {}", path.display()))?;

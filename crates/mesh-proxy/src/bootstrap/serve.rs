@@ -9,7 +9,7 @@ use crate::xds::Driver;
 use crate::{Builder, Running};
 use anyhow::{Context, bail};
 use mesh_core::Name;
-use mesh_core::model::{AccessLog, WorkloadRef};
+use mesh_core::model::{AccessLog, ListenerAddress, UnixPath, WorkloadRef};
 use mesh_istio::{Capture, Role};
 use mesh_xds::client::{self, Client};
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +18,9 @@ use std::time::Duration;
 
 /// Where the admin interface is when nothing is said.
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15000);
+
+/// Where the admin interface is, and the file mode of a Unix domain socket.
+type AdminAt = (Option<ListenerAddress>, u32);
 
 pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     if let Some(server) = &args.from.xds {
@@ -33,7 +36,8 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         if let Some(id) = &args.node.node {
             bootstrap.node = envoy::renamed(&bootstrap.node, |node| node.id.clone_from(id));
         }
-        let admin = args.admin(bootstrap.admin)?;
+        let usual = (bootstrap.admin.clone(), bootstrap.admin_mode);
+        let admin = args.admin(usual)?;
         let driver = Driver::from_bootstrap(&bootstrap, |client| args.adjusted(client))
             .with_context(|| file.display().to_string())?;
         let builder = args.settings(driver.proxy(), admin, envoy::workload(&bootstrap.node));
@@ -80,7 +84,8 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
     };
     config::log(&findings);
     on_runtime(async move {
-        let admin = args.admin(Some(configuration.node().admin().unwrap_or(ADMIN)))?;
+        let usual = configuration.node().admin().unwrap_or(ADMIN);
+        let admin = args.admin((Some(usual.into()), 0))?;
         let builder = crate::Proxy::builder(configuration.feed());
         let mut builder = args.settings(builder, admin, configuration.workload());
         let namespace = configuration.node().namespace.clone();
@@ -112,7 +117,8 @@ fn from_control_plane(args: &RunArgs, server: &str) -> anyhow::Result<ExitCode> 
         control_plane = server.uri(),
         "asks for its configuration"
     );
-    let admin = args.admin(Some(node.admin().unwrap_or(ADMIN)))?;
+    let usual = node.admin().unwrap_or(ADMIN);
+    let admin = args.admin((Some(usual.into()), 0))?;
     let workload = config::workload(&node.name, &node.namespace, &node.labels);
     let client = Client::builder([server]).variant(args.xds_variant.into());
     let client = args.adjusted(client).names(node.dns_capture);
@@ -145,9 +151,7 @@ pub(super) async fn driven(
     let proxy = builder.start().await.context("cannot start")?;
     let driving = tokio::spawn(driver.run());
     let answering = answering.map(|answering| tokio::spawn(answering.run()));
-    if let Some(admin) = proxy.admin() {
-        println!("admin on http://{admin}/");
-    }
+    say_admin(&proxy);
     opened(&proxy, &wanted).await?;
     until_told(proxy, [Some(driving), answering]).await
 }
@@ -187,8 +191,14 @@ async fn announce(proxy: &Running) {
     for (name, address) in &listening.open {
         println!("listening on {address} ({name})");
     }
-    if let Some(admin) = proxy.admin() {
-        println!("admin on http://{admin}/");
+    say_admin(&proxy);
+}
+
+fn say_admin(proxy: &Running) {
+    match proxy.admin_at() {
+        Some(ListenerAddress::Socket(address)) => println!("admin on http://{address}/"),
+        Some(ListenerAddress::Unix(path)) => println!("admin on unix://{path}"),
+        None => {}
     }
 }
 
@@ -216,17 +226,23 @@ pub(super) async fn until_told(
 // === impl RunArgs ===
 
 impl RunArgs {
-    /// The admin interface's address, as the flag or else `usual` has it.
-    fn admin(&self, usual: Option<SocketAddr>) -> anyhow::Result<Option<SocketAddr>> {
-        match self.admin.as_deref() {
-            Some("off") => Ok(None),
-            Some(address) => {
-                Ok(Some(address.parse().with_context(|| {
-                    format!("--admin {address:?} is not an address")
-                })?))
-            }
-            None => Ok(usual),
+    /// The admin interface's address and the mode of its file, as the flag or else `usual` has it.
+    fn admin(&self, usual: AdminAt) -> anyhow::Result<AdminAt> {
+        let Some(said) = self.admin.as_deref() else {
+            return Ok(usual);
+        };
+        if said == "off" {
+            return Ok((None, 0));
         }
+        let address = match UnixPath::from_url(said) {
+            Some(path) => path.map(ListenerAddress::Unix).map_err(Into::into),
+            None => said
+                .parse::<SocketAddr>()
+                .map(ListenerAddress::Socket)
+                .map_err(anyhow::Error::from),
+        };
+        let address = address.with_context(|| format!("--admin {said:?} is not an address"))?;
+        Ok((Some(address), 0))
     }
 
     /// Who answers questions for names, if anybody.
@@ -257,15 +273,10 @@ impl RunArgs {
         })
     }
 
-    fn settings(
-        &self,
-        builder: Builder,
-        admin: Option<SocketAddr>,
-        workload: WorkloadRef,
-    ) -> Builder {
+    fn settings(&self, builder: Builder, (admin, mode): AdminAt, workload: WorkloadRef) -> Builder {
         let builder = builder
             .workload(workload)
-            .admin(admin)
+            .admin_at(admin, mode)
             .seed(self.seed)
             .drain_time(Duration::from_secs(self.drain_time));
         match self.concurrency {

@@ -3,10 +3,10 @@
 use super::prefixed::Prefixed;
 use crate::chain::Traits;
 use crate::inspect::{self, Hello, Look, Plain};
-use crate::origin::{Downstream, canonical};
+use crate::origin::{Downstream, NOWHERE, canonical};
 use mesh_client::proxy_protocol::{self, Parsed};
 use mesh_core::exchange::TlsInfo;
-use mesh_core::model::{Inspect, TransportProtocol};
+use mesh_core::model::{Inspect, TransportProtocol, UnixPath};
 use mesh_core::{Caller, Name, Shard};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,6 +21,9 @@ pub(crate) struct Arrival<IO> {
     peer: SocketAddr,
     /// Where it was going to.
     local: SocketAddr,
+    /// The Unix domain socket that it came in at: the addresses are [`NOWHERE`] unless somebody
+    /// said otherwise.
+    unix: Option<UnixPath>,
     /// Somebody said that `local` is not the address it came in at.
     restored: bool,
     hello: Option<Hello>,
@@ -46,9 +49,15 @@ pub(super) enum Rejected {
 // === impl Arrival ===
 
 impl<IO> Arrival<IO> {
-    pub(super) fn new(io: IO, peer: SocketAddr, local: SocketAddr) -> Self {
+    pub(super) fn new(
+        io: IO,
+        peer: SocketAddr,
+        local: SocketAddr,
+        unix: Option<&UnixPath>,
+    ) -> Self {
         let peer = canonical(peer);
         Self {
+            unix: unix.cloned(),
             io: Prefixed::new(io),
             direct: peer,
             peer,
@@ -62,6 +71,10 @@ impl<IO> Arrival<IO> {
     /// Where it was going to before it was intercepted, if somebody knows.
     pub(super) fn original(&self) -> Option<SocketAddr> {
         self.restored.then_some(self.local)
+    }
+
+    fn known(&self, address: SocketAddr) -> Option<SocketAddr> {
+        (self.unix.is_none() || address != NOWHERE).then_some(address)
     }
 
     pub(super) fn traits(&self) -> Traits<'_> {
@@ -86,10 +99,12 @@ impl<IO> Arrival<IO> {
     pub(super) fn caller(&self, shard: Shard, chain: &Name) -> Caller {
         let mut caller = Caller::default();
         caller.shard = shard;
-        caller.peer = Some(self.peer);
-        caller.local = Some(self.local);
+        caller.peer = self.known(self.peer);
+        caller.local = self.known(self.local);
         caller.original = self.original();
-        caller.direct = (self.direct != self.peer).then_some(self.direct);
+        let direct = (self.direct != self.peer).then_some(self.direct);
+        caller.direct = direct.and_then(|direct| self.known(direct));
+        caller.unix = self.unix.clone();
         caller.chain = chain.clone();
         caller.tls = self.hello.as_ref().map(|hello| {
             let mut info = TlsInfo::default();

@@ -85,7 +85,7 @@ impl World {
     /// Puts a listener in service.
     fn listen(&self, listener: Listener) -> Arc<ListenerState> {
         let (listener, address) = (Arc::new(listener.clone()), listener.address);
-        let plan = self.plans.of(&listener, address, &self.snapshot);
+        let plan = self.plans.of(&listener, &address, &self.snapshot);
         let state = Arc::new(ListenerState::new(plan, address));
         self.site.listeners.add(state.clone());
         state
@@ -115,7 +115,8 @@ impl World {
 
     /// What is counted for the listener at an address.
     fn stats(&self, address: &str) -> Arc<Block<ListenerStat>> {
-        self.statistics.listener(address.parse().unwrap())
+        let address: SocketAddr = address.parse().unwrap();
+        self.statistics.listener(&address.into())
     }
 
     fn stat(&self, stat: ListenerStat) -> u64 {

@@ -334,22 +334,26 @@ fn settle_path<B>(request: &mut Request<B>, manager: &HttpManager) -> Result<(),
 
 /// An edge proxy writes down whom it talks to, and does not believe what it is told.
 fn forwarded(headers: &mut HeaderMap, caller: &Caller, manager: &HttpManager) {
-    let Some(peer) = caller.peer.map(|peer| peer.ip().to_canonical()) else {
+    if !caller.is_connected() {
         return;
-    };
+    }
+    // Who calls over a Unix domain socket has no address: the list stays as it is, as in Envoy.
+    let peer = caller.peer.map(|peer| peer.ip().to_canonical());
     let before = forwarded_for(headers);
-    let trusted = trusted_address(&before, manager.trusted_hops).unwrap_or(peer);
-    let list = match before.is_empty() {
+    let trusted = trusted_address(&before, manager.trusted_hops).or(peer);
+    let list = peer.map(|peer| match before.is_empty() {
         true => peer.to_string().into_bytes(),
         false => [&*before, b",", peer.to_string().as_bytes()].concat(),
-    };
-    if let Ok(list) = HeaderValue::from_bytes(&list) {
+    });
+    if let Some(Ok(list)) = list.map(|list| HeaderValue::from_bytes(&list)) {
         headers.insert(X_FORWARDED_FOR, list);
     }
     if manager.trusted_hops == 0 {
         headers.insert(X_FORWARDED_PROTO, scheme(caller));
     }
-    if let Ok(address) = HeaderValue::try_from(trusted.to_string()) {
+    if let Some(trusted) = trusted
+        && let Ok(address) = HeaderValue::try_from(trusted.to_string())
+    {
         headers.insert(X_ENVOY_EXTERNAL_ADDRESS, address);
     }
 }

@@ -2,9 +2,9 @@
 //! Envoy.
 
 use mesh_core::Name;
+use mesh_core::model::ListenerAddress;
 use mesh_core::stats::{Block, HttpStat, ListenerStat, Stat, TcpStat};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Blocks of statistics by prefix. Shared by all workers. Prefixes come from configuration, never
@@ -62,7 +62,7 @@ impl<S: Stat> Default for Blocks<S> {
 
 impl Statistics {
     /// The block of the listener at an address. As in Envoy a colon is written `_`.
-    pub(crate) fn listener(&self, address: SocketAddr) -> Arc<Block<ListenerStat>> {
+    pub(crate) fn listener(&self, address: &ListenerAddress) -> Arc<Block<ListenerStat>> {
         let prefix = address.to_string().replace(':', "_");
         self.listeners.block(&prefix.into())
     }

@@ -5,10 +5,11 @@ use crate::chain::{Matcher, Traits};
 use crate::tls::Security;
 use http::HeaderValue;
 use mesh_core::Name;
-use mesh_core::model::{FilterChain, HttpManager, Inspect, Listener, Snapshot, TcpProxy};
+use mesh_core::model::{
+    FilterChain, HttpManager, Inspect, Listener, ListenerAddress, Snapshot, TcpProxy,
+};
 use mesh_core::stats::{Block, HttpStat, ListenerStat, TcpStat};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A listener that is ready to serve.
@@ -76,7 +77,7 @@ impl Plans {
     pub(crate) fn of(
         &self,
         listener: &Arc<Listener>,
-        address: SocketAddr,
+        address: &ListenerAddress,
         snapshot: &Snapshot,
     ) -> Arc<Plan> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);

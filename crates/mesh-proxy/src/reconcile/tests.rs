@@ -3,12 +3,13 @@
 use super::*;
 use mesh_core::model::{HttpManager, RouteTable, SnapshotBuilder};
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 
 struct Workers {
     reconciler: Reconciler,
     told: Vec<mpsc::UnboundedReceiver<Command>>,
     /// What they would be listening on.
-    sockets: HashMap<Name, Vec<TcpListener>>,
+    sockets: HashMap<Name, Vec<Opened>>,
 }
 
 // === impl Workers ===
@@ -37,7 +38,7 @@ impl Workers {
         self.reconciler.apply(&builder.build().unwrap().0);
         let mut first = Vec::new();
         for (number, told) in self.told.iter_mut().enumerate() {
-            let mut opened: HashMap<Name, TcpListener> = HashMap::new();
+            let mut opened: HashMap<Name, Opened> = HashMap::new();
             while let Ok(command) = told.try_recv() {
                 let said = match command {
                     Command::Open(listener, socket) => {
@@ -73,7 +74,7 @@ impl Workers {
     }
 
     fn address(&self, name: &str) -> SocketAddr {
-        self.status().open[&Name::from(name)]
+        self.status().open[&Name::from(name)].socket().unwrap()
     }
 }
 
@@ -97,7 +98,11 @@ fn all_workers_listen_on_one_port_when_any_will_do() {
     let mut workers = Workers::new(3);
     assert_eq!(workers.apply(&[("a", any())]), ["open a"]);
     let sockets = &workers.sockets[&Name::from("a")];
-    let ports: HashSet<_> = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
+    let port = |socket: &Opened| match socket {
+        Opened::Tcp(socket) => socket.local_addr().unwrap(),
+        Opened::Unix(_) => panic!("not TCP"),
+    };
+    let ports: HashSet<_> = sockets.iter().map(port).collect();
     assert_eq!((sockets.len(), ports.len()), (3, 1));
     assert!(ports.contains(&workers.address("a")));
     assert_eq!(workers.apply(&[("a", any())]), [""; 0], "nothing changed");
@@ -194,4 +199,53 @@ fn an_address_that_is_only_stood_for_is_not_ours() {
         workers.apply_all([unbound("a", address)].into_iter()),
         ["stand a"]
     );
+}
+
+fn unix(name: &str, path: &UnixPath, mode: u32) -> Listener {
+    let mut listener = listener(name, any());
+    listener.address = path.clone().into();
+    listener.mode = mode;
+    listener
+}
+
+#[test]
+fn a_unix_socket_is_shared_by_the_workers_and_changes_hands_without_being_closed() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("a.sock");
+    let path = UnixPath::new(file.to_str().unwrap()).unwrap();
+    let identity = || {
+        let file = std::fs::metadata(&file).unwrap();
+        (file.ino(), file.mode() & 0o777)
+    };
+    let apply = |workers: &mut Workers, listener| workers.apply_all([listener].into_iter());
+    let mut workers = Workers::new(3);
+    assert_eq!(apply(&mut workers, unix("a", &path, 0o640)), ["open a"]);
+    assert_eq!(workers.sockets[&Name::from("a")].len(), 3);
+    let (number, mode) = identity();
+    assert_eq!(mode, 0o640);
+    // Another mode is no other socket, and another listener takes over the one that is there.
+    assert_eq!(apply(&mut workers, unix("a", &path, 0o600)), ["update a"]);
+    assert_eq!(identity(), (number, 0o600));
+    let told = apply(&mut workers, unix("b", &path, 0o660));
+    assert_eq!(told, ["open b", "close a"]);
+    assert_eq!(identity(), (number, 0o660));
+    assert!(std::os::unix::net::UnixStream::connect(&file).is_ok());
+    assert_eq!(workers.apply(&[]), ["close b"]);
+    assert!(!file.exists(), "the last user takes the file away");
+}
+
+#[test]
+fn a_unix_socket_that_somebody_else_listens_on_is_left_to_them() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("a.sock");
+    let path = UnixPath::new(file.to_str().unwrap()).unwrap();
+    let stranger = std::os::unix::net::UnixListener::bind(&file).unwrap();
+    let mut workers = Workers::new(1);
+    let apply = |workers: &mut Workers| workers.apply_all([unix("a", &path, 0)].into_iter());
+    assert_eq!(apply(&mut workers), [""; 0]);
+    let status = workers.status();
+    let failed = &status.failed[&Name::from("a")];
+    assert!(failed.contains(path.as_str()), "{failed}");
+    drop(stranger);
+    assert_eq!(apply(&mut workers), ["open a"]);
 }

@@ -7,8 +7,9 @@
 //! | another, of a service whose cluster is in the bootstrap with an address | the service is asked |
 //! | another | said in the log, once; what needs it goes without it after its time |
 //!
-//! Services are asked at the first address of their cluster, in plain text or with TLS as the
-//! cluster has it. Envoy's and Istio's Unix sockets are not supported.
+//! Services are asked at the first address of their cluster, over TCP or over a Unix domain socket
+//! as Istio's agent (`sds-grpc`) and SPIRE have them, in plain text or with TLS as the cluster has
+//! it.
 
 use super::servers::of_cluster;
 use mesh_core::model::SecretName;

@@ -1,14 +1,13 @@
 //! What the admin interface knows of where the configuration comes from.
 
 use bytes::Bytes;
-use mesh_core::model::Snapshot;
+use mesh_core::model::{ListenerAddress, Snapshot};
 use mesh_core::{Feed, Name};
 use mesh_xds::bootstrap::{Bootstrap, From as Place};
 use mesh_xds::client::{Handle, KindStatus, ResourceState, ResourceStatus, Status};
 use mesh_xds::pb::envoy::config::bootstrap::v3::Bootstrap as BootstrapProto;
 use mesh_xds::{Encoded, TypeUrl};
 use std::collections::{BTreeMap, HashSet};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -24,7 +23,7 @@ pub(crate) struct Control {
     /// Envoy's bootstrap message.
     bootstrap: Encoded,
     /// Where the admin interface is.
-    admin: OnceLock<SocketAddr>,
+    admin: OnceLock<ListenerAddress>,
     /// What is static.
     fixed: HashSet<(TypeUrl, Name)>,
     /// What the first configuration consists of, and how long it is waited for. None is for ever.
@@ -121,13 +120,13 @@ impl Control {
     }
 
     /// Where the admin interface is.
-    pub(crate) fn admin(&self) -> Option<SocketAddr> {
-        self.admin.get().copied()
+    pub(crate) fn admin(&self) -> Option<&ListenerAddress> {
+        self.admin.get()
     }
 
     /// Notes where the admin interface is. Of several proxies that one driver drives the first
     /// counts.
-    pub(crate) fn admin_at(&self, address: SocketAddr) {
+    pub(crate) fn admin_at(&self, address: ListenerAddress) {
         let _ = self.admin.set(address);
     }
 

@@ -5,14 +5,14 @@
 //! before the listener has all that it refers to: who connects in between is turned away rather than
 //! kept waiting.
 
-use crate::accept;
-use mesh_core::model::{Listener, Snapshot};
+use crate::accept::{self, Opened, UnixSocket};
+use mesh_core::model::{Listener, ListenerAddress, Snapshot};
 use mesh_core::{Invalid, Name};
 use mesh_xds::assemble::Permit;
 use socket2::Socket;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -29,22 +29,22 @@ pub(crate) struct Gate(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     /// Who has which address, in the configuration in force or in one that waits.
-    held: HashMap<SocketAddr, HashMap<Name, Weak<Held>>>,
+    held: HashMap<ListenerAddress, HashMap<Name, Weak<Held>>>,
     /// Addresses that were ours a moment ago, and until when.
-    left: HashMap<SocketAddr, Instant>,
+    left: HashMap<ListenerAddress, Instant>,
     /// Listeners that are there for good, and were not asked for.
     fixed: HashMap<Name, Arc<Held>>,
     released: Released,
 }
 
 /// Who had which address. Apart from the rest, because it is written to on drop.
-type Released = Arc<Mutex<Vec<(SocketAddr, Name, Instant)>>>;
+type Released = Arc<Mutex<Vec<(ListenerAddress, Name, Instant)>>>;
 
 /// The address of a listener. Dropped when no version of the listener has it any more.
 #[derive(Debug)]
 struct Held {
     name: Name,
-    address: SocketAddr,
+    address: ListenerAddress,
     stage: Mutex<Stage>,
     released: Released,
 }
@@ -52,10 +52,16 @@ struct Held {
 #[derive(Debug)]
 enum Stage {
     /// The address is ours, and nobody listens.
-    Bound(#[expect(dead_code, reason = "it keeps the address")] Socket),
-    Listening(TcpListener),
+    Bound(Bound),
+    Listening(Opened),
     /// The reconciler has it, or opens its own.
     Taken,
+}
+
+#[derive(Debug)]
+enum Bound {
+    Tcp(#[expect(dead_code, reason = "it keeps the address")] Socket),
+    Unix(UnixSocket),
 }
 
 // === impl Gate ===
@@ -71,20 +77,20 @@ impl Gate {
         }
         let mut state = self.state();
         let State { held, left, .. } = &mut *state;
-        let address = listener.address;
-        let names = held.get(&address);
+        let address = &listener.address;
+        let names = held.get(address);
         if let Some(held) = names
             .and_then(|names| names.get(&listener.name))
             .and_then(Weak::upgrade)
         {
             return Ok(Permit::holding(held));
         }
-        let ours = names.is_some() || left.contains_key(&address);
-        let stage = bind(address, ours).map_err(|error| {
+        let ours = names.is_some() || left.contains_key(address);
+        let stage = bind(listener, ours).map_err(|error| {
             let reason = reason(&error);
             Invalid::new("address", format!("cannot bind '{address}': {reason}"))
         })?;
-        Ok(Permit::holding(state.hold(listener, Stage::Bound(stage))))
+        Ok(Permit::holding(state.hold(listener, stage)))
     }
 
     /// Listens on what is new in a snapshot that is about to be published. Where that cannot be
@@ -106,7 +112,7 @@ impl Gate {
     }
 
     /// The socket of a listener, unless it was taken before.
-    pub(crate) fn take(&self, listener: &Listener) -> Option<TcpListener> {
+    pub(crate) fn take(&self, listener: &Listener) -> Option<Opened> {
         let held = self.state().find(listener)?;
         let mut stage = held.stage.lock().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *stage, Stage::Taken) {
@@ -156,23 +162,34 @@ impl State {
     fn hold(&mut self, listener: &Listener, stage: Stage) -> Arc<Held> {
         let held = Arc::new(Held {
             name: listener.name.clone(),
-            address: listener.address,
+            address: listener.address.clone(),
             stage: Mutex::new(stage),
             released: self.released.clone(),
         });
-        let names = self.held.entry(held.address).or_default();
+        let names = self.held.entry(held.address.clone()).or_default();
         names.insert(held.name.clone(), Arc::downgrade(&held));
         held
     }
 
     /// Opens a listener that was not asked for.
     fn open(&mut self, listener: &Listener) -> io::Result<()> {
-        let address = listener.address;
-        let ours = self.held.contains_key(&address) || self.left.contains_key(&address);
-        if !ours {
-            accept::check_free(address)?;
-        }
-        let socket = accept::listen(address)?;
+        let address = &listener.address;
+        let ours = self.held.contains_key(address) || self.left.contains_key(address);
+        let socket = match address {
+            ListenerAddress::Socket(address) => {
+                if !ours {
+                    accept::check_free(*address)?;
+                }
+                Opened::Tcp(accept::listen(*address)?)
+            }
+            // The reconciler has the socket that is there.
+            ListenerAddress::Unix(_) if ours => return Ok(()),
+            ListenerAddress::Unix(path) => {
+                let socket = UnixSocket::bind(path, listener.mode)?;
+                socket.listen()?;
+                Opened::Unix(socket)
+            }
+        };
         let held = self.hold(listener, Stage::Listening(socket));
         self.fixed.insert(listener.name.clone(), held);
         Ok(())
@@ -184,9 +201,20 @@ impl State {
 impl Held {
     fn listen(&self) -> io::Result<()> {
         let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Stage::Bound(_) = *stage {
-            *stage = Stage::Listening(accept::listen(self.address)?);
-        }
+        let Stage::Bound(bound) = &*stage else {
+            return Ok(());
+        };
+        let opened = match (bound, &self.address) {
+            (Bound::Unix(socket), _) => {
+                socket.listen()?;
+                Opened::Unix(socket.clone())
+            }
+            (Bound::Tcp(_), ListenerAddress::Socket(address)) => {
+                Opened::Tcp(accept::listen(*address)?)
+            }
+            (Bound::Tcp(_), ListenerAddress::Unix(_)) => return Ok(()),
+        };
+        *stage = Stage::Listening(opened);
         Ok(())
     }
 }
@@ -194,13 +222,29 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
-        released.push((self.address, self.name.clone(), Instant::now()));
+        released.push((self.address.clone(), self.name.clone(), Instant::now()));
     }
 }
 
-/// Binds an address as [`accept::listen`] does. Workers share their port, so it is looked first
-/// whether a stranger has it.
-fn bind(address: SocketAddr, ours: bool) -> io::Result<Socket> {
+/// Binds the address of a listener.
+fn bind(listener: &Listener, ours: bool) -> io::Result<Stage> {
+    match &listener.address {
+        ListenerAddress::Socket(address) => {
+            let socket = bind_tcp(*address, ours)?;
+            Ok(Stage::Bound(Bound::Tcp(socket)))
+        }
+        // A path has one socket, and the one there is serves until the reconciler hands it on.
+        ListenerAddress::Unix(_) if ours => Ok(Stage::Taken),
+        ListenerAddress::Unix(path) => {
+            let socket = UnixSocket::bind(path, listener.mode)?;
+            Ok(Stage::Bound(Bound::Unix(socket)))
+        }
+    }
+}
+
+/// As [`accept::listen`] does. Workers share their port, so it is looked first whether a stranger
+/// has it.
+fn bind_tcp(address: SocketAddr, ours: bool) -> io::Result<Socket> {
     if !ours {
         accept::check_free(address)?;
     }

@@ -2,7 +2,7 @@
 
 use mesh_core::Invalid;
 use mesh_core::model::SecretSource;
-use mesh_xds::bootstrap::Ads;
+use mesh_xds::bootstrap::{Ads, server_uri};
 use mesh_xds::client::Server;
 use mesh_xds::read::ClusterResource;
 
@@ -37,7 +37,7 @@ pub(super) fn of_cluster(one: &ClusterResource) -> Result<Option<Server>, Invali
         return Ok(None);
     };
     let Some(tls) = &one.cluster.tls else {
-        return Ok(Some(Server::at(format!("http://{}", endpoint.address))));
+        return Ok(Some(Server::at(server_uri(&endpoint.address, false))));
     };
     if tls
         .secrets()
@@ -46,7 +46,7 @@ pub(super) fn of_cluster(one: &ClusterResource) -> Result<Option<Server>, Invali
         let message = "TLS of a secret service cannot itself wait for secrets: give files";
         return Err(Invalid::new("transport_socket", message));
     }
-    let server = Server::at(format!("https://{}", endpoint.address)).tls(tls.clone());
+    let server = Server::at(server_uri(&endpoint.address, true)).tls(tls.clone());
     let given = one.secrets.iter();
     Ok(Some(given.fold(server, |server, (named, secret)| {
         server.secret(named.clone(), secret.clone())

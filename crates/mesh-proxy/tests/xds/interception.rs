@@ -81,7 +81,9 @@ async fn both_ways_of_an_intercepted_sidecar_come_into_force() {
     let gate = all.find(|one| *one.name == *"virtualInbound").unwrap();
     assert_eq!(gate.address.port(), 15006);
     let mut gate = Listener::clone(gate);
-    gate.address.set_port(inbound.port());
+    let mut at = gate.address.socket().unwrap();
+    at.set_port(inbound.port());
+    gate.address = at.into();
     let gate = write::encode("virtualInbound", &write::listener(&gate, None));
     let plane = Plane::start().await;
     plane.apply(changes.set(TypeUrl::Listener, gate));

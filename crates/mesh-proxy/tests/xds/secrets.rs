@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::{TcpStream, UnixListener};
 
 fn at_service(cluster: &str, name: &str) -> SecretRef {
     SecretRef {
@@ -109,9 +110,31 @@ async fn certificates_in_files_that_are_wanted_from_an_agent_are_read_and_follow
     until(&snapshots, "the second certificate", shown(&second)).await;
 }
 
+fn tcp(address: SocketAddr) -> String {
+    let (ip, port) = (address.ip(), address.port());
+    format!("socket_address: {{address: {ip}, port_value: {port}}}")
+}
+
+/// A Unix domain socket in front of a server, as Istio's agent has one.
+fn piped(directory: &Path, name: &str, to: SocketAddr) -> String {
+    let path = directory.join(name);
+    let listener = UnixListener::bind(&path).unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut from, _) = listener.accept().await.unwrap();
+            let mut to = TcpStream::connect(to).await.unwrap();
+            tokio::spawn(async move {
+                // Either may hang up at any time.
+                let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+            });
+        }
+    });
+    format!("pipe: {{path: {}}}", path.display())
+}
+
 /// Envoy's bootstrap with a control plane and an agent.
-fn bootstrap(plane: SocketAddr, agent: SocketAddr) -> Bootstrap {
-    let cluster = |name: &str, at: SocketAddr| {
+fn bootstrap(plane: &str, agent: &str) -> Bootstrap {
+    let cluster = |name: &str, at: &str| {
         format!(
             "  - name: {name}
     type: STATIC
@@ -124,10 +147,8 @@ fn bootstrap(plane: SocketAddr, agent: SocketAddr) -> Bootstrap {
       cluster_name: {name}
       endpoints:
       - lb_endpoints:
-        - endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}
-",
-            at.ip(),
-            at.port()
+        - endpoint: {{address: {{{at}}}}}
+"
         )
     };
     let text = format!(
@@ -150,8 +171,19 @@ static_resources:
 
 #[tokio::test]
 async fn a_service_in_the_bootstrap_is_asked_for_what_is_in_no_file() {
+    for unix in [false, true] {
+        asks_a_service(unix).await;
+    }
+}
+
+async fn asks_a_service(unix: bool) {
     let (plane, agent) = (Plane::start().await, Plane::start().await);
     let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str, server: &Plane| match unix {
+        true => piped(directory.path(), name, server.address),
+        false => tcp(server.address),
+    };
+    let bootstrap = bootstrap(&at("XDS", &plane), &at("socket", &agent));
     write_pair(directory.path());
     let place = directory.path().join("now").display().to_string();
     let roots = format!("file-root:{place}/cert.pem");
@@ -164,8 +196,7 @@ async fn a_service_in_the_bootstrap_is_asked_for_what_is_in_no_file() {
         Changes::new().set(TypeUrl::Secret, encoded)
     };
     agent.apply(given("first"));
-    let driver =
-        Driver::from_bootstrap(&bootstrap(plane.address, agent.address), |client| client).unwrap();
+    let driver = Driver::from_bootstrap(&bootstrap, |client| client).unwrap();
     let snapshots = driver.snapshots();
     let _driven = Driven::with(driver).await;
     let first = |snapshot: &Snapshot| shows(snapshot, &identity, "first");

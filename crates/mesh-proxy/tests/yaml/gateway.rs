@@ -247,10 +247,6 @@ fn what_comes_later_is_refused_by_name() {
             server("a").replace("hosts", "tls: {mode: ISTIO_MUTUAL}, hosts"),
         ),
         (
-            "bind",
-            server("a").replace("hosts", "bind: 'unix:///x', hosts"),
-        ),
-        (
             "defaultEndpoint",
             server("a").replace("hosts", "defaultEndpoint: '127.0.0.1:1', hosts"),
         ),

@@ -56,7 +56,7 @@ impl Station {
         let (snapshot, _) = builder.build().unwrap();
         let at = match node.base_port {
             Some(_) => node.outbound(0),
-            None => snapshot.listeners()[0].address,
+            None => snapshot.listeners()[0].address.socket().unwrap(),
         };
         let publisher = Publisher::from_arc(marked(&snapshot));
         let proxy = Proxy::builder(publisher.feed())

@@ -330,7 +330,8 @@ fn what_comes_later_is_refused_by_name() {
         ),
         (
             "bind",
-            format!("{{egress: [{{{port}, bind: 'unix:///x', hosts: ['*/*']}}]}}"),
+            format!("{{egress: [{{{port}, bind: 'unix:///x', hosts: ['*/*']}}]}}")
+                .replace("number: 9000, protocol: HTTP", "protocol: TCP"),
         ),
         (
             "targetPort",

@@ -262,7 +262,7 @@ impl Town {
         let at = match snapshot.listeners() {
             [] => panic!("nothing to listen on\n{}", lines(&findings)),
             _ if node.base_port.is_some() => node.outbound(0),
-            listeners => listeners[0].address,
+            listeners => listeners[0].address.socket().unwrap(),
         };
         let publisher = Publisher::from_arc(snapshot);
         let proxy = Proxy::builder(publisher.feed())

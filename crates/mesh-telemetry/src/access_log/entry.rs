@@ -5,7 +5,7 @@ use super::operator::{Field, Operator, Port, Spelling};
 use http::header::{HOST, HeaderMap, HeaderName};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use mesh_core::exchange::{AttemptNotes, TlsInfo};
-use mesh_core::model::UpstreamProtocol;
+use mesh_core::model::{UnixPath, UpstreamProtocol};
 use mesh_core::{Exchange, Name};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -201,7 +201,7 @@ impl Line<'_> {
                 if let Some(upstream) = upstream {
                     match upstream.remote {
                         Some(remote) => show(remote, out),
-                        None => show(&upstream.endpoint.address, out),
+                        None => show(upstream.endpoint.address.as_envoy(), out),
                     }
                 }
             }
@@ -217,18 +217,14 @@ impl Line<'_> {
                 }
             }
             Operator::UpstreamLocalAddress => {
-                address(
-                    upstream.and_then(|upstream| upstream.local),
-                    Port::Written,
-                    out,
-                );
+                let local = upstream.and_then(|upstream| upstream.local);
+                // Our end of a Unix domain socket has no name.
+                address(local, None, Port::Written, out);
             }
             Operator::UpstreamRemoteAddress => {
-                address(
-                    upstream.and_then(|upstream| upstream.remote),
-                    Port::Written,
-                    out,
-                );
+                let remote = upstream.and_then(|upstream| upstream.remote);
+                let unix = upstream.and_then(|upstream| upstream.endpoint.address.unix());
+                address(remote, unix, Port::Written, out);
             }
             Operator::UpstreamTransportFailureReason => {
                 // One word, as Envoy writes it.
@@ -237,12 +233,21 @@ impl Line<'_> {
                 }
             }
             Operator::UpstreamRequestAttemptCount => self.attempts(out),
-            Operator::DownstreamRemoteAddress(port) => address(exchange.caller().peer, *port, out),
+            Operator::DownstreamRemoteAddress(port) => {
+                let caller = exchange.caller();
+                address(caller.peer, caller.unix.as_ref(), *port, out);
+            }
             Operator::DownstreamDirectRemoteAddress(port) => {
                 let caller = exchange.caller();
-                address(caller.direct.or(caller.peer), *port, out);
+                // Whoever called there, the PROXY protocol cannot have said it of this connection.
+                let seen = caller.direct.or(caller.peer);
+                let seen = seen.filter(|_| caller.unix.is_none());
+                address(seen, caller.unix.as_ref(), *port, out);
             }
-            Operator::DownstreamLocalAddress(port) => address(exchange.caller().local, *port, out),
+            Operator::DownstreamLocalAddress(port) => {
+                let caller = exchange.caller();
+                address(caller.local, caller.unix.as_ref(), *port, out);
+            }
             Operator::DownstreamLocalPort => {
                 if let Some(local) = exchange.caller().local {
                     number(u64::from(local.port()), out);
@@ -426,11 +431,17 @@ pub(super) fn clean(text: &str, instead: u8, out: &mut Vec<u8>) {
     }));
 }
 
-fn address(address: Option<SocketAddr>, port: Port, out: &mut Vec<u8>) {
+/// Where there is no address, the path of the Unix domain socket, as in Envoy: its caller has no
+/// other name.
+fn address(address: Option<SocketAddr>, unix: Option<&UnixPath>, port: Port, out: &mut Vec<u8>) {
     match (address, port) {
         (Some(address), Port::Written) => show(address, out),
         (Some(address), Port::LeftOut) => show(address.ip(), out),
-        (None, _) => {}
+        (None, _) => {
+            if let Some(path) = unix {
+                clean(path.as_str(), b'_', out);
+            }
+        }
     }
 }
 

@@ -12,10 +12,9 @@ use super::tables::Answer;
 use super::waits::{Awaited, Waits};
 use crate::TypeUrl;
 use crate::read::ListenerResource;
-use mesh_core::model::{Listener, RouteTable};
+use mesh_core::model::{Listener, ListenerAddress, RouteTable};
 use mesh_core::{Invalid, Name};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 use version::{Version, check_inline};
@@ -25,9 +24,9 @@ use version::{Version, check_inline};
 pub(super) struct Listeners {
     all: BTreeMap<Name, State>,
     /// Who has which address in its latest version.
-    claims: HashMap<SocketAddr, Name>,
+    claims: HashMap<ListenerAddress, Name>,
     /// Who has which address in force.
-    bound: HashMap<SocketAddr, Name>,
+    bound: HashMap<ListenerAddress, Name>,
     /// Those that may have what they wait for.
     check: BTreeSet<Name>,
     /// By ticket and name, the listeners whose tables are not settled.
@@ -102,8 +101,8 @@ impl State {
     }
 
     /// What it was given for an address.
-    fn permit_for(&self, address: SocketAddr) -> Option<&Permit> {
-        let at = |version: &Version| version.listener.address == address;
+    fn permit_for(&self, address: &ListenerAddress) -> Option<&Permit> {
+        let at = |version: &Version| version.listener.address == *address;
         let warming = self.warming.as_ref().filter(|left| at(&left.version));
         let active = self.active.as_ref().filter(|active| at(active));
         let warming = warming.and_then(|warming| warming.permit.as_ref());
@@ -162,13 +161,13 @@ impl Assemble {
         batch.retain(|name, offer| admitted(self, name, offer));
         let wanted = batch
             .iter()
-            .map(|(name, offer)| (name.clone(), offer.resource.listener.address))
+            .map(|(name, offer)| (name.clone(), offer.resource.listener.address.clone()))
             .collect();
         let clashes = self.listeners.clashes(&wanted);
         for (name, offer) in batch {
             match clashes.get(&name) {
                 Some(other) => {
-                    let at = offer.resource.listener.address;
+                    let at = &offer.resource.listener.address;
                     let message = format!("{at} is the address of listener {other:?}");
                     let refused = Err(Invalid::new("address", message));
                     self.verdict(offer.ticket, TypeUrl::Listener, &name, refused);
@@ -240,12 +239,12 @@ impl Assemble {
         let back = state.active.as_ref() == Some(version);
         let before = left.as_ref().map(|left| &left.version);
         let before = before.or(state.active.as_ref());
-        if let Some(address) = before.map(|before| before.listener.address) {
-            self.listeners.unclaim(address, name);
+        if let Some(address) = before.map(|before| before.listener.address.clone()) {
+            self.listeners.unclaim(&address, name);
         }
         self.listeners
             .claims
-            .insert(version.listener.address, name.clone());
+            .insert(version.listener.address.clone(), name.clone());
         if !back {
             for (table, reference) in &version.tables {
                 let reference = reference.as_ref();
@@ -277,7 +276,7 @@ impl Assemble {
             return;
         };
         if let Some(latest) = state.latest() {
-            self.listeners.unclaim(latest.listener.address, name);
+            self.listeners.unclaim(&latest.listener.address, name);
         }
         if let Some(left) = state.warming {
             self.listener_left(name, &left.version, Some(&left.waits));
@@ -299,8 +298,10 @@ impl Assemble {
             && let Some(state) = self.listeners.all.get_mut(&name)
             && let Some(left) = state.warming.take_if(|left| left.ticket == ticket)
         {
-            let address = state.active.as_ref().map(|active| active.listener.address);
-            self.listeners.unclaim(left.version.listener.address, &name);
+            let address = state.active.as_ref();
+            let address = address.map(|active| active.listener.address.clone());
+            self.listeners
+                .unclaim(&left.version.listener.address, &name);
             match address {
                 Some(address) => {
                     self.listeners.claims.insert(address, name.clone());
@@ -338,12 +339,12 @@ impl Assemble {
     /// Brings into force the listeners whose tables are, as far as their addresses are free.
     pub(super) fn warm_listeners(&mut self) {
         let check = std::mem::take(&mut self.listeners.check);
-        let mut ready: BTreeMap<Name, SocketAddr> = BTreeMap::new();
+        let mut ready: BTreeMap<Name, ListenerAddress> = BTreeMap::new();
         for name in check {
             let Some(version) = self.listeners.waiting(&name) else {
                 continue;
             };
-            let address = version.listener.address;
+            let address = version.listener.address.clone();
             // A table that came with its listener comes into force with it.
             let pending = version
                 .tables

@@ -8,7 +8,7 @@ use crate::read::{ClusterResource, SecretResource, SecretValue};
 use crate::wire::{At, each, refuse, required};
 use http::{HeaderName, HeaderValue};
 use mesh_core::Invalid;
-use mesh_core::model::{ClientTls, Secret, SecretName, SecretRef, SecretSource};
+use mesh_core::model::{Address, ClientTls, Secret, SecretName, SecretRef, SecretSource};
 use std::sync::Arc;
 
 /// Secrets that lie in no file.
@@ -75,10 +75,9 @@ fn envoy_grpc(
         }
         None => (None, Vec::new()),
     };
-    let scheme = if tls.is_some() { "https" } else { "http" };
     let endpoints = cluster.endpoints.iter().flat_map(|set| set.iter());
     let servers: Vec<String> = endpoints
-        .map(|endpoint| format!("{scheme}://{}", endpoint.address))
+        .map(|endpoint| server_uri(&endpoint.address, tls.is_some()))
         .collect();
     if servers.is_empty() {
         let message = format!("the cluster {cluster_name:?} has no endpoints of its own");
@@ -92,6 +91,15 @@ fn envoy_grpc(
         authority: (!authority.is_empty()).then(|| authority.as_str().into()),
         metadata: Vec::new(),
     })
+}
+
+/// The address of a server, as [`client::Server`](crate::client::Server) takes it.
+pub fn server_uri(address: &Address, secure: bool) -> String {
+    match (address, secure) {
+        (Address::Unix(_), _) => address.to_string(),
+        (other, true) => format!("https://{other}"),
+        (other, false) => format!("http://{other}"),
+    }
 }
 
 /// TLS whose secrets are all at hand: in files, or among those that the bootstrap has.

@@ -8,15 +8,16 @@ use crate::pb::envoy::config::bootstrap::v3 as pb;
 use crate::pb::envoy::config::bootstrap::v3::bootstrap::StaticResources;
 use crate::pb::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
 use crate::pb::envoy::config::core::v3 as core;
-use crate::read::{self, ClusterResource, ListenerResource, RouteSource, SecretResource, Source};
+use crate::read::{
+    self, ClusterResource, ListenerResource, RouteSource, SecretResource, Source, listener_address,
+};
 use crate::schema;
 use crate::wire::{At, each, refuse, required, type_name};
 use bytes::Bytes;
 use mesh_core::Invalid;
-use mesh_core::model::{Secret, SecretName, SecretRef, SecretSource};
+use mesh_core::model::{ListenerAddress, Secret, SecretName, SecretRef, SecretSource};
 use prost::Message;
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// `static_resources`.
@@ -121,6 +122,8 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
         each("layers", &runtime.layers, layer).at("layered_runtime")?;
     }
     let admin = administration.as_ref().map(admin).transpose();
+    let (admin, admin_mode) = admin.at("admin")?.flatten().unzip();
+    let admin_mode = admin_mode.unwrap_or_default();
     let Statics {
         clusters,
         listeners,
@@ -136,7 +139,8 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
     needs_ads(dynamic.ads.as_ref(), &clusters, &listeners).at("static_resources")?;
     Ok(Bootstrap {
         node: Node::from_proto(with_agent(node.clone().unwrap_or_default())),
-        admin: admin.at("admin")?.flatten(),
+        admin,
+        admin_mode,
         clusters,
         listeners,
         secrets,
@@ -156,7 +160,7 @@ fn with_agent(mut node: core::Node) -> core::Node {
     node
 }
 
-fn admin(value: &pb::Admin) -> Result<Option<SocketAddr>, Invalid> {
+fn admin(value: &pb::Admin) -> Result<Option<(ListenerAddress, u32)>, Invalid> {
     #[expect(deprecated, reason = "Envoy still reads `access_log_path`")]
     let pb::Admin {
         access_log,
@@ -177,43 +181,8 @@ fn admin(value: &pb::Admin) -> Result<Option<SocketAddr>, Invalid> {
     // Without an address Envoy has no admin interface either.
     let address = address
         .as_ref()
-        .map(|address| socket(address).at("address"));
+        .map(|address| listener_address(address).at("address"));
     address.transpose()
-}
-
-fn socket(address: &core::Address) -> Result<SocketAddr, Invalid> {
-    let only = "an IP address and a port are supported here, and nothing else";
-    let Some(core::address::Address::SocketAddress(socket)) = &address.address else {
-        return Err(Invalid::new("", only));
-    };
-    let core::SocketAddress {
-        protocol,
-        address,
-        resolver_name,
-        ipv4_compat,
-        network_namespace_filepath,
-        port_specifier,
-    } = socket;
-    let read = || {
-        refuse!(
-            protocol,
-            resolver_name,
-            ipv4_compat,
-            network_namespace_filepath
-        );
-        let ip: IpAddr = address
-            .parse()
-            .map_err(|_| Invalid::new("address", format!("{address:?} is no IP address")))?;
-        match required("port_specifier", port_specifier)? {
-            core::socket_address::PortSpecifier::PortValue(port) => u16::try_from(*port)
-                .map(|port| SocketAddr::new(ip, port))
-                .map_err(|_| Invalid::new("port_value", format!("{port} is not a port"))),
-            core::socket_address::PortSpecifier::NamedPort(_) => {
-                Err(Invalid::new("named_port", "not supported; use port_value"))
-            }
-        }
-    };
-    read().at("socket_address")
 }
 
 fn statics(value: &StaticResources) -> Result<Statics, Invalid> {

@@ -3,8 +3,9 @@
 mod dial;
 
 use super::server::Server;
-use dial::Dial;
+use dial::{Dial, Place};
 use http::{HeaderMap, HeaderValue, header};
+use mesh_core::model::UnixPath;
 use mesh_core::{Invalid, Name};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -129,20 +130,20 @@ impl Remote {
         patience: Patience,
         #[cfg(feature = "tls")] snapshot: &Snapshot,
     ) -> Result<Self, Invalid> {
-        let uri = address(&server.uri)?;
+        let (uri, place) = address(&server.uri)?;
         let secure = server.is_secure();
         #[cfg(not(feature = "tls"))]
         if secure {
-            let message = format!("{uri}: TLS needs mesh-xds with its feature `tls`");
+            let message = format!("{place}: TLS needs mesh-xds with its feature `tls`");
             return Err(Invalid::new("", message));
         }
         if !secure {
             if server.tls.is_some() {
-                let message = format!("{uri}: for TLS, the address has to begin with https://");
+                let message = format!("{place}: for TLS, the address has to begin with https://");
                 return Err(Invalid::new("tls", message));
             }
             if server.token.is_some() {
-                let message = format!("{uri}: a token is only sent over TLS; use https://");
+                let message = format!("{place}: a token is only sent over TLS; use https://");
                 return Err(Invalid::new("token_file", message));
             }
         }
@@ -151,10 +152,8 @@ impl Remote {
             check_metadata(name)?;
             metadata.append(name, value.clone());
         }
-        let host = uri.host().unwrap_or_default();
         let dial = Dial {
-            host: host.trim_matches(['[', ']']).into(),
-            port: uri.port_u16().unwrap_or_default(),
+            place,
             patience: patience.connect,
             #[cfg(feature = "tls")]
             tls: server
@@ -228,23 +227,32 @@ impl Keys {
     }
 }
 
-/// The address of a server.
-fn address(uri: &str) -> Result<http::Uri, Invalid> {
+/// The address of a server: what requests call it, and where it is.
+fn address(uri: &str) -> Result<(http::Uri, Place), Invalid> {
     let expected = || {
-        let message =
-            format!("{uri:?} is no address; expected http://HOST:PORT or https://HOST:PORT");
+        let message = format!(
+            "{uri:?} is no address; expected http://HOST:PORT, https://HOST:PORT or unix://PATH"
+        );
         Invalid::new("", message)
     };
+    if let Some(path) = UnixPath::from_url(uri) {
+        // As gRPC calls servers that have no host.
+        return Ok((http::Uri::from_static("http://localhost"), Place::Unix(path?)));
+    }
     let parsed: http::Uri = uri.parse().map_err(|_| expected())?;
     let known = matches!(parsed.scheme_str(), Some("http" | "https"));
     let bare = matches!(parsed.path(), "" | "/") && parsed.query().is_none();
     let plain = parsed
         .authority()
         .is_some_and(|it| !it.as_str().contains('@'));
-    if known && bare && plain && parsed.port_u16().is_some_and(|port| port != 0) {
-        return Ok(parsed);
+    match parsed.port_u16() {
+        Some(port) if port != 0 && known && bare && plain => {
+            let host = parsed.host().unwrap_or_default();
+            let place = Place::Tcp(host.trim_matches(['[', ']']).into(), port);
+            Ok((parsed, place))
+        }
+        _ => Err(expected()),
     }
-    Err(expected())
 }
 
 /// gRPC's own names, and those that are not text.

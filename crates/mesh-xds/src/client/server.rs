@@ -11,7 +11,9 @@ use std::sync::Arc;
 ///
 /// A text is one: `http://HOST:PORT` is spoken to in plain text, `https://HOST:PORT` with TLS. What
 /// TLS asks and shows is in [`Server::tls`]; without it the certificate must be for `HOST` and lead
-/// to a root that the machine trusts ([`Server::trusting`]).
+/// to a root that the machine trusts ([`Server::trusting`]). `unix://PATH` is a Unix domain socket
+/// ([`UnixPath`](mesh_core::model::UnixPath)), spoken to with TLS only where [`Server::tls`] is
+/// given.
 #[derive(Clone, PartialEq)]
 pub struct Server {
     pub(super) uri: String,
@@ -26,7 +28,7 @@ pub struct Server {
 // === impl Server ===
 
 impl Server {
-    /// A control plane at `http://HOST:PORT` or `https://HOST:PORT`.
+    /// A control plane at `http://HOST:PORT`, `https://HOST:PORT` or `unix://PATH`.
     pub fn at(uri: impl Into<String>) -> Self {
         Self {
             uri: uri.into(),
@@ -39,7 +41,7 @@ impl Server {
         }
     }
 
-    /// What TLS asks of the server and shows to it (`https` only). Secrets that it names have to be
+    /// What TLS asks of the server and shows to it (`https` and `unix` only). Secrets that it names have to be
     /// in files ([`SecretName`](mesh_core::model::SecretName)), which are followed while the client
     /// runs, or given by [`Server::secret`]. Without a choice of protocols, `h2` is offered.
     #[must_use]
@@ -118,7 +120,7 @@ impl Server {
 
     /// Whether it is spoken to with TLS.
     pub(super) fn is_secure(&self) -> bool {
-        self.uri.starts_with("https://")
+        self.uri.starts_with("https://") || (self.uri.starts_with("unix://") && self.tls.is_some())
     }
 }
 

@@ -5,7 +5,7 @@ mod inspect;
 mod matches;
 mod network;
 
-use super::address::address;
+use super::address::listener_address;
 use super::{Given, ListenerResource, access_log};
 use crate::metadata::LISTENER;
 use crate::pb::envoy::config::accesslog::v3::{self as log, access_log_filter::FilterSpecifier};
@@ -14,7 +14,7 @@ use crate::pb::envoy::config::listener::v3 as pb;
 use crate::pb::google::protobuf::value::Kind;
 use crate::wire::{At, boolean, each, enumeration, pass_over, refuse, required};
 use mesh_core::Invalid;
-use mesh_core::model::{AccessLog, Address, Direction, Listener};
+use mesh_core::model::{AccessLog, Direction, Listener};
 use std::sync::Arc;
 
 /// A listener, and where its routes are.
@@ -99,14 +99,9 @@ pub(super) fn listener(value: &pb::Listener) -> Result<ListenerResource, Invalid
     if name.is_empty() {
         return Err(Invalid::new("name", "required, but missing"));
     }
-    let bind = match address(required("address", at)?).at("address")? {
-        Address::Socket(bind) => bind,
-        other => {
-            let message = format!("{other} is not an IP address and a port");
-            return Err(Invalid::new("address.socket_address.address", message));
-        }
-    };
-    let mut listener = Listener::new(name.as_str(), bind);
+    let (bind, mode) = listener_address(required("address", at)?).at("address")?;
+    let mut listener = Listener::at(name.as_str(), bind);
+    listener.mode = mode;
     let older = deprecated_v1.as_ref();
     let older = older.and_then(|older| older.bind_to_port.as_ref());
     listener.bind = boolean(bind_to_port.as_ref(), true) && boolean(older, true);

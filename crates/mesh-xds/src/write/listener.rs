@@ -4,7 +4,7 @@ mod inspect;
 mod matches;
 mod tcp;
 
-use super::{access_log, http, metadata, tls, to_address};
+use super::{access_log, http, metadata, tls, to_listener_address};
 use crate::pb::envoy::config::accesslog::v3::AccessLog as Log;
 use crate::pb::envoy::config::accesslog::v3::{
     AccessLogFilter, ResponseFlagFilter, access_log_filter::FilterSpecifier,
@@ -15,7 +15,7 @@ use crate::pb::envoy::config::listener::v3::filter::ConfigType;
 use crate::pb::envoy::extensions::filters::network::sni_cluster::v3::SniCluster;
 use crate::wire::{pack, to_boolean, to_duration};
 use mesh_core::model::{
-    AccessLog, Address, Direction, Filter, FilterChain, Listener, RouteTable, TcpTarget,
+    AccessLog, Direction, Filter, FilterChain, Listener, RouteTable, TcpTarget,
 };
 use prost::Name;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(super) fn listener(
     let inspect = &listener.inspect;
     pb::Listener {
         name: listener.name.to_string(),
-        address: Some(to_address(&Address::Socket(listener.address))),
+        address: Some(to_listener_address(&listener.address, listener.mode)),
         filter_chains: listener.chains.iter().map(|one| chain(one)).collect(),
         default_filter_chain: listener.default_chain.as_ref().map(|one| chain(one)),
         traffic_direction: match inbound {

@@ -1,7 +1,7 @@
 //! What becomes of a head.
 
 use super::*;
-use mesh_core::model::{Direction, PathNormalization};
+use mesh_core::model::{Direction, PathNormalization, UnixPath};
 
 fn manager() -> HttpManager {
     HttpManager::new("test", "t")
@@ -47,6 +47,31 @@ fn what_is_forwarded_is_the_normalised_path() {
     keep.path = PathNormalization::default();
     let request = run(Request::get("/a/../b?c").header("host", "h"), &keep).unwrap();
     assert_eq!(request.uri(), "/a/../b?c");
+}
+
+#[test]
+fn who_calls_over_a_unix_socket_adds_nothing_to_the_list_of_addresses() {
+    let headers = |trusted_hops| {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", "192.0.2.9".parse().unwrap());
+        headers.insert("x-forwarded-proto", "https".parse().unwrap());
+        let mut caller = Caller::default();
+        caller.unix = Some(UnixPath::new("/run/a.sock").unwrap());
+        let mut edge = manager();
+        edge.use_remote_address = true;
+        edge.trusted_hops = trusted_hops;
+        forwarded(&mut headers, &caller, &edge);
+        let text = |name: &str| Some(headers.get(name)?.to_str().unwrap().to_owned());
+        let names = [
+            "x-forwarded-for",
+            "x-forwarded-proto",
+            "x-envoy-external-address",
+        ];
+        names.map(|name| text(name).unwrap_or_default())
+    };
+    // As a real Envoy 1.40 does.
+    assert_eq!(headers(0), ["192.0.2.9", "http", ""]);
+    assert_eq!(headers(1), ["192.0.2.9", "https", "192.0.2.9"]);
 }
 
 #[test]

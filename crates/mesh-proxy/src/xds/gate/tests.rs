@@ -1,6 +1,8 @@
 use super::*;
-use mesh_core::model::{HttpManager, RouteTable, SnapshotBuilder};
+use mesh_core::model::{HttpManager, RouteTable, SnapshotBuilder, UnixPath};
 use socket2::{Domain, Type};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 
 fn listener(name: &str, address: SocketAddr) -> Listener {
     Listener::http(name, address, HttpManager::new("s", "t"))
@@ -34,7 +36,9 @@ fn who_connects_before_the_socket_is_taken_waits_in_it() {
     let snapshot = snapshot(&[("a", address)]);
     gate.prepare(&snapshot);
     let caller = std::net::TcpStream::connect(address).unwrap();
-    let socket = gate.take(&snapshot.listeners()[0]).unwrap();
+    let Some(Opened::Tcp(socket)) = gate.take(&snapshot.listeners()[0]) else {
+        panic!("no socket");
+    };
     let (_, peer) = socket.accept().unwrap();
     assert_eq!(peer, caller.local_addr().unwrap());
     assert!(
@@ -134,4 +138,47 @@ fn one_that_was_not_asked_for_is_opened_with_its_snapshot() {
     assert!(gate.take(&wanted.listeners()[0]).is_some());
     gate.prepare(&snapshot(&[]));
     assert!(gate.0.lock().unwrap().fixed.is_empty());
+}
+
+#[test]
+fn a_unix_socket_is_bound_when_its_listener_comes_and_its_owner_hands_it_on() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("a.sock");
+    let at = |name: &str| {
+        let path = UnixPath::new(file.to_str().unwrap()).unwrap();
+        let mut listener = listener(name, free());
+        listener.address = path.into();
+        listener
+    };
+    let gate = Gate::default();
+    let first = gate.admit(&at("a")).unwrap();
+    assert!(file.exists());
+    assert!(UnixStream::connect(&file).is_err(), "nobody listens yet");
+    let mut builder = SnapshotBuilder::new();
+    builder.routes(RouteTable::new("t"));
+    builder.listener(at("a"));
+    gate.prepare(&builder.build().unwrap().0);
+    assert!(UnixStream::connect(&file).is_ok());
+    let socket = gate.take(&at("a")).unwrap();
+    // Who comes to the same path gets no socket from here: there is one.
+    let _second = gate.admit(&at("b")).unwrap();
+    assert!(gate.take(&at("b")).is_none());
+    assert!(UnixStream::connect(&file).is_ok());
+    drop((first, socket));
+    assert!(!file.exists());
+}
+
+#[test]
+fn a_unix_socket_that_cannot_be_bound_is_refused_with_its_path() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("a.sock");
+    let _stranger = std::os::unix::net::UnixListener::bind(&file).unwrap();
+    let mut listener = listener("a", free());
+    listener.address = UnixPath::new(file.to_str().unwrap()).unwrap().into();
+    let error = Gate::default().admit(&listener).unwrap_err();
+    let file = file.display();
+    assert_eq!(
+        error.to_string(),
+        format!("address: cannot bind '{file}': Address already in use")
+    );
 }

@@ -2,8 +2,8 @@
 
 use super::{Listeners, Version};
 use mesh_core::Name;
+use mesh_core::model::ListenerAddress;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 // === impl Listeners ===
 
@@ -11,11 +11,11 @@ impl Listeners {
     /// Of listeners that want these addresses, those that cannot have theirs, each with the
     /// listener that has it. Who has an address keeps it; of several new ones the first by name
     /// gets it. Whoever moves away in the same batch is no obstacle.
-    pub(super) fn clashes(&self, wanted: &BTreeMap<Name, SocketAddr>) -> BTreeMap<Name, Name> {
+    pub(super) fn clashes(&self, wanted: &BTreeMap<Name, ListenerAddress>) -> BTreeMap<Name, Name> {
         let mut refused: BTreeMap<Name, Name> = BTreeMap::new();
         loop {
             let before = refused.len();
-            let mut taken: BTreeMap<SocketAddr, &Name> = BTreeMap::new();
+            let mut taken: BTreeMap<&ListenerAddress, &Name> = BTreeMap::new();
             for (name, address) in wanted {
                 if refused.contains_key(name) {
                     continue;
@@ -25,7 +25,7 @@ impl Listeners {
                     !moves || refused.contains_key(*holder)
                 });
                 let first = holder.unwrap_or(name);
-                let owner = *taken.entry(*address).or_insert(first);
+                let owner = *taken.entry(address).or_insert(first);
                 if owner != name {
                     refused.insert(name.clone(), owner.clone());
                 }
@@ -38,7 +38,7 @@ impl Listeners {
     }
 
     /// Takes those out of `ready` whose address is still in use, and returns them.
-    pub(super) fn blocked(&self, ready: &mut BTreeMap<Name, SocketAddr>) -> Vec<Name> {
+    pub(super) fn blocked(&self, ready: &mut BTreeMap<Name, ListenerAddress>) -> Vec<Name> {
         let mut all = Vec::new();
         loop {
             let blocked: Vec<Name> = ready
@@ -61,10 +61,10 @@ impl Listeners {
     }
 
     /// The latest version of a listener is no longer at this address.
-    pub(super) fn unclaim(&mut self, address: SocketAddr, name: &Name) {
+    pub(super) fn unclaim(&mut self, address: &ListenerAddress, name: &Name) {
         // In a swap the other one may have claimed it already.
-        if self.claims.get(&address) == Some(name) {
-            self.claims.remove(&address);
+        if self.claims.get(address) == Some(name) {
+            self.claims.remove(address);
         }
     }
 

@@ -47,7 +47,7 @@ impl Assemble {
             return Ok(None);
         }
         let state = self.listeners.all.get(&listener.name);
-        let held = state.and_then(|state| state.permit_for(listener.address));
+        let held = state.and_then(|state| state.permit_for(&listener.address));
         match held {
             Some(permit) => Ok(Some(permit.clone())),
             None => admit(listener).map(Some),

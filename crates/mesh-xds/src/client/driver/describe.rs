@@ -14,6 +14,8 @@ use crate::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifie
 use crate::pb::envoy::config::endpoint::v3 as endpoint;
 use crate::pb::envoy::extensions::upstreams::http::v3 as upstreams;
 use crate::wire::{pack, to_duration};
+use crate::write::to_address;
+use mesh_core::model::{Address, UnixPath};
 use prost::Name as _;
 use std::net::IpAddr;
 use upstreams::http_protocol_options::explicit_http_config::ProtocolConfig;
@@ -82,17 +84,16 @@ impl Builder {
     }
 
     fn cluster(&self) -> Cluster {
-        let addresses: Vec<(String, u16)> =
-            self.servers.iter().map(|one| address(one.uri())).collect();
-        let is_ip = |(host, _): &(String, u16)| host.parse::<IpAddr>().is_ok();
-        let discovery = match addresses.iter().all(is_ip) {
+        let addresses: Vec<Address> = self.servers.iter().map(|one| address(one.uri())).collect();
+        let is_name = |address: &Address| matches!(address, Address::Host(..));
+        let discovery = match !addresses.iter().any(is_name) {
             true => DiscoveryType::Static,
             false => DiscoveryType::StrictDns,
         };
         let localities = addresses.into_iter().zip(0..).map(|(address, priority)| {
             endpoint::LocalityLbEndpoints {
                 priority,
-                lb_endpoints: vec![lb_endpoint(address)],
+                lb_endpoints: vec![lb_endpoint(&address)],
                 ..endpoint::LocalityLbEndpoints::default()
             }
         });
@@ -141,27 +142,26 @@ fn from_ads() -> core::ConfigSource {
     }
 }
 
-/// Host and port of an address; what is no address is refused when the client is built.
-fn address(uri: &str) -> (String, u16) {
+/// What is no address is refused when the client is built.
+fn address(uri: &str) -> Address {
+    if let Some(Ok(path)) = UnixPath::from_url(uri) {
+        return Address::Unix(path);
+    }
     let uri: http::Uri = uri.parse().unwrap_or_default();
     let host = uri.host().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    (host.to_owned(), uri.port_u16().unwrap_or_default())
+    let port = uri.port_u16().unwrap_or_default();
+    match host.parse::<IpAddr>() {
+        Ok(ip) => Address::Socket((ip, port).into()),
+        Err(_) => Address::Host(host.into(), port),
+    }
 }
 
-fn lb_endpoint((host, port): (String, u16)) -> endpoint::LbEndpoint {
-    let socket = core::SocketAddress {
-        address: host,
-        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(port.into())),
-        ..core::SocketAddress::default()
-    };
-    let address = core::Address {
-        address: Some(core::address::Address::SocketAddress(socket)),
-    };
+fn lb_endpoint(address: &Address) -> endpoint::LbEndpoint {
     endpoint::LbEndpoint {
         host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(
             endpoint::Endpoint {
-                address: Some(address),
+                address: Some(to_address(address)),
                 ..endpoint::Endpoint::default()
             },
         )),

@@ -3,14 +3,15 @@
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use mesh_core::Name;
+use mesh_core::model::UnixPath;
 use std::error::Error;
-use std::fmt;
+use std::{fmt, io};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tower_service::Service;
 
 #[cfg(feature = "tls")]
@@ -23,11 +24,18 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// Where a control plane is and how bytes get there.
 #[derive(Clone, Debug)]
 pub(super) struct Dial {
-    pub(super) host: Name,
-    pub(super) port: u16,
+    pub(super) place: Place,
     pub(super) patience: Duration,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<Tls>,
+}
+
+/// Where a control plane is.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// A host and port.
+    Tcp(Name, u16),
+    Unix(UnixPath),
 }
 
 /// TLS with one control plane.
@@ -52,7 +60,7 @@ struct Failed(String, Option<BoxError>);
 
 impl Dial {
     async fn open(self) -> Result<TokioIo<Box<dyn Bytes>>, BoxError> {
-        let place = format!("{}:{}", self.host, self.port);
+        let place = self.place.to_string();
         let patience = self.patience;
         let open = self.steps(&place);
         match tokio::time::timeout(patience, open).await {
@@ -62,18 +70,53 @@ impl Dial {
     }
 
     async fn steps(self, place: &str) -> Result<Box<dyn Bytes>, BoxError> {
-        let tcp = TcpStream::connect((self.host.as_str(), self.port));
-        let tcp = tcp.await.map_err(|error| {
+        let stream = self.place.connect().await.map_err(|error| {
             let what = format!("{place} cannot be reached");
             Failed(what, Some(error.into()))
         })?;
-        // Messages are written whole; waiting to fill a segment only delays them.
-        tcp.set_nodelay(true)?;
         #[cfg(feature = "tls")]
         if let Some(tls) = self.tls {
-            return tls.start(tcp, &self.host, place).await;
+            return tls.start(stream, self.place.host(), place).await;
         }
-        Ok(Box::new(tcp))
+        Ok(stream)
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    async fn connect(&self) -> io::Result<Box<dyn Bytes>> {
+        match self {
+            Self::Tcp(host, port) => {
+                let tcp = TcpStream::connect((host.as_str(), *port)).await?;
+                // Messages are written whole; waiting to fill a segment only delays them.
+                tcp.set_nodelay(true)?;
+                Ok(Box::new(tcp))
+            }
+            Self::Unix(path) => Ok(Box::new(match path.abstract_name() {
+                // As the system spells it.
+                Some(name) => UnixStream::connect(format!("\0{name}")).await?,
+                None => UnixStream::connect(path.as_str()).await?,
+            })),
+        }
+    }
+
+    /// The name that a certificate is for.
+    #[cfg(feature = "tls")]
+    fn host(&self) -> &str {
+        match self {
+            Self::Tcp(host, _) => host,
+            Self::Unix(_) => "localhost",
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix://{path}"),
+        }
     }
 }
 
@@ -108,11 +151,11 @@ impl Tls {
 
     async fn start(
         &self,
-        tcp: TcpStream,
+        stream: Box<dyn Bytes>,
         host: &str,
         place: &str,
     ) -> Result<Box<dyn Bytes>, BoxError> {
-        match self.connector.connect(tcp, Some(host)).await {
+        match self.connector.connect(stream, Some(host)).await {
             Ok((stream, _)) => Ok(Box::new(stream)),
             Err(error) => {
                 let missing = self.secrets.iter();

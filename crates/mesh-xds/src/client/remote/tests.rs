@@ -25,6 +25,7 @@ fn addresses_of_servers_are_checked() {
         "http://h:1?x",
         "http://me:hush@h:1",
         "http://h:0",
+        "unix:a",
     ] {
         let error = refused(wrong.into());
         assert!(error.contains("expected http://HOST:PORT"), "{error}");
@@ -34,6 +35,9 @@ fn addresses_of_servers_are_checked() {
         "https://h:1",
         "http://[::1]:1",
         "https://h:1/",
+        "unix:///a/b",
+        "unix://./a",
+        "unix://@a",
     ] {
         assert!(remote(right.into()).is_ok(), "{right}");
     }
