@@ -29,12 +29,14 @@
 //! Only `http://` servers are reached; TLS to control planes is refused by name.
 
 mod backoff;
+mod demand;
 mod driver;
 mod handle;
 mod machine;
 mod secrets;
 mod status;
 
+pub use demand::DemandLimits;
 pub use driver::{Builder, Client, Prepare, Wanted};
 pub use handle::{FileReference, Gone, Handle, ServiceReference};
 pub use machine::{

@@ -2,8 +2,10 @@
 
 mod builder;
 mod core;
+mod demand;
 mod describe;
 mod session;
+mod sotw;
 
 pub use builder::{Builder, Prepare, Wanted};
 

@@ -31,6 +31,7 @@ mod answer;
 mod build;
 mod gate;
 mod heartbeat;
+mod hosts;
 mod kind;
 mod queue;
 mod request;

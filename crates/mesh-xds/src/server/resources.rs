@@ -91,21 +91,40 @@ impl ResourceSet {
         let mut count = 0;
         for (kind, resource) in changes.set {
             let known = state.resources.entry(kind).or_default();
-            let before = known.get(&resource.name).map(|old| &old.version);
-            if before == Some(&resource.version) {
+            let before = known.get(&resource.name);
+            if before.is_some_and(|old| {
+                old.name == resource.name
+                    && old.version == resource.version
+                    && old.aliases == resource.aliases
+            }) {
                 continue;
             }
             let name = resource.name.clone();
+            let aliases = match kind {
+                TypeUrl::VirtualHost => set_aliases(known, &resource),
+                _ => Vec::new(),
+            };
             known.insert(name.clone(), resource);
             state.note(kind, name);
+            for alias in aliases {
+                state.note(kind, alias);
+            }
             count += 1;
         }
         for (kind, name) in changes.removed {
             let known = state.resources.get_mut(&kind);
-            if known.is_some_and(|known| known.remove(&name).is_some()) {
-                state.note(kind, name);
-                count += 1;
+            let Some(known) =
+                known.filter(|known| known.get(&name).is_some_and(|one| one.name == name))
+            else {
+                continue;
+            };
+            let aliases = drop_aliases(known, &name);
+            known.remove(&name);
+            state.note(kind, name);
+            for alias in aliases {
+                state.note(kind, alias);
             }
+            count += 1;
         }
         let at = state.at;
         drop(state);
@@ -121,7 +140,7 @@ impl ResourceSet {
         let gone = {
             let state = self.state();
             let known = state.resources.get(&kind).into_iter();
-            let gone = known.flat_map(BTreeMap::keys);
+            let gone = known.flat_map(themselves).map(|one| &one.name);
             gone.filter(|name| !keep.contains(name))
                 .map(|name| (kind, name.clone()))
                 .collect()
@@ -142,7 +161,7 @@ impl ResourceSet {
         let removed = {
             let state = self.state();
             let each = state.resources.iter();
-            each.flat_map(|(kind, known)| known.keys().map(|name| (*kind, name.clone())))
+            each.flat_map(|(kind, known)| themselves(known).map(|one| (*kind, one.name.clone())))
                 .collect()
         };
         self.apply(Changes {
@@ -160,12 +179,17 @@ impl ResourceSet {
     pub fn all(&self, kind: TypeUrl) -> Vec<Encoded> {
         let state = self.state();
         let known = state.resources.get(&kind).into_iter();
-        known.flat_map(BTreeMap::values).cloned().collect()
+        known.flat_map(themselves).cloned().collect()
     }
 
     /// How many resources of a type there are.
     pub fn len(&self, kind: TypeUrl) -> usize {
-        self.state().resources.get(&kind).map_or(0, BTreeMap::len)
+        let state = self.state();
+        let known = state.resources.get(&kind);
+        match kind {
+            TypeUrl::VirtualHost => known.map_or(0, |known| themselves(known).count()),
+            _ => known.map_or(0, BTreeMap::len),
+        }
     }
 
     /// Whether there is none of a type.
@@ -262,6 +286,43 @@ impl State {
     }
 }
 
+/// Puts a virtual host under its aliases. Returns the names under which something changed.
+fn set_aliases(known: &mut BTreeMap<Name, Encoded>, resource: &Encoded) -> Vec<Name> {
+    let mut changed = drop_aliases(known, &resource.name);
+    for alias in &resource.aliases {
+        // A resource of just this name comes first.
+        if known.get(alias).is_none_or(|there| there.name != *alias) && *alias != resource.name {
+            known.insert(alias.clone(), resource.clone());
+            changed.push(alias.clone());
+        }
+    }
+    changed
+}
+
+/// Takes a resource away under its aliases.
+fn drop_aliases(known: &mut BTreeMap<Name, Encoded>, name: &Name) -> Vec<Name> {
+    let old = known.get(name).map(|old| old.aliases.clone());
+    let mut aliases = old.unwrap_or_default();
+    aliases.retain(|alias| {
+        let its_own = known
+            .get(alias)
+            .is_some_and(|there| there.name == *name && *alias != *name);
+        if its_own {
+            known.remove(alias);
+        }
+        its_own
+    });
+    aliases
+}
+
+/// The resources themselves, each under its own name.
+fn themselves(known: &BTreeMap<Name, Encoded>) -> impl Iterator<Item = &Encoded> {
+    let own = known
+        .iter()
+        .filter(|(name, one)| one.aliases.is_empty() || **name == one.name);
+    own.map(|(_, one)| one)
+}
+
 // === impl Changes ===
 
 impl Changes {
@@ -337,7 +398,7 @@ impl View {
             #[cfg(test)]
             set.count_reads(set.len(kind));
             set.at(mark.at(index), kind, |known| {
-                all.extend(known.into_iter().flat_map(BTreeMap::values).cloned());
+                all.extend(known.into_iter().flat_map(themselves).cloned());
             })?;
         }
         if self.sets.len() > 1 {

@@ -5,6 +5,7 @@ use super::session::SEARCH;
 use super::{Client, Server};
 use crate::assemble::{Admit, Assemble, Configure, Options, Permit};
 use crate::client::backoff::Backoff;
+use crate::client::demand::DemandLimits;
 use crate::client::handle::Handle;
 use crate::client::machine::{Config, Decode, Limits, Machine, Variant};
 use crate::read::Resource;
@@ -46,7 +47,8 @@ pub struct Builder {
     pub(super) clusters: Wanted,
     pub(super) initial_fetch_timeout: Option<Duration>,
     prepare: Option<Prepare>,
-    decode: Decode<Resource>,
+    demand_limits: DemandLimits,
+    decode: Option<Decode<Resource>>,
     pub(super) connect_timeout: Duration,
     keep_alive: (Duration, Duration),
     random: Rng,
@@ -66,7 +68,8 @@ impl Builder {
             clusters: Wanted::All,
             initial_fetch_timeout: Some(Duration::from_secs(15)),
             prepare: None,
-            decode: crate::read::resource,
+            demand_limits: DemandLimits::default(),
+            decode: None,
             connect_timeout: Duration::from_secs(5),
             keep_alive: (Duration::from_secs(30), Duration::from_secs(20)),
             random: Rng::from_system(),
@@ -176,6 +179,12 @@ impl Builder {
         self
     }
 
+    /// How much is asked for on demand ([`Handle::demand`]).
+    pub fn demand_limits(mut self, limits: DemandLimits) -> Self {
+        self.demand_limits = limits;
+        self
+    }
+
     /// Limit for establishing a connection. Default 5 s.
     pub fn connect_timeout(mut self, wait: Duration) -> Self {
         self.connect_timeout = wait;
@@ -197,7 +206,7 @@ impl Builder {
 
     /// Reads resources in another way than [`crate::read::resource`].
     pub fn decode(mut self, decode: Decode<Resource>) -> Self {
-        self.decode = decode;
+        self.decode = Some(decode);
         self
     }
 
@@ -232,7 +241,11 @@ impl Builder {
                     .tcp_nodelay(true),
             });
         }
-        let mut machine = Machine::new(self.config, self.decode);
+        let decode = self.decode.unwrap_or(match self.config.variant {
+            Variant::Delta => crate::read::resource,
+            Variant::Sotw => super::sotw::resource,
+        });
+        let mut machine = Machine::new(self.config, decode);
         subscribe(&mut machine, TypeUrl::Cluster, &self.clusters);
         subscribe(&mut machine, TypeUrl::Listener, &self.listeners);
         let waits = !servers.is_empty() && self.clusters != Wanted::Nothing;
@@ -242,6 +255,7 @@ impl Builder {
             self.fixed,
             self.prepare,
             self.initial_fetch_timeout.filter(|_| waits),
+            self.demand_limits,
             self.clock,
         )?;
         let (sender, commands) = mpsc::channel(COMMANDS);

@@ -3,10 +3,12 @@
 use super::Prepare;
 use crate::TypeUrl;
 use crate::assemble::{Assemble, Change, Interest, Step, To};
+use crate::client::demand::{DemandLimits, Demands, Key};
 use crate::client::handle::{Command, FileReference, ServiceReference};
 use crate::client::machine::{Event, Machine, Update};
 use crate::client::status::Status;
-use crate::read::{Resource, Source};
+use crate::read::{Resource, Source, VirtualHostResource};
+use mesh_core::demand::Outcome;
 use mesh_core::model::Snapshot;
 use mesh_core::{Feed, Invalid, Name, Publisher, WallClock};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,14 +22,17 @@ const GIVEN: u64 = 0;
 
 pub(super) struct Core {
     pub(super) machine: Machine,
-    assemble: Assemble,
-    snapshots: Publisher<Snapshot>,
+    pub(super) assemble: Assemble,
+    pub(super) snapshots: Publisher<Snapshot>,
     status: Publisher<Status>,
     files: Publisher<BTreeSet<FileReference>>,
     services: Publisher<BTreeSet<ServiceReference>>,
     prepare: Option<Prepare>,
     /// What each file has.
     supplied: HashMap<(TypeUrl, PathBuf), BTreeSet<Name>>,
+    pub(super) demands: Demands,
+    /// What came on demand and is given up, to be unsubscribed from.
+    pub(super) dropped: Vec<Key>,
     initial_fetch_timeout: Option<Duration>,
     clock: WallClock,
 }
@@ -41,6 +46,7 @@ impl Core {
         fixed: Vec<Resource>,
         prepare: Option<Prepare>,
         initial_fetch_timeout: Option<Duration>,
+        demand_limits: DemandLimits,
         clock: WallClock,
     ) -> Result<Self, Invalid> {
         let step = assemble.fix(fixed, super::now());
@@ -65,6 +71,8 @@ impl Core {
             services: Publisher::new(BTreeSet::new()),
             prepare,
             supplied: HashMap::new(),
+            demands: Demands::new(demand_limits),
+            dropped: Vec::new(),
             initial_fetch_timeout,
             clock,
         };
@@ -115,10 +123,15 @@ impl Core {
                 Event::Missing(kind, name) => {
                     tracing::info!(kind = kind.short(), %name, "the control plane has no such resource");
                 }
+                Event::Absent(kind, name) => self.answered(&(kind, name), Outcome::Absent, now),
                 Event::Refused(kind, error) => {
                     tracing::warn!(%kind, %error, "a response of the control plane was refused");
                 }
             }
+        }
+        if !self.dropped.is_empty() {
+            self.let_go(now);
+            return self.work(now);
         }
         self.publish_status();
     }
@@ -133,8 +146,19 @@ impl Core {
         if kind == TypeUrl::Cluster {
             self.assemble.clusters_answered();
         }
+        let absent: Vec<Name> = match kind {
+            TypeUrl::Cluster => removed.clone(),
+            _ => Vec::new(),
+        };
         let gone = removed.into_iter().map(|name| To::Gone(kind, name));
-        let came = resources.into_iter().map(|(_, resource)| To::Is(resource));
+        let came = resources.into_iter().map(|(name, resource)| {
+            To::Is(match resource {
+                Resource::VirtualHost(host) => {
+                    Resource::VirtualHost(Box::new(VirtualHostResource { name, ..*host }))
+                }
+                other => other,
+            })
+        });
         let changes = gone.chain(came).map(|to| Change {
             from: Source::Ads,
             ticket,
@@ -143,15 +167,19 @@ impl Core {
         let step = self.assemble.apply(changes.collect(), now);
         self.act(step);
         self.machine.handed_over(ticket);
+        for name in absent {
+            self.answered(&(kind, name), Outcome::Absent, now);
+        }
     }
 
     /// Publishes, subscribes and answers as a step says. Returns what was refused of files.
-    fn act(&mut self, step: Step) -> Vec<(Name, Invalid)> {
+    pub(super) fn act(&mut self, step: Step) -> Vec<(Name, Invalid)> {
         if let Some(snapshot) = step.snapshot {
             if let Some(prepare) = &self.prepare {
                 prepare(&snapshot);
             }
             self.snapshots.publish(snapshot);
+            self.clusters_came();
         }
         for warning in step.warnings {
             tracing::warn!(%warning, "configuration");
@@ -160,6 +188,8 @@ impl Core {
         let mut services = None;
         for interest in step.interests {
             match interest {
+                Interest::Start(TypeUrl::VirtualHost, table) => self.machine.follow(&table.name),
+                Interest::Stop(TypeUrl::VirtualHost, _, table) => self.unfollow(&table),
                 Interest::Start(kind, to) => match to.from {
                     Source::Ads => self.machine.subscribe(kind, &to.name),
                     Source::Service(cluster) => {
@@ -200,6 +230,7 @@ impl Core {
             self.services.publish(Arc::new(services));
         }
         let mut refused = Vec::new();
+        self.hosts_settled(&step.verdicts);
         for verdict in step.verdicts {
             if let Err(error) = &verdict.result {
                 let (kind, name) = (verdict.kind.short(), &verdict.name);
@@ -217,6 +248,7 @@ impl Core {
 
     pub(super) fn command(&mut self, command: Command, now: Instant) {
         match command {
+            Command::Ask { missing, answer } => self.ask(&missing, answer, now),
             Command::Resources { kind, answer } => {
                 // Who asked may have lost interest; that is no concern of ours.
                 let resources = self.machine.resources(kind).map(|mut resource| {
@@ -343,5 +375,6 @@ fn name_of(resource: &Resource) -> Name {
         Resource::Listener(listener) => listener.listener.name.clone(),
         Resource::Routes(table) => table.name.clone(),
         Resource::Secret(secret) => secret.name.clone(),
+        Resource::VirtualHost(host) => host.name.clone(),
     }
 }

@@ -90,8 +90,19 @@ impl Machine {
         );
         let legacy = first && add.is_empty() && drop.is_empty() && LEGACY_WILDCARD.contains(&kind);
         let resumed = first && !request.initial_resource_versions.is_empty();
+        let held: Vec<Name> = match kind {
+            TypeUrl::VirtualHost if first => {
+                let names = request.initial_resource_versions.keys();
+                names.map(Name::from).collect()
+            }
+            _ => Vec::new(),
+        };
         if first {
             self.resume(kind, request.initial_resource_versions)?;
+        }
+        if first && kind == TypeUrl::VirtualHost {
+            let asks = !request.resource_names_subscribe.is_empty();
+            self.begin_hosts(held, asks, now);
         }
         let before = self.subscribed(kind);
         for name in request.resource_names_unsubscribe {
