@@ -46,8 +46,8 @@ pub use reconcile::Listening;
 pub use runtime::Running;
 
 use mesh_client::Slot;
-use mesh_core::Feed;
 use mesh_core::model::{Snapshot, WorkloadRef};
+use mesh_core::{Demand, Feed};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -70,6 +70,7 @@ pub struct Builder {
     slots: Slots,
     gate: xds::Gate,
     control: Option<Arc<xds::Control>>,
+    demand: Option<Demand>,
 }
 
 #[derive(Debug, Default)]
@@ -95,6 +96,7 @@ impl Proxy {
             slots: Slots::default(),
             gate: xds::Gate::default(),
             control: None,
+            demand: None,
         }
     }
 }
@@ -141,6 +143,15 @@ impl Builder {
     #[must_use]
     pub fn most_requests(mut self, requests: u32) -> Self {
         self.most_requests = requests;
+        self
+    }
+
+    /// Who gets what requests and connections find missing, where their listener says that it is to
+    /// be asked for. Default: nobody; what is missing fails at once. A
+    /// [`Driver`](xds::Driver) asks its control plane.
+    #[must_use]
+    pub fn demand(mut self, demand: Demand) -> Self {
+        self.demand = Some(demand);
         self
     }
 
