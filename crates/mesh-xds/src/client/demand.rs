@@ -243,3 +243,122 @@ impl Provide for Asker {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        (TypeUrl::Cluster, name.into())
+    }
+
+    fn demands(open: usize, kept: usize) -> Demands {
+        Demands::new(DemandLimits {
+            open,
+            kept,
+            ..DemandLimits::default()
+        })
+    }
+
+    fn ask(demands: &mut Demands, name: &str) -> (Todo, oneshot::Receiver<Outcome>) {
+        let (sender, receiver) = oneshot::channel();
+        (demands.ask(key(name), sender), receiver)
+    }
+
+    #[test]
+    fn several_that_want_the_same_share_a_question_and_its_answer() {
+        let mut demands = demands(1, 1);
+        let (todo, mut one) = ask(&mut demands, "a");
+        assert_eq!(todo.ask, Some(key("a")));
+        let (todo, mut two) = ask(&mut demands, "a");
+        assert_eq!(todo, Todo::default());
+        demands.answered(&key("a"), Outcome::Came);
+        assert_eq!(
+            (one.try_recv(), two.try_recv()),
+            (Ok(Outcome::Came), Ok(Outcome::Came))
+        );
+        // What came is not asked for again.
+        let (todo, mut three) = ask(&mut demands, "a");
+        assert_eq!(
+            (todo, three.try_recv()),
+            (Todo::default(), Ok(Outcome::Came))
+        );
+    }
+
+    #[test]
+    fn what_does_not_exist_is_let_go_and_asked_for_anew() {
+        let mut demands = demands(1, 1);
+        let (_, mut one) = ask(&mut demands, "a");
+        let todo = demands.answered(&key("a"), Outcome::Absent);
+        assert_eq!(
+            (todo.drop, one.try_recv()),
+            (Some(key("a")), Ok(Outcome::Absent))
+        );
+        assert_eq!(ask(&mut demands, "a").0.ask, Some(key("a")));
+        // Nobody asked for this one.
+        assert_eq!(
+            demands.answered(&key("b"), Outcome::Absent),
+            Todo::default()
+        );
+    }
+
+    #[test]
+    fn too_many_questions_are_refused_unless_one_is_waited_for_by_nobody() {
+        let mut demands = demands(2, 1);
+        let (_, one) = ask(&mut demands, "a");
+        let (_, _two) = ask(&mut demands, "b");
+        let (todo, mut refused) = ask(&mut demands, "c");
+        assert_eq!(
+            (todo, refused.try_recv()),
+            (Todo::default(), Ok(Outcome::Refused))
+        );
+        drop(one);
+        let (todo, _three) = ask(&mut demands, "c");
+        assert_eq!((todo.ask, todo.drop), (Some(key("c")), Some(key("a"))));
+        assert_eq!(demands.open(TypeUrl::Cluster).count(), 2);
+    }
+
+    #[test]
+    fn of_what_came_the_oldest_goes_when_there_is_too_much() {
+        let mut demands = demands(10, 2);
+        for name in ["a", "b"] {
+            let _waits = ask(&mut demands, name);
+            assert_eq!(demands.answered(&key(name), Outcome::Came), Todo::default());
+        }
+        let _waits = ask(&mut demands, "c");
+        let todo = demands.answered(&key("c"), Outcome::Came);
+        assert_eq!(todo.drop, Some(key("a")));
+        assert_eq!(ask(&mut demands, "a").0.ask, Some(key("a")));
+    }
+
+    #[test]
+    fn those_who_no_longer_wait_take_no_room() {
+        let mut demands = demands(1, 1);
+        let (_, _first) = ask(&mut demands, "a");
+        for _ in 0..10_000 {
+            drop(ask(&mut demands, "a"));
+        }
+        let waiting = demands.entries[&key("a")].waiting.as_ref();
+        assert!(waiting.is_some_and(|waiting| waiting.len() < 16));
+    }
+
+    #[test]
+    fn names_that_a_caller_may_not_choose_are_not_asked_for() {
+        let limits = DemandLimits::default();
+        let host = |host: &str| {
+            limits.key(&Missing::VirtualHost {
+                table: "t".into(),
+                host: host.into(),
+            })
+        };
+        assert_eq!(host("a:80"), Some((TypeUrl::VirtualHost, "t/a:80".into())));
+        for bad in ["", "a/b", &"a".repeat(513)] {
+            assert_eq!(host(bad), None, "{bad}");
+        }
+        let cluster = |name: &str| limits.key(&Missing::Cluster(name.into()));
+        assert_eq!(cluster("a"), Some(key("a")));
+        for bad in ["", "*", "xdstp://x/c/*", &"a".repeat(513)] {
+            assert_eq!(cluster(bad), None, "{bad}");
+        }
+    }
+}

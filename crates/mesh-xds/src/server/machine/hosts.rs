@@ -17,9 +17,8 @@ use std::time::Instant;
 // === impl Machine ===
 
 impl Machine {
-    /// The first request for virtual hosts: what a client has from before stays subscribed to under
-    /// its own name, and one that asks for nothing yet is answered, since it waits for that.
-    pub(super) fn begin_hosts(&mut self, held: Vec<Name>, asks: bool, now: Instant) {
+    /// What a client has from before stays subscribed to under its own name.
+    pub(super) fn resume_hosts(&mut self, held: Vec<Name>, now: Instant) {
         let mark = self.mark.clone();
         let Some(state) = self.kinds.get_mut(&TypeUrl::VirtualHost) else {
             return;
@@ -34,8 +33,14 @@ impl Machine {
                 state.note(name, Why::Changed, &mark, Some(now));
             }
         }
-        if !asks {
-            state.pending.note(&mark, Some(now));
+    }
+
+    /// A client that asks for no virtual host yet is answered: it waits for that.
+    pub(super) fn answer_hosts(&mut self, now: Instant) {
+        let mark = self.mark.clone();
+        if let Some(state) = self.kinds.get_mut(&TypeUrl::VirtualHost) {
+            state.pending.note(&mark, None);
+            state.pending.first.get_or_insert(now);
             state.pending.answer = true;
         }
     }

@@ -100,10 +100,8 @@ impl Machine {
         if first {
             self.resume(kind, request.initial_resource_versions)?;
         }
-        if first && kind == TypeUrl::VirtualHost {
-            let asks = !request.resource_names_subscribe.is_empty();
-            self.begin_hosts(held, asks, now);
-        }
+        let waits = first && kind == TypeUrl::VirtualHost && add.is_empty();
+        self.resume_hosts(held, now);
         let before = self.subscribed(kind);
         for name in request.resource_names_unsubscribe {
             self.drop_name(kind, &name, now);
@@ -121,6 +119,9 @@ impl Machine {
         }
         if first {
             self.drop_unwanted(kind);
+        }
+        if waits {
+            self.answer_hosts(now);
         }
         self.tell_subscribed(kind, before);
         self.settle();
