@@ -50,6 +50,8 @@ impl Shared {
     }
 }
 
+type Sending = Pin<Box<dyn Future<Output = Result<Response<BoxedBody>, Error>> + Send>>;
+
 /// A configuration, somebody who is asked, and a stack of the two routing layers over a probe.
 struct Bench {
     publisher: Publisher<Snapshot>,
@@ -114,6 +116,7 @@ impl Bench {
     fn send(&self, request: Request<BoxedBody>) -> tokio::task::JoinHandle<Result<(), Failure>> {
         let route = RouteLayer::new(self.publisher.feed()).layer(self.probe.clone());
         let sending = self.layer().layer(route).oneshot(request);
+        let sending: Sending = Box::pin(sending);
         tokio::spawn(async move { sending.await.map(drop).map_err(|error| error.failure()) })
     }
 
@@ -234,7 +237,7 @@ async fn a_host_may_be_waited_for_as_long_as_the_request_lives() {
     forever.on_demand.as_mut().unwrap().wait = None;
     let bench = Bench::new(forever, &[]);
     let sent = bench.send(bench.request("http://new/"));
-    tokio::time::sleep(Duration::from_secs(1_000_000)).await;
+    sleep(Duration::from_secs(1_000_000)).await;
     assert!(!sent.is_finished() && bench.provider.is_awaited());
     sent.abort();
     turns().await;
