@@ -236,7 +236,7 @@ fn decide<B>(
         Err(Lost::NoTable | Lost::WithoutTls(_)) => Decision::Pass,
         Ok(matched) => {
             let says = matched.rule().on_demand.or(matched.host().on_demand);
-            let says = says.or(manager.and_then(|manager| manager.on_demand));
+            let says = says.or_else(|| manager?.on_demand);
             match (says, missing_cluster(request, &matched)) {
                 (Some(ClustersOnDemand::Within(limit)), Some(name)) if !waited.cluster => {
                     Decision::Wait(Missing::Cluster(name), Some(limit))
