@@ -8,6 +8,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
+mod aliases;
+
+use aliases::{drop_aliases, set_aliases, themselves};
+
 /// How many changes a set remembers. A reader that is further behind compares everything.
 const REMEMBERED: usize = 4096;
 
@@ -284,43 +288,6 @@ impl State {
         self.log.push_back((kind, name));
         self.at.0 += 1;
     }
-}
-
-/// Puts a virtual host under its aliases. Returns the names under which something changed.
-fn set_aliases(known: &mut BTreeMap<Name, Encoded>, resource: &Encoded) -> Vec<Name> {
-    let mut changed = drop_aliases(known, &resource.name);
-    for alias in &resource.aliases {
-        // A resource of just this name comes first.
-        if known.get(alias).is_none_or(|there| there.name != *alias) && *alias != resource.name {
-            known.insert(alias.clone(), resource.clone());
-            changed.push(alias.clone());
-        }
-    }
-    changed
-}
-
-/// Takes a resource away under its aliases.
-fn drop_aliases(known: &mut BTreeMap<Name, Encoded>, name: &Name) -> Vec<Name> {
-    let old = known.get(name).map(|old| old.aliases.clone());
-    let mut aliases = old.unwrap_or_default();
-    aliases.retain(|alias| {
-        let its_own = known
-            .get(alias)
-            .is_some_and(|there| there.name == *name && *alias != *name);
-        if its_own {
-            known.remove(alias);
-        }
-        its_own
-    });
-    aliases
-}
-
-/// The resources themselves, each under its own name.
-fn themselves(known: &BTreeMap<Name, Encoded>) -> impl Iterator<Item = &Encoded> {
-    let own = known
-        .iter()
-        .filter(|(name, one)| one.aliases.is_empty() || **name == one.name);
-    own.map(|(_, one)| one)
 }
 
 // === impl Changes ===
