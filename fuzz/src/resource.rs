@@ -32,7 +32,11 @@ pub(crate) const LISTENER: Target = Target {
 /// `read_routes`
 pub(crate) const ROUTES: Target = Target {
     name: "read_routes",
-    run: |data| again(TypeUrl::Routes, data),
+    run: |data| {
+        again(TypeUrl::Routes, data);
+        // The name and the virtual hosts are where a virtual host has its name and its domains.
+        again(TypeUrl::VirtualHost, data);
+    },
     input: Input::Protobuf("envoy.config.route.v3.RouteConfiguration"),
 };
 
@@ -108,6 +112,9 @@ fn written(resource: &Resource) -> Vec<u8> {
                 RouteSource::Named(_) => None,
             });
             write::encode("", &write::listener(&all.listener, tables))
+        }
+        Resource::VirtualHost(host) => {
+            write::encode("", &write::route::virtual_host(&host.host))
         }
         Resource::Routes(table) => write::encode("", &write::route::table(table)),
         Resource::Secret(secret) => {

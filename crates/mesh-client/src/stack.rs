@@ -7,7 +7,7 @@ use crate::Body;
 use crate::slot::{Slot, Slotted};
 use crate::upstream::Upstreams;
 use mesh_core::model::Snapshot;
-use mesh_core::{Feed, Name, Rng};
+use mesh_core::{Demand, Feed, Name, Rng};
 use mesh_lb::Dispatch;
 use mesh_resilience::{
     Breaker, BreakerLayer, Budgets, Deadline, DeadlineLayer, Fault, FaultLayer, Idle, IdleLayer,
@@ -16,6 +16,7 @@ use mesh_resilience::{
 use mesh_route::cors::{Cors, CorsLayer};
 use mesh_route::edit::{Edit, EditLayer};
 use mesh_route::mirror::{Executor, Mirror, MirrorLayer, PerRoute};
+use mesh_route::on_demand::{OnDemand, OnDemandLayer};
 use mesh_route::respond::{Respond, RespondLayer};
 use mesh_route::route::{Route, RouteLayer};
 use mesh_telemetry::{Introduce, IntroduceLayer};
@@ -30,6 +31,8 @@ use tower_layer::Layer;
 pub struct Parts {
     /// Configuration.
     pub feed: Feed<Snapshot>,
+    /// Gets what requests find missing. Default: nothing is asked for.
+    pub demand: Option<Demand>,
     /// The route table for requests that do not come through a listener.
     pub table: Option<Name>,
     /// Connections to endpoints; one for each worker.
@@ -55,7 +58,7 @@ type Attempts = Idle<Deadline<Retry<Breaker<Attempt>, Body>>>;
 /// Everything that needs a cluster.
 type Forwarding = Edit<Respond<Mirror<Introduce<Attempts>, PerRoute, Spawn, Body>>>;
 /// The whole stack.
-pub type Outbound = Slotted<Route<Fault<Cors<Rate<Slotted<Forwarding>>>>>>;
+pub type Outbound = Slotted<OnDemand<Route<Fault<Cors<Rate<Slotted<Forwarding>>>>>>>;
 
 /// Runs mirrored requests on the tokio runtime that the request was made on. They end with their
 /// response, their timeout, or the runtime.
@@ -69,6 +72,7 @@ impl Parts {
     pub fn new(feed: Feed<Snapshot>, upstreams: Upstreams, rng: Arc<Rng>) -> Self {
         Self {
             feed,
+            demand: None,
             table: None,
             upstreams,
             rng,
@@ -84,6 +88,7 @@ impl Parts {
     pub fn outbound(self) -> Outbound {
         let Self {
             feed,
+            demand,
             table,
             upstreams,
             rng,
@@ -136,6 +141,8 @@ impl Parts {
             route = route.table(table);
         }
         let stack = route.layer(stack);
+        // Waits for what routing finds missing.
+        let stack = OnDemandLayer::new(route, demand).layer(stack);
         // May change headers that routing reads.
         before_route.around(stack)
     }

@@ -13,6 +13,7 @@
 //! * [`Exchange`] is the one thing that a request carries: the matched rule and what was learned.
 //! * [`Failure`] lists everything that we can answer ourselves, with flag, status and details;
 //!   [`Error`] carries one to the layer that makes the response.
+//! * [`Demand`] asks for parts of the configuration that are missing.
 //! * [`mod@stats`] are counters whose names are settled when configuration is compiled; [`Usage`] is
 //!   what limits are compared with.
 //!
@@ -22,6 +23,7 @@
 
 pub mod body;
 pub mod clock;
+pub mod demand;
 pub mod discovery;
 pub mod error;
 pub mod exchange;
@@ -38,6 +40,7 @@ pub mod stats;
 pub mod usage;
 
 pub use clock::WallClock;
+pub use demand::Demand;
 pub use error::{BoxError, Error};
 pub use exchange::{Caller, Exchange, HostId, Matched, Pinned};
 pub use failure::{Failure, Flags, RetryClass};

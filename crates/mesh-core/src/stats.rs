@@ -390,6 +390,17 @@ stats! {
         RateLimited = Counter "local_rate_limit.rate_limited",
         /// Local rate limit: let through.
         RateOk = Counter "local_rate_limit.ok",
+        /// Virtual hosts and clusters asked for. Envoy counts nothing here; the names are those of
+        /// its TCP proxy.
+        OnDemandAttempt = Counter "on_demand.attempt",
+        /// Asked for, and came.
+        OnDemandSuccess = Counter "on_demand.success",
+        /// Asked for, and do not exist.
+        OnDemandMissing = Counter "on_demand.missing",
+        /// Asked for, and did not come in time.
+        OnDemandTimeout = Counter "on_demand.timeout",
+        /// Not asked for because too much was asked for already.
+        OnDemandRefused = Counter "on_demand.refused",
     }
 }
 
@@ -445,6 +456,14 @@ stats! {
         CxTxBytesBuffered = Gauge "downstream_cx_tx_bytes_buffered",
         /// Bytes of callers that are held.
         CxRxBytesBuffered = Gauge "downstream_cx_rx_bytes_buffered",
+        /// Clusters asked for on demand.
+        OnDemandAttempt = Counter "on_demand_cluster_attempt",
+        /// Clusters asked for that do not exist.
+        OnDemandMissing = Counter "on_demand_cluster_missing",
+        /// Clusters asked for that did not come in time.
+        OnDemandTimeout = Counter "on_demand_cluster_timeout",
+        /// Clusters asked for that came.
+        OnDemandSuccess = Counter "on_demand_cluster_success",
         /// Connections closed for having been idle.
         IdleTimeout = Counter "idle_timeout",
         /// Connections closed for their age.

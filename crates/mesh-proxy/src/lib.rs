@@ -46,8 +46,8 @@ pub use reconcile::Listening;
 pub use runtime::Running;
 
 use mesh_client::Slot;
-use mesh_core::Feed;
 use mesh_core::model::{ListenerAddress, Snapshot, WorkloadRef};
+use mesh_core::{Demand, Feed};
 use mesh_discovery::dns::server as dns;
 use std::io;
 use std::net::SocketAddr;
@@ -72,6 +72,7 @@ pub struct Builder {
     gate: xds::Gate,
     control: Option<Arc<xds::Control>>,
     names: Option<Arc<dns::Statistics>>,
+    demand: Option<Demand>,
 }
 
 #[derive(Debug, Default)]
@@ -98,6 +99,7 @@ impl Proxy {
             gate: xds::Gate::default(),
             control: None,
             names: None,
+            demand: None,
         }
     }
 }
@@ -159,6 +161,15 @@ impl Builder {
     #[must_use]
     pub fn names(mut self, statistics: Arc<dns::Statistics>) -> Self {
         self.names = Some(statistics);
+        self
+    }
+
+    /// Who gets what requests and connections find missing, where their listener says that it is to
+    /// be asked for. Default: nobody; what is missing fails at once. A
+    /// [`Driver`](xds::Driver) asks its control plane.
+    #[must_use]
+    pub fn demand(mut self, demand: Demand) -> Self {
+        self.demand = Some(demand);
         self
     }
 

@@ -175,6 +175,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         gate,
         control,
         names,
+        demand,
     } = builder;
     let telemetry = Arc::new(Telemetry::new(workload.clone()));
     let statistics = Statistics::default();
@@ -190,12 +191,14 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         let upstreams = Upstreams::new(Shard::of_worker(number));
         let mut parts = Parts::new(feed.clone(), upstreams.clone(), Arc::new(rng.fork()));
         parts.budgets = budgets.clone();
+        parts.demand = demand.clone();
         parts.before_route = slots.before_route.clone();
         parts.after_route = slots.after_route.clone();
         parts.per_attempt = slots.per_attempt.clone();
         let tcp_rng = Arc::new(rng.fork());
         let tcp = Forwarder {
             feed: feed.clone(),
+            demand: demand.clone(),
             upstreams: TcpUpstreams::new(upstreams.clone()).rng(tcp_rng.clone()),
             telemetry: telemetry.clone(),
             rng: tcp_rng,

@@ -4,6 +4,7 @@
 mod buffers;
 mod copy;
 mod meter;
+mod on_demand;
 mod target;
 mod upstream;
 
@@ -15,9 +16,9 @@ use self::meter::Meter;
 use crate::listener::TcpChain;
 use crate::origin::Downstream;
 use mesh_client::tcp::TcpUpstreams;
-use mesh_core::model::{ClusterEntry, Snapshot, TcpProxy};
+use mesh_core::model::{ClusterEntry, ClustersOnDemand, Snapshot, TcpProxy};
 use mesh_core::stats::TcpStat;
-use mesh_core::{Caller, Error, Failure, Feed, Rng};
+use mesh_core::{Caller, Demand, Error, Failure, Feed, Rng};
 use mesh_telemetry::Telemetry;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ use tokio::time::{Instant, sleep_until};
 #[derive(Clone)]
 pub(crate) struct Forwarder<C = TcpUpstreams> {
     pub(crate) feed: Feed<Snapshot>,
+    /// Gets clusters that are missing.
+    pub(crate) demand: Option<Demand>,
     pub(crate) upstreams: C,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) rng: Arc<Rng>,
@@ -50,8 +53,22 @@ pub(crate) async fn serve<IO: Downstream, C: Connect>(
     let mut meter = Meter::begin(chain, caller, &forwarder.telemetry);
     let word = forwarder.rng.word();
     let cluster = target::choose(&proxy.target, meter.caller(), word);
-    let cluster = cluster.and_then(|name| forwarder.feed.load().cluster(name).cloned());
-    let Some(cluster) = cluster else {
+    let found = cluster.and_then(|name| forwarder.feed.load().cluster(name).cloned());
+    let found = match (found, cluster, forwarder.demand.as_ref(), proxy.on_demand) {
+        (None, Some(name), Some(demand), ClustersOnDemand::Within(limit)) => {
+            let name = name.clone();
+            let came = tokio::select! {
+                came = on_demand::wait(&name, limit, demand, &meter) => came,
+                () = until(too_old) => return meter.too_old(),
+                // Nothing has passed yet that could be finished.
+                _ = drain.wait_for(|drain| *drain) => false,
+            };
+            let found = came.then(|| forwarder.feed.load().cluster(&name).cloned());
+            found.flatten()
+        }
+        (found, ..) => found,
+    };
+    let Some(cluster) = found else {
         meter.no_route();
         return;
     };

@@ -156,6 +156,7 @@ impl Driver {
         let mut builder = Proxy::builder(self.snapshots());
         builder.gate = self.gate.clone();
         builder.control = Some(self.control.clone());
+        builder.demand = Some(self.client.handle().demand());
         builder
     }
 

@@ -8,7 +8,7 @@ mod support;
 
 use mesh_proxy::Running;
 use mesh_proxy::xds::Driver;
-use mesh_xds::client::{Client, Variant};
+use mesh_xds::client::{Client, Variant, Wanted};
 use mesh_xds::{Node, TypeUrl};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -220,6 +220,93 @@ async fn another_control_plane_drives_it_in_both_variants() {
     for variant in [Variant::Delta, Variant::Sotw] {
         drive(&python, variant).await;
     }
+}
+
+/// The same listener, with what is missing to be asked for, and its table.
+fn asking(address: SocketAddr) -> [Value; 2] {
+    let ads = json!({"ads": {}, "resource_api_version": "V3"});
+    let mut listener = listener(address);
+    let filters = &mut listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"];
+    let filters = filters.as_array_mut().unwrap();
+    filters.insert(
+        0,
+        json!({
+            "name": "envoy.filters.http.on_demand",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.on_demand.v3.OnDemand",
+                "odcds": {"source": ads, "timeout": "10s"},
+            },
+        }),
+    );
+    let table = json!({
+        "@type": TypeUrl::Routes.url(),
+        "name": "t",
+        "vhds": {"config_source": ads},
+    });
+    [listener, table]
+}
+
+fn host(domain: &str, cluster: &str) -> Value {
+    json!({
+        "@type": TypeUrl::VirtualHost.url(),
+        "name": format!("t/{domain}"),
+        "domains": [domain],
+        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": cluster}}],
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_control_plane_is_asked_for_what_is_missing() {
+    let Ok(python) = std::env::var("MESH_PYTHON") else {
+        let missing = "MESH_PYTHON is not set; `cargo xtask python` prints a path for it";
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{missing}");
+        println!("skipped: {missing}");
+        return;
+    };
+    let one = named("one").await;
+    let address = free_address();
+    let mut resources = asking(address).to_vec();
+    resources.extend([host("first", "one"), host("lost", "none")]);
+    resources.extend([cluster("one"), endpoints("one", one)]);
+    let mut plane = Plane::start(&python, free_address().port(), &resources).await;
+    let client = Client::builder([format!("http://127.0.0.1:{}", plane.port)])
+        .backoff(Duration::from_millis(20), Duration::from_millis(100))
+        .clusters(Wanted::Nothing);
+    let driver = Driver::new(node(), client).unwrap();
+    let proxy = driver.proxy().concurrency(1).start().await.unwrap();
+    let driving = tokio::spawn(driver.run());
+    let ask = async |host: &'static str| {
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        let mut request = get("/");
+        let value = http::HeaderValue::from_static(host);
+        request.headers_mut().insert("host", value);
+        let response = Http1::connect(address).await.send(request).await;
+        (response.status().as_u16(), text(response).await)
+    };
+    let ask = async |host| {
+        tokio::time::timeout(SOON, ask(host))
+            .await
+            .expect("an answer")
+    };
+    assert_eq!(ask("first").await, (200, "one".to_owned()));
+    assert_eq!(ask("later").await.0, 404);
+    assert_eq!(ask("lost").await.0, 503);
+    plane.set(&[host("later", "one")]);
+    assert_eq!(ask("later").await, (200, "one".to_owned()));
+    // A new stream goes on from what is there.
+    plane.tell(&json!({"cut": true}));
+    let again = plane
+        .asked(|request| {
+            let initial = request["initial"].as_object();
+            request["type"] == TypeUrl::VirtualHost.url() && initial.is_some_and(|i| !i.is_empty())
+        })
+        .await;
+    assert_eq!(again["names"], json!(["t/first", "t/later", "t/lost"]));
+    assert_eq!(ask("first").await, (200, "one".to_owned()));
+    driving.abort();
+    proxy.drain().await;
 }
 
 async fn drive(python: &str, variant: Variant) {

@@ -106,12 +106,22 @@ struct Made {
 
 /// What all clones of one service share.
 #[derive(Debug)]
-struct Router {
+pub(crate) struct Router {
     feed: Feed<Snapshot>,
     table: Option<Name>,
     rng: Arc<Rng>,
     /// The pinned snapshot and the version of the feed at which it was pinned.
     pin: Mutex<Option<(u64, Pinned)>>,
+}
+
+/// Why a request meets no rule.
+#[derive(Debug)]
+pub(crate) enum Lost {
+    NoTable,
+    /// None in this table of this snapshot.
+    NoRoute(Pinned, usize),
+    /// It has to come with TLS.
+    WithoutTls(Error),
 }
 
 // === impl RouteLayer ===
@@ -140,20 +150,23 @@ impl RouteLayer {
         self.rng = rng;
         self
     }
+
+    pub(crate) fn router(&self) -> Arc<Router> {
+        Arc::new(Router {
+            feed: self.feed.clone(),
+            table: self.table.clone(),
+            rng: self.rng.clone(),
+            pin: Mutex::new(None),
+        })
+    }
 }
 
 impl<S> Layer<S> for RouteLayer {
     type Service = Route<S>;
     fn layer(&self, inner: S) -> Route<S> {
-        let router = Router {
-            feed: self.feed.clone(),
-            table: self.table.clone(),
-            rng: self.rng.clone(),
-            pin: Mutex::new(None),
-        };
         Route {
             inner,
-            router: Arc::new(router),
+            router: self.router(),
         }
     }
 }
@@ -212,22 +225,42 @@ where
 
 impl Router {
     fn find<B>(&self, request: &Request<B>, caller: &Caller) -> Result<Matched, Error> {
-        let no_route = || {
-            caller.count(HttpStat::NoRoute);
-            Error::new(Failure::NoRoute)
-        };
+        self.look(request, caller, self.rng.word())
+            .map_err(|lost| match lost {
+                Lost::NoTable | Lost::NoRoute(..) => {
+                    caller.count(HttpStat::NoRoute);
+                    Error::new(Failure::NoRoute)
+                }
+                Lost::WithoutTls(error) => {
+                    caller.count(HttpStat::RqRedirect);
+                    error
+                }
+            })
+    }
+
+    /// A random word, for [`Router::look`].
+    pub(crate) fn word(&self) -> u64 {
+        self.rng.word()
+    }
+
+    /// What a request meets in the snapshot in force. `word` is random and decides about shares.
+    pub(crate) fn look<B>(
+        &self,
+        request: &Request<B>,
+        caller: &Caller,
+        word: u64,
+    ) -> Result<Matched, Lost> {
         let pinned = self.pinned();
         let name = caller.routes().or(self.table.as_ref());
         let index = name.and_then(|name| pinned.table_index(name));
-        let index = index.ok_or_else(no_route)?;
+        let index = index.ok_or(Lost::NoTable)?;
         let table = &pinned.tables()[index];
+        let no_route = || Lost::NoRoute(pinned.clone(), index);
         let head = Head::of(request);
         let host = table::find_host(table, &head).ok_or_else(no_route)?;
         if table.virtual_hosts[host].require_tls && !head.is_secure() {
-            caller.count(HttpStat::RqRedirect);
-            return Err(with_tls(&head));
+            return Err(Lost::WithoutTls(with_tls(&head)));
         }
-        let word = self.rng.word();
         let rule = table::find_rule(&table.virtual_hosts[host], &head, word);
         let rule = rule.ok_or_else(no_route)?;
         let (part, cluster) = destination(

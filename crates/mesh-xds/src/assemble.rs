@@ -27,6 +27,8 @@
 //! * Clusters and listeners that are removed leave with the next snapshot. Route tables and
 //!   endpoints leave with the last one that refers to them: that a server removes them has no
 //!   effect as long as they are in use (as in Envoy), except that nobody waits for them any more.
+//! * Virtual hosts on demand (VHDS) join the tables that ask for them. Listeners and tables do not
+//!   wait for any.
 //! * Endpoints that change are published to the cluster as it lives, without a new snapshot.
 //!
 //! The first snapshot after a change shares with the last one whatever did not change, down to
@@ -40,6 +42,7 @@
 //! There is no I/O and no clock here; every call gets `now`.
 
 mod clusters;
+mod hosts;
 mod links;
 mod listeners;
 mod publish;
@@ -55,6 +58,7 @@ pub use step::{Change, Configure, Interest, Options, Step, To, Verdict};
 use crate::TypeUrl;
 use crate::read::{Resource, Source};
 use clusters::Clusters;
+use hosts::Hosts;
 use links::Links;
 use listeners::Listeners;
 use mesh_core::model::{EndpointSet, Snapshot};
@@ -75,6 +79,7 @@ pub struct Assemble {
     endpoints: Links<EndpointSet>,
     secrets: Secrets,
     tables: Tables,
+    hosts: Hosts,
     listeners: Listeners,
     stripped: Stripped,
     /// Until when the first answer about clusters is waited for.
@@ -97,6 +102,7 @@ impl Assemble {
             endpoints: Links::default(),
             secrets: Secrets::default(),
             tables: Tables::default(),
+            hosts: Hosts::default(),
             listeners: Listeners::default(),
             stripped: Stripped::default(),
             clusters_due: None,
@@ -163,6 +169,7 @@ impl Assemble {
     fn run(&mut self, changes: Vec<Change>, fixed: bool, now: Instant) -> Step {
         let mut clusters = Vec::new();
         let mut tables = Vec::new();
+        let mut hosts = Vec::new();
         let mut listeners = Vec::new();
         // What is referred to goes first, whatever the order was; removals before additions, so
         // that what they held is free.
@@ -174,6 +181,7 @@ impl Assemble {
                 To::Gone(TypeUrl::Listener, name) => self.remove_listener(&name),
                 To::Gone(TypeUrl::Routes, name) => self.table_gone(&from, &name),
                 To::Gone(TypeUrl::Secret, name) => self.secret_gone(&from, &name),
+                To::Gone(TypeUrl::VirtualHost, name) => self.host_gone(&name),
                 To::Gone(..) => {}
                 To::Is(Resource::Cluster(cluster)) => clusters.push((*cluster, ticket)),
                 To::Is(Resource::Endpoints(set)) => {
@@ -184,6 +192,7 @@ impl Assemble {
                 To::Is(Resource::Routes(table)) => tables.push((from, *table, ticket)),
                 // Nothing refers to it: who wants it has it from the stream.
                 To::Is(Resource::NameTable(_)) => {}
+                To::Is(Resource::VirtualHost(host)) => hosts.push((*host, ticket)),
                 To::Is(Resource::Secret(secret)) => {
                     let name = secret.name.clone();
                     let result = self.set_secret(&from, secret, fixed);
@@ -199,6 +208,10 @@ impl Assemble {
             self.set_table(&from, table, ticket, fixed, now);
         }
         self.set_listeners(listeners, fixed, now);
+        for (resource, ticket) in hosts {
+            self.set_host(&resource.name, resource.host, ticket);
+        }
+        self.offer_hosts(now);
         self.expire(now);
         self.settle(now);
         self.follow_references();
@@ -210,6 +223,7 @@ impl Assemble {
     fn settle(&mut self, now: Instant) {
         self.warm_clusters();
         self.settle_tables(now);
+        self.settle_hosts();
         self.warm_listeners();
     }
 

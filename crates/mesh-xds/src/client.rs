@@ -32,6 +32,7 @@
 //! ([`Builder::authority`], gRFC A47).
 
 mod backoff;
+mod demand;
 mod driver;
 mod fallback;
 #[cfg(feature = "json")]
@@ -44,6 +45,7 @@ mod secrets;
 mod server;
 mod status;
 
+pub use demand::DemandLimits;
 pub use driver::{Builder, Client, Prepare, Wanted};
 pub use fallback::{Fallback, Next};
 #[cfg(feature = "json")]

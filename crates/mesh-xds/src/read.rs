@@ -7,14 +7,17 @@
 use crate::pb::envoy::config::cluster::v3::Cluster as ClusterProto;
 use crate::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use crate::pb::envoy::config::listener::v3::Listener as ListenerProto;
-use crate::pb::envoy::config::route::v3::RouteConfiguration;
+use crate::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost as VirtualHostProto};
 use crate::pb::envoy::extensions::transport_sockets::tls::v3::Secret as SecretProto;
 use crate::{TypeUrl, schema};
 use given::Given;
 use mesh_core::discovery::NameTable;
-use mesh_core::model::{Cluster, EndpointSet, Listener, RouteTable, Secret, SecretRef};
+use mesh_core::model::{
+    Cluster, EndpointSet, Listener, RouteTable, Secret, SecretRef, VirtualHost,
+};
 use mesh_core::{Invalid, Name};
 use prost::Message;
+pub(crate) use source::reference;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +58,8 @@ pub enum Resource {
     Secret(SecretResource),
     /// Istio's NDS.
     NameTable(Box<NameTable>),
+    /// VHDS.
+    VirtualHost(Box<VirtualHostResource>),
 }
 
 /// A cluster, and where its endpoints are.
@@ -89,6 +94,16 @@ pub struct ListenerResource {
     pub routes: Vec<RouteSource>,
     /// The secrets that came with it.
     pub secrets: Vec<(SecretRef, Arc<Secret>)>,
+}
+
+/// A virtual host that is a resource of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualHostResource {
+    /// The resource's name, `TABLE/` and anything without a slash. Read from the virtual host
+    /// itself; what the stream calls it comes first.
+    pub name: Name,
+    /// The virtual host.
+    pub host: VirtualHost,
 }
 
 /// A secret that is a resource of its own.
@@ -185,6 +200,14 @@ pub fn resource(kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
         TypeUrl::Routes => route::table(&decode::<RouteConfiguration>(bytes)?)
             .map(Box::new)
             .map(Resource::Routes),
+        TypeUrl::VirtualHost => {
+            let host = route::virtual_host(&decode::<VirtualHostProto>(bytes)?)?;
+            let name = host.name.clone();
+            Ok(Resource::VirtualHost(Box::new(VirtualHostResource {
+                name,
+                host,
+            })))
+        }
         TypeUrl::Secret => secret(&decode::<SecretProto>(bytes)?).map(Resource::Secret),
         other => Err(Invalid::new("", format!("{other} is not supported"))),
     }

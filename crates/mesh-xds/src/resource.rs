@@ -23,7 +23,7 @@ pub enum TypeUrl {
     Routes,
     /// SRDS. Passed on by the server, not read.
     ScopedRoutes,
-    /// VHDS. Passed on by the server, not read.
+    /// VHDS. By delta only.
     VirtualHost,
     /// SDS.
     Secret,
@@ -50,6 +50,9 @@ pub struct Encoded {
     /// How long a client keeps it without hearing from the server (`Resource.ttl`); see
     /// [`Encoded::with_ttl`].
     pub ttl: Option<Duration>,
+    /// VHDS: other names by which it is asked for, `TABLE/HOST` each; see
+    /// [`Encoded::with_aliases`].
+    pub aliases: Vec<Name>,
 }
 
 // === impl TypeUrl ===
@@ -126,6 +129,7 @@ impl Encoded {
             version: version.into(),
             bytes,
             ttl: None,
+            aliases: Vec::new(),
         }
     }
 
@@ -136,6 +140,15 @@ impl Encoded {
     pub fn with_ttl(mut self, ttl: Duration) -> Self {
         self.version = format!("{:032x}-{}", xxh3_128(&self.bytes), ttl.as_millis()).into();
         self.ttl = Some(ttl);
+        self
+    }
+
+    /// A virtual host is the answer to whoever asks for one of these names, too (`Resource.aliases`):
+    /// `TABLE/HOST` for each authority that it is for, in lower case. Only the delta protocol has
+    /// that, and only for virtual hosts; it is without effect on other types.
+    #[must_use]
+    pub fn with_aliases(mut self, names: impl IntoIterator<Item = impl Into<Name>>) -> Self {
+        self.aliases = names.into_iter().map(Into::into).collect();
         self
     }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 pub(crate) mod base64;
 pub(crate) mod limit;
 pub(crate) mod names;
+pub(crate) mod on_demand;
 pub(crate) mod share;
 pub(crate) mod text;
 pub(crate) mod tls;

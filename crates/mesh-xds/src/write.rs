@@ -177,7 +177,7 @@ pub fn encode<M: prost::Message + prost::Name>(name: &str, message: &M) -> Encod
 }
 
 /// The aggregated stream, for a resource that is waited for for ever.
-fn ads() -> core::ConfigSource {
+pub(crate) fn ads() -> core::ConfigSource {
     core::ConfigSource {
         initial_fetch_timeout: Some(to_duration(Duration::ZERO)),
         resource_api_version: core::ApiVersion::V3.into(),

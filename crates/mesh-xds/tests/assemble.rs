@@ -4,6 +4,8 @@
 mod addresses;
 #[path = "assemble/filters.rs"]
 mod filters;
+#[path = "assemble/hosts.rs"]
+mod hosts;
 #[path = "assemble/order.rs"]
 mod order;
 #[path = "assemble/references.rs"]

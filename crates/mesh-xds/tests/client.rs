@@ -11,6 +11,8 @@ mod bounds;
 mod checklist;
 #[path = "client/delta.rs"]
 mod delta;
+#[path = "client/demand.rs"]
+mod demand;
 #[path = "client/model.rs"]
 mod model;
 #[path = "client/server.rs"]

@@ -5,10 +5,10 @@ mod tls;
 
 use mesh_core::Name;
 use mesh_core::model::{
-    Address, Balancing, ClientTls, Cluster, DiscoveryKind, Dns, DnsFamily, Endpoint, EndpointSet, UnixPath,
+    Address, Balancing, ClientTls, Cluster, DiscoveryKind, Dns, DnsFamily, Endpoint, EndpointSet,
     FailurePercentage, Fraction, Health, Limits, Locality, LocalityEndpoints, Outlier,
-    ProxyProtocol, Real, RetryBudget, ServiceRef, SuccessRate, TcpKeepalive, UpstreamProtocol,
-    WorkloadRef,
+    ProxyProtocol, Real, RetryBudget, ServiceRef, SuccessRate, TcpKeepalive, UnixPath,
+    UpstreamProtocol, WorkloadRef,
 };
 use mesh_xds::pb::envoy::config::cluster::v3 as pb;
 use mesh_xds::pb::envoy::config::cluster::v3::cluster::{

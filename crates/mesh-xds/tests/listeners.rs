@@ -14,9 +14,9 @@ mod tls;
 use http::StatusCode;
 use mesh_core::Name;
 use mesh_core::model::{
-    AccessLog, Cluster, Direction, DiscoveryKind, EscapedSlashes, FilterChain, HttpManager,
-    Listener, ListenerAddress, PathNormalization, RateLimit, RouteTable, Rule, SnapshotBuilder,
-    UnixPath, VirtualHost,
+    AccessLog, Cluster, ClustersOnDemand, Direction, DiscoveryKind, EscapedSlashes, FilterChain,
+    HttpManager, Listener, ListenerAddress, PathNormalization, RateLimit, RouteTable, Rule,
+    SnapshotBuilder, UnixPath, VirtualHost,
 };
 use mesh_xds::pb::envoy::config::core::v3 as core;
 use mesh_xds::pb::envoy::config::listener::v3 as pb;
@@ -124,6 +124,10 @@ fn manager() -> BoxedStrategy<HttpManager> {
             ],
             0..=3,
         ),
+        option::of(prop_oneof![
+            Just(ClustersOnDemand::Off),
+            time().prop_map(ClustersOnDemand::Within),
+        ]),
     );
     let names = (name(), name(), server, direction);
     (names, flags, numbers, times, rest)
@@ -149,6 +153,7 @@ fn manager() -> BoxedStrategy<HttpManager> {
             manager.upgrades.dedup();
             manager.rate_limit = rest.3.map(Arc::new);
             manager.missing_filters = rest.4.into_iter().map(Name::from).collect();
+            manager.on_demand = rest.5;
             manager
         })
         .boxed()

@@ -8,6 +8,8 @@ mod bounds;
 mod delta;
 #[path = "server/gate.rs"]
 mod gate;
+#[path = "server/hosts.rs"]
+mod hosts;
 #[path = "server/order.rs"]
 mod order;
 #[path = "server/property.rs"]

@@ -564,6 +564,7 @@ fn settings(table: &RouteTable) -> RouteTable {
         request_edits: table.request_edits.clone(),
         response_edits: table.response_edits.clone(),
         most_specific_edits_win: table.most_specific_edits_win,
+        on_demand: table.on_demand.clone(),
         slot: Slot::default(),
     }
 }

@@ -201,6 +201,10 @@ pub struct HttpManager {
     pub upgrades: Vec<Name>,
     /// Rate limit for everything on this listener.
     pub rate_limit: Option<Arc<RateLimit>>,
+    /// Ask for what is missing (Envoy's filter `envoy.filters.http.on_demand`): virtual hosts of a
+    /// table that has them [on demand](super::RouteTable::on_demand), and clusters as this says
+    /// unless a virtual host or rule says otherwise. Default none: nothing is asked for.
+    pub on_demand: Option<super::ClustersOnDemand>,
     /// Filters of Envoy that it does not have though routes may configure them, by Envoy's names
     /// for them, e.g. `envoy.filters.http.fault`. What routes say for those has no effect; who
     /// makes a snapshot gives the manager a table without it. Default none.
@@ -270,6 +274,7 @@ impl HttpManager {
             max_concurrent_streams: 1024,
             upgrades: vec!["websocket".into()],
             rate_limit: None,
+            on_demand: None,
             missing_filters: Vec::new(),
         }
     }

@@ -27,8 +27,33 @@ pub struct RouteTable {
     pub response_edits: HeaderEdits,
     /// Apply the edits of the table first and of the destination last, instead of the reverse.
     pub most_specific_edits_win: bool,
+    /// Virtual hosts that are not there are asked for (Envoy `vhds`). They come in a later version
+    /// of this table. Default none.
+    pub on_demand: Option<HostsOnDemand>,
     /// What mesh-route compiled from this table.
     pub slot: Slot,
+}
+
+/// How virtual hosts that are not in a table are asked for. Only requests that come through a
+/// manager with [`HttpManager::on_demand`](super::HttpManager::on_demand) ask.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostsOnDemand {
+    /// The name by which whoever provides virtual hosts knows the table.
+    pub table: Name,
+    /// How long a request waits. None waits for as long as the request lives. Where configuration
+    /// says nothing it is 15 s (`vhds.config_source.initial_fetch_timeout`; Envoy waits until the
+    /// stream's idle timeout).
+    pub wait: Option<Duration>,
+}
+
+/// Whether requests for clusters that do not exist ask for them (Envoy `OnDemandCds`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ClustersOnDemand {
+    /// They do not; they fail at once.
+    #[default]
+    Off,
+    /// They do, and wait this long for an answer. Envoy's default is 5 s.
+    Within(Duration),
 }
 
 /// The rules for a set of domains (Envoy `VirtualHost`).
@@ -47,6 +72,8 @@ pub struct VirtualHost {
     pub retry: Option<Arc<Retry>>,
     /// Cross-origin rules of the rules that have none of their own.
     pub cors: Option<Arc<Cors>>,
+    /// Clusters on demand for the rules that say nothing of it. None is as the manager has it.
+    pub on_demand: Option<ClustersOnDemand>,
     /// Answer plain-text requests with a redirect to https.
     pub require_tls: bool,
     /// Put `x-envoy-attempt-count` on requests.
@@ -93,6 +120,8 @@ pub struct Rule {
     pub mirrors: Vec<Mirror>,
     /// Local rate limit.
     pub rate_limit: Option<Arc<RateLimit>>,
+    /// Clusters on demand. None is as the virtual host has it.
+    pub on_demand: Option<ClustersOnDemand>,
     /// Changes to the request.
     pub request_edits: HeaderEdits,
     /// Changes to the response.

@@ -26,6 +26,9 @@ pub struct TcpProxy {
     pub hash_source_ip: bool,
     /// Pass the bytes through a tunnel.
     pub tunnel: Option<Tunnel>,
+    /// Whether a cluster that does not exist is asked for. Default no; where Envoy's `on_demand`
+    /// gives no limit it is 60 s.
+    pub on_demand: super::ClustersOnDemand,
 }
 
 /// Where connections go.
@@ -84,6 +87,7 @@ impl TcpProxy {
             max_connect_attempts: 1,
             hash_source_ip: false,
             tunnel: None,
+            on_demand: super::ClustersOnDemand::Off,
         }
     }
 

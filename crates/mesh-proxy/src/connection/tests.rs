@@ -65,6 +65,7 @@ impl World {
             listeners: Listeners::default(),
             stack: stack::build(parts, telemetry.clone(), u32::MAX),
             tcp: Forwarder {
+                demand: None,
                 feed,
                 upstreams: TcpUpstreams::new(upstreams),
                 telemetry,

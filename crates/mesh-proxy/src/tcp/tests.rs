@@ -100,6 +100,7 @@ impl World {
         let (sender, made) = mpsc::unbounded_channel();
         let size = 1 << 10;
         let forwarder = Forwarder {
+            demand: None,
             feed: Publisher::from_arc(snapshot).feed(),
             upstreams: Pipes {
                 plan: Arc::default(),

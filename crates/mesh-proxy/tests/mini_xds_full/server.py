@@ -26,7 +26,8 @@ from google.protobuf import any_pb2, json_format
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
-from envoy.config.route.v3 import route_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.http.on_demand.v3 import on_demand_pb2  # noqa: F401
 from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401
 from envoy.extensions.filters.network.http_connection_manager.v3 import (  # noqa: F401
     http_connection_manager_pb2,
@@ -47,7 +48,12 @@ KINDS = {
         route_pb2.RouteConfiguration,
         "name",
     ),
+    PREFIX + "envoy.config.route.v3.VirtualHost": (
+        route_components_pb2.VirtualHost,
+        "name",
+    ),
 }
+VHDS = PREFIX + "envoy.config.route.v3.VirtualHost"
 WILD = [url for url in KINDS if url.endswith(("Cluster", "Listener"))]
 
 
@@ -198,6 +204,9 @@ class Delta:
         held.update({n: r[0] for n, r in news.items()})
         for name in gone:
             held.pop(name, None)
+        # Of a virtual host that does not exist Envoy wants a resource with nothing in it.
+        nothing = [n for n in asked if n not in wanted] if url == VHDS else []
+        gone -= set(nothing)
         self.count += 1
         yield discovery_pb2.DeltaDiscoveryResponse(
             system_version_info=version,
@@ -206,7 +215,8 @@ class Delta:
             resources=[
                 discovery_pb2.Resource(name=n, version=v, resource=packed)
                 for n, (v, packed) in news.items()
-            ],
+            ]
+            + [discovery_pb2.Resource(name=n, aliases=[n]) for n in nothing],
             removed_resources=sorted(gone),
         )
 

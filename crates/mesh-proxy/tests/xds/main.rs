@@ -6,6 +6,7 @@ mod control_plane;
 mod files;
 mod flags;
 mod interception;
+mod on_demand;
 mod plane;
 mod secrets;
 mod secure;

@@ -4,7 +4,7 @@ use super::Assemble;
 use super::links::{Links, is_made_up, key};
 use crate::TypeUrl;
 use crate::read::Source;
-use mesh_core::model::{Forward, RouteTable};
+use mesh_core::model::{Forward, RouteTable, VirtualHost};
 use mesh_core::{Invalid, Name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -111,6 +111,18 @@ impl Assemble {
         answer: Option<Answer>,
         now: Instant,
     ) {
+        let table = self.with_hosts(&key, table);
+        self.offer_version(key, table, answer, now);
+    }
+
+    /// A table with its virtual hosts on demand becomes the latest version.
+    pub(super) fn offer_version(
+        &mut self,
+        key: Name,
+        table: Arc<RouteTable>,
+        mut answer: Option<Answer>,
+        now: Instant,
+    ) {
         let mut deadline = now + self.options.routes_wait;
         if let Some(old) = self.tables.pending.remove(&key) {
             if old.table == table {
@@ -119,8 +131,12 @@ impl Assemble {
             }
             self.deadlines
                 .remove(&(old.deadline, TypeUrl::Routes, key.clone()));
-            // Nobody will hear more of the old version; it was not refused.
-            self.answer(old.answer, Ok(()));
+            match answer {
+                // It is the same with other virtual hosts, and still waits.
+                None => answer = old.answer,
+                // Nobody will hear more of the old version; it was not refused.
+                Some(_) => self.answer(old.answer, Ok(())),
+            }
         }
         let active = self.tables.links.get(&key);
         if active.and_then(|link| link.value.as_ref()) == Some(&table) {
@@ -150,7 +166,7 @@ impl Assemble {
             && let Some(table) = link.value.take()
             && !self.tables.pending.contains_key(key)
         {
-            self.offer_table(key.clone(), table, None, now);
+            self.offer_version(key.clone(), table, None, now);
         }
     }
 
@@ -214,6 +230,7 @@ impl Assemble {
 
     /// Nobody refers to the table any more.
     pub(super) fn table_forgotten(&mut self, key: &Name) {
+        self.without_hosts(key, None);
         self.output.tables = true;
         if let Some(left) = self.tables.pending.remove(key) {
             self.deadlines
@@ -236,8 +253,13 @@ impl Assemble {
 
 /// The clusters that a table names, some perhaps more than once.
 fn clusters_of(table: &RouteTable) -> impl Iterator<Item = &Name> {
-    let rules = table.virtual_hosts.iter().flat_map(|host| &host.rules);
-    rules.flat_map(|rule| {
+    let hosts = table.virtual_hosts.iter();
+    hosts.flat_map(|host| clusters_of_host(host))
+}
+
+/// The clusters that a virtual host names.
+pub(super) fn clusters_of_host(host: &VirtualHost) -> impl Iterator<Item = &Name> {
+    host.rules.iter().flat_map(|rule| {
         let forwards = rule.forward().into_iter().flat_map(Forward::clusters);
         let mirrors = rule.mirrors.iter().map(|mirror| &mirror.cluster);
         forwards.map(|(name, _)| name).chain(mirrors)

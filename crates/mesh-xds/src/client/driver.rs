@@ -2,10 +2,12 @@
 
 mod builder;
 mod core;
+mod demand;
 mod describe;
 mod lane;
 mod names;
 mod session;
+mod sotw;
 
 pub use builder::{Builder, Prepare, Wanted};
 

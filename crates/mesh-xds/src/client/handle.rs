@@ -1,9 +1,11 @@
 //! Talking to a client that runs.
 
+use super::demand::Asker;
 use super::machine::{ResourceStatus, Variant};
 use crate::TypeUrl;
 use crate::read::{Resource, SecretResource};
-use mesh_core::{Invalid, Name};
+use mesh_core::demand::{Missing, Outcome};
+use mesh_core::{Demand, Invalid, Name};
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
 
@@ -58,6 +60,10 @@ pub(super) enum Command {
         path: PathBuf,
         resources: Vec<Resource>,
         answer: oneshot::Sender<Vec<(Name, Invalid)>>,
+    },
+    Ask {
+        missing: Missing,
+        answer: oneshot::Sender<Outcome>,
     },
     Resources {
         kind: TypeUrl,
@@ -116,6 +122,14 @@ impl Handle {
         };
         self.commands.send(command).await.map_err(|_| Gone)?;
         answered.await.map_err(|_| Gone)
+    }
+
+    /// For those who find something missing: asks the control plane for it, with the delta variant.
+    /// Nothing is asked for unless the client runs.
+    pub fn demand(&self) -> Demand {
+        Demand::new(Asker {
+            commands: self.commands.clone(),
+        })
     }
 
     /// What is known of each resource of a type that comes from the control plane.

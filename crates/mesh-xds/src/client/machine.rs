@@ -16,6 +16,7 @@
 //! twice, or exceeds a [bound](Limits). Resources that were not asked for are passed over.
 
 mod answer;
+mod demand;
 mod named;
 mod receive;
 mod record;
@@ -112,6 +113,9 @@ pub enum Event<R> {
     /// A resource that was asked for by name does not exist, as far as one can tell: its time is
     /// up. It may still come.
     Missing(TypeUrl, Name),
+    /// A resource that was asked for on demand ([`Machine::ask`]) does not exist, or what came of it
+    /// was refused.
+    Absent(TypeUrl, Name),
     /// A response with this type URL was refused as a whole, and why.
     Refused(String, String),
 }

@@ -237,7 +237,10 @@ fn address(uri: &str) -> Result<(http::Uri, Place), Invalid> {
     };
     if let Some(path) = UnixPath::from_url(uri) {
         // As gRPC calls servers that have no host.
-        return Ok((http::Uri::from_static("http://localhost"), Place::Unix(path?)));
+        return Ok((
+            http::Uri::from_static("http://localhost"),
+            Place::Unix(path?),
+        ));
     }
     let parsed: http::Uri = uri.parse().map_err(|_| expected())?;
     let known = matches!(parsed.scheme_str(), Some("http" | "https"));

@@ -217,7 +217,7 @@ impl SecretClient {
         while let Some(event) = self.machine.poll_event() {
             let update = match event {
                 Event::Update(update) => update,
-                Event::Missing(_, name) => {
+                Event::Missing(_, name) | Event::Absent(_, name) => {
                     tracing::info!(cluster = %self.cluster, %name, "there is no such secret");
                     continue;
                 }

@@ -215,6 +215,7 @@ pub(super) fn manager(
         .collect();
     let filters = filters::read(http_filters)?;
     manager.rate_limit = filters.limit.map(Arc::new);
+    manager.on_demand = filters.on_demand;
     manager.missing_filters = filters.missing;
     Ok((manager, routes))
 }

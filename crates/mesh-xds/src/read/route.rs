@@ -10,7 +10,9 @@
 
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
-use crate::wire::{At, boolean, each, enumeration, number, pass_over, refuse, unsupported};
+use crate::wire::{
+    At, boolean, each, enumeration, number, on_demand, pass_over, refuse, unsupported,
+};
 use filters::{Defaults, Filters};
 use mesh_core::model::{Action, RouteTable, VirtualHost};
 use mesh_core::{Invalid, Name};
@@ -66,7 +68,6 @@ pub fn table(proto: &pb::RouteConfiguration) -> Result<RouteTable, Invalid> {
     } = proto;
     pass_over!("envoy.config.route.v3.RouteConfiguration": metadata);
     refuse!(
-        vhds,
         internal_only_headers,
         cluster_specifier_plugins,
         request_mirror_policies,
@@ -77,6 +78,7 @@ pub fn table(proto: &pb::RouteConfiguration) -> Result<RouteTable, Invalid> {
     );
     let mut table = RouteTable::new(name);
     table.ignore_port = *ignore_port_in_host_matching;
+    table.on_demand = on_demand::hosts(name, vhds.as_ref()).at("vhds")?;
     table.validate_clusters = boolean(validate_clusters.as_ref(), false);
     table.most_specific_edits_win = *most_specific_header_mutations_wins;
     table.request_edits = edits::request(request_headers_to_add, request_headers_to_remove)?;
@@ -157,6 +159,7 @@ pub fn virtual_host(proto: &pb::VirtualHost) -> Result<VirtualHost, Invalid> {
     host.retry = retry.at("retry_policy")?.map(Arc::new);
 
     let filters = Filters::read(typed_per_filter_config)?;
+    host.on_demand = filters.on_demand;
     let old = cors::deprecated(cors.as_ref()).at("cors")?;
     host.cors = filters.cors.or(old).on();
     let defaults = Defaults {

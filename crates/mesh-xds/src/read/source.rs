@@ -14,7 +14,7 @@ use std::time::Duration;
 const INITIAL_FETCH: Duration = Duration::from_secs(15);
 
 /// A resource with this name, from where `source` says.
-pub(super) fn reference(name: &str, source: &ConfigSource) -> Result<Reference, Invalid> {
+pub(crate) fn reference(name: &str, source: &ConfigSource) -> Result<Reference, Invalid> {
     let timeout = initial_fetch(source)?;
     let specifier = &source.config_source_specifier;
     let (from, watched_directory) = from(required("config_source_specifier", specifier)?)?;

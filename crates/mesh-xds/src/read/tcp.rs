@@ -7,7 +7,7 @@ use crate::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
 };
 use crate::pb::envoy::r#type::v3::HashPolicy;
 use crate::pb::envoy::r#type::v3::hash_policy::PolicySpecifier;
-use crate::wire::{At, each, maybe_duration, number, refuse, required, unsupported};
+use crate::wire::{At, each, maybe_duration, number, on_demand, refuse, required, unsupported};
 use mesh_core::model::{TcpProxy, TcpSplit, TcpTarget, Tunnel};
 use mesh_core::{Invalid, Origin};
 
@@ -16,7 +16,7 @@ use mesh_core::{Invalid, Origin};
 pub(super) fn proxy(value: &pb::TcpProxy, by_name: bool) -> Result<TcpProxy, Invalid> {
     let pb::TcpProxy {
         stat_prefix,
-        on_demand,
+        on_demand: demand,
         metadata_match,
         idle_timeout,
         downstream_idle_timeout,
@@ -39,7 +39,6 @@ pub(super) fn proxy(value: &pb::TcpProxy, by_name: bool) -> Result<TcpProxy, Inv
         cluster_specifier,
     } = value;
     refuse!(
-        on_demand,
         metadata_match,
         downstream_idle_timeout,
         upstream_idle_timeout,
@@ -101,6 +100,7 @@ pub(super) fn proxy(value: &pb::TcpProxy, by_name: bool) -> Result<TcpProxy, Inv
     }
     each("hash_policy", hash_policy, hash)?;
     proxy.hash_source_ip = !hash_policy.is_empty();
+    proxy.on_demand = on_demand::tcp(demand.as_ref()).at("on_demand")?;
     proxy.tunnel = match tunneling_config {
         None => None,
         Some(config) => Some(tunnel(config).at("tunneling_config")?),

@@ -34,6 +34,7 @@ mod build;
 mod collection;
 mod gate;
 mod heartbeat;
+mod hosts;
 mod kind;
 mod queue;
 mod request;

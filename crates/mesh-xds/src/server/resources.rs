@@ -9,6 +9,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
+mod aliases;
+
+use aliases::{drop_aliases, set_aliases, themselves};
+
 /// How many changes a set remembers. A reader that is further behind compares everything.
 const REMEMBERED: usize = 4096;
 
@@ -93,22 +97,41 @@ impl ResourceSet {
         for (kind, mut resource) in changes.set {
             normalise(&mut resource.name);
             let known = state.resources.entry(kind).or_default();
-            let before = known.get(&resource.name).map(|old| &old.version);
-            if before == Some(&resource.version) {
+            let before = known.get(&resource.name);
+            if before.is_some_and(|old| {
+                old.name == resource.name
+                    && old.version == resource.version
+                    && old.aliases == resource.aliases
+            }) {
                 continue;
             }
             let name = resource.name.clone();
+            let aliases = match kind {
+                TypeUrl::VirtualHost => set_aliases(known, &resource),
+                _ => Vec::new(),
+            };
             known.insert(name.clone(), resource);
             state.note(kind, name);
+            for alias in aliases {
+                state.note(kind, alias);
+            }
             count += 1;
         }
         for (kind, mut name) in changes.removed {
             normalise(&mut name);
             let known = state.resources.get_mut(&kind);
-            if known.is_some_and(|known| known.remove(&name).is_some()) {
-                state.note(kind, name);
-                count += 1;
+            let Some(known) =
+                known.filter(|known| known.get(&name).is_some_and(|one| one.name == name))
+            else {
+                continue;
+            };
+            let aliases = drop_aliases(known, &name);
+            known.remove(&name);
+            state.note(kind, name);
+            for alias in aliases {
+                state.note(kind, alias);
             }
+            count += 1;
         }
         let at = state.at;
         drop(state);
@@ -128,7 +151,7 @@ impl ResourceSet {
         let gone = {
             let state = self.state();
             let known = state.resources.get(&kind).into_iter();
-            let gone = known.flat_map(BTreeMap::keys);
+            let gone = known.flat_map(themselves).map(|one| &one.name);
             gone.filter(|name| !keep.contains(name))
                 .map(|name| (kind, name.clone()))
                 .collect()
@@ -149,7 +172,7 @@ impl ResourceSet {
         let removed = {
             let state = self.state();
             let each = state.resources.iter();
-            each.flat_map(|(kind, known)| known.keys().map(|name| (*kind, name.clone())))
+            each.flat_map(|(kind, known)| themselves(known).map(|one| (*kind, one.name.clone())))
                 .collect()
         };
         self.apply(Changes {
@@ -168,12 +191,17 @@ impl ResourceSet {
     pub fn all(&self, kind: TypeUrl) -> Vec<Encoded> {
         let state = self.state();
         let known = state.resources.get(&kind).into_iter();
-        known.flat_map(BTreeMap::values).cloned().collect()
+        known.flat_map(themselves).cloned().collect()
     }
 
     /// How many resources of a type there are.
     pub fn len(&self, kind: TypeUrl) -> usize {
-        self.state().resources.get(&kind).map_or(0, BTreeMap::len)
+        let state = self.state();
+        let known = state.resources.get(&kind);
+        match kind {
+            TypeUrl::VirtualHost => known.map_or(0, |known| themselves(known).count()),
+            _ => known.map_or(0, BTreeMap::len),
+        }
     }
 
     /// Whether there is none of a type.
@@ -345,7 +373,7 @@ impl View {
             #[cfg(test)]
             set.count_reads(set.len(kind));
             set.at(mark.at(index), kind, |known| {
-                all.extend(known.into_iter().flat_map(BTreeMap::values).cloned());
+                all.extend(known.into_iter().flat_map(themselves).cloned());
             })?;
         }
         if self.sets.len() > 1 {

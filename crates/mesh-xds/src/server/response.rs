@@ -42,8 +42,11 @@ pub struct Item {
     pub resource: Encoded,
     /// Whether the client is told how long it lives.
     pub with_ttl: bool,
-    /// Whether its contents are left out: it only lives longer (a heartbeat).
+    /// Whether its contents are left out: it only lives longer (a heartbeat), or there is nothing
+    /// under its aliases.
     pub heartbeat: bool,
+    /// Names that were asked for and that it is the answer to, besides its own (delta only).
+    pub aliases: Vec<Name>,
 }
 
 /// What a response is written to.
@@ -149,6 +152,7 @@ impl Item {
             resource,
             with_ttl,
             heartbeat: false,
+            aliases: Vec::new(),
         }
     }
 
@@ -157,6 +161,19 @@ impl Item {
             resource,
             with_ttl: true,
             heartbeat: true,
+            aliases: Vec::new(),
+        }
+    }
+
+    /// Nothing has this name.
+    pub(super) fn unknown(name: Name) -> Self {
+        let mut nothing = Encoded::new(name.clone(), Bytes::new());
+        nothing.version = Name::default();
+        Self {
+            resource: nothing,
+            with_ttl: false,
+            heartbeat: true,
+            aliases: vec![name],
         }
     }
 
@@ -191,7 +208,12 @@ impl Item {
             false => field_len(2, any_len(url, &self.resource.bytes)),
         };
         let ttl = self.ttl().map_or(0, |ttl| field_len(6, duration_len(ttl)));
-        text_len(1, &self.resource.version) + body + text_len(3, &self.resource.name) + ttl
+        let aliases = self.aliases.iter().map(|alias| field_len(4, alias.len()));
+        text_len(1, &self.resource.version)
+            + body
+            + text_len(3, &self.resource.name)
+            + aliases.sum::<usize>()
+            + ttl
     }
 
     fn put_resource(&self, url: &str, to: &mut impl Sink) {
@@ -202,6 +224,10 @@ impl Item {
         }
         let to = to.buffer();
         put_text(3, &self.resource.name, to);
+        for alias in &self.aliases {
+            put_head(4, alias.len(), to);
+            to.put_slice(alias.as_bytes());
+        }
         if let Some(ttl) = self.ttl() {
             put_head(6, duration_len(ttl), to);
             put_duration(ttl, to);

@@ -7,13 +7,14 @@ use crate::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
     FilterConfig, filter_config::ImplementationSpecifier,
 };
 use crate::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
+use crate::pb::envoy::extensions::filters::http::on_demand::v3::OnDemand;
 use crate::pb::envoy::extensions::filters::http::router::v3::Router;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
 };
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
-use crate::wire::{limit, names, pack, to_boolean, to_duration, to_number};
+use crate::wire::{limit, names, on_demand, pack, to_boolean, to_duration, to_number};
 use mesh_core::model::{EscapedSlashes, HttpManager, RouteTable};
 use prost::Name;
 use std::time::Duration;
@@ -107,6 +108,13 @@ fn filters(manager: &HttpManager, forward_proxy: bool) -> Vec<pb::HttpFilter> {
             0,
             filter("envoy.filters.http.local_ratelimit.listener", &limit),
         );
+    }
+    if let Some(clusters) = manager.on_demand {
+        // First, as in Envoy the request waits before any other filter sees it.
+        let config = OnDemand {
+            odcds: on_demand::to_clusters(clusters),
+        };
+        all.insert(0, filter(names::ON_DEMAND, &config));
     }
     if forward_proxy {
         let config = FilterConfig {

@@ -15,8 +15,8 @@
 
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
-use crate::wire::names::CORS;
-use crate::wire::{pack, to_boolean, to_number};
+use crate::wire::names::{CORS, ON_DEMAND};
+use crate::wire::{on_demand, pack, to_boolean, to_number};
 use mesh_core::model::{Action, RouteTable, VirtualHost};
 use std::collections::HashMap;
 
@@ -60,6 +60,7 @@ pub fn table(table: &RouteTable) -> pb::RouteConfiguration {
         validate_clusters: to_boolean(table.validate_clusters),
         max_direct_response_body_size_bytes: to_number(u32::try_from(max_body).unwrap_or(u32::MAX)),
         ignore_port_in_host_matching: table.ignore_port,
+        vhds: table.on_demand.as_ref().map(on_demand::to_hosts),
         ..Default::default()
     }
 }
@@ -76,6 +77,9 @@ pub fn virtual_host(host: &VirtualHost) -> pb::VirtualHost {
     let mut filters = HashMap::new();
     if let Some(cors) = &host.cors {
         filters.insert(CORS.to_owned(), pack(&filters::cors(cors)));
+    }
+    if let Some(clusters) = host.on_demand {
+        filters.insert(ON_DEMAND.to_owned(), pack(&filters::on_demand(clusters)));
     }
     pb::VirtualHost {
         name: host.name.to_string(),

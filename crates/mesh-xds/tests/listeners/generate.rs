@@ -3,8 +3,9 @@
 use crate::tls::server_tls;
 use crate::{access_log, manager, name, time};
 use mesh_core::model::{
-    AcceptProxyProtocol, ChainMatch, Cidr, Direction, Filter, FilterChain, Inspect, Inspector,
-    Listener, PortRange, SourceKind, TcpProxy, TcpSplit, TcpTarget, TransportProtocol, Tunnel,
+    AcceptProxyProtocol, ChainMatch, Cidr, ClustersOnDemand, Direction, Filter, FilterChain,
+    Inspect, Inspector, Listener, PortRange, SourceKind, TcpProxy, TcpSplit, TcpTarget,
+    TransportProtocol, Tunnel,
 };
 use mesh_core::{Name, Origin};
 use proptest::collection::vec;
@@ -76,7 +77,11 @@ pub(crate) fn proxy() -> BoxedStrategy<TcpProxy> {
         target: target.into(),
         post,
     });
-    let rest = (1_u32.., any::<bool>(), option::of(tunnel));
+    let on_demand = prop_oneof![
+        Just(ClustersOnDemand::Off),
+        time().prop_map(ClustersOnDemand::Within),
+    ];
+    let rest = (1_u32.., any::<bool>(), option::of(tunnel), on_demand);
     let times = (option::of(time()), option::of(time()));
     (name(), target, times, vec(access_log(), 0..3), rest)
         .prop_map(|(prefix, target, times, log, rest)| {
@@ -87,6 +92,7 @@ pub(crate) fn proxy() -> BoxedStrategy<TcpProxy> {
             proxy.max_connect_attempts = rest.0;
             proxy.hash_source_ip = rest.1;
             proxy.tunnel = rest.2;
+            proxy.on_demand = rest.3;
             proxy
         })
         .boxed()

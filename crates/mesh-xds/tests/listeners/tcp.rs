@@ -89,9 +89,15 @@ fn what_a_proxy_cannot_do_is_refused_by_its_field() {
         ("cluster_specifier: required, but missing", |p| {
             p.cluster_specifier = None
         }),
-        ("on_demand: not supported", |p| {
-            p.on_demand = Some(Default::default())
-        }),
+        (
+            "on_demand.odcds_config.config_source_specifier: required",
+            |p| {
+                p.on_demand = Some(inner::OnDemand {
+                    odcds_config: Some(Default::default()),
+                    ..Default::default()
+                })
+            },
+        ),
         ("max_connect_attempts: must be 1 or more", |p| {
             p.max_connect_attempts = Some(UInt32Value { value: 0 });
         }),

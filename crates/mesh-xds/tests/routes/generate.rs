@@ -2,11 +2,11 @@
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use mesh_core::model::{
-    AbortWith, Action, AddMode, AuthorityRewrite, Condition, Cors, DirectResponse, Fault,
-    FaultAbort, FaultDelay, Forward, Fraction, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch,
-    HeaderTemplate, Mirror, PathMatch, PathRewrite, Pattern, Piece, QueryMatch, RateLimit,
-    Redirect, RedirectPath, Retry, RetryOn, RouteTable, Rule, StringMatch, Target, ValueMatch,
-    VirtualHost, Weighted,
+    AbortWith, Action, AddMode, AuthorityRewrite, ClustersOnDemand, Condition, Cors,
+    DirectResponse, Fault, FaultAbort, FaultDelay, Forward, Fraction, HeaderAdd, HeaderEdits,
+    HeaderKey, HeaderMatch, HeaderTemplate, HostsOnDemand, Mirror, PathMatch, PathRewrite, Pattern,
+    Piece, QueryMatch, RateLimit, Redirect, RedirectPath, Retry, RetryOn, RouteTable, Rule,
+    StringMatch, Target, ValueMatch, VirtualHost, Weighted,
 };
 use mesh_core::{Name, Origin};
 use proptest::collection::vec;
@@ -18,29 +18,49 @@ use std::time::Duration;
 
 pub(crate) fn table() -> impl Strategy<Value = RouteTable> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    (name(), vec(host(), 0..3), flags, edits(), edits()).prop_map(
-        |(name, hosts, flags, request_edits, response_edits)| {
-            let mut table = RouteTable::new(name);
-            for (at, mut host) in hosts.into_iter().enumerate() {
-                // Domains are unique over a table.
-                let unique = |domain: &Name| Name::from(format!("{domain}.{at}.example"));
-                host.domains = host.domains.iter().map(unique).collect();
-                table.virtual_hosts.push(Arc::new(host));
-            }
-            (
-                table.ignore_port,
-                table.validate_clusters,
-                table.most_specific_edits_win,
-            ) = flags;
-            table.request_edits = request_edits;
-            table.response_edits = response_edits;
-            table
-        },
+    // Zero is no limit.
+    let on_demand = of(of(some_time()));
+    (
+        name(),
+        vec(host(), 0..3),
+        flags,
+        edits(),
+        edits(),
+        on_demand,
     )
+        .prop_map(
+            |(name, hosts, flags, request_edits, response_edits, on_demand)| {
+                let mut table = RouteTable::new(name);
+                table.on_demand = on_demand.map(|wait| HostsOnDemand {
+                    table: table.name.clone(),
+                    wait,
+                });
+                for (at, mut host) in hosts.into_iter().enumerate() {
+                    // Domains are unique over a table.
+                    let unique = |domain: &Name| Name::from(format!("{domain}.{at}.example"));
+                    host.domains = host.domains.iter().map(unique).collect();
+                    table.virtual_hosts.push(Arc::new(host));
+                }
+                (
+                    table.ignore_port,
+                    table.validate_clusters,
+                    table.most_specific_edits_win,
+                ) = flags;
+                table.request_edits = request_edits;
+                table.response_edits = response_edits;
+                table
+            },
+        )
 }
 
 fn host() -> impl Strategy<Value = VirtualHost> {
-    let policies = (of(retry()), of(cors()), any::<bool>(), any::<bool>());
+    let policies = (
+        of(retry()),
+        of(cors()),
+        any::<bool>(),
+        any::<bool>(),
+        of(on_demand()),
+    );
     (
         name(),
         1..4_usize,
@@ -56,6 +76,7 @@ fn host() -> impl Strategy<Value = VirtualHost> {
                 host.retry = policies.0.map(Arc::new);
                 host.cors = policies.1.map(Arc::new);
                 (host.require_tls, host.count_attempts) = (policies.2, policies.3);
+                host.on_demand = policies.4;
                 host.request_edits = request_edits;
                 host.response_edits = response_edits;
                 host
@@ -70,7 +91,7 @@ fn rule() -> impl Strategy<Value = Rule> {
         1 => redirect().prop_map(|to| with_action(Action::Redirect(to))),
         1 => response().prop_map(|with| with_action(Action::Respond(with))),
     ];
-    let filters = (of(fault()), of(cors()), of(rate_limit()));
+    let filters = (of(fault()), of(cors()), of(rate_limit()), of(on_demand()));
     let names = (maybe_name(), maybe_name(), maybe_name());
     (action, condition(), filters, names, edits(), edits()).prop_map(
         |(mut rule, condition, filters, names, request_edits, response_edits)| {
@@ -78,12 +99,20 @@ fn rule() -> impl Strategy<Value = Rule> {
             rule.fault = filters.0.map(Arc::new);
             rule.cors = filters.1.map(Arc::new);
             rule.rate_limit = filters.2.map(Arc::new);
+            rule.on_demand = filters.3;
             (rule.name, rule.operation, rule.stat_prefix) = names;
             rule.request_edits = request_edits;
             rule.response_edits = response_edits;
             rule
         },
     )
+}
+
+fn on_demand() -> impl Strategy<Value = ClustersOnDemand> {
+    prop_oneof![
+        Just(ClustersOnDemand::Off),
+        time().prop_map(ClustersOnDemand::Within),
+    ]
 }
 
 fn with_action(action: Action) -> Rule {

@@ -4,6 +4,7 @@ use super::build::{
     edit, extension, filter, flag, host, number, refused_host, refused_match, refused_route, regex,
     seconds, share,
 };
+use mesh_xds::pb::envoy::config::core::v3 as core;
 use mesh_xds::pb::envoy::config::route::v3 as pb;
 use mesh_xds::pb::envoy::extensions::filters::common::fault::v3 as common;
 use mesh_xds::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy;
@@ -23,11 +24,7 @@ fn fields_of_a_table_that_the_model_cannot_express() {
     };
     for (change, path) in [
         (
-            (|it| it.vhds = Some(pb::Vhds::default())) as fn(&mut pb::RouteConfiguration),
-            "vhds",
-        ),
-        (
-            |it| it.internal_only_headers = vec!["x".into()],
+            (|it| it.internal_only_headers = vec!["x".into()]) as fn(&mut pb::RouteConfiguration),
             "internal_only_headers",
         ),
         (
@@ -348,4 +345,43 @@ fn a_domain_stands_in_one_virtual_host_only() {
     proto.virtual_hosts[1].domains = vec!["b.example".into(), "A.example".into()];
     let error = table(&proto).unwrap_err();
     assert_eq!(error.path(), "virtual_hosts[other].domains[1]");
+}
+
+#[test]
+fn virtual_hosts_on_demand_come_from_the_aggregated_stream_to_a_table_with_a_name() {
+    let of = |name: &str, source: Option<core::ConfigSource>| {
+        table(&pb::RouteConfiguration {
+            name: name.into(),
+            vhds: Some(pb::Vhds {
+                config_source: source,
+            }),
+            ..Default::default()
+        })
+    };
+    let ads = core::ConfigSource {
+        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(
+            Default::default(),
+        )),
+        ..Default::default()
+    };
+    let path = core::ConfigSource {
+        config_source_specifier: Some(
+            core::config_source::ConfigSourceSpecifier::PathConfigSource(core::PathConfigSource {
+                path: "x".into(),
+                ..Default::default()
+            }),
+        ),
+        ..Default::default()
+    };
+    let read = of("t", Some(ads.clone())).unwrap().on_demand.unwrap();
+    assert_eq!(read.table, "t");
+    assert_eq!(read.wait, Some(std::time::Duration::from_secs(15)));
+    for (name, source, expected) in [
+        ("", Some(ads), "vhds: needs a table with a name"),
+        ("t", Some(path), "vhds.config_source: only ads and self"),
+        ("t", None, "vhds.config_source: required"),
+    ] {
+        let error = of(name, source).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
 }

@@ -5,6 +5,7 @@ use super::lane::Lane;
 use super::names::Names;
 use super::{Client, Server, Shared};
 use crate::assemble::{Admit, Assemble, Configure, Options, Permit};
+use crate::client::demand::DemandLimits;
 use crate::client::handle::Handle;
 use crate::client::machine::{Config, Decode, Limits, Machine, Variant};
 use crate::client::remote::{Patience, remotes};
@@ -50,7 +51,8 @@ pub struct Builder {
     names: bool,
     pub(super) initial_fetch_timeout: Option<Duration>,
     prepare: Option<Prepare>,
-    decode: Decode<Resource>,
+    demand_limits: DemandLimits,
+    decode: Option<Decode<Resource>>,
     pub(super) connect_timeout: Duration,
     keep_alive: (Duration, Duration),
     random: Rng,
@@ -72,7 +74,8 @@ impl Builder {
             names: false,
             initial_fetch_timeout: Some(Duration::from_secs(15)),
             prepare: None,
-            decode: crate::read::resource,
+            demand_limits: DemandLimits::default(),
+            decode: None,
             connect_timeout: Duration::from_secs(5),
             keep_alive: (Duration::from_secs(30), Duration::from_secs(20)),
             random: Rng::from_system(),
@@ -206,6 +209,12 @@ impl Builder {
         self
     }
 
+    /// How much is asked for on demand ([`Handle::demand`]).
+    pub fn demand_limits(mut self, limits: DemandLimits) -> Self {
+        self.demand_limits = limits;
+        self
+    }
+
     /// Limit for establishing a connection. Default 5 s.
     pub fn connect_timeout(mut self, wait: Duration) -> Self {
         self.connect_timeout = wait;
@@ -227,7 +236,7 @@ impl Builder {
 
     /// Reads resources in another way than [`crate::read::resource`].
     pub fn decode(mut self, decode: Decode<Resource>) -> Self {
-        self.decode = decode;
+        self.decode = Some(decode);
         self
     }
 
@@ -277,7 +286,11 @@ impl Builder {
                 Lane::new(index, servers, self.random.fork())
             })
             .collect();
-        let machine = || Machine::new(self.config.clone(), self.decode);
+        let decode = self.decode.unwrap_or(match self.config.variant {
+            Variant::Delta => crate::read::resource,
+            Variant::Sotw => super::sotw::resource,
+        });
+        let machine = || Machine::new(self.config.clone(), decode);
         let mut machines: Vec<Machine> = lanes.iter().map(|_| machine()).collect();
         for (kind, wanted) in [
             (TypeUrl::Cluster, &self.clusters),
@@ -309,6 +322,7 @@ impl Builder {
             self.fixed,
             self.prepare,
             self.initial_fetch_timeout.filter(|_| waits),
+            self.demand_limits,
             self.clock,
         )?;
         for (kind, wanted) in [

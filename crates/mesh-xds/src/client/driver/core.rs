@@ -4,12 +4,14 @@ use super::Prepare;
 use super::names::Names;
 use crate::TypeUrl;
 use crate::assemble::{Assemble, Change, Interest, Step, To};
+use crate::client::demand::{DemandLimits, Demands, Key};
 use crate::client::handle::{Command, FileReference, ServiceReference};
 use crate::client::machine::{Event, KindStatus, Machine, Update, Variant};
 use crate::client::remote::Remote;
 use crate::client::status::{AuthorityStatus, Status};
-use crate::read::{Resource, Source};
+use crate::read::{Resource, Source, VirtualHostResource};
 use crate::xdstp;
+use mesh_core::demand::Outcome;
 use mesh_core::discovery::NameTable;
 use mesh_core::model::Snapshot;
 use mesh_core::{Feed, Invalid, Name, Publisher, WallClock};
@@ -27,14 +29,14 @@ const TICKET_BITS: u32 = 48;
 
 pub(super) struct Core {
     /// The first one has the names that have no authority of their own.
-    machines: Vec<Machine>,
+    pub(super) machines: Vec<Machine>,
     /// How it stands with each machine's servers.
     standing: Vec<AuthorityStatus>,
     names: Names,
     /// Whether servers are kept from removing things, whatever they are told themselves.
     ignore_resource_deletion: bool,
-    assemble: Assemble,
-    snapshots: Publisher<Snapshot>,
+    pub(super) assemble: Assemble,
+    pub(super) snapshots: Publisher<Snapshot>,
     status: Publisher<Status>,
     files: Publisher<BTreeSet<FileReference>>,
     services: Publisher<BTreeSet<ServiceReference>>,
@@ -42,6 +44,9 @@ pub(super) struct Core {
     prepare: Option<Prepare>,
     /// What each file has.
     supplied: HashMap<(TypeUrl, PathBuf), BTreeSet<Name>>,
+    pub(super) demands: Demands,
+    /// What came on demand and is given up, to be unsubscribed from.
+    pub(super) dropped: Vec<Key>,
     initial_fetch_timeout: Option<Duration>,
     clock: WallClock,
 }
@@ -56,6 +61,7 @@ impl Core {
         fixed: Vec<Resource>,
         prepare: Option<Prepare>,
         initial_fetch_timeout: Option<Duration>,
+        demand_limits: DemandLimits,
         clock: WallClock,
     ) -> Result<Self, Invalid> {
         let step = assemble.fix(fixed, super::now());
@@ -86,6 +92,8 @@ impl Core {
             table: Publisher::new(None),
             prepare,
             supplied: HashMap::new(),
+            demands: Demands::new(demand_limits),
+            dropped: Vec::new(),
             initial_fetch_timeout,
             clock,
         };
@@ -143,11 +151,18 @@ impl Core {
                     Event::Missing(kind, name) => {
                         tracing::info!(kind = kind.short(), %name, "the control plane has no such resource");
                     }
+                    Event::Absent(kind, name) => {
+                        self.answered(&(kind, name), Outcome::Absent, now);
+                    }
                     Event::Refused(kind, error) => {
                         tracing::warn!(%kind, %error, "a response of the control plane was refused");
                     }
                 }
             }
+        }
+        if !self.dropped.is_empty() {
+            self.let_go(now);
+            return self.work(now);
         }
         self.publish_status();
     }
@@ -165,18 +180,32 @@ impl Core {
                 if let Resource::NameTable(table) = resource {
                     self.table.publish(Arc::new(Some(*table)));
                 }
-                self.machine.settle(ticket, &name, Ok(()));
+                self.machines[index].settle(ticket, &name, Ok(()));
             }
-            self.machine.handed_over(ticket);
+            self.machines[index].handed_over(ticket);
             return;
         }
         if kind == TypeUrl::Cluster {
             self.assemble.clusters_answered();
         }
+        let absent: Vec<Name> = match kind {
+            TypeUrl::Cluster => removed.clone(),
+            _ => Vec::new(),
+        };
         let gone = removed.iter().flat_map(|form| self.names.names(kind, form));
         let gone = gone.map(|name| To::Gone(kind, name));
         let came = resources.into_iter();
-        let came = came.flat_map(|(form, resource)| self.names.spelled(kind, &form, resource));
+        let came = came.flat_map(|(form, resource)| match resource {
+            // Called by its resource's name, whatever it says itself.
+            Resource::VirtualHost(host) => {
+                let name = form;
+                vec![Resource::VirtualHost(Box::new(VirtualHostResource {
+                    name,
+                    ..*host
+                }))]
+            }
+            other => self.names.spelled(kind, &form, other),
+        });
         let changes = gone.chain(came.map(To::Is)).map(|to| Change {
             from: Source::Ads,
             ticket: ticket | (index as u64) << TICKET_BITS,
@@ -185,15 +214,19 @@ impl Core {
         let step = self.assemble.apply(changes.collect(), now);
         self.act(step);
         self.machines[index].handed_over(ticket);
+        for name in absent {
+            self.answered(&(kind, name), Outcome::Absent, now);
+        }
     }
 
     /// Publishes, subscribes and answers as a step says. Returns what was refused of files.
-    fn act(&mut self, step: Step) -> Vec<(Name, Invalid)> {
+    pub(super) fn act(&mut self, step: Step) -> Vec<(Name, Invalid)> {
         if let Some(snapshot) = step.snapshot {
             if let Some(prepare) = &self.prepare {
                 prepare(&snapshot);
             }
             self.snapshots.publish(snapshot);
+            self.clusters_came();
         }
         for warning in step.warnings {
             tracing::warn!(%warning, "configuration");
@@ -202,6 +235,10 @@ impl Core {
         let mut services = None;
         for interest in step.interests {
             match interest {
+                Interest::Start(TypeUrl::VirtualHost, table) => {
+                    self.machines[0].follow(&table.name)
+                }
+                Interest::Stop(TypeUrl::VirtualHost, _, table) => self.unfollow(&table),
                 Interest::Start(kind, to) => match to.from {
                     Source::Ads => self.subscribe(kind, &to.name),
                     Source::Service { cluster, delta } => {
@@ -249,6 +286,7 @@ impl Core {
             self.services.publish(Arc::new(services));
         }
         let mut refused = Vec::new();
+        self.hosts_settled(&step.verdicts);
         for verdict in step.verdicts {
             if let Err(error) = &verdict.result {
                 let (kind, name) = (verdict.kind.short(), &verdict.name);
@@ -304,6 +342,7 @@ impl Core {
 
     pub(super) fn command(&mut self, command: Command, now: Instant) {
         match command {
+            Command::Ask { missing, answer } => self.ask(&missing, answer, now),
             Command::Resources { kind, answer } => {
                 // Who asked may have lost interest; that is no concern of ours.
                 let resources = self.machines.iter().flat_map(|one| one.resources(kind));
@@ -469,5 +508,6 @@ fn name_of(resource: &Resource) -> Name {
         Resource::Routes(table) => table.name.clone(),
         Resource::Secret(secret) => secret.name.clone(),
         Resource::NameTable(_) => crate::names::NAME.into(),
+        Resource::VirtualHost(host) => host.name.clone(),
     }
 }

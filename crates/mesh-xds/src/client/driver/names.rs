@@ -100,6 +100,8 @@ fn renamed(mut resource: Resource, name: Name) -> Resource {
         Resource::Listener(listener) => listener.listener.name = name,
         Resource::Routes(table) => table.name = name,
         Resource::Secret(secret) => secret.name = name,
+        Resource::VirtualHost(host) => host.name = name,
+        Resource::NameTable(_) => {}
     }
     resource
 }

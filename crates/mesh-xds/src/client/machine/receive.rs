@@ -38,6 +38,8 @@ struct Item {
     /// None: only a sign of life.
     body: Option<Any>,
     ttl: Option<Duration>,
+    /// VHDS: names that were asked for and that it is the answer to.
+    aliases: Vec<String>,
     /// What is wrong with its wrapper.
     broken: Option<String>,
 }
@@ -169,6 +171,10 @@ impl<R> Machine<R> {
         };
         let mut resources = Vec::with_capacity(parts.items.len());
         let mut alive = Vec::new();
+        // VHDS: which names that were asked for lead to what, and which to nothing.
+        let mut resolved = Vec::new();
+        let mut unresolved = Vec::new();
+        let mut unusable = Vec::new();
         for (at, item) in parts.items.into_iter().enumerate() {
             if !item.has_name() {
                 let reason = item.broken.unwrap_or_else(|| "has no name".to_owned());
@@ -176,12 +182,16 @@ impl<R> Machine<R> {
                 continue;
             }
             // Passed over: it was not asked for, or not any more.
-            if !all.wants(&item.name) {
+            if !all.wants(&item.name) && !item.aliases.iter().any(|alias| all.wants(alias)) {
                 continue;
             }
             let name = Name::from(item.name.as_str());
             let expires = item.ttl.map(|ttl| now + ttl);
             let Some(body) = item.body else {
+                if kind == TypeUrl::VirtualHost {
+                    unresolved.extend(item.aliases.iter().map(Name::from));
+                    unresolved.push(name.clone());
+                }
                 let known = all.records.get(&name).and_then(|r| r.accepted.as_ref());
                 let same = |version: &Name| item.version.is_empty() || *version == item.version;
                 if known.is_some_and(|(version, _)| same(version)) {
@@ -194,6 +204,13 @@ impl<R> Machine<R> {
                 let reason = format!("more than {} of this type", self.config.limits.resources);
                 ticket.refused.push((item.name, reason));
                 continue;
+            }
+            for alias in &item.aliases {
+                if let Some((alias, _)) = all.records.get_key_value(alias.as_str())
+                    && *alias != name
+                {
+                    resolved.push((alias.clone(), name.clone()));
+                }
             }
             let record = all.records.entry(name.clone()).or_default();
             record.again = 0;
@@ -229,11 +246,23 @@ impl<R> Machine<R> {
                         body,
                     });
                     ticket.refused.push((item.name, reason));
+                    unusable.extend(item.aliases.iter().map(Name::from));
+                    unusable.push(name);
                 }
             }
         }
         for name in &removed {
             self.removed(kind, name, number);
+        }
+        for (alias, name) in resolved {
+            self.resolves(kind, &alias, Some(name));
+        }
+        self.led_nowhere(kind, &removed);
+        for name in unresolved {
+            self.is_unresolved(kind, &name);
+        }
+        for name in unusable {
+            self.is_absent(kind, &name);
         }
         for (name, expires) in alive {
             self.expires(kind, &name, expires);
@@ -251,7 +280,7 @@ impl<R> Machine<R> {
     }
 
     /// A resource went.
-    fn removed(&mut self, kind: TypeUrl, name: &Name, ticket: u64) {
+    pub(super) fn removed(&mut self, kind: TypeUrl, name: &Name, ticket: u64) {
         self.expires(kind, name, None);
         let Some(all) = self.kinds.get_mut(&kind) else {
             return;
@@ -335,6 +364,7 @@ impl Parts {
                     version: version.clone(),
                     body: Some(any),
                     ttl: None,
+                    aliases: Vec::new(),
                     broken: None,
                 };
             }
@@ -348,6 +378,7 @@ impl Parts {
                     version: version.clone(),
                     body: Some(any),
                     ttl: None,
+                    aliases: Vec::new(),
                     broken: Some(format!("its wrapper cannot be read: {error}")),
                 },
             }
@@ -371,8 +402,10 @@ impl Item {
         let (name, broken) = match inner {
             Some(inner) if resource.name.is_empty() => (inner.into_text(), None),
             // Of what cannot be read, the reading says why.
+            // A virtual host and its resource need not be called the same (Envoy).
             Some(Found::Said(inner))
-                if xdstp::canonical(&inner) != xdstp::canonical(&resource.name) =>
+                if xdstp::canonical(&inner) != xdstp::canonical(&resource.name)
+                    && !is_virtual_host(resource.resource.as_ref()) =>
             {
                 let broken = format!("the resource itself is called {inner:?}");
                 (resource.name, Some(broken))
@@ -384,6 +417,7 @@ impl Item {
             version: resource.version.into(),
             body: resource.resource,
             ttl: resource.ttl.as_ref().and_then(positive),
+            aliases: resource.aliases,
             broken,
         }
     }
@@ -391,6 +425,10 @@ impl Item {
     fn has_name(&self) -> bool {
         !self.name.is_empty()
     }
+}
+
+fn is_virtual_host(any: Option<&Any>) -> bool {
+    any.is_some_and(|any| any.type_url == TypeUrl::VirtualHost.url())
 }
 
 fn positive(duration: &ProtoDuration) -> Option<Duration> {

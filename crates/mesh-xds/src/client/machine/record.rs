@@ -11,6 +11,8 @@ pub(super) struct Kind {
     /// Everything is asked for.
     pub(super) wildcard: bool,
     pub(super) records: BTreeMap<Name, Record>,
+    /// VHDS: the tables whose virtual hosts are taken in.
+    pub(super) tables: BTreeSet<Name>,
     /// How many of the records are asked for by name.
     pub(super) named: usize,
     /// A request for this type was sent on this stream.
@@ -43,6 +45,10 @@ pub(super) struct Kind {
 pub(super) struct Record {
     /// It is asked for by name.
     pub(super) named: bool,
+    /// It is asked for because a request wants it; nothing else depends on it.
+    pub(super) on_demand: bool,
+    /// VHDS: it is an alias, and this is the resource that it leads to.
+    pub(super) leads_to: Option<Name>,
     /// The server of this stream was told that it is asked for by name.
     pub(super) told: bool,
     /// The version in force, and the server that it is from.
@@ -148,7 +154,11 @@ impl KindStatus {
 
 impl Kind {
     pub(super) fn wants(&self, name: &str) -> bool {
-        self.wildcard || self.records.get(name).is_some_and(|record| record.named)
+        self.wildcard
+            || self.records.get(name).is_some_and(|record| record.named)
+            || name
+                .rsplit_once('/')
+                .is_some_and(|(table, _)| self.tables.contains(table))
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
@@ -219,7 +229,8 @@ impl Kind {
     }
 
     pub(super) fn has_everything(&self) -> bool {
-        let there = |record: &Record| record.accepted.is_some() || record.missing;
+        let there =
+            |record: &Record| record.accepted.is_some() || record.missing || record.on_demand;
         (!self.wildcard || self.answered)
             && self
                 .records

@@ -76,6 +76,8 @@ impl<R> Machine<R> {
                 all.unsubscribe.insert(name.clone());
             }
         }
+        record.on_demand = false;
+        let led_to = record.leads_to.take();
         if let Some(at) = record.missing_at.take() {
             self.timers
                 .remove(&(at, kind, name.clone(), Timer::Missing));
@@ -88,6 +90,7 @@ impl<R> Machine<R> {
         record.refused = None;
         all.tidy(name);
         self.expires(kind, name, None);
+        self.led_to(kind, led_to);
     }
 
     /// The next message for the server.
@@ -105,7 +108,7 @@ impl<R> Machine<R> {
             };
             let changed = !(all.subscribe.is_empty() && all.unsubscribe.is_empty());
             // An empty first request would ask for everything.
-            let first = !all.asked && (all.wildcard || all.named > 0);
+            let first = !all.asked && (all.wildcard || all.named > 0 || all.follows());
             if !(first || all.asked && changed) {
                 continue;
             }
@@ -291,7 +294,7 @@ fn initial_versions(all: &mut Kind, server: Option<&Name>) -> HashMap<String, St
         .retain(|_, record| record.named || record.is_held());
     let mut versions = HashMap::new();
     for (name, record) in &all.records {
-        if !record.is_held() || !(all.wildcard || record.named) {
+        if !record.is_held() || !all.wants(name) {
             continue;
         }
         let version = match &record.accepted {

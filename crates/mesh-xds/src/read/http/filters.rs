@@ -11,6 +11,7 @@ use crate::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
 };
 use crate::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
 use crate::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+use crate::pb::envoy::extensions::filters::http::on_demand::v3::OnDemand;
 use crate::pb::envoy::extensions::filters::http::router::v3::Router;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpFilter, http_filter::ConfigType,
@@ -18,9 +19,10 @@ use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3:
 use crate::pb::google::protobuf::Any;
 use crate::read::{cluster, extension};
 use crate::wire::{
-    At, boolean, limit, names, pass_over, refuse, required, type_name, unpack, unsupported,
+    At, boolean, limit, names, on_demand, pass_over, refuse, required, type_name, unpack,
+    unsupported,
 };
-use mesh_core::model::RateLimit;
+use mesh_core::model::{ClustersOnDemand, RateLimit};
 use mesh_core::{Invalid, Name};
 use prost::Name as _;
 
@@ -41,6 +43,7 @@ const CONFIGURABLE: [(&str, &str); 3] = [
 enum Known {
     Router,
     Limit(RateLimit),
+    OnDemand(ClustersOnDemand),
     Nothing,
 }
 
@@ -49,12 +52,15 @@ enum Known {
 pub(super) struct Filters {
     /// The limit for everything on the listener, if there is one.
     pub(super) limit: Option<RateLimit>,
+    /// What is asked for on demand, if the filter is there.
+    pub(super) on_demand: Option<ClustersOnDemand>,
     /// Those that routes may configure and that are not there.
     pub(super) missing: Vec<Name>,
 }
 
 pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
     let mut limit = None;
+    let mut on_demand = None;
     let last = filters.len().saturating_sub(1);
     if filters.is_empty() {
         let message = "required, but missing: the last one is envoy.filters.http.router";
@@ -73,6 +79,15 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
                 return Err(Invalid::new(place, "a second rate limit is not supported"));
             }
             Known::Limit(found) => limit = Some(found),
+            Known::OnDemand(_) if on_demand.is_some() => {
+                let message = "a second filter for what is missing is not supported";
+                return Err(Invalid::new(place, message));
+            }
+            Known::OnDemand(_) if value.name != names::ON_DEMAND => {
+                let message = format!("has to be called {}", names::ON_DEMAND);
+                return Err(Invalid::new(format!("{place}.name"), message));
+            }
+            Known::OnDemand(found) => on_demand = Some(found),
             Known::Nothing => {}
         }
     }
@@ -82,6 +97,7 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
     });
     Ok(Filters {
         limit,
+        on_demand,
         missing: missing.map(|(name, _)| name.into()).collect(),
     })
 }
@@ -127,6 +143,10 @@ fn known(any: &Any, optional: bool) -> Result<Known, Invalid> {
                            configure it in typed_per_filter_config";
             return Err(Invalid::new("", message));
         }
+    } else if name == OnDemand::full_name() {
+        let OnDemand { odcds } = unpack(any)?;
+        let clusters = on_demand::clusters(odcds.as_ref()).at("odcds")?;
+        return Ok(Known::OnDemand(clusters));
     } else if name == Cors::full_name() {
         let Cors {} = unpack(any)?;
     } else if name == FilterConfig::full_name() {

@@ -2,10 +2,11 @@
 
 use super::{cors, fault, limit};
 use crate::pb::envoy::config::route::v3::FilterConfig;
+use crate::pb::envoy::extensions::filters::http::on_demand::v3::PerRouteConfig;
 use crate::pb::google::protobuf::Any;
-use crate::wire::{At, names, required, type_name, unpack};
+use crate::wire::{At, names, on_demand, required, type_name, unpack};
 use mesh_core::Invalid;
-use mesh_core::model::{Cors, Fault, Mirror, RateLimit};
+use mesh_core::model::{ClustersOnDemand, Cors, Fault, Mirror, RateLimit};
 use prost::Name;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub(super) struct Filters {
     pub(super) cors: Setting<Arc<Cors>>,
     pub(super) fault: Setting<Arc<Fault>>,
     pub(super) rate_limit: Setting<Arc<RateLimit>>,
+    /// None where nothing is said.
+    pub(super) on_demand: Option<ClustersOnDemand>,
 }
 
 /// What a virtual host says for rules that say nothing.
@@ -111,6 +114,10 @@ impl Filters {
             names::CORS => self.cors = cors::read(&unpack(config)?)?,
             names::FAULT => self.fault = Setting::On(Arc::new(fault::read(&unpack(config)?)?)),
             names::RATE_LIMIT => self.rate_limit = limit::read(&unpack(config)?)?,
+            names::ON_DEMAND => {
+                let PerRouteConfig { odcds } = unpack(config)?;
+                self.on_demand = Some(on_demand::clusters(odcds.as_ref()).at("odcds")?);
+            }
             _ => {
                 let message = format!("no filter with this name has settings here: {name:?}");
                 return Err(Invalid::new("", message));
@@ -125,11 +132,15 @@ impl Filters {
             names::CORS => self.cors = Setting::Off,
             names::FAULT => self.fault = Setting::Off,
             names::RATE_LIMIT => self.rate_limit = Setting::Off,
+            names::ON_DEMAND => self.on_demand = Some(ClustersOnDemand::Off),
             _ => {}
         }
     }
 }
 
 fn known(name: &str) -> bool {
-    matches!(name, names::CORS | names::FAULT | names::RATE_LIMIT)
+    matches!(
+        name,
+        names::CORS | names::FAULT | names::RATE_LIMIT | names::ON_DEMAND
+    )
 }

@@ -52,6 +52,7 @@ pub(super) fn read(proto: &pb::Route, host: &Defaults) -> Result<Rule, Invalid> 
     let filters = Filters::read(typed_per_filter_config)?;
     rule.fault = filters.fault.or_inherit(host.fault.as_ref());
     rule.rate_limit = filters.rate_limit.or_inherit(host.rate_limit.as_ref());
+    rule.on_demand = filters.on_demand;
     match filters.cors {
         // What the action itself says, in the old spelling, stays.
         Setting::Unset => {}

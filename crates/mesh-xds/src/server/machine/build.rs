@@ -4,7 +4,7 @@ use super::collection::is_collection;
 use super::kind::{InFlight, Kind, Stamp, Why, find};
 use super::room::Room;
 use super::scan::endpoints_of;
-use super::{Machine, Moved};
+use super::{Machine, Moved, hosts};
 use crate::server::response::{Item, name_len};
 use crate::server::{Event, Response, Scope, Variant};
 use crate::{Encoded, TypeUrl};
@@ -14,12 +14,12 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 /// A response in the making.
-struct Draft {
+pub(super) struct Draft {
     /// What is sent.
-    items: Vec<Item>,
+    pub(super) items: Vec<Item>,
     /// Which of it the client does not have yet, with the version that it has.
-    fresh: Vec<(Name, Option<Name>)>,
-    removed: Vec<Name>,
+    pub(super) fresh: Vec<(Name, Option<Name>)>,
+    pub(super) removed: Vec<Name>,
     /// Sent even if it is empty.
     answer: bool,
     /// Whether it holds everything that the client is to have.
@@ -213,11 +213,17 @@ impl Machine {
             }
             match (verdict, there) {
                 (Verdict::Hold, _) => state.gates.hold(name, &self.mark, now, resumed),
+                (Verdict::Send, Some(resource)) if resource.name != name => {
+                    self.add_aliased(state, name, resource, draft);
+                }
                 (Verdict::Send, Some(resource)) => self.add(state, resource, draft, now),
                 (_, Some(resource)) => {
                     if let Some(ttl) = resource.ttl.filter(|_| self.ttl) {
                         state.heartbeats.resume(&resource.name, ttl, now);
                     }
+                }
+                (Verdict::Remove, None) if state.kind == TypeUrl::VirtualHost => {
+                    self.remove_host(state, name, why, draft);
                 }
                 (verdict, None) => {
                     let was_held = state.hold(&name, None).is_some();
@@ -295,6 +301,7 @@ impl Machine {
                 version,
                 bytes: Bytes::new(),
                 ttl: Some(ttl),
+                aliases: Vec::new(),
             });
             if !room.take(beat.delta_len(&state.url)) {
                 return;
@@ -331,7 +338,10 @@ impl Machine {
         state.whole = kept;
     }
 
-    fn send(&mut self, state: &mut Kind, draft: Draft, now: Instant) -> Response {
+    fn send(&mut self, state: &mut Kind, mut draft: Draft, now: Instant) -> Response {
+        if state.kind == TypeUrl::VirtualHost {
+            draft.items = hosts::once_each(draft.items);
+        }
         let nonce = self.nonce();
         let version = state.digest.version();
         let response = Response {

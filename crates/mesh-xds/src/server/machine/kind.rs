@@ -55,6 +55,8 @@ pub(super) struct Entry {
     pub(super) named: bool,
     /// The version the client was sent.
     pub(super) sent: Option<Name>,
+    /// VHDS: the resource that it was sent, if that has another name.
+    pub(super) leads_to: Option<Name>,
 }
 
 /// What there may be to send.

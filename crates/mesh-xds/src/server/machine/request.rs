@@ -102,9 +102,18 @@ impl Machine {
         );
         let legacy = first && add.is_empty() && drop.is_empty() && LEGACY_WILDCARD.contains(&kind);
         let resumed = first && !request.initial_resource_versions.is_empty();
+        let held: Vec<Name> = match kind {
+            TypeUrl::VirtualHost if first => {
+                let names = request.initial_resource_versions.keys();
+                names.map(Name::from).collect()
+            }
+            _ => Vec::new(),
+        };
         if first {
             self.resume(kind, request.initial_resource_versions)?;
         }
+        let waits = first && kind == TypeUrl::VirtualHost && add.is_empty();
+        self.resume_hosts(held, now);
         let before = self.subscribed(kind);
         for name in request.resource_names_unsubscribe {
             self.drop_name(kind, &name, now);
@@ -122,6 +131,9 @@ impl Machine {
         }
         if first {
             self.drop_unwanted(kind);
+        }
+        if waits {
+            self.answer_hosts(now);
         }
         self.tell_subscribed(kind, before);
         self.settle();

@@ -6,7 +6,7 @@ use crate::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
 };
 use crate::pb::envoy::r#type::v3::HashPolicy;
 use crate::pb::envoy::r#type::v3::hash_policy::{PolicySpecifier, SourceIp};
-use crate::wire::{to_duration, to_number};
+use crate::wire::{on_demand, to_duration, to_number};
 use crate::write::access_log;
 use mesh_core::model::{TcpProxy, TcpSplit, TcpTarget};
 use std::time::Duration;
@@ -45,6 +45,7 @@ pub(super) fn proxy(proxy: &TcpProxy) -> pb::TcpProxy {
             use_post: tunnel.post,
             ..TunnelingConfig::default()
         }),
+        on_demand: on_demand::to_tcp(proxy.on_demand),
         ..pb::TcpProxy::default()
     }
 }

@@ -1,12 +1,16 @@
-//! Policies that filters have per route: `CorsPolicy`, `HTTPFault` and `LocalRateLimit`.
+//! Policies that filters have per route: `CorsPolicy`, `HTTPFault`, `LocalRateLimit` and the
+//! `PerRouteConfig` of `on_demand`.
 
 use crate::pb::envoy::extensions::filters::common::fault::v3 as common;
 use crate::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use crate::pb::envoy::extensions::filters::http::fault::v3 as wire;
+use crate::pb::envoy::extensions::filters::http::on_demand::v3::PerRouteConfig;
 use crate::wire::share::{to_fraction, to_runtime_fraction};
 use crate::wire::text::to_string_match;
-use crate::wire::{to_boolean, to_duration};
-use mesh_core::model::{AbortWith, Cors, Fault, FaultAbort, FaultDelay, Fraction, StringMatch};
+use crate::wire::{on_demand, to_boolean, to_duration};
+use mesh_core::model::{
+    AbortWith, ClustersOnDemand, Cors, Fault, FaultAbort, FaultDelay, Fraction, StringMatch,
+};
 
 pub(super) fn cors(cors: &Cors) -> CorsPolicy {
     let origins = cors.allow_origins.iter().map(|origin| match origin {
@@ -25,6 +29,12 @@ pub(super) fn cors(cors: &Cors) -> CorsPolicy {
         filter_enabled: Some(to_runtime_fraction(Fraction::ALL)),
         forward_not_matching_preflights: to_boolean(cors.forward_unmatched_preflights),
         ..Default::default()
+    }
+}
+
+pub(super) fn on_demand(clusters: ClustersOnDemand) -> PerRouteConfig {
+    PerRouteConfig {
+        odcds: on_demand::to_clusters(clusters),
     }
 }
 
