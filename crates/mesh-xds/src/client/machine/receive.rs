@@ -9,11 +9,11 @@ use crate::TypeUrl;
 use crate::pb::envoy::service::discovery::v3 as discovery;
 use crate::pb::google::protobuf::{Any, Duration as ProtoDuration};
 use crate::write::redacted_bytes as redacted;
-use bytes::Bytes;
 use mesh_core::Name;
 use prost::Message;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
 
 /// Wraps a resource in state of the world, to give it a TTL.
 const WRAPPER: &str = "type.googleapis.com/envoy.service.discovery.v3.Resource";
@@ -178,7 +178,7 @@ impl<R> Machine<R> {
             }
             let name = Name::from(item.name.as_str());
             let expires = item.ttl.map(|ttl| now + ttl);
-            let Some(body) = item.body else {
+            let Some(mut body) = item.body else {
                 let known = all.records.get(&name).and_then(|r| r.accepted.as_ref());
                 let same = |version: &Name| item.version.is_empty() || *version == item.version;
                 if known.is_some_and(|(version, _)| same(version)) {
@@ -207,7 +207,14 @@ impl<R> Machine<R> {
             };
             let version = item.version;
             let kept = keeps_bodies && body.type_url == kind.url();
-            let body = kept.then(|| redacted(kind, Bytes::from(body.value)));
+            let value = std::mem::take(&mut body.value);
+            let body = match kind {
+                TypeUrl::Secret => {
+                    let value = Zeroizing::new(value);
+                    kept.then(|| redacted(kind, &value))
+                }
+                _ => kept.then(|| redacted(kind, &value)),
+            };
             match read {
                 Ok(resource) => {
                     record.offered += 1;
