@@ -8,5 +8,6 @@ mod flags;
 mod interception;
 mod plane;
 mod secrets;
+mod shown;
 #[path = "../support/mod.rs"]
 mod support;
