@@ -95,7 +95,7 @@ fn what_does_not_go_with_a_mode_is_taken_as_istio_takes_it_and_told() {
             "trafficPolicy: {{tls: {{{mode}{files}, credentialName: s, {rest}}}}}"
         ));
         let (world, findings) = world(&text);
-        assert_eq!(world.len(), 2, "{findings:?}");
+        assert_eq!(world.len(), 3, "{findings:?}");
         let told = lines(&findings);
         assert_eq!(told.len(), 8, "{told:?}");
         let idle = |line: &String| line.contains("has no effect with mode DISABLE");
