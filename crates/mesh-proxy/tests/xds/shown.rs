@@ -12,6 +12,7 @@ use mesh_xds::server::Changes;
 use mesh_xds::{Encoded, TypeUrl, write};
 use rcgen::{CertificateParams, KeyPair, SanType, SerialNumber, date_time_ymd};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,10 @@ fn certificate() -> (String, String) {
 }
 
 fn listener(name: &str, certificate: &str, roots: Option<&str>) -> Encoded {
+    listener_at(free_address(), name, certificate, roots)
+}
+
+fn listener_at(at: SocketAddr, name: &str, certificate: &str, roots: Option<&str>) -> Encoded {
     let mut tls = ServerTls::default();
     tls.certificates = vec![from_plane(certificate)];
     tls.validation = roots.map(|roots| {
@@ -55,7 +60,7 @@ fn listener(name: &str, certificate: &str, roots: Option<&str>) -> Encoded {
     });
     let mut chain = FilterChain::tcp(TcpProxy::to("s", "c"));
     chain.tls = Some(Arc::new(tls));
-    let listener = Listener::new(name, free_address()).chain(chain);
+    let listener = Listener::new(name, at).chain(chain);
     write::encode(name, &write::listener(&listener, None))
 }
 
@@ -216,4 +221,56 @@ async fn certificates_in_use_are_shown_with_their_dates_and_names() {
     });
     assert_eq!(own, expected);
     assert_eq!(sides[0]["ca_cert"][0]["serial_number"], "0b01ad");
+}
+
+/// With these numbers, where an Envoy 1.40 has them.
+#[tokio::test]
+async fn updates_of_secrets_and_connections_that_lack_one_are_counted() {
+    let (chain, key) = certificate();
+    let plane = Plane::start().await;
+    plane.apply(all(free_address(), "c", named("one").await));
+    plane.apply(secret(
+        "shop",
+        &Secret::certificate(chain.clone(), key.clone()),
+    ));
+    plane.apply(secret("roots", &Secret::roots(chain.clone())));
+    let (there, lost) = (free_address(), free_address());
+    plane.apply(
+        Changes::new()
+            .set(
+                TypeUrl::Listener,
+                listener_at(there, "tls", "shop", Some("roots")),
+            )
+            .set(
+                TypeUrl::Listener,
+                listener_at(lost, "lost", "nowhere", None),
+            ),
+    );
+    let driven = Driven::by(&plane, Variant::Delta).await;
+    driven.initialized().await;
+    let at = |address: SocketAddr, stat: &str| {
+        let address = address.to_string().replace(':', "_");
+        format!("listener.{address}.server_ssl_socket_factory.{stat}")
+    };
+    let updates = at(there, "ssl_context_update_by_sds");
+    let shows = async |line: String| {
+        let has = |stats: &str| stats.lines().any(|one| one == line);
+        driven.shows("/stats", has).await
+    };
+    shows(format!("{updates}: 2")).await;
+    plane.apply(secret("shop", &Secret::certificate(certificate().0, key)));
+    shows(format!("{updates}: 3")).await;
+
+    use tokio::io::AsyncReadExt;
+    for _ in 0..2 {
+        let mut stream = tokio::net::TcpStream::connect(lost).await.unwrap();
+        // Closed or reset, and never answered.
+        let read = stream.read(&mut [0; 8]).await;
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    }
+    let not_ready = at(lost, "downstream_context_secrets_not_ready");
+    shows(format!("{not_ready}: 2")).await;
+    let text = shows(format!("{}: 0", at(lost, "ssl_context_update_by_sds"))).await;
+    let ours = at(there, "downstream_context_secrets_not_ready");
+    assert!(text.contains(&format!("{ours}: 0")), "{text}");
 }
