@@ -27,9 +27,6 @@ pub struct Source {
     pub mesh_config: Option<PathBuf>,
     /// The node as far as the command line says; what it does not say is in the YAML.
     pub node: NodeSpec,
-    /// Whether the sockets that intercepted connections come to take them whatever their
-    /// destination is (Istio's `TPROXY`).
-    pub transparent: bool,
     /// An access log instead of those that the configuration asks for; `-` is standard output.
     pub access_log: Option<String>,
 }
@@ -176,9 +173,6 @@ impl Configuration {
 
 impl Source {
     fn adjust(&self, builder: &mut SnapshotBuilder) {
-        if self.transparent {
-            builder.make_transparent(&INTERCEPTING);
-        }
         if let Some(path) = &self.access_log {
             let log = AccessLog {
                 path: path.as_str().into(),
@@ -280,7 +274,6 @@ mod tests {
             paths: vec![directory.to_owned()],
             mesh_config: None,
             node: NodeSpec::Exact(Node::sidecar("client", "default")),
-            transparent: false,
             access_log: None,
         }
     }

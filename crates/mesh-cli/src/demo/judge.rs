@@ -38,7 +38,6 @@ impl Judge {
                     name: node.name.clone(),
                     namespace: node.namespace.clone(),
                 },
-                transparent: false,
                 access_log: None,
             };
             Configuration::load(source).map(|(configuration, _)| configuration)

@@ -49,7 +49,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let mut node = args.node.spec()?;
     match &mut node {
-        NodeSpec::Exact(node) if node.capture == Capture::Redirect => {
+        NodeSpec::Exact(node) if node.capture != Capture::None => {
             let own = args.ip.or_else(|| match node.address.is_loopback() {
                 true => instance_ip(),
                 false => None,
@@ -65,7 +65,6 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
         paths: args.from.config.clone(),
         mesh_config: args.mesh_config.clone(),
         node,
-        transparent: args.node.interception() == Interception::Tproxy,
         access_log: args.access_log.clone(),
     };
     let (configuration, findings) = match Configuration::load(source) {
