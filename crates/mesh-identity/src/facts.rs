@@ -86,7 +86,10 @@ impl CertificateFacts {
         for kind in kinds {
             names.extend(all.iter().filter_map(kind));
         }
-        let serial = certificate.raw_serial().iter().skip_while(|byte| **byte == 0);
+        let serial = certificate
+            .raw_serial()
+            .iter()
+            .skip_while(|byte| **byte == 0);
         let validity = certificate.validity();
         Some(Self {
             serial: serial.map(|byte| format!("{byte:02x}")).collect(),
