@@ -6,6 +6,7 @@ mod dump;
 mod endpoint;
 mod listener;
 mod route;
+mod secret;
 
 use crate::fetch::Server;
 use crate::output::{self, Format, Text};
@@ -53,10 +54,13 @@ enum Part {
     /// Endpoints: the hosts of clusters, and whether they are used.
     #[command(visible_aliases = ["endpoints", "ep"])]
     Endpoint(endpoint::Filter),
+    /// Certificates and roots of trust: until when they are valid. Keys are not shown.
+    #[command(visible_aliases = ["secrets", "s"])]
+    Secret(secret::Filter),
     /// What the proxy was started with: who it is, and from where it is configured.
     #[command(visible_alias = "b")]
     Bootstrap,
-    /// All of these. As JSON or YAML: {bootstrap, clusters, endpoints, listeners, routes}, the
+    /// All of these but secrets. As JSON or YAML: {bootstrap, clusters, endpoints, listeners, routes}, the
     /// last four as `mesh compile` prints them.
     #[command(visible_alias = "a")]
     All,
@@ -108,6 +112,13 @@ fn show(args: &Args) -> anyhow::Result<ExitCode> {
             match text(args.output) {
                 None => listener::table(&found).render(style),
                 Some(form) => form.of(json!(found)),
+            }
+        }
+        Part::Secret(filter) => {
+            let dump = ask(&args.admin)?;
+            match text(args.output) {
+                None => secret::table(&dump, filter).render(style),
+                Some(form) => form.of(filter.select(&dump)),
             }
         }
         Part::Route(filter) => {

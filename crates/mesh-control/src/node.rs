@@ -5,7 +5,7 @@
 //! | kind, address, name, namespace | the id, `type~ip~name.namespace~domain` as istiod has it; `sidecar` or `router` |
 //! | namespace | metadata `NAMESPACE`, which wins over the id |
 //! | labels | metadata `LABELS` |
-//! | interception | metadata `INTERCEPTION_MODE`: `NONE`, or `REDIRECT` and `TPROXY`, which are the same to us; `REDIRECT` where nothing is said |
+//! | interception | metadata `INTERCEPTION_MODE`: `NONE`, `REDIRECT` or `TPROXY`; `REDIRECT` where nothing is said |
 //! | capture of names | metadata `DNS_CAPTURE`: `true` where the node's own name server answers its applications, so that services without an address are called at the one that is allocated to them. `DNS_AUTO_ALLOCATE`, which Istio asked for besides once, changes nothing, as in Istio since 1.25 |
 //! | generator | metadata `GENERATOR`: `grpc`, which is never intercepted, or nothing |
 //!
@@ -183,7 +183,8 @@ pub(crate) fn describe(
         // Who has no proxy has nobody to intercept anything.
         _ if generator == Generator::Grpc => Capture::None,
         (Some("NONE"), _) | (None | Some(""), true) => Capture::None,
-        (None | Some("" | "REDIRECT" | "TPROXY"), false) => Capture::Redirect,
+        (None | Some("" | "REDIRECT"), false) => Capture::Redirect,
+        (Some("TPROXY"), false) => Capture::Tproxy,
         (Some(mode @ ("REDIRECT" | "TPROXY")), true) => {
             return Err(bad(format!(
                 "metadata INTERCEPTION_MODE: {mode} does not go together with MESH_BASE_PORT, \

@@ -141,7 +141,7 @@ impl Parts {
         for (name, secret) in named.present() {
             let was = before.secrets.get(name);
             let part = round.part(TypeUrl::Secret, secret.clone(), was, None, |secret| {
-                write::encode(name, &write::secret(name, secret))
+                write::encode_secret(name, secret)
             });
             parts.secrets.insert(name.clone(), part);
         }

@@ -78,6 +78,11 @@ impl<T> Publisher<T> {
     pub fn load(&self) -> Arc<T> {
         self.shared.value.load_full()
     }
+
+    /// As [`Feed::version`].
+    pub fn version(&self) -> u64 {
+        self.shared.version.load(Ordering::Acquire)
+    }
 }
 
 impl<T: fmt::Debug> fmt::Debug for Publisher<T> {

@@ -214,6 +214,10 @@ stats! {
         SslFailVerifySan = Counter "ssl.fail_verify_san",
         /// Certificates that are not one of those asked for.
         SslFailVerifyCertHash = Counter "ssl.fail_verify_cert_hash",
+        /// TLS connections that failed because a secret is not there (yet).
+        SecretsNotReady = Counter "client_ssl_socket_factory.upstream_context_secrets_not_ready",
+        /// Secrets of a discovery service that came, or changed.
+        ContextUpdateBySds = Counter "client_ssl_socket_factory.ssl_context_update_by_sds",
         /// Requests that found no original destination.
         OriginalDestinationInvalid = Counter "original_dst_host_invalid",
         /// Looks at DNS.
@@ -258,7 +262,7 @@ stats! {
         RqCancelled = Counter "upstream_rq_cancelled",
         /// Streams reset by the upstream.
         RqRxReset = Counter "upstream_rq_rx_reset",
-        /// Streams reset by us.
+        /// Streams of HTTP/2 reset by us before they were over.
         RqTxReset = Counter "upstream_rq_tx_reset",
         /// Retries.
         RqRetry = Counter "upstream_rq_retry",
@@ -437,6 +441,10 @@ stats! {
         SslFailVerifySan = Counter "ssl.fail_verify_san",
         /// Certificates that are not one of those asked for.
         SslFailVerifyCertHash = Counter "ssl.fail_verify_cert_hash",
+        /// Connections that were closed because a secret is not there (yet).
+        SecretsNotReady = Counter "server_ssl_socket_factory.downstream_context_secrets_not_ready",
+        /// Secrets of a discovery service that came, or changed.
+        ContextUpdateBySds = Counter "server_ssl_socket_factory.ssl_context_update_by_sds",
     }
 }
 

@@ -39,6 +39,7 @@ pub enum TlsFailure {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Counted {
+    NoSecret,
     Connection,
     NoCertificate,
     Verify,
@@ -54,10 +55,11 @@ impl TlsError {
         self.kind
     }
 
-    /// What Envoy counts for a connection from a caller. None: a missing secret and a connection
-    /// that broke count as nothing here.
+    /// What Envoy counts for a connection from a caller. None: a connection that broke counts as
+    /// nothing here.
     pub fn listener_stat(&self) -> Option<ListenerStat> {
         Some(match self.stat? {
+            Counted::NoSecret => ListenerStat::SecretsNotReady,
             Counted::Connection => ListenerStat::SslConnectionError,
             Counted::NoCertificate => ListenerStat::SslFailVerifyNoCert,
             Counted::Verify => ListenerStat::SslFailVerifyError,
@@ -69,6 +71,7 @@ impl TlsError {
     /// What Envoy counts for a connection to an endpoint.
     pub fn cluster_stat(&self) -> Option<ClusterStat> {
         Some(match self.stat? {
+            Counted::NoSecret => ClusterStat::SecretsNotReady,
             Counted::Connection | Counted::NoCertificate => ClusterStat::SslConnectionError,
             Counted::Verify => ClusterStat::SslFailVerifyError,
             Counted::San => ClusterStat::SslFailVerifySan,
@@ -105,7 +108,7 @@ impl TlsError {
 
     pub(crate) fn no_secret() -> Self {
         let text = "TLS error: Secret is not supplied by SDS".to_owned();
-        Self::new(TlsFailure::NoSecret, None, text)
+        Self::new(TlsFailure::NoSecret, Some(Counted::NoSecret), text)
     }
 
     pub(crate) fn from_tls(error: &Error) -> Self {

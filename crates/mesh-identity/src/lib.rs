@@ -36,6 +36,7 @@
 mod acceptor;
 mod connector;
 mod error;
+mod facts;
 mod files;
 mod info;
 mod names;
@@ -52,6 +53,7 @@ pub mod fuzz;
 pub use acceptor::Acceptor;
 pub use connector::Connector;
 pub use error::{TlsError, TlsFailure};
+pub use facts::{CertificateFacts, CertificateName, certificate_facts};
 pub use files::{Files, system_roots};
 pub use params::{check_client, check_server};
 pub use pem::{MAX_CERTIFICATE_BYTES, MAX_CHAIN, MAX_REVOKED, MAX_ROOTS, MAX_TRUST_BYTES};

@@ -98,7 +98,7 @@ pub(crate) fn write(certificates: &[CertificateDer<'_>]) -> Vec<u8> {
     out
 }
 
-fn certificates(
+pub(crate) fn certificates(
     text: &[u8],
     bytes: usize,
     most: usize,

@@ -120,18 +120,24 @@ impl Workshop {
                 compiler.half.taken.clone_from(&out.taken);
                 match node.capture {
                     Capture::None => inbound::compile(&mut compiler, inbound),
-                    Capture::Redirect => {
+                    Capture::Redirect | Capture::Tproxy => {
                         let ports = inbound::targets(&compiler);
                         inbound::compile(&mut compiler, &ports);
                     }
                 }
                 compiler.half.give(builder, &mut findings);
+                if node.capture == Capture::Tproxy {
+                    builder.make_transparent(&INTERCEPTING);
+                }
             }
         }
         builder.set_origins(Arc::clone(&memory.origins));
         findings
     }
 }
+
+/// The listeners that intercepted connections come to.
+const INTERCEPTING: [&str; 2] = ["virtualOutbound", "virtualInbound"];
 
 /// A sidecar's way out: the same for all that are the same in what was looked at.
 fn way_out(world: &World, node: &Node, memory: &mut Memory) -> Arc<Half> {
@@ -141,7 +147,7 @@ fn way_out(world: &World, node: &Node, memory: &mut Memory) -> Arc<Half> {
     let mut compiler = Compiler::new(world, node, memory);
     match node.capture {
         Capture::None => outbound::compile(&mut compiler),
-        Capture::Redirect => intercepted::compile(&mut compiler),
+        Capture::Redirect | Capture::Tproxy => intercepted::compile(&mut compiler),
     }
     let Compiler {
         viewer,
@@ -290,7 +296,7 @@ impl<'a> Compiler<'a> {
 
     /// Whether connections come from and go to anywhere, as istiod takes for granted.
     fn intercepts(&self) -> bool {
-        self.viewer.capture() == Capture::Redirect
+        self.viewer.capture() != Capture::None
     }
 
     /// A name in statistics as istiod writes it for the proxies that it starts: the semicolon

@@ -50,6 +50,9 @@ pub enum Capture {
     /// listener for all that go out, one for all that come in, and one behind the former for each
     /// port, or address and port, that is known.
     Redirect,
+    /// The same with addresses as they were (Istio's interception mode `TPROXY`): what comes in and
+    /// goes out is accepted whatever address it was going to.
+    Tproxy,
 }
 
 /// What a proxy does.
@@ -143,7 +146,7 @@ impl Node {
     /// know what they stand for.
     pub fn uses_allocated(&self) -> bool {
         let sidecar = matches!(self.role, Role::Sidecar { .. });
-        self.dns_capture && sidecar && self.capture == Capture::Redirect
+        self.dns_capture && sidecar && self.capture != Capture::None
     }
 
     /// Where the admin interface is.

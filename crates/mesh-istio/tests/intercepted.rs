@@ -14,8 +14,12 @@ use support::{
 };
 
 fn intercepted(text: &str) -> (Arc<Snapshot>, Vec<String>) {
+    captured(Capture::Redirect, text)
+}
+
+fn captured(capture: Capture, text: &str) -> (Arc<Snapshot>, Vec<String>) {
     let mut node = Node::sidecar("client", "default");
-    node.capture = Capture::Redirect;
+    node.capture = capture;
     node.labels = [("app".to_owned(), "a".to_owned())].into();
     node.address = [10, 0, 0, 1].into();
     let (world, findings) = world(text);
@@ -185,6 +189,43 @@ fn everything_comes_in_by_one_listener_and_does_not_loop() {
     }
     let pass = cluster(&intercepted("").0, "PassthroughCluster").discovery;
     assert_eq!(pass, DiscoveryKind::OriginalDestination);
+}
+
+#[test]
+fn with_tproxy_the_two_listeners_that_are_bound_are_transparent_and_nothing_else_differs() {
+    let text = kubernetes(
+        "x",
+        "10.1.0.1",
+        "{name: http, port: 80}, {name: tcp, port: 7}",
+    );
+    let (redirected, _) = captured(Capture::Redirect, &text);
+    let (transparent, findings) = captured(Capture::Tproxy, &text);
+    assert_eq!(findings, Vec::<String>::new());
+    let names: Vec<&str> = transparent
+        .listeners()
+        .iter()
+        .filter(|listener| listener.transparent)
+        .map(|listener| &*listener.name)
+        .collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(names.contains(&"virtualInbound") && names.contains(&"virtualOutbound"));
+    assert!(
+        redirected
+            .listeners()
+            .iter()
+            .all(|listener| !listener.transparent)
+    );
+    let plain = transparent.listeners().iter().map(|listener| {
+        let mut listener = mesh_core::model::Listener::clone(listener);
+        listener.transparent = false;
+        listener
+    });
+    let same = redirected.listeners().iter().zip(plain);
+    assert!(same.len() > 3);
+    for (one, other) in same {
+        assert_eq!(**one, other);
+    }
+    assert_eq!(tables(&redirected), tables(&transparent));
 }
 
 #[test]

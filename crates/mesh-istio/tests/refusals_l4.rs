@@ -345,11 +345,6 @@ fn tls_towards_endpoints_is_checked() {
             tls("mode: TLS"),
             "\"TLS\" is not one of DISABLE, SIMPLE, MUTUAL",
         ),
-        (tls("sni: a.example"), "sni needs mode SIMPLE or MUTUAL"),
-        (
-            tls("mode: DISABLE, caCertificates: /ca"),
-            "caCertificates needs mode SIMPLE or MUTUAL",
-        ),
         (tls("mode: MUTUAL"), "clientCertificate is missing"),
         (
             tls("mode: MUTUAL, clientCertificate: /c"),
@@ -360,12 +355,12 @@ fn tls_towards_endpoints_is_checked() {
             "privateKey and credentialName exclude one another",
         ),
         (
-            tls("mode: SIMPLE, clientCertificate: /c, privateKey: /k"),
-            "clientCertificate and mode SIMPLE exclude one another",
+            tls("mode: SIMPLE, credentialName: a, caCrl: /crl"),
+            "caCrl and credentialName exclude one another",
         ),
         (
-            tls("mode: SIMPLE, caCrl: /crl"),
-            "caCrl goes with caCertificates",
+            tls("mode: SIMPLE, insecureSkipVerify: true, credentialName: a"),
+            "credentialName and insecureSkipVerify exclude one another",
         ),
         (
             tls("mode: SIMPLE, insecureSkipVerify: true, subjectAltNames: [a]"),

@@ -8,7 +8,7 @@ use mesh_core::model::{
 };
 use mesh_istio::{Capture, Node};
 use support::{
-    client, cluster, clusters, good, lines, listener, listeners, object, service, snapshot,
+    client, cluster, clusters, good, lines, listener, listeners, object, service, snapshot, world,
 };
 
 const A: &str = "outbound|80||a.default.svc.cluster.local";
@@ -84,6 +84,58 @@ fn a_block_of_tls_is_inherited_and_switched_off_as_a_whole() {
         cluster(&snapshot, &name).tls.is_some()
     };
     assert!(secured("") && secured("v1") && !secured("v2") && !secured("v3"));
+}
+
+#[test]
+fn what_does_not_go_with_a_mode_is_taken_as_istio_takes_it_and_told() {
+    let files = "clientCertificate: /c, privateKey: /k, caCertificates: /r, caCrl: /l";
+    let rest = "subjectAltNames: [a], sni: a.example, insecureSkipVerify: true";
+    for mode in ["mode: DISABLE, ", ""] {
+        let text = rule(&format!(
+            "trafficPolicy: {{tls: {{{mode}{files}, credentialName: s, {rest}}}}}"
+        ));
+        let (world, findings) = world(&text);
+        assert_eq!(world.len(), 3, "{findings:?}");
+        let told = lines(&findings);
+        assert_eq!(told.len(), 8, "{told:?}");
+        let idle = |line: &String| line.contains("has no effect with mode DISABLE");
+        assert!(told.iter().all(idle), "{told:?}");
+        let (snapshot, _) = snapshot(&world, &Node::sidecar("client", "default"));
+        assert!(cluster(&snapshot, A).tls.is_none());
+    }
+
+    for (fields, tells) in [
+        ("clientCertificate: /c, privateKey: /k", "with mode SIMPLE"),
+        ("caCrl: /l", "with no caCertificates"),
+        (
+            "insecureSkipVerify: true, caCrl: /l",
+            "with no caCertificates",
+        ),
+    ] {
+        let text = rule(&format!(
+            "trafficPolicy: {{tls: {{mode: SIMPLE, {fields}}}}}"
+        ));
+        let (world, findings) = world(&text);
+        let told = lines(&findings);
+        assert!(!told.is_empty(), "{fields}");
+        assert!(told.iter().all(|line| line.contains(tells)), "{told:?}");
+        let (snapshot, _) = snapshot(&world, &Node::sidecar("client", "default"));
+        let tls = tls(&snapshot, A);
+        assert!(tls.certificates.is_empty());
+        let validation = tls.validation.as_ref().unwrap();
+        assert!(validation.revoked.is_none());
+    }
+
+    // Whoever shows a certificate from a Secret need not check the other side by it.
+    let text = rule(
+        "workloadSelector: {matchLabels: {}}, \
+         trafficPolicy: {tls: {mode: MUTUAL, credentialName: s, insecureSkipVerify: true}}",
+    );
+    let world = good(&text);
+    let (snapshot, _) = snapshot(&world, &Node::sidecar("client", "default"));
+    let tls = tls(&snapshot, A);
+    assert_eq!(tls.certificates.len(), 1);
+    assert!(tls.validation.as_ref().unwrap().roots.is_none());
 }
 
 #[test]

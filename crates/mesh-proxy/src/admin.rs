@@ -3,9 +3,11 @@
 //! Paths and shapes are Envoy's where Envoy has them. There is no authentication: it belongs on a
 //! loopback address. Anything that changes something wants `POST`.
 
+mod certs;
 mod clusters;
 mod dump;
 mod origins;
+mod secrets;
 mod statistics;
 
 use crate::accept::{Accept, Accepting, UnixSocket};
@@ -48,6 +50,10 @@ enum Listener {
 }
 
 const HELP: &[(&str, &str)] = &[
+    (
+        "GET /certs",
+        "the certificates that are shown and trusted, and until when they are valid",
+    ),
     (
         "GET /clusters[?format=json]",
         "endpoints of every cluster with their health and counts",
@@ -193,6 +199,7 @@ fn answer(
             "/listeners" => listeners(&shared, query.is("format", "json")),
             "/clusters" if query.is("format", "json") => json(&clusters::json(&shared)),
             "/clusters" => text(StatusCode::OK, clusters::text(&shared)),
+            "/certs" => json(&certs::json(&shared)),
             "/config_dump" if query.get("origins").is_some() => {
                 json(&origins::json(&shared.feed.load()))
             }

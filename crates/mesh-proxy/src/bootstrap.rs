@@ -185,7 +185,6 @@ fn validate(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
         paths: args.config.clone(),
         mesh_config: args.mesh_config.clone(),
         node: args.node.spec()?,
-        transparent: false,
         dns_capture: false,
         access_log: None,
     };

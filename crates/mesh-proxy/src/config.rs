@@ -29,9 +29,6 @@ pub struct Source {
     pub mesh_config: Option<PathBuf>,
     /// The node as far as the command line says; what it does not say is in the YAML.
     pub node: NodeSpec,
-    /// Whether the sockets that intercepted connections come to take them whatever their
-    /// destination is (Istio's `TPROXY`).
-    pub transparent: bool,
     /// Applications resolve names with the mesh's table ([`Configuration::names`]), so that services
     /// without an address are called at the one that is allocated to them.
     pub dns_capture: bool,
@@ -207,9 +204,6 @@ impl Source {
     }
 
     fn adjust(&self, builder: &mut SnapshotBuilder) {
-        if self.transparent {
-            builder.make_transparent(&INTERCEPTING);
-        }
         if let Some(path) = &self.access_log {
             let log = AccessLog {
                 path: path.as_str().into(),
@@ -311,7 +305,6 @@ mod tests {
             paths: vec![directory.to_owned()],
             mesh_config: None,
             node: NodeSpec::Exact(Node::sidecar("client", "default")),
-            transparent: false,
             dns_capture: false,
             access_log: None,
         }

@@ -38,6 +38,7 @@ mod reconcile;
 mod runtime;
 mod tcp;
 mod tls;
+mod updates;
 mod watch;
 mod worker;
 pub mod xds;

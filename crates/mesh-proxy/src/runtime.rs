@@ -7,6 +7,7 @@ use crate::http::stack;
 use crate::listener::{Plans, Statistics};
 use crate::reconcile::{Listening, RETRY, Reconciler};
 use crate::tcp::{Buffers, Forwarder};
+use crate::updates::Updates;
 use crate::worker::{Listeners, Worker};
 use crate::xds::Control;
 use mesh_client::tcp::TcpUpstreams;
@@ -313,6 +314,7 @@ async fn supervise(
     let mut retry = tokio::time::interval(RETRY);
     retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut configured = true;
+    let mut updates = Updates::default();
     loop {
         let draining = shared.draining.load(Ordering::Relaxed);
         tokio::select! {
@@ -327,7 +329,7 @@ async fn supervise(
             _ = retry.tick(), if again && !draining => {
                 again = reconciler.apply(&shared.feed.load());
             }
-            _ = housekeeping.tick() => housekeep(&shared),
+            _ = housekeeping.tick() => housekeep(&shared, &mut updates),
             order = orders.recv() => match order {
                 Some(Order::DrainListeners) if !draining => {
                     shared.draining.store(true, Ordering::Relaxed);
@@ -346,11 +348,12 @@ async fn supervise(
         // An error means that the thread is gone, which is what we wait for.
         let _ = thread.await;
     }
-    housekeep(&shared);
+    housekeep(&shared, &mut updates);
     end.send_replace(true);
 }
 
-fn housekeep(shared: &Shared) {
+fn housekeep(shared: &Shared, updates: &mut Updates) {
+    updates.note(&shared.feed.load(), &shared.statistics);
     if let Err(error) = shared.telemetry.flush() {
         tracing::warn!(%error, "access log");
     }

@@ -156,6 +156,15 @@ async fn envoy_and_we_accept_and_refuse_alike() {
         &our_tcp,
     ));
 
+    let (their_certificates, our_certificates) =
+        (theirs.certificates().await, ours.certificates().await);
+    differences.extend(Difference::between(
+        "admin",
+        "/certs",
+        &their_certificates,
+        &our_certificates,
+    ));
+
     if std::env::var_os("MESH_ENVOY_ALL").is_some() {
         differences.iter().for_each(|it| println!("{it}"));
     }
@@ -282,6 +291,21 @@ impl Side {
             &self.proxy.cluster(&upstream.name).await,
         );
         facts
+    }
+
+    /// What `/certs` shows of each side of TLS, and how often the same.
+    async fn certificates(&self) -> Facts {
+        let shown = proxy::ask(self.proxy.admin, "/certs").await;
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        let mut facts = BTreeMap::<String, usize>::new();
+        for side in shown["certificates"].as_array().unwrap() {
+            *facts.entry(side.to_string()).or_default() += 1;
+        }
+        assert!(facts.len() > 5, "{facts:#?}");
+        let counted = facts.into_iter();
+        counted
+            .map(|(side, count)| (side, count.to_string()))
+            .collect()
     }
 
     fn log(&self, server: &str) -> String {

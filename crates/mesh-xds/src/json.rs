@@ -6,8 +6,8 @@
 //! nothing stays in memory.
 //!
 //! Not covered: an `Any` of a type that the table does not know is refused by name when read, and
-//! written as `{"@type": …, "value": base64}`. Keys and passwords are read but never written:
-//! `[redacted]` stands in their place, as in Envoy's dumps.
+//! written as `{"@type": …, "value": base64}`. What dumps do not show is read and never written:
+//! see [`redact`](crate::schema::redact).
 //!
 //! ```
 //! use mesh_xds::json::Codec;
@@ -29,7 +29,6 @@
 mod encode;
 mod known;
 mod print;
-mod redact;
 mod tree;
 mod yaml;
 
@@ -38,8 +37,9 @@ use std::fmt;
 use mesh_core::Invalid;
 use serde_json::Value;
 
-use crate::schema::canonical;
 use crate::schema::table::Message;
+use crate::schema::wire::Malformed;
+use crate::schema::{canonical, redacted};
 
 /// Turns text into encoded messages, and encoded messages into text.
 ///
@@ -111,7 +111,12 @@ impl Codec {
     }
 
     fn print(&self, name: &str, bytes: &[u8]) -> Result<Value, JsonError> {
-        let mut value = print::message(known(name)?, bytes)?;
+        let message = known(name)?;
+        let Ok(shown) = redacted(message, bytes) else {
+            // Printing says better where it is damaged.
+            return print::message(message, bytes).and(Err(print::damaged(Malformed)));
+        };
+        let mut value = print::message(message, &shown)?;
         // Whether serde_json's maps are in order is a feature that anyone may switch off.
         value.sort_all_objects();
         Ok(value)
@@ -170,6 +175,11 @@ impl fmt::Display for JsonError {
 }
 
 impl std::error::Error for JsonError {}
+
+/// An encoded message as JSON, with all that it holds: for nobody to see.
+pub(crate) fn unredacted(message: Message, bytes: &[u8]) -> Result<String, JsonError> {
+    Ok(print::message(message, bytes)?.to_string())
+}
 
 fn known(message: &str) -> Result<Message, JsonError> {
     Message::named(message)

@@ -21,6 +21,7 @@ pub(crate) use source::reference;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 mod access_log;
 mod address;
@@ -208,7 +209,14 @@ pub fn resource(kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
                 host,
             })))
         }
-        TypeUrl::Secret => secret(&decode::<SecretProto>(bytes)?).map(Resource::Secret),
+        TypeUrl::Secret => {
+            // Of bytes like these no copy is made on the way, which would stay in memory.
+            let bytes = bytes::Bytes::from_owner(Zeroizing::new(bytes.to_vec()));
+            let mut proto = decode::<SecretProto>(bytes)?;
+            let read = secret(&proto).map(Resource::Secret);
+            crate::wire::wipe(&mut proto);
+            read
+        }
         other => Err(Invalid::new("", format!("{other} is not supported"))),
     }
 }
@@ -253,6 +261,6 @@ pub fn secret(proto: &SecretProto) -> Result<SecretResource, Invalid> {
     tls::secret(proto)
 }
 
-fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, Invalid> {
+fn decode<M: Message + Default>(bytes: impl bytes::Buf) -> Result<M, Invalid> {
     M::decode(bytes).map_err(|error| Invalid::new("", format!("cannot be decoded: {error}")))
 }

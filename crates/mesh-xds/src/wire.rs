@@ -19,6 +19,9 @@ pub(crate) mod on_demand;
 pub(crate) mod share;
 pub(crate) mod text;
 pub(crate) mod tls;
+mod wipe;
+
+pub(crate) use wipe::wipe;
 
 /// The longest time that `google.protobuf.Duration` can hold: 10,000 years.
 const MAX_SECONDS: u64 = 315_576_000_000;

@@ -40,6 +40,7 @@ use mesh_core::model::{
     SecretName, Snapshot, UnixPath,
 };
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 mod access_log;
 mod cluster;
@@ -47,7 +48,6 @@ mod endpoint;
 mod http;
 mod listener;
 mod metadata;
-mod redact;
 pub mod route;
 mod tls;
 
@@ -110,22 +110,28 @@ pub fn secret_in_files(name: &str, at: SecretName<'_>) -> SecretProto {
     tls::secret_in_files(name, at)
 }
 
-/// The same secret without what nobody may see, as Envoy shows it in dumps.
-pub fn redacted(secret: &SecretProto) -> SecretProto {
-    redact::secret(secret)
+/// The same, encoded. Its bytes are wiped from memory when the last user drops them.
+pub fn encode_secret(name: &str, secret: &Secret) -> Encoded {
+    use prost::Message as _;
+    let mut proto = tls::secret(name, secret);
+    // It has no maps, so these bytes are always the same, and no copy of them is made on the way.
+    let bytes = Zeroizing::new(proto.encode_to_vec());
+    crate::wire::wipe(&mut proto);
+    Encoded::new(name, bytes::Bytes::from_owner(bytes))
 }
 
-/// The bytes of a resource as dumps may show them: a secret without what nobody may see.
+/// The same secret without what nobody may see, as Envoy shows it in dumps.
+pub fn redacted(secret: &SecretProto) -> SecretProto {
+    use prost::{Message as _, Name as _};
+    let shown = schema::redact(&SecretProto::full_name(), &secret.encode_to_vec());
+    // What was taken out left a message.
+    SecretProto::decode(shown.as_slice()).unwrap_or_default()
+}
+
+/// The bytes of a resource as dumps may show them: without what nobody may see.
 #[cfg(any(feature = "client", feature = "server"))]
-pub(crate) fn redacted_bytes(kind: TypeUrl, bytes: bytes::Bytes) -> bytes::Bytes {
-    use prost::Message as _;
-    if kind != TypeUrl::Secret {
-        return bytes;
-    }
-    match SecretProto::decode(bytes) {
-        Ok(secret) => redacted(&secret).encode_to_vec().into(),
-        Err(_) => bytes::Bytes::new(),
-    }
+pub(crate) fn redacted_bytes(kind: TypeUrl, bytes: &[u8]) -> bytes::Bytes {
+    schema::redact(schema::name_in_url(kind.url()), bytes).into()
 }
 
 /// Everything that a proxy needs for a snapshot, in the order in which an aggregated stream sends

@@ -12,7 +12,10 @@ use prost_reflect::{
 use super::select::Messages;
 
 /// The first bytes, with the format's version.
-pub(crate) const MAGIC: &[u8; 4] = b"MXS1";
+pub(crate) const MAGIC: &[u8; 4] = b"MXS2";
+
+/// What these hold is said by a name in them, as with an `Any`.
+const TYPED_STRUCTS: [&str; 2] = ["udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"];
 
 /// What stands in a field's place for a oneof when it is in none.
 const NO_ONEOF: u8 = u8::MAX;
@@ -23,6 +26,7 @@ struct Table {
     enums: BTreeMap<String, u16>,
     rules_of_field: ExtensionDescriptor,
     required_oneof: ExtensionDescriptor,
+    sensitive: ExtensionDescriptor,
     messages: Vec<u8>,
     fields: Vec<u8>,
     oneofs: Vec<u8>,
@@ -42,6 +46,7 @@ struct Strings {
 struct Within {
     rules: bool,
     maps: bool,
+    secrets: bool,
 }
 
 /// The whole file.
@@ -110,13 +115,16 @@ fn within(messages: &Messages, table: &Table) -> BTreeMap<String, Within> {
             let mut found = Within {
                 rules: any || message.oneofs().any(|oneof| table.is_required(&oneof)),
                 maps: any,
+                secrets: any || TYPED_STRUCTS.contains(&name.as_str()),
             };
             for field in message.fields() {
                 found.rules |= field.options().has_extension(&table.rules_of_field);
                 found.maps |= field.is_map();
+                found.secrets |= table.is_sensitive(&field);
                 if let Kind::Message(inner) = field.kind() {
                     found.rules |= before[inner.full_name()].rules;
                     found.maps |= before[inner.full_name()].maps;
+                    found.secrets |= before[inner.full_name()].secrets;
                 }
             }
             known.insert(name.clone(), found);
@@ -154,6 +162,7 @@ impl Table {
             enums: numbered(enums.keys())?,
             rules_of_field: extension("validate.rules")?,
             required_oneof: extension("validate.required")?,
+            sensitive: extension("udpa.annotations.sensitive")?,
             messages: Vec::new(),
             fields: Vec::new(),
             oneofs: Vec::new(),
@@ -166,6 +175,12 @@ impl Table {
         let options = oneof.options();
         options.has_extension(&self.required_oneof)
             && options.get_extension(&self.required_oneof).as_bool() == Some(true)
+    }
+
+    fn is_sensitive(&self, field: &FieldDescriptor) -> bool {
+        let options = field.options();
+        options.has_extension(&self.sensitive)
+            && options.get_extension(&self.sensitive).as_bool() == Some(true)
     }
 
     fn message(&mut self, message: &MessageDescriptor, within: Within) -> anyhow::Result<()> {
@@ -192,7 +207,8 @@ impl Table {
         }
         let flags = u8::from(message.is_map_entry())
             | u8::from(within.rules) << 1
-            | u8::from(within.maps) << 2;
+            | u8::from(within.maps) << 2
+            | u8::from(within.secrets) << 3;
         let record = &mut self.messages;
         record.extend(self.strings.place(name)?.to_le_bytes());
         record.extend(u16::try_from(name.len())?.to_le_bytes());
@@ -248,12 +264,13 @@ impl Table {
             _ => NO_ONEOF,
         };
         let rules = self.rules(field)?;
+        let sensitive = u8::from(self.is_sensitive(field));
         let record = &mut self.fields;
         record.extend(field.number().to_le_bytes());
         record.extend(self.strings.place(name)?.to_le_bytes());
         record.extend([u8::try_from(name.len())?, kind, label, oneof]);
         record.extend(refers_to.to_le_bytes());
-        record.extend([0, 0]);
+        record.extend([sensitive, 0]);
         record.extend(rules.to_le_bytes());
         Ok(())
     }

@@ -38,7 +38,6 @@ impl Judge {
                     name: node.name.clone(),
                     namespace: node.namespace.clone(),
                 },
-                transparent: false,
                 dns_capture: false,
                 access_log: None,
             };

@@ -12,6 +12,8 @@ pub(super) struct Dump {
     pub(super) endpoints: Vec<Value>,
     pub(super) listeners: Vec<Value>,
     pub(super) routes: Vec<Value>,
+    /// Envoy's `SecretsConfigDump` as it is.
+    pub(super) secrets: Value,
     /// What the proxy refused or is still waiting for.
     notes: Vec<String>,
 }
@@ -67,6 +69,12 @@ impl Dump {
                         let found = resources(&mut config, part, "route_config");
                         out.routes.extend(found);
                     }
+                }
+                "SecretsConfigDump" => {
+                    for part in ["dynamic_active_secrets", "dynamic_warming_secrets"] {
+                        out.refused(&config, part, "secret");
+                    }
+                    out.secrets = bare(&mut config);
                 }
                 _ => {}
             }

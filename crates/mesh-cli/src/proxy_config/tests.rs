@@ -28,6 +28,7 @@ fn table(line: &str) -> Vec<String> {
         Part::Listener(filter) => listener::table(&filter.select(&dump)),
         Part::Route(filter) => route::table(&filter.select(&dump)),
         Part::Endpoint(filter) => endpoint::table(&statuses(), &filter),
+        Part::Secret(filter) => secret::table(&dump, &filter),
         Part::Bootstrap => bootstrap::table(dump.bootstrap().unwrap()),
         Part::All => panic!("several tables"),
     };
@@ -247,4 +248,39 @@ fn what_is_no_dump_is_refused_and_what_is_unknown_is_skipped() {
             .count(),
         2
     );
+}
+
+#[test]
+fn a_secret_is_shown_by_its_first_certificate() {
+    let rows = table("secret");
+    let without_dates: Vec<&str> = rows
+        .iter()
+        .map(|row| row.split(" 2126-").next().unwrap())
+        .collect();
+    assert_eq!(
+        without_dates,
+        [
+            "kubernetes://shop - WARMING false - - -",
+            "default Cert Chain ACTIVE true 5a01",
+            "ROOTCA CA ACTIVE true b01ad",
+            // In a file that only the proxy can read.
+            "st_cert - ACTIVE false - - -",
+            "st_ca CA ACTIVE true b01ad",
+            "st_gen - ACTIVE false - - -",
+        ]
+    );
+    assert!(
+        rows[1].ends_with('Z') && rows[1].contains(" 2026-"),
+        "{rows:?}"
+    );
+    assert_eq!(table("secret --name ROOT").len(), 1);
+}
+
+#[test]
+fn secrets_as_json_are_envoys_own_lists() {
+    let dump = dump();
+    let all = secret::Filter::default().select(&dump);
+    assert_eq!(all, dump.secrets);
+    assert!(all["dynamic_active_secrets"][0]["secret"].is_object());
+    assert!(!all.to_string().contains("PRIVATE KEY"));
 }

@@ -235,6 +235,7 @@ async fn send(
             }
             Err(error) => error,
         };
+        lease.failed();
         match error {
             NotSent {
                 request: Some(back),

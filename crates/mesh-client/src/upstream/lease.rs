@@ -35,6 +35,8 @@ pub(crate) struct Lease {
     pub(super) reused: bool,
     /// No exchange of messages is half done on it.
     intact: bool,
+    /// The exchange failed, or became a tunnel: whoever drops it resets nothing.
+    over: bool,
 }
 
 pub(super) enum Sender {
@@ -107,6 +109,7 @@ impl Lease {
             pool,
             reused,
             intact: true,
+            over: false,
         }
     }
 
@@ -172,12 +175,18 @@ impl Lease {
 
     /// The response head opened a tunnel: the body stands for it and is not to be read. Once it is
     /// dropped a stream is over; an HTTP/1 connection was taken over and never comes back.
-    pub(super) fn into_tunnel(self, body: Incoming) -> Body {
+    pub(super) fn into_tunnel(mut self, body: Incoming) -> Body {
+        self.over = true;
         Body::pooled(Pooled {
             body,
             lease: Some(self),
             tunnel: true,
         })
+    }
+
+    /// The exchange failed on its own.
+    pub(super) fn failed(&mut self) {
+        self.over = true;
     }
 
     /// The response ended. On HTTP/1 the connection can be used again only if the request was
@@ -216,6 +225,10 @@ impl Drop for Lease {
                 self.pool.give_back(lease);
             }
             Some(Sender::Http2(shared)) => {
+                // As in Envoy, where a connection of HTTP/1 is only closed.
+                if !self.intact && !self.over {
+                    self.pool.count(ClusterStat::RqTxReset);
+                }
                 self.pool.stream_ended(&shared);
             }
             Some(Sender::Http1(_)) | None => {}
@@ -371,10 +384,11 @@ impl HttpBody for Pooled {
                 (ended, ended)
             }
         };
-        if let Some(mut lease) = this.lease.take_if(|_| over)
-            && well
-        {
-            lease.complete();
+        if let Some(mut lease) = this.lease.take_if(|_| over) {
+            match well {
+                true => lease.complete(),
+                false => lease.failed(),
+            }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(fault::receiving)))
     }

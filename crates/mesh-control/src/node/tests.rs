@@ -36,6 +36,19 @@ fn a_sidecar_of_istio_is_read_from_its_id_and_metadata() {
 }
 
 #[test]
+fn a_node_says_how_it_is_intercepted() {
+    for (mode, capture) in [
+        ("", Capture::Redirect),
+        ("REDIRECT", Capture::Redirect),
+        ("TPROXY", Capture::Tproxy),
+        ("NONE", Capture::None),
+    ] {
+        let node = mesh_xds::Node::new(SIDECAR).with_text("INTERCEPTION_MODE", mode);
+        assert_eq!(described(&node).unwrap().node.capture, capture, "{mode}");
+    }
+}
+
+#[test]
 fn the_namespace_in_the_metadata_wins_over_that_in_the_id() {
     let node = mesh_xds::Node::new(SIDECAR).with_text("NAMESPACE", "pay");
     assert_eq!(described(&node).unwrap().node.namespace, "pay");

@@ -161,6 +161,11 @@ impl LiveSecret {
         self.value.feed()
     }
 
+    /// A number that grows with each value, as [`Feed::version`] of [`LiveSecret::value`].
+    pub fn version(&self) -> u64 {
+        self.value.version()
+    }
+
     /// Replaces the secret for everyone: for the next handshakes. Nothing happens when it is the
     /// same.
     pub fn publish(&self, secret: Option<Arc<Secret>>) {

@@ -7,6 +7,7 @@
 //! `last_updated` is the time of the latest snapshot for all of it. A configuration from Istio YAML
 //! is shown as static.
 
+use super::secrets::{self, SECRETS};
 use crate::runtime::Shared;
 use crate::xds::{Control, Known};
 use bytes::Bytes;
@@ -31,16 +32,16 @@ pub(super) struct Asked {
 }
 
 /// One type of resources.
-struct Kind {
-    url: TypeUrl,
+pub(super) struct Kind {
+    pub(super) url: TypeUrl,
     /// The field that holds the resource.
-    field: &'static str,
+    pub(super) field: &'static str,
     /// The message that holds all of them.
-    dump: &'static str,
+    pub(super) dump: &'static str,
     /// The fields for those that are static, in force, and waiting, each with its message.
-    fixed: (&'static str, &'static str),
-    active: (&'static str, &'static str),
-    warming: (&'static str, &'static str),
+    pub(super) fixed: (&'static str, &'static str),
+    pub(super) active: (&'static str, &'static str),
+    pub(super) warming: (&'static str, &'static str),
 }
 
 const CLUSTERS: Kind = Kind {
@@ -80,9 +81,9 @@ const ROUTES: Kind = Kind {
 };
 
 /// What is shown of one type: field, message, name and contents of each.
-struct Shown {
-    kind: Kind,
-    entries: Vec<(&'static str, &'static str, Name, Value)>,
+pub(super) struct Shown {
+    pub(super) kind: Kind,
+    pub(super) entries: Vec<(&'static str, &'static str, Name, Value)>,
 }
 
 /// Writes what is asked for.
@@ -105,6 +106,11 @@ pub(super) async fn json(shared: &Shared, asked: &Asked) -> Result<Value, String
         };
         shown.push(show(kind, &snapshot, control, known, &updated));
     }
+    let known = match control {
+        Some(control) => control.resources(SECRETS.url).await,
+        None => Vec::new(),
+    };
+    shown.push(secrets::show(shared, &snapshot, known, &updated));
     if let Some(names) = &asked.names {
         for kind in &mut shown {
             kind.entries
@@ -224,7 +230,7 @@ fn came(kind: &Kind, known: &Known) -> Option<Value> {
     Some(json!({kind.field: contents, "version_info": version.as_str()}))
 }
 
-fn add_refused(kind: &Kind, known: &Known, value: &mut Value) {
+pub(super) fn add_refused(kind: &Kind, known: &Known, value: &mut Value) {
     if let Some(refused) = &known.refused {
         value["error_state"] = json!({
             "failed_configuration": as_it_came(kind, refused.body.as_ref(), &known.name),
@@ -235,7 +241,7 @@ fn add_refused(kind: &Kind, known: &Known, value: &mut Value) {
 }
 
 /// A resource as it came, or no more than its name where that is not known or no message.
-fn as_it_came(kind: &Kind, body: Option<&Bytes>, name: &Name) -> Value {
+pub(super) fn as_it_came(kind: &Kind, body: Option<&Bytes>, name: &Name) -> Value {
     let shown = body.map(|body| contents(kind.url, body));
     // What cannot be read has its type only.
     let shown = shown.filter(|shown| shown.get(name_field(kind.url)).is_some());
@@ -353,7 +359,7 @@ fn as_named(listener: &mut Listener) {
 }
 
 /// A resource as it stands in an `Any`.
-fn contents(url: TypeUrl, bytes: &[u8]) -> Value {
+pub(super) fn contents(url: TypeUrl, bytes: &[u8]) -> Value {
     let message = url.url().rsplit('/').next().unwrap_or_default();
     let text = Codec::new().to_json(message, bytes);
     // Only what was refused may be no message.
@@ -385,10 +391,16 @@ pub(super) fn bootstrap(shared: &Shared) -> Value {
 fn timestamp(shared: &Shared) -> Value {
     let at = shared.updated.load(std::sync::atomic::Ordering::Relaxed);
     let at = std::time::Duration::from_millis(at);
-    let proto = Timestamp {
-        seconds: i64::try_from(at.as_secs()).unwrap_or_default(),
-        nanos: i32::try_from(at.subsec_nanos()).unwrap_or_default(),
-    };
+    let seconds = i64::try_from(at.as_secs()).unwrap_or_default();
+    time(
+        seconds,
+        i32::try_from(at.subsec_nanos()).unwrap_or_default(),
+    )
+}
+
+/// A time since 1970 as protobuf has it in JSON.
+pub(super) fn time(seconds: i64, nanos: i32) -> Value {
+    let proto = Timestamp { seconds, nanos };
     let bytes = Encoded::of("", &proto).bytes;
     let text = Codec::new().to_json("google.protobuf.Timestamp", &bytes);
     text.ok()
@@ -431,17 +443,7 @@ mod tests {
 
     #[test]
     fn a_time_is_written_as_protobuf_has_it() {
-        let bytes = Encoded::of(
-            "",
-            &Timestamp {
-                seconds: 1,
-                nanos: 5_000_000,
-            },
-        )
-        .bytes;
-        let text = Codec::new()
-            .to_json("google.protobuf.Timestamp", &bytes)
-            .unwrap();
-        assert_eq!(text, "\"1970-01-01T00:00:01.005Z\"");
+        assert_eq!(time(1, 5_000_000), "1970-01-01T00:00:01.005Z");
+        assert_eq!(time(1_797_856_904, 0), "2026-12-21T12:41:44Z");
     }
 }

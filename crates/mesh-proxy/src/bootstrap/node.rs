@@ -130,7 +130,10 @@ impl NodeArgs {
                      those of Istio and of the node's services"
                 );
             }
-            node.capture = Capture::Redirect;
+            node.capture = match self.interception {
+                Interception::Tproxy => Capture::Tproxy,
+                _ => Capture::Redirect,
+            };
             if let (RoleArg::Sidecar, Some(address)) = (role, self.address()?) {
                 node.address = address;
             }
@@ -281,6 +284,10 @@ mod tests {
         };
         assert_eq!(found.capture, Capture::Redirect);
         assert_eq!(found.address.to_string(), "10.0.0.1");
+        let NodeSpec::Exact(found) = node(&["--node", id, "--interception", "tproxy"]) else {
+            panic!("nothing to look up");
+        };
+        assert_eq!(found.capture, Capture::Tproxy);
         for flags in [["--base-port", "20000"], ["--inbound", "80=81"]] {
             let line = ["x", "--workload", "a.b", "--interception", "tproxy"];
             let line = line.iter().chain(&flags);

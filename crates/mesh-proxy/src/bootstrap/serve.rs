@@ -54,7 +54,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let mut node = args.node.spec()?;
     match &mut node {
-        NodeSpec::Exact(node) if node.capture == Capture::Redirect => {
+        NodeSpec::Exact(node) if node.capture != Capture::None => {
             let own = args.ip.or_else(|| match node.address.is_loopback() {
                 true => instance_ip(),
                 false => None,
@@ -70,7 +70,6 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
         paths: args.from.config.clone(),
         mesh_config: args.mesh_config.clone(),
         node,
-        transparent: args.node.interception() == Interception::Tproxy,
         dns_capture: !args.dns_proxy.is_empty(),
         access_log: args.access_log.clone(),
     };

@@ -10,5 +10,6 @@ mod on_demand;
 mod plane;
 mod secrets;
 mod secure;
+mod shown;
 #[path = "../support/mod.rs"]
 mod support;

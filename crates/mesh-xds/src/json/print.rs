@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Number, Value as Json};
 
-use super::{JsonError, known, redact};
+use super::{JsonError, known};
 use crate::schema::occurrences::{Occurrence, default, entries, items, merged, occurrences};
 use crate::schema::table::{Field, Kind, Label, Message};
 use crate::schema::wire::{self, Malformed, Value};
@@ -47,10 +47,6 @@ fn fields(message: Message, bytes: &[u8], depth: usize) -> Result<Map<String, Js
             Label::Implicit | Label::Explicit => {
                 singular(field.kind(), own, depth).map_err(within)?
             }
-        };
-        let value = match redact::is_secret(message.name(), field.name()) {
-            true => redact::hidden(value),
-            false => value,
         };
         object.insert(field.name().into(), value);
     }

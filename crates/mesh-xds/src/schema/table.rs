@@ -6,7 +6,7 @@
 //! | section | one record |
 //! |---|---|
 //! | messages, by name | name `u32` + `u16`; flags `u8`, 0; first field `u32`, first oneof `u32`; number of fields `u16`, of oneofs `u16` |
-//! | fields, by number | number `u32`; name `u32` + `u8`; kind `u8`, label `u8`, oneof in its message `u8`; message or enum `u16`, 0 `u16`; place of its rules plus one `u32` |
+//! | fields, by number | number `u32`; name `u32` + `u8`; kind `u8`, label `u8`, oneof in its message `u8`; message or enum `u16`; sensitive `u8`, 0 `u8`; place of its rules plus one `u32` |
 //! | oneofs | name `u32` + `u8`; required `u8`, 0 `u16` |
 //! | enums | first value `u32`, number of values `u16`, 0 `u16` |
 //! | enum values | number `i32`; name `u32` + `u16`, 0 `u16` |
@@ -19,7 +19,7 @@ use std::cmp::Ordering;
 
 const TABLE: &[u8] = include_bytes!("../../data/schema.bin");
 
-const MAGIC: [u8; 4] = *b"MXS1";
+const MAGIC: [u8; 4] = *b"MXS2";
 const _: () = assert!(
     TABLE[0] == MAGIC[0] && TABLE[1] == MAGIC[1] && TABLE[2] == MAGIC[2] && TABLE[3] == MAGIC[3],
     "data/schema.bin has another format: run `cargo xtask schema`"
@@ -139,6 +139,11 @@ impl Message {
         TABLE[self.at() + 6] & 4 != 0
     }
 
+    /// Whether it or anything below it can be something that dumps do not show.
+    pub(crate) fn has_secrets(self) -> bool {
+        TABLE[self.at() + 6] & 8 != 0
+    }
+
     /// Its fields, in the order of their numbers.
     pub(crate) fn fields(self) -> impl ExactSizeIterator<Item = Field> {
         let first = u32_at(self.at() + 8);
@@ -213,6 +218,11 @@ impl Field {
             2 => Label::Repeated,
             _ => Label::Map,
         }
+    }
+
+    /// Whether dumps do not show what it holds (`udpa.annotations.sensitive`).
+    pub(crate) fn is_sensitive(self) -> bool {
+        TABLE[self.at() + 14] & 1 != 0
     }
 
     /// Which of its message's oneofs it is a member of.

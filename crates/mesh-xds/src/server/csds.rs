@@ -97,7 +97,7 @@ fn any(kind: TypeUrl, bytes: &Bytes) -> Any {
     Any {
         type_url: kind.url().into(),
         // Anybody may look at this.
-        value: redacted_bytes(kind, bytes.clone()).to_vec(),
+        value: redacted_bytes(kind, bytes).to_vec(),
     }
 }
 

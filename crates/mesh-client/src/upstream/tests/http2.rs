@@ -3,6 +3,7 @@
 use super::*;
 use mesh_core::Failure;
 use mesh_core::model::UpstreamProtocol;
+use std::future::poll_fn;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -283,6 +284,46 @@ async fn streams_above_the_last_one_of_a_goaway_were_not_looked_at() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_is_given_up_counts_as_reset_by_us() {
+    let net = Net::new(
+        http2(),
+        by_hand(move |_, mut connection| async move {
+            let mut number = 0;
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                number += 1;
+                // The first has no answer, the second half of one, the third a whole one.
+                tokio::spawn(async move {
+                    if number == 1 {
+                        let _ = poll_fn(|cx| respond.poll_reset(cx)).await;
+                        return;
+                    }
+                    let mut body = respond.send_response(Response::new(()), false).unwrap();
+                    body.send_data("half".into(), number == 3).unwrap();
+                    if number == 2 {
+                        let _ = poll_fn(|cx| body.poll_reset(cx)).await;
+                    }
+                });
+            }
+        }),
+    );
+    let waiting = net.spawn(get());
+    settle().await;
+    assert_eq!(net.stat(ClusterStat::RqTxReset), 0);
+    waiting.abort();
+    settle().await;
+    assert_eq!(net.stat(ClusterStat::RqTxReset), 1);
+    let half = net.send(get()).await.unwrap();
+    drop(half);
+    settle().await;
+    assert_eq!(net.stat(ClusterStat::RqTxReset), 2);
+    assert_eq!(read(net.spawn(get())).await, "half");
+    settle().await;
+    assert_eq!(net.stat(ClusterStat::RqTxReset), 2);
+    assert_eq!(net.stat(ClusterStat::RqRxReset), 0);
+    net.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn resets_say_why() {
     for (reason, failure) in [
         (h2::Reason::REFUSED_STREAM, Failure::RemoteRefused),
@@ -301,6 +342,7 @@ async fn resets_say_why() {
         assert_eq!(error.failure(), failure, "{reason:?}");
         assert_eq!(error.is_unsent(), failure == Failure::RemoteRefused);
         assert_eq!(net.stat(ClusterStat::RqRxReset), 1);
+        assert_eq!(net.stat(ClusterStat::RqTxReset), 0);
         assert_eq!(net.in_use(Resource::Connections), 1, "the connection stays");
         net.finish().await;
     }

@@ -78,10 +78,8 @@ impl ClientTls {
         let mode = if asked { mode } else { Some(Mode::Disable) };
         let found = match mode {
             Some(Mode::Disable) => {
+                idle(cursor, &fields, &FIELDS, "mode DISABLE");
                 for name in FIELDS {
-                    if fields.has(name) {
-                        cursor.error(format!("{name} needs mode SIMPLE or MUTUAL"));
-                    }
                     fields.ignore(name);
                 }
                 Some(Self::Disable)
@@ -124,6 +122,15 @@ fn mode(cursor: &Cursor<'_>) -> Option<Mode> {
     ])
 }
 
+/// Istio takes these, and nothing comes of them (`ValidateTLS`).
+fn idle(cursor: &Cursor<'_>, fields: &Fields<'_>, names: &[&str], with: &str) {
+    for name in names {
+        if fields.has(name) {
+            cursor.warn(format!("{name} has no effect with {with}"));
+        }
+    }
+}
+
 // === impl Origination ===
 
 impl Origination {
@@ -146,22 +153,22 @@ impl Origination {
                 }
             }
         } else {
-            tls::exclude(
-                cursor,
-                fields,
-                &["clientCertificate", "privateKey"],
-                "mode SIMPLE",
-            );
-        }
-        if fields.has("caCrl") && !fields.has("caCertificates") && !by_name {
-            cursor.error("caCrl goes with caCertificates");
+            let own = ["clientCertificate", "privateKey"];
+            idle(cursor, fields, &own, "mode SIMPLE");
         }
         let skip_verify = fields
             .get("insecureSkipVerify", read::bool)
             .unwrap_or_default();
         if skip_verify {
-            let checks = ["caCertificates", "caCrl", "subjectAltNames"];
+            let checks = ["caCertificates", "subjectAltNames"];
             tls::exclude(cursor, fields, &checks, "insecureSkipVerify");
+            if mode == Mode::Simple {
+                // With MUTUAL it may be there for the certificate that is shown.
+                tls::exclude(cursor, fields, &["credentialName"], "insecureSkipVerify");
+            }
+        }
+        if !fields.has("caCertificates") && !by_name {
+            idle(cursor, fields, &["caCrl"], "no caCertificates");
         }
         let certificate = match (mode, &named, certificate, key) {
             (Mode::Mutual, Some(name), ..) => Some(Credential::Named(name.clone())),

@@ -9,12 +9,12 @@ use crate::pb::envoy::service::discovery::v3 as discovery;
 use crate::pb::google::protobuf::{Any, Duration as ProtoDuration};
 use crate::write::redacted_bytes as redacted;
 use crate::{TypeUrl, xdstp};
-use bytes::Bytes;
 use mesh_core::Name;
 use prost::Message;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
 
 /// Wraps a resource in state of the world, to give it a TTL.
 const WRAPPER: &str = "type.googleapis.com/envoy.service.discovery.v3.Resource";
@@ -187,7 +187,7 @@ impl<R> Machine<R> {
             }
             let name = Name::from(item.name.as_str());
             let expires = item.ttl.map(|ttl| now + ttl);
-            let Some(body) = item.body else {
+            let Some(mut body) = item.body else {
                 if kind == TypeUrl::VirtualHost {
                     unresolved.extend(item.aliases.iter().map(Name::from));
                     unresolved.push(name.clone());
@@ -227,7 +227,14 @@ impl<R> Machine<R> {
             };
             let version = item.version;
             let kept = keeps_bodies && body.type_url == kind.url();
-            let body = kept.then(|| redacted(kind, Bytes::from(body.value)));
+            let value = std::mem::take(&mut body.value);
+            let body = match kind {
+                TypeUrl::Secret => {
+                    let value = Zeroizing::new(value);
+                    kept.then(|| redacted(kind, &value))
+                }
+                _ => kept.then(|| redacted(kind, &value)),
+            };
             match read {
                 Ok(resource) => {
                     record.offered += 1;
