@@ -24,21 +24,23 @@
 pub mod balance;
 pub mod cluster;
 pub mod dispatch;
+mod hash;
 pub mod host;
 pub mod hosts;
 pub mod make;
 pub mod outlier;
 pub mod pick;
+mod slow;
 pub mod tier;
 pub mod view;
 mod words;
 
 pub use balance::Balance;
 pub use cluster::ClusterHosts;
-pub use dispatch::{Active, Chooser, Chosen, Dispatch, Engaged, ResponseFuture};
+pub use dispatch::{Active, Chooser, Chosen, Dispatch, Engaged, ResponseFuture, Zone};
 pub use host::{Host, HostConnection, HostCounts};
 pub use hosts::HostSet;
 pub use make::MakeEndpoint;
 pub use outlier::{Cause, Ejector, Event, Outcome};
-pub use pick::{Avoid, Pick, Picker};
+pub use pick::{Ask, Avoid, Near, Pick, Picker};
 pub use view::HostView;
