@@ -8,13 +8,14 @@ use crate::slot::{Slot, Slotted};
 use crate::upstream::Upstreams;
 use mesh_core::model::Snapshot;
 use mesh_core::{Feed, Name, Rng};
-use mesh_lb::Dispatch;
+use mesh_lb::{Dispatch, Zone};
 use mesh_resilience::{
     Breaker, BreakerLayer, Budgets, Deadline, DeadlineLayer, Fault, FaultLayer, Idle, IdleLayer,
     Rate, RateLayer, Retry, RetryLayer, Timeout, TimeoutLayer,
 };
 use mesh_route::cors::{Cors, CorsLayer};
 use mesh_route::edit::{Edit, EditLayer};
+use mesh_route::hash::{Hash, HashLayer};
 use mesh_route::mirror::{Executor, Mirror, MirrorLayer, PerRoute};
 use mesh_route::respond::{Respond, RespondLayer};
 use mesh_route::route::{Route, RouteLayer};
@@ -38,6 +39,8 @@ pub struct Parts {
     pub rng: Arc<Rng>,
     /// What retry budgets remember of the last seconds; the same for all workers of a process.
     pub budgets: Budgets,
+    /// Where the node is, for clusters whose localities are told apart. Default: nowhere.
+    pub zone: Option<Arc<Zone>>,
     /// Tells upstreams inside the mesh who we are. Default: tells nobody.
     pub introduce: IntroduceLayer,
     /// A user's layer above routing.
@@ -53,7 +56,7 @@ type Attempt = Slotted<Timeout<Dispatch<Upstreams>>>;
 /// All attempts, within the limits of the cluster.
 type Attempts = Idle<Deadline<Retry<Breaker<Attempt>, Body>>>;
 /// Everything that needs a cluster.
-type Forwarding = Edit<Respond<Mirror<Introduce<Attempts>, PerRoute, Spawn, Body>>>;
+type Forwarding = Hash<Edit<Respond<Mirror<Introduce<Attempts>, PerRoute, Spawn, Body>>>>;
 /// The whole stack.
 pub type Outbound = Slotted<Route<Fault<Cors<Rate<Slotted<Forwarding>>>>>>;
 
@@ -73,6 +76,7 @@ impl Parts {
             upstreams,
             rng,
             budgets: Budgets::default(),
+            zone: None,
             introduce: IntroduceLayer::default(),
             before_route: Slot::empty(),
             after_route: Slot::empty(),
@@ -88,6 +92,7 @@ impl Parts {
             upstreams,
             rng,
             budgets,
+            zone,
             introduce,
             before_route,
             after_route,
@@ -95,7 +100,10 @@ impl Parts {
         } = self;
         let rng = |salt: u64| Arc::new(Rng::with_seed(rng.word() ^ salt));
         // Chooses a host and sends.
-        let stack = Dispatch::new(upstreams).rng(rng(1));
+        let mut stack = Dispatch::new(upstreams).rng(rng(1));
+        if let Some(zone) = zone {
+            stack = stack.zone(zone);
+        }
         // The limit of one attempt.
         let stack = TimeoutLayer::per_try().layer(stack);
         // Signing, headers for each try.
@@ -122,6 +130,8 @@ impl Parts {
         let stack = RespondLayer::per_route().layer(stack);
         // Rewrites and header edits, both directions.
         let stack = EditLayer::per_route().layer(stack);
+        // As in Envoy of the head as it is before it is edited.
+        let stack = HashLayer::per_route().layer(stack);
         // Custom policy with a route in hand.
         let stack = after_route.around(stack);
         // Affects direct responses too, as in Envoy.

@@ -48,6 +48,7 @@ pub use runtime::Running;
 use mesh_client::Slot;
 use mesh_core::Feed;
 use mesh_core::model::{Snapshot, WorkloadRef};
+use mesh_lb::Zone;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -67,6 +68,7 @@ pub struct Builder {
     seed: Option<u64>,
     drain_time: Duration,
     most_requests: u32,
+    zone: Option<Arc<Zone>>,
     slots: Slots,
     gate: xds::Gate,
     control: Option<Arc<xds::Control>>,
@@ -92,6 +94,7 @@ impl Proxy {
             seed: None,
             drain_time: Duration::from_secs(5),
             most_requests: u32::MAX,
+            zone: None,
             slots: Slots::default(),
             gate: xds::Gate::default(),
             control: None,
@@ -141,6 +144,14 @@ impl Builder {
     #[must_use]
     pub fn most_requests(mut self, requests: u32) -> Self {
         self.most_requests = requests;
+        self
+    }
+
+    /// Where the node is, and among whom: for clusters whose localities are told apart. Default:
+    /// nowhere.
+    #[must_use]
+    pub fn zone(mut self, zone: Option<Zone>) -> Self {
+        self.zone = zone.map(Arc::new);
         self
     }
 

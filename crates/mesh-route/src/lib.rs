@@ -5,6 +5,7 @@
 //!  RouteLayer    which rule, which cluster: recorded in the Exchange
 //!  CorsLayer     preflights are answered, origins allowed
 //!    (faults, rate limits: mesh-resilience)
+//!  HashLayer     what consistent hashing goes by; cookies for it
 //!  EditLayer     header edits both ways, path and authority rewritten
 //!  RespondLayer  redirects, fixed responses, clusters that do not exist
 //!  MirrorLayer   copies
@@ -65,6 +66,7 @@
 pub mod cors;
 pub mod edit;
 pub mod explain;
+pub mod hash;
 pub mod map_body;
 pub mod mirror;
 pub mod reply;
@@ -85,6 +87,7 @@ mod template;
 pub use cors::CorsLayer;
 pub use edit::EditLayer;
 pub use explain::{Explanation, explain};
+pub use hash::HashLayer;
 pub use head::Head;
 pub use map_body::MapRequestBodyLayer;
 pub use mirror::MirrorLayer;

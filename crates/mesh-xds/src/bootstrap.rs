@@ -33,7 +33,7 @@ use crate::json::{Codec, JsonError};
 use crate::read::{ClusterResource, ListenerResource, Resource, SecretResource};
 use crate::{Node, schema};
 use bytes::Bytes;
-use mesh_core::Invalid;
+use mesh_core::{Invalid, Name};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -62,6 +62,9 @@ pub struct Bootstrap {
     pub lds: Option<Subscription>,
     /// Where clusters come from besides (`dynamic_resources.cds_config`).
     pub cds: Option<Subscription>,
+    /// The cluster whose endpoints are nodes like this one
+    /// (`cluster_manager.local_cluster_name`).
+    pub local_cluster: Option<Name>,
     /// The message itself, as protobuf bytes.
     pub encoded: Bytes,
 }
