@@ -56,7 +56,7 @@ type Attempt = Slotted<Timeout<Dispatch<Upstreams>>>;
 /// All attempts, within the limits of the cluster.
 type Attempts = Idle<Deadline<Retry<Breaker<Attempt>, Body>>>;
 /// Everything that needs a cluster.
-type Forwarding = Hash<Edit<Respond<Mirror<Introduce<Attempts>, PerRoute, Spawn, Body>>>>;
+type Forwarding = Edit<Respond<Hash<Mirror<Introduce<Attempts>, PerRoute, Spawn, Body>>>>;
 /// The whole stack.
 pub type Outbound = Slotted<Route<Fault<Cors<Rate<Slotted<Forwarding>>>>>>;
 
@@ -126,12 +126,12 @@ impl Parts {
             .executor(Spawn)
             .rng(rng(3))
             .layer(stack);
+        // As in Envoy of the head as it goes out.
+        let stack = HashLayer::per_route().layer(stack);
         // Redirects and fixed responses stop here.
         let stack = RespondLayer::per_route().layer(stack);
         // Rewrites and header edits, both directions.
         let stack = EditLayer::per_route().layer(stack);
-        // As in Envoy of the head as it is before it is edited.
-        let stack = HashLayer::per_route().layer(stack);
         // Custom policy with a route in hand.
         let stack = after_route.around(stack);
         // Affects direct responses too, as in Envoy.

@@ -169,6 +169,9 @@ impl Picker {
     }
 
     fn draw(&mut self, set: &HostSet, group: &Group, word: u64, ask: &Ask<'_>) -> Option<Pick> {
+        if group.tiers().is_empty() {
+            return nobody(set, ask);
+        }
         let (tier, availability) = match ask.avoid.excluded() {
             [] => group.load().choose(word)?,
             tried => {
@@ -260,9 +263,20 @@ impl Picker {
     }
 }
 
+/// There is no host, which counts as panic unless that is switched off, as in Envoy.
+fn nobody(set: &HostSet, ask: &Ask<'_>) -> Option<Pick> {
+    if set.config().panic_threshold > 0 {
+        ask.count(ClusterStat::LbHealthyPanic);
+    }
+    None
+}
+
 /// The hash chooses the priority and the host; without one it is any. Degraded hosts and the
 /// priorities of earlier attempts do not come into it (Envoy's `ThreadAwareLoadBalancerBase`).
 fn by_hash(set: &HostSet, group: &Group, ask: &Ask<'_>) -> Option<Pick> {
+    if group.tiers().is_empty() {
+        return nobody(set, ask);
+    }
     let hash = ask.hash.unwrap_or(ask.word);
     let (tier, _) = group.load().choose(hash)?;
     let panic = group.load().is_in_panic(tier);
@@ -292,5 +306,7 @@ impl HostList {
     }
 }
 
+#[cfg(test)]
+mod local_tests;
 #[cfg(test)]
 mod tests;

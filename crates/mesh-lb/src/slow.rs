@@ -69,7 +69,11 @@ mod tests {
         let mut policy = SlowStart::new(Duration::from_secs(100));
         policy.minimum = 0;
         policy.aggression = Real::new(2.0).unwrap();
-        assert_eq!(factor(&policy, Duration::from_secs(25)), 0.5, "a square root");
+        assert_eq!(
+            factor(&policy, Duration::from_secs(25)),
+            0.5,
+            "a square root"
+        );
         policy.aggression = Real::new(0.5).unwrap();
         assert_eq!(factor(&policy, Duration::from_secs(50)), 0.25, "a square");
         assert_eq!(

@@ -62,7 +62,9 @@ impl Counts {
         let percent = |part: u32| match self.total {
             0 => 0,
             // At most 100, so the cast keeps the value.
-            total => (u64::from(overprovisioning) * u64::from(part) / u64::from(total)).min(100) as u32,
+            total => {
+                (u64::from(overprovisioning) * u64::from(part) / u64::from(total)).min(100) as u32
+            }
         };
         (percent(self.healthy), percent(self.degraded))
     }

@@ -8,11 +8,14 @@
 
 #[path = "balancing_full/cases.rs"]
 mod cases;
+// It knows more than is asked of it here.
+#[allow(dead_code)]
 #[path = "envoy_full/envoy.rs"]
 mod envoy;
 mod support;
 #[path = "balancing_full/translate.rs"]
 mod translate;
+#[allow(dead_code)]
 #[path = "envoy_full/wire.rs"]
 mod wire;
 
@@ -136,6 +139,7 @@ async fn reached(at: SocketAddr, case: &Case) -> Vec<String> {
         let request = Request::get(format!("/{}/x?q={key}&q=z", case.cluster.name))
             .header("host", "mesh")
             .header("x-key", format!("key-{key}"))
+            .header("x-edited", format!("c{key}"))
             .header("x-many", format!("b{key}"))
             .header("x-many", format!("a{key}"))
             .header("cookie", format!("other=1; stay=\"user-{key}\""))

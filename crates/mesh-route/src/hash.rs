@@ -6,9 +6,10 @@
 //! [`Exchange`], where balancing reads it. As in Envoy nothing is computed, and no cookie made,
 //! where the rule has no policy or the cluster does not go by hashes.
 //!
-//! It belongs above [`EditLayer`](crate::EditLayer): Envoy chooses the first attempt's endpoint
-//! before it edits the head (`Filter::decodeHeaders`). For further attempts Envoy hashes the edited
-//! head again; here all attempts share the hash.
+//! It belongs below [`EditLayer`](crate::EditLayer): Envoy hashes the head as it goes out, edited and
+//! rewritten. All attempts share the hash. Cookies go on responses of upstreams, before the edits of
+//! responses, so that a rule which removes `set-cookie` removes them too; answers that we make
+//! ourselves carry none.
 //!
 //! # Example
 //!
@@ -118,7 +119,12 @@ impl<S> Hash<S> {
         if policies.is_empty() {
             return Vec::new();
         }
-        let decision = decide(policies, request.headers(), request.uri(), exchange.caller());
+        let decision = decide(
+            policies,
+            request.headers(),
+            request.uri(),
+            exchange.caller(),
+        );
         if let Some(hash) = decision.hash {
             exchange.set_hash(hash);
         }

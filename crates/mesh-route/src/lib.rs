@@ -5,9 +5,9 @@
 //!  RouteLayer    which rule, which cluster: recorded in the Exchange
 //!  CorsLayer     preflights are answered, origins allowed
 //!    (faults, rate limits: mesh-resilience)
-//!  HashLayer     what consistent hashing goes by; cookies for it
 //!  EditLayer     header edits both ways, path and authority rewritten
 //!  RespondLayer  redirects, fixed responses, clusters that do not exist
+//!  HashLayer     what consistent hashing goes by; cookies for it
 //!  MirrorLayer   copies
 //!    (timeouts, retries, breakers: mesh-resilience; endpoints: mesh-lb)
 //! ```

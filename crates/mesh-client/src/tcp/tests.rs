@@ -259,7 +259,10 @@ async fn an_intercepted_connection_goes_where_it_was_going() {
     assert_eq!(stat(&entry, ClusterStat::OriginalDestinationInvalid), 1);
     let mut caller = Caller::default();
     caller.original = Some(listener.local_addr().unwrap());
-    let mut upstream = tcp.connect(&entry, &caller, None, &mut Vec::new()).await.unwrap();
+    let mut upstream = tcp
+        .connect(&entry, &caller, None, &mut Vec::new())
+        .await
+        .unwrap();
     let (mut server, _) = listener.accept().await.unwrap();
     exchange(&mut upstream, &mut server).await;
 }

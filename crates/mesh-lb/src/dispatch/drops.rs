@@ -1,4 +1,5 @@
-//! Requests that discovery wants refused (EDS `policy.drop_overloads`).
+//! Requests that are refused before there is an endpoint for them: because discovery wants it so
+//! (EDS `policy.drop_overloads`), or because there is none.
 
 use mesh_core::Shard;
 use mesh_core::model::{ClusterEntry, Drop};
@@ -9,14 +10,11 @@ pub(super) fn is_dropped(drops: &[Drop], mut word: impl FnMut() -> u64) -> bool 
     drops.iter().any(|drop| drop.share.admits(word()))
 }
 
-/// Counts a request that was refused.
-pub(super) fn count(entry: &ClusterEntry, shard: Shard) {
+/// Counts a request that was refused with 503: for the cluster it is answered (Envoy
+/// `chargeUpstreamCode`).
+pub(super) fn count(entry: &ClusterEntry, shard: Shard, why: ClusterStat) {
     let stats = entry.live().stats().block();
-    for stat in [
-        ClusterStat::RqDropOverload,
-        ClusterStat::RqCompleted,
-        ClusterStat::Rq5xx,
-    ] {
+    for stat in [why, ClusterStat::RqCompleted, ClusterStat::Rq5xx] {
         stats.inc(shard, stat);
     }
 }
@@ -37,7 +35,7 @@ mod tests {
     #[test]
     fn each_category_takes_its_share_of_what_is_left() {
         let rng = Rng::with_seed(1);
-        let mut dropped = |drops: &[Drop]| {
+        let dropped = |drops: &[Drop]| {
             let taken = (0..20_000).filter(|_| is_dropped(drops, || rng.word()));
             taken.count()
         };

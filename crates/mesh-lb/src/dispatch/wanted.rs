@@ -29,7 +29,10 @@ impl<'a> Wanted<'a> {
             Some(part) if rule.is_empty() => Some(Cow::Borrowed(part)),
             Some(part) => {
                 let mut both = rule.clone();
-                both.extend(part.iter().map(|(name, value)| (name.clone(), value.clone())));
+                both.extend(
+                    part.iter()
+                        .map(|(name, value)| (name.clone(), value.clone())),
+                );
                 Some(Cow::Owned(both))
             }
         })

@@ -1,9 +1,9 @@
 //! What `Dispatch` and `Balance` have in common: from a request to a host's service.
 
 use super::authority;
+use super::drops;
 use super::flight::{Flight, Owner};
 use super::future::ResponseFuture;
-use super::drops;
 use super::table::{Placed, Table};
 use super::wanted::Wanted;
 use super::zone::Zone;
@@ -113,11 +113,10 @@ impl<M: MakeEndpoint> Worker<M> {
             avoid,
             hash: owner.exchange().and_then(Exchange::hash),
             subset: wanted.subset(),
+            retry: owner.exchange().is_some_and(|of| of.attempts() > 1),
             ..Ask::new(self.rng.word())
         };
-        // A share of requests, not of attempts.
-        let drops = owner.exchange().is_none_or(|of| of.attempts() < 2);
-        self.place_among(entry, owner.snapshot(), owner.shard(), ask, drops)
+        self.place_among(entry, owner.snapshot(), owner.shard(), ask, true)
     }
 
     /// A host that is named rather than discovered.
@@ -140,7 +139,7 @@ impl<M: MakeEndpoint> Worker<M> {
         snapshot: Option<&Snapshot>,
         shard: Shard,
         ask: Ask<'_>,
-        drops: bool,
+        is_request: bool,
     ) -> Result<Placed<M::Service>, Failure> {
         let hosts = ClusterHosts::of(entry);
         let now = tokio::time::Instant::now().into_std();
@@ -162,16 +161,20 @@ impl<M: MakeEndpoint> Worker<M> {
                 ..ask
             };
             hosts.with(|set| {
-                if drops && drops::is_dropped(set.drops(), || self.rng.word()) {
-                    drops::count(entry, shard);
+                if is_request && !ask.retry && drops::is_dropped(set.drops(), || self.rng.word()) {
+                    drops::count(entry, shard, ClusterStat::RqDropOverload);
                     return Err(Failure::DropOverload);
                 }
                 Ok(table.place(entry, set, &ask, &self.make))
             })?
         };
         placed.ok_or_else(|| {
-            let stats = entry.live().stats().block();
-            stats.inc(shard, ClusterStat::NoHealthy);
+            if is_request {
+                drops::count(entry, shard, ClusterStat::NoHealthy);
+            } else {
+                let stats = entry.live().stats().block();
+                stats.inc(shard, ClusterStat::NoHealthy);
+            }
             Failure::NoHealthyHost
         })
     }

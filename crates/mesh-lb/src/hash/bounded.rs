@@ -9,7 +9,13 @@ use super::twister::Twister;
 
 /// The place of the host for a hash whose first choice is at `first`; `active` are the requests
 /// under way in the cluster.
-pub(super) fn choose(hosts: &[Weighed], first: usize, hash: u64, factor: u32, active: u64) -> usize {
+pub(super) fn choose(
+    hosts: &[Weighed],
+    first: usize,
+    hash: u64,
+    factor: u32,
+    active: u64,
+) -> usize {
     // In 32 bits, as there.
     let slots = (active as u32)
         .wrapping_add(1)

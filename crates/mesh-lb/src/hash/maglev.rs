@@ -155,5 +155,8 @@ fn prime_up_to(number: u64) -> u64 {
             .take_while(|divisor| divisor * divisor <= number)
             .all(|divisor| number % divisor != 0)
     };
-    (2..=number).rev().find(|number| is_prime(*number)).unwrap_or(2)
+    (2..=number)
+        .rev()
+        .find(|number| is_prime(*number))
+        .unwrap_or(2)
 }

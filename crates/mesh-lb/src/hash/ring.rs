@@ -79,7 +79,10 @@ impl Ring {
     /// The place of the host for a hash; each refused choice moves on by one point.
     pub(super) fn find(&self, hash: u64, attempt: u32) -> usize {
         let bucket = (hash >> self.shift) as usize;
-        let (from, to) = (self.starts[bucket] as usize, self.starts[bucket + 1] as usize);
+        let (from, to) = (
+            self.starts[bucket] as usize,
+            self.starts[bucket + 1] as usize,
+        );
         let at = from + self.hashes[from..to].partition_point(|point| *point < hash);
         let count = self.hashes.len();
         let at = if at == count { 0 } else { at };

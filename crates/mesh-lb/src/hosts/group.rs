@@ -165,7 +165,11 @@ impl Group {
         let sum: u64 = tier.areas.iter().map(|area| u64::from(area.weight)).sum();
         for area in tier.areas.iter().filter(|area| area.weight > 0) {
             let part = f64::from(area.weight) / sum as f64;
-            let list = if panic { &area.all } else { area.healthy.hosts() };
+            let list = if panic {
+                &area.all
+            } else {
+                area.healthy.hosts()
+            };
             hash::shares(list, part, &mut hosts);
         }
         hosts
@@ -221,17 +225,15 @@ impl Tier {
 }
 
 /// The hosts of one priority by locality: the node's own first, the others in their order.
-fn areas(
-    plan: Plan<'_>,
-    priority: u32,
-    hosts: &[&Arc<Host>],
-    slots: &mut Slots,
-) -> Vec<Area> {
+fn areas(plan: Plan<'_>, priority: u32, hosts: &[&Arc<Host>], slots: &mut Slots) -> Vec<Area> {
     let mut by_locality: BTreeMap<(bool, &Arc<Locality>), Sorted> = BTreeMap::new();
     for host in hosts {
         let locality = host.shared_locality();
         let is_other = Some(&**locality) != plan.own;
-        by_locality.entry((is_other, locality)).or_default().push(host);
+        by_locality
+            .entry((is_other, locality))
+            .or_default()
+            .push(host);
     }
     by_locality
         .into_iter()
@@ -252,7 +254,11 @@ fn areas(
 /// `effectiveLocalityWeight`).
 fn effective(areas: &[Area], healthy: bool, overprovisioning: u32) -> Vec<(usize, f64)> {
     let weights = areas.iter().enumerate().map(|(at, area)| {
-        let usable = if healthy { &area.healthy } else { &area.degraded };
+        let usable = if healthy {
+            &area.healthy
+        } else {
+            &area.degraded
+        };
         if area.all.is_empty() {
             return (at, 0.0);
         }

@@ -56,8 +56,7 @@ impl Subsets {
                 let (single, members) = found
                     .entry(criteria)
                     .or_insert_with(|| (selector.single, Vec::new()));
-                let same_priority =
-                    |other: &&Arc<Host>| other.priority() == host.priority();
+                let same_priority = |other: &&Arc<Host>| other.priority() == host.priority();
                 if *single && members.iter().any(same_priority) {
                     *count += 1;
                 } else if members.last().is_none_or(|last| last.id() != host.id()) {

@@ -50,8 +50,9 @@ impl Case {
         (stat.starts_with("lb_")
             && !many_workers.contains(&stat)
             && stat != "lb_local_cluster_not_ok")
-            || stat.starts_with("ring_hash_lb")
-            || stat.starts_with("maglev_lb")
+            // With subsets it is that of whichever Envoy looked at last.
+            || (self.cluster.subsets.is_none()
+                && (stat.starts_with("ring_hash_lb") || stat.starts_with("maglev_lb")))
             || stat == "upstream_rq_5xx"
             || stat == "upstream_rq_completed"
     }
@@ -296,6 +297,7 @@ fn policies(backends: &[SocketAddr]) -> Vec<Case> {
     let mut stay = mesh_core::model::HashCookie::default();
     stay.name = "stay".into();
     let all: Vec<(&str, Vec<HashPolicy>)> = vec![
+        ("by-edited", vec![HashPolicy::new(header("x-edited"))]),
         ("by-many", vec![HashPolicy::new(header("x-many"))]),
         (
             "by-rewritten",
@@ -475,10 +477,10 @@ fn chance(backends: &[SocketAddr]) -> Vec<Case> {
     cases
 }
 
-/// What both do to requests: it must not change what they are hashed by.
+/// What both do to requests: they are hashed by what goes out.
 pub fn edit() -> HeaderAdd {
     HeaderAdd {
-        name: HeaderName::from_static("x-key"),
+        name: HeaderName::from_static("x-edited"),
         value: HeaderTemplate::Fixed(http::HeaderValue::from_static("edited")),
         mode: AddMode::Overwrite,
     }

@@ -34,7 +34,7 @@ pub fn route(case: &Case) -> Value {
     let mut route = json!({
         "match": {"prefix": format!("/{}/", case.cluster.name)},
         "route": {"cluster": case.cluster.name.as_str(), "hash_policy": policies},
-        "request_headers_to_add": [{"header": {"key": "x-key", "value": "edited"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+        "request_headers_to_add": [{"header": {"key": "x-edited", "value": "edited"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
     });
     if !case.subset.is_empty() {
         route["route"]["metadata_match"] =
@@ -163,6 +163,10 @@ pub fn cluster(case: &Case) -> Value {
             config["hash_balance_factor"] = json!(factor);
         }
         value["common_lb_config"]["consistent_hashing_lb_config"] = config;
+        if keys.hostname {
+            // Static endpoints have no names there.
+            value["type"] = json!("STRICT_DNS");
+        }
     }
     match cluster.localities {
         LocalityBalancing::Weighted => {

@@ -7,7 +7,7 @@ use mesh_core::Caller;
 use mesh_core::model::{HashPolicy, HashSource, Pattern};
 use std::borrow::Cow;
 use std::net::IpAddr;
-use xxhash_rust::xxh64::{Xxh64, xxh64};
+use xxhash_rust::xxh64::xxh64;
 
 /// What [`decide`] came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,9 +35,7 @@ pub fn decide(
         let new = match &policy.source {
             HashSource::Header(name, rewrite) => header(name, rewrite.as_ref(), headers, uri),
             HashSource::Cookie(wanted) => cookie::hash(wanted, headers, caller, &mut decision),
-            HashSource::SourceIp => {
-                source_ip(headers, caller).map(of_address)
-            }
+            HashSource::SourceIp => source_ip(headers, caller).map(of_address),
             HashSource::Query(name) => query(uri, name),
             _ => None,
         };
@@ -61,8 +59,8 @@ pub(super) fn text(text: &[u8]) -> u64 {
     xxh64(text, 0)
 }
 
-/// All values of a header, each rewritten, in order of their bytes and one after the other. The
-/// host is wherever the request has it.
+/// All values of a header, each rewritten, in order of their bytes; the hash of one is the seed of
+/// the next. The host is wherever the request has it.
 fn header(
     name: &HeaderName,
     rewrite: Option<&(Pattern, String)>,
@@ -85,16 +83,11 @@ fn header(
         let value = authority.as_str().as_bytes();
         values.push(rewritten(value).map_or(Cow::Borrowed(value), Cow::Owned));
     }
-    match &mut *values {
-        [] => None,
-        [one] => Some(text(one)),
-        several => {
-            several.sort_unstable();
-            let mut hasher = Xxh64::new(0);
-            several.iter().for_each(|value| hasher.update(value));
-            Some(hasher.digest())
-        }
+    if values.is_empty() {
+        return None;
     }
+    values.sort_unstable();
+    Some(values.iter().fold(0, |seed, value| xxh64(value, seed)))
 }
 
 /// The caller's address, as far as it is believed what it says (Envoy's

@@ -12,8 +12,8 @@ use crate::read::{self, ClusterResource, ListenerResource, RouteSource, SecretRe
 use crate::schema;
 use crate::wire::{At, each, refuse, required, type_name};
 use bytes::Bytes;
-use mesh_core::{Invalid, Name};
 use mesh_core::model::{Secret, SecretName, SecretRef, SecretSource};
+use mesh_core::{Invalid, Name};
 use prost::Message;
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};

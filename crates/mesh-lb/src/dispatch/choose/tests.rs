@@ -67,7 +67,11 @@ fn hosts_that_were_tried_are_avoided_while_there_are_others() {
     cluster.balancing = Balancing::RoundRobin;
     let entry = entry(cluster, &["10.0.0.1:1", "10.0.0.2:1"]);
     let (chooser, caller) = (chooser(), Caller::default());
-    let tried = chooser.choose(&entry, &caller, None, &[]).unwrap().host().id();
+    let tried = chooser
+        .choose(&entry, &caller, None, &[])
+        .unwrap()
+        .host()
+        .id();
     for _ in 0..4 {
         let next = chooser.choose(&entry, &caller, None, &[tried]).unwrap();
         assert_ne!(next.host().id(), tried);
