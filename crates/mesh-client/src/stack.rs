@@ -8,13 +8,14 @@ use crate::slot::{Slot, Slotted};
 use crate::upstream::Upstreams;
 use mesh_core::model::Snapshot;
 use mesh_core::{Demand, Feed, Name, Rng};
-use mesh_lb::Dispatch;
+use mesh_lb::{Dispatch, Zone};
 use mesh_resilience::{
     Breaker, BreakerLayer, Budgets, Deadline, DeadlineLayer, Fault, FaultLayer, Idle, IdleLayer,
     Rate, RateLayer, Retry, RetryLayer, Timeout, TimeoutLayer,
 };
 use mesh_route::cors::{Cors, CorsLayer};
 use mesh_route::edit::{Edit, EditLayer};
+use mesh_route::hash::{Hash, HashLayer};
 use mesh_route::mirror::{Executor, Mirror, MirrorLayer, PerRoute};
 use mesh_route::on_demand::{OnDemand, OnDemandLayer};
 use mesh_route::respond::{Respond, RespondLayer};
@@ -41,6 +42,8 @@ pub struct Parts {
     pub rng: Arc<Rng>,
     /// What retry budgets remember of the last seconds; the same for all workers of a process.
     pub budgets: Budgets,
+    /// Where the node is, for clusters whose localities are told apart. Default: nowhere.
+    pub zone: Option<Arc<Zone>>,
     /// Tells upstreams inside the mesh who we are. Default: tells nobody.
     pub introduce: IntroduceLayer,
     /// A user's layer above routing.
@@ -56,7 +59,7 @@ type Attempt = Slotted<Timeout<Dispatch<Upstreams>>>;
 /// All attempts, within the limits of the cluster.
 type Attempts = Idle<Deadline<Retry<Breaker<Attempt>, Body>>>;
 /// Everything that needs a cluster.
-type Forwarding = Edit<Respond<Mirror<Introduce<Attempts>, PerRoute, Spawn, Body>>>;
+type Forwarding = Edit<Respond<Hash<Mirror<Introduce<Attempts>, PerRoute, Spawn, Body>>>>;
 /// The whole stack.
 pub type Outbound = Slotted<OnDemand<Route<Fault<Cors<Rate<Slotted<Forwarding>>>>>>>;
 
@@ -77,6 +80,7 @@ impl Parts {
             upstreams,
             rng,
             budgets: Budgets::default(),
+            zone: None,
             introduce: IntroduceLayer::default(),
             before_route: Slot::empty(),
             after_route: Slot::empty(),
@@ -93,6 +97,7 @@ impl Parts {
             upstreams,
             rng,
             budgets,
+            zone,
             introduce,
             before_route,
             after_route,
@@ -100,7 +105,10 @@ impl Parts {
         } = self;
         let rng = |salt: u64| Arc::new(Rng::with_seed(rng.word() ^ salt));
         // Chooses a host and sends.
-        let stack = Dispatch::new(upstreams).rng(rng(1));
+        let mut stack = Dispatch::new(upstreams).rng(rng(1));
+        if let Some(zone) = zone {
+            stack = stack.zone(zone);
+        }
         // The limit of one attempt.
         let stack = TimeoutLayer::per_try().layer(stack);
         // Signing, headers for each try.
@@ -123,6 +131,8 @@ impl Parts {
             .executor(Spawn)
             .rng(rng(3))
             .layer(stack);
+        // As in Envoy of the head as it goes out.
+        let stack = HashLayer::per_route().layer(stack);
         // Redirects and fixed responses stop here.
         let stack = RespondLayer::per_route().layer(stack);
         // Rewrites and header edits, both directions.

@@ -25,7 +25,7 @@
 //! let tcp = TcpUpstreams::new(Upstreams::new(Shard::default()));
 //! let mut tried = Vec::new();
 //! let db = &snapshot.clusters()[0];
-//! let mut upstream = tcp.connect(db, &Caller::default(), &mut tried).await?;
+//! let mut upstream = tcp.connect(db, &Caller::default(), None, &mut tried).await?;
 //! let (mut server, _) = listener.accept().await?;
 //!
 //! upstream.write_all(b"ping").await?;
@@ -63,7 +63,7 @@ use mesh_core::model::{ClusterEntry, Snapshot, Tunnel};
 use mesh_core::stats::ClusterStat;
 use mesh_core::usage::{Resource, Taken};
 use mesh_core::{Caller, Error, Failure, HostId, Rng};
-use mesh_lb::{Chooser, Host, MakeEndpoint};
+use mesh_lb::{Chooser, Host, MakeEndpoint, Zone};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -112,6 +112,14 @@ impl TcpUpstreams {
         self
     }
 
+    /// Says where the node is, for clusters whose localities are told apart.
+    #[must_use]
+    pub fn zone(mut self, zone: Arc<Zone>) -> Self {
+        self.direct = self.direct.zone(zone.clone());
+        self.tunnels = self.tunnels.zone(zone);
+        self
+    }
+
     /// Drops what belongs to clusters and hosts that are not in `snapshot` any more. Connections
     /// that are open stay open.
     pub fn adopt(&self, snapshot: &Snapshot) {
@@ -121,6 +129,7 @@ impl TcpUpstreams {
 
     /// Connects to a host of `cluster`, rather not one of those `tried` before; the one that is
     /// chosen now is added to them. One call is one attempt (Envoy `max_connect_attempts`).
+    /// Balancers that hash go by `hash`.
     ///
     /// # Errors
     /// * [`Failure::NoHealthyHost`]: no host may be used, or none is named;
@@ -134,9 +143,10 @@ impl TcpUpstreams {
         &self,
         cluster: &Arc<ClusterEntry>,
         caller: &Caller,
+        hash: Option<u64>,
         tried: &mut Vec<HostId>,
     ) -> Result<TcpUpstream, Error> {
-        let chosen = self.direct.choose(cluster, caller, tried)?;
+        let chosen = self.direct.choose(cluster, caller, hash, tried)?;
         tried.push(chosen.host().id());
         let counted = self.counted(cluster);
         let connection = self.take(cluster, Resource::Connections, ClusterStat::CxOverflow)?;
@@ -199,12 +209,13 @@ impl TcpUpstreams {
         &self,
         cluster: &Arc<ClusterEntry>,
         caller: &Caller,
+        hash: Option<u64>,
         tunnel: &Tunnel,
         tried: &mut Vec<HostId>,
     ) -> Result<TcpUpstream, Error> {
         let request = self.take_request(cluster)?;
         let counted = self.counted(cluster);
-        let opened = tunnel::open(&self.tunnels, cluster, caller, tunnel, tried).await?;
+        let opened = tunnel::open(&self.tunnels, cluster, (caller, hash), tunnel, tried).await?;
         let (inner, ends) = opened;
         Ok(TcpUpstream::new(inner, ends, counted, request))
     }

@@ -18,6 +18,8 @@ pub enum Failure {
     NoCluster,
     /// The cluster has no endpoint that may be used.
     NoHealthyHost,
+    /// Discovery wants this share of the cluster's requests refused (EDS `drop_overloads`).
+    DropOverload,
     /// A connection could not be established.
     ConnectFailed,
     /// A connection was not established in time.
@@ -120,10 +122,11 @@ pub struct Flags(u32);
 
 impl Failure {
     /// Every failure, for tests and for the table in the documentation.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyHost,
+        Self::DropOverload,
         Self::ConnectFailed,
         Self::ConnectTimeout,
         Self::ConnectionTermination,
@@ -195,6 +198,13 @@ impl Failure {
                 UNAVAILABLE,
                 "no_healthy_upstream",
                 "no healthy upstream",
+                Never,
+            ),
+            Self::DropOverload => plain(
+                Flags::DO,
+                UNAVAILABLE,
+                "drop_overload",
+                "drop overload",
                 Never,
             ),
             Self::ConnectFailed => {

@@ -118,6 +118,11 @@ pub fn answer(mut error: Error, asked: Asked) -> Answer {
             .headers
             .insert("x-envoy-overloaded", HeaderValue::from_static("true"));
     }
+    if failure == Failure::DropOverload {
+        answer
+            .headers
+            .insert("x-envoy-drop-overload", HeaderValue::from_static("true"));
+    }
     let grpc_code = match failure {
         // Only a gRPC caller can read it; anyone else gets 200 and the text, as in Envoy.
         Failure::FaultAbortGrpc(code) if asked.grpc => Some(code),
@@ -203,6 +208,14 @@ mod tests {
         let answer = answer(Error::new(Failure::Overflow), Asked::default());
         assert_eq!(answer.headers["x-envoy-overloaded"], "true");
         assert!(answer.body.ends_with(b"reset reason: overflow"));
+    }
+
+    #[test]
+    fn a_request_that_discovery_wants_dropped_says_so() {
+        let answer = answer(Error::new(Failure::DropOverload), Asked::default());
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.headers["x-envoy-drop-overload"], "true");
+        assert_eq!(answer.body, "drop overload");
     }
 
     #[test]

@@ -278,6 +278,46 @@ stats! {
         NoHealthy = Counter "upstream_cx_none_healthy",
         /// Picks made in panic mode.
         LbHealthyPanic = Counter "lb_healthy_panic",
+        /// Times it was settled how much of the traffic stays in the caller's own zone.
+        LbZoneRecalculated = Counter "lb_recalculate_zone_structures",
+        /// The same, given up because there are too few endpoints.
+        LbZoneClusterTooSmall = Counter "lb_zone_cluster_too_small",
+        /// The same, or a pick, given up because the caller's own cluster is not as it should be.
+        LbLocalClusterNotOk = Counter "lb_local_cluster_not_ok",
+        /// Picks in the own zone, which takes all of the traffic.
+        LbZoneAllDirectly = Counter "lb_zone_routing_all_directly",
+        /// Picks in the own zone, which takes a part of the traffic.
+        LbZoneSampled = Counter "lb_zone_routing_sampled",
+        /// Picks in another zone.
+        LbZoneCrossZone = Counter "lb_zone_routing_cross_zone",
+        /// Picks in another zone though none has room.
+        LbZoneNoCapacityLeft = Counter "lb_zone_no_capacity_left",
+        /// Subsets that there are.
+        LbSubsetsActive = Gauge "lb_subsets_active",
+        /// Subsets that came to be.
+        LbSubsetsCreated = Counter "lb_subsets_created",
+        /// Subsets that are no more.
+        LbSubsetsRemoved = Counter "lb_subsets_removed",
+        /// Picks in the subset that was asked for.
+        LbSubsetsSelected = Counter "lb_subsets_selected",
+        /// Picks in the subset for those whose own there is not.
+        LbSubsetsFallback = Counter "lb_subsets_fallback",
+        /// Picks from all endpoints because not even that subset had one.
+        LbSubsetsFallbackPanic = Counter "lb_subsets_fallback_panic",
+        /// Endpoints that share a subset which has room for one.
+        LbSubsetsDuplicate = Gauge "lb_subsets_single_host_per_subset_duplicate",
+        /// Points of the ring of hashes.
+        RingSize = Gauge "ring_hash_lb.size",
+        /// Fewest points of an endpoint.
+        RingLeast = Gauge "ring_hash_lb.min_hashes_per_host",
+        /// Most points of an endpoint.
+        RingMost = Gauge "ring_hash_lb.max_hashes_per_host",
+        /// Fewest places of an endpoint in Maglev's table.
+        MaglevLeast = Gauge "maglev_lb.min_entries_per_host",
+        /// Most places of an endpoint in Maglev's table.
+        MaglevMost = Gauge "maglev_lb.max_entries_per_host",
+        /// Requests refused because discovery wants it so. Envoy counts it for load reports.
+        RqDropOverload = Counter "upstream_rq_drop_overload",
         /// Changes of the set of endpoints.
         MembershipChange = Counter "membership_change",
         /// Endpoints.

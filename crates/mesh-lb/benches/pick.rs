@@ -1,9 +1,11 @@
 //! What a pick costs with few and with many endpoints, and what a new set costs.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use mesh_core::model::{Balancing, Cluster, Endpoint, EndpointSet, Snapshot, SnapshotBuilder};
+use mesh_core::model::{
+    Balancing, Cluster, Endpoint, EndpointSet, Maglev, RingHash, Snapshot, SnapshotBuilder,
+};
 use mesh_core::{HostId, Rng};
-use mesh_lb::{Avoid, ClusterHosts, Outcome, Picker};
+use mesh_lb::{Ask, Avoid, ClusterHosts, Outcome, Picker};
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -55,6 +57,27 @@ fn picks(criterion: &mut Criterion) {
     }
 }
 
+fn hashes(criterion: &mut Criterion) {
+    for count in [10, 10_000] {
+        let mut group = criterion.benchmark_group(format!("hash/{count}"));
+        for (name, balancing) in [
+            ("ring", Balancing::RingHash(RingHash::default())),
+            ("maglev", Balancing::Maglev(Maglev::default())),
+        ] {
+            let snapshot = snapshot(balancing, endpoints(count, |_| 1));
+            let set = ClusterHosts::of(&snapshot.clusters()[0]).current();
+            let (mut picker, rng) = (Picker::default(), Rng::with_seed(1));
+            group.bench_function(name, |bench| {
+                bench.iter(|| {
+                    let ask = Ask::new(0).hash(Some(rng.word()));
+                    black_box(picker.choose(&set, &ask))
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
 fn changes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("change");
     for count in [10, 10_000] {
@@ -90,5 +113,5 @@ fn reports(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, picks, changes, reports);
+criterion_group!(benches, picks, hashes, changes, reports);
 criterion_main!(benches);

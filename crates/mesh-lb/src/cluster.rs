@@ -10,10 +10,10 @@
 //! for clusters without traffic. Who publishes endpoints by the thousand calls it right after, so
 //! that no request pays for building the set.
 
-use crate::hosts::Members;
+use crate::hosts::{Members, Setting, Subsets};
 use crate::outlier::{Cause, Event, Outcome};
 use crate::{Ejector, Host, HostSet};
-use mesh_core::model::{ClusterEntry, ClusterStats, EndpointSet};
+use mesh_core::model::{Balancing, Cluster, ClusterEntry, ClusterStats, EndpointSet, Locality};
 use mesh_core::stats::ClusterStat;
 use mesh_core::{Feed, Publisher, Shard};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,6 +29,8 @@ pub struct ClusterHosts {
     /// Reads what `sets` publishes.
     current: Feed<HostSet>,
     seen: Seen,
+    /// Where the node is, once somebody has said so.
+    own: OnceLock<Locality>,
     /// Held while a new set is built or a host ejected; never by a request that finds everything
     /// as it was.
     inner: Mutex<Inner>,
@@ -66,7 +68,7 @@ impl ClusterHosts {
 
     fn new(entry: &ClusterEntry) -> Self {
         let config = entry.config().clone();
-        let empty = HostSet::build(0, config, Arc::default());
+        let empty = HostSet::build(0, config, Arc::default(), Setting::default());
         let sets = Publisher::new(empty);
         let this = Self {
             stats: entry.live().stats().clone(),
@@ -80,6 +82,7 @@ impl ClusterHosts {
                 due: AtomicU64::new(NEVER),
                 start: OnceLock::new(),
             },
+            own: OnceLock::new(),
             inner: Mutex::new(Inner {
                 ejector: None,
                 generation: 0,
@@ -113,6 +116,18 @@ impl ClusterHosts {
     /// reference count.
     pub(crate) fn with<R>(&self, read: impl FnOnce(&HostSet) -> R) -> R {
         self.current.with(|set| read(set))
+    }
+
+    /// Says where the node is, for clusters whose localities are told apart. The first who says so
+    /// is believed: a process is at one place.
+    pub fn locate(&self, own: &Locality) {
+        if self.own.get().is_some() || self.own.set(own.clone()).is_err() {
+            return;
+        }
+        let mut inner = self.lock();
+        let set = self.current();
+        let (config, members) = (set.config().clone(), set.members().clone());
+        self.publish(&mut inner, config, members, None);
     }
 
     /// Ends the interval of outlier detection if it is over, and takes up new endpoints: for
@@ -154,9 +169,8 @@ impl ClusterHosts {
         }
         if self.record(&events) {
             let set = self.current();
-            self.publish(&mut inner, |generation| {
-                HostSet::build(generation, set.config().clone(), set.members().clone())
-            });
+            let (config, members) = (set.config().clone(), set.members().clone());
+            self.publish(&mut inner, config, members, Some(now));
         }
     }
 
@@ -221,9 +235,7 @@ impl ClusterHosts {
             ejector.sweep(now, &mut events);
         }
         if self.record(&events) || changed {
-            self.publish(&mut inner, |generation| {
-                HostSet::build(generation, config, members)
-            });
+            self.publish(&mut inner, config, members, now);
         }
         // Last: who sees these finds the new set.
         let due = self.seen.due_of(inner.ejector.as_ref(), now);
@@ -237,15 +249,29 @@ impl ClusterHosts {
     }
 
     /// Publishes the next set and what follows from it.
-    fn publish(&self, inner: &mut Inner, build: impl FnOnce(u64) -> HostSet) {
+    fn publish(
+        &self,
+        inner: &mut Inner,
+        config: Arc<Cluster>,
+        members: Arc<Members>,
+        now: Option<Instant>,
+    ) {
         inner.generation += 1;
-        let set = build(inner.generation);
+        let previous = self.current();
+        let is_slow = config.slow_start.is_some();
+        let setting = Setting {
+            own: self.own.get(),
+            now: is_slow.then(|| now.unwrap_or_else(|| tokio::time::Instant::now().into_std())),
+            previous: Some(&previous),
+        };
+        let set = HostSet::build(inner.generation, config, members, setting);
         let ejected = inner.ejector.as_ref().map_or(0, Ejector::active);
         let stats = self.stats.block();
         stats.set(ClusterStat::OutlierActive, ejected as u64);
         stats.set(ClusterStat::MembershipTotal, set.hosts().len() as u64);
         stats.set(ClusterStat::MembershipHealthy, set.healthy() as u64);
         stats.set(ClusterStat::MembershipDegraded, set.degraded() as u64);
+        show(&self.stats, &set, &previous);
         self.sets.publish(Arc::new(set));
     }
 
@@ -271,6 +297,36 @@ impl ClusterHosts {
         }
         changed
     }
+}
+
+/// Shows the size of tables and what became of subsets.
+fn show(stats: &ClusterStats, set: &HostSet, previous: &HostSet) {
+    let stats = stats.block();
+    if let Some(extent) = set.extent() {
+        match set.balancing() {
+            Balancing::RingHash(_) => {
+                stats.set(ClusterStat::RingSize, extent.size);
+                stats.set(ClusterStat::RingLeast, extent.least);
+                stats.set(ClusterStat::RingMost, extent.most);
+            }
+            _ => {
+                stats.set(ClusterStat::MaglevLeast, extent.least);
+                stats.set(ClusterStat::MaglevMost, extent.most);
+            }
+        }
+    }
+    let (new, old) = (set.subsets(), previous.subsets());
+    if new.is_none() && old.is_none() {
+        return;
+    }
+    let missing = |of: Option<&Subsets>, there| of.map_or(0, |of| of.missing_in(there)) as u64;
+    let shard = Shard::default();
+    stats.add(shard, ClusterStat::LbSubsetsCreated, missing(new, old));
+    stats.add(shard, ClusterStat::LbSubsetsRemoved, missing(old, new));
+    let count = new.map_or(0, Subsets::len) as u64;
+    stats.set(ClusterStat::LbSubsetsActive, count);
+    let duplicates = new.map_or(0, Subsets::duplicates);
+    stats.set(ClusterStat::LbSubsetsDuplicate, duplicates);
 }
 
 fn detected(cause: Cause) -> Option<ClusterStat> {

@@ -42,16 +42,20 @@
 
 mod authority;
 mod choose;
+mod drops;
 mod flight;
 mod future;
 mod table;
+mod wanted;
 mod worker;
+mod zone;
 
 pub use choose::{Chooser, Chosen, Engaged};
 pub use flight::Active;
 pub(crate) use flight::Owner;
 pub use future::ResponseFuture;
 pub(crate) use worker::Worker;
+pub use zone::Zone;
 
 use crate::MakeEndpoint;
 use http::{Request, Response};
@@ -83,6 +87,13 @@ impl<M: MakeEndpoint> Dispatch<M> {
     #[must_use]
     pub fn rng(mut self, rng: Arc<Rng>) -> Self {
         self.worker.rng = rng;
+        self
+    }
+
+    /// Says where the node is, for clusters whose localities are told apart.
+    #[must_use]
+    pub fn zone(mut self, zone: Arc<Zone>) -> Self {
+        self.worker.zone = Some(zone);
         self
     }
 
@@ -126,7 +137,8 @@ where
 
     /// # Errors
     /// The future fails with [`Failure::NoCluster`] where the request has no cluster, with
-    /// [`Failure::NoHealthyHost`] where no host may be used, with [`Failure::MissingHost`] or
+    /// [`Failure::NoHealthyHost`] where no host may be used, with [`Failure::DropOverload`] where
+    /// discovery wants it refused, with [`Failure::MissingHost`] or
     /// [`Failure::BadRequest`] where the cluster goes by the request's authority and there is
     /// none (a cluster that goes by the original destination has no healthy host then), and otherwise as the host's service does.
     fn call(&mut self, request: Request<B>) -> Self::Future {

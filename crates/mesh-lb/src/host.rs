@@ -8,8 +8,9 @@ use crate::outlier::Monitor;
 use mesh_core::HostId;
 use mesh_core::model::{Address, Endpoint, Health, Locality};
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// An endpoint that may be chosen. Shared by all workers.
 pub struct Host {
@@ -49,6 +50,8 @@ struct State {
     active: AtomicU32,
     ejected: AtomicBool,
     monitor: Monitor,
+    /// When it was first seen healthy, where hosts are slow at first.
+    healthy_since: OnceLock<Instant>,
     rq_total: AtomicU64,
     rq_success: AtomicU64,
     rq_error: AtomicU64,
@@ -132,6 +135,10 @@ impl Host {
         &self.locality
     }
 
+    pub(crate) fn shared_locality(&self) -> &Arc<Locality> {
+        &self.locality
+    }
+
     /// Requests under way, over all workers, response bodies included.
     pub fn active(&self) -> u32 {
         self.state.active.load(Ordering::Relaxed)
@@ -180,6 +187,16 @@ impl Host {
 
     pub(crate) fn monitor(&self) -> &Monitor {
         &self.state.monitor
+    }
+
+    /// When it was first seen healthy by a cluster whose hosts are slow at first.
+    pub(crate) fn healthy_since(&self) -> Option<Instant> {
+        self.state.healthy_since.get().copied()
+    }
+
+    /// As [`Host::healthy_since`]; `now`, if it was not seen before.
+    pub(crate) fn note_healthy(&self, now: Instant) -> Instant {
+        *self.state.healthy_since.get_or_init(|| now)
     }
 
     pub(crate) fn set_ejected(&self, ejected: bool) {

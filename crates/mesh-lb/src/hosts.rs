@@ -2,15 +2,27 @@
 //!
 //! A [`HostSet`] is what a [`Picker`](crate::Picker) chooses from. It is rebuilt when endpoints,
 //! the cluster's policy or ejections change; what it is built from ([`Host`]s with their state) is
-//! carried over, so a rebuild loses no count and gives no host a second identity.
+//! carried over, so a rebuild loses no count and gives no host a second identity. Tables of hashes
+//! are part of it, and are carried over too where the hosts that they are made of stay the same.
 
-use crate::Host;
-use crate::tier::{Counts, Load};
-use crate::words::WordMap;
+mod group;
+mod list;
+mod members;
+mod subsets;
+
+pub(crate) use group::{Group, Plan, Schedule, Tier};
+pub(crate) use list::HostList;
+pub(crate) use members::Members;
+pub(crate) use subsets::{Held, Subsets};
+
+use crate::hash::Extent;
+use crate::tier::Load;
+use crate::{Host, slow};
+use list::Slots;
 use mesh_core::HostId;
-use mesh_core::model::{Address, Balancing, Cluster, EndpointSet, Health};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use mesh_core::model::{Balancing, Cluster, Drop, Locality, LocalityBalancing};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The hosts of one cluster, sorted into priorities and lists to choose from.
 #[derive(Debug)]
@@ -20,70 +32,56 @@ pub struct HostSet {
     /// The cluster's configuration that was in force.
     config: Arc<Cluster>,
     members: Arc<Members>,
-    tiers: Vec<Tier>,
-    load: Load,
+    own: Option<Locality>,
+    whole: Group,
+    subsets: Option<Subsets>,
+    /// How many lists and schedules there are.
+    slots: usize,
+    /// Some host was new when the set was built.
+    has_new: bool,
 }
 
-/// Which hosts there are, whatever their health. Shared by the sets between two changes of
-/// endpoints.
-#[derive(Debug, Default)]
-pub(crate) struct Members {
-    /// Different for each change of endpoints.
-    pub(crate) stamp: u64,
-    hosts: Vec<Arc<Host>>,
-    by_id: WordMap<HostId, usize>,
-}
-
-/// The hosts of one priority.
-#[derive(Debug)]
-pub(crate) struct Tier {
-    pub(crate) priority: u32,
-    pub(crate) healthy: HostList,
-    pub(crate) degraded: HostList,
-    /// Everyone but those that drain.
-    pub(crate) all: HostList,
-}
-
-/// Hosts to choose from by weight.
-#[derive(Debug, Default)]
-pub(crate) struct HostList {
-    hosts: Vec<Arc<Host>>,
-    /// Sums of weights up to and including each host; empty when all weights are the same.
-    sums: Vec<u64>,
+/// What a set is built for besides its hosts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Setting<'a> {
+    /// Where the node is.
+    pub(crate) own: Option<&'a Locality>,
+    /// The time, where hosts are slow at first.
+    pub(crate) now: Option<Instant>,
+    /// What the set replaces.
+    pub(crate) previous: Option<&'a HostSet>,
 }
 
 // === impl HostSet ===
 
 impl HostSet {
-    pub(crate) fn build(generation: u64, config: Arc<Cluster>, members: Arc<Members>) -> Self {
-        let mut priorities: BTreeMap<u32, [Vec<Arc<Host>>; 3]> = BTreeMap::new();
-        for host in &members.hosts {
-            let [healthy, degraded, all] = priorities.entry(host.priority()).or_default();
-            match host.health() {
-                Health::Healthy => healthy.push(host.clone()),
-                Health::Degraded => degraded.push(host.clone()),
-                // Gets no new requests, not even in panic, and is not missed either.
-                Health::Draining => continue,
-                _ => {}
-            }
-            all.push(host.clone());
-        }
-        let tiers: Vec<_> = priorities
-            .into_iter()
-            .map(|(priority, [healthy, degraded, all])| Tier {
-                priority,
-                healthy: HostList::new(healthy),
-                degraded: HostList::new(degraded),
-                all: HostList::new(all),
-            })
-            .collect();
-        let counts: Vec<_> = tiers.iter().map(Tier::counts).collect();
+    pub(crate) fn build(
+        generation: u64,
+        config: Arc<Cluster>,
+        members: Arc<Members>,
+        setting: Setting<'_>,
+    ) -> Self {
+        let plan = plan(&config, &members, setting.own);
+        let mut slots = Slots::default();
+        let whole = Group::build(plan, members.hosts().iter(), &mut slots);
+        let subsets = config
+            .subsets
+            .as_ref()
+            .map(|subsets| Subsets::build(plan, subsets, &mut slots));
+        whole.build_tables(plan, setting.previous.map(|previous| &previous.whole));
+        let has_new = match (&config.slow_start, setting.now) {
+            (Some(policy), Some(now)) => slow::note(policy, members.hosts(), now),
+            _ => false,
+        };
         Self {
             generation,
-            load: Load::compute(&counts, config.panic_threshold),
+            own: setting.own.cloned(),
+            whole,
+            subsets,
+            slots: slots.count(),
+            has_new,
             config,
             members,
-            tiers,
         }
     }
 
@@ -94,12 +92,12 @@ impl HostSet {
 
     /// All hosts, in the order in which discovery names them.
     pub fn hosts(&self) -> &[Arc<Host>] {
-        &self.members.hosts
+        self.members.hosts()
     }
 
     /// The host with this id, if it is in the set.
     pub fn get(&self, id: HostId) -> Option<&Arc<Host>> {
-        self.members.hosts.get(*self.members.by_id.get(&id)?)
+        self.members.get(id)
     }
 
     /// How hosts are chosen.
@@ -109,17 +107,23 @@ impl HostSet {
 
     /// The shares of the priorities, in the order of their numbers.
     pub fn load(&self) -> &Load {
-        &self.load
+        self.whole.load()
+    }
+
+    /// The shares of requests that discovery wants refused, in order, each of what the one before
+    /// left.
+    pub fn drops(&self) -> &[Drop] {
+        &self.members.drops
     }
 
     /// How many hosts are healthy and not ejected.
     pub fn healthy(&self) -> usize {
-        self.tiers.iter().map(|tier| tier.healthy.len()).sum()
+        self.tiers().iter().map(|tier| tier.healthy.len()).sum()
     }
 
     /// How many hosts are degraded and not ejected.
     pub fn degraded(&self) -> usize {
-        self.tiers.iter().map(|tier| tier.degraded.len()).sum()
+        self.tiers().iter().map(|tier| tier.degraded.len()).sum()
     }
 
     pub(crate) fn config(&self) -> &Arc<Cluster> {
@@ -130,127 +134,56 @@ impl HostSet {
         &self.members
     }
 
+    pub(crate) fn whole(&self) -> &Group {
+        &self.whole
+    }
+
     pub(crate) fn tiers(&self) -> &[Tier] {
-        &self.tiers
+        self.whole.tiers()
+    }
+
+    pub(crate) fn subsets(&self) -> Option<&Subsets> {
+        self.subsets.as_ref()
+    }
+
+    /// Where the node is.
+    pub(crate) fn own(&self) -> Option<&Locality> {
+        self.own.as_ref()
+    }
+
+    pub(crate) fn slots(&self) -> usize {
+        self.slots
+    }
+
+    pub(crate) fn has_new(&self) -> bool {
+        self.has_new
+    }
+
+    /// How its groups are built.
+    pub(crate) fn plan(&self) -> Plan<'_> {
+        plan(&self.config, &self.members, self.own.as_ref())
+    }
+
+    /// How large the table of hashes is: that of the last priority that has one, as in Envoy.
+    pub(crate) fn extent(&self) -> Option<Extent> {
+        let tables = self.tiers().iter().rev().filter_map(Tier::built_table);
+        tables.map(|table| table.extent()).next()
     }
 }
 
-// === impl Members ===
-
-impl Members {
-    /// The hosts for these endpoints: those of `previous` where the address is the same. Of
-    /// several endpoints with one address the first counts.
-    pub(crate) fn build(stamp: u64, endpoints: &EndpointSet, previous: &Self) -> Self {
-        let known: HashMap<&Address, &Arc<Host>> = previous
-            .hosts
-            .iter()
-            .map(|host| (host.address(), host))
-            .collect();
-        let mut taken: HashSet<&Address> = HashSet::with_capacity(endpoints.len());
-        let mut hosts = Vec::with_capacity(endpoints.len());
-        for group in &endpoints.localities {
-            let locality = Arc::new(group.locality.clone());
-            for endpoint in &group.endpoints {
-                if !taken.insert(&endpoint.address) {
-                    continue;
-                }
-                hosts.push(match known.get(&endpoint.address) {
-                    Some(host) => host.described(endpoint, group.priority, &locality),
-                    None => Arc::new(Host::new(
-                        endpoint.clone(),
-                        group.priority,
-                        locality.clone(),
-                    )),
-                });
-            }
-        }
-        let by_id = hosts
-            .iter()
-            .enumerate()
-            .map(|(at, host)| (host.id(), at))
-            .collect();
-        Self {
-            stamp,
-            hosts,
-            by_id,
-        }
-    }
-
-    pub(crate) fn hosts(&self) -> &[Arc<Host>] {
-        &self.hosts
-    }
-
-    pub(crate) fn contains(&self, id: HostId) -> bool {
-        self.by_id.contains_key(&id)
-    }
-
-    /// Whether these are not the same hosts as `other`'s.
-    pub(crate) fn differs_from(&self, other: &Self) -> bool {
-        self.hosts.len() != other.hosts.len()
-            || !self.hosts.iter().all(|host| other.contains(host.id()))
-    }
-}
-
-// === impl Tier ===
-
-impl Tier {
-    fn counts(&self) -> Counts {
-        let count = |list: &HostList| u32::try_from(list.len()).unwrap_or(u32::MAX);
-        Counts {
-            total: count(&self.all),
-            healthy: count(&self.healthy),
-            degraded: count(&self.degraded),
-        }
-    }
-}
-
-// === impl HostList ===
-
-impl HostList {
-    pub(crate) fn new(hosts: Vec<Arc<Host>>) -> Self {
-        let equal = hosts
-            .windows(2)
-            .all(|pair| pair[0].weight() == pair[1].weight());
-        let mut sum = 0;
-        let sums = hosts
-            .iter()
-            .filter(|_| !equal)
-            .map(|host| {
-                sum += u64::from(host.weight());
-                sum
-            })
-            .collect();
-        Self { hosts, sums }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.hosts.len()
-    }
-
-    pub(crate) fn hosts(&self) -> &[Arc<Host>] {
-        &self.hosts
-    }
-
-    pub(crate) fn has_equal_weights(&self) -> bool {
-        self.sums.is_empty()
-    }
-
-    /// The host at this point of the line of all weights, laid end to end.
-    pub(crate) fn at_weight(&self, word: u64) -> usize {
-        match self.sums.last() {
-            None => (word % self.hosts.len() as u64) as usize,
-            Some(whole) => {
-                let point = word % whole;
-                self.sums.partition_point(|end| *end <= point)
-            }
-        }
+fn plan<'a>(config: &'a Cluster, members: &'a Members, own: Option<&'a Locality>) -> Plan<'a> {
+    Plan {
+        config,
+        members,
+        own,
+        weighted: config.localities == LocalityBalancing::Weighted && config.subsets.is_none(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh_core::model::Endpoint;
+    use mesh_core::model::{Endpoint, EndpointSet, Health};
     use mesh_test::fixture::address;
 
     fn endpoint(port: u16, weight: u32, health: Health) -> Arc<Endpoint> {
@@ -269,7 +202,12 @@ mod tests {
     }
 
     fn set(members: &Arc<Members>) -> HostSet {
-        HostSet::build(1, Arc::new(Cluster::new("c")), members.clone())
+        HostSet::build(
+            1,
+            Arc::new(Cluster::new("c")),
+            members.clone(),
+            Setting::default(),
+        )
     }
 
     #[test]
@@ -333,20 +271,5 @@ mod tests {
         assert_eq!(set.tiers()[0].all.len(), 4);
         assert_eq!(set.hosts().len(), 5);
         assert!(set.get(members.hosts()[3].id()).is_some());
-    }
-
-    #[test]
-    fn a_point_on_the_line_of_weights_finds_its_host() {
-        let members = members(
-            vec![
-                endpoint(1, 2, Health::Healthy),
-                endpoint(2, 1, Health::Healthy),
-                endpoint(3, 3, Health::Healthy),
-            ],
-            &Members::default(),
-        );
-        let list = HostList::new(members.hosts().to_vec());
-        let found: Vec<_> = (0..7).map(|point| list.at_weight(point)).collect();
-        assert_eq!(found, [0, 0, 1, 2, 2, 2, 0]);
     }
 }

@@ -13,32 +13,35 @@
 //! * [`Chooser`] does the same for connections that are passed on as they are.
 //! * [`ClusterHosts`] is what the process knows of one cluster's [`Host`]s. It follows the
 //!   cluster's endpoints and survives changes of configuration; [`ClusterHosts::view`] shows it.
-//! * A [`Picker`] chooses from a [`HostSet`]: round robin, least request or random, by weight,
-//!   within the priority that [`tier`] gives the request to.
+//! * A [`Picker`] chooses from a [`HostSet`]: round robin, least request, random, or by the
+//!   request's hash, within the priority that [`tier`] gives the request to; within a subset, and by
+//!   locality, where the cluster has those.
 //! * An [`Ejector`] takes hosts that fail out of balancing for a time.
 //!
-//! Consistent hashing, locality weights, slow start and active health checks are not here yet.
+//! Active health checks are not here yet.
 
 #![forbid(unsafe_code)]
 
 pub mod balance;
 pub mod cluster;
 pub mod dispatch;
+mod hash;
 pub mod host;
 pub mod hosts;
 pub mod make;
 pub mod outlier;
 pub mod pick;
+mod slow;
 pub mod tier;
 pub mod view;
 mod words;
 
 pub use balance::Balance;
 pub use cluster::ClusterHosts;
-pub use dispatch::{Active, Chooser, Chosen, Dispatch, Engaged, ResponseFuture};
+pub use dispatch::{Active, Chooser, Chosen, Dispatch, Engaged, ResponseFuture, Zone};
 pub use host::{Host, HostConnection, HostCounts};
 pub use hosts::HostSet;
 pub use make::MakeEndpoint;
 pub use outlier::{Cause, Ejector, Event, Outcome};
-pub use pick::{Avoid, Pick, Picker};
+pub use pick::{Ask, Avoid, Near, Pick, Picker};
 pub use view::HostView;

@@ -2,7 +2,11 @@
 //!
 //! A [`Picker`] belongs to one worker: it holds the cursors of round robin and of the weighted
 //! schedules, and starts them anew, at a random place, when it is shown another set. It takes no
-//! lock and no clock, and every choice follows from the set, the cursors and one random word.
+//! lock and no clock, and every choice follows from the set, the cursors and what is [asked](Ask).
+//!
+//! First comes the subset, where requests ask for one; then the priority; then the locality, where
+//! they are told apart; then the host. Balancers that go by hashes take priority and host from the
+//! hash, and know localities by their weights only.
 //!
 //! ```
 //! use mesh_core::model::{Address, Balancing, Cluster, EndpointSet, SnapshotBuilder};
@@ -24,26 +28,35 @@
 //! # Ok::<(), mesh_core::Invalid>(())
 //! ```
 
+mod ask;
+mod avoid;
 mod edf;
 mod least_request;
 mod random;
 mod round_robin;
+mod weight;
+mod zone;
 
-use crate::hosts::HostList;
+pub use ask::{Ask, Near};
+pub use avoid::Avoid;
+
+use crate::hosts::{Group, Held, HostList, Schedule, Subsets, Tier};
 use crate::tier::Availability;
 use crate::{Host, HostSet};
 use mesh_core::HostId;
-use mesh_core::model::Balancing;
+use mesh_core::model::{Balancing, LocalityBalancing, SubsetFallback};
 use mesh_core::rng::mix;
+use mesh_core::stats::ClusterStat;
 use std::sync::Arc;
+use weight::Weigher;
 
 /// One worker's place in the rotation of one cluster.
 #[derive(Debug, Default)]
 pub struct Picker {
     /// The set that the turns belong to.
     generation: Option<u64>,
-    /// For each priority: healthy, degraded, all.
-    turns: Vec<[Turn; 3]>,
+    /// For each list and schedule of the set, by its number.
+    turns: Vec<Turn>,
 }
 
 /// The host that was chosen.
@@ -56,20 +69,6 @@ pub struct Pick {
     pub panic: bool,
 }
 
-/// What a retry would rather not get again.
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct Avoid<'a> {
-    /// Hosts of earlier attempts, in their order.
-    pub hosts: &'a [HostId],
-    /// How often a choice that lands on one of `hosts` is made again before it is accepted
-    /// (Envoy's `host_selection_retry_max_attempts`).
-    pub redraws: u32,
-    /// Leave out the priorities of `hosts`, looked at after every second attempt (Envoy's
-    /// `previous_priorities` with Istio's `update_frequency` of 2).
-    pub priorities: bool,
-}
-
 /// Where a list's rotation stands.
 #[derive(Debug, Default)]
 enum Turn {
@@ -77,7 +76,9 @@ enum Turn {
     Unset,
     Next(usize),
     Cycle(edf::Cycle),
-    Least(edf::Edf),
+    Edf(edf::Edf),
+    /// How much stays in the own zone.
+    Zone(zone::Routing),
 }
 
 // === impl Picker ===
@@ -85,16 +86,81 @@ enum Turn {
 impl Picker {
     /// Chooses a host. None when the set has none that may be used.
     pub fn pick(&mut self, set: &HostSet, word: u64, avoid: Avoid<'_>) -> Option<Pick> {
+        self.choose(set, &Ask::new(word).avoid(avoid))
+    }
+
+    /// Chooses a host for what is asked. None when the set has none that may be used.
+    pub fn choose(&mut self, set: &HostSet, ask: &Ask<'_>) -> Option<Pick> {
         if self.generation != Some(set.generation()) {
             self.generation = Some(set.generation());
             self.turns.clear();
-            self.turns.resize_with(set.tiers().len(), Default::default);
+            self.turns.resize_with(set.slots(), Default::default);
         }
-        let mut draw = word;
-        let mut left = avoid.redraws;
+        match set.subsets() {
+            None => self.choose_from(set, set.whole(), ask),
+            Some(subsets) => self.choose_subset(set, subsets, ask),
+        }
+    }
+
+    /// From the subset that is asked for, or what there is instead of it.
+    fn choose_subset(&mut self, set: &HostSet, subsets: &Subsets, ask: &Ask<'_>) -> Option<Pick> {
+        if let Some(wanted) = ask.subset {
+            if let Some(part) = subsets.find(wanted) {
+                ask.count(ClusterStat::LbSubsetsSelected);
+                return match &part.held {
+                    Held::Group(group) => self.choose_from(set, group, ask),
+                    Held::Single(host) => Some(Pick {
+                        host: host.clone(),
+                        panic: false,
+                    }),
+                };
+            }
+            if let Some(fallback) = subsets.fallback_of(wanted) {
+                return self.choose_fallback(set, subsets, fallback, ask);
+            }
+        }
+        let fallback = subsets.config().fallback;
+        if fallback == SubsetFallback::None {
+            return None;
+        }
+        if let Some(pick) = self.choose_fallback(set, subsets, fallback, ask) {
+            ask.count(ClusterStat::LbSubsetsFallback);
+            return Some(pick);
+        }
+        if !subsets.config().panic_mode_any {
+            return None;
+        }
+        let pick = self.choose_from(set, set.whole(), ask)?;
+        ask.count(ClusterStat::LbSubsetsFallbackPanic);
+        Some(pick)
+    }
+
+    fn choose_fallback(
+        &mut self,
+        set: &HostSet,
+        subsets: &Subsets,
+        fallback: SubsetFallback,
+        ask: &Ask<'_>,
+    ) -> Option<Pick> {
+        match fallback {
+            SubsetFallback::Any => self.choose_from(set, set.whole(), ask),
+            SubsetFallback::Default => self.choose_from(set, subsets.default_group()?, ask),
+            _ => None,
+        }
+    }
+
+    fn choose_from(&mut self, set: &HostSet, group: &Group, ask: &Ask<'_>) -> Option<Pick> {
+        if matches!(
+            set.balancing(),
+            Balancing::RingHash(_) | Balancing::Maglev(_)
+        ) {
+            return by_hash(set, group, ask);
+        }
+        let mut draw = ask.word;
+        let mut left = ask.avoid.redraws;
         loop {
-            let pick = self.draw(set, draw, avoid)?;
-            if left == 0 || !avoid.hosts.contains(&pick.host.id()) {
+            let pick = self.draw(set, group, draw, ask)?;
+            if left == 0 || !ask.avoid.hosts.contains(&pick.host.id()) {
                 return Some(pick);
             }
             left -= 1;
@@ -102,77 +168,132 @@ impl Picker {
         }
     }
 
-    fn draw(&mut self, set: &HostSet, word: u64, avoid: Avoid<'_>) -> Option<Pick> {
-        let (tier, availability) = match avoid.excluded() {
-            [] => set.load().choose(word)?,
+    fn draw(&mut self, set: &HostSet, group: &Group, word: u64, ask: &Ask<'_>) -> Option<Pick> {
+        if group.tiers().is_empty() {
+            return nobody(set, ask);
+        }
+        let (tier, availability) = match ask.avoid.excluded() {
+            [] => group.load().choose(word)?,
             tried => {
                 let was_tried = |tier: usize| {
-                    let priority = set.tiers()[tier].priority;
+                    let priority = group.tiers()[tier].priority;
                     let of_tier =
                         |id: &HostId| set.get(*id).map(|h| h.priority()) == Some(priority);
                     tried.iter().any(of_tier)
                 };
-                set.load().choose_without(was_tried, word)?
+                group.load().choose_without(was_tried, word)?
             }
         };
-        let hosts = &set.tiers()[tier];
-        let (list, kind) = match availability {
-            Availability::Healthy => (&hosts.healthy, 0),
-            Availability::Degraded => (&hosts.degraded, 1),
-            Availability::Panic => (&hosts.all, 2),
+        let tier = &group.tiers()[tier];
+        // The priority was chosen with the word itself; the rest needs independent ones.
+        let word = mix(word);
+        let panic = availability == Availability::Panic;
+        let list = if panic {
+            ask.count(ClusterStat::LbHealthyPanic);
+            if let LocalityBalancing::ZoneAware(zone) = set.config().localities
+                && zone.fail_in_panic
+            {
+                return None;
+            }
+            &tier.all
+        } else {
+            self.list(set, tier, availability, word, ask)?
         };
         if list.len() == 0 {
             return None;
         }
-        // The priority was chosen with the word itself; the host needs an independent one.
-        let word = mix(word);
-        let turn = &mut self.turns[tier][kind];
+        let weigher = Weigher::of_set(set, ask.now);
+        let turn = &mut self.turns[list.slot()];
         let at = match set.balancing() {
-            Balancing::RoundRobin => round_robin::pick(turn, list, word),
+            Balancing::RoundRobin => round_robin::pick(turn, list, word, weigher),
             Balancing::LeastRequest { choices, .. } => {
-                least_request::pick(turn, list, word, choices)
+                least_request::pick(turn, list, word, choices, weigher)
             }
             _ => random::pick(list, word),
         };
         Some(Pick {
             host: list.hosts()[at].clone(),
-            panic: availability == Availability::Panic,
+            panic,
         })
+    }
+
+    /// The hosts of a priority to choose from: of a locality, where they are told apart. None
+    /// where there shall be none.
+    fn list<'a>(
+        &mut self,
+        set: &HostSet,
+        tier: &'a Tier,
+        availability: Availability,
+        word: u64,
+        ask: &Ask<'_>,
+    ) -> Option<&'a HostList> {
+        let healthy = availability == Availability::Healthy;
+        let area = match set.config().localities {
+            LocalityBalancing::Weighted => {
+                self.weighed_area(&tier.schedules[usize::from(!healthy)], word)
+            }
+            // Envoy does it for the first priority only.
+            LocalityBalancing::ZoneAware(config) if tier.priority == 0 => match ask.near {
+                Some(near) => {
+                    let turn = &mut self.turns[tier.zone_slot];
+                    let routing = zone::Routing::kept_in(turn, &config, tier, set, near, ask);
+                    routing.area(&config, tier, mix(!word), ask).ok()?
+                }
+                None => None,
+            },
+            _ => None,
+        };
+        Some(match (area, healthy) {
+            (Some(at), true) => &tier.areas[at].healthy,
+            (Some(at), false) => &tier.areas[at].degraded,
+            (None, true) => &tier.healthy,
+            (None, false) => &tier.degraded,
+        })
+    }
+
+    /// The place of the area whose turn it is. None where no area has a weight.
+    fn weighed_area(&mut self, schedule: &Schedule, word: u64) -> Option<usize> {
+        let areas = &schedule.areas;
+        if areas.len() < 2 {
+            return areas.first().map(|(at, _)| *at);
+        }
+        let turn = &mut self.turns[schedule.slot];
+        let at = edf::Edf::turn(turn, areas.len(), mix(word), |at| areas[at].1);
+        Some(areas[at].0)
     }
 }
 
-// === impl Avoid ===
-
-impl<'a> Avoid<'a> {
-    /// Anything will do.
-    pub const NONE: Self = Self {
-        hosts: &[],
-        redraws: 0,
-        priorities: false,
-    };
-
-    /// Chooses again, up to `redraws` times, when one of `hosts` was chosen.
-    pub fn hosts(hosts: &'a [HostId], redraws: u32) -> Self {
-        Self {
-            hosts,
-            redraws,
-            priorities: false,
-        }
+/// There is no host, which counts as panic unless that is switched off, as in Envoy.
+fn nobody(set: &HostSet, ask: &Ask<'_>) -> Option<Pick> {
+    if set.config().panic_threshold > 0 {
+        ask.count(ClusterStat::LbHealthyPanic);
     }
+    None
+}
 
-    /// Leaves out the priorities of the hosts, too.
-    #[must_use]
-    pub fn and_priorities(mut self) -> Self {
-        self.priorities = true;
-        self
+/// The hash chooses the priority and the host; without one it is any. Degraded hosts and the
+/// priorities of earlier attempts do not come into it (Envoy's `ThreadAwareLoadBalancerBase`).
+fn by_hash(set: &HostSet, group: &Group, ask: &Ask<'_>) -> Option<Pick> {
+    if group.tiers().is_empty() {
+        return nobody(set, ask);
     }
-
-    /// The attempts whose priorities are left out: all up to the last even number of them.
-    fn excluded(&self) -> &'a [HostId] {
-        if !self.priorities {
-            return &[];
+    let hash = ask.hash.unwrap_or(ask.word);
+    let (tier, _) = group.load().choose(hash)?;
+    let panic = group.load().is_in_panic(tier);
+    if panic {
+        ask.count(ClusterStat::LbHealthyPanic);
+    }
+    let table = group.table(tier, set.plan())?;
+    let mut attempt = 0;
+    loop {
+        let host = table.choose(hash, attempt, |hosts| ask.active(hosts));
+        if attempt >= ask.avoid.redraws || !ask.avoid.hosts.contains(&host.id()) {
+            return Some(Pick {
+                host: host.clone(),
+                panic,
+            });
         }
-        &self.hosts[..self.hosts.len() / 2 * 2]
+        attempt += 1;
     }
 }
 
@@ -185,5 +306,7 @@ impl HostList {
     }
 }
 
+#[cfg(test)]
+mod local_tests;
 #[cfg(test)]
 mod tests;

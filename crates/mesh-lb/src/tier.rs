@@ -20,7 +20,7 @@
 //! ```
 
 /// Envoy's `overprovisioning_factor`, in percent. xDS can change it; Istio never does.
-const OVERPROVISIONING: u64 = 140;
+pub(crate) const OVERPROVISIONING: u32 = 140;
 
 /// The hosts of one priority. Hosts that drain are in none of the numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,11 +58,13 @@ pub struct Load {
 
 impl Counts {
     /// Health in percent, more than there is so that a few losses do not spill.
-    fn available(self) -> (u32, u32) {
+    fn available(self, overprovisioning: u32) -> (u32, u32) {
         let percent = |part: u32| match self.total {
             0 => 0,
             // At most 100, so the cast keeps the value.
-            total => (OVERPROVISIONING * u64::from(part) / u64::from(total)).min(100) as u32,
+            total => {
+                (u64::from(overprovisioning) * u64::from(part) / u64::from(total)).min(100) as u32
+            }
         };
         (percent(self.healthy), percent(self.degraded))
     }
@@ -83,8 +85,16 @@ impl Load {
     /// The shares of these priorities, first used first. `panic_threshold` is in percent; 0 means
     /// that no priority is ever in panic.
     pub fn compute(tiers: &[Counts], panic_threshold: u32) -> Self {
+        Self::with(tiers, panic_threshold, OVERPROVISIONING)
+    }
+
+    /// As [`Load::compute`], with another `overprovisioning_factor` than 140 %.
+    pub fn with(tiers: &[Counts], panic_threshold: u32, overprovisioning: u32) -> Self {
         let threshold = panic_threshold.min(100);
-        let available: Vec<_> = tiers.iter().map(|counts| counts.available()).collect();
+        let available: Vec<_> = tiers
+            .iter()
+            .map(|counts| counts.available(overprovisioning))
+            .collect();
         let total = sum(&available);
         let mut load = Self {
             shares: distribute(&available),

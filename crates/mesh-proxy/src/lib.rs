@@ -50,6 +50,7 @@ use mesh_client::Slot;
 use mesh_core::model::{ListenerAddress, Snapshot, WorkloadRef};
 use mesh_core::{Demand, Feed};
 use mesh_discovery::dns::server as dns;
+use mesh_lb::Zone;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -69,6 +70,7 @@ pub struct Builder {
     seed: Option<u64>,
     drain_time: Duration,
     most_requests: u32,
+    zone: Option<Arc<Zone>>,
     slots: Slots,
     gate: xds::Gate,
     control: Option<Arc<xds::Control>>,
@@ -96,6 +98,7 @@ impl Proxy {
             seed: None,
             drain_time: Duration::from_secs(5),
             most_requests: u32::MAX,
+            zone: None,
             slots: Slots::default(),
             gate: xds::Gate::default(),
             control: None,
@@ -171,6 +174,14 @@ impl Builder {
     #[must_use]
     pub fn demand(mut self, demand: Demand) -> Self {
         self.demand = Some(demand);
+        self
+    }
+
+    /// Where the node is, and among whom: for clusters whose localities are told apart. Default:
+    /// nowhere.
+    #[must_use]
+    pub fn zone(mut self, zone: Option<Zone>) -> Self {
+        self.zone = zone.map(Arc::new);
         self
     }
 

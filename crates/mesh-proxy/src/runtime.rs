@@ -172,6 +172,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         seed,
         drain_time,
         most_requests,
+        zone,
         slots,
         gate,
         control,
@@ -193,14 +194,19 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         let mut parts = Parts::new(feed.clone(), upstreams.clone(), Arc::new(rng.fork()));
         parts.budgets = budgets.clone();
         parts.demand = demand.clone();
+        parts.zone.clone_from(&zone);
         parts.before_route = slots.before_route.clone();
         parts.after_route = slots.after_route.clone();
         parts.per_attempt = slots.per_attempt.clone();
         let tcp_rng = Arc::new(rng.fork());
+        let mut tcp_upstreams = TcpUpstreams::new(upstreams.clone()).rng(tcp_rng.clone());
+        if let Some(zone) = &zone {
+            tcp_upstreams = tcp_upstreams.zone(zone.clone());
+        }
         let tcp = Forwarder {
             feed: feed.clone(),
             demand: demand.clone(),
-            upstreams: TcpUpstreams::new(upstreams.clone()).rng(tcp_rng.clone()),
+            upstreams: tcp_upstreams,
             telemetry: telemetry.clone(),
             rng: tcp_rng,
             buffers: Buffers::default(),

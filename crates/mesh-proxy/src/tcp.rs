@@ -142,10 +142,13 @@ async fn connect<C: Connect>(
     upstreams: &C,
 ) -> Result<C::Upstream, Error> {
     let mut tried = Vec::new();
+    let peer = caller.peer.filter(|_| proxy.hash_source_ip);
+    let hash = peer.map(|peer| mesh_route::hash::of_address(peer.ip()));
     let mut left = proxy.max_connect_attempts.max(1);
     loop {
         left -= 1;
-        let connected = upstreams.connect(cluster, caller, proxy.tunnel.as_ref(), &mut tried);
+        let tunnel = proxy.tunnel.as_ref();
+        let connected = upstreams.connect(cluster, caller, hash, tunnel, &mut tried);
         match connected.await {
             Err(error) if left > 0 && is_worth_another(&error) => {}
             done => return done,

@@ -7,6 +7,7 @@
 //!    (faults, rate limits: mesh-resilience)
 //!  EditLayer     header edits both ways, path and authority rewritten
 //!  RespondLayer  redirects, fixed responses, clusters that do not exist
+//!  HashLayer     what consistent hashing goes by; cookies for it
 //!  MirrorLayer   copies
 //!    (timeouts, retries, breakers: mesh-resilience; endpoints: mesh-lb)
 //! ```
@@ -65,6 +66,7 @@
 pub mod cors;
 pub mod edit;
 pub mod explain;
+pub mod hash;
 pub mod map_body;
 pub mod mirror;
 pub mod on_demand;
@@ -86,6 +88,7 @@ mod template;
 pub use cors::CorsLayer;
 pub use edit::EditLayer;
 pub use explain::{Explanation, explain};
+pub use hash::HashLayer;
 pub use head::Head;
 pub use map_body::MapRequestBodyLayer;
 pub use mirror::MirrorLayer;

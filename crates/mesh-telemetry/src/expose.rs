@@ -38,7 +38,7 @@ pub use query::{Output, Query, Select};
 
 use crate::Telemetry;
 use crate::istio::{Labels, Series, TcpSeries};
-use mesh_core::model::{ClusterEntry, Snapshot};
+use mesh_core::model::{Balancing, ClusterEntry, Snapshot};
 use mesh_core::stats::{
     Block, ClusterStat, HttpStat, Kind, ListenerStat, RouteStat, Stat, Summary, TcpStat,
 };
@@ -120,6 +120,9 @@ impl Scrape {
         let owner = Owner::Cluster(clean(name));
         let block = live.stats().block();
         for (stat, name, kind) in ClusterStat::ALL {
+            if !is_of(*stat, config.balancing) {
+                continue;
+            }
             let value = match breakers::is_open(*stat, live.usage(), &config.limits) {
                 Some(open) => u64::from(open),
                 None => block.get(*stat),
@@ -305,6 +308,19 @@ impl Id {
             owner,
             stat: stat.to_owned(),
         }
+    }
+}
+
+/// Whether a cluster that is balanced so has the statistic: only a ring has points.
+fn is_of(stat: ClusterStat, balancing: Balancing) -> bool {
+    match stat {
+        ClusterStat::RingSize | ClusterStat::RingLeast | ClusterStat::RingMost => {
+            matches!(balancing, Balancing::RingHash(_))
+        }
+        ClusterStat::MaglevLeast | ClusterStat::MaglevMost => {
+            matches!(balancing, Balancing::Maglev(_))
+        }
+        _ => true,
     }
 }
 

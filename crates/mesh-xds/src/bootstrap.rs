@@ -68,6 +68,9 @@ pub struct Bootstrap {
     pub lds: Option<Subscription>,
     /// Where clusters come from besides (`dynamic_resources.cds_config`).
     pub cds: Option<Subscription>,
+    /// The cluster whose endpoints are nodes like this one
+    /// (`cluster_manager.local_cluster_name`).
+    pub local_cluster: Option<Name>,
     /// The message itself, as protobuf bytes.
     pub encoded: Bytes,
 }

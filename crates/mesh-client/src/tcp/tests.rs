@@ -65,7 +65,7 @@ fn stat(entry: &ClusterEntry, stat: ClusterStat) -> u64 {
 }
 
 async fn connect(tcp: &TcpUpstreams, entry: &Arc<ClusterEntry>) -> Result<TcpUpstream, Error> {
-    tcp.connect(entry, &Caller::default(), &mut Vec::new())
+    tcp.connect(entry, &Caller::default(), None, &mut Vec::new())
         .await
 }
 
@@ -246,7 +246,7 @@ async fn a_connection_that_fails_is_blamed_on_the_host_and_the_next_attempt_avoi
     let tcp = failing(|| io::Error::from_raw_os_error(111));
     let (caller, mut tried) = (Caller::default(), Vec::new());
     for attempt in 1..=2 {
-        let connecting = tcp.connect(&entry, &caller, &mut tried);
+        let connecting = tcp.connect(&entry, &caller, None, &mut tried);
         let error = connecting.await.unwrap_err();
         assert_eq!(error.failure(), Failure::ConnectFailed);
         let cause = error.cause();
@@ -303,7 +303,10 @@ async fn an_intercepted_connection_goes_where_it_was_going() {
     assert_eq!(stat(&entry, ClusterStat::OriginalDestinationInvalid), 1);
     let mut caller = Caller::default();
     caller.original = Some(listener.local_addr().unwrap());
-    let mut upstream = tcp.connect(&entry, &caller, &mut Vec::new()).await.unwrap();
+    let mut upstream = tcp
+        .connect(&entry, &caller, None, &mut Vec::new())
+        .await
+        .unwrap();
     let (mut server, _) = listener.accept().await.unwrap();
     exchange(&mut upstream, &mut server).await;
 }
@@ -343,7 +346,7 @@ async fn the_endpoint_is_told_who_calls_before_tls_begins() {
         server.acceptor.accept(stream).await.unwrap().0
     };
     let mut tried = Vec::new();
-    let connecting = tcp.connect(&entry, &caller, &mut tried);
+    let connecting = tcp.connect(&entry, &caller, None, &mut tried);
     let (upstream, mut server) = tokio::join!(connecting, serving);
     let mut upstream = upstream.unwrap();
     assert_eq!(upstream.tls().unwrap().alpn, "mongodb");

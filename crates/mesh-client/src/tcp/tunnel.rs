@@ -50,11 +50,14 @@ struct Upload {
 pub(super) async fn open(
     proxies: &Chooser<Upstreams>,
     cluster: &Arc<ClusterEntry>,
-    caller: &Caller,
+    (caller, hash): (&Caller, Option<u64>),
     tunnel: &Tunnel,
     tried: &mut Vec<HostId>,
 ) -> Result<(Inner, Ends), Error> {
     let exchange = Exchange::new(super::now(), caller.clone());
+    if let Some(hash) = hash {
+        exchange.set_hash(hash);
+    }
     let (mut request, upload) = request(tunnel)?;
     request.extensions_mut().insert(Tunnelled);
     exchange.attach(&mut request);

@@ -5,8 +5,9 @@ use super::flight::Owner;
 use super::future::ResponseFuture;
 use super::table::Placed;
 use super::worker::{Worker, original_destination};
+use super::zone::Zone;
 use crate::host::Ending;
-use crate::{Avoid, ClusterHosts, Host, MakeEndpoint, Outcome};
+use crate::{Ask, Avoid, ClusterHosts, Host, MakeEndpoint, Outcome};
 use http::Request;
 use mesh_core::model::{Address, ClusterEntry, DiscoveryKind, Snapshot};
 use mesh_core::stats::ClusterStat;
@@ -67,12 +68,20 @@ impl<M: MakeEndpoint> Chooser<M> {
         self
     }
 
+    /// Says where the node is, for clusters whose localities are told apart.
+    #[must_use]
+    pub fn zone(mut self, zone: Arc<Zone>) -> Self {
+        self.worker.zone = Some(zone);
+        self
+    }
+
     /// Drops what belongs to clusters and hosts that are not in `snapshot` any more.
     pub fn adopt(&self, snapshot: &Snapshot) {
         self.worker.adopt(snapshot);
     }
 
     /// A host of `cluster` for a connection of `caller`, rather not one of those `tried` before.
+    /// Balancers that hash go by `hash`, or without it by nothing.
     ///
     /// Where hosts are not discovered it is the caller's original destination, or what its TLS
     /// server name stands for, at the port of the cluster's service, else of the original
@@ -84,6 +93,7 @@ impl<M: MakeEndpoint> Chooser<M> {
         &self,
         cluster: &Arc<ClusterEntry>,
         caller: &Caller,
+        hash: Option<u64>,
         tried: &[HostId],
     ) -> Result<Chosen<M::Service>, Error> {
         let named = match cluster.config().discovery {
@@ -101,11 +111,14 @@ impl<M: MakeEndpoint> Chooser<M> {
         let placed = match named {
             Some(address) => self.worker.place_at(cluster, None, address),
             None => {
-                let mut avoid = Avoid::NONE;
-                avoid.hosts = tried;
-                avoid.redraws = REDRAWS;
+                let ask = Ask {
+                    avoid: Avoid::hosts(tried, REDRAWS),
+                    hash,
+                    ..Ask::new(self.worker.rng.word())
+                };
+                // Envoy's TCP proxy knows of no share of connections to refuse.
                 self.worker
-                    .place_among(cluster, None, caller.shard, avoid)?
+                    .place_among(cluster, None, caller.shard, ask, false)?
             }
         };
         let Placed { host, service } = placed;

@@ -1,7 +1,8 @@
 //! One worker's services and cursors, by cluster and host.
 
+use super::zone::Zone;
 use crate::words::WordMap;
-use crate::{Avoid, Host, HostSet, MakeEndpoint, Picker};
+use crate::{Ask, ClusterHosts, Host, HostSet, MakeEndpoint, Picker};
 use mesh_core::HostId;
 use mesh_core::model::{Address, ClusterEntry, ClusterKey, DiscoveryKind, Endpoint, Snapshot};
 use std::collections::HashMap;
@@ -30,6 +31,8 @@ pub(crate) struct Table<S> {
     version: u64,
     /// A request with an older snapshot brought back a cluster that had been dropped.
     has_stragglers: bool,
+    /// The cluster of nodes like this one, for who brings no snapshot along.
+    pub(super) local: Option<Arc<ClusterEntry>>,
 }
 
 /// A host and its service.
@@ -82,7 +85,7 @@ impl<S: Clone> Table<S> {
         self.prune(snapshot);
         for entry in snapshot.clusters() {
             if let Some(row) = self.rows.get_mut(&entry.key()) {
-                let hosts = crate::ClusterHosts::of(entry);
+                let hosts = ClusterHosts::of(entry);
                 hosts.follow();
                 hosts.with(|set| row.follow(entry, set));
             }
@@ -105,15 +108,31 @@ impl<S: Clone> Table<S> {
             .retain(|(key, _), _| alive.contains_key(key));
     }
 
-    /// Chooses a host of `set`, with its service; true when its priority is in panic.
+    /// The hosts of the cluster of nodes like this one.
+    pub(super) fn peers(
+        &self,
+        zone: &Zone,
+        snapshot: Option<&Snapshot>,
+        now: Instant,
+    ) -> Option<Arc<HostSet>> {
+        let name = zone.cluster.as_ref()?;
+        let entry = match snapshot {
+            Some(snapshot) => snapshot.cluster(name)?,
+            None => self.local.as_ref()?,
+        };
+        let hosts = ClusterHosts::of(entry);
+        hosts.locate(&zone.locality);
+        Some(hosts.refresh(entry, now))
+    }
+
+    /// Chooses a host of `set`, with its service.
     pub(super) fn place<M>(
         &mut self,
         entry: &Arc<ClusterEntry>,
         set: &HostSet,
-        word: u64,
-        avoid: Avoid<'_>,
+        ask: &Ask<'_>,
         make: &M,
-    ) -> Option<(Placed<S>, bool)>
+    ) -> Option<Placed<S>>
     where
         M: MakeEndpoint<Service = S>,
     {
@@ -122,17 +141,16 @@ impl<S: Clone> Table<S> {
             .entry(entry.key())
             .or_insert_with(|| Row::new(entry));
         row.follow(entry, set);
-        let pick = row.picker.pick(set, word, avoid)?;
+        let pick = row.picker.choose(set, ask)?;
         let service = row
             .services
             .entry(pick.host.id())
             .or_insert_with(|| make.make(&pick.host, entry))
             .clone();
-        let placed = Placed {
+        Some(Placed {
             host: pick.host,
             service,
-        };
-        Some((placed, pick.panic))
+        })
     }
 
     /// The host at this address, made for the request if it is not known.
@@ -217,6 +235,7 @@ impl<S> Default for Table<S> {
             cleaned: None,
             version: 0,
             has_stragglers: false,
+            local: None,
         }
     }
 }
@@ -291,10 +310,10 @@ mod tests {
 
     fn send(table: &mut Table<Arc<()>>, owner: &Owner) -> Arc<()> {
         let entry = owner.cluster();
-        let set = crate::ClusterHosts::of(entry).current();
+        let set = ClusterHosts::of(entry).current();
         table.meet(owner.snapshot(), entry.key());
-        let placed = table.place(entry, &set, 0, Avoid::NONE, &make);
-        placed.expect("one host").0.service
+        let placed = table.place(entry, &set, &Ask::new(0), &make);
+        placed.expect("one host").service
     }
 
     #[test]

@@ -1,12 +1,17 @@
 //! What `Dispatch` and `Balance` have in common: from a request to a host's service.
 
 use super::authority;
+use super::drops;
 use super::flight::{Flight, Owner};
 use super::future::ResponseFuture;
 use super::table::{Placed, Table};
-use crate::{Avoid, ClusterHosts, MakeEndpoint};
+use super::wanted::Wanted;
+use super::zone::Zone;
+use crate::{Ask, Avoid, ClusterHosts, MakeEndpoint, Near};
 use http::Request;
-use mesh_core::model::{Address, AuthorityRewrite, ClusterEntry, DiscoveryKind, Retry, Snapshot};
+use mesh_core::model::{
+    Address, AuthorityRewrite, ClusterEntry, DiscoveryKind, LocalityBalancing, Retry, Snapshot,
+};
 use mesh_core::stats::ClusterStat;
 use mesh_core::{Caller, Error, Exchange, Failure, HostId, Rng, Shard};
 use std::fmt;
@@ -18,6 +23,8 @@ pub(crate) struct Worker<M: MakeEndpoint> {
     make: M,
     table: Arc<Mutex<Table<M::Service>>>,
     pub(crate) rng: Arc<Rng>,
+    /// Where the node is.
+    pub(crate) zone: Option<Arc<Zone>>,
 }
 
 // === impl Worker ===
@@ -28,11 +35,16 @@ impl<M: MakeEndpoint> Worker<M> {
             make,
             table: Arc::default(),
             rng: Arc::default(),
+            zone: None,
         }
     }
 
     pub(crate) fn adopt(&self, snapshot: &Snapshot) {
-        self.table().adopt(snapshot);
+        let mut table = self.table();
+        table.adopt(snapshot);
+        if let Some(cluster) = self.zone.as_ref().and_then(|zone| zone.cluster.as_ref()) {
+            table.local = snapshot.cluster(cluster).cloned();
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, Table<M::Service>> {
@@ -96,7 +108,15 @@ impl<M: MakeEndpoint> Worker<M> {
             };
             avoid.priorities = retry.other_priorities;
         }
-        self.place_among(entry, owner.snapshot(), owner.shard(), avoid)
+        let wanted = Wanted::of(owner.exchange());
+        let ask = Ask {
+            avoid,
+            hash: owner.exchange().and_then(Exchange::hash),
+            subset: wanted.subset(),
+            retry: owner.exchange().is_some_and(|of| of.attempts() > 1),
+            ..Ask::new(self.rng.word())
+        };
+        self.place_among(entry, owner.snapshot(), owner.shard(), ask, true)
     }
 
     /// A host that is named rather than discovered.
@@ -112,31 +132,51 @@ impl<M: MakeEndpoint> Worker<M> {
         table.place_at(entry, address, now, &self.make)
     }
 
-    /// One of the cluster's hosts.
+    /// One of the cluster's hosts, unless discovery wants it refused.
     pub(super) fn place_among(
         &self,
         entry: &Arc<ClusterEntry>,
         snapshot: Option<&Snapshot>,
         shard: Shard,
-        avoid: Avoid<'_>,
+        ask: Ask<'_>,
+        is_request: bool,
     ) -> Result<Placed<M::Service>, Failure> {
         let hosts = ClusterHosts::of(entry);
-        hosts.refresh_in_place(entry, tokio::time::Instant::now().into_std());
-        let word = self.rng.word();
+        let now = tokio::time::Instant::now().into_std();
+        hosts.refresh_in_place(entry, now);
         let placed = {
             let mut table = self.table();
             table.meet(snapshot, entry.key());
-            hosts.with(|set| table.place(entry, set, word, avoid, &self.make))
+            let peers = match &self.zone {
+                Some(zone) if entry.config().localities != LocalityBalancing::Ignored => {
+                    hosts.locate(&zone.locality);
+                    table.peers(zone, snapshot, now)
+                }
+                _ => None,
+            };
+            let ask = Ask {
+                now: Some(now),
+                stats: Some((entry.live().stats(), shard)),
+                near: peers.as_deref().map(|peers| Near { peers }),
+                ..ask
+            };
+            hosts.with(|set| {
+                if is_request && !ask.retry && drops::is_dropped(set.drops(), || self.rng.word()) {
+                    drops::count(entry, shard, ClusterStat::RqDropOverload);
+                    return Err(Failure::DropOverload);
+                }
+                Ok(table.place(entry, set, &ask, &self.make))
+            })?
         };
-        let stats = entry.live().stats().block();
-        let Some((placed, panic)) = placed else {
-            stats.inc(shard, ClusterStat::NoHealthy);
-            return Err(Failure::NoHealthyHost);
-        };
-        if panic {
-            stats.inc(shard, ClusterStat::LbHealthyPanic);
-        }
-        Ok(placed)
+        placed.ok_or_else(|| {
+            if is_request {
+                drops::count(entry, shard, ClusterStat::NoHealthy);
+            } else {
+                let stats = entry.live().stats().block();
+                stats.inc(shard, ClusterStat::NoHealthy);
+            }
+            Failure::NoHealthyHost
+        })
     }
 }
 
@@ -183,6 +223,7 @@ impl<M: MakeEndpoint> Clone for Worker<M> {
             make: self.make.clone(),
             table: self.table.clone(),
             rng: self.rng.clone(),
+            zone: self.zone.clone(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! weights, wherever they begin, each host gets its weight. [`Edf`] lets weights change from pick
 //! to pick.
 
+use super::Turn;
 use crate::hosts::HostList;
 use mesh_core::rng::mix;
 use std::cmp::Ordering;
@@ -33,6 +34,9 @@ struct Entry {
 
 /// Deadlines only grow; beyond this they begin anew, long before an f64 runs out of digits.
 const LATE: f64 = 1e9;
+
+/// No weight is less, or one turn would last until the end of all numbers.
+const LIGHTEST: f64 = 1e-9;
 
 // === impl Cycle ===
 
@@ -107,20 +111,34 @@ impl Edf {
     /// A schedule whose first turns are drawn from exponential distributions: the probability to
     /// be first is then each host's share of the weights, so a schedule that keeps being started
     /// anew, because endpoints keep changing, still follows them.
-    pub(super) fn new(list: &HostList, word: u64) -> Self {
-        let heap = weights(list)
-            .enumerate()
-            .map(|(at, weight)| {
+    pub(super) fn new(count: usize, word: u64, weight: impl Fn(usize) -> f64) -> Self {
+        let heap = (0..count)
+            .map(|at| {
                 let part = (mix(word.wrapping_add(at as u64)) >> 11) + 1;
                 let share = -(part as f64 / (1_u64 << 53) as f64).ln();
                 Entry {
-                    deadline: share / f64::from(weight),
+                    deadline: share / weight(at).max(LIGHTEST),
                     at,
                     picks: 0,
                 }
             })
             .collect();
         Self { heap }
+    }
+
+    /// The next of `count` in the schedule that is kept in `turn`, or in a new one.
+    pub(super) fn turn(
+        turn: &mut Turn,
+        count: usize,
+        word: u64,
+        weight: impl Fn(usize) -> f64,
+    ) -> usize {
+        loop {
+            match turn {
+                Turn::Edf(edf) => return edf.next(weight),
+                _ => *turn = Turn::Edf(Self::new(count, word, &weight)),
+            }
+        }
     }
 
     /// The next host; it comes up again after a period of one by its present weight.
@@ -131,7 +149,7 @@ impl Edf {
             .expect("a list with hosts has a schedule");
         let at = first.at;
         let late = first.deadline;
-        first.deadline += 1.0 / weight(at);
+        first.deadline += 1.0 / weight(at).max(LIGHTEST);
         drop(first);
         if late > LATE {
             let entries = std::mem::take(&mut self.heap).into_vec();

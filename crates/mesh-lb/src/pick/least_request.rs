@@ -1,31 +1,27 @@
 //! The host with fewer requests under way.
 //!
 //! Equal weights: of a few hosts drawn at random, the least busy (the power of two choices).
-//! Unequal weights: a schedule in which each host's weight is `weight / (active + 1)` (Envoy's
-//! `active_request_bias` of 1.0), looked at when the host is put back.
+//! Unequal weights, or while hosts are new: a schedule in which each host's weight is `weight /
+//! (active + 1)^bias` (Envoy's `active_request_bias`), looked at when the host is put back.
 
 use super::Turn;
 use super::edf::Edf;
+use super::weight::Weigher;
 use crate::hosts::HostList;
 use mesh_core::rng::mix;
 
 /// Chooses a host; the list is not empty.
-pub(super) fn pick(turn: &mut Turn, list: &HostList, word: u64, choices: u32) -> usize {
-    if list.has_equal_weights() {
+pub(super) fn pick(
+    turn: &mut Turn,
+    list: &HostList,
+    word: u64,
+    choices: u32,
+    weigher: Weigher<'_>,
+) -> usize {
+    if list.has_equal_weights() && !weigher.is_changing() {
         return of_choices(list, word, choices);
     }
-    loop {
-        match turn {
-            Turn::Least(edf) => {
-                let weight = |at: usize| {
-                    let host = &list.hosts()[at];
-                    f64::from(host.weight()) / (f64::from(host.active()) + 1.0)
-                };
-                return edf.next(weight);
-            }
-            _ => *turn = Turn::Least(Edf::new(list, word)),
-        }
-    }
+    Edf::turn(turn, list.len(), word, |at| weigher.of(&list.hosts()[at]))
 }
 
 /// The least busy of `choices` (at least 2) hosts. Each draw differs from the best so far, so two

@@ -1,8 +1,8 @@
-//! Any host, by weight.
+//! Any host. Weights do not matter, as in Envoy.
 
 use crate::hosts::HostList;
 
-/// Chooses by weight; the list is not empty.
+/// Chooses; the list is not empty.
 pub(super) fn pick(list: &HostList, word: u64) -> usize {
-    list.at_weight(word)
+    list.anywhere(word)
 }

@@ -65,6 +65,7 @@ impl Connect for Pipes {
         &self,
         cluster: &Arc<ClusterEntry>,
         _: &Caller,
+        _: Option<u64>,
         _: Option<&Tunnel>,
         _: &mut Vec<HostId>,
     ) -> Result<Pipe, Error> {

@@ -14,11 +14,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub(crate) trait Connect: Clone + Send + Sync + 'static {
     type Upstream: Upstream;
 
-    /// One attempt to connect to a host of `cluster`, rather not to one of `tried`.
+    /// One attempt to connect to a host of `cluster`, rather not to one of `tried`; balancers that
+    /// hash go by `hash`.
     fn connect(
         &self,
         cluster: &Arc<ClusterEntry>,
         caller: &Caller,
+        hash: Option<u64>,
         tunnel: Option<&Tunnel>,
         tried: &mut Vec<HostId>,
     ) -> impl Future<Output = Result<Self::Upstream, Error>> + Send;
@@ -40,12 +42,13 @@ impl Connect for TcpUpstreams {
         &self,
         cluster: &Arc<ClusterEntry>,
         caller: &Caller,
+        hash: Option<u64>,
         tunnel: Option<&Tunnel>,
         tried: &mut Vec<HostId>,
     ) -> Result<TcpUpstream, Error> {
         match tunnel {
-            None => Self::connect(self, cluster, caller, tried).await,
-            Some(tunnel) => self.tunnel(cluster, caller, tunnel, tried).await,
+            None => Self::connect(self, cluster, caller, hash, tried).await,
+            Some(tunnel) => self.tunnel(cluster, caller, hash, tunnel, tried).await,
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::read::{
 use crate::schema;
 use crate::wire::{At, each, refuse, required, type_name};
 use bytes::Bytes;
-use mesh_core::Invalid;
 use mesh_core::model::{ListenerAddress, Secret, SecretName, SecretRef, SecretSource};
+use mesh_core::{Invalid, Name};
 use prost::Message;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -115,9 +115,10 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
     );
     extension(typed_dns_resolver_config.as_ref()).at("typed_dns_resolver_config")?;
     extension(default_regex_engine.as_ref()).at("default_regex_engine")?;
-    if let Some(manager) = manager {
-        cluster_manager(manager).at("cluster_manager")?;
-    }
+    let local_cluster = match manager {
+        Some(manager) => cluster_manager(manager).at("cluster_manager")?,
+        None => None,
+    };
     if let Some(runtime) = layered_runtime {
         each("layers", &runtime.layers, layer).at("layered_runtime")?;
     }
@@ -148,6 +149,7 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
         lds: dynamic.lds,
         cds: dynamic.cds,
         // Maps have no order of their own: one text is to be one bootstrap.
+        local_cluster,
         encoded: Bytes::from(schema::canonical(MESSAGE, message.encode_to_vec())),
     })
 }
@@ -263,7 +265,8 @@ fn needs_ads(
     Ok(())
 }
 
-fn cluster_manager(value: &pb::ClusterManager) -> Result<(), Invalid> {
+/// The name of the cluster of nodes like this one, if there is one.
+fn cluster_manager(value: &pb::ClusterManager) -> Result<Option<Name>, Invalid> {
     let pb::ClusterManager {
         local_cluster_name,
         outlier_detection,
@@ -271,14 +274,10 @@ fn cluster_manager(value: &pb::ClusterManager) -> Result<(), Invalid> {
         load_stats_config,
         enable_deferred_cluster_creation,
     } = value;
-    refuse!(
-        local_cluster_name,
-        outlier_detection,
-        upstream_bind_config,
-        load_stats_config
-    );
+    refuse!(outlier_detection, upstream_bind_config, load_stats_config);
     pass_over!("envoy.config.bootstrap.v3.ClusterManager": enable_deferred_cluster_creation);
-    Ok(())
+    let local = local_cluster_name.as_str();
+    Ok((!local.is_empty()).then(|| local.into()))
 }
 
 /// Layers without a source of their own: nothing here looks at any key.

@@ -43,7 +43,7 @@ fn now() -> Instant {
 fn a_connection_in_use_counts_as_a_request_under_way() {
     let entry = entry(cluster(), &["10.0.0.1:1", "10.0.0.2:1"]);
     let (chooser, caller) = (chooser(), Caller::default());
-    let first = chooser.choose(&entry, &caller, &[]).unwrap();
+    let first = chooser.choose(&entry, &caller, None, &[]).unwrap();
     let host = first.host().clone();
     assert_eq!(host.active(), 1, "from the choice on");
     assert_eq!(stat(&entry, ClusterStat::RqTotal), 0);
@@ -53,7 +53,7 @@ fn a_connection_in_use_counts_as_a_request_under_way() {
     assert_eq!(stat(&entry, ClusterStat::RqTotal), 1);
     assert_eq!(stat(&entry, ClusterStat::RqActive), 1);
     for _ in 0..8 {
-        let other = chooser.choose(&entry, &caller, &[]).unwrap();
+        let other = chooser.choose(&entry, &caller, None, &[]).unwrap();
         assert_ne!(other.host().id(), host.id(), "the other has less to do");
     }
     drop(engaged);
@@ -67,9 +67,13 @@ fn hosts_that_were_tried_are_avoided_while_there_are_others() {
     cluster.balancing = Balancing::RoundRobin;
     let entry = entry(cluster, &["10.0.0.1:1", "10.0.0.2:1"]);
     let (chooser, caller) = (chooser(), Caller::default());
-    let tried = chooser.choose(&entry, &caller, &[]).unwrap().host().id();
+    let tried = chooser
+        .choose(&entry, &caller, None, &[])
+        .unwrap()
+        .host()
+        .id();
     for _ in 0..4 {
-        let next = chooser.choose(&entry, &caller, &[tried]).unwrap();
+        let next = chooser.choose(&entry, &caller, None, &[tried]).unwrap();
         assert_ne!(next.host().id(), tried);
     }
     let both: Vec<_> = ClusterHosts::of(&entry)
@@ -77,14 +81,14 @@ fn hosts_that_were_tried_are_avoided_while_there_are_others() {
         .iter()
         .map(|h| h.id)
         .collect();
-    chooser.choose(&entry, &caller, &both).unwrap();
+    chooser.choose(&entry, &caller, None, &both).unwrap();
 }
 
 #[test]
 fn connections_that_fail_eject_a_host_and_one_that_succeeds_forgives() {
     let entry = entry(cluster(), &["10.0.0.1:1"]);
     let (chooser, caller) = (chooser(), Caller::default());
-    let choose = || chooser.choose(&entry, &caller, &[]).unwrap();
+    let choose = || chooser.choose(&entry, &caller, None, &[]).unwrap();
     choose().failed(Failure::ConnectFailed, now());
     drop(choose().connected(now()));
     choose().failed(Failure::ConnectTimeout, now());
@@ -106,19 +110,19 @@ fn the_original_destination_is_the_host() {
     let mut caller = Caller::default();
     for original in [None, Some("0.0.0.0:80"), Some("10.0.0.1:0")] {
         caller.original = original.map(|text| text.parse().unwrap());
-        let error = chooser.choose(&entry, &caller, &[]).unwrap_err();
+        let error = chooser.choose(&entry, &caller, None, &[]).unwrap_err();
         assert_eq!(error.failure(), Failure::NoHealthyHost, "{original:?}");
     }
     assert_eq!(stat(&entry, ClusterStat::OriginalDestinationInvalid), 3);
     assert_eq!(stat(&entry, ClusterStat::NoHealthy), 3);
     caller.original = Some("[2001:db8::1]:5432".parse().unwrap());
-    let chosen = chooser.choose(&entry, &caller, &[]).unwrap();
+    let chosen = chooser.choose(&entry, &caller, None, &[]).unwrap();
     assert_eq!(chosen.service, "[2001:db8::1]:5432");
     let id = chosen.host().id();
     // It may fail as often as it likes: there is no other to go to.
     chosen.failed(Failure::ConnectFailed, now());
     for _ in 0..3 {
-        let again = chooser.choose(&entry, &caller, &[]).unwrap();
+        let again = chooser.choose(&entry, &caller, None, &[]).unwrap();
         assert_eq!(again.host().id(), id);
         again.failed(Failure::ConnectFailed, now());
     }
@@ -145,11 +149,11 @@ fn for_bytes_the_authority_is_the_server_name_at_the_port_of_the_service() {
         (&known, Some("10.0.0.1:8443"), "db.example:9443"),
     ] {
         let caller = caller("DB.example", original);
-        let chosen = chooser().choose(entry, &caller, &[]).unwrap();
+        let chosen = chooser().choose(entry, &caller, None, &[]).unwrap();
         assert_eq!(chosen.service, expected);
     }
     for nobody in [caller("", None), Caller::default()] {
-        let error = chooser().choose(&known, &nobody, &[]).unwrap_err();
+        let error = chooser().choose(&known, &nobody, None, &[]).unwrap_err();
         assert_eq!(error.failure(), Failure::NoHealthyHost);
     }
     assert_eq!(stat(&known, ClusterStat::NoHealthy), 2);
@@ -158,7 +162,7 @@ fn for_bytes_the_authority_is_the_server_name_at_the_port_of_the_service() {
 #[test]
 fn a_cluster_without_hosts_has_none_to_choose() {
     let entry = entry(cluster(), &[]);
-    let error = chooser().choose(&entry, &Caller::default(), &[]);
+    let error = chooser().choose(&entry, &Caller::default(), None, &[]);
     assert_eq!(error.unwrap_err().failure(), Failure::NoHealthyHost);
     assert_eq!(stat(&entry, ClusterStat::NoHealthy), 1);
 }

@@ -1,0 +1,270 @@
+//! Hosts sorted into priorities, health and localities.
+
+use super::list::{HostList, Slots};
+use super::members::Members;
+use crate::Host;
+use crate::hash::{self, Table, Weighed};
+use crate::tier::{Counts, Load};
+use mesh_core::model::{Balancing, Cluster, Health, Locality, LocalityBalancing};
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+/// Hosts that are balanced by themselves: a whole cluster, or a subset of one.
+#[derive(Debug)]
+pub(crate) struct Group {
+    tiers: Vec<Tier>,
+    load: Load,
+}
+
+/// The hosts of one priority.
+#[derive(Debug)]
+pub(crate) struct Tier {
+    pub(crate) priority: u32,
+    pub(crate) healthy: HostList,
+    pub(crate) degraded: HostList,
+    /// Everyone but those that drain.
+    pub(crate) all: HostList,
+    /// By locality, where they are told apart: the node's own first, the others in their order
+    /// (Envoy's `HostsPerLocality`).
+    pub(crate) areas: Vec<Area>,
+    /// The first area is the node's own.
+    pub(crate) has_own_area: bool,
+    /// Which areas get healthy and degraded traffic, and how much, where they are weighed.
+    pub(crate) schedules: [Schedule; 2],
+    /// Where a worker keeps how much stays in its own zone.
+    pub(crate) zone_slot: usize,
+    /// Built when it is first needed.
+    table: OnceLock<Option<Arc<Table>>>,
+}
+
+/// The hosts of one locality at one priority.
+#[derive(Debug)]
+pub(crate) struct Area {
+    pub(crate) locality: Arc<Locality>,
+    weight: u32,
+    pub(crate) healthy: HostList,
+    pub(crate) degraded: HostList,
+    all: Vec<Arc<Host>>,
+}
+
+/// Areas by weight.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    /// Places in the tier's areas with their effective weights, all above zero.
+    pub(crate) areas: Vec<(usize, f64)>,
+    pub(crate) slot: usize,
+}
+
+/// What a group is built by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan<'a> {
+    pub(crate) config: &'a Cluster,
+    pub(crate) members: &'a Members,
+    /// Where the node is.
+    pub(crate) own: Option<&'a Locality>,
+    /// Localities have weights. Not in subsets (Envoy's `locality_weight_aware`).
+    pub(crate) weighted: bool,
+}
+
+/// Hosts by their health.
+#[derive(Default)]
+struct Sorted {
+    healthy: Vec<Arc<Host>>,
+    degraded: Vec<Arc<Host>>,
+    all: Vec<Arc<Host>>,
+}
+
+// === impl Sorted ===
+
+impl Sorted {
+    fn push(&mut self, host: &Arc<Host>) {
+        match host.health() {
+            Health::Healthy => self.healthy.push(host.clone()),
+            Health::Degraded => self.degraded.push(host.clone()),
+            // Gets no new requests, not even in panic, and is not missed either.
+            Health::Draining => return,
+            _ => {}
+        }
+        self.all.push(host.clone());
+    }
+}
+
+// === impl Group ===
+
+impl Group {
+    pub(crate) fn build<'a>(
+        plan: Plan<'_>,
+        hosts: impl Iterator<Item = &'a Arc<Host>>,
+        slots: &mut Slots,
+    ) -> Self {
+        let mut priorities: BTreeMap<u32, Vec<&Arc<Host>>> = BTreeMap::new();
+        for host in hosts {
+            priorities.entry(host.priority()).or_default().push(host);
+        }
+        let tiers: Vec<_> = priorities
+            .into_iter()
+            .map(|(priority, hosts)| Tier::build(plan, priority, &hosts, slots))
+            .collect();
+        let counts: Vec<_> = tiers.iter().map(Tier::counts).collect();
+        let overprovisioning = plan.members.overprovisioning();
+        Self {
+            load: Load::with(&counts, plan.config.panic_threshold, overprovisioning),
+            tiers,
+        }
+    }
+
+    pub(crate) fn tiers(&self) -> &[Tier] {
+        &self.tiers
+    }
+
+    pub(crate) fn load(&self) -> &Load {
+        &self.load
+    }
+
+    /// The table of hashes of a priority. None where no hash leads to a host.
+    pub(crate) fn table(&self, tier: usize, plan: Plan<'_>) -> Option<&Arc<Table>> {
+        let table = self.tiers[tier].table.get_or_init(|| {
+            let hosts = self.weighed(tier, plan);
+            Table::build(plan.config.balancing, hosts).map(Arc::new)
+        });
+        table.as_ref()
+    }
+
+    /// Builds all tables now; one of `previous` that is the same is shared.
+    pub(crate) fn build_tables(&self, plan: Plan<'_>, previous: Option<&Self>) {
+        let balancing = plan.config.balancing;
+        if !matches!(balancing, Balancing::RingHash(_) | Balancing::Maglev(_)) {
+            return;
+        }
+        for (at, tier) in self.tiers.iter().enumerate() {
+            tier.table.get_or_init(|| {
+                let hosts = self.weighed(at, plan);
+                let old = previous
+                    .and_then(|group| group.tiers.iter().find(|old| old.priority == tier.priority))
+                    .and_then(|old| old.table.get()?.as_ref());
+                match old.filter(|old| old.is_for(balancing, &hosts)) {
+                    Some(old) => Some(old.clone()),
+                    None => Table::build(balancing, hosts).map(Arc::new),
+                }
+            });
+        }
+    }
+
+    /// The hosts that hashes of a priority lead to: the healthy ones, or in panic all, by weight
+    /// and where localities are weighed by the weights of those, as they are configured (Envoy's
+    /// `normalizeWeights`).
+    fn weighed(&self, tier: usize, plan: Plan<'_>) -> Vec<Weighed> {
+        let panic = self.load.is_in_panic(tier);
+        let tier = &self.tiers[tier];
+        let mut hosts = Vec::new();
+        if !plan.weighted {
+            let list = if panic { &tier.all } else { &tier.healthy };
+            hash::shares(list.hosts(), 1.0, &mut hosts);
+            return hosts;
+        }
+        let sum: u64 = tier.areas.iter().map(|area| u64::from(area.weight)).sum();
+        for area in tier.areas.iter().filter(|area| area.weight > 0) {
+            let part = f64::from(area.weight) / sum as f64;
+            let list = if panic {
+                &area.all
+            } else {
+                area.healthy.hosts()
+            };
+            hash::shares(list, part, &mut hosts);
+        }
+        hosts
+    }
+}
+
+// === impl Tier ===
+
+impl Tier {
+    fn build(plan: Plan<'_>, priority: u32, hosts: &[&Arc<Host>], slots: &mut Slots) -> Self {
+        let mut sorted = Sorted::default();
+        hosts.iter().for_each(|host| sorted.push(host));
+        let areas = match plan.config.localities {
+            LocalityBalancing::Ignored => Vec::new(),
+            _ => areas(plan, priority, hosts, slots),
+        };
+        let has_own_area = areas
+            .first()
+            .is_some_and(|area| Some(&*area.locality) == plan.own);
+        let schedules = [true, false].map(|healthy| Schedule {
+            areas: match plan.weighted {
+                true => effective(&areas, healthy, plan.members.overprovisioning()),
+                false => Vec::new(),
+            },
+            slot: slots.next(),
+        });
+        Self {
+            priority,
+            healthy: HostList::new(sorted.healthy, slots),
+            degraded: HostList::new(sorted.degraded, slots),
+            all: HostList::new(sorted.all, slots),
+            areas,
+            has_own_area,
+            schedules,
+            zone_slot: slots.next(),
+            table: OnceLock::new(),
+        }
+    }
+
+    /// The table of hashes, if it was built and there is one.
+    pub(crate) fn built_table(&self) -> Option<&Arc<Table>> {
+        self.table.get()?.as_ref()
+    }
+
+    fn counts(&self) -> Counts {
+        let count = |list: &HostList| u32::try_from(list.len()).unwrap_or(u32::MAX);
+        Counts {
+            total: count(&self.all),
+            healthy: count(&self.healthy),
+            degraded: count(&self.degraded),
+        }
+    }
+}
+
+/// The hosts of one priority by locality: the node's own first, the others in their order.
+fn areas(plan: Plan<'_>, priority: u32, hosts: &[&Arc<Host>], slots: &mut Slots) -> Vec<Area> {
+    let mut by_locality: BTreeMap<(bool, &Arc<Locality>), Sorted> = BTreeMap::new();
+    for host in hosts {
+        let locality = host.shared_locality();
+        let is_other = Some(&**locality) != plan.own;
+        by_locality
+            .entry((is_other, locality))
+            .or_default()
+            .push(host);
+    }
+    by_locality
+        .into_iter()
+        .map(|((_, locality), sorted)| Area {
+            weight: match plan.weighted {
+                true => plan.members.weight(priority, locality),
+                false => 0,
+            },
+            locality: locality.clone(),
+            healthy: HostList::new(sorted.healthy, slots),
+            degraded: HostList::new(sorted.degraded, slots),
+            all: sorted.all,
+        })
+        .collect()
+}
+
+/// What of its weight each area gets with the hosts that it has left (Envoy's
+/// `effectiveLocalityWeight`).
+fn effective(areas: &[Area], healthy: bool, overprovisioning: u32) -> Vec<(usize, f64)> {
+    let weights = areas.iter().enumerate().map(|(at, area)| {
+        let usable = if healthy {
+            &area.healthy
+        } else {
+            &area.degraded
+        };
+        if area.all.is_empty() {
+            return (at, 0.0);
+        }
+        let ratio = usable.len() as f64 / area.all.len() as f64;
+        let available = (f64::from(overprovisioning) / 100.0 * ratio).min(1.0);
+        (at, f64::from(area.weight) * available)
+    });
+    weights.filter(|(_, weight)| *weight > 0.0).collect()
+}

@@ -1,0 +1,100 @@
+//! Which hosts a cluster has, whatever their health.
+
+use crate::Host;
+use crate::tier::OVERPROVISIONING;
+use crate::words::WordMap;
+use mesh_core::HostId;
+use mesh_core::model::{Address, Drop, EndpointSet, Locality};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// Which hosts there are, whatever their health. Shared by the sets between two changes of
+/// endpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    /// Different for each change of endpoints.
+    pub(crate) stamp: u64,
+    hosts: Vec<Arc<Host>>,
+    by_id: WordMap<HostId, usize>,
+    overprovisioning: Option<u32>,
+    /// Shares of requests that are refused.
+    pub(crate) drops: Vec<Drop>,
+    /// The weights of localities, by priority; what is not here has none.
+    weights: HashMap<(u32, Arc<Locality>), u32>,
+}
+
+// === impl Members ===
+
+impl Members {
+    /// The hosts for these endpoints: those of `previous` where the address is the same. Of
+    /// several endpoints with one address the first counts.
+    pub(crate) fn build(stamp: u64, endpoints: &EndpointSet, previous: &Self) -> Self {
+        let known: HashMap<&Address, &Arc<Host>> = previous
+            .hosts
+            .iter()
+            .map(|host| (host.address(), host))
+            .collect();
+        let mut taken: HashSet<&Address> = HashSet::with_capacity(endpoints.len());
+        let mut hosts = Vec::with_capacity(endpoints.len());
+        let mut weights = HashMap::new();
+        for group in &endpoints.localities {
+            let locality = Arc::new(group.locality.clone());
+            weights.insert((group.priority, locality.clone()), group.weight);
+            for endpoint in &group.endpoints {
+                if !taken.insert(&endpoint.address) {
+                    continue;
+                }
+                hosts.push(match known.get(&endpoint.address) {
+                    Some(host) => host.described(endpoint, group.priority, &locality),
+                    None => Arc::new(Host::new(
+                        endpoint.clone(),
+                        group.priority,
+                        locality.clone(),
+                    )),
+                });
+            }
+        }
+        let by_id = hosts
+            .iter()
+            .enumerate()
+            .map(|(at, host)| (host.id(), at))
+            .collect();
+        Self {
+            stamp,
+            hosts,
+            by_id,
+            overprovisioning: endpoints.overprovisioning,
+            drops: endpoints.drops.clone(),
+            weights,
+        }
+    }
+
+    pub(crate) fn hosts(&self) -> &[Arc<Host>] {
+        &self.hosts
+    }
+
+    pub(crate) fn get(&self, id: HostId) -> Option<&Arc<Host>> {
+        self.hosts.get(*self.by_id.get(&id)?)
+    }
+
+    pub(crate) fn contains(&self, id: HostId) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    /// Envoy's `overprovisioning_factor`, in percent.
+    pub(crate) fn overprovisioning(&self) -> u32 {
+        self.overprovisioning.unwrap_or(OVERPROVISIONING)
+    }
+
+    /// The weight of a locality among those of its priority.
+    pub(crate) fn weight(&self, priority: u32, locality: &Arc<Locality>) -> u32 {
+        let weight = self.weights.get(&(priority, locality.clone()));
+        weight.copied().unwrap_or(0)
+    }
+
+    /// Whether these are not the same hosts as `other`'s.
+    pub(crate) fn differs_from(&self, other: &Self) -> bool {
+        self.hosts.len() != other.hosts.len()
+            || !self.hosts.iter().all(|host| other.contains(host.id()))
+    }
+}

@@ -1,0 +1,167 @@
+//! Subsets of a cluster by the metadata of its endpoints (Envoy's `SubsetLoadBalancer`).
+
+use super::group::{Group, Plan};
+use super::list::Slots;
+use crate::Host;
+use mesh_core::Name;
+use mesh_core::model::{SubsetBalancing, SubsetFallback};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// The subsets of one set of hosts.
+#[derive(Debug)]
+pub(crate) struct Subsets {
+    config: Arc<SubsetBalancing>,
+    /// In order of what is asked for.
+    parts: Vec<Part>,
+    /// The endpoints that are like the default subset, where anybody falls back on it.
+    default: Option<Group>,
+    /// Endpoints that had no room in a subset for one, of the last priority.
+    duplicates: u64,
+}
+
+/// One subset.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// What its endpoints have, in order of the names.
+    criteria: Criteria,
+    pub(crate) held: Held,
+}
+
+/// Who is in a subset.
+#[derive(Debug)]
+pub(crate) enum Held {
+    Group(Group),
+    /// The one endpoint, healthy or not.
+    Single(Arc<Host>),
+}
+
+type Criteria = Vec<(Name, Name)>;
+
+// === impl Subsets ===
+
+impl Subsets {
+    pub(crate) fn build(plan: Plan<'_>, config: &Arc<SubsetBalancing>, slots: &mut Slots) -> Self {
+        let hosts = plan.members.hosts();
+        let mut found: HashMap<Criteria, (bool, Vec<&Arc<Host>>)> = HashMap::new();
+        let mut duplicates: BTreeMap<u32, u64> = BTreeMap::new();
+        for host in hosts {
+            let count = duplicates.entry(host.priority()).or_default();
+            for selector in &config.selectors {
+                let Some(criteria) = criteria_of(host, &selector.keys) else {
+                    continue;
+                };
+                // Of two selectors by the same keys the first says what kind of subset it is.
+                let (single, members) = found
+                    .entry(criteria)
+                    .or_insert_with(|| (selector.single, Vec::new()));
+                let same_priority = |other: &&Arc<Host>| other.priority() == host.priority();
+                if *single && members.iter().any(same_priority) {
+                    *count += 1;
+                } else if members.last().is_none_or(|last| last.id() != host.id()) {
+                    members.push(host);
+                }
+            }
+        }
+        let mut parts: Vec<_> = found
+            .into_iter()
+            .filter_map(|(criteria, (single, members))| {
+                let held = match single {
+                    true => {
+                        let first = members.iter().min_by_key(|host| host.priority())?;
+                        Held::Single(Arc::clone(first))
+                    }
+                    false => Held::Group(Group::build(plan, members.into_iter(), slots)),
+                };
+                Some(Part { criteria, held })
+            })
+            .collect();
+        parts.sort_by(|a, b| a.criteria.cmp(&b.criteria));
+        let default = needs_default(config).then(|| {
+            let is_like_it = |host: &&Arc<Host>| {
+                let has = &host.endpoint().subset;
+                config
+                    .default
+                    .iter()
+                    .all(|(name, value)| has.get(name) == Some(value))
+            };
+            Group::build(plan, hosts.iter().filter(is_like_it), slots)
+        });
+        Self {
+            config: config.clone(),
+            parts,
+            default,
+            duplicates: duplicates.into_values().last().unwrap_or(0),
+        }
+    }
+
+    /// The subset that has just what is asked for.
+    pub(crate) fn find(&self, wanted: &BTreeMap<Name, Name>) -> Option<&Part> {
+        if wanted.is_empty() {
+            return None;
+        }
+        let order = |part: &Part| -> Ordering {
+            let has = part.criteria.iter().map(|(name, value)| (name, value));
+            has.cmp(wanted)
+        };
+        let at = self.parts.binary_search_by(order).ok()?;
+        Some(&self.parts[at])
+    }
+
+    /// What who asks by these names gets where their subset does not exist. None is what everybody
+    /// else gets.
+    pub(crate) fn fallback_of(&self, wanted: &BTreeMap<Name, Name>) -> Option<SubsetFallback> {
+        let by_these = |keys: &[Name]| keys.iter().eq(wanted.keys());
+        let selectors = &self.config.selectors;
+        let selector = selectors.iter().find(|selector| by_these(&selector.keys))?;
+        selector.fallback
+    }
+
+    pub(crate) fn config(&self) -> &SubsetBalancing {
+        &self.config
+    }
+
+    pub(crate) fn default_group(&self) -> Option<&Group> {
+        self.default.as_ref()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    pub(crate) fn duplicates(&self) -> u64 {
+        self.duplicates
+    }
+
+    /// How many of these `other` has not got.
+    pub(crate) fn missing_in(&self, other: Option<&Self>) -> usize {
+        let has = |part: &&Part| {
+            other.is_some_and(|other| {
+                let order = |of: &Part| of.criteria.cmp(&part.criteria);
+                other.parts.binary_search_by(order).is_ok()
+            })
+        };
+        self.parts.iter().filter(|part| !has(part)).count()
+    }
+}
+
+/// What a host has under all of these names, in their order; a name that comes twice counts once.
+fn criteria_of(host: &Host, keys: &[Name]) -> Option<Criteria> {
+    let has = &host.endpoint().subset;
+    let found: Option<BTreeMap<_, _>> = keys
+        .iter()
+        .map(|key| Some((key.clone(), has.get(key)?.clone())))
+        .collect();
+    let criteria: Criteria = found?.into_iter().collect();
+    (!criteria.is_empty()).then_some(criteria)
+}
+
+/// Whether anybody falls back on the default subset.
+fn needs_default(config: &SubsetBalancing) -> bool {
+    let selectors = &config.selectors;
+    config.fallback == SubsetFallback::Default
+        || selectors
+            .iter()
+            .any(|selector| selector.fallback == Some(SubsetFallback::Default))
+}

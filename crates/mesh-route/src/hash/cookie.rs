@@ -1,0 +1,69 @@
+//! Cookies to hash by: read, and made where there is none.
+
+use super::decide::{Decision, text};
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
+use mesh_core::Caller;
+use mesh_core::model::HashCookie;
+
+/// The hash of a cookie's value. Without a value one is made, where the cookie has a time to live:
+/// the hash of both addresses of the connection, so that requests which race on one connection get
+/// the same (Envoy `Filter::addDownstreamSetCookie`).
+pub(super) fn hash(
+    wanted: &HashCookie,
+    headers: &HeaderMap,
+    caller: &Caller,
+    decision: &mut Decision,
+) -> Option<u64> {
+    if let Some(value) = find(headers, &wanted.name).filter(|value| !value.is_empty()) {
+        return Some(text(value));
+    }
+    let seconds = wanted.ttl?.as_secs();
+    let peer = caller.direct.or(caller.peer);
+    let addresses: String = [peer, caller.local]
+        .into_iter()
+        .flatten()
+        .map(|address| address.to_string())
+        .collect();
+    let value = format!("{:016x}", text(addresses.as_bytes()));
+    // One that cannot be a header is not made, and so is not hashed by.
+    let line = HeaderValue::try_from(line(wanted, &value, seconds)).ok()?;
+    decision.cookies.push(line);
+    Some(text(value.as_bytes()))
+}
+
+/// `name="value"; Max-Age=…; Path=…; …; HttpOnly`, as Envoy's `makeSetCookieValue` writes it.
+fn line(wanted: &HashCookie, value: &str, seconds: u64) -> String {
+    let mut line = format!("{}=\"{value}\"", wanted.name);
+    if seconds > 0 {
+        line += &format!("; Max-Age={seconds}");
+    }
+    if !wanted.path.is_empty() {
+        line += &format!("; Path={}", wanted.path);
+    }
+    for (name, value) in &wanted.attributes {
+        line += "; ";
+        line += name;
+        if !value.is_empty() {
+            line += "=";
+            line += value;
+        }
+    }
+    line + "; HttpOnly"
+}
+
+/// The first cookie with this name, without quotes around its value.
+fn find<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let pairs = lines.flat_map(|line| line.split(|byte| *byte == b';'));
+    let value = pairs.into_iter().find_map(|pair| {
+        let start = pair.iter().position(|byte| *byte != b' ')?;
+        let pair = &pair[start..];
+        let equals = pair.iter().position(|byte| *byte == b'=')?;
+        (&pair[..equals] == name.as_bytes()).then(|| &pair[equals + 1..])
+    })?;
+    match value {
+        [b'"', inner @ .., b'"'] => Some(inner),
+        plain => Some(plain),
+    }
+}

@@ -1,0 +1,129 @@
+//! The decision: what a request is hashed by. Pure.
+
+use super::cookie;
+use http::header::HOST;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use mesh_core::Caller;
+use mesh_core::model::{HashPolicy, HashSource, Pattern};
+use std::borrow::Cow;
+use std::net::IpAddr;
+use xxhash_rust::xxh64::xxh64;
+
+/// What [`decide`] came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Decision {
+    /// What balancing goes by. None where nothing of what is asked for is there.
+    pub hash: Option<u64>,
+    /// Values of `set-cookie` for the response, where a cookie was made.
+    pub cookies: Vec<HeaderValue>,
+}
+
+const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Hashes a request by these policies in their order, each with XXH64; a hash is combined with
+/// those before it by turning those one bit to the left (Envoy `HashPolicyImpl::generateHash`).
+pub fn decide(
+    policies: &[HashPolicy],
+    headers: &HeaderMap,
+    uri: &Uri,
+    caller: &Caller,
+) -> Decision {
+    let mut decision = Decision::default();
+    for policy in policies {
+        let new = match &policy.source {
+            HashSource::Header(name, rewrite) => header(name, rewrite.as_ref(), headers, uri),
+            HashSource::Cookie(wanted) => cookie::hash(wanted, headers, caller, &mut decision),
+            HashSource::SourceIp => source_ip(headers, caller).map(of_address),
+            HashSource::Query(name) => query(uri, name),
+            _ => None,
+        };
+        if let Some(new) = new {
+            let old = decision.hash.map_or(0, |old| old.rotate_left(1));
+            decision.hash = Some(old ^ new);
+        }
+        if policy.terminal && decision.hash.is_some() {
+            break;
+        }
+    }
+    decision
+}
+
+/// The hash of an address without its port.
+pub fn of_address(ip: IpAddr) -> u64 {
+    text(ip.to_canonical().to_string().as_bytes())
+}
+
+pub(super) fn text(text: &[u8]) -> u64 {
+    xxh64(text, 0)
+}
+
+/// All values of a header, each rewritten, in order of their bytes; the hash of one is the seed of
+/// the next. The host is wherever the request has it.
+fn header(
+    name: &HeaderName,
+    rewrite: Option<&(Pattern, String)>,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Option<u64> {
+    let rewritten = |value: &'_ [u8]| -> Option<Vec<u8>> {
+        rewrite.map(|(pattern, with)| pattern.replace_all(value, with))
+    };
+    let mut values: Vec<Cow<'_, [u8]>> = headers
+        .get_all(name)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .map(|value| rewritten(value).map_or(Cow::Borrowed(value), Cow::Owned))
+        .collect();
+    if values.is_empty()
+        && *name == HOST
+        && let Some(authority) = uri.authority()
+    {
+        let value = authority.as_str().as_bytes();
+        values.push(rewritten(value).map_or(Cow::Borrowed(value), Cow::Owned));
+    }
+    if values.is_empty() {
+        return None;
+    }
+    values.sort_unstable();
+    Some(values.iter().fold(0, |seed, value| xxh64(value, seed)))
+}
+
+/// The caller's address, as far as it is believed what it says (Envoy's
+/// `downstreamRemoteAddress`): at the edge the peer's, or with trusted proxies in front what those
+/// saw, which is in `x-envoy-external-address` by now; elsewhere what `x-forwarded-for` says.
+fn source_ip(headers: &HeaderMap, caller: &Caller) -> Option<IpAddr> {
+    let peer = caller.peer.map(|peer| peer.ip().to_canonical());
+    let Some(manager) = &caller.manager else {
+        return peer;
+    };
+    let said = if !manager.use_remote_address {
+        forwarded_for(headers, manager.trusted_hops)
+    } else if manager.trusted_hops > 0 {
+        let value = headers.get(&EXTERNAL_ADDRESS);
+        value.and_then(|value| value.to_str().ok()?.parse().ok())
+    } else {
+        None
+    };
+    said.or(peer)
+}
+
+/// The address in `x-forwarded-for` so many places from the right; it is one list, on however many
+/// lines.
+fn forwarded_for(headers: &HeaderMap, hops: u32) -> Option<IpAddr> {
+    let lines = headers.get_all(&FORWARDED_FOR).iter().rev();
+    let mut entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    let entry = entries.nth(hops.try_into().ok()?)?;
+    std::str::from_utf8(entry).ok()?.trim().parse().ok()
+}
+
+/// The first value of a query parameter, as it stands there: nothing is decoded.
+fn query(uri: &Uri, name: &str) -> Option<u64> {
+    let pairs = uri.query()?.split('&');
+    let mut values = pairs.filter_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then_some(value)
+    });
+    values.next().map(|value| text(value.as_bytes()))
+}
