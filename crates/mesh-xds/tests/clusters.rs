@@ -5,9 +5,9 @@ mod tls;
 
 use mesh_core::Name;
 use mesh_core::model::{
-    Address, Balancing, ClientTls, Cluster, DiscoveryKind, Dns, DnsFamily, Endpoint, EndpointSet, UnixPath,
+    Address, Balancing, ClientTls, Cluster, DiscoveryKind, Dns, DnsFamily, Endpoint, EndpointSet,
     FailurePercentage, Fraction, Health, Limits, Locality, LocalityEndpoints, Outlier,
-    ProxyProtocol, RetryBudget, ServiceRef, SuccessRate, TcpKeepalive, UpstreamProtocol,
+    ProxyProtocol, RetryBudget, ServiceRef, SuccessRate, TcpKeepalive, UnixPath, UpstreamProtocol,
     WorkloadRef,
 };
 use mesh_xds::pb::envoy::config::cluster::v3 as pb;

@@ -86,7 +86,10 @@ fn workers_share_what_was_made_of_a_listener() {
     let (plans, snapshot) = (Plans::default(), snapshot());
     let first = listener([chain(1, "a"), chain(2, "b")]);
     let one = plans.of(&first, &at(1).into(), &snapshot);
-    assert!(Arc::ptr_eq(&one, &plans.of(&first, &at(1).into(), &snapshot)));
+    assert!(Arc::ptr_eq(
+        &one,
+        &plans.of(&first, &at(1).into(), &snapshot)
+    ));
     // A chain that is the same is made once: with it go the keys of TLS sessions.
     let second = plans.of(&listener([chain(2, "b")]), &at(1).into(), &snapshot);
     assert!(Arc::ptr_eq(&one.chains()[1], &second.chains()[0]));
