@@ -1,4 +1,5 @@
-//! Making connections: TCP or a Unix domain socket, the PROXY protocol's header, TLS, all within one limit of time.
+//! Making connections: TCP or a Unix domain socket, the PROXY protocol's header, TLS, all within
+//! one limit of time.
 
 use super::counted::Counted;
 use super::fault;
@@ -194,9 +195,9 @@ fn addresses(transport: &Transport) -> (Option<SocketAddr>, Option<SocketAddr>) 
 }
 
 /// Without a caller, version 1 names the connection's own ends and version 2 says `LOCAL`, as in
-/// Envoy (`UpstreamProxyProtocolSocket::generateHeader`). A Unix domain socket has no ends that could
-/// be named, and who calls over one is nobody: then it is `UNKNOWN`, where Envoy 1.40 ends itself
-/// (version 1) or leaves the header out (version 2).
+/// Envoy (`UpstreamProxyProtocolSocket::generateHeader`). A Unix domain socket has no ends that
+/// could be named, and who calls over one is nobody: then it is `UNKNOWN` or `LOCAL`, where Envoy
+/// 1.40 ends itself (version 1) or leaves the header out (version 2).
 fn header(
     version: ProxyProtocol,
     variant: &Variant,

@@ -264,8 +264,8 @@ impl Egress {
             };
             if port.is_some_and(bytes) {
                 cursor.error(
-                    "not supported: a Unix domain socket for anything but HTTP, HTTP2, GRPC and \
-                     HTTP_PROXY",
+                    "bind: not supported: a Unix domain socket for anything but HTTP, HTTP2, GRPC \
+                     and HTTP_PROXY",
                 );
             }
         }
