@@ -106,12 +106,14 @@ fn control(authority: &Authority, more: &[&str]) -> (Process, SocketAddr) {
         .map(Process)
         .unwrap();
     let out = BufReader::new(process.0.stdout.take().unwrap());
-    let line = out.lines().map(Result::unwrap);
-    let address = line.filter_map(|line| {
+    // Up to the last line: who writes into a pipe that nobody reads fails.
+    let lines = out.lines().map(Result::unwrap);
+    let lines: Vec<String> = lines.take(3).collect();
+    let address = lines.iter().find_map(|line| {
         let address = line.strip_prefix("xDS with TLS on ")?;
         Some(address.parse().unwrap())
     });
-    let address = { address }.next().expect("it serves TLS");
+    let address = address.expect("it serves TLS");
     (process, address)
 }
 

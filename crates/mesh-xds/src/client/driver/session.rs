@@ -7,7 +7,6 @@ use crate::client::incoming::{Api, Opening};
 use crate::client::machine::Request;
 use crate::client::remote::Remote;
 use mesh_core::Rng;
-use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -162,19 +161,13 @@ impl Search<'_> {
 }
 
 /// Asks a server something on a stream of its own. The connection can be used afterwards.
-fn ask(
-    server: &Remote,
-    opening: Opening,
-    question: Request,
-) -> impl Future<Output = Result<Channel, String>> + '_ {
-    async move {
-        let channel = server.connect().await?;
-        let (requests, queue) = mpsc::channel(1);
-        requests
-            .try_send(question)
-            .map_err(|_| "the question could not be asked".to_owned())?;
-        let mut incoming = opening.open(channel.clone(), server, queue).await?;
-        incoming.next().await?;
-        Ok(channel)
-    }
+async fn ask(server: &Remote, opening: Opening, question: Request) -> Result<Channel, String> {
+    let channel = server.connect().await?;
+    let (requests, queue) = mpsc::channel(1);
+    requests
+        .try_send(question)
+        .map_err(|_| "the question could not be asked".to_owned())?;
+    let mut incoming = opening.open(channel.clone(), server, queue).await?;
+    incoming.next().await?;
+    Ok(channel)
 }
