@@ -139,7 +139,11 @@ impl Services {
         }
         services.ledger = Ledger::of(&services.list, ledger);
         for host in &services.ledger.without {
-            if let Some(entry) = services.by_host.get(host).map(|&place| &services.list[place]) {
+            if let Some(entry) = services
+                .by_host
+                .get(host)
+                .map(|&place| &services.list[place])
+            {
                 let message = format!(
                     "no address is left to allocate to {host:?}: give it one in spec.addresses"
                 );

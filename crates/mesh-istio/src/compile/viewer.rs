@@ -156,7 +156,9 @@ impl Asked {
             && self.address.is_none_or(|one| one == node.address)
             && self.v6.is_none_or(|one| one == node.address.is_ipv6())
             && self.port.is_none_or(|one| one == node.base_port)
-            && self.allocated.is_none_or(|one| one == node.uses_allocated())
+            && self
+                .allocated
+                .is_none_or(|one| one == node.uses_allocated())
     }
 
     pub(super) fn seen(&self) -> Seen {

@@ -168,7 +168,9 @@ impl ServiceEntry {
     /// connections need not go where their address says, and nobody objects by the label
     /// `networking.istio.io/enable-autoallocate-ip: "false"`.
     pub fn wants_addresses(&self, meta: &Meta) -> bool {
-        let said = meta.labels.get("networking.istio.io/enable-autoallocate-ip");
+        let said = meta
+            .labels
+            .get("networking.istio.io/enable-autoallocate-ip");
         self.addresses.is_empty()
             && self.resolution != Resolution::None
             && said.is_none_or(|said| !said.eq_ignore_ascii_case("false"))
