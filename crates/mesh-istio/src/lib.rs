@@ -29,11 +29,11 @@ pub mod spec;
 mod world;
 mod yaml;
 
-pub use compile::{Workshop, compile, endpoints_of};
+pub use compile::{Spread, Workshop, compile, endpoints_of, minds_localities};
 pub use diagnostic::{Diagnostic, Severity};
 pub use files::{Files, LARGEST_FILE};
-pub use node::{Capture, Inbound, Node, Role, parse_ports};
-pub use registry::{FileRegistry, FileRegistryHandle, services};
+pub use node::{Capture, Inbound, Node, Role, parse_locality, parse_ports};
+pub use registry::{FileRegistry, FileRegistryHandle, localities, services};
 pub use world::{ObjectKey, World};
 
 // Its examples are compiled and run as documentation tests.

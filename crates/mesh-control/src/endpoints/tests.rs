@@ -29,6 +29,7 @@ fn want(subset: &str, label: Option<&str>) -> Want {
         host: HOST.into(),
         port: 80,
         labels: labels.into_iter().collect(),
+        spread: None,
     }
 }
 

@@ -7,6 +7,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use mesh_core::model::Locality;
+
 use crate::node::{Capture, Node, Role};
 
 /// A node as the compiler sees it.
@@ -24,6 +26,7 @@ pub(super) struct Seen {
     address: bool,
     family: bool,
     port: bool,
+    locality: bool,
 }
 
 /// What of a node something depends on, as it was.
@@ -36,6 +39,7 @@ pub(super) struct Asked {
     address: Option<IpAddr>,
     v6: Option<bool>,
     port: Option<Option<u16>>,
+    locality: Option<Locality>,
 }
 
 // === impl Viewer ===
@@ -64,6 +68,21 @@ impl<'a> Viewer<'a> {
     pub(super) fn labels(&self) -> &'a BTreeMap<String, String> {
         self.saw(|seen| seen.labels = true);
         &self.node.labels
+    }
+
+    pub(super) fn locality(&self) -> &'a Locality {
+        self.saw(|seen| seen.locality = true);
+        &self.node.locality
+    }
+
+    /// Region, zone or subzone.
+    pub(super) fn locality_part(&self, place: usize) -> &'a str {
+        let Locality {
+            region,
+            zone,
+            sub_zone,
+        } = self.locality();
+        [region, zone, sub_zone][place]
     }
 
     pub(super) fn address(&self) -> IpAddr {
@@ -108,6 +127,7 @@ impl<'a> Viewer<'a> {
             address: seen.address.then_some(node.address),
             v6: seen.family.then_some(node.address.is_ipv6()),
             port: seen.port.then_some(node.base_port),
+            locality: seen.locality.then(|| node.locality.clone()),
         }
     }
 
@@ -128,6 +148,7 @@ impl Seen {
             address: self.address || more.address,
             family: self.family || more.family,
             port: self.port || more.port,
+            locality: self.locality || more.locality,
         }
     }
 }
@@ -146,6 +167,10 @@ impl Asked {
             && self.address.is_none_or(|one| one == node.address)
             && self.v6.is_none_or(|one| one == node.address.is_ipv6())
             && self.port.is_none_or(|one| one == node.base_port)
+            && self
+                .locality
+                .as_ref()
+                .is_none_or(|one| *one == node.locality)
     }
 
     pub(super) fn seen(&self) -> Seen {
@@ -155,6 +180,7 @@ impl Asked {
             address: self.address.is_some(),
             family: self.v6.is_some(),
             port: self.port.is_some(),
+            locality: self.locality.is_some(),
         }
     }
 }
