@@ -162,6 +162,7 @@ fn validate(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
         paths: args.config.clone(),
         mesh_config: args.mesh_config.clone(),
         node: args.node.spec()?,
+        locality: args.node.locality(),
         transparent: false,
         access_log: None,
     };

@@ -4,9 +4,9 @@
 //! all changes nothing. Watching is a future that the owner runs.
 
 use crate::watch::Changes;
-use mesh_core::model::{AccessLog, Snapshot, SnapshotBuilder, WorkloadRef};
+use mesh_core::model::{AccessLog, Locality, Snapshot, SnapshotBuilder, WorkloadRef};
 use mesh_core::{Feed, Invalid, Name, Publisher};
-use mesh_istio::{Diagnostic, Files, Node, Role, World, compile};
+use mesh_istio::{Diagnostic, Files, Node, Role, World, compile, localities};
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,6 +27,8 @@ pub struct Source {
     pub mesh_config: Option<PathBuf>,
     /// The node as far as the command line says; what it does not say is in the YAML.
     pub node: NodeSpec,
+    /// Where the node runs; without it, where the objects say that its pod or WorkloadEntry is.
+    pub locality: Option<Locality>,
     /// Whether the sockets that intercepted connections come to take them whatever their
     /// destination is (Istio's `TPROXY`).
     pub transparent: bool,
@@ -95,7 +97,7 @@ impl Configuration {
         if findings.iter().any(Diagnostic::is_error) {
             return Err(LoadError::Refused(findings));
         }
-        let node = resolve(&source.node, &world)?;
+        let node = resolve(&source, &world)?;
         let mut builder = SnapshotBuilder::new();
         findings.extend(compile(&world, &node, &mut builder));
         source.adjust(&mut builder);
@@ -135,7 +137,7 @@ impl Configuration {
     /// Reads the files again and publishes what changed. Says what is new about them.
     pub fn reload(&mut self) -> Vec<Diagnostic> {
         let mut findings = self.world.update(&read(&self.source));
-        match resolve(&self.source.node, &self.world) {
+        match resolve(&self.source, &self.world) {
             Ok(node) => self.node = node,
             Err(LoadError::Refused(more)) => findings.extend(more),
             Err(error) => tracing::error!(%error, "the last description of the node stays"),
@@ -197,7 +199,16 @@ fn read(source: &Source) -> Files {
     }
 }
 
-fn resolve(spec: &NodeSpec, world: &World) -> Result<Node, LoadError> {
+fn resolve(source: &Source, world: &World) -> Result<Node, LoadError> {
+    let mut node = described(&source.node, world)?;
+    let key = (node.namespace.clone(), node.name.clone());
+    let place = source.locality.clone();
+    let place = place.or_else(|| localities(world).remove(&key));
+    node.locality = place.unwrap_or(node.locality);
+    Ok(node)
+}
+
+fn described(spec: &NodeSpec, world: &World) -> Result<Node, LoadError> {
     let (name, namespace) = match spec {
         NodeSpec::Exact(node) => return Ok(node.clone()),
         NodeSpec::Named { name, namespace } => (name, namespace),
@@ -280,6 +291,7 @@ mod tests {
             paths: vec![directory.to_owned()],
             mesh_config: None,
             node: NodeSpec::Exact(Node::sidecar("client", "default")),
+            locality: None,
             transparent: false,
             access_log: None,
         }

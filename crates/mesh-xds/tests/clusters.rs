@@ -1,5 +1,7 @@
 //! Clusters and endpoints, written and read back, and what is refused or defaulted on the way.
 
+#[path = "clusters/assignments.rs"]
+mod assignments;
 #[path = "clusters/balancing.rs"]
 mod balancing;
 #[path = "clusters/generate.rs"]

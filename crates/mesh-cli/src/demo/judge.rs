@@ -38,6 +38,7 @@ impl Judge {
                     name: node.name.clone(),
                     namespace: node.namespace.clone(),
                 },
+                locality: None,
                 transparent: false,
                 access_log: None,
             };

@@ -7,8 +7,8 @@ use std::time::Duration;
 use mesh_core::discovery::{Instance, Resolution};
 use mesh_core::model::{
     Balancing, Cluster, DiscoveryKind, Dns, DnsFamily, EndpointSet, Limits, Locality,
-    LocalityBalancing, LocalityEndpoints, Maglev, Outlier, RetryBudget, RingHash, ServiceRef,
-    SlowStart, TcpKeepalive, UpstreamProtocol,
+    LocalityBalancing, LocalityEndpoints, Outlier, RetryBudget, ServiceRef, TcpKeepalive,
+    UpstreamProtocol,
 };
 use mesh_core::{Name, Origin};
 
@@ -19,9 +19,9 @@ use super::{Compiler, tls};
 use crate::names::{BLACK_HOLE, PASSTHROUGH, outbound};
 use crate::registry::Entry;
 use crate::spec::kubernetes::Protocol;
-use crate::spec::traffic_policy::{
-    Balancer, ClientTls, ConnectionPool, HashAlgorithm, OutlierDetection, Simple,
-};
+use crate::spec::traffic_policy::{ClientTls, ConnectionPool, OutlierDetection, Simple};
+
+mod balancing;
 
 /// One port of a service, or of a subset of it.
 struct Part<'p> {
@@ -242,7 +242,7 @@ fn one(
     cluster.connect_timeout = compiler.mesh.connect_timeout;
     cluster.stat_name = compiler.stat_name(&name);
     cluster.protocol = upstream(protocol);
-    balance(&mut cluster, policy.blocks.balancer.as_ref());
+    balancing::apply(&mut cluster, policy.blocks.balancer.as_ref());
     if spread::weighs(compiler, entry, policy) {
         cluster.localities = LocalityBalancing::Weighted;
     }
@@ -284,45 +284,6 @@ fn one(
     let instances = entry.instances.iter();
     let instances = instances.filter(|one| listed && one.port == port && takes(one));
     (Arc::new(cluster), Arc::new(endpoints(instances, spread)))
-}
-
-/// How an endpoint is chosen, where that is not known from the connection.
-fn balance(cluster: &mut Cluster, asked: Option<&Balancer>) {
-    let usual = Balancer::default();
-    let asked = asked.unwrap_or(&usual);
-    cluster.balancing = match asked.simple {
-        Simple::LeastRequest => Balancing::LEAST_REQUEST,
-        Simple::RoundRobin => Balancing::RoundRobin,
-        Simple::Random | Simple::Passthrough => Balancing::Random,
-    };
-    if matches!(
-        cluster.discovery,
-        DiscoveryKind::Authority | DiscoveryKind::OriginalDestination
-    ) {
-        return;
-    }
-    match asked.hash.as_ref().map(|hash| hash.algorithm) {
-        Some(HashAlgorithm::Ring(least)) => {
-            let mut ring = RingHash::default();
-            ring.minimum = least;
-            cluster.balancing = Balancing::RingHash(ring);
-        }
-        Some(HashAlgorithm::Maglev(size)) => {
-            let mut table = Maglev::default();
-            table.size = size;
-            cluster.balancing = Balancing::Maglev(table);
-        }
-        // By weight alone an endpoint can be slow.
-        None if asked.simple != Simple::Random => {
-            cluster.slow_start = asked.warmup.map(|warmup| {
-                let mut slow = SlowStart::new(warmup.duration);
-                slow.minimum = warmup.minimum;
-                slow.aggression = warmup.aggression;
-                slow
-            });
-        }
-        None => {}
-    }
 }
 
 /// How the endpoints of a cluster become known.

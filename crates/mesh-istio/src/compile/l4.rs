@@ -289,11 +289,17 @@ pub(super) fn policy_of(
         return Policy::default();
     };
     let index = Arc::clone(&compiler.memory.rules);
+    let seen = compiler.viewer.forget();
     let rules = policy::find(compiler, &index, &entry, compiler.viewer.namespace());
-    if let Some(hears) = &mut compiler.hears {
-        hears
-            .policies
-            .push((Arc::clone(&entry), rules.stamps.clone()));
+    match &mut compiler.hears {
+        // Whoever uses again what depends on these rules looks for them again.
+        Some(hears) => {
+            let found = (Arc::clone(&entry), rules.stamps.clone());
+            hears.policies.push(found);
+            compiler.half.seen = compiler.half.seen.and(compiler.viewer.forget());
+            compiler.viewer.note(seen);
+        }
+        None => compiler.viewer.note(seen),
     }
     let mut subsets = rules.subsets.iter().map(|(_, subset)| *subset);
     let subset = subsets.find(|one| one.name == subset);

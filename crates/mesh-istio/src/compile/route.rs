@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
+use mesh_core::Name;
 use mesh_core::model::{
     Action, AuthorityRewrite, Condition, DirectResponse, Forward, HashPolicy, HeaderEdits,
     PathMatch, PathRewrite, Redirect, RedirectPath, Retry, Rule, Target, Weighted,
 };
-use mesh_core::{Name, Origin};
 
 use super::memory::{List, Rules};
 use super::policy as cluster_policy;
@@ -25,11 +25,13 @@ use crate::spec::virtual_service::{
 use crate::spec::{Meta, VirtualService};
 
 mod condition;
+mod default;
 mod delegate;
 mod policy;
 
 use delegate::Merged;
 
+pub(super) use default::{default_rule, wanting};
 pub(super) use policy::default_retry;
 
 /// Where rules are going to be used.
@@ -485,48 +487,4 @@ pub(super) fn destination(
     let message = format!("{message}; requests sent there are answered 503, connections closed");
     compiler.warn(meta, at, &format!("{}.{path}", asked.path), message);
     Name::from(name)
-}
-
-/// The rules of a service without a virtual service, where they have to be others than the usual
-/// one: its destination rules want something of requests.
-pub(super) fn wanting(
-    compiler: &mut Compiler<'_>,
-    entry: &Arc<Entry>,
-    port: u16,
-    origin: Origin,
-) -> Option<Rules> {
-    let index = Arc::clone(&compiler.memory.rules);
-    let rules = cluster_policy::find(compiler, &index, entry, compiler.viewer.namespace());
-    let policy = cluster_policy::resolve(compiler.mesh, &rules, None, port);
-    policy.hash_source()?;
-    // No gateway is called so.
-    let place = (Name::from(format!("={}", entry.host())), port);
-    if let Some(rules) = again(compiler, &entry.meta, &place) {
-        return Some(rules);
-    }
-    Some(remembered(compiler, &entry.meta, place, |compiler| {
-        let mut rule = default_rule(compiler, entry.host(), port, origin);
-        let policy = l4::policy_of(compiler, entry.host(), "", port);
-        let source = policy.hash_source().cloned();
-        if let Action::Forward(forward) = &mut rule.action {
-            forward.hash.extend(source.map(HashPolicy::new));
-        }
-        vec![Arc::new(rule)]
-    }))
-}
-
-/// The rule of a service without a virtual service.
-pub(super) fn default_rule(
-    compiler: &mut Compiler<'_>,
-    host: &str,
-    port: u16,
-    origin: Origin,
-) -> Rule {
-    let mut rule = Rule::prefix_to("/", outbound(port, "", host));
-    rule.name = Name::from("default");
-    rule.origin = origin;
-    rule.max_grpc_timeout = Some(std::time::Duration::ZERO);
-    rule.retry = default_retry(compiler, false).map(Arc::new);
-    rule.operation = Name::from(format!("{host}:{port}/*"));
-    rule
 }

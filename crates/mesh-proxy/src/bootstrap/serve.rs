@@ -65,6 +65,7 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
         paths: args.from.config.clone(),
         mesh_config: args.mesh_config.clone(),
         node,
+        locality: args.node.locality(),
         transparent: args.node.interception() == Interception::Tproxy,
         access_log: args.access_log.clone(),
     };

@@ -8,6 +8,7 @@ use crate::pb::envoy::config::endpoint::v3 as pb;
 use crate::pb::envoy::config::endpoint::v3::cluster_load_assignment::{
     Policy, policy::DropOverload,
 };
+use crate::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 use crate::wire::{At, each, enumeration, number, pass_over, refuse, required, share};
 use mesh_core::model::{
     Address, Drop, Endpoint, EndpointSet, Fraction, Health, Locality, LocalityEndpoints,
@@ -67,6 +68,18 @@ fn drop_overload(value: &DropOverload) -> Result<Drop, Invalid> {
     } = value;
     if category.is_empty() {
         return Err(Invalid::new("category", "required, but missing"));
+    }
+    // As in Envoy, and unlike elsewhere, not capped.
+    let whole = |value: &FractionalPercent| match value.denominator() {
+        DenominatorType::Hundred => 100,
+        DenominatorType::TenThousand => 10_000,
+        DenominatorType::Million => 1_000_000,
+    };
+    if let Some(value) = drop_percentage
+        && value.numerator > whole(value)
+    {
+        let message = format!("{} of {} is more than all", value.numerator, whole(value));
+        return Err(Invalid::new("drop_percentage", message));
     }
     let share = drop_percentage.as_ref().map(share::fraction).transpose();
     Ok(Drop {

@@ -6,7 +6,7 @@ use crate::pb::envoy::extensions::load_balancing_policies::common::v3::LocalityL
 use crate::pb::envoy::extensions::load_balancing_policies::common::v3::locality_lb_config::{
     LocalityConfigSpecifier, ZoneAwareLbConfig as Extension,
 };
-use crate::wire::{At, refuse, required};
+use crate::wire::{At, refuse};
 use mesh_core::Invalid;
 use mesh_core::model::{LocalityBalancing, ZoneAware};
 
@@ -32,9 +32,13 @@ pub(super) fn read(value: Option<&LocalityLbConfig>) -> Result<LocalityBalancing
     else {
         return Ok(LocalityBalancing::Ignored);
     };
-    let read = || match required("locality_config_specifier", locality_config_specifier)? {
-        LocalityConfigSpecifier::LocalityWeightedLbConfig(_) => Ok(LocalityBalancing::Weighted),
-        LocalityConfigSpecifier::ZoneAwareLbConfig(zones) => {
+    let read = || match locality_config_specifier {
+        // Envoy does not mind.
+        None => Ok(LocalityBalancing::Ignored),
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => {
+            Ok(LocalityBalancing::Weighted)
+        }
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zones)) => {
             extension(zones).at("zone_aware_lb_config")
         }
     };
