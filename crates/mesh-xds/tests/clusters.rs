@@ -6,6 +6,8 @@ mod assignments;
 mod balancing;
 #[path = "clusters/generate.rs"]
 mod generate;
+#[path = "clusters/subsets.rs"]
+mod subsets;
 #[path = "tls/generate.rs"]
 mod tls;
 

@@ -2,7 +2,7 @@
 
 use mesh_core::model::{
     Balancing, Cluster, HashFunction, HashKeys, LocalityBalancing, Maglev, Real, RingHash,
-    SlowStart, SubsetFallback, ZoneAware,
+    SlowStart, ZoneAware,
 };
 use mesh_xds::pb::envoy::config::cluster::v3 as pb;
 use mesh_xds::pb::envoy::config::cluster::v3::cluster::{
@@ -12,8 +12,7 @@ use mesh_xds::pb::envoy::config::cluster::v3::cluster::{
 use mesh_xds::pb::envoy::config::core::v3 as core;
 use mesh_xds::pb::envoy::config::core::v3::RuntimeDouble;
 use mesh_xds::pb::envoy::extensions::load_balancing_policies as policies;
-use mesh_xds::pb::google::protobuf::{Any, value::Kind};
-use mesh_xds::pb::google::protobuf::{Duration as Wire, Struct, UInt32Value, UInt64Value, Value};
+use mesh_xds::pb::google::protobuf::{Any, Duration as Wire, UInt32Value, UInt64Value};
 use mesh_xds::{read, write};
 use pb::cluster::common_lb_config as common;
 use pb::cluster::lb_subset_config::LbSubsetSelector;
@@ -22,7 +21,7 @@ use policies::common::v3 as shared;
 use prost::{Message, Name};
 use std::time::Duration;
 
-fn eds() -> pb::Cluster {
+pub(crate) fn eds() -> pb::Cluster {
     write::cluster(&Cluster::new("c"), None)
 }
 
@@ -45,7 +44,7 @@ fn real(default_value: f64) -> Option<RuntimeDouble> {
     })
 }
 
-fn listed<M: Message + Name>(config: &M) -> pb::LoadBalancingPolicy {
+pub(crate) fn listed<M: Message + Name>(config: &M) -> pb::LoadBalancingPolicy {
     pb::LoadBalancingPolicy {
         policies: vec![Listed {
             typed_extension_config: Some(core::TypedExtensionConfig {
@@ -59,7 +58,7 @@ fn listed<M: Message + Name>(config: &M) -> pb::LoadBalancingPolicy {
     }
 }
 
-fn with<M: Message + Name>(config: &M) -> pb::Cluster {
+pub(crate) fn with<M: Message + Name>(config: &M) -> pb::Cluster {
     pb::Cluster {
         load_balancing_policy: Some(listed(config)),
         ..eds()
@@ -214,63 +213,6 @@ fn policies_do_not_stand_in_one_another_without_end() {
         ..eds()
     };
     assert!(refused(&proto).ends_with("more than 16 policies in one another"));
-}
-
-#[test]
-fn both_spellings_of_subsets_mean_the_same() {
-    let fields = [(
-        "v".to_owned(),
-        Value {
-            kind: Some(Kind::StringValue("1".to_owned())),
-        },
-    )];
-    let default = Struct {
-        fields: fields.into_iter().collect(),
-    };
-    let selector = LbSubsetSelector {
-        keys: vec!["b".to_owned(), "a".to_owned(), "b".to_owned()],
-        fallback_policy: 2,
-        single_host_per_subset: true,
-        ..Default::default()
-    };
-    let older = pb::Cluster {
-        lb_policy: LbPolicy::RoundRobin.into(),
-        lb_subset_config: Some(LbSubsetConfig {
-            fallback_policy: 2,
-            default_subset: Some(default.clone()),
-            subset_selectors: vec![selector],
-            panic_mode_any: true,
-            ..Default::default()
-        }),
-        ..eds()
-    };
-    let newer = with(&policies::subset::v3::Subset {
-        fallback_policy: 2,
-        default_subset: Some(default),
-        subset_selectors: vec![policies::subset::v3::subset::LbSubsetSelector {
-            keys: vec!["a".to_owned(), "b".to_owned()],
-            fallback_policy: 2,
-            single_host_per_subset: true,
-            ..Default::default()
-        }],
-        panic_mode_any: true,
-        subset_lb_policy: Some(listed(&policies::round_robin::v3::RoundRobin::default())),
-        ..Default::default()
-    });
-    let older = read::cluster(&older).unwrap().cluster;
-    assert_eq!(read::cluster(&newer).unwrap().cluster, older);
-    let subsets = older.subsets.unwrap();
-    assert_eq!(subsets.selectors[0].keys, ["a", "b"]);
-    assert_eq!(subsets.selectors[0].fallback, Some(SubsetFallback::Any));
-    assert_eq!(subsets.fallback, SubsetFallback::Default);
-    assert_eq!(subsets.default["v"], "\"1\"");
-}
-
-#[test]
-fn subsets_that_nobody_can_ask_for_are_none() {
-    let mut proto = eds();
-    proto.lb_subset_config = Some(LbSubsetConfig::default());
-    assert_eq!(read::cluster(&proto).unwrap().cluster.subsets, None);
 }
 
 #[test]

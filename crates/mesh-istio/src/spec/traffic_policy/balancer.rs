@@ -186,7 +186,7 @@ fn points(cursor: &Cursor<'_>) -> Option<u64> {
 /// A prime number of places.
 fn places(cursor: &Cursor<'_>) -> Option<u64> {
     let size = u64::try_from(cursor.integer(0, TABLE_BOUND - 1)?).ok()?;
-    let divides = |divisor: u64| size % divisor == 0;
+    let divides = |divisor: u64| size.is_multiple_of(divisor);
     if size < 2 || (2..).take_while(|d| d * d <= size).any(divides) {
         cursor.error(format!("{size} is not a prime number"));
         return None;

@@ -87,7 +87,7 @@ fn is_prime(number: u64) -> bool {
     number > 1
         && (2..)
             .take_while(|d| d * d <= number)
-            .all(|d| number % d != 0)
+            .all(|d| !number.is_multiple_of(d))
 }
 
 pub(super) fn keys(value: &ConsistentHashingLbConfig) -> Result<HashKeys, Invalid> {
