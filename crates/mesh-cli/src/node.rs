@@ -34,6 +34,10 @@ pub(crate) struct NodeArgs {
     /// First port of the node: PORT is its admin port, PORT+1 its outbound proxy.
     #[arg(long, value_name = "PORT")]
     base_port: Option<u16>,
+    /// Where the node runs: endpoints nearby come first, where a rule says so. Without it, where
+    /// the objects say that its pod or WorkloadEntry is.
+    #[arg(long, value_name = "REGION/ZONE/SUBZONE")]
+    locality: Option<String>,
     /// Further metadata of the node, for example GENERATOR=grpc for a client without a proxy, or
     /// INTERCEPTION_MODE=REDIRECT for an intercepted one. Default: INTERCEPTION_MODE=NONE, which
     /// is what mesh-proxy says.
@@ -74,6 +78,10 @@ impl NodeArgs {
         if !self.labels.is_empty() {
             let labels = self.labels.iter().map(|(key, value)| (key, value));
             node = node.with_map("LABELS", labels);
+        }
+        if let Some(text) = &self.locality {
+            let at = mesh_istio::parse_locality(text);
+            node = node.with_locality((&at.region, &at.zone, &at.sub_zone));
         }
         if let Some(port) = self.base_port {
             node = node.with_text("MESH_BASE_PORT", port.to_string());
@@ -204,7 +212,7 @@ mod tests {
     #[test]
     fn flags_are_said_in_metadata() {
         let line = "--workload a.b --inbound 80=8080 --inbound 81=8081 --base-port 20100 \
-                    --labels app=x,version=v1 --metadata GENERATOR=grpc";
+                    --labels app=x,version=v1 --locality r1/z1 --metadata GENERATOR=grpc";
         let node = identity(line).unwrap();
         for (key, value) in [
             ("MESH_INBOUND", "80=8080,81=8081"),
@@ -215,6 +223,7 @@ mod tests {
             assert_eq!(node.text(key), Some(value), "{key}");
         }
         assert_eq!(node.map("LABELS")["version"], "v1");
+        assert_eq!(node.locality(), Some(("r1", "z1", "")));
         let redirected = "--node a.b --metadata INTERCEPTION_MODE=REDIRECT";
         let node = identity(redirected).unwrap();
         assert_eq!(node.text("INTERCEPTION_MODE"), Some("REDIRECT"));

@@ -9,7 +9,7 @@ use mesh_core::model::{
     Cluster, ClusterEntry, DiscoveryKind, EndpointSet, Snapshot, SnapshotBuilder,
 };
 use mesh_core::{Invalid, Name};
-use mesh_istio::{Diagnostic, Node, Severity, Workshop, name_table, names};
+use mesh_istio::{Diagnostic, Node, Severity, Spread, Workshop, name_table, names};
 use mesh_xds::server::{Changes, ResourceSet, View};
 use mesh_xds::{Encoded, TypeUrl};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -64,6 +64,8 @@ struct Verdict {
     config: Arc<Cluster>,
     endpoints: Arc<EndpointSet>,
     instances: Option<Arc<Vec<Instance>>>,
+    /// Which endpoints come first.
+    spread: Option<Arc<Spread>>,
     want: Option<Result<Want, Name>>,
 }
 
@@ -137,7 +139,13 @@ impl Class {
         let mut opaque = HashSet::new();
         let mut verdicts = HashMap::with_capacity(snapshot.clusters().len());
         for entry in snapshot.clusters() {
-            let verdict = Verdict::of(inputs, &snapshot, entry, &before.verdicts);
+            let verdict = Verdict::of(
+                inputs,
+                &snapshot,
+                entry,
+                pool.workshop.spread(&entry.config().name),
+                &before.verdicts,
+            );
             match &verdict.want {
                 Some(Ok(want)) => wants.push(want.clone()),
                 Some(Err(host)) => {
@@ -264,6 +272,7 @@ impl Verdict {
         inputs: &Inputs,
         snapshot: &Snapshot,
         entry: &ClusterEntry,
+        spread: Option<&Arc<Spread>>,
         before: &HashMap<Name, Self>,
     ) -> Self {
         let config = entry.config();
@@ -273,6 +282,7 @@ impl Verdict {
         let same = |was: &&Self| {
             Arc::ptr_eq(&was.config, config)
                 && Arc::ptr_eq(&was.endpoints, &endpoints)
+                && was.spread.as_ref() == spread
                 && match (&was.instances, instances) {
                     (Some(was), Some(now)) => Arc::ptr_eq(was, now),
                     (None, None) => true,
@@ -285,7 +295,8 @@ impl Verdict {
         Self {
             config: config.clone(),
             instances: instances.cloned(),
-            want: want(inputs, snapshot, entry),
+            spread: spread.cloned(),
+            want: want(inputs, snapshot, entry, spread),
             endpoints,
         }
     }
@@ -293,7 +304,12 @@ impl Verdict {
 
 /// What a cluster needs of the table of endpoints; the host, if the table cannot serve it;
 /// nothing, if its endpoints are not those of a service.
-fn want(inputs: &Inputs, snapshot: &Snapshot, entry: &ClusterEntry) -> Option<Result<Want, Name>> {
+fn want(
+    inputs: &Inputs,
+    snapshot: &Snapshot,
+    entry: &ClusterEntry,
+    spread: Option<&Arc<Spread>>,
+) -> Option<Result<Want, Name>> {
     let config = entry.config();
     let service = &config.service;
     let known = inputs.services.get(&service.host)?;
@@ -317,7 +333,8 @@ fn want(inputs: &Inputs, snapshot: &Snapshot, entry: &ClusterEntry) -> Option<Re
     };
     // Whatever else may have a say in endpoints one day: only what the table would say itself is
     // left to it.
-    let ours = select(&known.instances, service.port, &labels);
+    let order = spread.map(|spread| &**spread);
+    let ours = select(&known.instances, service.port, &labels, order);
     if ours != *entry.live().endpoints().load() {
         return Some(Err(host));
     }
@@ -326,5 +343,6 @@ fn want(inputs: &Inputs, snapshot: &Snapshot, entry: &ClusterEntry) -> Option<Re
         host,
         port: service.port,
         labels,
+        spread: spread.cloned(),
     }))
 }

@@ -1,10 +1,11 @@
 //! The endpoints of services: one table for all proxies, whatever else they see.
 //!
 //! Which endpoints a cluster has depends on the service's port and the labels of the subset, and
-//! on nothing that belongs to the proxy. So each cluster's endpoints are encoded once, into a set
-//! that is part of every view. Two classes may have different labels under one subset's name
-//! (rules of different namespaces); the second keeps what it means in a set of its own, which
-//! comes first in its view.
+//! in which order they come on where the proxy is, if rules tell localities apart. Of everything
+//! else each cluster's endpoints are encoded once, into a set that is part of every view. Two
+//! classes may have different labels under one subset's name (rules of different namespaces), or
+//! may be in different places; the second keeps what it means in a set of its own, which comes
+//! first in its view.
 //!
 //! A change of a service's endpoints costs what the service's own clusters cost, however many
 //! services and classes there are.
@@ -13,7 +14,7 @@ use crate::inputs::{Inputs, Labels};
 use mesh_core::Name;
 use mesh_core::discovery::Instance;
 use mesh_core::model::EndpointSet;
-use mesh_istio::endpoints_of;
+use mesh_istio::{Spread, endpoints_of};
 use mesh_xds::server::{Changes, ResourceSet};
 use mesh_xds::{Encoded, TypeUrl, write};
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +27,8 @@ pub(crate) struct Want {
     pub(crate) host: Name,
     pub(crate) port: u16,
     pub(crate) labels: Labels,
+    /// Which endpoints come first.
+    pub(crate) spread: Option<Arc<Spread>>,
 }
 
 /// Endpoints of services by host.
@@ -57,6 +60,7 @@ struct Part {
     cluster: Name,
     port: u16,
     labels: Labels,
+    spread: Option<Arc<Spread>>,
     /// The set of a class that means something else than the others do.
     own: Option<(usize, ResourceSet)>,
     model: Arc<EndpointSet>,
@@ -159,7 +163,8 @@ impl Table {
         host.instances.clone_from(instances);
         host.told = instead_of.map(|instead_of| Told { instead_of });
         for part in &mut host.parts {
-            let model = select(instances, part.port, &part.labels);
+            let spread = part.spread.as_deref();
+            let model = select(instances, part.port, &part.labels, spread);
             if *part.model != model {
                 part.model = Arc::new(model);
                 part.encoded = encode(&part.cluster, &part.model);
@@ -178,7 +183,9 @@ impl Table {
         moves: &mut Moves,
     ) {
         let host = self.hosts.entry(want.host.clone()).or_default();
-        let same = |one: &Part| one.port == want.port && one.labels == want.labels;
+        let same = |one: &Part| {
+            one.port == want.port && one.labels == want.labels && one.spread == want.spread
+        };
         let shared = host
             .parts
             .iter()
@@ -205,12 +212,14 @@ impl Table {
                 cluster: want.cluster.clone(),
                 port: want.port,
                 labels: want.labels.clone(),
+                spread: want.spread.clone(),
                 own,
                 model: Arc::default(),
                 encoded: Encoded::new(want.cluster.clone(), Vec::new()),
             },
         };
-        let model = select(&host.instances, want.port, &want.labels);
+        let spread = want.spread.as_deref();
+        let model = select(&host.instances, want.port, &want.labels, spread);
         if part.encoded.bytes.is_empty() || *part.model != model {
             part.model = Arc::new(model);
             part.encoded = encode(&part.cluster, &part.model);
@@ -278,9 +287,14 @@ impl Moves {
 }
 
 /// The endpoints that a cluster of a service has.
-pub(crate) fn select(instances: &[Instance], port: u16, labels: &Labels) -> EndpointSet {
+pub(crate) fn select(
+    instances: &[Instance],
+    port: u16,
+    labels: &Labels,
+    spread: Option<&Spread>,
+) -> EndpointSet {
     let labels = labels.iter().map(|(key, value)| (&**key, &**value));
-    endpoints_of(instances, port, labels)
+    endpoints_of(instances, port, labels, spread)
 }
 
 pub(crate) fn encode(cluster: &Name, model: &EndpointSet) -> Encoded {

@@ -3,8 +3,8 @@
 use crate::node::Directory;
 use mesh_core::Name;
 use mesh_core::discovery::{Instance, Resolution, Service};
-use mesh_core::model::Address;
-use mesh_istio::{Node, Role, World, services};
+use mesh_core::model::{Address, Locality};
+use mesh_istio::{Node, Role, World, localities, minds_localities, services};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,6 +29,10 @@ pub(crate) struct Inputs {
     addresses: Arc<HashMap<IpAddr, usize>>,
     /// Some `Sidecar` names ports to accept on.
     has_ingress: bool,
+    /// Some rule tells localities apart.
+    minds_localities: bool,
+    /// Where workloads run, by namespace and name, if that counts.
+    localities: HashMap<(String, String), Locality>,
 }
 
 /// A service with its endpoints. What did not change is the same `Arc` as before.
@@ -83,6 +87,11 @@ impl Inputs {
         let has_ingress = world
             .sidecars()
             .any(|(_, sidecar)| !sidecar.ingress.is_empty());
+        let minds_localities = minds_localities(&world);
+        let localities = match minds_localities {
+            true => localities(&world),
+            false => HashMap::new(),
+        };
         Self {
             generation: previous.map_or(1, |previous| previous.generation + 1),
             world,
@@ -91,6 +100,8 @@ impl Inputs {
             nodes,
             addresses,
             has_ingress,
+            minds_localities,
+            localities,
         }
     }
 
@@ -110,6 +121,9 @@ impl Inputs {
     pub(crate) fn essence(&self, node: &Node) -> Node {
         let mut node = node.clone();
         node.name.clear();
+        if !self.minds_localities {
+            node.locality = Locality::default();
+        }
         let accepts = match &node.role {
             Role::Sidecar { inbound } => !inbound.is_empty() || self.has_ingress,
             Role::Gateway { .. } => true,
@@ -169,6 +183,11 @@ impl Directory for Inputs {
     fn workload(&self, name: &str, namespace: &str) -> Option<Result<Node, String>> {
         let key = (namespace.to_owned(), name.to_owned());
         self.nodes.get(&key).cloned()
+    }
+
+    fn locality(&self, name: &str, namespace: &str) -> Locality {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.localities.get(&key).cloned().unwrap_or_default()
     }
 
     fn is_selected(&self, labels: &BTreeMap<String, String>) -> bool {

@@ -5,6 +5,7 @@
 //! | kind, address, name, namespace | the id, `type~ip~name.namespace~domain` as istiod has it; `sidecar` or `router` |
 //! | namespace | metadata `NAMESPACE`, which wins over the id |
 //! | labels | metadata `LABELS` |
+//! | locality | the node's `locality`; else where the objects say that its pod or `WorkloadEntry` is |
 //! | interception | metadata `INTERCEPTION_MODE`: `NONE`, `REDIRECT` or `TPROXY`; `REDIRECT` where nothing is said |
 //! | capture of names | metadata `DNS_CAPTURE`: `true` where the node's own name server answers its applications, so that services without an address are called at the one that is allocated to them. `DNS_AUTO_ALLOCATE`, which Istio asked for besides once, changes nothing, as in Istio since 1.25 |
 //! | generator | metadata `GENERATOR`: `grpc`, which is never intercepted, or nothing |
@@ -22,7 +23,8 @@
 //! An id that is just `name.namespace` has no kind: it is a gateway if its labels match the
 //! selector of a Gateway, and otherwise has to be described by a `WorkloadEntry`.
 
-use mesh_istio::{Capture, Inbound, Node, Role, World, parse_ports};
+use mesh_core::model::Locality;
+use mesh_istio::{Capture, Inbound, Node, Role, World, localities, parse_ports};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -60,6 +62,9 @@ pub struct BadNode {
 pub(crate) trait Directory {
     /// The node that a `WorkloadEntry` describes, if it has annotations of ours.
     fn workload(&self, name: &str, namespace: &str) -> Option<Result<Node, String>>;
+
+    /// Where the objects say that a workload runs.
+    fn locality(&self, name: &str, namespace: &str) -> Locality;
 
     /// Whether a Gateway selects these labels.
     fn is_selected(&self, labels: &BTreeMap<String, String>) -> bool;
@@ -109,7 +114,8 @@ pub fn node_of(text: &str) -> Result<mesh_xds::Node, BadNode> {
 /// A text that is the same for nodes that say the same, and different otherwise.
 pub(crate) fn identity(node: &mesh_xds::Node) -> String {
     let said = KEYS.map(|key| node.text(key));
-    format!("{}\n{said:?}\n{:?}", node.id(), node.map("LABELS"))
+    let (at, labels) = (node.locality(), node.map("LABELS"));
+    format!("{}\n{said:?}\n{labels:?}\n{at:?}", node.id())
 }
 
 /// `name.namespace` of a node, or its id if it has none.
@@ -143,11 +149,19 @@ pub(crate) fn describe(
             ))
         })?,
     };
+    let said = node.locality().map(|(region, zone, sub_zone)| Locality {
+        region: region.into(),
+        zone: zone.into(),
+        sub_zone: sub_zone.into(),
+    });
+    let said = said.filter(|said| *said != Locality::default());
     if let Some(found) = directory.workload(&name, &namespace) {
         let mut node = found.map_err(bad)?;
         node.dns_capture = dns_capture;
+        node.locality = said.unwrap_or(node.locality);
         return Ok(Described { node, generator });
     }
+    let locality = said.unwrap_or_else(|| directory.locality(&name, &namespace));
     let labels = owned(&node.map("LABELS"));
     let gateway = match node.kind() {
         Some("sidecar") => false,
@@ -173,6 +187,7 @@ pub(crate) fn describe(
     };
     described.labels = labels;
     described.dns_capture = dns_capture && generator == Generator::Proxy;
+    described.locality = locality;
     if let (false, Some(text)) = (gateway, node.address()) {
         let address: Result<IpAddr, _> = text.parse();
         described.address =
@@ -303,6 +318,11 @@ impl Directory for World {
         Node::find(self, name, namespace)
             .map_err(|finding| finding.to_string())
             .transpose()
+    }
+
+    fn locality(&self, name: &str, namespace: &str) -> Locality {
+        let key = (namespace.to_owned(), name.to_owned());
+        localities(self).remove(&key).unwrap_or_default()
     }
 
     fn is_selected(&self, labels: &BTreeMap<String, String>) -> bool {

@@ -37,6 +37,7 @@ with_each_client! {
     applies_timeouts_and_faults,
     answers_for_routes_that_only_a_proxy_can_follow,
     resolves_services_by_dns,
+    keeps_calls_with_one_header_together,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

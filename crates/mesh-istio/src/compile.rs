@@ -6,7 +6,7 @@
 //! nothing is intercepted: a sidecar has one outbound listener that finds the
 //! service by the request's authority. Intercepted sidecars get istiod's tables.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use mesh_core::model::{
@@ -35,6 +35,7 @@ mod outbound;
 mod policy;
 mod route;
 mod scope;
+mod spread;
 mod tls;
 mod viewer;
 
@@ -43,6 +44,7 @@ use viewer::{Seen, Viewer};
 
 pub use cluster::endpoints_of;
 pub use name_table::name_table;
+pub use spread::{Spread, minds_localities};
 
 /// Compiles what `node` needs from `world` into `builder`.
 ///
@@ -85,6 +87,8 @@ pub fn compile(world: &World, node: &Node, builder: &mut SnapshotBuilder) -> Vec
 #[derive(Debug, Default)]
 pub struct Workshop {
     memory: Memory,
+    /// Of the node that was compiled for last.
+    spreads: HashMap<Name, Arc<Spread>>,
 }
 
 impl Workshop {
@@ -104,16 +108,20 @@ impl Workshop {
         let memory = &mut self.memory;
         memory.turn(world);
         let mut findings = world.catalog().findings().to_vec();
+        let spreads = &mut self.spreads;
+        spreads.clear();
         match &node.role {
             Role::Gateway { ports } => {
                 let mut compiler = Compiler::new(world, node, memory);
                 gateway::compile(&mut compiler, ports);
                 compiler.half.secrets = tls::named(&compiler.half);
+                spreads.extend(compiler.half.spreads.iter().cloned());
                 compiler.half.give(builder, &mut findings);
                 tls::provide(&compiler.half, world, &node.namespace, builder);
             }
             Role::Sidecar { inbound } => {
                 let out = way_out(world, node, memory);
+                spreads.extend(out.spreads.iter().cloned());
                 out.give(builder, &mut findings);
                 tls::provide(&out, world, &node.namespace, builder);
                 let mut compiler = Compiler::new(world, node, memory);
@@ -133,6 +141,12 @@ impl Workshop {
         }
         builder.set_origins(Arc::clone(&memory.origins));
         findings
+    }
+
+    /// Which endpoints of a cluster come first for the node that was compiled for last; nothing
+    /// where all are alike to it. With it, [`endpoints_of`] makes what was compiled.
+    pub fn spread(&self, cluster: &str) -> Option<&Arc<Spread>> {
+        self.spreads.get(cluster)
     }
 }
 
@@ -167,6 +181,8 @@ fn way_out(world: &World, node: &Node, memory: &mut Memory) -> Arc<Half> {
 struct Half {
     clusters: Vec<Arc<Cluster>>,
     endpoints: Vec<(Name, Arc<EndpointSet>)>,
+    /// What those depend on of the node.
+    spreads: Vec<(Name, Arc<Spread>)>,
     listeners: Vec<Arc<Listener>>,
     tables: Vec<Arc<RouteTable>>,
     findings: Vec<Diagnostic>,
@@ -190,6 +206,8 @@ struct Heard {
     delegates: Vec<(String, String, Option<u64>)>,
     /// Clusters, and whether they were there.
     clusters: Vec<(Name, bool)>,
+    /// Destination rules that were looked for, by their stamps.
+    policies: Vec<(Arc<Entry>, Vec<u64>)>,
     warnings: Vec<(Warned, Diagnostic)>,
 }
 

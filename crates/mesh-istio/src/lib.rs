@@ -29,11 +29,11 @@ pub mod spec;
 mod world;
 mod yaml;
 
-pub use compile::{Workshop, compile, endpoints_of, name_table};
+pub use compile::{Spread, Workshop, compile, endpoints_of, minds_localities, name_table};
 pub use diagnostic::{Diagnostic, Severity};
 pub use files::{Files, LARGEST_FILE};
-pub use node::{Capture, Inbound, Node, Role, parse_ports};
-pub use registry::{FileRegistry, FileRegistryHandle, allocated, services};
+pub use node::{Capture, Inbound, Node, Role, parse_locality, parse_ports};
+pub use registry::{FileRegistry, FileRegistryHandle, allocated, localities, services};
 pub use world::{ObjectKey, World};
 
 // Its examples are compiled and run as documentation tests.

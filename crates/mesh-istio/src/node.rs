@@ -13,6 +13,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use mesh_core::Name;
+use mesh_core::model::Locality;
+
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::spec::{Meta, WorkloadEntry};
 use crate::world::World;
@@ -30,6 +33,8 @@ pub struct Node {
     pub address: IpAddr,
     /// Its first port: base is the admin port, base + 1 the outbound proxy.
     pub base_port: Option<u16>,
+    /// Where it runs: endpoints nearby come first. Empty is not known.
+    pub locality: Locality,
     /// What it does.
     pub role: Role,
     /// How connections come to it.
@@ -92,6 +97,7 @@ impl Node {
             labels: BTreeMap::new(),
             address: Ipv4Addr::UNSPECIFIED.into(),
             base_port: None,
+            locality: Locality::default(),
             role: Role::Gateway {
                 ports: BTreeMap::new(),
             },
@@ -108,6 +114,7 @@ impl Node {
             labels: BTreeMap::new(),
             address: Ipv4Addr::LOCALHOST.into(),
             base_port: None,
+            locality: Locality::default(),
             role: Role::Sidecar {
                 inbound: Vec::new(),
             },
@@ -219,10 +226,21 @@ impl Node {
             labels: entry.all_labels(meta),
             address,
             base_port,
+            locality: parse_locality(&entry.locality),
             role,
             capture: Capture::None,
             dns_capture: false,
         }))
+    }
+}
+
+/// Reads `region/zone/subzone`, of which the end may be missing.
+pub fn parse_locality(text: &str) -> Locality {
+    let mut parts = text.splitn(3, '/').map(Name::from);
+    Locality {
+        region: parts.next().unwrap_or_default(),
+        zone: parts.next().unwrap_or_default(),
+        sub_zone: parts.next().unwrap_or_default(),
     }
 }
 

@@ -21,12 +21,14 @@ mod entries;
 mod events;
 mod index;
 mod kubernetes;
+mod places;
 mod workload;
 
 use allocate::Ledger;
 
 pub(crate) use allocate::Allocated;
 pub use events::{FileRegistry, FileRegistryHandle};
+pub use places::localities;
 
 /// All services, by host.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +63,8 @@ pub(crate) struct Entry {
     pub(crate) kubernetes: bool,
     /// It has no virtual address, so its endpoints are called by name too.
     pub(crate) headless: bool,
+    /// Which endpoints callers prefer, whatever destination rules say of localities in general.
+    pub(crate) distribution: Option<Distribution>,
     /// Blocks of virtual addresses, of which nobody knows which one is called.
     pub(crate) blocks: Vec<Cidr>,
     /// It is to have an address allocated, and these were already. None where it has its own, or
@@ -73,6 +77,15 @@ pub(crate) struct Entry {
     /// Where in it.
     pub(crate) at: Position,
 }
+
+/// Which endpoints of a service callers prefer (Kubernetes `trafficDistribution`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Distribution {
+    /// Those of their own zone, then those of their own region.
+    SameZone,
+}
+
+const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
 /// Every service that the objects in force describe, with its endpoints, in the order in which
 /// [`compile`](crate::compile) meets them.
@@ -195,6 +208,22 @@ impl Services {
     }
 }
 
+// === impl Distribution ===
+
+impl Distribution {
+    /// What the field of a service says, or else its annotation. Other values prefer nothing.
+    fn of(field: &str, meta: &Meta) -> Option<Self> {
+        let annotation = meta.annotations.get(DISTRIBUTION);
+        let said = match field {
+            "" => annotation.map_or("", String::as_str),
+            field => field,
+        };
+        let known = ["PreferClose", "PreferSameZone"];
+        let known = known.iter().any(|one| one.eq_ignore_ascii_case(said));
+        known.then_some(Self::SameZone)
+    }
+}
+
 // === impl Entry ===
 
 impl Entry {
@@ -229,6 +258,7 @@ impl Entry {
             && self.targets == other.targets
             && self.selector == other.selector
             && self.visibility == other.visibility
+            && self.distribution == other.distribution
             && (self.kubernetes, self.headless) == (other.kubernetes, other.headless)
             && self.blocks == other.blocks
             && self.allocated == other.allocated

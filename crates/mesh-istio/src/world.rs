@@ -247,6 +247,13 @@ accessors! {
     secrets: Secret(kubernetes::Secret);
 }
 
+impl World {
+    /// The machines of the cluster.
+    pub(crate) fn machines(&self) -> impl Iterator<Item = &Meta> {
+        self.of_kind(Kind::Node).map(|object| &object.meta)
+    }
+}
+
 // === impl Round ===
 
 impl Round<'_> {

@@ -242,24 +242,99 @@ fn destination_rules_are_checked() {
     let outlier = |text: &str| destination_rule(&format!("{{outlierDetection: {{{text}}}}}"));
     refused(&[
         (
-            balancer("consistentHash: {useSourceIp: true}"),
-            "consistentHash: not supported yet",
+            balancer("consistentHash: {useSourceIp: true, httpHeaderName: x}"),
+            "exclude one another",
         ),
         (
-            balancer("localityLbSetting: {enabled: true}"),
-            "localityLbSetting: not supported yet",
+            balancer("consistentHash: {httpHeaderName: ':path'}"),
+            "httpHeaderName: \":path\" is not the name of a header",
+        ),
+        (
+            balancer("consistentHash: {httpCookie: {ttl: 1s}}"),
+            "consistentHash.httpCookie: name is missing",
+        ),
+        (
+            balancer("consistentHash: {httpCookie: {name: a, attributes: [{value: b}]}}"),
+            "httpCookie.attributes[0]: name is missing",
+        ),
+        (
+            balancer("consistentHash: {useSourceIp: true, maglev: {}}"),
+            "consistentHash.maglev: tableSize is missing",
+        ),
+        (
+            balancer("consistentHash: {useSourceIp: true, maglev: {tableSize: 1000}}"),
+            "1000 is not a prime number",
+        ),
+        (
+            balancer("consistentHash: {useSourceIp: true, maglev: {tableSize: 5000011}}"),
+            "maglev.tableSize: 5000011 is not between",
+        ),
+        (
+            balancer("consistentHash: {useSourceIp: true, maglev: {tableSize: 3}, ringHash: {}}"),
+            "ringHash and maglev exclude",
+        ),
+        (
+            balancer("consistentHash: {useSourceIp: true, ringHash: {minimumRingSize: 8388609}}"),
+            "8388609 is not between",
+        ),
+        (
+            balancer("simple: RANDOM, consistentHash: {useSourceIp: true}"),
+            "simple and consistentHash exclude one another",
         ),
         (
             balancer("zoneAwareLbSetting: {}"),
-            "zoneAwareLbSetting: not supported yet",
+            "zoneAwareLbSetting: not supported",
+        ),
+        (balancer("warmup: {}"), "warmup: duration is missing"),
+        (
+            balancer("warmup: {duration: 1s, aggression: 0.5}"),
+            "warmup.aggression: has to be 1 or more",
         ),
         (
-            balancer("warmup: {duration: 1s}"),
-            "warmup: not supported yet",
+            balancer("warmup: {duration: 1s, minimumPercent: 101}"),
+            "101 is not a whole percentage",
         ),
         (
-            balancer("warmupDurationSecs: 1s"),
-            "warmupDurationSecs: not supported yet",
+            balancer("localityLbSetting: {distribute: [{from: r1, to: {r1: 60, r2: 30}}]}"),
+            "the shares add up to 90, not 100",
+        ),
+        (
+            balancer("localityLbSetting: {distribute: [{from: r1, to: {r1: 0, r2: 100}}]}"),
+            "0 is not between 1 and 100",
+        ),
+        (
+            balancer("localityLbSetting: {distribute: [{from: r1/*/z, to: {r1: 100}}]}"),
+            "has a * that is not at its end",
+        ),
+        (
+            balancer("localityLbSetting: {distribute: [{from: r1//z, to: {r1: 100}}]}"),
+            "empty region, zone or subzone",
+        ),
+        (
+            balancer(
+                "localityLbSetting: {distribute: [{from: r1, to: {r1: 100}}, {from: r1/z, to: {r1: 100}}]}",
+            ),
+            "\"r1/z\" overlaps",
+        ),
+        (
+            balancer(
+                "localityLbSetting: {distribute: [{from: r1, to: {r1: 100}}], failover: [{from: a, to: b}]}",
+            ),
+            "distribute and failover exclude",
+        ),
+        (
+            balancer("localityLbSetting: {failover: [{from: a, to: a}]}"),
+            "have to be different regions",
+        ),
+        (
+            balancer("localityLbSetting: {failover: [{from: a/b, to: c}]}"),
+            "\"a/b\" is not a region alone",
+        ),
+        (
+            balancer(
+                "localityLbSetting: {failover: [{from: a, to: c}], failoverPriority: [topology.kubernetes.io/zone]}",
+            ),
+            "exclude one another",
         ),
         (balancer("simple: FASTEST"), "\"FASTEST\" is not one of"),
         (

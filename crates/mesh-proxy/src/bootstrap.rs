@@ -186,6 +186,7 @@ fn validate(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
         mesh_config: args.mesh_config.clone(),
         node: args.node.spec()?,
         dns_capture: false,
+        locality: args.node.locality(),
         access_log: None,
     };
     match Configuration::load(source) {

@@ -5,9 +5,9 @@
 
 use crate::watch::Changes;
 use mesh_core::discovery::NameTable;
-use mesh_core::model::{AccessLog, Snapshot, SnapshotBuilder, WorkloadRef};
+use mesh_core::model::{AccessLog, Locality, Snapshot, SnapshotBuilder, WorkloadRef};
 use mesh_core::{Feed, Invalid, Name, Publisher};
-use mesh_istio::{Diagnostic, Files, Node, Role, World, compile, name_table};
+use mesh_istio::{Diagnostic, Files, Node, Role, World, compile, localities, name_table};
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,6 +32,8 @@ pub struct Source {
     /// Applications resolve names with the mesh's table ([`Configuration::names`]), so that services
     /// without an address are called at the one that is allocated to them.
     pub dns_capture: bool,
+    /// Where the node runs; without it, where the objects say that its pod or WorkloadEntry is.
+    pub locality: Option<Locality>,
     /// An access log instead of those that the configuration asks for; `-` is standard output.
     pub access_log: Option<String>,
 }
@@ -194,8 +196,12 @@ impl Configuration {
 
 impl Source {
     fn resolve(&self, world: &World) -> Result<Node, LoadError> {
-        let mut node = resolve(&self.node, world)?;
+        let mut node = described(&self.node, world)?;
         node.dns_capture |= self.dns_capture;
+        let key = (node.namespace.clone(), node.name.clone());
+        let place = self.locality.clone();
+        let place = place.or_else(|| localities(world).remove(&key));
+        node.locality = place.unwrap_or(node.locality);
         Ok(node)
     }
 
@@ -222,7 +228,7 @@ fn read(source: &Source) -> Files {
     }
 }
 
-fn resolve(spec: &NodeSpec, world: &World) -> Result<Node, LoadError> {
+fn described(spec: &NodeSpec, world: &World) -> Result<Node, LoadError> {
     let (name, namespace) = match spec {
         NodeSpec::Exact(node) => return Ok(node.clone()),
         NodeSpec::Named { name, namespace } => (name, namespace),
@@ -306,6 +312,7 @@ mod tests {
             mesh_config: None,
             node: NodeSpec::Exact(Node::sidecar("client", "default")),
             dns_capture: false,
+            locality: None,
             access_log: None,
         }
     }

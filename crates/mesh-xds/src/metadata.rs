@@ -16,6 +16,11 @@ pub(crate) const LABELS: &str = "mesh.labels";
 /// What of a listener Envoy has no field for.
 pub(crate) const LISTENER: &str = "mesh.listener";
 
+/// What balancers go by.
+pub(crate) const BALANCING: &str = "envoy.lb";
+
+/// The key of what an endpoint is hashed as in its [`BALANCING`] metadata.
+pub(crate) const HASH_KEY: &str = "hash_key";
 /// The key of the services in a cluster's [`ISTIO`] metadata.
 pub(crate) const SERVICES: &str = "services";
 /// The key of the subset in a cluster's [`ISTIO`] metadata.

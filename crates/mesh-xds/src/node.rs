@@ -112,6 +112,17 @@ impl Node {
             .collect()
     }
 
+    /// Says where the node runs.
+    #[must_use]
+    pub fn with_locality(mut self, (region, zone, sub_zone): (&str, &str, &str)) -> Self {
+        self.proto.locality = Some(core::Locality {
+            region: region.to_owned(),
+            zone: zone.to_owned(),
+            sub_zone: sub_zone.to_owned(),
+        });
+        self
+    }
+
     /// Puts a text into the metadata.
     #[must_use]
     pub fn with_text(self, key: &str, value: impl Into<String>) -> Self {

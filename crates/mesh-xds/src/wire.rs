@@ -13,6 +13,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub(crate) mod base64;
+pub(crate) mod json;
 pub(crate) mod limit;
 pub(crate) mod names;
 pub(crate) mod on_demand;

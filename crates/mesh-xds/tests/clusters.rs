@@ -1,12 +1,20 @@
 //! Clusters and endpoints, written and read back, and what is refused or defaulted on the way.
 
+#[path = "clusters/assignments.rs"]
+mod assignments;
+#[path = "clusters/balancing.rs"]
+mod balancing;
+#[path = "clusters/generate.rs"]
+mod generate;
+#[path = "clusters/subsets.rs"]
+mod subsets;
 #[path = "tls/generate.rs"]
 mod tls;
 
 use mesh_core::Name;
 use mesh_core::model::{
-    Address, Balancing, ClientTls, Cluster, DiscoveryKind, Dns, DnsFamily, Endpoint, EndpointSet,
-    FailurePercentage, Fraction, Health, Limits, Locality, LocalityEndpoints, Outlier,
+    Address, Balancing, ClientTls, Cluster, DiscoveryKind, Dns, DnsFamily, Drop, Endpoint,
+    EndpointSet, FailurePercentage, Fraction, Health, Limits, Locality, LocalityEndpoints, Outlier,
     ProxyProtocol, Real, RetryBudget, ServiceRef, SuccessRate, TcpKeepalive, UnixPath,
     UpstreamProtocol, WorkloadRef,
 };
@@ -54,18 +62,6 @@ fn time() -> BoxedStrategy<Duration> {
 
 fn number() -> BoxedStrategy<u32> {
     prop_oneof![0_u32..10, Just(1024), Just(u32::MAX), any::<u32>()].boxed()
-}
-
-fn balancing() -> BoxedStrategy<Balancing> {
-    prop_oneof![
-        Just(Balancing::RoundRobin),
-        Just(Balancing::Random),
-        (2_u32..100).prop_map(|choices| Balancing::LeastRequest {
-            choices,
-            bias: Real::ONE
-        }),
-    ]
-    .boxed()
 }
 
 fn limits() -> BoxedStrategy<Limits> {
@@ -235,7 +231,7 @@ fn cluster_of(kind: DiscoveryKind) -> BoxedStrategy<Cluster> {
         facts(),
     );
     let policy = (
-        balancing(),
+        generate::choice(),
         time(),
         limits(),
         option::of(outlier()),
@@ -253,9 +249,7 @@ fn cluster_of(kind: DiscoveryKind) -> BoxedStrategy<Cluster> {
             let mut cluster = Cluster::new(name);
             cluster.discovery = kind;
             let chosen = [DiscoveryKind::Authority, DiscoveryKind::OriginalDestination];
-            if !chosen.contains(&kind) {
-                cluster.balancing = policy.0;
-            }
+            policy.0.lay(&mut cluster, chosen.contains(&kind));
             cluster.connect_timeout = policy.1;
             cluster.limits = policy.2;
             cluster.outlier = policy.3;
@@ -314,18 +308,31 @@ fn an_endpoint() -> BoxedStrategy<Endpoint> {
         workload
     });
     let labels = btree_map(text(), text(), 0..4);
-    (address, 1..=u32::MAX, health, workload, labels, text())
-        .prop_map(|(address, weight, health, workload, labels, hostname)| {
-            let mut endpoint = Endpoint::new(address);
-            endpoint.weight = weight;
-            endpoint.health = health;
-            endpoint.workload = Arc::new(workload);
-            endpoint.labels = Arc::new(labels);
-            if let Address::Socket(_) = endpoint.address {
-                endpoint.hostname = hostname;
-            }
-            endpoint
-        })
+    let balanced = (text(), generate::values());
+    (
+        address,
+        1..=u32::MAX,
+        health,
+        workload,
+        labels,
+        text(),
+        balanced,
+    )
+        .prop_map(
+            |(address, weight, health, workload, labels, hostname, balanced)| {
+                let mut endpoint = Endpoint::new(address);
+                endpoint.weight = weight;
+                endpoint.health = health;
+                endpoint.workload = Arc::new(workload);
+                endpoint.labels = Arc::new(labels);
+                endpoint.hash_key = balanced.0;
+                endpoint.subset = Arc::new(balanced.1);
+                if let Address::Socket(_) = endpoint.address {
+                    endpoint.hostname = hostname;
+                }
+                endpoint
+            },
+        )
         .boxed()
 }
 
@@ -344,10 +351,17 @@ fn endpoint_set() -> BoxedStrategy<EndpointSet> {
         group.endpoints = endpoints;
         group
     });
-    vec(locality, 0..4)
-        .prop_map(|localities| {
+    let share = (0_u32..=1_000_000).prop_map(Fraction::millionths);
+    let drop = ("[a-z]{1,4}", share).prop_map(|(category, share)| Drop {
+        category: category.into(),
+        share,
+    });
+    (vec(locality, 0..4), option::of(1_u32..), vec(drop, 0..3))
+        .prop_map(|(localities, overprovisioning, drops)| {
             let mut set = EndpointSet::default();
             set.localities = localities;
+            set.overprovisioning = overprovisioning;
+            set.drops = drops;
             set
         })
         .boxed()
@@ -700,12 +714,9 @@ fn an_endpoint_service_may_have_a_name_of_its_own() {
 #[test]
 fn what_the_model_cannot_say_is_refused_by_its_field() {
     type Change = fn(&mut pb::Cluster);
-    let changes: [(&str, Change); 8] = [
+    let changes: [(&str, Change); 7] = [
         ("health_checks: not supported", |c| {
             c.health_checks.push(core::HealthCheck::default());
-        }),
-        ("lb_policy: RING_HASH is not supported yet", |c| {
-            c.lb_policy = LbPolicy::RingHash.into();
         }),
         ("lb_policy: 99 is not a known value", |c| c.lb_policy = 99),
         (

@@ -15,11 +15,6 @@ use std::path::Path;
 
 /// What is not read yet: the number of the issue that brings it, and what the refusal says.
 const REFUSED: &[(u32, &str)] = &[
-    (5, "lb_policy: RING_HASH is not supported yet"),
-    (5, "lb_policy: MAGLEV is not supported yet"),
-    (5, "slow_start_config: not supported"),
-    (5, "locality_weighted_lb_config: not supported"),
-    (5, "hash_policy: not supported"),
     (7, "transport_socket_matches: not supported"),
     (7, "filters.http.rbac.v3.RBAC\" is not supported"),
     (

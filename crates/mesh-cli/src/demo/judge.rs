@@ -39,6 +39,7 @@ impl Judge {
                     namespace: node.namespace.clone(),
                 },
                 dns_capture: false,
+                locality: None,
                 access_log: None,
             };
             Configuration::load(source).map(|(configuration, _)| configuration)

@@ -29,6 +29,7 @@ fn want(subset: &str, label: Option<&str>) -> Want {
         host: HOST.into(),
         port: 80,
         labels: labels.into_iter().collect(),
+        spread: None,
     }
 }
 
@@ -192,4 +193,43 @@ fn an_address_that_is_told_twice_is_sent_once() {
     assert_eq!(all, ["10.0.0.2:80", "10.0.0.3:80"]);
     // What its locality weighs is what is left of it.
     assert_eq!(read.endpoints.localities[0].weight, 2);
+}
+
+#[test]
+fn a_place_that_sees_endpoints_in_another_order_has_a_set_of_its_own() {
+    let text = "
+{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {selector: {app: a}, ports: [{name: http, port: 80}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {name: w1}, spec: {address: 10.0.0.1, locality: r1, labels: {app: a}}}
+---
+{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {name: w2}, spec: {address: 10.0.0.2, locality: r2, labels: {app: a}}}
+---
+{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a}, spec: {host: a, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 3}}}}
+";
+    let mut world = World::default();
+    assert!(world.update(&Files::from_text("a.yaml", text)).is_empty());
+    let inputs = Inputs::of(world, None);
+    let mut workshop = mesh_istio::Workshop::new();
+    let mut from = |place: &str| {
+        let mut node = mesh_istio::Node::sidecar("c", "default");
+        node.locality = mesh_istio::parse_locality(place);
+        let mut builder = mesh_core::model::SnapshotBuilder::new();
+        workshop.compile(&inputs.world, &node, &mut builder);
+        let mut want = want("", None);
+        want.spread = workshop.spread(&want.cluster).cloned();
+        [want]
+    };
+    let wants = [from("r1"), from("r2"), from("r1/z")];
+    assert_eq!(wants[0][0].spread, from("r1")[0].spread);
+    let sets = [ResourceSet::new(), ResourceSet::new(), ResourceSet::new()];
+    let mut table = Table::default();
+    let classes = sets.iter().zip(&wants).enumerate();
+    let classes = classes.map(|(number, (set, wants))| (number, set, wants.as_slice()));
+    let (setting, _) = table.rebuild(&inputs, classes);
+    assert_eq!(setting.count, 3, "once for each place");
+    // One endpoint more costs one encoding for each place, and no more.
+    let instances = told(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    let moves = table.update(HOST, &instances, None, 9);
+    assert_eq!(moves.count, 3);
+    assert_eq!(table.update(HOST, &instances, None, 9).count, 0);
 }

@@ -1,8 +1,8 @@
-//! Clusters (gRFCs A27, A32, A37, A48, A50).
+//! Clusters (gRFCs A27, A32, A37, A42, A48, A50).
 
 use std::net::SocketAddr;
 
-use mesh_core::model::{Address, Balancing, Cluster, DiscoveryKind, EndpointSet};
+use mesh_core::model::{Address, Balancing, Cluster, DiscoveryKind, EndpointSet, RingHash};
 use mesh_xds::pb::envoy::config::cluster::v3 as pb;
 use mesh_xds::pb::envoy::config::cluster::v3::load_balancing_policy::Policy;
 use mesh_xds::pb::envoy::config::core::v3::TypedExtensionConfig;
@@ -18,7 +18,7 @@ const CHOICES: std::ops::RangeInclusive<u32> = 2..=10;
 /// Writes a cluster, with its endpoint where it is a name to be resolved.
 pub(super) fn write(cluster: &Cluster, endpoints: &EndpointSet) -> pb::Cluster {
     let mut kept = Cluster::new(cluster.name.clone());
-    kept.balancing = Balancing::RoundRobin;
+    kept.balancing = ring(&cluster.balancing).unwrap_or(Balancing::RoundRobin);
     kept.connect_timeout = cluster.connect_timeout;
     kept.limits = cluster.limits;
     kept.limits.budget = None;
@@ -37,6 +37,20 @@ pub(super) fn write(cluster: &Cluster, endpoints: &EndpointSet) -> pb::Cluster {
         out.load_balancing_policy = Some(least_request(choices));
     }
     out
+}
+
+/// A ring where requests are hashed: gRPC has no tables, and one hash function (gRFC A42).
+fn ring(balancing: &Balancing) -> Option<Balancing> {
+    let mut ring = RingHash::default();
+    match balancing {
+        Balancing::RingHash(asked) => {
+            ring.minimum = asked.minimum;
+            ring.maximum = asked.maximum;
+        }
+        Balancing::Maglev(_) => {}
+        _ => return None,
+    }
+    Some(Balancing::RingHash(ring))
 }
 
 /// Whether a cluster's endpoints are a resource of their own.

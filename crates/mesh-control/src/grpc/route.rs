@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mesh_core::Name;
 use mesh_core::model::{
-    AbortWith, Action, Fault, FaultAbort, Forward, Fraction, Retry, RetryOn, RouteTable, Rule,
-    Target, VirtualHost, Weighted,
+    AbortWith, Action, Fault, FaultAbort, Forward, Fraction, HashSource, Retry, RetryOn,
+    RouteTable, Rule, Target, VirtualHost, Weighted,
 };
 use mesh_istio::names::BLACK_HOLE;
 use mesh_xds::pb::envoy::config::route::v3::RouteConfiguration;
@@ -110,22 +110,25 @@ fn rules(rule: &Rule, host: &VirtualHost) -> impl Iterator<Item = Rule> {
 
 /// Where calls go, or the gRPC status that they end with.
 fn action(action: &Action) -> Result<Forward, u32> {
-    let to = match action {
-        Action::Forward(forward) => &forward.to,
+    let (to, hash) = match action {
+        Action::Forward(forward) => (&forward.to, &forward.hash),
         Action::Respond(answer) => return Err(status_of(answer.status.as_u16())),
         // A redirect, as any answer that is not of gRPC.
         _ => return Err(UNKNOWN),
     };
-    match to {
-        Target::Cluster(name, _) if !name.is_empty() => Ok(Forward::to(name.clone())),
+    let mut forward = match to {
+        Target::Cluster(name, _) if !name.is_empty() => Forward::to(name.clone()),
         Target::Weighted(parts) if weighs(parts) => {
             let parts = parts.iter().filter(|part| part.weight > 0);
-            Ok(Forward::split(
-                parts.map(|part| (part.cluster.clone(), part.weight)),
-            ))
+            Forward::split(parts.map(|part| (part.cluster.clone(), part.weight)))
         }
-        _ => Err(UNAVAILABLE),
-    }
+        _ => return Err(UNAVAILABLE),
+    };
+    // A client knows nothing else of its calls (gRFC A42).
+    let headers = hash.iter();
+    let headers = headers.filter(|one| matches!(one.source, HashSource::Header(..)));
+    forward.hash = headers.cloned().collect();
+    Ok(forward)
 }
 
 /// What a gRPC client makes of an HTTP status (gRPC's `http-grpc-status-mapping`).

@@ -443,3 +443,47 @@ fn a_server_on_another_address_is_answered_and_one_on_another_port_is_not() {
     }
     assert_eq!(server_listener(&snapshot, "10.9.9.9:50051"), None);
 }
+
+#[test]
+fn hashes_are_a_ring_and_headers_whatever_they_are_elsewhere() {
+    let hash = |hash: &str| {
+        format!(
+            "{SERVICE}---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: echo, namespace: shop}}
+spec: {{host: echo, trafficPolicy: {{loadBalancer: {{consistentHash: {{{hash}}}}}}}}}
+"
+        )
+    };
+    for (asked, size, headers) in [
+        ("httpHeaderName: x-user, minimumRingSize: 99", "99", true),
+        (
+            "httpHeaderName: x-user, maglev: {tableSize: 1009}",
+            "1024",
+            true,
+        ),
+        ("useSourceIp: true", "1024", false),
+    ] {
+        let (mut world, node) = (World::default(), Node::sidecar("client", "shop"));
+        world.update(&Files::from_text("a.yaml", &hash(asked)));
+        let mut builder = SnapshotBuilder::new();
+        compile(&world, &node, &mut builder);
+        let sent = read(resources(&builder.build().unwrap().0));
+        let name = format!("outbound|7070||{HOST}");
+        let proto = &sent[&(TypeUrl::Cluster, name)];
+        assert_eq!(proto["lb_policy"], "RING_HASH");
+        assert_eq!(proto["ring_hash_lb_config"]["minimum_ring_size"], size);
+        assert_eq!(proto["load_balancing_policy"], Value::Null);
+        let tables = sent
+            .iter()
+            .filter(|((kind, _), _)| *kind == TypeUrl::Routes);
+        let text: String = tables.map(|(_, table)| table.to_string()).collect();
+        assert_eq!(
+            text.contains("\"header_name\":\"x-user\""),
+            headers,
+            "{text}"
+        );
+        assert!(!text.contains("connection_properties"));
+    }
+}

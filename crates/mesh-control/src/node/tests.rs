@@ -151,3 +151,28 @@ proptest! {
         let _ = described(&mesh_xds::Node::new(SIDECAR).with_text(KEYS[key], value));
     }
 }
+
+#[test]
+fn a_node_is_where_it_says_or_where_the_objects_say() {
+    let text = "
+apiVersion: v1
+kind: Node
+metadata: {name: m, labels: {topology.kubernetes.io/region: r, topology.kubernetes.io/zone: z}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: reviews-1, namespace: shop}
+spec: {nodeName: m}
+";
+    let world = world(text);
+    let node = mesh_xds::Node::new(SIDECAR);
+    let of = |node: &mesh_xds::Node| {
+        let described = describe_node(&world, node).unwrap();
+        described.node.locality.to_string()
+    };
+    assert_eq!(of(&node), "r/z/");
+    let said = node.clone().with_locality(("a", "b", "c"));
+    assert_eq!(of(&said), "a/b/c");
+    assert_eq!(of(&node.clone().with_locality(("", "", ""))), "r/z/");
+    assert_ne!(identity(&node), identity(&said));
+}

@@ -14,19 +14,30 @@ struct Part {
     /// The timeout of its virtual service, and whether that leads to a subset.
     route: Option<(u8, bool)>,
     subset: Option<u8>,
+    /// A traffic policy.
+    policy: Option<&'static str>,
     moved: bool,
 }
+
+const POLICIES: [&str; 4] = [
+    "loadBalancer: {consistentHash: {httpHeaderName: x-user}}",
+    "outlierDetection: {consecutive5xxErrors: 3}",
+    "loadBalancer: {localityLbSetting: {distribute: [{from: r1, to: {r1: 90, r2: 10}}]}}",
+    "loadBalancer: {warmup: {duration: 1s}}",
+];
 
 fn part() -> impl Strategy<Value = Option<Part>> {
     let route = prop::option::of((1..4_u8, any::<bool>()));
     let subset = prop::option::of(1..3_u8);
     let port = prop::sample::select(vec![80_u16, 9080]);
-    let part = (port, 1..4_u8, route, subset, any::<bool>()).prop_map(
-        |(port, address, route, subset, moved)| Part {
+    let policy = prop::option::of(prop::sample::select(POLICIES.to_vec()));
+    let part = (port, 1..4_u8, route, subset, policy, any::<bool>()).prop_map(
+        |(port, address, route, subset, policy, moved)| Part {
             port,
             address,
             route,
             subset,
+            policy,
             moved,
         },
     );
@@ -48,8 +59,8 @@ fn text(parts: &[Option<Part>]) -> String {
         text += &format!(
             "{{apiVersion: v1, kind: Service, metadata: {{name: s{index}}}, spec: {{selector: {{app: \
              s{index}}}, ports: [{{name: http, port: {port}}}]}}}}\n---\n{{{ISTIO}, kind: \
-             WorkloadEntry, metadata: {{name: w{index}}}, spec: {{address: 10.0.0.{address}, labels: \
-             {{app: s{index}, v: '{address}'}}}}}}\n---\n"
+             WorkloadEntry, metadata: {{name: w{index}}}, spec: {{address: 10.0.0.{address}, \
+             locality: r{address}, labels: {{app: s{index}, v: '{address}'}}}}}}\n---\n"
         );
         if let Some((timeout, subset)) = part.route {
             let subset = if subset { ", subset: v" } else { "" };
@@ -59,27 +70,34 @@ fn text(parts: &[Option<Part>]) -> String {
                  route: [{{destination: {{host: s{index}{subset}}}}}]}}]}}}}\n---\n"
             );
         }
-        if let Some(label) = part.subset {
+        if part.subset.is_some() || part.policy.is_some() {
+            let policy = part.policy.unwrap_or_default();
+            let subset = part
+                .subset
+                .map(|label| format!("{{name: v, labels: {{v: '{label}'}}}}"));
+            let subset = subset.unwrap_or_default();
             text += &format!(
                 "{{{ISTIO}, kind: DestinationRule, metadata: {{name: d{index}}}, spec: {{host: \
-                 s{index}, subsets: [{{name: v, labels: {{v: '{label}'}}}}]}}}}\n---\n"
+                 s{index}, trafficPolicy: {{{policy}}}, subsets: [{subset}]}}}}\n---\n"
             );
         }
     }
     text
 }
 
-fn nodes() -> [Node; 4] {
+fn nodes() -> [Node; 6] {
     let id = "sidecar~10.1.1.1~other.shop~shop.svc.cluster.local";
     [
         sidecar(),
         sidecar().with_text("MESH_INBOUND", "9080=9180"),
         gateway(),
         Node::new(id).with_text("GENERATOR", "grpc"),
+        sidecar().with_locality(("r1", "", "")),
+        sidecar().with_locality(("r2", "z", "")),
     ]
 }
 
-fn attach(control: &Control) -> [Attached; 4] {
+fn attach(control: &Control) -> [Attached; 6] {
     nodes().map(|node| control.attach(&node).unwrap())
 }
 

@@ -315,6 +315,25 @@ pub(crate) async fn answers_for_routes_that_only_a_proxy_can_follow(
     accepted(&control);
 }
 
+pub(crate) async fn keeps_calls_with_one_header_together(peers: Peers, language: Language) {
+    let names = ["a", "b", "c"];
+    let backends = peers.backends(names).await;
+    let policy = "loadBalancer: {consistentHash: {httpHeaderName: x-user}}";
+    let control = Control::start(&(service(&backends, &names) + &destination(policy))).await;
+    let mut client = peers.client(language, &control);
+    let mut chosen = std::collections::BTreeSet::new();
+    for user in 0..20 {
+        let user = format!("user-{user}");
+        let metadata = [("x-user", user.as_str())];
+        let tally = client.calls_with(ECHO, "Say", 5, &metadata, 20.0).await;
+        let own = names.map(|name| Tally::replies([(name, 5)]));
+        let own = own.iter().position(|one| *one == tally);
+        chosen.insert(own.unwrap_or_else(|| panic!("{user} is everywhere: {tally:?}")));
+    }
+    assert!(chosen.len() > 1, "all users share one endpoint");
+    accepted(&control);
+}
+
 pub(crate) async fn resolves_services_by_dns(peers: Peers, language: Language) {
     let backends = peers.backends(["a"]).await;
     let port = backends.ports["a"];

@@ -5,7 +5,7 @@
 //! serves telemetry only and is not written by us at all: where a route was configured, tracing,
 //! statistics of gRPC methods.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::recorded::Kind;
 
@@ -67,6 +67,14 @@ fn cluster(cluster: &mut Value) {
     let inside = "/transport_socket/typed_config/transport_socket";
     if let Some(socket) = cluster.pointer_mut(inside) {
         keep(socket, |key| key != "name");
+    }
+    // Even, from 10 % on, whether it is said or not.
+    for policy in ["round_robin_lb_config", "least_request_lb_config"] {
+        if let Some(slow) = cluster.pointer_mut(&format!("/{policy}/slow_start_config")) {
+            let even = json!({"default_value": 1.0, "runtime_key": "("});
+            default(slow, "aggression", even);
+            default(slow, "min_weight_percent", json!({"value": 10.0}));
+        }
     }
     if let Some(detection) = cluster.get_mut("outlier_detection") {
         outlier(detection);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use mesh_core::model::SnapshotBuilder;
-use mesh_istio::{Capture, Files, Node as Compiled, Severity, World, compile};
+use mesh_istio::{Capture, Files, Node as Compiled, Severity, World, compile, localities};
 use mesh_xds::json::Codec;
 use mesh_xds::{TypeUrl, write};
 
@@ -18,31 +18,6 @@ kind: Service
 metadata: {name: kubernetes, namespace: default}
 spec: {clusterIP: 10.96.0.1, ports: [{name: https, port: 443, targetPort: 6443, protocol: TCP}]}
 ";
-
-/// Fields that are not supported yet, so that their objects would be refused. They are left out,
-/// for what the rest of the objects says to be compared too.
-const LEFT_OUT: &[(&str, &str)] = &[
-    (
-        "20",
-        "localityLbSetting: {distribute: [{from: r1/z1/*, to: {r1/z1/*: 70, r1/z2/*: 20, r2/*: 10}}]}",
-    ),
-    ("20", "localityLbSetting: {failover: [{from: r1, to: r3}]}"),
-    (
-        "20",
-        "localityLbSetting: {failoverPriority: [\"topology.kubernetes.io/region\", \"topology.kubernetes.io/zone\"]}",
-    ),
-    ("20", "localityLbSetting: {enabled: false}"),
-    (
-        "21",
-        ", warmup: {duration: 90s, minimumPercent: 20, aggression: 1.5}",
-    ),
-    ("21", ", warmup: {duration: 30s}"),
-    ("21", "warmupDurationSecs: 45s"),
-    (
-        "23",
-        "loadBalancer: {consistentHash: {httpHeaderName: x-k}}",
-    ),
-];
 
 /// What is sent to a node, less what it gets in an empty mesh, as it was recorded.
 pub(crate) fn resources(case: &Case, node: Node) -> Resources {
@@ -72,14 +47,9 @@ pub(crate) fn refused(case: &Case) -> BTreeSet<String> {
 
 fn everything(case: &Case, node: Node) -> Resources {
     let mut world = World::default();
-    let mut input = case.input();
-    for (_, text) in LEFT_OUT.iter().filter(|(number, _)| *number == case.number) {
-        assert!(input.contains(text), "{text}");
-        input = input.replace(text, "");
-    }
-    world.update(&files(case, &input));
+    world.update(&files(case, &case.input()));
     let mut builder = SnapshotBuilder::new();
-    compile(&world, &described(node), &mut builder);
+    compile(&world, &described(&world, node), &mut builder);
     let (snapshot, _) = builder.build().unwrap();
     let codec = Codec::new();
     write::snapshot(&snapshot)
@@ -108,8 +78,8 @@ fn files(case: &Case, input: &str) -> Files {
     }
 }
 
-/// The nodes as they introduced themselves.
-fn described(node: Node) -> Compiled {
+/// The nodes as they introduced themselves, and where their pods run.
+fn described(world: &World, node: Node) -> Compiled {
     let (mut described, address, labels) = match node {
         Node::Sidecar => (
             Compiled::sidecar("client-1", "shop"),
@@ -123,6 +93,9 @@ fn described(node: Node) -> Compiled {
         ),
     };
     described.address = IpAddr::from(address);
+    let key = (described.namespace.clone(), described.name.clone());
+    let place = localities(world).remove(&key);
+    described.locality = place.unwrap_or_default();
     described.capture = Capture::Redirect;
     described.labels = labels
         .into_iter()

@@ -7,17 +7,21 @@ use std::time::Duration;
 use mesh_core::discovery::{Instance, Resolution};
 use mesh_core::model::{
     Balancing, Cluster, DiscoveryKind, Dns, DnsFamily, EndpointSet, Limits, Locality,
-    LocalityEndpoints, Outlier, RetryBudget, ServiceRef, TcpKeepalive, UpstreamProtocol,
+    LocalityBalancing, LocalityEndpoints, Outlier, RetryBudget, ServiceRef, TcpKeepalive,
+    UpstreamProtocol,
 };
 use mesh_core::{Name, Origin};
 
 use super::memory::Place;
 use super::policy::{self, Policy};
+use super::spread::{self, Spread};
 use super::{Compiler, tls};
 use crate::names::{BLACK_HOLE, PASSTHROUGH, outbound};
 use crate::registry::Entry;
 use crate::spec::kubernetes::Protocol;
-use crate::spec::traffic_policy::{Balancer, ClientTls, ConnectionPool, OutlierDetection};
+use crate::spec::traffic_policy::{ClientTls, ConnectionPool, OutlierDetection, Simple};
+
+mod balancing;
 
 /// One port of a service, or of a subset of it.
 struct Part<'p> {
@@ -44,15 +48,19 @@ pub(super) fn service(compiler: &mut Compiler<'_>, entry: &Arc<Entry>) {
     compiler.half.seen = compiler.half.seen.and(compiler.viewer.forget());
     compiler.viewer.note(seen);
     credentials(compiler, &rules);
+    let seen = compiler.viewer.forget();
     let place = Place {
         intercepts: compiler.intercepts(),
         gateway: compiler.viewer.is_gateway(),
+        spreads: spreads(compiler, entry, &rules),
     };
-    let known = compiler.memory.clusters(entry, &rules.stamps, place);
+    compiler.half.seen = compiler.half.seen.and(compiler.viewer.forget());
+    compiler.viewer.note(seen);
+    let known = compiler.memory.clusters(entry, &rules.stamps, &place);
     let made = known.unwrap_or_else(|| {
-        let made = Arc::new(make(compiler, entry, &rules));
+        let made = Arc::new(make(compiler, entry, &rules, &place.spreads));
         let memory = &mut compiler.memory;
-        memory.keep_clusters(entry, rules.stamps.clone(), place, &made);
+        memory.keep_clusters(entry, rules.stamps.clone(), place.clone(), &made);
         made
     });
     for (cluster, endpoints) in &*made {
@@ -62,6 +70,39 @@ pub(super) fn service(compiler: &mut Compiler<'_>, entry: &Arc<Entry>) {
         half.endpoints
             .push((cluster.name.clone(), Arc::clone(endpoints)));
     }
+    for ((cluster, _), spread) in made.iter().zip(place.spreads) {
+        let spread = spread.map(|spread| (cluster.name.clone(), spread));
+        compiler.half.spreads.extend(spread);
+    }
+}
+
+/// Which endpoints come first for this node, for each cluster of a service in the order in which
+/// [`make`] makes them; empty where that is said of none.
+fn spreads(
+    compiler: &Compiler<'_>,
+    entry: &Entry,
+    rules: &policy::Rules<'_>,
+) -> Vec<Option<Arc<Spread>>> {
+    let mesh = compiler.mesh;
+    let top = rules.policy.map(|(_, policy)| policy);
+    let subsets = rules.subsets.iter();
+    let subsets = subsets.filter_map(|(_, subset)| subset.policy.as_ref());
+    let asked = entry.distribution.is_some()
+        || !mesh.locality.distribute.is_empty()
+        || mesh.policy.as_ref().is_some_and(spread::says)
+        || top.into_iter().chain(subsets).any(spread::says);
+    if !asked {
+        return Vec::new();
+    }
+    let mut spreads = Vec::new();
+    for (port, _) in entry.ports() {
+        let subsets = rules.subsets.iter().map(|(_, subset)| Some(*subset));
+        for subset in std::iter::once(None).chain(subsets) {
+            let policy = policy::resolve(mesh, rules, subset, port);
+            spreads.push(spread::spread(compiler, entry, &policy));
+        }
+    }
+    spreads
 }
 
 /// Says which Secrets that destination rules name are not there, or are not for this node.
@@ -104,8 +145,10 @@ fn make(
     compiler: &mut Compiler<'_>,
     entry: &Entry,
     rules: &policy::Rules<'_>,
+    spreads: &[Option<Arc<Spread>>],
 ) -> Vec<(Arc<Cluster>, Arc<EndpointSet>)> {
     let mut made = Vec::new();
+    let spread = |made: &Vec<_>| spreads.get(made.len()).and_then(Option::as_deref);
     for (port, protocol) in entry.ports() {
         let policy = policy::resolve(compiler.mesh, rules, None, port);
         let origin = compiler.origin(&entry.meta, entry.at);
@@ -123,7 +166,8 @@ fn make(
             origin,
             policy_origin,
         };
-        made.push(one(compiler, &whole, |_| true));
+        let cluster = one(compiler, &whole, spread(&made), |_| true);
+        made.push(cluster);
         for (meta, subset) in &rules.subsets {
             let policy = policy::resolve(compiler.mesh, rules, Some(subset), port);
             let origin = compiler.origin(meta, subset.at);
@@ -144,7 +188,7 @@ fn make(
                 origin,
                 policy_origin,
             };
-            let cluster = one(compiler, &part, |instance| {
+            let cluster = one(compiler, &part, spread(&made), |instance| {
                 let have = &instance.endpoint.labels;
                 labels
                     .iter()
@@ -159,6 +203,7 @@ fn make(
 fn one(
     compiler: &Compiler<'_>,
     part: &Part<'_>,
+    spread: Option<&Spread>,
     takes: impl Fn(&Instance) -> bool,
 ) -> (Arc<Cluster>, Arc<EndpointSet>) {
     let Part {
@@ -197,11 +242,10 @@ fn one(
     cluster.connect_timeout = compiler.mesh.connect_timeout;
     cluster.stat_name = compiler.stat_name(&name);
     cluster.protocol = upstream(protocol);
-    cluster.balancing = match policy.blocks.balancer {
-        None | Some(Balancer::LeastRequest) => Balancing::LEAST_REQUEST,
-        Some(Balancer::RoundRobin) => Balancing::RoundRobin,
-        Some(Balancer::Random | Balancer::Passthrough) => Balancing::Random,
-    };
+    balancing::apply(&mut cluster, policy.blocks.balancer.as_ref());
+    if spread::weighs(compiler, entry, policy) {
+        cluster.localities = LocalityBalancing::Weighted;
+    }
     cluster.limits = Limits::unlimited();
     if let Some(pool) = &policy.blocks.pool {
         apply_pool(&mut cluster, pool, protocol);
@@ -239,7 +283,7 @@ fn one(
     );
     let instances = entry.instances.iter();
     let instances = instances.filter(|one| listed && one.port == port && takes(one));
-    (Arc::new(cluster), Arc::new(endpoints(instances)))
+    (Arc::new(cluster), Arc::new(endpoints(instances, spread)))
 }
 
 /// How the endpoints of a cluster become known.
@@ -249,7 +293,8 @@ fn discovery(compiler: &Compiler<'_>, part: &Part<'_>) -> DiscoveryKind {
         true => DiscoveryKind::OriginalDestination,
         false => DiscoveryKind::Authority,
     };
-    if part.policy.blocks.balancer == Some(Balancer::Passthrough) {
+    let simple = part.policy.blocks.balancer.as_ref().map(|one| one.simple);
+    if simple == Some(Simple::Passthrough) {
         return original;
     }
     let gateway = compiler.viewer.is_gateway();
@@ -342,11 +387,14 @@ fn outlier(asked: &OutlierDetection) -> Outlier {
 }
 
 /// The endpoints that [`compile`](crate::compile) gives to the cluster of a port of a service: all
-/// of `instances` that serve the port, or, for a subset, those that carry all of its labels.
+/// of `instances` that serve the port, or, for a subset, those that carry all of its labels; in
+/// the order of `spread`, if the cluster has one for the node
+/// ([`Workshop::spread`](crate::Workshop::spread)).
 pub fn endpoints_of<'l>(
     instances: &[Instance],
     port: u16,
     labels: impl IntoIterator<Item = (&'l str, &'l str)> + Clone,
+    spread: Option<&Spread>,
 ) -> EndpointSet {
     let carries = |one: &Instance| {
         let have = &one.endpoint.labels;
@@ -354,13 +402,15 @@ pub fn endpoints_of<'l>(
         wanted.all(|(key, value)| have.get(key).is_some_and(|have| *have == *value))
     };
     let serving = instances.iter().filter(|one| one.port == port);
-    endpoints(serving.filter(|one| carries(one)))
+    endpoints(serving.filter(|one| carries(one)), spread)
 }
 
 /// Endpoints grouped by locality, each address once: of several with the same one the first stays.
-/// gRPC clients refuse what repeats an address (gRFC A27), and Envoy drops it. All have one
-/// priority: locality failover comes later.
-pub(super) fn endpoints<'i>(instances: impl Iterator<Item = &'i Instance>) -> EndpointSet {
+/// gRPC clients refuse what repeats an address (gRFC A27), and Envoy drops it.
+pub(super) fn endpoints<'i>(
+    instances: impl Iterator<Item = &'i Instance>,
+    spread: Option<&Spread>,
+) -> EndpointSet {
     let mut groups: BTreeMap<Locality, Vec<_>> = BTreeMap::new();
     let mut seen = HashSet::new();
     for instance in instances.filter(|one| seen.insert(&one.endpoint.address)) {
@@ -379,7 +429,10 @@ pub(super) fn endpoints<'i>(instances: impl Iterator<Item = &'i Instance>) -> En
         group.endpoints = endpoints;
         set.localities.push(group);
     }
-    set
+    match spread {
+        Some(spread) => spread.over(set),
+        None => set,
+    }
 }
 
 /// The two clusters that every proxy has, but for intercepted gateways: nothing leads them to

@@ -188,7 +188,11 @@ impl Table {
             short: entry.kubernetes && entry.namespace() == compiler.viewer.namespace(),
         };
         let name = &entry.service.id.host;
-        self.push(compiler, name, &subject, rules, origin);
+        let wanting = match rules {
+            Some(_) => None,
+            None => route::wanting(compiler, entry, port, origin),
+        };
+        self.push(compiler, name, &subject, rules.or(wanting.as_ref()), origin);
     }
 
     /// Adds a virtual host under those of its domains that are still to be had.

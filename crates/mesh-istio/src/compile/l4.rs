@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_core::model::{Cidr, FilterChain, TcpProxy, TcpSplit, TcpTarget, Tunnel};
+use mesh_core::model::{Cidr, FilterChain, HashSource, TcpProxy, TcpSplit, TcpTarget, Tunnel};
 use mesh_core::{Name, Origin};
 
 use super::policy::{self, Policy};
@@ -257,6 +257,7 @@ fn proxy(
         }
         proxy.max_duration = pool.max_connection_duration;
     }
+    proxy.hash_source_ip = policy.hash_source() == Some(&HashSource::SourceIp);
     proxy.tunnel = policy.tunnel.as_ref().map(|asked| Tunnel {
         target: Name::from(asked.target()),
         post: asked.post,
@@ -264,7 +265,7 @@ fn proxy(
     proxy
 }
 
-fn destination_policy(
+pub(super) fn destination_policy(
     compiler: &mut Compiler<'_>,
     meta: &Meta,
     to: &virtual_service::Destination,
@@ -278,12 +279,28 @@ fn destination_policy(
 }
 
 /// What destination rules say about a port of a host, as far as it is known.
-fn policy_of(compiler: &mut Compiler<'_>, host: &str, subset: &str, port: u16) -> Policy {
+pub(super) fn policy_of(
+    compiler: &mut Compiler<'_>,
+    host: &str,
+    subset: &str,
+    port: u16,
+) -> Policy {
     let Some(entry) = compiler.service(host) else {
         return Policy::default();
     };
     let index = Arc::clone(&compiler.memory.rules);
+    let seen = compiler.viewer.forget();
     let rules = policy::find(compiler, &index, &entry, compiler.viewer.namespace());
+    match &mut compiler.hears {
+        // Whoever uses again what depends on these rules looks for them again.
+        Some(hears) => {
+            let found = (Arc::clone(&entry), rules.stamps.clone());
+            hears.policies.push(found);
+            compiler.half.seen = compiler.half.seen.and(compiler.viewer.forget());
+            compiler.viewer.note(seen);
+        }
+        None => compiler.viewer.note(seen),
+    }
     let mut subsets = rules.subsets.iter().map(|(_, subset)| *subset);
     let subset = subsets.find(|one| one.name == subset);
     policy::resolve(compiler.mesh, &rules, subset, port)

@@ -11,6 +11,7 @@ use mesh_core::model::{Cluster, EndpointSet, RouteTable, Rule, VirtualHost};
 use mesh_core::{Name, Origin, Origins};
 
 use super::policy::Index;
+use super::spread::Spread;
 use super::viewer::{Asked, Viewer};
 use super::{Half, Heard};
 use crate::diagnostic::Position;
@@ -62,12 +63,14 @@ struct Clusters {
 }
 
 /// Where clusters are used, as far as they depend on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// Connections come from and go to anywhere.
     pub(super) intercepts: bool,
     /// On a gateway.
     pub(super) gateway: bool,
+    /// Which endpoints come first, cluster by cluster; empty where that is said of none.
+    pub(super) spreads: Vec<Option<Arc<Spread>>>,
 }
 
 /// What a virtual host speaks for.
@@ -168,11 +171,11 @@ impl Memory {
         &mut self,
         entry: &Arc<Entry>,
         rules: &[u64],
-        place: Place,
+        place: &Place,
     ) -> Option<Made> {
         let known = self.clusters.get_mut(&entry.service.id.host)?;
         let found = find(known, self.round, |one| {
-            Arc::ptr_eq(&one.entry, entry) && one.rules == rules && one.place == place
+            Arc::ptr_eq(&one.entry, entry) && one.rules == rules && one.place == *place
         })?;
         Some(Arc::clone(&found.made))
     }

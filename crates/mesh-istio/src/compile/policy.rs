@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use mesh_core::Name;
-use mesh_core::model::ProxyProtocol;
+use mesh_core::model::{HashSource, ProxyProtocol};
 
 use super::Compiler;
 use crate::diagnostic::Position;
@@ -64,6 +64,16 @@ pub(super) struct Policy {
     pub(super) proxy_protocol: Option<ProxyProtocol>,
     /// Where most of it stands.
     pub(super) at: Position,
+}
+
+// === impl Policy ===
+
+impl Policy {
+    /// What requests are hashed by.
+    pub(super) fn hash_source(&self) -> Option<&HashSource> {
+        let hash = self.blocks.balancer.as_ref()?.hash.as_ref()?;
+        hash.source.as_ref()
+    }
 }
 
 // === impl Index ===
@@ -214,7 +224,7 @@ pub(super) fn resolve(
         let own = &over.blocks;
         let base = policy.blocks;
         policy.blocks = Blocks {
-            balancer: own.balancer.or(base.balancer),
+            balancer: own.balancer.clone().or(base.balancer),
             pool: own.pool.clone().or(base.pool),
             outlier: own.outlier.clone().or(base.outlier),
             tls: own.tls.clone().or(base.tls),

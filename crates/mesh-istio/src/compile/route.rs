@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
+use mesh_core::Name;
 use mesh_core::model::{
-    Action, AuthorityRewrite, Condition, DirectResponse, Forward, HeaderEdits, PathMatch,
-    PathRewrite, Redirect, RedirectPath, Retry, Rule, Target, Weighted,
+    Action, AuthorityRewrite, Condition, DirectResponse, Forward, HashPolicy, HeaderEdits,
+    PathMatch, PathRewrite, Redirect, RedirectPath, Retry, Rule, Target, Weighted,
 };
-use mesh_core::{Name, Origin};
 
 use super::memory::{List, Rules};
-use super::{Compiler, Heard, cluster};
+use super::policy as cluster_policy;
+use super::{Compiler, Heard, cluster, l4};
 use crate::names::{complete, outbound};
 use crate::registry::Entry;
 use crate::spec::virtual_service::{
@@ -24,11 +25,13 @@ use crate::spec::virtual_service::{
 use crate::spec::{Meta, VirtualService};
 
 mod condition;
+mod default;
 mod delegate;
 mod policy;
 
 use delegate::Merged;
 
+pub(super) use default::{default_rule, wanting};
 pub(super) use policy::default_retry;
 
 /// Where rules are going to be used.
@@ -55,9 +58,21 @@ pub(super) fn rules(
     if let Some(rules) = again(compiler, meta, &place) {
         return rules;
     }
+    remembered(compiler, meta, place, |compiler| {
+        make(compiler, meta, spec, site)
+    })
+}
+
+/// Makes rules, and remembers what had a say in them.
+fn remembered(
+    compiler: &mut Compiler<'_>,
+    meta: &Meta,
+    place: (Name, u16),
+    make: impl FnOnce(&mut Compiler<'_>) -> Vec<Arc<Rule>>,
+) -> Rules {
     let seen = compiler.viewer.forget();
     let outer = compiler.hears.replace(Heard::default());
-    let rules = Arc::new(make(compiler, meta, spec, site));
+    let rules = Arc::new(make(compiler));
     let heard = std::mem::replace(&mut compiler.hears, outer).unwrap_or_default();
     let asked = compiler.viewer.asked(compiler.viewer.seen());
     compiler.viewer.note(seen);
@@ -73,6 +88,7 @@ pub(super) fn rules(
 /// The rules as they were made before, if nothing that had a say in them is another now.
 fn again(compiler: &mut Compiler<'_>, meta: &Meta, place: &(Name, u16)) -> Option<Rules> {
     let (world, services) = (compiler.world, compiler.services);
+    let index = Arc::clone(&compiler.memory.rules);
     let same = |list: &List| {
         let heard = &list.heard;
         let entry = |(host, was): &(String, Option<Arc<Entry>>)| match (services.entry(host), was) {
@@ -84,7 +100,12 @@ fn again(compiler: &mut Compiler<'_>, meta: &Meta, place: &(Name, u16)) -> Optio
             let now = delegate::named(world, namespace, name).map(|(meta, _)| meta.stamp);
             now == *was
         };
+        let policy = |(entry, was): &(Arc<Entry>, Vec<u64>)| {
+            let viewer = compiler.viewer.namespace();
+            cluster_policy::find(compiler, &index, entry, viewer).stamps == *was
+        };
         list.asked.holds(&compiler.viewer)
+            && heard.policies.iter().all(policy)
             && heard.services.iter().all(entry)
             && heard.delegates.iter().all(delegate)
     };
@@ -167,15 +188,23 @@ impl Shared {
             response.push(&only.headers.response);
         }
         let (request_edits, response_edits) = (policy::edits(&request), policy::edits(&response));
-        let forwards = matches!(route.action, spec::Action::Route(_));
+        let action = action(compiler, merged, site);
+        // To a single destination that hashes, retries go where the request went.
+        let hashed = match &action {
+            Action::Forward(forward) => {
+                Some(!forward.hash.is_empty() && matches!(forward.to, Target::Cluster(..)))
+            }
+            _ => None,
+        };
         Self {
-            action: action(compiler, merged, site),
-            retry: match (&route.retries, forwards) {
-                (_, false) => None,
-                (Some(own), true) => {
-                    policy::retry(compiler, own, Some(owners.retries)).map(Arc::new)
+            action,
+            retry: match (&route.retries, hashed) {
+                (_, None) => None,
+                (Some(own), Some(hashed)) => {
+                    let retry = policy::retry(compiler, own, Some(owners.retries), hashed);
+                    retry.map(Arc::new)
                 }
-                (None, true) => default_retry(compiler).map(Arc::new),
+                (None, Some(hashed)) => default_retry(compiler, hashed).map(Arc::new),
             },
             fault: route
                 .fault
@@ -341,6 +370,13 @@ fn forward(
         ),
     };
     forward.authority = authority.map(|authority| AuthorityRewrite::Literal(authority.into()));
+    // All that may be chosen hash by what one of them wants.
+    let single = destinations.len() == 1;
+    for one in destinations.iter().filter(|one| single || one.weight > 0) {
+        let policy = l4::destination_policy(compiler, meta, &one.destination, site);
+        let source = policy.hash_source().cloned();
+        forward.hash.extend(source.map(HashPolicy::new));
+    }
     forward
 }
 
@@ -451,20 +487,4 @@ pub(super) fn destination(
     let message = format!("{message}; requests sent there are answered 503, connections closed");
     compiler.warn(meta, at, &format!("{}.{path}", asked.path), message);
     Name::from(name)
-}
-
-/// The rule of a service without a virtual service.
-pub(super) fn default_rule(
-    compiler: &mut Compiler<'_>,
-    host: &str,
-    port: u16,
-    origin: Origin,
-) -> Rule {
-    let mut rule = Rule::prefix_to("/", outbound(port, "", host));
-    rule.name = Name::from("default");
-    rule.origin = origin;
-    rule.max_grpc_timeout = Some(std::time::Duration::ZERO);
-    rule.retry = default_retry(compiler).map(Arc::new);
-    rule.operation = Name::from(format!("{host}:{port}/*"));
-    rule
 }

@@ -7,6 +7,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use mesh_core::model::Locality;
+
 use crate::node::{Capture, Node, Role};
 
 /// A node as the compiler sees it.
@@ -25,6 +27,7 @@ pub(super) struct Seen {
     family: bool,
     port: bool,
     allocated: bool,
+    locality: bool,
 }
 
 /// What of a node something depends on, as it was.
@@ -38,6 +41,7 @@ pub(super) struct Asked {
     v6: Option<bool>,
     port: Option<Option<u16>>,
     allocated: Option<bool>,
+    locality: Option<Locality>,
 }
 
 // === impl Viewer ===
@@ -66,6 +70,21 @@ impl<'a> Viewer<'a> {
     pub(super) fn labels(&self) -> &'a BTreeMap<String, String> {
         self.saw(|seen| seen.labels = true);
         &self.node.labels
+    }
+
+    pub(super) fn locality(&self) -> &'a Locality {
+        self.saw(|seen| seen.locality = true);
+        &self.node.locality
+    }
+
+    /// Region, zone or subzone.
+    pub(super) fn locality_part(&self, place: usize) -> &'a str {
+        let Locality {
+            region,
+            zone,
+            sub_zone,
+        } = self.locality();
+        [region, zone, sub_zone][place]
     }
 
     pub(super) fn address(&self) -> IpAddr {
@@ -117,6 +136,7 @@ impl<'a> Viewer<'a> {
             v6: seen.family.then_some(node.address.is_ipv6()),
             port: seen.port.then_some(node.base_port),
             allocated: seen.allocated.then(|| node.uses_allocated()),
+            locality: seen.locality.then(|| node.locality.clone()),
         }
     }
 
@@ -138,6 +158,7 @@ impl Seen {
             family: self.family || more.family,
             port: self.port || more.port,
             allocated: self.allocated || more.allocated,
+            locality: self.locality || more.locality,
         }
     }
 }
@@ -159,6 +180,10 @@ impl Asked {
             && self
                 .allocated
                 .is_none_or(|one| one == node.uses_allocated())
+            && self
+                .locality
+                .as_ref()
+                .is_none_or(|one| *one == node.locality)
     }
 
     pub(super) fn seen(&self) -> Seen {
@@ -169,6 +194,7 @@ impl Asked {
             family: self.v6.is_some(),
             port: self.port.is_some(),
             allocated: self.allocated.is_some(),
+            locality: self.locality.is_some(),
         }
     }
 }

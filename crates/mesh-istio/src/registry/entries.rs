@@ -8,8 +8,9 @@ use mesh_core::discovery::{Instance, Resolution, Service, ServicePort};
 use mesh_core::model::{Address, Health, UnixPath};
 
 use super::index::Workloads;
+use super::places::Places;
 use super::workload::{Workload, address};
-use super::{Entry, Services, app_protocol, export_names, names};
+use super::{Distribution, Entry, Services, app_protocol, export_names, names};
 use crate::spec::service_entry::{EntryPort, Resolution as SpecResolution};
 use crate::spec::{Meta, ServiceEntry};
 use crate::world::World;
@@ -99,6 +100,7 @@ fn entry<'w>(
         }),
         subject_alt_names: spec.subject_alt_names.clone(),
         headless: false,
+        distribution: Distribution::of("", meta),
         meta: meta.clone(),
         at: meta.at,
     }
@@ -140,6 +142,7 @@ fn instances<'w>(
                 workload.at(port.number, address, Health::Healthy)
             }));
         }
+        let places = Places::of_world(world);
         for (pod_meta, pod) in workloads.pods(&meta.namespace, selector) {
             let (Some(ip), true) = (pod.addresses.first(), pod.ready && !pod.finished) else {
                 continue;
@@ -151,6 +154,7 @@ fn instances<'w>(
                 &pod.service_account,
                 trust_domain,
             );
+            let workload = workload.in_locality(places.of_pod(pod_meta, pod));
             found.extend(spec.ports.iter().map(|port| {
                 let address = Address::Socket((*ip, target(&BTreeMap::new(), port)).into());
                 workload.at(port.number, address, Health::Healthy)

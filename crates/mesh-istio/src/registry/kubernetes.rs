@@ -13,8 +13,9 @@ use mesh_core::discovery::{Instance, Resolution, Service, ServicePort};
 use mesh_core::model::{Address, Health};
 
 use super::index::{Workloads, Written};
+use super::places::Places;
 use super::workload::{Workload, address};
-use super::{Entry, app_protocol, export_names, names};
+use super::{Distribution, Entry, app_protocol, export_names, names};
 use crate::names::service_host;
 use crate::spec::kubernetes::{self as spec, Pod, Protocol, TargetPort};
 use crate::spec::{Meta, parse_visibility};
@@ -30,6 +31,7 @@ struct Sources<'w> {
     workloads: &'w Workloads<'w>,
     written: Written<'w>,
     by_address: PodsByAddress<'w>,
+    places: Places,
 }
 
 /// Every Kubernetes service, sorted by namespace and name.
@@ -47,6 +49,7 @@ pub(super) fn entries<'w>(world: &'w World, workloads: &'w Workloads<'w>) -> Vec
         workloads,
         written: Written::of(world),
         by_address,
+        places: Places::of_world(world),
     };
     world
         .services()
@@ -102,6 +105,7 @@ fn entry(sources: &Sources<'_>, meta: &Meta, spec: &spec::Service) -> Entry {
         allocated: None,
         subject_alt_names: Vec::new(),
         headless: spec.headless,
+        distribution: Distribution::of(&spec.distribution, meta),
         meta: meta.clone(),
         at: meta.at,
     }
@@ -114,7 +118,7 @@ fn kubernetes_endpoints(
     spec: &spec::Service,
     instances: &mut Vec<Instance>,
 ) {
-    let (world, pods) = (sources.world, &sources.by_address);
+    let pods = &sources.by_address;
     let written = sources.written.get(&meta.namespace, &meta.name);
     if written.is_empty() {
         selected_pods(sources, meta, spec, instances);
@@ -127,10 +131,11 @@ fn kubernetes_endpoints(
             };
             let pod = pods.get(&(meta.namespace.as_str(), endpoint.address));
             let workload = match pod {
-                Some((pod_meta, pod)) => pod_workload(world, pod_meta, pod),
-                None => Workload::new(&endpoint.pod, &meta.namespace, &BTreeMap::new(), "", ""),
+                Some((pod_meta, pod)) => pod_workload(sources, pod_meta, pod),
+                None => Workload::new(&endpoint.pod, &meta.namespace, &BTreeMap::new(), "", "")
+                    .in_locality(sources.places.of(&endpoint.node)),
             };
-            let workload = workload.in_zone(&endpoint.zone);
+            let workload = workload.or_in_zone(&endpoint.zone);
             for port in ports {
                 let served = spec
                     .ports
@@ -166,7 +171,7 @@ fn selected_pods(
         else {
             continue;
         };
-        let workload = pod_workload(sources.world, pod_meta, pod);
+        let workload = pod_workload(sources, pod_meta, pod);
         for port in spec
             .ports
             .iter()
@@ -184,10 +189,11 @@ fn selected_pods(
     }
 }
 
-fn pod_workload(world: &World, meta: &Meta, pod: &Pod) -> Workload {
+fn pod_workload(sources: &Sources<'_>, meta: &Meta, pod: &Pod) -> Workload {
     let account = &pod.service_account;
-    let domain = &world.mesh_config().trust_domain;
-    Workload::new(&meta.name, &meta.namespace, &meta.labels, account, domain)
+    let domain = &sources.world.mesh_config().trust_domain;
+    let workload = Workload::new(&meta.name, &meta.namespace, &meta.labels, account, domain);
+    workload.in_locality(sources.places.of_pod(meta, pod))
 }
 
 fn workload_entries(

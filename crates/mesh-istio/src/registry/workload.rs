@@ -9,6 +9,7 @@ use mesh_core::discovery::Instance;
 use mesh_core::model::{Address, Endpoint, Health, Locality, UnixPath, WorkloadRef};
 
 use super::names;
+use crate::node::parse_locality;
 use crate::spec::{Meta, WorkloadEntry};
 
 /// What an endpoint says of the workload behind it.
@@ -76,13 +77,21 @@ impl Workload {
     ) -> Self {
         let account = &entry.service_account;
         let mut workload = Self::new(name, &meta.namespace, labels, account, trust_domain);
-        workload.locality = locality(&entry.locality);
+        workload.locality = parse_locality(&entry.locality);
         workload.weight = entry.weight.max(1);
         workload
     }
 
-    pub(super) fn in_zone(mut self, zone: &str) -> Self {
-        self.locality.zone = Name::from(zone);
+    pub(super) fn in_locality(mut self, locality: Locality) -> Self {
+        self.locality = locality;
+        self
+    }
+
+    /// What is said of a zone holds where nothing better is known.
+    pub(super) fn or_in_zone(mut self, zone: &str) -> Self {
+        if self.locality == Locality::default() {
+            self.locality.zone = Name::from(zone);
+        }
         self
     }
 
@@ -123,16 +132,6 @@ fn workload_name<'a>(pod: &'a str, labels: &BTreeMap<String, String>) -> &'a str
         .unwrap_or(pod)
 }
 
-/// `region/zone/subzone`, of which the end may be missing.
-fn locality(text: &str) -> Locality {
-    let mut parts = text.split('/').map(Name::from);
-    Locality {
-        region: parts.next().unwrap_or_default(),
-        zone: parts.next().unwrap_or_default(),
-        sub_zone: parts.next().unwrap_or_default(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_locality_has_up_to_three_parts() {
-        assert_eq!(locality("r1/z1").to_string(), "r1/z1/");
-        assert_eq!(locality("").to_string(), "//");
+        assert_eq!(parse_locality("r1/z1").to_string(), "r1/z1/");
+        assert_eq!(parse_locality("").to_string(), "//");
     }
 }

@@ -47,6 +47,8 @@ pub struct Service {
     pub external_name: Option<String>,
     /// Its endpoints may be used before they are ready.
     pub publish_not_ready: bool,
+    /// Which endpoints callers prefer (`trafficDistribution`), or empty.
+    pub distribution: String,
 }
 
 /// A port of a [`Service`].
@@ -80,6 +82,8 @@ pub struct Pod {
     pub ports: BTreeMap<String, u16>,
     /// Its service account, or empty.
     pub service_account: String,
+    /// The machine that it runs on, or empty.
+    pub node: String,
     /// Whether it is ready, as far as its status says.
     pub ready: bool,
     /// Whether it has run to its end.
@@ -146,6 +150,9 @@ impl Service {
             ports: fields.list("ports", ServicePort::read),
             publish_not_ready: fields
                 .get("publishNotReadyAddresses", read::bool)
+                .unwrap_or_default(),
+            distribution: fields
+                .get("trafficDistribution", read::string)
                 .unwrap_or_default(),
             ..Self::default()
         };
@@ -230,6 +237,7 @@ impl Pod {
                 .unwrap_or_default();
             pod.hostname = fields.get("hostname", read::string).unwrap_or_default();
             pod.subdomain = fields.get("subdomain", read::string).unwrap_or_default();
+            pod.node = fields.get("nodeName", read::string).unwrap_or_default();
             let ports = fields.list("containers", |container| {
                 let mut fields = container.fields()?;
                 Some(fields.list("ports", |port| {

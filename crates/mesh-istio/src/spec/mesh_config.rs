@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::common::{Visibility, export_to};
 use super::sidecar::{OutboundPolicy, outbound_policy};
-use super::traffic_policy::TrafficPolicy;
+use super::traffic_policy::{LocalitySetting, TrafficPolicy};
 use super::virtual_service::{Retries, retries};
 use crate::cursor::{Cursor, read};
 
@@ -28,6 +28,8 @@ pub struct MeshConfig {
     pub trust_domain: String,
     /// Base for the connection pools and outlier detection of all hosts.
     pub policy: Option<TrafficPolicy>,
+    /// Which localities come first, where destination rules do not say.
+    pub locality: LocalitySetting,
     /// Where to log requests; empty is nowhere.
     pub access_log_file: String,
     /// How to log them; empty is Istio's format.
@@ -68,6 +70,7 @@ impl Default for MeshConfig {
             root_namespace: "istio-system".to_owned(),
             trust_domain: "cluster.local".to_owned(),
             policy: None,
+            locality: LocalitySetting::default(),
             access_log_file: String::new(),
             access_log_format: String::new(),
             proxy_listen_port: 15001,
@@ -110,6 +113,9 @@ impl MeshConfig {
                 .get("trustDomain", read::filled)
                 .unwrap_or(usual.trust_domain),
             policy: fields.get("defaultTrafficPolicy", default_policy),
+            locality: fields
+                .get("localityLbSetting", LocalitySetting::read)
+                .unwrap_or_default(),
             access_log_file: fields
                 .get("accessLogFile", read::string)
                 .unwrap_or_default(),

@@ -41,6 +41,8 @@ pub enum Kind {
     /// `v1`
     Namespace,
     /// `v1`
+    Node,
+    /// `v1`
     Secret,
 }
 
@@ -83,6 +85,8 @@ pub enum Spec {
     Pod(Pod),
     /// A namespace.
     Namespace,
+    /// A machine, of which the labels matter.
+    Node,
     /// A secret.
     Secret(Secret),
 }
@@ -124,6 +128,7 @@ impl Kind {
                 "Endpoints" => Self::Endpoints,
                 "Pod" => Self::Pod,
                 "Namespace" => Self::Namespace,
+                "Node" => Self::Node,
                 "Secret" => Self::Secret,
                 _ => return None,
             }),
@@ -142,9 +147,19 @@ impl Kind {
             | Self::WorkloadEntry
             | Self::Sidecar => "networking.istio.io/v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
-            Self::Service | Self::Endpoints | Self::Pod | Self::Namespace | Self::Secret => "v1",
+            Self::Service
+            | Self::Endpoints
+            | Self::Pod
+            | Self::Namespace
+            | Self::Node
+            | Self::Secret => "v1",
             Self::MeshConfig => "mesh.istio.io/v1alpha1",
         }
+    }
+
+    /// Whether its objects are in no namespace.
+    fn is_global(self) -> bool {
+        matches!(self, Self::Namespace | Self::Node)
     }
 
     /// The name of the kind.
@@ -162,6 +177,7 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
             Self::Namespace => "Namespace",
+            Self::Node => "Node",
             Self::Secret => "Secret",
         }
     }
@@ -226,10 +242,10 @@ pub(crate) fn decode(
         return refuse(at, format!("{kind}: metadata.name is missing"));
     };
     let namespace = match kind {
-        Kind::Namespace => "",
+        Kind::Namespace | Kind::Node => "",
         _ => namespace.unwrap_or("default"),
     };
-    let title = if kind == Kind::Namespace {
+    let title = if kind.is_global() {
         format!("{kind} {name}")
     } else {
         format!("{kind} {name}.{namespace}")
@@ -385,7 +401,7 @@ fn read_meta(
         if name.contains(|c: char| c == '|' || c == '/' || c.is_whitespace()) {
             cursor.error(format!("{name:?} is not a name"));
         }
-        if kind != Kind::Namespace && !super::common::is_dns_label(namespace) {
+        if !kind.is_global() && !super::common::is_dns_label(namespace) {
             cursor.error(format!("{namespace:?} is not a namespace"));
         }
         let annotations = fields.get("annotations", read::string_map);
@@ -416,6 +432,7 @@ fn read_spec(root: &Cursor<'_>, kind: Kind) -> Option<Spec> {
         Kind::Endpoints => return Endpoints::read(root).map(Spec::Endpoints),
         Kind::Pod => return Pod::read(root).map(Spec::Pod),
         Kind::Namespace => return Some(Spec::Namespace),
+        Kind::Node => return Some(Spec::Node),
         Kind::Secret => return Secret::read(root).map(Spec::Secret),
         _ => {}
     }

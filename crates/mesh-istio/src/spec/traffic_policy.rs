@@ -8,8 +8,12 @@ use super::virtual_service::port_selector;
 use crate::cursor::{Cursor, Fields, read};
 use crate::diagnostic::Position;
 
+mod balancer;
+mod locality;
 mod tls;
 
+pub use balancer::{Balancer, ConsistentHash, HashAlgorithm, Simple, Warmup};
+pub use locality::{Distribute, Failover, LocalitySetting, Pattern, PriorityLabel};
 pub use tls::{ClientTls, Origination, Tunnel};
 
 /// The blocks of a traffic policy; each is inherited or replaced as a whole.
@@ -51,19 +55,6 @@ pub struct PortPolicy {
     pub port: u16,
     /// Its blocks.
     pub blocks: Blocks,
-}
-
-/// How an endpoint is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balancer {
-    /// The less busy of two.
-    LeastRequest,
-    /// Each in turn.
-    RoundRobin,
-    /// Any.
-    Random,
-    /// None: the one that the connection was going to.
-    Passthrough,
 }
 
 /// Limits of connections and requests; what is not said is not limited.
@@ -154,11 +145,13 @@ impl TrafficPolicy {
     pub(super) fn read(cursor: &Cursor<'_>) -> Option<Self> {
         let mut fields = cursor.fields()?;
         let blocks = Blocks::read(&mut fields);
+        blocks.check(cursor);
         let ports = fields.list("portLevelSettings", |cursor| {
             let mut fields = cursor.fields()?;
             let port = fields.need("port", port_selector);
             let blocks = Blocks::read(&mut fields);
             fields.done();
+            blocks.check(cursor);
             Some(PortPolicy {
                 at: cursor.at(),
                 port: port?,
@@ -194,48 +187,20 @@ impl TrafficPolicy {
 impl Blocks {
     fn read(fields: &mut Fields<'_>) -> Self {
         Self {
-            balancer: fields.get("loadBalancer", balancer),
+            balancer: fields.get("loadBalancer", Balancer::read),
             pool: fields.get("connectionPool", ConnectionPool::read),
             outlier: fields.get("outlierDetection", OutlierDetection::read),
             tls: fields.get("tls", ClientTls::read),
         }
     }
-}
 
-fn balancer(cursor: &Cursor<'_>) -> Option<Balancer> {
-    let mut fields = cursor.fields()?;
-    let simple = fields.get("simple", |cursor| {
-        if cursor.string()? == "LEAST_CONN" {
-            cursor.warn("deprecated: write LEAST_REQUEST");
-            return Some(Balancer::LeastRequest);
+    /// Nothing is left for another locality while nobody notices that endpoints fail.
+    fn check(&self, cursor: &Cursor<'_>) {
+        let locality = self.balancer.as_ref().and_then(|one| one.locality.as_ref());
+        if self.outlier.is_none() && locality.is_some_and(LocalitySetting::fails_over) {
+            cursor.warn("failover has no effect without outlierDetection");
         }
-        cursor.choice(&[
-            ("UNSPECIFIED", Balancer::LeastRequest),
-            ("LEAST_REQUEST", Balancer::LeastRequest),
-            ("ROUND_ROBIN", Balancer::RoundRobin),
-            ("RANDOM", Balancer::Random),
-            ("PASSTHROUGH", Balancer::Passthrough),
-        ])
-    });
-    fields.later(
-        "consistentHash",
-        "consistent hashing comes with the next balancers",
-    );
-    fields.later(
-        "localityLbSetting",
-        "locality comes with the next balancers",
-    );
-    fields.later(
-        "zoneAwareLbSetting",
-        "locality comes with the next balancers",
-    );
-    fields.later("warmup", "warm-up comes with the next balancers");
-    fields.later(
-        "warmupDurationSecs",
-        "warm-up comes with the next balancers",
-    );
-    fields.done();
-    Some(simple.unwrap_or(Balancer::LeastRequest))
+    }
 }
 
 // === impl ConnectionPool ===

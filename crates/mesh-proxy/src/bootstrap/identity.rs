@@ -10,6 +10,7 @@
 //! | `MESH_MAP_PORT` | `"80=8080,…"`: a Gateway's port and the one that is accepted on |
 
 use super::node::Interception;
+use mesh_core::model::Locality;
 use mesh_istio::{Node, Role};
 use mesh_xds::Node as Identity;
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ pub(super) fn identity(
         labels,
         address: _,
         base_port,
+        locality,
         role,
         capture: _,
         dns_capture,
@@ -61,6 +63,14 @@ pub(super) fn identity(
         .with_map("LABELS", labels);
     if *dns_capture {
         identity = identity.with_text("DNS_CAPTURE", "true");
+    }
+    if *locality != Locality::default() {
+        let Locality {
+            region,
+            zone,
+            sub_zone,
+        } = locality;
+        identity = identity.with_locality((region, zone, sub_zone));
     }
     if let Some(port) = base_port {
         identity = identity.with_text("MESH_BASE_PORT", port.to_string());

@@ -3,6 +3,7 @@
 use crate::config::NodeSpec;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use mesh_core::model::Locality;
 use mesh_istio::{Capture, Inbound, Node, Role};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -31,6 +32,10 @@ pub struct NodeArgs {
     /// First port of the node: PORT is its admin port, PORT+1 its outbound proxy.
     #[arg(long, value_name = "PORT")]
     base_port: Option<u16>,
+    /// Where the node runs: endpoints nearby come first, where a rule says so. Without it, where
+    /// the objects say that its pod or WorkloadEntry is.
+    #[arg(long, value_name = "REGION/ZONE/SUBZONE")]
+    locality: Option<String>,
     /// How connections come to the node: applications and others call its ports; or the kernel
     /// redirects them to 15001 and 15006, wherever they go (`mesh intercept` sets it up).
     #[arg(long, value_enum, default_value_t)]
@@ -57,7 +62,7 @@ enum RoleArg {
 impl NodeArgs {
     /// Whether anything is said but the id.
     pub(super) fn is_described(&self) -> bool {
-        self.workload.is_some() || !self.is_plain()
+        self.workload.is_some() || self.locality.is_some() || !self.is_plain()
     }
 
     /// Whether nothing is said beyond a name.
@@ -68,6 +73,11 @@ impl NodeArgs {
             && self.base_port.is_none()
             && self.labels.is_empty()
             && self.interception == Interception::None
+    }
+
+    /// Where the node runs.
+    pub(super) fn locality(&self) -> Option<Locality> {
+        self.locality.as_deref().map(mesh_istio::parse_locality)
     }
 
     /// How connections come to the node.
@@ -139,6 +149,7 @@ impl NodeArgs {
             }
         }
         node.base_port = self.base_port;
+        node.locality = self.locality().unwrap_or_default();
         node.labels = self.labels.iter().cloned().collect();
         Ok(node)
     }

@@ -71,6 +71,7 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
         mesh_config: args.mesh_config.clone(),
         node,
         dns_capture: !args.dns_proxy.is_empty(),
+        locality: args.node.locality(),
         access_log: args.access_log.clone(),
     };
     let (configuration, findings) = match Configuration::load(source) {

@@ -114,21 +114,8 @@ async fn load_balancer_least_request_avoids_the_busier_of_two() {
 fn what_comes_later_is_refused_by_name() {
     for (field, value) in [
         (
-            "consistentHash",
-            "{loadBalancer: {consistentHash: {useSourceIp: true}}}",
-        ),
-        (
-            "localityLbSetting",
-            "{loadBalancer: {localityLbSetting: {enabled: true}}}",
-        ),
-        (
             "zoneAwareLbSetting",
             "{loadBalancer: {zoneAwareLbSetting: {enabled: true}}}",
-        ),
-        ("warmup", "{loadBalancer: {warmup: {duration: 1s}}}"),
-        (
-            "warmupDurationSecs",
-            "{loadBalancer: {warmupDurationSecs: 1s}}",
         ),
         ("mode", "{tls: {mode: ISTIO_MUTUAL}}"),
     ] {

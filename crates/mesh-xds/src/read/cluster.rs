@@ -8,6 +8,7 @@ use crate::wire::{At, boolean, maybe_duration, number, refuse};
 use mesh_core::Invalid;
 use mesh_core::model::{Address, Cluster, TcpKeepalive};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 mod balancing;
@@ -86,7 +87,6 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
         dns_resolvers,
         use_tcp_for_dns_lookups,
         dns_resolution_config,
-        lb_subset_config,
         close_connections_on_host_health_failure,
         filters,
         lrs_server,
@@ -140,15 +140,19 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
     if let Some(config) = upstream_bind_config {
         cluster.bind_source = bind_source(config).at("upstream_bind_config")?;
     }
-    cluster.balancing = balancing::read(&balancing::Parts {
+    let chosen = balancing::read(&balancing::Parts {
         discovery: found.kind,
         policy: *lb_policy,
         config: lb_config.as_ref(),
+        common: common_lb_config.as_ref(),
+        subsets: lb_subset_config.as_ref(),
         policies: load_balancing_policy.as_ref(),
     })?;
-    if let Some(common) = common_lb_config {
-        cluster.panic_threshold = balancing::panic_threshold(common).at("common_lb_config")?;
-    }
+    cluster.balancing = chosen.balancing;
+    cluster.slow_start = chosen.slow_start;
+    cluster.localities = chosen.localities;
+    cluster.subsets = chosen.subsets.map(Arc::new);
+    cluster.panic_threshold = chosen.panic_threshold;
     if let Some(breakers) = circuit_breakers {
         cluster.limits = limits::read(breakers).at("circuit_breakers")?;
     }

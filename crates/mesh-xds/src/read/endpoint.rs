@@ -5,15 +5,16 @@ use super::address::address;
 use super::metadata;
 use crate::pb::envoy::config::core::v3::{self as core, HealthStatus};
 use crate::pb::envoy::config::endpoint::v3 as pb;
-use crate::pb::envoy::config::endpoint::v3::cluster_load_assignment::Policy;
-use crate::wire::{At, each, enumeration, number, pass_over, refuse, required};
-use mesh_core::model::{Address, Endpoint, EndpointSet, Health, Locality, LocalityEndpoints};
+use crate::pb::envoy::config::endpoint::v3::cluster_load_assignment::{
+    Policy, policy::DropOverload,
+};
+use crate::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
+use crate::wire::{At, each, enumeration, number, pass_over, refuse, required, share};
+use mesh_core::model::{
+    Address, Drop, Endpoint, EndpointSet, Fraction, Health, Locality, LocalityEndpoints,
+};
 use mesh_core::{Invalid, Name};
 use std::sync::Arc;
-
-/// The share by which Envoy assumes a priority to have more hosts than it needs, in percent. Ours
-/// is the same and cannot be changed.
-const OVERPROVISIONING: u32 = 140;
 
 /// The endpoints of a cluster.
 pub(super) fn resource(value: &pb::ClusterLoadAssignment) -> Result<EndpointsResource, Invalid> {
@@ -32,36 +33,59 @@ pub(super) fn endpoints(value: &pb::ClusterLoadAssignment) -> Result<EndpointSet
         cluster_name: _,
         endpoints,
         named_endpoints,
-        policy,
+        policy: said,
     } = value;
     refuse!(named_endpoints);
-    if let Some(policy) = policy {
-        check_policy(policy).at("policy")?;
-    }
     let mut set = EndpointSet::default();
+    if let Some(said) = said {
+        policy(said, &mut set).at("policy")?;
+    }
     set.localities = each("endpoints", endpoints, locality)?;
     Ok(set)
 }
 
-fn check_policy(policy: &Policy) -> Result<(), Invalid> {
+fn policy(policy: &Policy, set: &mut EndpointSet) -> Result<(), Invalid> {
     let Policy {
         drop_overloads,
         overprovisioning_factor,
         endpoint_stale_after,
         weighted_priority_health,
     } = policy;
-    refuse!(
-        drop_overloads,
-        endpoint_stale_after,
-        weighted_priority_health
-    );
-    match number(overprovisioning_factor.as_ref()) {
-        None | Some(OVERPROVISIONING) => Ok(()),
-        Some(other) => {
-            let message = format!("{other} is not supported; it is always {OVERPROVISIONING}");
-            Err(Invalid::new("overprovisioning_factor", message))
-        }
+    refuse!(endpoint_stale_after, weighted_priority_health);
+    set.overprovisioning = number(overprovisioning_factor.as_ref());
+    if set.overprovisioning == Some(0) {
+        let message = "must be 1 or more";
+        return Err(Invalid::new("overprovisioning_factor", message));
     }
+    set.drops = each("drop_overloads", drop_overloads, drop_overload)?;
+    Ok(())
+}
+
+fn drop_overload(value: &DropOverload) -> Result<Drop, Invalid> {
+    let DropOverload {
+        category,
+        drop_percentage,
+    } = value;
+    if category.is_empty() {
+        return Err(Invalid::new("category", "required, but missing"));
+    }
+    // As in Envoy, and unlike elsewhere, not capped.
+    let whole = |value: &FractionalPercent| match value.denominator() {
+        DenominatorType::Hundred => 100,
+        DenominatorType::TenThousand => 10_000,
+        DenominatorType::Million => 1_000_000,
+    };
+    if let Some(value) = drop_percentage
+        && value.numerator > whole(value)
+    {
+        let message = format!("{} of {} is more than all", value.numerator, whole(value));
+        return Err(Invalid::new("drop_percentage", message));
+    }
+    let share = drop_percentage.as_ref().map(share::fraction).transpose();
+    Ok(Drop {
+        category: category.into(),
+        share: share.at("drop_percentage")?.unwrap_or(Fraction::NONE),
+    })
 }
 
 fn locality(value: &pb::LocalityLbEndpoints) -> Result<LocalityEndpoints, Invalid> {

@@ -38,6 +38,7 @@ pub const FIELDS: &[Field] = &[
     field("envoy.config.core.v3.Http1ProtocolOptions", "use_balsa_parser", "chooses among parsers of Envoy's"),
     field("envoy.config.core.v3.Http2ProtocolOptions", "use_oghttp2_codec", "chooses among codecs of Envoy's"),
     field("envoy.config.core.v3.Metadata", "typed_filter_metadata", OPAQUE),
+    field("envoy.config.core.v3.RuntimeDouble", "runtime_key", NO_RUNTIME),
     field("envoy.config.core.v3.RuntimeFractionalPercent", "runtime_key", NO_RUNTIME),
     field("envoy.config.endpoint.v3.LocalityLbEndpoints", "metadata", OPAQUE),
     field("envoy.config.listener.v3.FilterChain", "metadata", OPAQUE),

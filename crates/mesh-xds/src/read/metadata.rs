@@ -1,19 +1,19 @@
 //! Metadata: who a cluster or an endpoint stands for.
 //!
-//! Metadata has no effect of its own. What acts on it (subset balancing, a choice of transport
-//! socket, matching on it) is refused where it is configured, so metadata that nobody here knows
-//! is no reason to refuse a resource.
+//! Metadata has no effect of its own. What acts on it is read (subsets, keys to hash by) or refused
+//! where it is configured (a choice of transport socket, matching on it), so metadata that nobody
+//! here knows is no reason to refuse a resource.
 
 use crate::metadata::{
-    ISTIO, LABELS, MESH, SERVICE, SERVICES, SUBSET, WORKLOAD, is_structure, port_in,
+    BALANCING, HASH_KEY, ISTIO, LABELS, MESH, SERVICE, SERVICES, SUBSET, WORKLOAD, is_structure,
+    port_in,
 };
 use crate::pb::envoy::config::core::v3::Metadata;
 use crate::pb::google::protobuf::{ListValue, Struct, Value, value::Kind};
-use crate::wire::pass_over;
+use crate::wire::{json, pass_over};
 use mesh_core::Name;
 use mesh_core::model::{Cluster, Endpoint, ServiceRef, WorkloadRef};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// Fills in the service of a cluster and the other facts about it.
@@ -56,7 +56,21 @@ pub(super) fn cluster(metadata: &Metadata, cluster: &mut Cluster) {
     }
 }
 
-/// Fills in the workload behind an endpoint and its labels.
+/// What a request asks for of a cluster's endpoints (`metadata_match`), as Envoy has it: only its
+/// own namespace counts.
+pub(super) fn asked(metadata: Option<&Metadata>) -> BTreeMap<Name, Name> {
+    let all = metadata.and_then(|metadata| metadata.filter_metadata.get(BALANCING));
+    all.map(values).unwrap_or_default()
+}
+
+/// Names and values as JSON.
+pub(super) fn values(all: &Struct) -> BTreeMap<Name, Name> {
+    let all = all.fields.iter();
+    all.map(|(key, value)| (Name::from(key), json::text(value).into()))
+        .collect()
+}
+
+/// Fills in the workload behind an endpoint, its labels and what balancers go by.
 pub(super) fn endpoint(metadata: &Metadata, endpoint: &mut Endpoint) {
     let all = &metadata.filter_metadata;
     let mut workload = WorkloadRef::default();
@@ -88,6 +102,15 @@ pub(super) fn endpoint(metadata: &Metadata, endpoint: &mut Endpoint) {
             .collect();
         endpoint.labels = Arc::new(labels);
     }
+    if let Some(own) = all.get(BALANCING) {
+        let mut values = values(own);
+        endpoint.hash_key = text_of(own, HASH_KEY);
+        // A key that is no text, or an empty one, is not hashed.
+        if !endpoint.hash_key.is_empty() {
+            values.remove(HASH_KEY);
+        }
+        endpoint.subset = Arc::new(values);
+    }
 }
 
 fn first_service(istio: &Struct) -> Option<&Struct> {
@@ -112,41 +135,6 @@ fn text_of(fields: &Struct, key: &str) -> Name {
 fn plain(value: &Value) -> String {
     match &value.kind {
         Some(Kind::StringValue(text)) => text.clone(),
-        _ => {
-            let mut out = String::new();
-            json(value, &mut out);
-            out
-        }
-    }
-}
-
-// The depth is bounded: protobuf is not decoded beyond a hundred levels.
-fn json(value: &Value, out: &mut String) {
-    match &value.kind {
-        None | Some(Kind::NullValue(_)) => out.push_str("null"),
-        Some(Kind::BoolValue(value)) => out.push_str(if *value { "true" } else { "false" }),
-        Some(Kind::NumberValue(number)) => {
-            let _ = write!(out, "{number}");
-        }
-        Some(Kind::StringValue(text)) => {
-            let _ = write!(out, "{text:?}");
-        }
-        Some(Kind::ListValue(ListValue { values })) => {
-            out.push('[');
-            for (at, value) in values.iter().enumerate() {
-                out.push_str(if at > 0 { "," } else { "" });
-                json(value, out);
-            }
-            out.push(']');
-        }
-        Some(Kind::StructValue(Struct { fields })) => {
-            let sorted: BTreeMap<_, _> = fields.iter().collect();
-            out.push('{');
-            for (at, (key, value)) in sorted.into_iter().enumerate() {
-                let _ = write!(out, "{}{key:?}:", if at > 0 { "," } else { "" });
-                json(value, out);
-            }
-            out.push('}');
-        }
+        _ => json::text(value),
     }
 }

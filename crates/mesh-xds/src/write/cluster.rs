@@ -4,28 +4,24 @@ use super::{endpoint, metadata, tls};
 use crate::pb::envoy::config::cluster::v3 as pb;
 use crate::pb::envoy::config::cluster::v3::circuit_breakers::{Thresholds, thresholds};
 use crate::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType, DnsLookupFamily,
-    EdsClusterConfig, LbConfig, LbPolicy, LeastRequestLbConfig, RefreshRate,
+    ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily, EdsClusterConfig,
+    RefreshRate,
 };
 use crate::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use crate::pb::envoy::config::core::v3::{BindConfig, SocketAddress, TcpKeepalive as Keepalive};
 use crate::pb::envoy::extensions::clusters::dynamic_forward_proxy::v3::{
     ClusterConfig, cluster_config::ClusterImplementationSpecifier,
 };
-use crate::pb::envoy::r#type::v3::Percent;
 use crate::wire::{pack, share, to_duration, to_number};
 use mesh_core::model::{
-    Balancing, Cluster, DiscoveryKind, Dns, DnsFamily, EndpointSet, Limits, RetryBudget,
-    TcpKeepalive,
+    Cluster, DiscoveryKind, Dns, DnsFamily, EndpointSet, Limits, RetryBudget, TcpKeepalive,
 };
 use std::net::IpAddr;
 use std::time::Duration;
 
+mod balancing;
 mod options;
 mod outlier;
-
-/// How many hosts are drawn for least request where nothing is said.
-const CHOICES: u32 = 2;
 
 pub(super) fn cluster(cluster: &Cluster, endpoints: Option<&EndpointSet>) -> pb::Cluster {
     let mut out = pb::Cluster {
@@ -46,15 +42,9 @@ pub(super) fn cluster(cluster: &Cluster, endpoints: Option<&EndpointSet>) -> pb:
         ..pb::Cluster::default()
     };
     dns(&mut out, &cluster.dns);
-    if cluster.panic_threshold != 50 {
-        out.common_lb_config = Some(CommonLbConfig {
-            healthy_panic_threshold: Some(Percent {
-                value: cluster.panic_threshold.min(100).into(),
-            }),
-            ..CommonLbConfig::default()
-        });
-    }
-    (out.lb_policy, out.lb_config) = balancing(cluster);
+    out.common_lb_config = balancing::common(cluster);
+    out.lb_subset_config = balancing::subsets(cluster);
+    (out.lb_policy, out.lb_config) = balancing::policy(cluster);
     discover(&mut out, cluster.discovery, endpoints);
     out
 }
@@ -129,28 +119,6 @@ fn bind(source: IpAddr) -> BindConfig {
             ..SocketAddress::default()
         }),
         ..BindConfig::default()
-    }
-}
-
-fn balancing(cluster: &Cluster) -> (i32, Option<LbConfig>) {
-    if matches!(
-        cluster.discovery,
-        DiscoveryKind::Authority | DiscoveryKind::OriginalDestination
-    ) {
-        return (LbPolicy::ClusterProvided.into(), None);
-    }
-    match cluster.balancing {
-        Balancing::RoundRobin => (LbPolicy::RoundRobin.into(), None),
-        Balancing::LeastRequest { choices, .. } => {
-            let config = (choices != CHOICES).then(|| {
-                LbConfig::LeastRequestLbConfig(LeastRequestLbConfig {
-                    choice_count: to_number(choices.max(CHOICES)),
-                    ..LeastRequestLbConfig::default()
-                })
-            });
-            (LbPolicy::LeastRequest.into(), config)
-        }
-        _ => (LbPolicy::Random.into(), None),
     }
 }
 

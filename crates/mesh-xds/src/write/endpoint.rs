@@ -3,6 +3,10 @@
 use super::{metadata, to_address};
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::envoy::config::endpoint::v3 as pb;
+use crate::pb::envoy::config::endpoint::v3::cluster_load_assignment::{
+    Policy, policy::DropOverload,
+};
+use crate::wire::share::to_fraction;
 use crate::wire::to_number;
 use mesh_core::model::{Endpoint, EndpointSet, Health, LocalityEndpoints};
 
@@ -10,8 +14,23 @@ pub(super) fn endpoints(name: &str, set: &EndpointSet) -> pb::ClusterLoadAssignm
     pb::ClusterLoadAssignment {
         cluster_name: name.to_owned(),
         endpoints: set.localities.iter().map(locality).collect(),
+        policy: policy(set),
         ..pb::ClusterLoadAssignment::default()
     }
+}
+
+fn policy(set: &EndpointSet) -> Option<Policy> {
+    let drops = set.drops.iter().map(|drop| DropOverload {
+        category: drop.category.to_string(),
+        drop_percentage: Some(to_fraction(drop.share)),
+    });
+    let policy = Policy {
+        drop_overloads: drops.collect(),
+        // Envoy refuses 0.
+        overprovisioning_factor: set.overprovisioning.and_then(|by| to_number(by.max(1))),
+        ..Policy::default()
+    };
+    (policy != Policy::default()).then_some(policy)
 }
 
 fn locality(group: &LocalityEndpoints) -> pb::LocalityLbEndpoints {

@@ -1,12 +1,15 @@
 //! Metadata: who a cluster or an endpoint stands for.
 
 use crate::metadata::{
-    ISTIO, LABELS, LISTENER, MESH, SERVICE, SERVICES, SUBSET, WORKLOAD, is_structure, parts_mut,
-    port_in,
+    BALANCING, HASH_KEY, ISTIO, LABELS, LISTENER, MESH, SERVICE, SERVICES, SUBSET, WORKLOAD,
+    is_structure, parts_mut, port_in,
 };
 use crate::pb::envoy::config::core::v3::Metadata;
 use crate::pb::google::protobuf::{ListValue, Struct, Value, value::Kind};
+use crate::wire::json;
+use mesh_core::Name;
 use mesh_core::model::{Cluster, Endpoint, ServiceRef, WorkloadRef};
+use std::collections::BTreeMap;
 
 /// Metadata as istiod writes it, and in namespaces of our own what istiod's has no place for.
 pub(super) fn cluster(cluster: &Cluster) -> Option<Metadata> {
@@ -68,7 +71,7 @@ pub(super) fn endpoint(endpoint: &Endpoint) -> Option<Metadata> {
     let mut workload = WorkloadRef::clone(&endpoint.workload);
     let parts = parts_mut(&mut workload);
     let (istio, own) = parts.split_at(5);
-    let value = |part: &(&str, &mut mesh_core::Name)| (part.0.to_owned(), part.1.to_string());
+    let value = |part: &(&str, &mut Name)| (part.0.to_owned(), part.1.to_string());
     let istio: Vec<_> = istio.iter().map(value).collect();
     let mut own: Vec<_> = own
         .iter()
@@ -89,7 +92,36 @@ pub(super) fn endpoint(endpoint: &Endpoint) -> Option<Metadata> {
     for (key, label) in endpoint.labels.iter() {
         put(&mut metadata, LABELS, key, text(label));
     }
+    for (key, value) in endpoint.subset.iter() {
+        put(&mut metadata, BALANCING, key, value_of(value));
+    }
+    if !endpoint.hash_key.is_empty() {
+        put(&mut metadata, BALANCING, HASH_KEY, text(&endpoint.hash_key));
+    }
     some(metadata)
+}
+
+/// What a request asks for of a cluster's endpoints.
+pub(super) fn asked(subset: &BTreeMap<Name, Name>) -> Option<Metadata> {
+    let mut metadata = Metadata::default();
+    for (key, value) in subset {
+        put(&mut metadata, BALANCING, key, value_of(value));
+    }
+    some(metadata)
+}
+
+/// Values from their names and JSON.
+pub(super) fn values(all: &BTreeMap<Name, Name>) -> Struct {
+    let fields = all.iter();
+    let fields = fields.map(|(key, value)| (key.to_string(), value_of(value)));
+    Struct {
+        fields: fields.collect(),
+    }
+}
+
+/// What is not JSON is taken for text.
+fn value_of(json: &str) -> Value {
+    json::value(json).unwrap_or_else(|| text(json))
 }
 
 /// What a listener's direction is called, where Envoy's own field does not say it.

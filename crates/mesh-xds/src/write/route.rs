@@ -25,6 +25,7 @@ mod condition;
 mod edits;
 mod filters;
 mod forward;
+mod hash;
 mod retry;
 mod rule;
 

@@ -3,16 +3,17 @@
 use http::{HeaderName, HeaderValue, StatusCode};
 use mesh_core::model::{
     AbortWith, Action, AddMode, AuthorityRewrite, ClustersOnDemand, Condition, Cors,
-    DirectResponse, Fault, FaultAbort, FaultDelay, Forward, Fraction, HeaderAdd, HeaderEdits,
-    HeaderKey, HeaderMatch, HeaderTemplate, HostsOnDemand, Mirror, PathMatch, PathRewrite, Pattern,
-    Piece, QueryMatch, RateLimit, Redirect, RedirectPath, Retry, RetryOn, RouteTable, Rule,
-    StringMatch, Target, ValueMatch, VirtualHost, Weighted,
+    DirectResponse, Fault, FaultAbort, FaultDelay, Forward, Fraction, HashCookie, HashPolicy,
+    HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch, HeaderTemplate, HostsOnDemand,
+    Mirror, PathMatch, PathRewrite, Pattern, Piece, QueryMatch, RateLimit, Redirect, RedirectPath,
+    Retry, RetryOn, RouteTable, Rule, StringMatch, Target, ValueMatch, VirtualHost, Weighted,
 };
 use mesh_core::{Name, Origin};
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -233,23 +234,60 @@ fn forward() -> impl Strategy<Value = Forward> {
         StatusCode::NOT_FOUND,
         StatusCode::INTERNAL_SERVER_ERROR,
     ]);
-    (to, path, of(authority), of(not_found)).prop_map(|(to, path, authority, not_found)| {
-        let mut forward = Forward::default();
-        forward.to = to;
-        forward.path = path;
-        forward.authority = authority;
-        forward.not_found = not_found;
-        forward
+    let balanced = (vec(hash_policy(), 0..3), subset());
+    (to, path, of(authority), of(not_found), balanced).prop_map(
+        |(to, path, authority, not_found, balanced)| {
+            let mut forward = Forward::default();
+            forward.to = to;
+            forward.path = path;
+            forward.authority = authority;
+            forward.not_found = not_found;
+            (forward.hash, forward.subset) = balanced;
+            forward
+        },
+    )
+}
+
+fn hash_policy() -> impl Strategy<Value = HashPolicy> {
+    let rewrite = of((pattern(), maybe_text()));
+    let attribute = (name(), maybe_name());
+    let cookie = (name(), of(time()), maybe_name(), vec(attribute, 0..3)).prop_map(
+        |(name, ttl, path, attributes)| {
+            let mut cookie = HashCookie::default();
+            cookie.name = name;
+            cookie.ttl = ttl;
+            cookie.path = path;
+            cookie.attributes = attributes;
+            HashSource::Cookie(cookie)
+        },
+    );
+    let source = prop_oneof![
+        (header_name(), rewrite).prop_map(|(name, rewrite)| HashSource::Header(name, rewrite)),
+        cookie,
+        Just(HashSource::SourceIp),
+        name().prop_map(HashSource::Query),
+    ];
+    (source, any::<bool>()).prop_map(|(source, terminal)| {
+        let mut policy = HashPolicy::new(source);
+        policy.terminal = terminal;
+        policy
     })
+}
+
+/// Names and values as JSON in its one form.
+fn subset() -> impl Strategy<Value = BTreeMap<Name, Name>> {
+    let value = select(vec!["\"v1\"", "true", "-0.5", "[1,{\"a\":null}]"]);
+    btree_map(name(), value.prop_map(Name::from), 0..3)
 }
 
 fn weighted(least: u32) -> impl Strategy<Value = Weighted> {
     let host = of("[a-z.]{1,8}(:80)?");
-    (name(), least..1000, edits(), edits(), host).prop_map(
-        |(cluster, weight, request_edits, response_edits, host)| {
+    (name(), least..1000, edits(), edits(), host, subset()).prop_map(
+        |(cluster, weight, request_edits, response_edits, host, subset)| {
             let mut part = Weighted::default();
             part.cluster = cluster;
             part.weight = weight;
+            part.subset = subset;
             part.request_edits = request_edits;
             part.response_edits = response_edits;
             if let Some(host) = host {

@@ -8,7 +8,15 @@ use mesh_xds::pb::envoy::config::core::v3 as core;
 use mesh_xds::pb::envoy::config::route::v3 as pb;
 use mesh_xds::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use mesh_xds::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
-use pb::route_action::{ClusterSpecifier, HostRewriteSpecifier};
+use pb::route_action::hash_policy::{Cookie, Header, PolicySpecifier};
+use pb::route_action::{ClusterSpecifier, HashPolicy, HostRewriteSpecifier};
+
+fn by(source: PolicySpecifier) -> Vec<HashPolicy> {
+    vec![HashPolicy {
+        terminal: false,
+        policy_specifier: Some(source),
+    }]
+}
 
 #[test]
 #[expect(deprecated, reason = "deprecated fields are refused too")]
@@ -27,10 +35,6 @@ fn actions_that_the_model_cannot_express() {
                 it.cluster_specifier = Some(ClusterSpecifier::ClusterSpecifierPlugin("p".into()));
             },
             "cluster_specifier_plugin",
-        ),
-        (
-            |it| it.metadata_match = Some(Default::default()),
-            "metadata_match",
         ),
         (
             |it| it.path_rewrite_policy = Some(extension()),
@@ -58,7 +62,69 @@ fn actions_that_the_model_cannot_express() {
         ),
         (
             |it| it.hash_policy = vec![Default::default()],
-            "hash_policy",
+            "hash_policy[0].policy_specifier",
+        ),
+        (
+            |it| it.hash_policy = by(PolicySpecifier::FilterState(Default::default())),
+            "hash_policy[0].filter_state",
+        ),
+        (
+            |it| {
+                let header_name = ":path".to_owned();
+                let regex_rewrite = None;
+                let header = Header {
+                    header_name,
+                    regex_rewrite,
+                };
+                it.hash_policy = by(PolicySpecifier::Header(header));
+            },
+            "hash_policy[0].header.header_name",
+        ),
+        (
+            |it| {
+                let header_name = "x".to_owned();
+                let regex_rewrite = Some(Default::default());
+                let header = Header {
+                    header_name,
+                    regex_rewrite,
+                };
+                it.hash_policy = by(PolicySpecifier::Header(header));
+            },
+            "hash_policy[0].header.regex_rewrite.pattern",
+        ),
+        (
+            |it| it.hash_policy = by(PolicySpecifier::Cookie(Default::default())),
+            "hash_policy[0].cookie.name",
+        ),
+        (
+            |it| {
+                let name = "a".to_owned();
+                let ttl = seconds(-1);
+                let cookie = Cookie {
+                    name,
+                    ttl,
+                    ..Default::default()
+                };
+                it.hash_policy = by(PolicySpecifier::Cookie(cookie));
+            },
+            "hash_policy[0].cookie.ttl",
+        ),
+        (
+            |it| {
+                let name = "a".to_owned();
+                let attributes = vec![Default::default()];
+                let cookie = Cookie {
+                    name,
+                    attributes,
+                    ..Default::default()
+                };
+                it.hash_policy = by(PolicySpecifier::Cookie(cookie));
+            },
+            "hash_policy[0].cookie.attributes[0].name",
+        ),
+        (
+            |it| it.hash_policy = by(PolicySpecifier::QueryParameter(Default::default())),
+            "hash_policy[0].query_parameter.name",
         ),
         (
             |it| it.grpc_timeout_offset = seconds(1),
@@ -157,10 +223,6 @@ fn weights_that_do_not_work() {
         (
             |it| it.clusters[0].cluster_header = "x".into(),
             "clusters[0].cluster_header",
-        ),
-        (
-            |it| it.clusters[0].metadata_match = Some(Default::default()),
-            "clusters[0].metadata_match",
         ),
         (
             |it| it.clusters[0].typed_per_filter_config = filter("cors", &CorsPolicy::default()),

@@ -27,12 +27,18 @@ fn usual_conditions() -> RetryOn {
 }
 
 /// The retries of routes that say nothing about them.
-pub(in crate::compile) fn default_retry(compiler: &mut Compiler<'_>) -> Option<Retry> {
+///
+/// Where requests are `hashed`, the next attempt goes to the same endpoint.
+pub(in crate::compile) fn default_retry(
+    compiler: &mut Compiler<'_>,
+    hashed: bool,
+) -> Option<Retry> {
     match &compiler.mesh.retries {
-        Some(own) => retry(compiler, own, None),
+        Some(own) => retry(compiler, own, None, hashed),
         None => {
             let mut retry = base();
             retry.attempts = 2;
+            retry.avoid_previous_hosts = !hashed;
             Some(retry)
         }
     }
@@ -53,6 +59,7 @@ pub(super) fn retry(
     compiler: &mut Compiler<'_>,
     asked: &Retries,
     meta: Option<&Meta>,
+    hashed: bool,
 ) -> Option<Retry> {
     if asked.attempts == 0 {
         return None;
@@ -69,7 +76,7 @@ pub(super) fn retry(
         retry.backoff_base = backoff;
         retry.backoff_max = backoff.saturating_mul(10);
     }
-    retry.avoid_previous_hosts = asked.ignore_previous_hosts.unwrap_or(true);
+    retry.avoid_previous_hosts = asked.ignore_previous_hosts.unwrap_or(!hashed);
     retry.other_priorities = asked.remote_localities;
     Some(retry)
 }

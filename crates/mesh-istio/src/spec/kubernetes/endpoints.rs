@@ -24,6 +24,8 @@ pub struct SliceEndpoint {
     pub pod: String,
     /// Its zone, or empty.
     pub zone: String,
+    /// The machine that it runs on, or empty.
+    pub node: String,
 }
 
 /// A port of endpoints.
@@ -60,6 +62,7 @@ impl Endpoints {
                 .unwrap_or((true, false));
             let pod = fields.get("targetRef", pod).unwrap_or_default();
             let zone = fields.get("zone", read::string).unwrap_or_default();
+            let node = fields.get("nodeName", read::string).unwrap_or_default();
             Some(
                 addresses
                     .into_iter()
@@ -69,6 +72,7 @@ impl Endpoints {
                         terminating,
                         pod: pod.clone(),
                         zone: zone.clone(),
+                        node: node.clone(),
                     })
                     .collect::<Vec<_>>(),
             )
@@ -99,6 +103,7 @@ fn address(cursor: &Cursor<'_>, ready: bool) -> Option<SliceEndpoint> {
         terminating: false,
         pod: fields.get("targetRef", pod).unwrap_or_default(),
         zone: String::new(),
+        node: fields.get("nodeName", read::string).unwrap_or_default(),
     })
 }
 

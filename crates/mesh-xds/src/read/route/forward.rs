@@ -1,13 +1,14 @@
 //! Where a request is sent, from `RouteAction`.
 
 use super::filters::{Defaults, Setting};
-use super::{cors, edits, retry};
+use super::{cors, edits, hash, retry};
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
 };
 use crate::pb::envoy::config::route::v3::weighted_cluster::cluster_weight;
 use crate::pb::google::protobuf::BoolValue;
+use crate::read::metadata;
 use crate::wire::share::runtime_fraction;
 use crate::wire::text::{header_name, substitution};
 use crate::wire::{
@@ -70,7 +71,6 @@ pub(super) fn read(
     } = proto;
     pass_over!("envoy.config.route.v3.RouteAction": include_vh_rate_limits);
     refuse!(
-        metadata_match,
         path_rewrite_policy,
         path_rewrite,
         append_x_forwarded_host,
@@ -79,7 +79,6 @@ pub(super) fn read(
         retry_policy_typed_config,
         priority,
         rate_limits,
-        hash_policy,
         grpc_timeout_offset,
         upgrade_configs,
         internal_redirect_policy,
@@ -108,6 +107,8 @@ pub(super) fn read(
         ClusterNotFoundResponseCode::NotFound => Some(StatusCode::NOT_FOUND),
         ClusterNotFoundResponseCode::InternalServerError => Some(StatusCode::INTERNAL_SERVER_ERROR),
     };
+    forward.hash = hash::read(hash_policy)?;
+    forward.subset = metadata::asked(metadata_match.as_ref());
     rule.action = Action::Forward(forward);
 
     let timeout = maybe_duration("timeout", timeout.as_ref())?.unwrap_or(TIMEOUT);
@@ -211,10 +212,11 @@ fn part(proto: &pb::weighted_cluster::ClusterWeight) -> Result<Weighted, Invalid
         typed_per_filter_config,
         host_rewrite_specifier,
     } = proto;
-    refuse!(cluster_header, metadata_match, typed_per_filter_config);
+    refuse!(cluster_header, typed_per_filter_config);
     let mut part = Weighted::default();
     part.cluster = Name::from(name);
     part.weight = number(weight.as_ref()).unwrap_or_default();
+    part.subset = metadata::asked(metadata_match.as_ref());
     part.request_edits = edits::request(request_headers_to_add, request_headers_to_remove)?;
     part.response_edits = edits::response(response_headers_to_add, response_headers_to_remove)?;
     match host_rewrite_specifier {

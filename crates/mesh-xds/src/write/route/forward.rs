@@ -1,6 +1,6 @@
 //! Where a request is sent, as `RouteAction`.
 
-use super::{edits, retry};
+use super::{edits, hash, retry};
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
@@ -10,6 +10,7 @@ use crate::pb::google::protobuf::BoolValue;
 use crate::wire::share::to_runtime_fraction;
 use crate::wire::text::to_substitution;
 use crate::wire::{to_boolean, to_duration, to_number};
+use crate::write::metadata;
 use http::header::HOST;
 use mesh_core::model::{
     AddMode, AuthorityRewrite, Forward, HeaderTemplate, Mirror, PathRewrite, Rule, Target, Weighted,
@@ -48,6 +49,8 @@ pub(super) fn write(rule: &Rule, forward: &Forward) -> pb::RouteAction {
         max_stream_duration,
         cluster_specifier: target(&forward.to),
         host_rewrite_specifier: forward.authority.as_ref().and_then(authority),
+        hash_policy: forward.hash.iter().filter_map(hash::write).collect(),
+        metadata_match: metadata::asked(&forward.subset),
         ..Default::default()
     }
 }
@@ -94,6 +97,7 @@ fn part(part: &Weighted) -> pb::weighted_cluster::ClusterWeight {
     pb::weighted_cluster::ClusterWeight {
         name: part.cluster.to_string(),
         weight: to_number(part.weight),
+        metadata_match: metadata::asked(&part.subset),
         request_headers_to_add,
         request_headers_to_remove,
         response_headers_to_add,

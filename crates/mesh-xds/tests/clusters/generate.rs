@@ -1,0 +1,180 @@
+//! How endpoints are chosen, at random.
+
+use mesh_core::Name;
+use mesh_core::model::{
+    Balancing, Cluster, HashFunction, HashKeys, LocalityBalancing, Maglev, Real, RingHash,
+    SlowStart, SubsetBalancing, SubsetFallback, SubsetSelector, ZoneAware,
+};
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a cluster says of its balancing.
+#[derive(Clone, Debug)]
+pub(crate) struct Choice {
+    balancing: Balancing,
+    slow_start: Option<SlowStart>,
+    localities: LocalityBalancing,
+    subsets: Option<SubsetBalancing>,
+}
+
+impl Choice {
+    /// What goes with the policy; the rest is not said. Where the type of the cluster decides,
+    /// localities alone are.
+    pub(crate) fn lay(self, cluster: &mut Cluster, provided: bool) {
+        let hashes = matches!(
+            self.balancing,
+            Balancing::RingHash(_) | Balancing::Maglev(_)
+        );
+        let slow = matches!(
+            self.balancing,
+            Balancing::RoundRobin | Balancing::LeastRequest { .. }
+        );
+        cluster.localities = match self.localities {
+            LocalityBalancing::ZoneAware(_) if hashes && !provided => LocalityBalancing::Weighted,
+            other => other,
+        };
+        if provided {
+            return;
+        }
+        cluster.balancing = self.balancing;
+        cluster.slow_start = self.slow_start.filter(|_| slow);
+        cluster.subsets = self.subsets.map(Arc::new);
+    }
+}
+
+pub(crate) fn choice() -> BoxedStrategy<Choice> {
+    (
+        balancing(),
+        option::of(slow_start()),
+        localities(),
+        option::of(subsets()),
+    )
+        .prop_map(|(balancing, slow_start, localities, subsets)| Choice {
+            balancing,
+            slow_start,
+            localities,
+            subsets,
+        })
+        .boxed()
+}
+
+/// Names and values as JSON in its one form.
+pub(crate) fn values() -> BoxedStrategy<BTreeMap<Name, Name>> {
+    let value = prop_oneof![
+        "[a-z é]{0,4}".prop_map(|text| format!("\"{text}\"")),
+        any::<i32>().prop_map(|number| number.to_string()),
+        Just("-0.5".to_owned()),
+        Just("true".to_owned()),
+        Just("null".to_owned()),
+        Just(r#"{"a":[1,"\"\\\u0001"],"b":{}}"#.to_owned()),
+    ];
+    let value = value.prop_map(Name::from);
+    btree_map("[a-z.]{1,4}".prop_map(Name::from), value, 0..3).boxed()
+}
+
+fn keys() -> BoxedStrategy<HashKeys> {
+    (any::<bool>(), option::of(100_u32..))
+        .prop_map(|(hostname, factor)| {
+            let mut keys = HashKeys::default();
+            keys.hostname = hostname;
+            keys.balance_factor = factor;
+            keys
+        })
+        .boxed()
+}
+
+fn real(least: f64) -> BoxedStrategy<Real> {
+    prop_oneof![Just(1.0), least..1e6, Just(1e300), Just(1e-300)]
+        .prop_map(|real| Real::new(real).unwrap())
+        .boxed()
+}
+
+fn balancing() -> BoxedStrategy<Balancing> {
+    let most = 8_u64 << 20;
+    let function = prop_oneof![Just(HashFunction::XxHash), Just(HashFunction::Murmur2)];
+    let ring = (1..=most, 1..=most, function, keys()).prop_map(|(one, other, function, keys)| {
+        let mut ring = RingHash::default();
+        ring.minimum = one.min(other);
+        ring.maximum = one.max(other);
+        ring.function = function;
+        ring.keys = keys;
+        ring
+    });
+    let primes = [2_u64, 3, 1009, 65_537, 5_000_011];
+    let maglev = (proptest::sample::select(primes.to_vec()), keys()).prop_map(|(size, keys)| {
+        let mut table = Maglev::default();
+        table.size = size;
+        table.keys = keys;
+        table
+    });
+    prop_oneof![
+        Just(Balancing::RoundRobin),
+        Just(Balancing::Random),
+        Just(Balancing::RingHash(RingHash::default())),
+        ring.prop_map(Balancing::RingHash),
+        maglev.prop_map(Balancing::Maglev),
+        (2_u32.., real(0.0)).prop_map(|(choices, bias)| Balancing::LeastRequest { choices, bias }),
+    ]
+    .boxed()
+}
+
+fn slow_start() -> BoxedStrategy<SlowStart> {
+    (1_u64..1_000_000_000, real(0.001), 0_u32..=100)
+        .prop_map(|(nanos, aggression, minimum)| {
+            let mut slow = SlowStart::new(Duration::from_nanos(nanos));
+            slow.aggression = aggression;
+            slow.minimum = minimum;
+            slow
+        })
+        .boxed()
+}
+
+fn localities() -> BoxedStrategy<LocalityBalancing> {
+    let zones = (0_u32..=100, any::<u64>(), any::<bool>()).prop_map(|(enabled, least, fail)| {
+        let mut zones = ZoneAware::default();
+        zones.enabled = enabled;
+        zones.minimum = least;
+        zones.fail_in_panic = fail;
+        LocalityBalancing::ZoneAware(zones)
+    });
+    prop_oneof![
+        Just(LocalityBalancing::Ignored),
+        Just(LocalityBalancing::Weighted),
+        Just(LocalityBalancing::ZoneAware(ZoneAware::default())),
+        zones,
+    ]
+    .boxed()
+}
+
+fn subsets() -> BoxedStrategy<SubsetBalancing> {
+    let fallback = || {
+        prop_oneof![
+            Just(SubsetFallback::None),
+            Just(SubsetFallback::Any),
+            Just(SubsetFallback::Default),
+        ]
+    };
+    let keys = btree_set("[a-z]{0,3}".prop_map(Name::from), 0..3);
+    let selector = (keys, any::<bool>(), option::of(fallback()));
+    let selector = selector.prop_map(|(keys, single, fallback)| {
+        let mut selector = SubsetSelector::default();
+        selector.keys = keys.into_iter().collect();
+        selector.single = single;
+        selector.fallback = fallback;
+        selector
+    });
+    (vec(selector, 1..4), fallback(), values(), any::<bool>())
+        .prop_map(|(selectors, fallback, default, panic_mode_any)| {
+            let mut subsets = SubsetBalancing::default();
+            subsets.selectors = selectors;
+            subsets.fallback = fallback;
+            subsets.default = default;
+            subsets.panic_mode_any = panic_mode_any;
+            subsets
+        })
+        .boxed()
+}
