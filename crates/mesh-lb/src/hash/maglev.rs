@@ -153,7 +153,7 @@ fn prime_up_to(number: u64) -> u64 {
     let is_prime = |number: u64| {
         (2..)
             .take_while(|divisor| divisor * divisor <= number)
-            .all(|divisor| number % divisor != 0)
+            .all(|divisor| !number.is_multiple_of(divisor))
     };
     (2..=number)
         .rev()

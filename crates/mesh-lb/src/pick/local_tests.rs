@@ -101,7 +101,7 @@ fn localities_get_their_weight_as_far_as_they_have_hosts() {
         let shares = shares(&built(cluster.clone(), &set, None), &Ask::new(0));
         near(&shares, &[("a", 4_167), ("b", 5_833)]);
     }
-    let mut all = set.clone();
+    let mut all = set;
     all.overprovisioning = Some(400);
     let shares = shares(&built(cluster, &all, None), &Ask::new(0));
     near(&shares, &[("a", 2_000), ("b", 8_000)]);

@@ -352,7 +352,7 @@ fn subsets(backends: &[SocketAddr]) -> Vec<Case> {
     let labels = |at: usize, endpoint: &mut Endpoint| {
         let mut subset = BTreeMap::new();
         subset.insert(name("version"), Name::from(format!("\"v{}\"", at % 3)));
-        if at % 2 == 0 {
+        if at.is_multiple_of(2) {
             subset.insert(name("stage"), name("\"prod\""));
         }
         subset.insert(name("id"), Name::from(format!("{at}")));

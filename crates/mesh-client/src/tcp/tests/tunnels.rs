@@ -98,7 +98,8 @@ async fn open(
     to: Tunnel,
     tried: &mut Vec<HostId>,
 ) -> Result<TcpUpstream, Error> {
-    tcp.tunnel(entry, &Caller::default(), &to, tried).await
+    tcp.tunnel(entry, &Caller::default(), None, &to, tried)
+        .await
 }
 
 async fn settle() {
@@ -170,7 +171,7 @@ async fn tunnels_share_a_connection_of_http2_within_its_streams() {
     let mut tunnels = Vec::new();
     for expected in [1, 1, 2, 2, 3] {
         let to = to(false);
-        let opening = tcp.tunnel(&entry, &caller, &to, &mut tried);
+        let opening = tcp.tunnel(&entry, &caller, None, &to, &mut tried);
         tunnels.push(opening.await.unwrap());
         settle().await;
         assert_eq!(stat(&entry, ClusterStat::CxActive), expected);
@@ -180,7 +181,7 @@ async fn tunnels_share_a_connection_of_http2_within_its_streams() {
     drop(tunnels.remove(0));
     settle().await;
     let again = tcp
-        .tunnel(&entry, &caller, &to(false), &mut Vec::new())
+        .tunnel(&entry, &caller, None, &to(false), &mut Vec::new())
         .await;
     settle().await;
     assert_eq!(stat(&entry, ClusterStat::CxTotal), 3);
