@@ -213,6 +213,8 @@ where
 impl Router {
     fn find<B>(&self, request: &Request<B>, caller: &Caller) -> Result<Matched, Error> {
         let no_route = || {
+            // In Envoy it is the router that finds no route.
+            caller.count(HttpStat::RouterRqTotal);
             caller.count(HttpStat::NoRoute);
             Error::new(Failure::NoRoute)
         };
@@ -224,7 +226,8 @@ impl Router {
         let head = Head::of(request);
         let host = table::find_host(table, &head).ok_or_else(no_route)?;
         if table.virtual_hosts[host].require_tls && !head.is_secure() {
-            caller.count(HttpStat::RqRedirect);
+            caller.count(HttpStat::RouterRqTotal);
+            caller.count(HttpStat::RqDirectResponse);
             return Err(with_tls(&head));
         }
         let word = self.rng.word();
