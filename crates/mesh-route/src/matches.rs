@@ -87,12 +87,13 @@ fn strip_any_case<'a>(path: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
 fn header(want: &HeaderMatch, head: &Head<'_>) -> bool {
     // Envoy (since `match_headers_individually`) looks at each line of a header that comes more
     // than once, and never at all of them joined.
-    if let (ValueMatch::Text(text), HeaderKey::Header(name)) = (&want.value, &want.key)
+    if let (ValueMatch::Text(_) | ValueMatch::Range(..), HeaderKey::Header(name)) =
+        (&want.value, &want.key)
         && name != HOST
         && head.headers().contains_key(name)
     {
         let mut lines = head.headers().get_all(name).iter();
-        return lines.any(|line| text.matches(line.as_bytes())) != want.invert;
+        return lines.any(|line| text(&want.value, line.as_bytes())) != want.invert;
     }
     with_value(&want.key, head, |value| {
         let value = match value {

@@ -37,7 +37,8 @@
 
 use crate::local::{Recorded, settle};
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request, Response, Version};
 use http_body::{Body, Frame, SizeHint};
 use mesh_core::reply::{Answer, Asked, is_grpc};
 use mesh_core::{BoxError, Error, Exchange, WallClock};
@@ -97,6 +98,8 @@ struct Asker {
     exchange: Option<Exchange>,
     clock: WallClock,
     grpc: bool,
+    /// Whether nobody but us keeps the body from being sent: of HTTP/1 the server knows.
+    bodiless: bool,
     version: Version,
 }
 
@@ -155,6 +158,7 @@ where
             exchange: Exchange::of(&request).cloned(),
             clock: self.clock.clone(),
             grpc: is_grpc(request.headers()),
+            bodiless: request.method() == Method::HEAD && request.version() == Version::HTTP_2,
             version: request.version(),
         };
         let state = match self.unready.take() {
@@ -229,11 +233,17 @@ impl Asker {
         let answer = settle(error, exchange, asked, self.version, &self.clock);
         let Answer {
             status,
-            headers,
+            mut headers,
             body,
             ..
         } = answer;
-        let body = (!body.is_empty()).then_some(body);
+        let mut body = (!body.is_empty()).then_some(body);
+        if self.bodiless
+            && let Some(body) = body.take()
+        {
+            // What GET would have had (RFC 9110 §9.3.2).
+            headers.insert(CONTENT_LENGTH, body.len().into());
+        }
         let mut response = Response::new(ReplyBody(Kind::Local(body)));
         *response.status_mut() = status;
         *response.headers_mut() = headers;

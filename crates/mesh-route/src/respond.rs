@@ -120,7 +120,7 @@ impl<S> Respond<S> {
         };
         match action {
             Action::Redirect(redirect) => {
-                count(HttpStat::RqRedirect);
+                count(HttpStat::RqDirectResponse);
                 Some(redirected(redirect, path, &Head::of(request)))
             }
             Action::Respond(response) => {
@@ -266,7 +266,7 @@ mod tests {
         let (failure, answer) = answer(&exchange).await;
         assert_eq!((failure, answer.status.as_u16()), (Failure::Redirect, 308));
         assert_eq!(answer.headers[LOCATION], "http://a.example/new/x?q");
-        assert_eq!(stats.get(HttpStat::RqRedirect), 1);
+        assert_eq!(stats.get(HttpStat::RqDirectResponse), 1);
         assert_eq!(stats.get(HttpStat::NoCluster), 0);
     }
 

@@ -228,11 +228,14 @@ impl Router {
         self.look(request, caller, self.rng.word())
             .map_err(|lost| match lost {
                 Lost::NoTable | Lost::NoRoute(..) => {
+                    // In Envoy it is the router that finds no route.
+                    caller.count(HttpStat::RouterRqTotal);
                     caller.count(HttpStat::NoRoute);
                     Error::new(Failure::NoRoute)
                 }
                 Lost::WithoutTls(error) => {
-                    caller.count(HttpStat::RqRedirect);
+                    caller.count(HttpStat::RouterRqTotal);
+                    caller.count(HttpStat::RqDirectResponse);
                     error
                 }
             })

@@ -75,6 +75,7 @@ pub(crate) fn for_http1<B: Body>(request: &mut Request<B>) {
     strip(request.headers_mut(), keep);
     request.headers_mut().remove(header::EXPECT);
     *request.version_mut() = Version::HTTP_11;
+    settle_length(request);
     if let Some(authority) = request.uri().authority() {
         if !request.headers().contains_key(header::HOST)
             && let Ok(host) = HeaderValue::from_str(without_userinfo(authority))
@@ -88,6 +89,22 @@ pub(crate) fn for_http1<B: Body>(request: &mut Request<B>) {
             let path = path.unwrap_or_else(|| uri::PathAndQuery::from_static("/"));
             *request.uri_mut() = Uri::from(path);
         }
+    }
+}
+
+/// Says that there is no body where a server would else wait for one, or refuse (RFC 9110 §8.6).
+/// For these methods Envoy does not say it either.
+fn settle_length<B: Body>(request: &mut Request<B>) {
+    let needless = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT
+    );
+    if !needless
+        && request.body().is_end_stream()
+        && !request.headers().contains_key(header::CONTENT_LENGTH)
+    {
+        let none = HeaderValue::from_static("0");
+        request.headers_mut().insert(header::CONTENT_LENGTH, none);
     }
 }
 
@@ -131,6 +148,30 @@ mod tests {
 
     fn request(builder: http::request::Builder) -> Request<OurBody> {
         builder.body(OurBody::empty()).unwrap()
+    }
+
+    #[test]
+    fn a_request_that_could_have_a_body_says_that_it_has_none() {
+        for (method, length) in [
+            ("GET", None),
+            ("DELETE", None),
+            ("OPTIONS", Some("0")),
+            ("POST", Some("0")),
+            ("PUT", Some("0")),
+        ] {
+            let mut request = request(Request::builder().method(method).uri("http://a/"));
+            for_http1(&mut request);
+            let told = request.headers().get("content-length");
+            assert_eq!(told.map(|it| it.to_str().unwrap()), length, "{method}");
+        }
+        let mut request = Request::post("http://a/")
+            .body(OurBody::new(http_body_util::Full::from("x")))
+            .unwrap();
+        for_http1(&mut request);
+        assert!(
+            !request.headers().contains_key("content-length"),
+            "there is a body"
+        );
     }
 
     #[test]

@@ -70,10 +70,11 @@ const STEERING: [HeaderName; 15] = [
 ];
 
 /// What besides may not come in at the edge of the mesh.
-const INSIDE_ONLY: [HeaderName; 4] = [
+const INSIDE_ONLY: [HeaderName; 5] = [
     HeaderName::from_static("x-envoy-decorator-operation"),
     HeaderName::from_static("x-envoy-downstream-service-cluster"),
     HeaderName::from_static("x-envoy-downstream-service-node"),
+    HeaderName::from_static("x-envoy-original-host"),
     HeaderName::from_static("x-envoy-original-path"),
 ];
 
@@ -203,9 +204,13 @@ fn admit<B>(
             headers.remove(name);
         }
     }
-    if manager.use_remote_address {
-        // Nobody outside can have proved a certificate to us.
+    let proved = caller.tls.as_ref().is_some_and(|tls| tls.peer.is_some());
+    if manager.use_remote_address || !proved {
+        // Who shows no certificate cannot vouch for one (Envoy's `forward_client_cert_details`, in
+        // every mode but the one that is refused), and nobody outside can.
         headers.remove(X_FORWARDED_CLIENT_CERT);
+    }
+    if manager.use_remote_address {
         forwarded(headers, caller, manager);
     }
     if !headers.contains_key(X_FORWARDED_PROTO) {

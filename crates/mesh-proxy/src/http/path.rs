@@ -149,6 +149,10 @@ fn is_unreserved(byte: u8) -> bool {
 }
 
 fn merge(path: &str) -> String {
+    // Envoy keeps a slash at the beginning and one at the end, even with nothing between them.
+    if path.bytes().all(|byte| byte == b'/') {
+        return "//".to_owned();
+    }
     let mut out = String::with_capacity(path.len());
     for c in path.chars() {
         if c != '/' || !out.ends_with('/') {
@@ -202,6 +206,8 @@ mod tests {
             ..BASE
         };
         assert_eq!(path("//a///b/", merge), "/a/b/");
+        // Seen of Envoy: slashes alone become two.
+        assert_eq!(path("///?q", merge), "//?q");
         let decode = PathNormalization {
             escaped_slashes: EscapedSlashes::Decode,
             ..merge

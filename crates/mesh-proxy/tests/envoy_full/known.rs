@@ -179,10 +179,6 @@ const KNOWN: &[Excuse] = &[
         holds: |it| it.is("header connection", "close", "(none)"),
     },
     Excuse {
-        reason: "mesh-client head.rs: POST, PUT and the like without a body say content-length: 0",
-        holds: |it| it.is("upstream 0 header content-length", "0", "(none)"),
-    },
-    Excuse {
         reason: "mesh-route cors: what a rule's policy leaves empty is taken from the host's",
         holds: |it| {
             it.group == "cors" && (it.label.contains("/bare") || it.label.contains("/nobody"))

@@ -75,6 +75,24 @@ fn a_range_is_half_open_and_refuses_what_is_no_integer() {
 }
 
 #[test]
+fn of_several_lines_one_in_the_range_is_enough() {
+    let range = |invert| want(ValueMatch::Range(-8, -2), invert, false);
+    for (lines, met) in [
+        (&["-3", "-1"][..], true),
+        (&["-1", "-3"], true),
+        (&["x", "-3"], true),
+        (&["-1", "-9"], false),
+        // One line is one number.
+        (&["-3,-1"], false),
+    ] {
+        let request = request(lines);
+        let head = Head::of(&request);
+        assert_eq!(header(&range(false), &head), met, "{lines:?}");
+        assert_eq!(header(&range(true), &head), !met, "{lines:?}, inverted");
+    }
+}
+
+#[test]
 fn pseudo_headers_are_what_they_are_for_envoy() {
     let request = Request::put("http://H.ex:80/a?q=1").body(()).unwrap();
     let head = Head::of(&request);

@@ -44,6 +44,24 @@ async fn an_error_is_answered_although_there_is_no_exchange() {
 }
 
 #[tokio::test]
+async fn head_over_http2_is_answered_with_a_length_and_no_body() {
+    for (method, version, length, end) in [
+        (Method::HEAD, Version::HTTP_2, Some("19"), true),
+        (Method::GET, Version::HTTP_2, None, false),
+        // The server of HTTP/1 takes the body away, and writes its length.
+        (Method::HEAD, Version::HTTP_11, None, false),
+    ] {
+        let mut request = request();
+        (*request.method_mut(), *request.version_mut()) = (method, version);
+        let probe = Probe::answering([Answers::Fails(Failure::NoHealthyHost)]);
+        let response = reply(probe, request).await;
+        let told = response.headers().get("content-length");
+        assert_eq!(told.map(|it| it.to_str().unwrap()), length);
+        assert_eq!(response.body().is_end_stream(), end);
+    }
+}
+
+#[tokio::test]
 async fn a_grpc_caller_gets_a_grpc_answer() {
     let probe = Probe::answering([Answers::Fails(Failure::RequestTimeout)]);
     let mut request = request();

@@ -164,6 +164,22 @@ fn connection_cannot_take_away_what_we_add() {
 }
 
 #[test]
+fn an_outsider_cannot_forge_what_a_rewrite_leaves() {
+    for (edge, left) in [(true, 0), (false, 2)] {
+        let mut manager = manager();
+        manager.use_remote_address = edge;
+        let request = Request::get("/")
+            .header("host", "h")
+            .header("x-envoy-original-host", "forged")
+            .header("x-envoy-original-path", "/forged");
+        let request = run(request, &manager).unwrap();
+        let names = request.headers().keys();
+        let claims = names.filter(|name| name.as_str().starts_with("x-envoy-original"));
+        assert_eq!(claims.count(), left, "{edge}");
+    }
+}
+
+#[test]
 fn an_outsider_cannot_claim_a_certificate() {
     let mut edge = manager();
     edge.use_remote_address = true;
@@ -174,8 +190,9 @@ fn an_outsider_cannot_claim_a_certificate() {
     };
     let request = run(claim(), &edge).unwrap();
     assert!(!request.headers().contains_key("x-forwarded-client-cert"));
+    // Nor can anybody who showed none, as in Envoy unless it is told to forward always.
     let request = run(claim(), &manager()).unwrap();
-    assert!(request.headers().contains_key("x-forwarded-client-cert"));
+    assert!(!request.headers().contains_key("x-forwarded-client-cert"));
 }
 
 #[test]

@@ -1,0 +1,132 @@
+//! Paths: what routes say of them, and targets that hit them or just miss them.
+
+use super::other_case;
+use crate::dice::Dice;
+use serde_json::{Value, json};
+
+const SEGMENTS: &[&str] = &["a", "b", "ab", "A", "api", "v1", "a-b", "x.y"];
+
+/// Regular expressions for paths, with paths of which some match.
+const PATTERNS: &[(&str, &[&str])] = &[
+    ("/a/.*", &["/a/b", "/a/", "/a", "/b/a/x"]),
+    (
+        "/(api|v1)/[^/]+",
+        &["/api/x", "/v1/ab", "/api/x/y", "/api/"],
+    ),
+    ("/[a-z]+\\d*", &["/abc1", "/a", "/A", "/1"]),
+    (".*\\.y", &["/x.y", "/a/x.y", "/x.yz"]),
+    ("(?i)/API", &["/api", "/Api", "/api/"]),
+    ("/[[:word:]]+/?", &["/a_1", "/ab/", "/a-b", "/"]),
+    ("/a%2[fF]b", &["/a%2fb", "/a%2Fb", "/a/b"]),
+];
+
+/// Targets that few think of.
+const ODD: &[&str] = &[
+    "//",
+    "//a",
+    "/a//b",
+    "/a/./b",
+    "/a/../b",
+    "/../a",
+    "/a/..",
+    "/a/.",
+    "/a%2fb",
+    "/a%2Fb",
+    "/a%5cb",
+    "/a\\b",
+    "/%61",
+    "/a%",
+    "/a%zz",
+    "/a;x=1",
+    "/a;x=1/b",
+    "/a,b",
+    "/a+b",
+    "/a%20b",
+    "/a?",
+    "/a??x",
+    "/a?q=/../b",
+    "/a/?q",
+    "/%2e%2e/a",
+    "/a/%2e/b",
+    "/a/%2E%2E/b",
+    "/a...",
+    "/~a",
+    "/a:b",
+    "/a@b",
+    "/a'b",
+    "/a|b",
+    "/a[b]",
+    "/{a}",
+    "/a^b",
+    "/a$b",
+    "/a%00b",
+    "/*",
+];
+
+pub(super) fn path(dice: &mut Dice, most: usize) -> String {
+    let number = dice.between(0, most);
+    if number == 0 {
+        return "/".into();
+    }
+    let parts: Vec<&str> = (0..number).map(|_| dice.pick(SEGMENTS)).collect();
+    format!("/{}", parts.join("/"))
+}
+
+/// What a route says of the path.
+pub(super) fn matcher(dice: &mut Dice) -> Value {
+    let mut out = match dice.below(10) {
+        0..=3 => {
+            let slash = if dice.chance(30) { "/" } else { "" };
+            let path = path(dice, 3);
+            json!({"prefix": if path == "/" { path } else { path + slash }})
+        }
+        4 | 5 => json!({"path": path(dice, 3)}),
+        6 | 7 => {
+            let parts = path(dice, 2);
+            let parts = if parts == "/" { "/a".into() } else { parts };
+            json!({"path_separated_prefix": parts})
+        }
+        _ => return json!({"safe_regex": {"regex": dice.pick(PATTERNS).0}}),
+    };
+    if dice.chance(25) {
+        out["case_sensitive"] = json!(false);
+    }
+    out
+}
+
+/// A path that the matcher accepts, or one that it may not.
+pub(super) fn path_for(dice: &mut Dice, matcher: &Value, near_miss: bool) -> String {
+    if let Some(regex) = matcher["safe_regex"]["regex"].as_str() {
+        let paths = PATTERNS.iter().find(|(it, _)| *it == regex);
+        let paths = paths.map_or(&["/a"][..], |(_, paths)| paths);
+        let most = if near_miss { paths.len() } else { 2 };
+        return paths[dice.below(most.min(paths.len()))].to_owned();
+    }
+    let (kind, word) = ["prefix", "path", "path_separated_prefix"]
+        .into_iter()
+        .find_map(|kind| Some((kind, matcher[kind].as_str()?)))
+        .unwrap_or(("prefix", "/"));
+    let mut out = match kind {
+        "prefix" if dice.chance(60) => format!("{word}{}", dice.pick(SEGMENTS)),
+        "path_separated_prefix" if dice.chance(60) => format!("{word}{}", path(dice, 2)),
+        _ => word.to_owned(),
+    };
+    if matcher["case_sensitive"] == false {
+        out = other_case(dice, &out);
+    }
+    if near_miss {
+        out = match dice.below(7) {
+            0 => other_case(dice, &out),
+            1 => format!("{out}/"),
+            2 => format!("{out}x"),
+            3 => out.replacen('/', "//", 1),
+            4 if out.len() > 1 => {
+                out.pop();
+                out
+            }
+            5 => format!("{out}{}", path(dice, 2)),
+            _ => dice.pick(ODD).to_owned(),
+        };
+    }
+    out
+}

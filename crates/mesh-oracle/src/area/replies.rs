@@ -1,0 +1,246 @@
+//! Answers that a proxy makes itself, each for its own reason, and those that fail on their way.
+
+use super::{cluster, cluster2, usual_clusters};
+use crate::config::{Config, Source};
+use crate::dice::Dice;
+use crate::request::Call;
+use serde_json::{Value, json};
+
+const TYPE: &str = "type.googleapis.com/envoy";
+
+/// The routes: their paths, and the scripts that lead to a failure there.
+const ROUTES: &[(&str, &[&str])] = &[
+    (
+        "/fine",
+        &["200", "404", "503", "204", "chunked", "grpc-0", "grpc-5"],
+    ),
+    (
+        "/cut",
+        &[
+            "close",
+            "reset",
+            "head-then-close",
+            "head-then-reset",
+            "chunked-cut",
+        ],
+    ),
+    ("/garbage", &["garbage"]),
+    ("/refused", &["200"]),
+    ("/empty", &["200"]),
+    ("/missing", &["200"]),
+    ("/missing-404", &["200"]),
+    ("/no-requests", &["200"]),
+    ("/no-pending", &["200"]),
+    ("/timeout", &["hang", "200", "503", "head-then-hang"]),
+    ("/try", &["hang", "hang,200", "200"]),
+    ("/retry", &["503", "503,200", "close", "503,503,503", "200"]),
+    ("/no-retries", &["503", "503,200", "200"]),
+    ("/abort", &["200"]),
+    ("/abort-grpc", &["200"]),
+    ("/delay", &["200"]),
+    ("/limited", &["200"]),
+    ("/maintenance", &["200"]),
+    (
+        "/two",
+        &[
+            "200",
+            "404",
+            "trailers",
+            "grpc-0",
+            "grpc-14",
+            "grpc-late-5",
+            "grpc-late-0",
+        ],
+    ),
+    (
+        "/two-cut",
+        &["reset", "refuse", "cancel", "head-then-reset"],
+    ),
+    ("/tls", &["200"]),
+    ("/header", &["200"]),
+    ("/none", &["200"]),
+];
+
+pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
+    let mut chosen = Vec::new();
+    for _ in 0..dice.between(5, 8) {
+        let route = dice.pick(ROUTES);
+        if !chosen.contains(&route) {
+            chosen.push(route);
+        }
+    }
+    let routes: Vec<Value> = chosen
+        .iter()
+        .filter(|(path, _)| *path != "/none")
+        .map(|(path, _)| route(path))
+        .collect();
+    let mut host = json!({"name": "v0", "domains": ["*"], "routes": routes});
+    if dice.chance(30) {
+        host["response_headers_to_add"] = json!([{
+            "header": {"key": "x-edit", "value": "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%"},
+        }]);
+    }
+    if dice.chance(30) {
+        host["typed_per_filter_config"] = json!({"envoy.filters.http.cors": {
+            "@type": format!("{TYPE}.extensions.filters.http.cors.v3.CorsPolicy"),
+            "allow_origin_string_match": [{"exact": "http://good.test"}],
+        }});
+    }
+    if dice.chance(10) {
+        host["require_tls"] = json!("ALL");
+    }
+    let manager = json!({"route_config": {"virtual_hosts": [host], "validate_clusters": false}});
+    let calls = (0..requests).map(|_| call(dice, &chosen)).collect();
+    Config {
+        area: "replies",
+        source: Source {
+            manager,
+            clusters: json!(clusters()),
+        },
+        calls,
+    }
+}
+
+fn clusters() -> Vec<Value> {
+    let mut clusters = usual_clusters();
+    for cluster in &mut clusters {
+        // How many retries are under way at a time is nothing that two proxies agree on.
+        cluster["circuit_breakers"] = json!({"thresholds": [{"max_retries": 1000}]});
+    }
+    let limited = |name: &str, field: &str| {
+        let mut cluster = cluster(name, &["a"]);
+        cluster["circuit_breakers"] = json!({"thresholds": [{field: 0}]});
+        cluster
+    };
+    clusters.extend([
+        cluster("refused", &["nobody"]),
+        cluster("empty", &[]),
+        limited("no-requests", "max_requests"),
+        limited("no-pending", "max_pending_requests"),
+        limited("no-retries", "max_retries"),
+        cluster2("h", &["h"]),
+    ]);
+    // A backend that closes at once when it is spoken to in TLS.
+    let mut tls = cluster("tls", &["h"]);
+    tls["transport_socket"] = json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": format!("{TYPE}.extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
+        },
+    });
+    clusters.push(tls);
+    clusters
+}
+
+fn route(path: &str) -> Value {
+    let to = |cluster: &str| json!({"cluster": cluster});
+    let filter = |name: &str, mut config: Value| {
+        let kind = if name == "fault" {
+            "HTTPFault"
+        } else {
+            "LocalRateLimit"
+        };
+        config["@type"] = json!(format!("{TYPE}.extensions.filters.http.{name}.v3.{kind}"));
+        json!({format!("envoy.filters.http.{name}"): config})
+    };
+    let always = json!({"numerator": 100});
+    let mut filters = Value::Null;
+    let mut action = match path {
+        "/refused" => to("$refused"),
+        "/empty" => to("$empty"),
+        "/missing" => to("$missing"),
+        "/missing-404" => {
+            json!({"cluster": "$missing", "cluster_not_found_response_code": "NOT_FOUND"})
+        }
+        "/no-requests" => to("$no-requests"),
+        "/no-pending" => to("$no-pending"),
+        "/no-retries" => to("$no-retries"),
+        "/tls" => to("$tls"),
+        "/two" | "/two-cut" => to("$h"),
+        "/header" => json!({"cluster_header": "x-cluster"}),
+        _ => to("$a"),
+    };
+    match path {
+        "/timeout" => action["timeout"] = json!("0.080s"),
+        "/try" => {
+            action["retry_policy"] =
+                json!({"retry_on": "5xx", "num_retries": 1, "per_try_timeout": "0.080s"});
+        }
+        "/retry" | "/no-retries" => {
+            action["retry_policy"] = json!({"retry_on": "5xx", "num_retries": 1});
+        }
+        "/abort" => {
+            let abort = json!({"http_status": 418, "percentage": always});
+            filters = filter("fault", json!({"abort": abort}));
+        }
+        "/abort-grpc" => {
+            let abort = json!({"grpc_status": 8, "percentage": always});
+            filters = filter("fault", json!({"abort": abort}));
+        }
+        "/delay" => {
+            let delay = json!({"fixed_delay": "0.020s", "percentage": always});
+            filters = filter("fault", json!({"delay": delay}));
+        }
+        "/limited" => {
+            filters = filter(
+                "local_ratelimit",
+                json!({
+                    "stat_prefix": "limit",
+                    "token_bucket": {"max_tokens": 1, "tokens_per_fill": 1, "fill_interval": "3600s"},
+                    "filter_enabled": {"default_value": always},
+                    "filter_enforced": {"default_value": always},
+                }),
+            );
+        }
+        _ => {}
+    }
+    let mut route = json!({
+        "name": format!("v0{}", path.replace('/', ".")),
+        "match": {"path_separated_prefix": path},
+        "route": action,
+    });
+    if path == "/maintenance" {
+        route["route"] = Value::Null;
+        route.as_object_mut().map(|it| it.remove("route"));
+        route["direct_response"] = json!({"status": 503, "body": {"inline_string": "later"}});
+    }
+    if !filters.is_null() {
+        route["typed_per_filter_config"] = filters;
+    }
+    route
+}
+
+fn call(dice: &mut Dice, routes: &[(&str, &[&str])]) -> Call {
+    let (path, scripts) = dice.pick(routes);
+    let mut call = Call::get(path);
+    if dice.chance(40) {
+        call.target += "/x?y=1";
+    }
+    match dice.below(10) {
+        0 | 1 => call.method = "HEAD".into(),
+        2 | 3 => {
+            call.method = "POST".into();
+            call.body = "body".into();
+        }
+        4..=6 => {
+            call = call.grpc();
+            if dice.chance(30) {
+                call.body = "\0\0\0\0\u{1}x".into();
+            }
+        }
+        _ => {}
+    }
+    if path == "/header" {
+        call = match dice.below(3) {
+            0 => call.with("x-cluster", "$a"),
+            1 => call.with("x-cluster", "$missing"),
+            _ => call,
+        };
+    }
+    if dice.chance(10) {
+        call = call.with("origin", "http://good.test");
+    }
+    call = call.script(dice.pick(scripts));
+    call.http2 = dice.chance(35) && call.head().is_some();
+    call
+}

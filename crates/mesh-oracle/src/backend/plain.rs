@@ -1,0 +1,123 @@
+//! A backend of HTTP/1.1.
+
+use super::Log;
+use crate::wire::{Kind, Wire};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+pub(super) async fn serve(name: &'static str, stream: TcpStream, log: &Log) {
+    let mut wire = Wire::new(stream);
+    while let Ok(Some(request)) = wire.read(Kind::Request).await {
+        let head = request.line.starts_with("HEAD ");
+        let word = log.note(name, request);
+        if !act(&word, name, head, &mut wire).await {
+            return;
+        }
+    }
+}
+
+/// Answers. Whether the connection goes on.
+async fn act(word: &str, name: &str, head: bool, wire: &mut Wire) -> bool {
+    let plain = |status: &str| {
+        let body = if head { "" } else { name };
+        let length = name.len();
+        let code = status.parse().unwrap_or(http::StatusCode::OK);
+        let reason = code.canonical_reason().unwrap_or("Unknown");
+        format!(
+            "HTTP/1.1 {} {reason}\r\ncontent-length: {length}\r\nx-backend: {name}\r\n\r\n{body}",
+            code.as_u16()
+        )
+    };
+    let ok = |rest: &str| (format!("HTTP/1.1 200 OK\r\n{rest}"), true);
+    let (bytes, goes_on) = match word {
+        "close" => return false,
+        "reset" => {
+            reset(wire);
+            return false;
+        }
+        "hang" => {
+            // Until the proxy gives up.
+            let mut rest = [0; 64];
+            while wire.stream.read(&mut rest).await.is_ok_and(|n| n > 0) {}
+            return false;
+        }
+        "slow" => {
+            sleep(Duration::from_millis(150)).await;
+            (plain("200"), true)
+        }
+        "head-then-close" => (
+            "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc".into(),
+            false,
+        ),
+        "head-then-reset" => {
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc";
+            let _ = wire.stream.write_all(head).await;
+            // Both proxies have to have read the head before the reset takes it away.
+            sleep(Duration::from_millis(80)).await;
+            reset(wire);
+            return false;
+        }
+        "head-then-hang" => {
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc";
+            let _ = wire.stream.write_all(head).await;
+            let mut rest = [0; 64];
+            while wire.stream.read(&mut rest).await.is_ok_and(|n| n > 0) {}
+            return false;
+        }
+        "chunked-cut" => (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n".into(),
+            false,
+        ),
+        "204" => (
+            format!("HTTP/1.1 204 No Content\r\nx-backend: {name}\r\n\r\n"),
+            true,
+        ),
+        "304" => (
+            "HTTP/1.1 304 Not Modified\r\netag: \"1\"\r\n\r\n".into(),
+            true,
+        ),
+        "chunked" => ok("transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"),
+        "until-close" => ("HTTP/1.1 200 OK\r\nx-a: 1\r\n\r\nrest".into(), false),
+        "cookies" => ok(
+            "Content-Length: 2\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nX-Multi: 1\r\nX-Multi: \
+             2\r\nServer: theirs\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nx-r: of-backend\r\n\r\nok",
+        ),
+        "cors" => ok(
+            "content-length: 2\r\naccess-control-allow-origin: http://b\r\n\
+             access-control-expose-headers: x-b\r\n\r\nok",
+        ),
+        "interim" => (
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".into(),
+            true,
+        ),
+        "ratelimited" => (
+            "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\nx-envoy-ratelimited: \
+             true\r\n\r\n"
+                .into(),
+            true,
+        ),
+        "retriable" => (
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nx-retriable: yes\r\n\r\n".into(),
+            true,
+        ),
+        "garbage" => ("NOT HTTP AT ALL\r\n\r\n".into(), false),
+        _ => match word.strip_prefix("grpc-") {
+            Some(status) => ok(&format!(
+                "content-length: 0\r\ncontent-type: application/grpc\r\ngrpc-status: {status}\r\n\r\n"
+            )),
+            None => (plain(word), true),
+        },
+    };
+    let mut bytes = bytes.as_bytes();
+    if head && let Some(at) = bytes.windows(4).position(|it| it == b"\r\n\r\n") {
+        bytes = &bytes[..at + 4];
+    }
+    wire.stream.write_all(bytes).await.is_ok() && goes_on
+}
+
+fn reset(wire: &Wire) {
+    // Closing with this on sends a reset instead of an end.
+    let _ = wire.stream.set_zero_linger();
+}

@@ -1,0 +1,158 @@
+//! What one subject did with a request, as facts that can be compared one by one.
+
+use crate::backend::is_copy;
+use crate::request::Call;
+use crate::wire::Message;
+use std::collections::BTreeMap;
+
+/// Facts by name: `status`, `body`, `header x`, `upstream 0 header x`, `log code` and so on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) facts: BTreeMap<String, String>,
+    /// Text that differs for no interesting reason, and what is compared instead.
+    masks: Vec<(String, &'static str)>,
+}
+
+// === impl Facts ===
+
+impl Facts {
+    pub(crate) fn with_masks(masks: Vec<(String, &'static str)>) -> Self {
+        Self {
+            facts: BTreeMap::new(),
+            masks,
+        }
+    }
+
+    pub(crate) fn get(&self, fact: &str) -> &str {
+        self.facts.get(fact).map_or("(none)", String::as_str)
+    }
+
+    pub(crate) fn put(&mut self, fact: &str, mut value: String) {
+        for (text, mask) in &self.masks {
+            if !text.is_empty() {
+                value = value.replace(text.as_str(), mask);
+            }
+        }
+        self.facts.insert(fact.to_owned(), value);
+    }
+
+    /// The answer that came back.
+    pub(crate) fn reply(&mut self, call: &Call, reply: &Message) {
+        self.put("status", reply.status().to_string());
+        // "HTTP/1.1 200 " and what follows.
+        self.put(
+            "version",
+            reply.line.split(' ').next().unwrap_or("").to_owned(),
+        );
+        self.put(
+            "reason",
+            reply.line.split(' ').skip(2).collect::<Vec<_>>().join(" "),
+        );
+        self.put("end", reply.end.to_owned());
+        self.put("interim", reply.interim.join(" "));
+        self.put("body", String::from_utf8_lossy(&reply.body).into_owned());
+        self.put("trailers", format!("{:?}", reply.trailers));
+        self.headers("", call, reply);
+    }
+
+    /// What the backends saw.
+    pub(crate) fn upstream(&mut self, call: &Call, mut seen: Vec<(&'static str, Message)>) {
+        // A copy comes at any time.
+        seen.sort_by_key(|(_, message)| is_copy(message));
+        let copies = seen.iter().filter(|(_, it)| is_copy(it)).count();
+        self.put("upstream count", (seen.len() - copies).to_string());
+        self.put("upstream copies", copies.to_string());
+        for (n, (backend, message)) in seen.iter().enumerate() {
+            self.put(
+                &format!("upstream {n} line"),
+                format!("{backend}: {}", message.line),
+            );
+            let body = String::from_utf8_lossy(&message.body).into_owned();
+            self.put(&format!("upstream {n} body"), body);
+            self.put(&format!("upstream {n} end"), message.end.to_owned());
+            self.put(
+                &format!("upstream {n} trailers"),
+                format!("{:?}", message.trailers),
+            );
+            self.headers(&format!("upstream {n} "), call, message);
+        }
+    }
+
+    /// A line of the access log without its number.
+    pub(crate) fn log(&mut self, line: Option<&str>) {
+        let Some(line) = line else {
+            self.put("log", "no line".into());
+            return;
+        };
+        for field in line.split('\t') {
+            let (name, value) = field.split_once('=').unwrap_or((field, ""));
+            self.put(&format!("log {name}"), value.to_owned());
+        }
+    }
+
+    fn headers(&mut self, prefix: &str, call: &Call, message: &Message) {
+        let mut named = BTreeMap::<&str, Vec<&str>>::new();
+        for (name, value) in &message.headers {
+            named.entry(name).or_default().push(value);
+        }
+        for (name, values) in named {
+            let mut value = values.join(" | ");
+            let was_sent = || {
+                call.headers
+                    .iter()
+                    .any(|(_, sent)| sent.contains(value.as_str()))
+            };
+            match name {
+                // Of no backend of ours but one, and of the clock.
+                "date" if !value.contains("1970") => continue,
+                "x-request-id" if value.len() == 36 && !was_sent() => {
+                    "(a new one)".clone_into(&mut value);
+                }
+                // Envoy writes its host's address in place of a loopback peer's.
+                "x-forwarded-for" if !was_sent() => {
+                    let before = value.rfind(',').map_or(0, |at| at + 1);
+                    value.replace_range(before.., "(the peer)");
+                }
+                // What is left of the timeout at a further attempt.
+                "x-envoy-expected-rq-timeout-ms"
+                    if prefix.starts_with("upstream ") && prefix != "upstream 0 " =>
+                {
+                    "(what is left)".clone_into(&mut value);
+                }
+                "x-envoy-upstream-service-time" => "(a time)".clone_into(&mut value),
+                _ => {}
+            }
+            self.put(&format!("{prefix}header {name}"), value);
+        }
+    }
+
+    /// The facts that are not the same: name, theirs, ours. What only follows from another
+    /// difference is not told again.
+    pub(crate) fn unlike(&self, ours: &Self) -> Vec<(String, String, String)> {
+        let mut names: Vec<&String> = self.facts.keys().chain(ours.facts.keys()).collect();
+        names.sort();
+        names.dedup();
+        let same = |fact| self.get(fact) == ours.get(fact);
+        let same_status = same("status");
+        let same_count = same("upstream count");
+        let same_backend = same("upstream 0 line");
+        let told = |name: &str| {
+            let answer = name.starts_with("header ") || matches!(name, "reason" | "body");
+            let seen = name.starts_with("upstream ");
+            (same_status || !(answer || name.starts_with("log ")))
+                && (same_count || name == "upstream count" || !seen)
+                && (same_backend || !(seen && name.contains("header")))
+        };
+        names
+            .into_iter()
+            .filter(|name| told(name) && !same(name))
+            .map(|name| {
+                (
+                    name.clone(),
+                    self.get(name).to_owned(),
+                    ours.get(name).to_owned(),
+                )
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,216 @@
+//! Real Envoy as the judge: configurations and requests from a seed, the same for Envoy and for
+//! us, and everything that can be seen from outside compared.
+//!
+//! `cargo xtask oracle` builds and runs it. The last line of its output is
+//! `N configs, M requests, D differences`, and it succeeds only if D is 0.
+
+#![forbid(unsafe_code)]
+
+mod allowed;
+mod area;
+mod backend;
+mod config;
+mod counters;
+mod coverage;
+mod dice;
+mod difference;
+mod envoy;
+mod facts;
+mod request;
+mod run;
+mod shrink;
+mod stage;
+mod wire;
+mod wire2;
+
+use anyhow::bail;
+use area::{AREAS, Area};
+use clap::Parser;
+use config::Config;
+use coverage::Coverage;
+use dice::Dice;
+use difference::Found;
+use run::Runner;
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Configurations that are tried together.
+const TOGETHER: usize = 24;
+/// Differences that are made small; the others are only counted.
+const SHRUNK: usize = 40;
+/// No more are begun after this time.
+const SHRINKING: Duration = Duration::from_secs(90);
+
+/// Compare the mesh with a real Envoy
+#[derive(Debug, Parser)]
+#[command(name = "mesh-oracle")]
+struct Arguments {
+    /// The binary of Envoy
+    #[arg(long, env = "MESH_ENVOY")]
+    envoy: String,
+
+    /// What everything that is generated depends on
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+
+    /// Configurations over all areas
+    #[arg(long, default_value_t = 300)]
+    configs: usize,
+
+    /// Requests over all configurations
+    #[arg(long, default_value_t = 10_500)]
+    requests: usize,
+
+    /// Only this area; may be repeated
+    #[arg(long, value_name = "AREA")]
+    only: Vec<String>,
+
+    /// Show differences as they are found instead of making them small
+    #[arg(long)]
+    no_shrink: bool,
+
+    /// Also list every difference in one line, configurations left out
+    #[arg(long)]
+    every: bool,
+
+    /// Do not fail for what was not exercised enough, as in a run that is short on purpose
+    #[arg(long)]
+    no_coverage: bool,
+}
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let outcome = runtime
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run(&Arguments::parse())));
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("oracle: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether nothing differs and enough was tried.
+async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
+    let areas = chosen(&arguments.only)?;
+    let names: Vec<&str> = areas.iter().map(|area| area.name).collect();
+    let began = Instant::now();
+    let directory = tempfile::tempdir()?;
+    let mut runner = Runner::start(&arguments.envoy, directory.path()).await?;
+    let configs = generated(arguments, &areas);
+    let (mut coverage, mut excused) = (Coverage::default(), BTreeMap::<usize, usize>::new());
+    let (mut found, mut open) = (Vec::<Found>::new(), BTreeMap::<usize, usize>::new());
+    let mut differences = 0;
+    for batch in configs.chunks(TOGETHER) {
+        let batch: Vec<&Config> = batch.iter().collect();
+        for (config, outcome) in batch.iter().zip(runner.batch(&batch).await?) {
+            coverage.note(config, &outcome.judged);
+            for difference in outcome.differences {
+                let explains = |list| allowed::explains(list, &difference, config);
+                if let Some(at) = explains(allowed::ALLOWED) {
+                    *excused.entry(at).or_default() += 1;
+                } else {
+                    if let Some(at) = explains(allowed::OPEN) {
+                        *open.entry(at).or_default() += 1;
+                        differences += 1;
+                        continue;
+                    }
+                    let config = (*config).clone();
+                    found.push(Found { config, difference });
+                }
+            }
+        }
+    }
+    let requests = coverage.requests;
+    if arguments.every {
+        for it in &found {
+            println!("{}", it.in_one_line());
+        }
+    }
+    report(&mut runner, &found, arguments.no_shrink).await?;
+    println!("{coverage}");
+    for (at, it) in allowed::ALLOWED.iter().enumerate() {
+        let times = excused.get(&at).copied().unwrap_or_default();
+        println!("allowed: {times} × {}: {}", it.id, it.reason);
+    }
+    for (at, it) in allowed::OPEN.iter().enumerate() {
+        let times = open.get(&at).copied().unwrap_or_default();
+        println!("open: {times} × {}: {}", it.id, it.reason);
+    }
+    differences += found.len();
+    let lacking = coverage.lacking(&names);
+    let enough = lacking.is_empty() || arguments.no_coverage;
+    for it in &lacking {
+        println!("not exercised enough: {it}");
+    }
+    println!(
+        "areas: {}; seed {}; {:.0?}",
+        names.join(", "),
+        arguments.seed,
+        began.elapsed()
+    );
+    println!(
+        "{} configs, {requests} requests, {differences} differences",
+        configs.len()
+    );
+    Ok(differences == 0 && enough)
+}
+
+fn chosen(only: &[String]) -> anyhow::Result<Vec<Area>> {
+    for name in only {
+        if !AREAS.iter().any(|area| area.name == name) {
+            let names: Vec<&str> = AREAS.iter().map(|area| area.name).collect();
+            bail!("there is no area `{name}`, but {}", names.join(", "));
+        }
+    }
+    let wanted = |area: &&Area| only.is_empty() || only.iter().any(|name| name == area.name);
+    Ok(AREAS.iter().filter(wanted).copied().collect())
+}
+
+fn generated(arguments: &Arguments, areas: &[Area]) -> Vec<Config> {
+    let shares: usize = areas.iter().map(|area| area.share).sum();
+    let each = arguments.requests.div_ceil(arguments.configs.max(1)).max(1);
+    let mut configs = Vec::new();
+    for (n, area) in areas.iter().enumerate() {
+        let number = (arguments.configs * area.share).div_ceil(shares);
+        // An area alone is the same as among others.
+        let place = AREAS
+            .iter()
+            .position(|it| it.name == area.name)
+            .unwrap_or(n);
+        for config in 0..number {
+            let stream = (place as u64) << 32 | config as u64;
+            configs.push((area.generate)(&mut Dice::of(arguments.seed, stream), each));
+        }
+    }
+    configs
+}
+
+/// Prints one small case of each kind of difference.
+async fn report(runner: &mut Runner, found: &[Found], as_they_are: bool) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let mut kinds = BTreeMap::<String, (usize, &Found)>::new();
+    for it in found {
+        let (peer, fact, how) = it.difference.signature();
+        let kind = format!("{} {peer} {fact}: {how}", it.config.area);
+        kinds.entry(kind).or_insert((0, it)).0 += 1;
+    }
+    let mut kinds: Vec<_> = kinds.into_iter().collect();
+    kinds.sort_by_key(|(_, (times, _))| std::cmp::Reverse(*times));
+    for (n, (kind, (times, it))) in kinds.into_iter().enumerate() {
+        println!("=== {times} × {kind}");
+        let mut it = it.clone();
+        if n < SHRUNK && !as_they_are && began.elapsed() < SHRINKING {
+            it = shrink::shrink(runner, it).await?;
+        }
+        println!("{it}");
+    }
+    Ok(())
+}

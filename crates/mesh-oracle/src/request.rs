@@ -1,0 +1,151 @@
+//! Requests as data: what is sent, exactly.
+
+use crate::config::named;
+use std::fmt;
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) http2: bool,
+    pub(crate) method: String,
+    /// The request target, as written.
+    pub(crate) target: String,
+    /// None for a request without `host`.
+    pub(crate) host: Option<String>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
+    pub(crate) trailers: Vec<(String, String)>,
+    /// Sent in chunks instead of with a length.
+    pub(crate) chunked: bool,
+}
+
+// === impl Call ===
+
+impl Call {
+    pub(crate) fn get(target: &str) -> Self {
+        Self {
+            http2: false,
+            method: "GET".into(),
+            target: target.into(),
+            host: Some("mesh.test".into()),
+            headers: Vec::new(),
+            body: String::new(),
+            trailers: Vec::new(),
+            chunked: false,
+        }
+    }
+
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// What the backends do, attempt by attempt.
+    pub(crate) fn script(self, words: &str) -> Self {
+        self.with("x-script", words)
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut found = self
+            .headers
+            .iter()
+            .filter(|(it, _)| it.eq_ignore_ascii_case(name));
+        found.next().map(|(_, value)| value.as_str())
+    }
+
+    /// A gRPC request: POST with its two headers.
+    pub(crate) fn grpc(mut self) -> Self {
+        self.method = "POST".into();
+        self.with("content-type", "application/grpc")
+            .with("te", "trailers")
+    }
+
+    /// The same with names of this configuration, and with the number that its log line has.
+    pub(crate) fn settled(&self, id: &str, number: &str) -> Self {
+        let mut call = self.clone();
+        for (_, value) in &mut call.headers {
+            if value.starts_with('$') {
+                *value = named(value, id);
+            }
+        }
+        call.headers.insert(0, ("x-case".into(), number.into()));
+        call
+    }
+
+    /// The bytes of HTTP/1.1.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
+        if let Some(host) = &self.host {
+            text += &format!("host: {host}\r\n");
+        }
+        for (name, value) in &self.headers {
+            text += &format!("{name}: {value}\r\n");
+        }
+        if self.chunked {
+            text += "transfer-encoding: chunked\r\n\r\n";
+            if !self.body.is_empty() {
+                text += &format!("{:x}\r\n{}\r\n", self.body.len(), self.body);
+            }
+            text += "0\r\n";
+            for (name, value) in &self.trailers {
+                text += &format!("{name}: {value}\r\n");
+            }
+            text += "\r\n";
+        } else {
+            let bodiless = matches!(&*self.method, "GET" | "HEAD" | "DELETE" | "OPTIONS");
+            if !(self.body.is_empty() && bodiless) && self.method != "CONNECT" {
+                text += &format!("content-length: {}\r\n", self.body.len());
+            }
+            text += "\r\n";
+            text += &self.body;
+        }
+        text.into_bytes()
+    }
+
+    /// As the head of an HTTP/2 request, where it can be one.
+    pub(crate) fn head(&self) -> Option<http::Request<()>> {
+        let host = self.host.as_deref()?;
+        if !self.target.starts_with('/') {
+            return None;
+        }
+        let mut builder = http::Request::builder()
+            .method(&*self.method)
+            .uri(format!("http://{host}{}", self.target))
+            .version(http::Version::HTTP_2);
+        for (name, value) in &self.headers {
+            builder = builder.header(name, value);
+        }
+        let request = builder.body(()).ok()?;
+        // The type must not have made it nicer.
+        let same = request.uri().path_and_query().map(|it| it.as_str()) == Some(&*self.target)
+            && request.uri().authority().map(|it| it.as_str()) == Some(host);
+        same.then_some(request)
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = if self.http2 { "HTTP/2" } else { "HTTP/1.1" };
+        write!(f, "{version} {:?}", String::from_utf8_lossy(&self.bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_1_is_written_as_it_is() {
+        let call = Call::get("//a/../%2f?q").with("X-A", "1").with("x-a", "2");
+        let text = "GET //a/../%2f?q HTTP/1.1\r\nhost: mesh.test\r\nX-A: 1\r\nx-a: 2\r\n\r\n";
+        assert_eq!(call.bytes(), text.as_bytes());
+    }
+
+    #[test]
+    fn http_2_is_refused_where_it_would_not_be_the_same() {
+        assert!(Call::get("/a?b").head().is_some());
+        assert!(Call::get("*").head().is_none());
+        assert!(Call::get("/a#b").head().is_none());
+        assert!(Call::get("http://x/").head().is_none());
+    }
+}

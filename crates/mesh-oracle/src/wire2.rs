@@ -1,0 +1,87 @@
+//! HTTP/2, as the `h2` crate speaks it, in the shape of [`Message`].
+
+use crate::request::Call;
+use crate::wire::{Message, PATIENCE};
+use bytes::Bytes;
+use http::HeaderMap;
+use std::net::SocketAddr;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Sends a request on a new connection and reads the answer.
+pub(crate) async fn exchange(to: SocketAddr, call: &Call) -> (Message, String) {
+    let Some(head) = call.head() else {
+        return (Message::ended("no HTTP/2 request"), String::new());
+    };
+    let Ok(stream) = TcpStream::connect(to).await else {
+        return (Message::ended("nobody listens"), String::new());
+    };
+    let caller = stream
+        .local_addr()
+        .map_or_else(|_| String::new(), |it| it.to_string());
+    let reply = timeout(PATIENCE, ask(stream, head, call)).await;
+    (
+        reply.unwrap_or_else(|_| Message::ended("no answer in time")),
+        caller,
+    )
+}
+
+async fn ask(stream: TcpStream, head: http::Request<()>, call: &Call) -> Message {
+    let Ok((client, connection)) = h2::client::handshake(stream).await else {
+        return Message::ended("no HTTP/2 connection");
+    };
+    // Ends with the connection, which ends with its last handle below.
+    let driving = tokio::spawn(connection);
+    let reply = async {
+        let mut client = client.ready().await?;
+        let bare = call.body.is_empty() && call.trailers.is_empty();
+        let (response, mut sender) = client.send_request(head, bare)?;
+        if !call.body.is_empty() {
+            let body = Bytes::from(call.body.clone());
+            sender.send_data(body, call.trailers.is_empty())?;
+        }
+        if !call.trailers.is_empty() {
+            sender.send_trailers(call.trailers.iter().filter_map(field).collect())?;
+        }
+        let (head, mut body) = response.await?.into_parts();
+        let mut message = Message::ended("whole");
+        message.line = format!("HTTP/2 {}", head.status.as_u16());
+        message.headers = listed(&head.headers);
+        while let Some(data) = body.data().await {
+            match data {
+                Ok(data) => {
+                    // The window of this size is given back at once.
+                    let _ = body.flow_control().release_capacity(data.len());
+                    message.body.extend_from_slice(&data);
+                }
+                Err(_) => {
+                    message.end = "cut";
+                    return Ok(message);
+                }
+            }
+        }
+        match body.trailers().await {
+            Ok(trailers) => message.trailers = listed(&trailers.unwrap_or_default()),
+            Err(_) => message.end = "cut",
+        }
+        Ok::<_, h2::Error>(message)
+    };
+    let reply = reply.await;
+    driving.abort();
+    reply.unwrap_or_else(|_| Message::ended("closed without an answer"))
+}
+
+/// Names and values in order.
+pub(crate) fn listed(headers: &HeaderMap) -> Vec<(String, String)> {
+    headers
+        .iter()
+        .map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            (name.as_str().to_owned(), value)
+        })
+        .collect()
+}
+
+fn field((name, value): &(String, String)) -> Option<(http::HeaderName, http::HeaderValue)> {
+    Some((name.parse().ok()?, value.parse().ok()?))
+}
