@@ -127,6 +127,10 @@ fn tool(variable: &str) -> Option<String> {
     path
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process is waited for, and no runtime is there"
+)]
 fn until(what: &str, mut look: impl FnMut() -> bool) {
     let start = Instant::now();
     while !look() {

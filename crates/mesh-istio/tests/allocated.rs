@@ -5,7 +5,7 @@ mod support;
 
 use mesh_core::model::{Snapshot, SnapshotBuilder};
 use mesh_istio::{Capture, Node, Workshop, allocated, name_table};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use support::{good, host, lines, listeners, snapshot};
 
 const TWO: &str = "
@@ -54,7 +54,7 @@ fn two_tcp_services_on_one_port_are_told_apart_by_their_addresses() {
     assert_eq!(names(&snapshot), expected);
     for (address, host) in [(one, "one"), (two, "two")] {
         let listener = support::listener(&snapshot, &format!("{address}_9000"));
-        assert_eq!(listener.address, (address, 9000).into());
+        assert_eq!(listener.address, SocketAddr::from((address, 9000)));
         assert_eq!(
             support::clusters(&listener.chains[0]),
             [format!("outbound|9000||{host}.example.com")]
@@ -95,7 +95,7 @@ fn a_node_has_the_addresses_of_its_family() {
         let (snapshot, _) = snapshot(&world, &node);
         let name = format!("{expected}_9000");
         assert!(names(&snapshot).contains(&name.as_str()));
-        let place = (expected, 9000).into();
+        let place = SocketAddr::from((expected, 9000));
         assert!(snapshot.listeners().iter().any(|one| one.address == place));
         let table = name_table(&world, &node);
         assert_eq!(table.names["one.example.com"].addresses, [expected]);

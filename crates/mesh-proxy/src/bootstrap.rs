@@ -47,7 +47,7 @@ pub enum Command {
     /// Without a role this is a gateway that serves every Gateway in the configuration. With
     /// --workload it is the node that a WorkloadEntry of that name describes, or a sidecar with
     /// the ports given here.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Check a configuration: exit code 0 if it can be used, 1 with errors as FILE:LINE:COLUMN.
     Validate(ConfigArgs),
 }
@@ -168,7 +168,7 @@ impl Command {
     pub fn execute(self) -> ExitCode {
         ended(match self {
             Self::Validate(config) => validate(&config),
-            Self::Run(run) => serve::run(run),
+            Self::Run(run) => serve::run(*run),
         })
     }
 }
@@ -274,7 +274,7 @@ mod tests {
         let Some(Command::Run(run)) = Cli::try_parse_from(line).unwrap().command else {
             panic!("a run")
         };
-        let error = serve::run(run).unwrap_err();
+        let error = serve::run(*run).unwrap_err();
         assert!(format!("{error:#}").contains("expected http"), "{error:#}");
     }
 

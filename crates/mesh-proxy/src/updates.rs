@@ -6,16 +6,15 @@
 //! already when something began to use it does not count, as in Envoy.
 
 use crate::listener::Statistics;
-use mesh_core::model::{LiveSecret, SecretRef, SecretSource, Snapshot};
+use mesh_core::model::{ListenerAddress, LiveSecret, SecretRef, SecretSource, Snapshot};
 use mesh_core::stats::{ClusterStat, ListenerStat};
 use mesh_core::{Name, Shard};
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 
 /// Who uses secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum User {
-    Listener(SocketAddr),
+    Listener(ListenerAddress),
     Cluster(Name),
 }
 
@@ -36,7 +35,7 @@ impl Updates {
         for (user, more) in self.news(snapshot) {
             match user {
                 User::Listener(address) => {
-                    let block = statistics.listener(address);
+                    let block = statistics.listener(&address);
                     block.add(shard, ListenerStat::ContextUpdateBySds, more);
                 }
                 User::Cluster(name) => {
@@ -94,7 +93,7 @@ fn uses(snapshot: &Snapshot) -> impl Iterator<Item = (User, &SecretRef)> {
     let listeners = snapshot.listeners().iter().flat_map(|listener| {
         let chains = listener.all_chains().filter_map(|chain| chain.tls.as_ref());
         let secrets = chains.flat_map(|tls| tls.secrets());
-        secrets.map(|named| (User::Listener(listener.address), named))
+        secrets.map(|named| (User::Listener(listener.address.clone()), named))
     });
     let clusters = snapshot.clusters().iter().flat_map(|entry| {
         let config = entry.config();
@@ -112,6 +111,7 @@ mod tests {
     use mesh_core::model::{
         ClientTls, Cluster, FilterChain, Listener, Secret, ServerTls, SnapshotBuilder, TcpProxy,
     };
+    use std::net::SocketAddr;
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -199,7 +199,7 @@ mod tests {
         let snapshot = builder.build().unwrap().0;
         let statistics = Statistics::default();
         Updates::default().note(&snapshot, &statistics);
-        let block = statistics.listener(([127, 0, 0, 1], 1).into());
+        let block = statistics.listener(&SocketAddr::from(([127, 0, 0, 1], 1)).into());
         assert_eq!(block.get(ListenerStat::ContextUpdateBySds), 1);
         let entry = snapshot.cluster("c").unwrap();
         let block = entry.live().stats().block();

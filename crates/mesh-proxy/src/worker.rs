@@ -211,7 +211,9 @@ async fn accept_all<A: Accept>(
             local,
         } = ready;
         // Of a socket that is gone already.
-        let local = local.or(state.address().socket()).unwrap_or(NOWHERE);
+        let local = local
+            .or_else(|| state.address().socket())
+            .unwrap_or(NOWHERE);
         match serve_plain(stream, peer, local, &state, &site) {
             Ok(serving) => site.tasks.spawn(serving),
             Err(stream) => {

@@ -114,7 +114,8 @@ impl Codec {
         let message = known(name)?;
         let Ok(shown) = redacted(message, bytes) else {
             // Printing says better where it is damaged.
-            return print::message(message, bytes).and(Err(print::damaged(Malformed)));
+            print::message(message, bytes)?;
+            return Err(print::damaged(Malformed));
         };
         let mut value = print::message(message, &shown)?;
         // Whether serde_json's maps are in order is a feature that anyone may switch off.

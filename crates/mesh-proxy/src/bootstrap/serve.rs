@@ -191,7 +191,7 @@ async fn announce(proxy: &Running) {
     for (name, address) in &listening.open {
         println!("listening on {address} ({name})");
     }
-    say_admin(&proxy);
+    say_admin(proxy);
 }
 
 fn say_admin(proxy: &Running) {

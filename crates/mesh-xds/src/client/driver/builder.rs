@@ -5,7 +5,7 @@ use super::lane::Lane;
 use super::names::Names;
 use super::{Client, Server, Shared};
 use crate::assemble::{Admit, Assemble, Configure, Options, Permit};
-use crate::client::demand::DemandLimits;
+use crate::client::demand::{DemandLimits, Demands};
 use crate::client::handle::Handle;
 use crate::client::machine::{Config, Decode, Limits, Machine, Variant};
 use crate::client::remote::{Patience, remotes};
@@ -322,9 +322,9 @@ impl Builder {
             self.fixed,
             self.prepare,
             self.initial_fetch_timeout.filter(|_| waits),
-            self.demand_limits,
             self.clock,
         )?;
+        core.demands = Demands::new(self.demand_limits);
         for (kind, wanted) in [
             (TypeUrl::Cluster, &self.clusters),
             (TypeUrl::Listener, &self.listeners),

@@ -61,7 +61,6 @@ impl Core {
         fixed: Vec<Resource>,
         prepare: Option<Prepare>,
         initial_fetch_timeout: Option<Duration>,
-        demand_limits: DemandLimits,
         clock: WallClock,
     ) -> Result<Self, Invalid> {
         let step = assemble.fix(fixed, super::now());
@@ -92,7 +91,7 @@ impl Core {
             table: Publisher::new(None),
             prepare,
             supplied: HashMap::new(),
-            demands: Demands::new(demand_limits),
+            demands: Demands::new(DemandLimits::default()),
             dropped: Vec::new(),
             initial_fetch_timeout,
             clock,
