@@ -209,8 +209,9 @@ fn compare(
         (Some(_), Some(_)) => return Vec::new(),
         (None, None) => {}
         (envoy, ours) => {
-            let said =
-                |it: Option<String>| it.map_or("accepted".into(), |why| format!("refused: {why}"));
+            let said = |it: Option<String>| {
+                it.map_or_else(|| "accepted".into(), |why| format!("refused: {why}"))
+            };
             return vec![of(None, "configuration", said(envoy), said(ours))];
         }
     }

@@ -111,7 +111,9 @@ fn candidates(config: &Config) -> Vec<Config> {
         change(&|it| it.body.clear());
         change(&|it| it.host = Some("mesh.test".into()));
         change(&|it| {
-            it.target.find('?').map(|at| it.target.truncate(at));
+            if let Some(at) = it.target.find('?') {
+                it.target.truncate(at);
+            }
         });
     }
     out

@@ -157,7 +157,8 @@ where
         let asker = Asker {
             exchange: Exchange::of(&request).cloned(),
             clock: self.clock.clone(),
-            grpc: is_grpc(request.headers()),
+            // A tunnel is no call, whatever its headers say (seen of Envoy).
+            grpc: request.method() != Method::CONNECT && is_grpc(request.headers()),
             bodiless: request.method() == Method::HEAD && request.version() == Version::HTTP_2,
             version: request.version(),
         };

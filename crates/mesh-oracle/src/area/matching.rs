@@ -83,10 +83,10 @@ pub(super) fn text_for(dice: &mut Dice, matcher: &Value, near_miss: bool) -> Str
 /// A matcher of a header.
 pub(super) fn header(dice: &mut Dice) -> Value {
     let name = dice.pick(&["x-a", "x-b", "x-c", "X-Upper"]);
-    let mut out = match dice.below(10) {
-        0..=5 => json!({"string_match": string(dice)}),
-        6 | 7 => json!({"present_match": dice.chance(60)}),
-        8 => {
+    let mut out = match dice.below(13) {
+        0..=7 => json!({"string_match": string(dice)}),
+        8 | 9 => json!({"present_match": dice.chance(60)}),
+        10 | 11 => {
             let start = dice.between(0, 20) as i64 - 10;
             json!({"range_match": {"start": start, "end": start + dice.between(1, 10) as i64}})
         }

@@ -62,6 +62,20 @@ async fn head_over_http2_is_answered_with_a_length_and_no_body() {
 }
 
 #[tokio::test]
+async fn connect_is_no_grpc_call() {
+    let mut request = request();
+    *request.method_mut() = Method::CONNECT;
+    let value = HeaderValue::from_static("application/grpc");
+    request.headers_mut().insert(CONTENT_TYPE, value);
+    let response = reply(
+        Probe::answering([Answers::Fails(Failure::NoRoute)]),
+        request,
+    )
+    .await;
+    assert_eq!(response.status(), 404);
+}
+
+#[tokio::test]
 async fn a_grpc_caller_gets_a_grpc_answer() {
     let probe = Probe::answering([Answers::Fails(Failure::RequestTimeout)]);
     let mut request = request();
