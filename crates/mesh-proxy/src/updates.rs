@@ -62,10 +62,10 @@ impl Updates {
             let version = live.version();
             let is_there = is_there(live);
             let more = match self.counted.get(&key) {
-                Some(before) => version - before,
+                Some(before) if version >= *before => version - before,
                 // However often it changed before: to its user it came once, if it did not find
-                // it there.
-                None => u64::from(!self.there.contains(named)),
+                // it there. One that nobody named for a while starts over.
+                _ => u64::from(!self.there.contains(named)),
             };
             if is_there && more > 0 {
                 news.push((key.0.clone(), more));
@@ -188,6 +188,28 @@ mod tests {
             counted(&mut updates, &second),
             [one("1"), one("2"), one("c")]
         );
+    }
+
+    #[test]
+    fn a_secret_that_nobody_named_for_a_while_comes_as_a_new_one() {
+        let mut builder = SnapshotBuilder::new();
+        builder.listener(listener(1, &["a"]));
+        let first = builder.build().unwrap().0;
+        let live = first.secret(&discovered("a")).unwrap();
+        for key in ["k", "l", "m"] {
+            live.publish(Some(Arc::new(Secret::certificate("c", key))));
+        }
+        let mut updates = Updates::default();
+        assert_eq!(counted(&mut updates, &first), [("1".to_owned(), 1)]);
+        let without = SnapshotBuilder::from(&first).build().unwrap().0;
+        let mut builder = SnapshotBuilder::from(&without);
+        builder.listener(listener(1, &["a"]));
+        builder.secret(discovered("a"), Arc::new(Secret::certificate("c", "n")));
+        let again = builder.build().unwrap().0;
+        assert_eq!(counted(&mut updates, &again), [], "it was there already");
+        let live = again.secret(&discovered("a")).unwrap();
+        live.publish(Some(Arc::new(Secret::certificate("c", "o"))));
+        assert_eq!(counted(&mut updates, &again), [("1".to_owned(), 1)]);
     }
 
     #[test]

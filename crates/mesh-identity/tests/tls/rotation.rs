@@ -1,5 +1,6 @@
 use crate::world::*;
 use mesh_core::model::{SecretRef, TlsVersion};
+use mesh_core::stats::{ClusterStat, ListenerStat};
 use mesh_identity::{TlsError, TlsFailure};
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -131,7 +132,9 @@ fn is_missing(error: &TlsError) {
         error.to_string(),
         "TLS error: Secret is not supplied by SDS"
     );
-    assert_eq!((error.listener_stat(), error.cluster_stat()), (None, None));
+    // As Envoy counts it: `*_context_secrets_not_ready`.
+    assert_eq!(error.listener_stat(), Some(ListenerStat::SecretsNotReady));
+    assert_eq!(error.cluster_stat(), Some(ClusterStat::SecretsNotReady));
 }
 
 #[tokio::test]
