@@ -135,10 +135,6 @@ const KNOWN: &[Excuse] = &[
         },
     },
     Excuse {
-        reason: "mesh-route: a text condition on a header with several lines looks at each line",
-        holds: |it| it.group == "headers" && it.label.matches(" x-k=").count() == 2,
-    },
-    Excuse {
         reason: "admit.rs: callers that are not internal may not say these, edge or not",
         holds: |it| {
             const STRIPPED: [&str; 13] = [
