@@ -55,7 +55,7 @@ use std::task::{Context, Poll, ready};
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Builds [`Hash`] services.
+/// Builds [`struct@Hash`] services.
 #[derive(Clone, Debug)]
 pub struct HashLayer {
     fixed: Option<Arc<[HashPolicy]>>,
@@ -68,7 +68,7 @@ pub struct Hash<S> {
     fixed: Option<Arc<[HashPolicy]>>,
 }
 
-/// The response future of [`Hash`].
+/// The response future of [`struct@Hash`].
 #[pin_project]
 #[derive(Debug)]
 pub struct ResponseFuture<F> {

@@ -13,7 +13,7 @@
 //! word as before; a virtual host may be followed by its cluster. Each is waited for once: what does
 //! not exist or does not come in time is answered further down as ever (404 NR, 503 NC).
 //!
-//! The layer stands directly above [`RouteLayer`](crate::RouteLayer), which takes its match as it
+//! The layer stands directly above [`RouteLayer`], which takes its match as it
 //! is. The body of a request that waits is not read; its caller is held up by flow control. (Envoy
 //! answers 404 there if the request had not ended when its virtual host came.) A response future
 //! that is dropped no longer waits.
