@@ -153,7 +153,7 @@ mod tests {
             names(&options(false, &["clippy", "fmt"])),
             ["fmt", "clippy"]
         );
-        assert_eq!(names(&options(false, &["release"])), ["release"]);
+        assert_eq!(names(&options(false, &["gates"])), ["gates"]);
     }
 
     #[test]

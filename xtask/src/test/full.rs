@@ -29,11 +29,6 @@ pub(super) const STEPS: &[Step] = &[
         run: features::run,
     },
     Step {
-        name: "release",
-        what: "what is shipped builds optimized",
-        run: release,
-    },
-    Step {
         name: "peers",
         what: "a real Envoy and gRPC are in target/venv and start",
         run: peers,
@@ -45,7 +40,7 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step {
         name: "full",
-        what: "tests/*_full.rs, optimized",
+        what: "tests/*_full.rs and the binaries they run, optimized as they are shipped",
         run: runner::full,
     },
     Step {
@@ -74,28 +69,6 @@ fn api(context: &Context<'_>) -> anyhow::Result<Outcome> {
         Err(error) if error.is::<OtherFormat>() => Ok(Outcome::Skipped(error.to_string())),
         Err(error) => Err(error),
     }
-}
-
-/// The binaries that people get. Optimizing takes its time for each, so others are left alone here.
-const SHIPPED: [&str; 3] = ["mesh", "mesh-control", "mesh-proxy"];
-
-fn release(context: &Context<'_>) -> anyhow::Result<Outcome> {
-    let binaries = context.selected.iter().flat_map(|it| it.targets("bin"));
-    let shipped: Vec<String> = binaries
-        .filter(|name| SHIPPED.contains(name))
-        .map(|name| format!("--bin={name}"))
-        .collect();
-    if shipped.is_empty() {
-        return Ok(Outcome::Nothing("no binary that is shipped".into()));
-    }
-    cargo::run(
-        context
-            .cargo()
-            .args(["build", "--release", "--all-features"])
-            .args(context.packages.arguments())
-            .args(shipped),
-    )?;
-    Ok(Outcome::Passed)
 }
 
 fn peers(context: &Context<'_>) -> anyhow::Result<Outcome> {
