@@ -40,7 +40,7 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step {
         name: "full",
-        what: "tests/*_full.rs and the binaries they run, optimized as they are shipped",
+        what: "tests/*_full.rs, and the binaries that are shipped, optimized",
         run: runner::full,
     },
     Step {
