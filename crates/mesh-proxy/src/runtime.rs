@@ -66,6 +66,8 @@ pub struct Running {
     admin: Option<ListenerAddress>,
     stop: watch::Sender<bool>,
     supervisor: JoinHandle<()>,
+    /// Serves the admin interface; its socket goes with it.
+    serving: Option<JoinHandle<()>>,
     ended: watch::Receiver<bool>,
 }
 
@@ -151,6 +153,10 @@ impl Running {
         self.stop.send_replace(true);
         // The supervisor ends by itself; a panic in it has been printed.
         let _ = self.supervisor.await;
+        // That was the sign for the admin interface to end, too.
+        if let Some(serving) = self.serving {
+            let _ = serving.await;
+        }
     }
 }
 
@@ -245,11 +251,11 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
     });
     let (stop, stopped) = watch::channel(false);
     let (end, ended) = watch::channel(false);
-    let mut bound = None;
+    let (mut bound, mut serving) = (None, None);
     if let Some((address, mode)) = admin {
-        let serving = Admin::bind(&address, mode, shared.clone()).await?;
-        bound = Some(serving.address().clone());
-        tokio::spawn(serving.run(ended.clone()));
+        let admin = Admin::bind(&address, mode, shared.clone()).await?;
+        bound = Some(admin.address().clone());
+        serving = Some(tokio::spawn(admin.run(ended.clone())));
     }
     // Before the first listener opens: a handshake needs its certificate.
     let mut files = Files::new(shared.feed.clone());
@@ -268,6 +274,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         admin: bound,
         stop,
         supervisor,
+        serving,
         ended,
     })
 }
