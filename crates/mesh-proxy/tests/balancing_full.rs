@@ -10,14 +10,11 @@
 mod cases;
 // It knows more than is asked of it here.
 #[allow(dead_code)]
-#[path = "envoy_full/envoy.rs"]
-mod envoy;
+#[path = "support/child.rs"]
+mod child;
 mod support;
 #[path = "balancing_full/translate.rs"]
 mod translate;
-#[allow(dead_code)]
-#[path = "envoy_full/wire.rs"]
-mod wire;
 
 use cases::{Case, Judge};
 use http::Request;
@@ -62,7 +59,7 @@ async fn backends(count: usize) -> Vec<SocketAddr> {
 
 /// Both proxies with the same cases, each at a path of its own.
 struct Both {
-    envoy: envoy::Envoy,
+    envoy: child::Proxy,
     theirs: SocketAddr,
     ours: SocketAddr,
     proxy: mesh_proxy::Running,
@@ -82,7 +79,7 @@ impl Both {
                 "clusters": clusters,
             },
         });
-        let envoy = envoy::Envoy::start(binary, config, directory.path()).await;
+        let envoy = child::Proxy::start(binary, config, directory.path()).await;
         let theirs = envoy.listeners().await["in"];
 
         let ours = support::free_address();
@@ -120,7 +117,7 @@ impl Both {
     async fn stats(&self) -> [BTreeMap<String, u64>; 2] {
         let mut both = Vec::new();
         for admin in [self.envoy.admin, self.proxy.admin().unwrap()] {
-            let text = envoy::admin_text(admin, "/stats").await;
+            let text = child::ask(admin, "/stats").await;
             let pairs = text.lines().filter_map(|line| {
                 let (name, value) = line.split_once(": ")?;
                 Some((name.to_owned(), value.parse().ok()?))

@@ -7,15 +7,15 @@
 // The modules of a test are for nobody else, and each test uses its own part of them.
 #![allow(dead_code, unreachable_pub)]
 
+#[path = "support/child.rs"]
+mod child;
 #[path = "tls_full/config.rs"]
 mod config;
-#[path = "tls_full/proxy.rs"]
-mod proxy;
 mod support;
 
+use child::Proxy;
 use mesh_core::model::ClientTls;
 use mesh_identity::{Connector, TlsStream};
-use proxy::Proxy;
 use serde_json::json;
 use socket2::SockRef;
 use std::net::SocketAddr;
@@ -91,7 +91,7 @@ impl World {
         let config = config::bootstrap(&listeners, &[cluster]);
         let binary = env!("CARGO_BIN_EXE_mesh-proxy");
         Self {
-            proxy: Proxy::start(binary, &config, directory.path()).await,
+            proxy: Proxy::start(binary, config, directory.path()).await,
             web,
             bytes,
             secret,

@@ -11,10 +11,11 @@
 mod backend;
 #[path = "envoy_full/cases.rs"]
 mod cases;
+#[allow(dead_code)]
+#[path = "support/child.rs"]
+mod child;
 #[path = "envoy_full/compare.rs"]
 mod compare;
-#[path = "envoy_full/envoy.rs"]
-mod envoy;
 #[path = "envoy_full/known.rs"]
 mod known;
 #[path = "envoy_full/policy.rs"]
@@ -98,7 +99,7 @@ async fn envoy_and_we_answer_alike() {
         .map(|(cluster, endpoints)| translate::cluster(cluster, endpoints))
         .collect();
     let config = json!({"static_resources": {"listeners": listeners, "clusters": theirs}});
-    let envoy = envoy::Envoy::start(&binary, config, directory.path()).await;
+    let envoy = child::Proxy::start(&binary, config, directory.path()).await;
     let theirs = Side {
         admin: envoy.admin,
         listeners: envoy.listeners().await,
@@ -211,7 +212,7 @@ async fn run(
     until(async || log.len() == 1).await;
     let second = tokio::spawn(exchange(to, bytes.to_vec()));
     let pending = "cluster.tight.upstream_rq_pending_active";
-    until(async || envoy::stat(side.admin, pending).await == 1).await;
+    until(async || child::stat(side.admin, pending).await == 1).await;
     let (reply, caller) = wire::exchange(to, bytes).await;
     log.release.notify_one();
     let first = first.await.unwrap();

@@ -12,6 +12,9 @@
 
 #[path = "tls_full/backend.rs"]
 mod backend;
+#[allow(dead_code)]
+#[path = "support/child.rs"]
+mod child;
 #[path = "tls_full/compare.rs"]
 mod compare;
 #[path = "tls_full/config.rs"]
@@ -20,18 +23,16 @@ mod config;
 mod downstream;
 #[path = "tls_full/pki.rs"]
 mod pki;
-#[path = "tls_full/proxy.rs"]
-mod proxy;
 mod support;
 #[path = "tls_full/tools.rs"]
 mod tools;
 #[path = "tls_full/upstream.rs"]
 mod upstream;
 
+use child::{Proxy, Stats};
 use compare::Difference;
 use downstream::{Call, Server};
 use pki::Pki;
-use proxy::{Proxy, Stats};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -244,7 +245,7 @@ async fn side(
     ));
     let config = config::bootstrap(&configured, clusters);
     Side {
-        proxy: Proxy::start(binary, &config, &directory).await,
+        proxy: Proxy::start(binary, config, &directory).await,
         directory,
         listeners,
     }
@@ -295,7 +296,7 @@ impl Side {
 
     /// What `/certs` shows of each side of TLS, and how often the same.
     async fn certificates(&self) -> Facts {
-        let shown = proxy::ask(self.proxy.admin, "/certs").await;
+        let shown = child::ask(self.proxy.admin, "/certs").await;
         let shown: Value = serde_json::from_str(&shown).unwrap();
         let mut facts = BTreeMap::<String, usize>::new();
         for side in shown["certificates"].as_array().unwrap() {

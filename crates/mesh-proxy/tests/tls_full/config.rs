@@ -7,7 +7,6 @@ use std::path::Path;
 /// The bootstrap, with these listeners and clusters.
 pub fn bootstrap(listeners: &[Value], clusters: &[Value]) -> Value {
     json!({
-        "admin": {"address": socket(SocketAddr::from(([127, 0, 0, 1], 0)))},
         "static_resources": {"listeners": listeners, "clusters": clusters},
     })
 }

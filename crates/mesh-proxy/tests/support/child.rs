@@ -1,7 +1,7 @@
-//! One of the two proxies, as a child process.
+//! One of the two proxies, ours or a real Envoy, as a child process.
 
 use crate::support::{Http1, get, text};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,10 +21,14 @@ pub type Stats = BTreeMap<String, u64>;
 // === impl Proxy ===
 
 impl Proxy {
-    /// Starts a binary with a bootstrap, in a directory of its own. Both know the same flags.
-    pub async fn start(binary: &str, config: &Value, directory: &Path) -> Self {
+    /// Starts a binary with a bootstrap, in a directory of its own. Both know the same flags. The
+    /// admin interface gets a port that is free.
+    pub async fn start(binary: &str, mut config: Value, directory: &Path) -> Self {
+        config["admin"] = json!({"address": {"socket_address": {
+            "address": "127.0.0.1", "port_value": 0,
+        }}});
         let file = directory.join("bootstrap.json");
-        std::fs::write(&file, serde_json::to_vec_pretty(config).unwrap()).unwrap();
+        std::fs::write(&file, serde_json::to_vec_pretty(&config).unwrap()).unwrap();
         let place = directory.join("admin.txt");
         let said = std::fs::File::create(directory.join("stderr")).unwrap();
         let process = Command::new(binary)
@@ -63,6 +67,15 @@ impl Proxy {
             .await
             .expect("it is ready in time");
         proxy
+    }
+
+    /// The listeners and where they are.
+    pub async fn listeners(&self) -> BTreeMap<String, SocketAddr> {
+        let text = ask(self.admin, "/listeners").await;
+        text.lines()
+            .filter_map(|line| line.split_once("::"))
+            .map(|(name, at)| (name.to_owned(), at.parse().unwrap()))
+            .collect()
     }
 
     /// What is counted for TLS at a listener, once it has no connection left.
@@ -107,4 +120,13 @@ impl Drop for Proxy {
 /// What the admin interface says.
 pub async fn ask(admin: SocketAddr, path: &str) -> String {
     text(Http1::connect(admin).await.send(get(path)).await).await
+}
+
+/// A gauge or counter.
+pub async fn stat(admin: SocketAddr, name: &str) -> u64 {
+    let text = ask(admin, "/stats").await;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    value.and_then(|value| value.parse().ok()).unwrap_or(0)
 }
