@@ -116,7 +116,7 @@ def call(options):
         one.settimeout(5)
     try:
         one.connect((options.address, options.port))
-        print(one.makefile().readline().strip())
+        print(one.makefile().readline().strip() or json.dumps({"error": "ended without a word"}))
     except OSError as error:
         print(json.dumps({"error": str(error)}))
 
