@@ -45,33 +45,55 @@ fn bench(criterion: &mut Criterion) {
         group.finish();
     }
 
-    let regex = |path: String| {
-        PathMatch::Regex(Pattern::new(&format!("{path}/[0-9]+")).expect("a pattern"))
-    };
-    let table = table(10, regex);
-    let uri = "http://reviews.mesh.example/api/v1/service-000009/items/12";
-    let request = Request::get(uri).body(()).expect("a request");
-    let head = Head::of(&request);
-    criterion.bench_function("find/regex/10", |bencher| {
-        bencher.iter(|| find(black_box(&table), black_box(&head), 0));
-    });
+    for (kind, path, expected) in [
+        (
+            // They differ in how they begin.
+            "regex",
+            (|path| format!("{path}/[0-9]+")) as fn(String) -> String,
+            "items/12",
+        ),
+        (
+            // They begin alike.
+            "regex that begin alike",
+            |path| path.replace("/api/v1", "/[^/]+/v1"),
+            "items",
+        ),
+    ] {
+        let mut group = criterion.benchmark_group(format!("find/{kind}"));
+        for rules in [1, 8, 12, 16, 100, 1_000] {
+            let table = table(rules, |name| {
+                PathMatch::Regex(Pattern::new(&path(name)).expect("a pattern"))
+            });
+            let last = rules - 1;
+            let uri = format!("http://reviews.mesh.example/api/v1/service-{last:06}/{expected}");
+            let request = Request::get(uri).body(()).expect("a request");
+            let head = Head::of(&request);
+            assert_eq!(find(&table, &head, 0), Some((100, last)));
+            group.bench_function(BenchmarkId::from_parameter(rules), |bencher| {
+                bencher.iter(|| find(black_box(&table), black_box(&head), 0));
+            });
+        }
+        group.finish();
+    }
 
     let mut group = criterion.benchmark_group("compile");
     group.sample_size(10);
-    group.bench_function("10000 prefixes", |bencher| {
-        bencher.iter_with_setup(
-            // A clone of a table has not been compiled.
-            || {
-                let fresh = self::table(10_000, PathMatch::Prefix);
-                let uri = "http://reviews.mesh.example/none";
-                (fresh, Request::get(uri).body(()).expect("a request"))
-            },
-            |(table, request)| {
-                find(&table, &Head::of(&request), 0);
-                table
-            },
-        );
-    });
+    for rules in [10_000, 100_000] {
+        group.bench_function(format!("{rules} prefixes"), |bencher| {
+            bencher.iter_with_setup(
+                // A clone of a table has not been compiled.
+                || {
+                    let fresh = self::table(rules, PathMatch::Prefix);
+                    let uri = "http://reviews.mesh.example/none";
+                    (fresh, Request::get(uri).body(()).expect("a request"))
+                },
+                |(table, request)| {
+                    find(&table, &Head::of(&request), 0);
+                    table
+                },
+            );
+        });
+    }
     group.finish();
 }
 

@@ -75,6 +75,7 @@ pub mod respond;
 pub mod rewrite;
 pub mod route;
 
+mod candidates;
 mod domain;
 mod head;
 mod header;

@@ -4,9 +4,13 @@
 //! whose path matches, so lookup time follows the length of the path and not the number of rules.
 //! A hash map for exact paths would find those a little sooner but could not find prefixes, and
 //! two structures cost more than one walk. Paths whose case is ignored have a tree of their own,
-//! in which letters are folded on the way. Everything else (regular expressions, `CONNECT`) is a
-//! list.
+//! in which letters are folded on the way.
+//!
+//! A regular expression lies in the tree where its literal beginning ends (`/api/[0-9]+` at
+//! `/api/`), so only those are tried that can match. Many at one place are compiled together and
+//! tried in one pass. What is left (`CONNECT`) is a list.
 
+use crate::candidates::{Candidates, Regexes};
 use mesh_core::model::{PathMatch, Rule};
 use std::sync::Arc;
 
@@ -18,18 +22,6 @@ pub(crate) struct Paths {
     /// Rules whose paths have to be looked at one by one.
     rest: Vec<u32>,
 }
-
-/// Lists of rules, each in order, which together hold every rule whose path matches.
-///
-/// A rule that is in none of them cannot match; one that is in the list of the rest may not.
-#[derive(Debug)]
-pub(crate) struct Candidates<'a> {
-    lists: [&'a [u32]; LISTS],
-    used: usize,
-}
-
-/// More prefixes of one path than this have rules of their own only in tables made to be slow.
-const LISTS: usize = 16;
 
 #[derive(Debug)]
 struct Tree {
@@ -53,6 +45,7 @@ struct Ends {
     exact: Vec<u32>,
     prefix: Vec<u32>,
     separated: Vec<u32>,
+    regexes: Option<Box<Regexes>>,
 }
 
 // === impl Paths ===
@@ -77,53 +70,29 @@ impl Paths {
                 PathMatch::SeparatedPrefixIgnoreCase(path) => {
                     folded.ends_at(path).separated.push(index);
                 }
+                PathMatch::Regex(pattern) => {
+                    let ends = sensitive.ends_at_bytes(&pattern.stem());
+                    ends.regexes.get_or_insert_default().push(index);
+                }
                 _ => rest.push(index),
             }
         }
+        let ends = paths.sensitive.nodes.iter_mut();
+        let ends = ends.filter_map(|node| node.rules.as_mut()?.regexes.as_mut());
+        ends.for_each(|regexes| regexes.compile(rules));
         paths
     }
 
     /// The rules whose paths may match; none if there are too many lists to be worth it.
-    pub(crate) fn candidates(&self, path: Option<&str>) -> Option<Candidates<'_>> {
-        let mut candidates = Candidates {
-            lists: [&[]; LISTS],
-            used: 0,
-        };
-        candidates.add(&self.rest)?;
+    pub(crate) fn candidates<'a>(&'a self, path: Option<&'a str>) -> Option<Candidates<'a>> {
+        let path = path.map(str::as_bytes);
+        let mut candidates = Candidates::new(path.unwrap_or_default());
+        candidates.add_unchecked(&self.rest)?;
         if let Some(path) = path {
-            self.sensitive.walk(path.as_bytes(), &mut candidates)?;
-            self.folded.walk(path.as_bytes(), &mut candidates)?;
+            self.sensitive.walk(path, &mut candidates)?;
+            self.folded.walk(path, &mut candidates)?;
         }
         Some(candidates)
-    }
-}
-
-// === impl Candidates ===
-
-impl<'a> Candidates<'a> {
-    fn add(&mut self, list: &'a [u32]) -> Option<()> {
-        if !list.is_empty() {
-            *self.lists.get_mut(self.used)? = list;
-            self.used += 1;
-        }
-        Some(())
-    }
-}
-
-impl Iterator for Candidates<'_> {
-    type Item = usize;
-
-    /// The next rule in the order of the virtual host.
-    fn next(&mut self) -> Option<usize> {
-        let lists = &mut self.lists[..self.used];
-        let list = lists
-            .iter_mut()
-            .filter(|list| !list.is_empty())
-            .min_by_key(|list| list[0])?;
-        let (first, rest) = list.split_first()?;
-        *list = rest;
-        // Made from an index of a slice.
-        Some(*first as usize)
     }
 }
 
@@ -136,7 +105,11 @@ impl Tree {
         if self.fold {
             path.make_ascii_lowercase();
         }
-        let node = self.node(&path);
+        self.ends_at_bytes(&path)
+    }
+
+    fn ends_at_bytes(&mut self, path: &[u8]) -> &mut Ends {
+        let node = self.node(path);
         self.nodes[node].rules.get_or_insert_default()
     }
 
@@ -197,6 +170,9 @@ impl Tree {
         loop {
             if let Some(ends) = &node.rules {
                 candidates.add(&ends.prefix)?;
+                if let Some(regexes) = &ends.regexes {
+                    candidates.add_regexes(regexes)?;
+                }
                 match rest.first() {
                     None => {
                         candidates.add(&ends.exact)?;
@@ -252,7 +228,7 @@ impl Default for Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh_core::model::{Action, Condition};
+    use mesh_core::model::{Action, Condition, Pattern};
 
     fn rules(paths: impl IntoIterator<Item = PathMatch>) -> Vec<Arc<Rule>> {
         let rule = |path| {
@@ -265,6 +241,7 @@ mod tests {
 
     #[test]
     fn candidates_come_in_the_order_of_the_rules() {
+        let regex = |source| PathMatch::Regex(Pattern::new(source).unwrap());
         let compiled = Paths::compile(&rules([
             PathMatch::Exact("/a/b".into()),
             PathMatch::Prefix("/".into()),
@@ -273,11 +250,16 @@ mod tests {
             PathMatch::Prefix("/a/c".into()),
             PathMatch::PrefixIgnoreCase("/A".into()),
             PathMatch::Prefix(String::new()),
+            regex("/a/.*"),
+            regex(".*/b"),
         ]));
-        let found = |path| -> Vec<usize> { compiled.candidates(path).unwrap().collect() };
-        assert_eq!(found(Some("/a/b")), [0, 1, 2, 3, 5, 6]);
-        assert_eq!(found(Some("/ab")), [1, 2, 5, 6]);
-        assert_eq!(found(Some("*")), [2, 6]);
+        let found = |path| -> Vec<usize> {
+            let candidates = compiled.candidates(path).unwrap();
+            candidates.map(|candidate| candidate.rule).collect()
+        };
+        assert_eq!(found(Some("/a/b")), [0, 1, 2, 3, 5, 6, 7, 8]);
+        assert_eq!(found(Some("/ab")), [1, 2, 5, 6, 8]);
+        assert_eq!(found(Some("*")), [2, 6, 8]);
         assert_eq!(found(None), [2]);
     }
 

@@ -108,10 +108,18 @@ fn path_match() -> impl Strategy<Value = PathMatch> {
         1 => path().prop_map(PathMatch::PrefixIgnoreCase),
         1 => path().prop_map(PathMatch::ExactIgnoreCase),
         1 => path().prop_map(PathMatch::SeparatedPrefixIgnoreCase),
-        1 => select(vec!["/a.*", "/[ab]+/b", "(/a)*", ".*b"])
-            .prop_map(|source| PathMatch::Regex(Pattern::new(source).unwrap())),
+        1 => regex(),
         1 => Just(PathMatch::Connect),
     ]
+}
+
+fn regex() -> impl Strategy<Value = PathMatch> {
+    let known = select(vec![
+        "/a.*", "/[ab]+/b", "(/a)*", ".*b", "(?i)/a", "/a|/b", "",
+    ]);
+    let known = known.prop_map(str::to_owned);
+    prop_oneof![known, "(/[ab]{0,2}|/[ab]\\+|/\\.\\*){0,4}"]
+        .prop_map(|source| PathMatch::Regex(Pattern::new(&source).unwrap()))
 }
 
 fn header_match() -> impl Strategy<Value = HeaderMatch> {
@@ -232,8 +240,16 @@ fn agree(table: &RouteTable, requests: &[(Request<()>, u64)]) -> Result<(), Test
     Ok(())
 }
 
+/// How many tables: `PROPTEST_CASES` for a longer run.
+fn tables(number: u32) -> ProptestConfig {
+    match std::env::var("PROPTEST_CASES") {
+        Ok(_) => ProptestConfig::default(),
+        Err(_) => ProptestConfig::with_cases(number),
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(250))]
+    #![proptest_config(tables(250))]
 
     #[test]
     fn rules_with_all_kinds_of_conditions(
@@ -313,4 +329,22 @@ fn preparing_a_snapshot_compiles_every_table() {
     let table = &snapshot.tables()[0];
     assert_eq!(format!("{:?}", table.slot), "Slot(made)");
     assert_eq!(format!("{:?}", table.virtual_hosts[0].slot), "Slot(made)");
+}
+
+proptest! {
+    #![proptest_config(tables(40))]
+
+    #[test]
+    fn regular_expressions_that_are_tried_together(
+        paths in prop::collection::vec(prop_oneof![4 => regex(), 1 => path_match()], 20..60),
+        seed: u64,
+    ) {
+        let conditions = paths.into_iter().map(|path| {
+            let mut condition = Condition::default();
+            condition.path = path;
+            condition
+        });
+        let all = host("all".into(), vec!["*".into()], conditions.collect());
+        agree(&RouteTable::new("t").host(all), &requests(seed))?;
+    }
 }

@@ -130,6 +130,11 @@ impl Pattern {
         &self.source
     }
 
+    /// The expression that matches the whole text, in the syntax of the library.
+    pub(super) fn whole(&self) -> &str {
+        self.whole.as_str()
+    }
+
     /// Whether the whole text matches.
     pub fn is_match(&self, text: &[u8]) -> bool {
         self.whole.is_match(text)
