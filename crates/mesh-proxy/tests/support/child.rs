@@ -63,7 +63,7 @@ impl Proxy {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        proxy.admin = timeout(Duration::from_secs(30), ready)
+        proxy.admin = timeout(Duration::from_secs(60), ready)
             .await
             .expect("it is ready in time");
         proxy
@@ -90,7 +90,7 @@ impl Proxy {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        let stats = timeout(Duration::from_secs(30), idle).await;
+        let stats = timeout(Duration::from_secs(60), idle).await;
         stats.unwrap_or_else(|_| panic!("{prefix} has connections left"))
     }
 
