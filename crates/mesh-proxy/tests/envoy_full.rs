@@ -164,9 +164,16 @@ async fn envoy_and_we_answer_alike() {
     for (number, (group, call, mut theirs, mut ours)) in seen.into_iter().enumerate() {
         // A head that cannot be read has no number in either log, and a crowd has three lines.
         if !call.crowded {
-            for (facts, lines) in [(&mut theirs, &their_lines), (&mut ours, &our_lines)] {
-                if let Some(line) = lines.get(&number.to_string()) {
-                    facts.log(line);
+            let number = number.to_string();
+            match (their_lines.get(&number), our_lines.get(&number)) {
+                (Some(their_line), Some(our_line)) => {
+                    theirs.log(their_line);
+                    ours.log(our_line);
+                }
+                (their_line, our_line) => {
+                    let line = |line: Option<&String>| line.cloned().unwrap_or_default();
+                    theirs.put("logged at all", line(their_line));
+                    ours.put("logged at all", line(our_line));
                 }
             }
         }

@@ -51,7 +51,8 @@ fn table() -> Encoded {
     let mut table = RouteTable::new("t").host(VirtualHost::new("own", ["own"]).rule(rule));
     table.on_demand = Some(HostsOnDemand {
         table: "t".into(),
-        wait: Some(SOON),
+        // Envoy's listener waits for as long before it opens.
+        wait: Some(Duration::from_secs(10)),
     });
     write::encode("t", &write::route::table(&table))
 }

@@ -56,7 +56,7 @@ pub(super) fn run(
         let package = package.map_or("", |one| &*one.name);
         let name = format!("{package} {}", binary.target.name);
         println!("--- {name}");
-        let mut once = || binary.run(&build, arguments);
+        let once = || binary.run(&build, arguments);
         if once()? {
             continue;
         }
@@ -127,7 +127,7 @@ impl Artifact {
         let Some(executable) = &self.executable else {
             return Ok(true);
         };
-        let folder = self.manifest_path.parent().unwrap_or(Path::new("."));
+        let folder = self.manifest_path.parent().unwrap_or_else(|| Path::new("."));
         let mut command = Command::new(executable);
         let variables: BTreeMap<_, _> = build.get_envs().collect();
         for (name, value) in variables {
