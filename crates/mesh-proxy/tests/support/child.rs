@@ -87,7 +87,7 @@ impl Proxy {
                 if stats.get("downstream_cx_active") == Some(&0) {
                     return stats;
                 }
-                sleep(Duration::from_millis(2)).await;
+                sleep(Duration::from_millis(5)).await;
             }
         };
         let stats = timeout(Duration::from_secs(60), idle).await;
