@@ -12,9 +12,10 @@
 //! * [`node_resources`] is what one node would get, without any server.
 //! * [`Source`] reads and watches files.
 //!
-//! Limits: HTTP only, like the compiler ([`mesh_istio`]); one copy, no leader election; clients are
-//! authenticated by their certificates only where TLS is asked for (`--tls-client-ca`), and whatever
-//! their certificate says they may have every configuration: so the default addresses are loopback.
+//! Limits: what the compiler ([`mesh_istio`]) refuses by name; one copy, no leader election; clients
+//! are authenticated by their certificates only where TLS is asked for (`--tls-client-ca`), and
+//! whatever their certificate says they may have every configuration: so the default addresses are
+//! loopback.
 
 #![forbid(unsafe_code)]
 

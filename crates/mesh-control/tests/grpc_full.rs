@@ -4,6 +4,9 @@
 //! They need `MESH_PYTHON` (`cargo xtask python` prints one that has gRPC, and installs gRPC for
 //! Node beside it). What is not there is said and skipped, but fails where `CI=true`.
 
+#[allow(unreachable_pub)]
+#[path = "support/ports.rs"]
+mod ports;
 #[path = "grpc_full/scenarios.rs"]
 mod scenarios;
 #[path = "grpc_full/support.rs"]

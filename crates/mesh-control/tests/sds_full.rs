@@ -4,8 +4,13 @@
 //! Needs `MESH_ENVOY` (`cargo xtask envoy` prints a path) and curl; without the former the test
 //! says so and passes, but fails where `CI=true`.
 
+#[allow(unreachable_pub)]
+#[path = "support/ports.rs"]
+mod ports;
+
 use mesh_control::Control;
 use mesh_istio::Files;
+use ports::free_address;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -17,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 /// Longer than anything here takes.
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(60);
 
 /// An Envoy; it ends with the test.
 struct Envoy(Child);
@@ -71,11 +76,6 @@ const MESH: &str = "
  metadata: {name: v, namespace: istio-system},
  spec: {hosts: ['*'], gateways: [g], http: [{directResponse: {status: 200}}]}}
 ";
-
-fn free_port() -> u16 {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
-}
 
 fn bootstrap(plane: SocketAddr, kind: &str, plain: u16, secure: u16) -> Value {
     let options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -151,7 +151,7 @@ async fn follow(binary: &str, kind: &str) {
     let first = Credential::new(directory.path(), "first.pem");
     let second = Credential::new(directory.path(), "second.pem");
     let third = Credential::new(directory.path(), "third.pem");
-    let (plain_port, port) = (free_port(), free_port());
+    let (plain_port, port) = (free_address().port(), free_address().port());
     let control = Control::builder().build();
     let apply = |secret: &str| {
         let text = MESH.to_owned() + secret;

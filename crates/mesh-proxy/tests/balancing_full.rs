@@ -20,8 +20,8 @@ use cases::{Case, Judge};
 use http::Request;
 use mesh_core::Publisher;
 use mesh_core::model::{
-    HashCookie, HashPolicy, HashSource, HttpManager, Listener, RouteTable, Rule, SnapshotBuilder,
-    VirtualHost,
+    Balancing, HashCookie, HashPolicy, HashSource, HttpManager, Listener, RouteTable, Rule,
+    SnapshotBuilder, VirtualHost,
 };
 use mesh_proxy::Proxy;
 use serde_json::{Value, json};
@@ -156,11 +156,39 @@ async fn reached(at: SocketAddr, case: &Case) -> Vec<String> {
     reached
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_reach_the_endpoints_that_envoy_would_choose() {
+/// Tests of one family of cases each, so that they can run side by side.
+macro_rules! requests_reach_the_endpoints_that_envoy_would_choose {
+    ($($name:ident: $cases:expr,)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            compare($cases).await;
+        }
+    )*};
+}
+
+requests_reach_the_endpoints_that_envoy_would_choose! {
+    on_a_ring: cases::rings,
+    in_a_table_of_maglev: cases::maglevs,
+    by_localities_and_priorities: cases::localities,
+    by_what_is_hashed: cases::policies,
+    in_a_subset: cases::subsets,
+    at_random: |backends| cases::chances("random", Balancing::Random, 90, backends),
+    in_turn: |backends| cases::chances("round-robin", Balancing::RoundRobin, 10, backends),
+    where_the_fewest_requests_are: |backends| {
+        cases::chances("least", cases::least(1.0), 40, backends)
+    },
+    where_the_fewest_requests_are_or_not: |backends| {
+        cases::chances("least-biased", cases::least(0.0), 10, backends)
+    },
+    unless_they_are_dropped: cases::dropped,
+}
+
+async fn compare(cases: impl FnOnce(&[SocketAddr]) -> Vec<Case>) {
     let Some(binary) = binary() else { return };
     let backends = backends(12).await;
-    let cases = cases::all(&backends);
+    let mut all = vec![cases::peers(&backends)];
+    all.extend(cases(&backends));
+    let cases = all;
     let both = Both::start(&binary, &cases).await;
     let mut wrong = Vec::new();
     for case in &cases {

@@ -100,7 +100,7 @@ async fn two_hundred_swaps_fail_and_misroute_nothing() {
         // Some requests under each configuration.
         let enough = answers.load(Ordering::Relaxed) + 10;
         while answers.load(Ordering::Relaxed) < enough && !one.is_finished() && !two.is_finished() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
     }
     stop.store(true, Ordering::Relaxed);

@@ -36,7 +36,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 /// One of the two proxies.
 struct Side {
@@ -144,9 +144,6 @@ async fn envoy_and_we_answer_alike() {
             seen.push((group, call, theirs, ours));
         }
     }
-    // Both write their logs with some delay; ours is complete when it has drained.
-    proxy.drain().await;
-    sleep(Duration::from_millis(200)).await;
     let lines = |side: &str| -> BTreeMap<String, String> {
         let files = groups.iter().map(|group| logged(side, group.name));
         let texts: Vec<_> = files
@@ -158,20 +155,27 @@ async fn envoy_and_we_answer_alike() {
             .map(|(number, line)| (number.to_owned(), line.to_owned()))
             .collect()
     };
-    let (their_lines, our_lines) = (lines("envoy"), lines("ours"));
+    // Both write their logs with some delay; ours is complete when it has drained.
+    proxy.drain().await;
+    let our_lines = lines("ours");
+    let their_lines = complete(&our_lines, || lines("envoy")).await;
     let mut differences = Vec::new();
     let cases = seen.len();
     for (number, (group, call, mut theirs, mut ours)) in seen.into_iter().enumerate() {
-        // A head that cannot be read has no number, and a crowd has three lines.
-        if !call.crowded
-            && let Some(line) = their_lines.get(&number.to_string())
-        {
-            theirs.log(line);
-            ours.log(
-                our_lines
-                    .get(&number.to_string())
-                    .map_or("", String::as_str),
-            );
+        // A head that cannot be read has no number in either log, and a crowd has three lines.
+        if !call.crowded {
+            let number = number.to_string();
+            match (their_lines.get(&number), our_lines.get(&number)) {
+                (Some(their_line), Some(our_line)) => {
+                    theirs.log(their_line);
+                    ours.log(our_line);
+                }
+                (their_line, our_line) => {
+                    let line = |line: Option<&String>| line.cloned().unwrap_or_default();
+                    theirs.put("logged at all", line(their_line));
+                    ours.put("logged at all", line(our_line));
+                }
+            }
         }
         differences.extend(Difference::between(group, call, &theirs, &ours, &backends));
     }
@@ -190,6 +194,26 @@ async fn envoy_and_we_answer_alike() {
         unexplained.len()
     );
     assert!(unexplained.is_empty());
+}
+
+/// Reads a log until it has all the cases of another one, or has not grown for some time: what is
+/// missing then will not come.
+async fn complete(
+    other: &BTreeMap<String, String>,
+    read: impl Fn() -> BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let (mut lines, mut grown) = (read(), Instant::now());
+    while !other.keys().all(|number| lines.contains_key(number))
+        && grown.elapsed() < Duration::from_secs(10)
+    {
+        sleep(Duration::from_millis(50)).await;
+        let now = read();
+        if now.len() > lines.len() {
+            grown = Instant::now();
+        }
+        lines = now;
+    }
+    lines
 }
 
 /// Sends a request through one proxy.
@@ -229,13 +253,13 @@ async fn exchange(to: SocketAddr, bytes: Vec<u8>) -> wire::Message {
     wire::exchange(to, &bytes).await.0
 }
 
-/// Looks again and again, for five seconds at most.
+/// Looks again and again, for a minute at most.
 async fn until(done: impl AsyncFn() -> bool) {
-    for _ in 0..500 {
-        if done().await {
-            return;
+    let wait = async {
+        while !done().await {
+            sleep(Duration::from_millis(10)).await;
         }
-        sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it did not come to pass");
+    };
+    let waited = timeout(Duration::from_secs(60), wait).await;
+    assert!(waited.is_ok(), "it did not come to pass");
 }

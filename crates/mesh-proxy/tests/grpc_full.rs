@@ -217,7 +217,7 @@ async fn curl_is_told_to_continue_before_it_sends_its_body() {
         "abc",
         &url,
     ];
-    let Some(output) = run(Duration::from_secs(30), "curl", &arguments).await else {
+    let Some(output) = run(Duration::from_secs(90), "curl", &arguments).await else {
         return;
     };
     let said = said(&output);

@@ -265,17 +265,17 @@ async fn a_pending_request_over_the_limit_is_refused_and_counted() {
         call(),
         async {
             while arrived.load(Ordering::SeqCst) == 0 {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             }
             call().await
         },
         async {
             // In this order: until the first request has arrived it is itself the pending one.
             while arrived.load(Ordering::SeqCst) == 0 {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             }
             while mesh.stat("cluster.c.upstream_rq_pending_active").await == 0 {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             }
             let answer = call().await;
             gate.add_permits(8);
@@ -325,12 +325,12 @@ async fn a_request_under_way_is_finished_when_the_proxy_drains() {
     let active = publisher.load();
     let active = active.cluster("a").unwrap().live().stats().clone();
     while active.block().get(mesh_core::stats::ClusterStat::RqActive) == 0 {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     let draining = tokio::spawn(proxy.drain());
     // Nobody accepts any more, and the request is still answered.
     while TcpStream::connect(address).await.is_ok() {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     gate.add_permits(1);
     assert_eq!(request.await.unwrap(), "late");

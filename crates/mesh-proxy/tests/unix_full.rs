@@ -4,6 +4,8 @@
 //! Needs `MESH_ENVOY` (`cargo xtask envoy` prints a path); without it Envoy's half is said and
 //! skipped, but fails where `CI=true`.
 
+mod support;
+
 use mesh_core::Feed;
 use mesh_core::model::SnapshotBuilder;
 use mesh_istio::{Files, Node, World, compile};
@@ -15,12 +17,13 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+use support::free_address;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{sleep, timeout};
 
 /// Longer than anything here takes.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 
 /// What an endpoint gets to see of who calls.
 const SEEN: [&str; 9] = [
@@ -44,11 +47,6 @@ impl Drop for Envoy {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn free_port() -> u16 {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
 }
 
 /// Answers each connection's first request with its head.
@@ -249,13 +247,13 @@ async fn scenario(binary: Option<&str>) -> Vec<Vec<String>> {
         let directory = tempfile::tempdir().unwrap();
         let at = directory.path();
         echo(&at.join("back.sock"));
-        let inbound = free_port();
+        let inbound = free_address().port();
         let mut node = match role {
             "gateway" => Node::gateway("n", "default"),
             _ => Node::sidecar("n", "default"),
         };
         node.address = [127, 0, 0, 1].into();
-        let text = mesh(at, free_port(), inbound);
+        let text = mesh(at, free_address().port(), inbound);
         plane(&at.join("XDS"), changes(&text, &node)).await;
         let config = bootstrap(at);
         let (mut envoy, mut ours) = (None, None);

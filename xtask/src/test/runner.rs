@@ -1,9 +1,11 @@
-//! Runs tests: with nextest where it is installed, else with `cargo test`.
+//! Runs tests: with nextest where it is installed, else one binary after the other.
 
 use std::{collections::BTreeSet, process::Command};
 
 use super::{Context, marks};
 use crate::{cargo, report::Outcome, workspace::Package};
+
+mod alone;
 
 /// Which of the tests in the chosen targets.
 #[derive(Clone, Copy)]
@@ -125,12 +127,19 @@ fn run(
         command.env("CARGO_PROFILE_RELEASE_LTO", "off");
         command.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
     }
-    match (ignored, nextest) {
-        (Ignored::Left, _) => {}
-        (Ignored::Only, true) => drop(command.args(["--run-ignored", "only"])),
-        (Ignored::Only, false) => drop(command.args(["--", "--ignored"])),
-        (Ignored::Too, true) => drop(command.args(["--run-ignored", "all"])),
-        (Ignored::Too, false) => drop(command.args(["--", "--include-ignored"])),
+    if !nextest {
+        let arguments: &[&str] = match ignored {
+            Ignored::Left => &[],
+            Ignored::Only => &["--ignored"],
+            Ignored::Too => &["--include-ignored"],
+        };
+        alone::run(command, &context.selected, arguments)?;
+        return Ok(Outcome::Passed);
+    }
+    match ignored {
+        Ignored::Left => {}
+        Ignored::Only => drop(command.args(["--run-ignored", "only"])),
+        Ignored::Too => drop(command.args(["--run-ignored", "all"])),
     }
     cargo::run(&mut command)?;
     Ok(Outcome::Passed)

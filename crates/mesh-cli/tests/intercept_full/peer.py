@@ -86,7 +86,7 @@ def get(options):
     os.setgroups([])
     os.setgid(options.gid)
     os.setuid(options.uid)
-    connection = HTTPConnection(options.address, options.port, timeout=5)
+    connection = HTTPConnection(options.address, options.port, timeout=30)
     try:
         connection.request("GET", options.get)
         response = connection.getresponse()
@@ -101,7 +101,7 @@ def get(options):
 def call(options):
     family = socket.AF_INET6 if ":" in options.address else socket.AF_INET
     one = socket.socket(family)
-    one.settimeout(5)
+    one.settimeout(30)
     if options.mark:
         one.setsockopt(socket.SOL_SOCKET, SO_MARK, options.mark)
     if options.source:
@@ -113,7 +113,7 @@ def call(options):
     os.setuid(options.uid)
     if not (options.mark or options.source):
         one = socket.socket(family)
-        one.settimeout(5)
+        one.settimeout(30)
     try:
         one.connect((options.address, options.port))
         print(one.makefile().readline().strip() or json.dumps({"error": "ended without a word"}))

@@ -40,7 +40,7 @@ def ask(options):
     os.setuid(1000)
     name = b"".join(bytes([len(part)]) + part.encode() for part in options.ask.split("."))
     query = struct.pack(">HHHHHH", 7, 0x100, 1, 0, 0, 0) + name + b"\0\0\1\0\1"
-    with socket.create_connection((options.server, 53), timeout=5) as one:
+    with socket.create_connection((options.server, 53), timeout=30) as one:
         one.sendall(struct.pack(">H", len(query)) + query)
         stream = one.makefile("rb")
         response = stream.read(struct.unpack(">H", stream.read(2))[0])

@@ -135,8 +135,17 @@ pub fn at(port: u16) -> SocketAddr {
 }
 
 /// A thousand ports from a base that nobody uses, below those that the kernel hands out. Holding
-/// the last of them reserves the range against other tests.
+/// the last of them reserves the range against other tests; where all are taken it waits for one.
 pub fn free_range() -> (u16, TcpListener) {
+    let mut found = None;
+    wait_until(|| {
+        found = find_range();
+        found.is_some()
+    });
+    found.expect("it was waited for")
+}
+
+fn find_range() -> Option<(u16, TcpListener)> {
     let offset = (std::process::id() % 10) as u16;
     for step in 0..10_u16 {
         let base = 10_000 + (offset + step) % 10 * 1000;
@@ -150,8 +159,8 @@ pub fn free_range() -> (u16, TcpListener) {
             .iter()
             .all(|offset| TcpListener::bind(at(base + offset)).is_ok())
         {
-            return (base, reserved);
+            return Some((base, reserved));
         }
     }
-    panic!("no free ports")
+    None
 }

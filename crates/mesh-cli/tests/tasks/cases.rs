@@ -115,7 +115,7 @@ pub fn task_02_faults_hit_one_user_and_nobody_else(demo: &Demo) {
 
 pub fn task_03_traffic_shifts_by_weight_and_moves_without_a_failed_request(demo: &Demo) {
     demo.apply("3");
-    const REQUESTS: usize = 10_000;
+    const REQUESTS: usize = 4_000;
     let share = || {
         let mut client = Client::connect(demo.outbound());
         let mut v1 = 0;
@@ -136,9 +136,9 @@ pub fn task_03_traffic_shifts_by_weight_and_moves_without_a_failed_request(demo:
             .map(|caller| caller.join().unwrap())
             .sum()
     });
-    // Within two points of 50 %: four standard deviations.
+    // Five standard deviations to each side of 50 %.
     assert!(
-        (4_800..=5_200).contains(&v1),
+        (1_842..=2_158).contains(&v1),
         "{v1} of {REQUESTS} went to v1"
     );
 
@@ -174,12 +174,20 @@ pub fn task_03_traffic_shifts_by_weight_and_moves_without_a_failed_request(demo:
 
 pub fn task_04_a_timeout_answers_before_the_slow_backend_does(demo: &Demo) {
     demo.apply("4");
+    // Late enough on a busy machine too.
+    demo.change(|dir| {
+        let file = dir.join("task/ratings.yaml");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains("fixedDelay: 2s"));
+        fs::write(&file, text.replace("fixedDelay: 2s", "fixedDelay: 10s")).unwrap();
+    });
     let order = AtomicUsize::new(0);
     thread::scope(|scope| {
         let backend = scope.spawn(|| {
             let answer = demo.call("http://ratings:9080/ratings/0", &[]);
             (answer.status, order.fetch_add(1, Ordering::SeqCst))
         });
+        wait_until(|| demo.stat(0, "fault.delays_injected") == 1);
         let answer = demo.call(REVIEWS, &[]);
         assert_eq!(
             (answer.status, answer.body.as_str()),
@@ -194,7 +202,7 @@ pub fn task_05_a_circuit_breaker_opens_and_a_failing_host_is_ejected_and_let_bac
     demo.apply("5");
     let answers: Vec<Answer> = thread::scope(|scope| {
         let callers: Vec<_> = (0..3)
-            .map(|_| scope.spawn(|| demo.at_gateway("/delay/1")))
+            .map(|_| scope.spawn(|| demo.at_gateway("/delay/3")))
             .collect();
         callers
             .into_iter()
@@ -219,11 +227,16 @@ pub fn task_05_a_circuit_breaker_opens_and_a_failing_host_is_ejected_and_let_bac
 
     // One 5xx ejects the only host; then there is none, and after a while there is one again.
     assert_eq!(demo.at_gateway("/status/500").status, 500);
+    let mut ejected = demo.at_gateway("/headers");
     if demo.is_on_envoys {
         // A worker of Envoy leaves it to the main thread; meanwhile the host is there.
-        wait_until(|| demo.at_gateway("/headers").status == 503);
+        wait_until(|| {
+            if ejected.status != 503 {
+                ejected = demo.at_gateway("/headers");
+            }
+            ejected.status == 503
+        });
     }
-    let ejected = demo.at_gateway("/headers");
     assert_eq!(
         (ejected.status, ejected.body.as_str()),
         (503, "no healthy upstream")
@@ -311,7 +324,8 @@ pub fn task_09_people_of_one_company_share_two_versions(demo: &Demo) {
         let stranger = client.get(REVIEWS, &[("cookie", "email=x@elsewhere.com")]);
         assert_eq!(version(&stranger), "reviews-v1");
     }
-    assert!((430..=570).contains(&v2), "{v2} of 1000 went to v2");
+    // Five standard deviations to each side of half of them.
+    assert!((420..=580).contains(&v2), "{v2} of 1000 went to v2");
 }
 
 pub fn task_10_old_paths_are_rewritten_and_a_moved_host_is_redirected(demo: &Demo) {

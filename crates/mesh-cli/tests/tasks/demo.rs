@@ -4,15 +4,16 @@
 // Every test binary uses a part of this.
 #![allow(dead_code, unreachable_pub)]
 
-use crate::support::{Answer, Client, at, end, free_range, wait_until};
+use crate::support::{Answer, Client, PATIENCE, at, end, free_range, wait_until};
 use serde_json::Value;
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// A running demo. Ended with SIGTERM when dropped.
 pub struct Demo {
@@ -159,6 +160,22 @@ impl Demo {
         let before = self.pushes();
         change(&self.dir);
         wait_until(|| self.pushes() > before);
+        loop {
+            let pushes = self.pushes();
+            self.wait();
+            // What was pushed may be one of several files: longer than a push waits for quiet.
+            thread::park_timeout(Duration::from_millis(250));
+            if self.pushes() == pushes {
+                break;
+            }
+        }
+        if self.is_on_envoys {
+            self.pass_a_worker();
+        }
+    }
+
+    /// Waits until every node has what was pushed.
+    fn wait(&self) {
         let control = self.control().to_string();
         let waited = Command::new(env!("CARGO_BIN_EXE_mesh"))
             .args(["wait", "--control", &control, "--timeout", "60s"])
@@ -168,6 +185,22 @@ impl Demo {
         assert!(waited.status.success(), "{error}");
         let all = format!("{} proxies in sync\n", NODES.len());
         assert_eq!(String::from_utf8_lossy(&waited.stdout), all);
+    }
+
+    /// Envoy acknowledges routes before its worker has them. There is one, and what it answers now
+    /// it answers after it has taken what was waiting for it.
+    fn pass_a_worker(&self) {
+        for at in [self.outbound(), self.gateway()] {
+            let Ok(mut stream) = TcpStream::connect(at) else {
+                continue;
+            };
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            // Refused as soon as it is read, and so on nobody's account.
+            stream.write_all(b"no request\r\n\r\n").unwrap();
+            let mut answer = Vec::new();
+            // The answer may end with a reset, since there was more to read.
+            let _ = stream.read_to_end(&mut answer);
+        }
     }
 
     /// How often something was pushed.

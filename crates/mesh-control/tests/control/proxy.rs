@@ -14,7 +14,7 @@ async fn a_proxy_of_ours_reads_everything_it_is_sent() {
     let mut snapshots = client.snapshots();
     let running = tokio::spawn(client.run(std::future::pending()));
     let seven = Duration::from_secs(7);
-    tokio::time::timeout(Duration::from_secs(10), async {
+    tokio::time::timeout(Duration::from_secs(60), async {
         loop {
             let snapshot = snapshots.load();
             let timeout = snapshot.table("http_proxy").and_then(|table| {

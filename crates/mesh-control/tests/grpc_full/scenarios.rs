@@ -1,8 +1,7 @@
 //! What clients are to do with a configuration. Each function is a test.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
-use crate::support::{Backends, Control, Language, Peers, Tally, free_port};
+use crate::ports::free_address;
+use crate::support::{Backends, Control, Language, Peers, Tally};
 
 /// A service `echo` on port 7070 with these endpoints, each a subset of its own.
 fn service(backends: &Backends, names: &[&str]) -> String {
@@ -356,8 +355,8 @@ spec:
 
 pub(crate) async fn serves(peers: Peers, language: Language) {
     let control = Control::start("").await;
-    let port = free_port();
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let address = free_address();
+    let port = address.port();
     // The control plane does not know the port yet, so the server does not accept.
     let _server = peers.server(&control, address).await;
     let mut client = peers.client(language, &control);

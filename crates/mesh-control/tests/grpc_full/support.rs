@@ -335,12 +335,6 @@ impl Tally {
     }
 }
 
-/// A port that is free now.
-pub(crate) fn free_port() -> u16 {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
-}
-
 /// Runs a test with its peers, unless they are not there.
 pub(crate) async fn with<F: Future<Output = ()>>(
     language: Language,

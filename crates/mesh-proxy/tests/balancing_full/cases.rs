@@ -1,12 +1,15 @@
 //! Clusters to compare.
 
+mod chances;
+
+pub use chances::{chances, dropped, least};
+
 use http::HeaderName;
 use mesh_core::Name;
 use mesh_core::model::{
-    AddMode, Balancing, Cluster, Drop, Endpoint, EndpointSet, Forward, Fraction, HashFunction,
-    HashKeys, HashPolicy, HashSource, HeaderAdd, HeaderTemplate, Health, Locality,
-    LocalityBalancing, LocalityEndpoints, Maglev, Pattern, Real, RingHash, SubsetBalancing,
-    SubsetFallback, SubsetSelector, ZoneAware,
+    AddMode, Balancing, Cluster, Endpoint, EndpointSet, Forward, HashFunction, HashKeys,
+    HashPolicy, HashSource, HeaderAdd, HeaderTemplate, Health, Locality, LocalityBalancing,
+    LocalityEndpoints, Maglev, Pattern, RingHash, SubsetBalancing, SubsetFallback, SubsetSelector,
 };
 use mesh_lb::Zone;
 use std::collections::BTreeMap;
@@ -155,11 +158,9 @@ pub fn peers(backends: &[SocketAddr]) -> Case {
     case
 }
 
-pub fn all(backends: &[SocketAddr]) -> Vec<Case> {
-    let mut cases = vec![peers(backends)];
-    let weigh = |at: usize, endpoint: &mut Endpoint| endpoint.weight = [1, 2, 7, 100][at % 4];
+pub fn rings(backends: &[SocketAddr]) -> Vec<Case> {
     let xx = |change: fn(&mut RingHash)| ring_of(change);
-    for (name, balancing) in [
+    let rings = [
         ("ring", ring()),
         (
             "ring-murmur",
@@ -178,6 +179,15 @@ pub fn all(backends: &[SocketAddr]) -> Vec<Case> {
             "ring-bounded",
             xx(|ring| ring.keys.balance_factor = Some(110)),
         ),
+    ];
+    let mut cases = weighted_or_not(rings, backends);
+    let named = ring_of(|ring| ring.keys = hostnames());
+    cases.push(names("ring-names", named, backends));
+    cases
+}
+
+pub fn maglevs(backends: &[SocketAddr]) -> Vec<Case> {
+    let tables = [
         ("maglev", maglev_of(|_| {})),
         ("maglev-small", maglev_of(|maglev| maglev.size = 13)),
         ("maglev-large", maglev_of(|maglev| maglev.size = 500_009)),
@@ -185,44 +195,51 @@ pub fn all(backends: &[SocketAddr]) -> Vec<Case> {
             "maglev-bounded",
             maglev_of(|maglev| maglev.keys.balance_factor = Some(100)),
         ),
-    ] {
+    ];
+    let mut cases = weighted_or_not(tables, backends);
+    let named = maglev_of(|maglev| maglev.keys = hostnames());
+    cases.push(names("maglev-names", named, backends));
+    cases
+}
+
+fn weighted_or_not<const N: usize>(
+    all: [(&str, Balancing); N],
+    backends: &[SocketAddr],
+) -> Vec<Case> {
+    let weigh = |at: usize, endpoint: &mut Endpoint| endpoint.weight = [1, 2, 7, 100][at % 4];
+    let mut cases = Vec::new();
+    for (name, balancing) in all {
         cases.push(plain(name, balancing, backends));
         let mut weighted = plain(&format!("{name}-weighted"), balancing, backends);
         weighted.endpoints = set([group("a", 0, 0, endpoints(backends, weigh))]);
         cases.push(weighted);
     }
-    let hostname = HashKeys::default();
-    let hostname = {
-        let mut keys = hostname;
-        keys.hostname = true;
-        keys
-    };
-    for (name, balancing) in [
-        ("ring", ring_of(|ring| ring.keys = hostname)),
-        ("maglev", maglev_of(|maglev| maglev.keys = hostname)),
-    ] {
-        let mut case = plain(&format!("{name}-names"), balancing, backends);
-        case.endpoints = set([group(
-            "a",
-            0,
-            0,
-            endpoints(backends, |at, endpoint| {
-                endpoint.hostname = format!("host-{at}").into();
-                if at % 3 == 0 {
-                    endpoint.hash_key = format!("key of {at}").into();
-                }
-            }),
-        )]);
-        cases.push(case);
-    }
-    cases.extend(localities(backends));
-    cases.extend(policies(backends));
-    cases.extend(subsets(backends));
-    cases.extend(chance(backends));
     cases
 }
 
-fn localities(backends: &[SocketAddr]) -> Vec<Case> {
+fn hostnames() -> HashKeys {
+    let mut keys = HashKeys::default();
+    keys.hostname = true;
+    keys
+}
+
+fn names(name: &str, balancing: Balancing, backends: &[SocketAddr]) -> Case {
+    let mut case = plain(name, balancing, backends);
+    case.endpoints = set([group(
+        "a",
+        0,
+        0,
+        endpoints(backends, |at, endpoint| {
+            endpoint.hostname = format!("host-{at}").into();
+            if at % 3 == 0 {
+                endpoint.hash_key = format!("key of {at}").into();
+            }
+        }),
+    )]);
+    case
+}
+
+pub fn localities(backends: &[SocketAddr]) -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, balancing) in [("ring", ring()), ("maglev", maglev_of(|_| {}))] {
         // "own" is not the first in any order but the node's.
@@ -283,7 +300,7 @@ fn localities(backends: &[SocketAddr]) -> Vec<Case> {
     cases
 }
 
-fn policies(backends: &[SocketAddr]) -> Vec<Case> {
+pub fn policies(backends: &[SocketAddr]) -> Vec<Case> {
     let header = |name: &'static str| HashSource::Header(HeaderName::from_static(name), None);
     let terminal = |source| {
         let mut policy = HashPolicy::new(source);
@@ -347,7 +364,7 @@ fn policies(backends: &[SocketAddr]) -> Vec<Case> {
     cases.collect()
 }
 
-fn subsets(backends: &[SocketAddr]) -> Vec<Case> {
+pub fn subsets(backends: &[SocketAddr]) -> Vec<Case> {
     let name = |text: &str| Name::from(text);
     let labels = |at: usize, endpoint: &mut Endpoint| {
         let mut subset = BTreeMap::new();
@@ -409,71 +426,6 @@ fn subsets(backends: &[SocketAddr]) -> Vec<Case> {
         case.cluster.subsets = Some(Arc::new(config));
         cases.push(case);
     }
-    cases
-}
-
-/// Where chance decides. The tolerance is some four deviations of the difference of two counts.
-fn chance(backends: &[SocketAddr]) -> Vec<Case> {
-    let weigh = |at: usize, endpoint: &mut Endpoint| endpoint.weight = 1 + 3 * (at as u32 % 2);
-    let bias = |bias| Balancing::LeastRequest {
-        choices: 2,
-        bias: Real::new(bias).unwrap(),
-    };
-    let mut cases = Vec::new();
-    for (name, balancing, tolerance) in [
-        ("random", Balancing::Random, 90),
-        ("round-robin", Balancing::RoundRobin, 10),
-        ("least", bias(1.0), 40),
-        ("least-biased", bias(0.0), 10),
-    ] {
-        let mut case = plain(name, balancing, &backends[..6]);
-        case.endpoints = set([group("a", 0, 0, endpoints(&backends[..6], weigh))]);
-        case.judge = Judge::Shares(tolerance);
-        cases.push(case);
-
-        let mut weighted = plain(&format!("{name}-localities"), balancing, backends);
-        weighted.cluster.localities = LocalityBalancing::Weighted;
-        let some = |at: usize, endpoint: &mut Endpoint| {
-            if at > 0 {
-                endpoint.health = Health::Unhealthy;
-            }
-        };
-        weighted.endpoints = set([
-            group("a", 0, 1, endpoints(&backends[..4], |_, _| {})),
-            group("b", 0, 2, endpoints(&backends[4..7], some)),
-            group("own", 0, 3, endpoints(&backends[7..12], |_, _| {})),
-        ]);
-        weighted.judge = Judge::Shares(tolerance.max(60));
-        cases.push(weighted);
-
-        // A quarter of the peers is here.
-        for (at_home, called) in [(5, "direct"), (2, "residual"), (0, "elsewhere")] {
-            let mut zone = plain(&format!("{name}-zone-{called}"), balancing, backends);
-            zone.cluster.localities = LocalityBalancing::ZoneAware(ZoneAware::default());
-            let mut groups = vec![
-                group("b", 0, 0, endpoints(&backends[at_home..9], |_, _| {})),
-                group("c", 0, 0, endpoints(&backends[9..], |_, _| {})),
-            ];
-            if at_home > 0 {
-                groups.push(group(
-                    "own",
-                    0,
-                    0,
-                    endpoints(&backends[..at_home], |_, _| {}),
-                ));
-            }
-            zone.endpoints = set(groups);
-            zone.judge = Judge::Shares(100);
-            cases.push(zone);
-        }
-    }
-    let mut dropped = plain("dropped", Balancing::RoundRobin, &backends[..1]);
-    dropped.endpoints.drops = vec![Drop {
-        category: "lb".into(),
-        share: Fraction::percent(30.0).unwrap(),
-    }];
-    dropped.judge = Judge::Shares(90);
-    cases.push(dropped);
     cases
 }
 

@@ -116,7 +116,7 @@ async fn act(word: &str, name: &str, head: bool, wire: &mut Wire, log: &Log) -> 
             let head = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc";
             let _ = wire.stream.write_all(head).await;
             // Both proxies have to have read the head before the reset takes it away.
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
             reset(wire);
             return false;
         }

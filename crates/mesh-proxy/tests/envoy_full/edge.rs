@@ -235,7 +235,7 @@ fn limits() -> Group {
     let mut group = Group::plain("limits", calls).managed(|manager| {
         manager.max_head_kib = 16;
         manager.max_headers = 30;
-        manager.request_timeout = Some(Duration::from_secs(1));
+        manager.request_timeout = Some(Duration::from_secs(3));
     });
     for call in &mut group.calls {
         call.label.truncate(40);

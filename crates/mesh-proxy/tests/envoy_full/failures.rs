@@ -15,7 +15,8 @@ pub(super) fn groups() -> Vec<Group> {
     ]
 }
 
-const FEW: Duration = Duration::from_millis(60);
+/// Longer than an answer takes on a busy machine, shorter than what hangs.
+const FEW: Duration = Duration::from_millis(400);
 
 fn failures() -> Group {
     let words = [
@@ -187,7 +188,7 @@ fn retries() -> Group {
             to("/both", &[RetryOn::SERVER_ERROR], &|it| {
                 it.per_try_timeout = Some(FEW);
             }),
-            |rule| rule.timeout = Some(Duration::from_secs(2)),
+            |rule| rule.timeout = Some(Duration::from_secs(5)),
         ),
         rule(PathMatch::Prefix("/host-policy".into()), "a"),
         with(to("/edits", &[RetryOn::SERVER_ERROR], &|_| {}), |rule| {
@@ -299,7 +300,7 @@ fn host_retries() -> Group {
         get("/")
             .script("hang,200")
             .header("x-envoy-retry-on", "5xx")
-            .header("x-envoy-upstream-rq-per-try-timeout-ms", "50"),
+            .header("x-envoy-upstream-rq-per-try-timeout-ms", "400"),
         get("/")
             .script("503,200")
             .header("x-envoy-retry-on", "5xx")

@@ -63,7 +63,7 @@ impl Proxy {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        proxy.admin = timeout(Duration::from_secs(30), ready)
+        proxy.admin = timeout(Duration::from_secs(60), ready)
             .await
             .expect("it is ready in time");
         proxy
@@ -87,10 +87,10 @@ impl Proxy {
                 if stats.get("downstream_cx_active") == Some(&0) {
                     return stats;
                 }
-                sleep(Duration::from_millis(2)).await;
+                sleep(Duration::from_millis(5)).await;
             }
         };
-        let stats = timeout(Duration::from_secs(30), idle).await;
+        let stats = timeout(Duration::from_secs(60), idle).await;
         stats.unwrap_or_else(|_| panic!("{prefix} has connections left"))
     }
 

@@ -19,8 +19,11 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use tokio::net::{TcpListener, TcpStream};
+
+pub mod ports;
+
+pub use ports::free_address;
 
 pub type Whole = Full<Bytes>;
 
@@ -191,23 +194,3 @@ pub async fn text(response: Response<Incoming>) -> String {
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
-
-/// An address that nobody uses: below the ports that the kernel gives to outgoing connections, or
-/// one of those could take it before we do.
-pub fn free_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = std::process::id().wrapping_mul(37);
-    for _ in 0..PORTS.len() {
-        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        let count = u32::from(PORTS.end - PORTS.start);
-        // Less than the number of ports, so it fits.
-        let offset = (start.wrapping_add(step) % count) as u16;
-        let address = SocketAddr::from(([127, 0, 0, 1], PORTS.start + offset));
-        if std::net::TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
-    panic!("no free port in {PORTS:?}")
-}
-
-const PORTS: std::ops::Range<u16> = 30_100..32_700;

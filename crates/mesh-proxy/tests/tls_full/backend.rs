@@ -15,7 +15,9 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use tokio::net::TcpListener;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
 
 /// A server.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +36,24 @@ pub struct Backend {
 /// A program that ends with the test.
 pub struct Program(Child);
 
+// === impl Program ===
+
+impl Program {
+    /// Waits until it accepts connections.
+    async fn listens(&mut self, at: SocketAddr) {
+        let open = async {
+            while TcpStream::connect(at).await.is_err() {
+                if let Some(status) = self.0.try_wait().unwrap() {
+                    panic!("openssl ended with {status}");
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = timeout(Duration::from_secs(60), open).await;
+        assert!(waited.is_ok(), "openssl does not listen on {at}");
+    }
+}
+
 // === impl Backend ===
 
 impl Backend {
@@ -47,7 +67,9 @@ impl Backend {
     pub async fn start(&self, pki: &Pki, programs: &mut Vec<Program>) -> SocketAddr {
         if let Some(arguments) = self.openssl {
             let at = support::free_address();
-            programs.push(self.program(arguments, at, pki));
+            let mut program = self.program(arguments, at, pki);
+            program.listens(at).await;
+            programs.push(program);
             return at;
         }
         if self.certificate.is_empty() {

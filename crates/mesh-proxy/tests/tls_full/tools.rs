@@ -191,9 +191,9 @@ fn h2load(to: SocketAddr, case: usize, host: &str) -> Facts {
     ])
 }
 
-/// A program that has fifteen seconds.
+/// A program that has a minute.
 fn limited(program: &str) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["15", program]);
+    command.args(["60", program]);
     command
 }

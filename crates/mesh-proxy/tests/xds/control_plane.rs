@@ -233,7 +233,7 @@ async fn a_listener_that_cannot_be_bound_is_refused_and_its_last_good_version_st
         let response = Http1::connect(taken).await.send(get("/")).await;
         assert_eq!(text(response).await, "one");
         while tokio::net::TcpStream::connect(address).await.is_ok() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
     }
 }
@@ -320,7 +320,7 @@ async fn a_listener_that_is_removed_is_closed_and_what_it_serves_is_finished() {
     plane.apply(Changes::new().remove(TypeUrl::Listener, "in"));
     driven.shows("/listeners", str::is_empty).await;
     while tokio::net::TcpStream::connect(address).await.is_ok() {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     assert_eq!(driven.admin("/ready").await, "LIVE\n");
 }

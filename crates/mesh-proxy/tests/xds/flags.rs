@@ -33,7 +33,7 @@ impl Process {
                 if let Some(status) = self.0.try_wait().unwrap() {
                     return status.code();
                 }
-                tokio::task::yield_now().await;
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             }
         };
         tokio::time::timeout(SOON, wait).await.expect("it ends")
@@ -102,7 +102,7 @@ static_resources:
 async fn answer(address: SocketAddr, path: &str) -> String {
     let wait = async {
         while TcpStream::connect(address).await.is_err() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
     };
     tokio::time::timeout(SOON, wait).await.expect("it listens");

@@ -53,7 +53,7 @@ async fn everything(plane: &Plane, listener: Encoded) {
 async fn until(feed: &Feed<Snapshot>, what: &str, wanted: impl Fn(&Snapshot) -> bool) {
     let wait = async {
         while !wanted(&feed.load()) {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
     let waited = tokio::time::timeout(SOON, wait).await;

@@ -160,7 +160,7 @@ async fn idle_timeout_of_http_and_else_of_tcp_closes_unused_connections() {
     .map(|pool| async move {
         let (town, _backend) = town(pool).await;
         town.get("a", "/").await;
-        assert_eq!(town.stat("", "upstream_cx_active").await, 1);
+        assert_eq!(town.stat("", "upstream_cx_total").await, 1);
         town.until("upstream_cx_idle_timeout", 1).await;
         town.until("upstream_cx_active", 0).await;
     });

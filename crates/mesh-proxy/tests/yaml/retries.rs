@@ -169,7 +169,7 @@ async fn retry_on_reset_covers_an_answer_that_never_begins() {
 
 #[tokio::test]
 async fn per_try_timeout_ends_one_attempt() {
-    let retries = "retries: {attempts: 2, perTryTimeout: 0.1s, retryOn: 5xx}, ";
+    let retries = "retries: {attempts: 2, perTryTimeout: 0.5s, retryOn: 5xx}, ";
     let (town, one) = town(retries, "").await;
     one.plan([Reply::Never, Reply::Never]);
     assert_eq!(town.get("a", "/").await.line(), "200 v1");
@@ -201,7 +201,7 @@ async fn backoff_is_the_least_window_between_attempts() {
     // A draw from an hour is not over before the route's timeout.
     for (backoff, expected) in [("1h", 1), ("1ms", 2)] {
         let retries = format!("retries: {{attempts: 1, retryOn: 5xx, backoff: {backoff}}}, ");
-        let (town, one) = town(&retries, "timeout: 1s, ").await;
+        let (town, one) = town(&retries, "timeout: 5s, ").await;
         one.always(Reply::With(500, vec![]));
         town.get("a", "/").await;
         assert_eq!(one.count(), expected, "{backoff}");
@@ -228,11 +228,12 @@ async fn retry_ignore_previous_hosts_sends_a_retry_elsewhere() {
                  route: [{{destination: {{host: a}}}}]}}"
             ));
         let town = Town::client(&yaml).await;
-        let bodies = town.bodies("a", "/", 60).await;
+        let bodies = town.bodies("a", "/", 120).await;
         assert!(bad.count() > 0);
-        // Six draws per retry all of the one host are rare, but they happen.
+        // Six draws per retry all of the one host are rare, but they happen: to one in some hundred
+        // requests. Without them it is one in four.
         let missed = bodies.iter().filter(|body| *body == "bad").count();
-        assert_eq!(missed > 5, misses, "{ignore}: {missed} of 60");
+        assert_eq!(missed > 8, misses, "{ignore}: {missed} of 120");
     }
 }
 

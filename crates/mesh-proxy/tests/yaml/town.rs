@@ -416,12 +416,19 @@ pub(crate) fn free_port() -> u16 {
     static OURS: OnceLock<(TcpListener, u16)> = OnceLock::new();
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let (_, first) = OURS.get_or_init(|| {
-        let mut blocks = (20_000..30_000).step_by(usize::from(BLOCK));
-        let claimed = blocks.find_map(|first| {
-            let guard = TcpListener::bind(("127.0.0.1", first)).ok()?;
-            Some((guard, first))
-        });
-        claimed.expect("a block of ports")
+        // Where more tests run at once than there are blocks, one is free soon.
+        for _ in 0..6_000 {
+            let mut blocks = (20_000..30_000).step_by(usize::from(BLOCK));
+            let claimed = blocks.find_map(|first| {
+                let guard = TcpListener::bind(("127.0.0.1", first)).ok()?;
+                Some((guard, first))
+            });
+            if let Some(claimed) = claimed {
+                return claimed;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        panic!("no block of ports is free")
     });
     loop {
         // Every second port, so that the one before it is free as well.

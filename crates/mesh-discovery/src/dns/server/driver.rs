@@ -45,6 +45,8 @@ const MOST_FORWARDS: usize = 1024;
 const MOST_CONNECTIONS: usize = 128;
 /// How long a connection may be silent, and how long it has to take an answer.
 const IDLE: Duration = Duration::from_secs(10);
+/// How many ports the system may choose until one is free for both sockets.
+const CHOICES: u32 = 16;
 /// Longer questions are cut, and so cannot be read.
 const LARGEST_QUERY: usize = 4096;
 /// How long to wait after an error of a socket that is not about one client.
@@ -64,10 +66,7 @@ impl Server {
         mut place: Place,
         resolv: &ResolvConf,
     ) -> io::Result<Self> {
-        let tcp = TcpListener::bind(address).await?;
-        // The same port, also where the system chose one.
-        let own = tcp.local_addr()?;
-        let udp = UdpSocket::bind(own).await?;
+        let (tcp, udp, own) = sockets(address).await?;
         if place.search.is_none() {
             place.search = resolv.search.first().cloned();
         }
@@ -124,6 +123,22 @@ impl Server {
             rng,
         };
         tokio::join!(office.datagrams(&udp), office.connections(&tcp));
+    }
+}
+
+/// Both on one port, also where the system chooses it: for TCP, so that it may be one whose UDP is
+/// somebody else's. Then it chooses again.
+async fn sockets(address: SocketAddr) -> io::Result<(TcpListener, UdpSocket, SocketAddr)> {
+    let mut attempts = if address.port() == 0 { CHOICES } else { 1 };
+    loop {
+        let tcp = TcpListener::bind(address).await?;
+        let own = tcp.local_addr()?;
+        attempts -= 1;
+        match UdpSocket::bind(own).await {
+            Ok(udp) => return Ok((tcp, udp, own)),
+            Err(error) if attempts > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
