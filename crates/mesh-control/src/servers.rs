@@ -55,13 +55,20 @@ impl Engine {
         let Some(class) = self.class_of(node) else {
             return;
         };
-        // Nearly all addresses are known already.
+        // Nearly all addresses are known already: nobody waits for a push for those.
         let known = |name: &Name| class.set.get(TypeUrl::Listener, name).is_some();
-        let fresh = names.iter().filter(|name| !known(name) && class.ask(name));
-        if class.generator != Generator::Grpc || fresh.count() == 0 {
+        let mut each = names.iter();
+        if class.generator != Generator::Grpc
+            || !each.any(|name| !known(name) && class.serves(name))
+        {
             return;
         }
         let mut pool = self.pool();
+        // Somebody else may have asked for the same meanwhile, and it is there now.
+        let fresh = names.iter().filter(|name| !known(name) && class.ask(name));
+        if fresh.count() == 0 {
+            return;
+        }
         let Some(inputs) = self.inputs() else {
             return;
         };
