@@ -96,6 +96,22 @@ impl Subsets {
         }
     }
 
+    /// Shares the tables of hashes of `previous` that are the same.
+    pub(crate) fn adopt_tables(&self, plan: Plan<'_>, previous: &Self) {
+        for part in &self.parts {
+            let at = previous
+                .parts
+                .binary_search_by(|of| of.criteria.cmp(&part.criteria));
+            let old = at.ok().map(|at| &previous.parts[at].held);
+            if let (Held::Group(group), Some(Held::Group(old))) = (&part.held, old) {
+                group.adopt_tables(plan, old);
+            }
+        }
+        if let (Some(group), Some(old)) = (&self.default, &previous.default) {
+            group.adopt_tables(plan, old);
+        }
+    }
+
     /// The subset that has just what is asked for.
     pub(crate) fn find(&self, wanted: &BTreeMap<Name, Name>) -> Option<&Part> {
         if wanted.is_empty() {
