@@ -27,17 +27,18 @@ pub(super) fn of_ads(ads: &Ads) -> Vec<Server> {
     ads.servers.iter().map(server).collect()
 }
 
-/// Where the service at a cluster can be called: at its first address, if it has one of its own.
+/// Where the service at a cluster can be called: at its first address.
 ///
 /// # Errors
-/// If its TLS would need secrets from a service.
-pub(super) fn of_cluster(one: &ClusterResource) -> Result<Option<Server>, Invalid> {
+/// If it has no address of its own, or its TLS would need secrets from a service.
+pub(super) fn of_cluster(one: &ClusterResource) -> Result<Server, Invalid> {
     let endpoint = one.endpoints.as_ref().and_then(|set| set.iter().next());
     let Some(endpoint) = endpoint else {
-        return Ok(None);
+        let message = "has no endpoint of its own that a secret service could be called at";
+        return Err(Invalid::new("load_assignment", message));
     };
     let Some(tls) = &one.cluster.tls else {
-        return Ok(Some(Server::at(server_uri(&endpoint.address, false))));
+        return Ok(Server::at(server_uri(&endpoint.address, false)));
     };
     if tls
         .secrets()
@@ -48,7 +49,7 @@ pub(super) fn of_cluster(one: &ClusterResource) -> Result<Option<Server>, Invali
     }
     let server = Server::at(server_uri(&endpoint.address, true)).tls(tls.clone());
     let given = one.secrets.iter();
-    Ok(Some(given.fold(server, |server, (named, secret)| {
+    Ok(given.fold(server, |server, (named, secret)| {
         server.secret(named.clone(), secret.clone())
-    })))
+    }))
 }
