@@ -96,7 +96,7 @@ impl Acceptor {
         chain.tls = Some(tls.clone());
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut builder = SnapshotBuilder::new();
-        builder.listener(Listener::new("alone", address.into()).chain(chain));
+        builder.listener(Listener::new("alone", address).chain(chain));
         for (named, secret) in given {
             builder.secret(named, secret);
         }
