@@ -282,27 +282,6 @@ impl Router {
     }
 }
 
-// === impl Lost ===
-
-impl Lost {
-    /// What the caller gets; it is counted.
-    pub(crate) fn into_error(self, caller: &Caller) -> Error {
-        match self {
-            Self::NoTable | Self::NoRoute(..) => {
-                // In Envoy it is the router that finds no route.
-                caller.count(HttpStat::RouterRqTotal);
-                caller.count(HttpStat::NoRoute);
-                Error::new(Failure::NoRoute)
-            }
-            Self::WithoutTls(error) => {
-                caller.count(HttpStat::RouterRqTotal);
-                caller.count(HttpStat::RqDirectResponse);
-                error
-            }
-        }
-    }
-}
-
 /// Which part of a split is meant, and which cluster of the snapshot, if it exists.
 fn destination(
     rule: &Rule,
@@ -390,6 +369,27 @@ impl Made {
 impl fmt::Debug for Made {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.exchange.fmt(f)
+    }
+}
+
+// === impl Lost ===
+
+impl Lost {
+    /// What the caller gets; it is counted.
+    pub(crate) fn into_error(self, caller: &Caller) -> Error {
+        match self {
+            Self::NoTable | Self::NoRoute(..) => {
+                // In Envoy it is the router that finds no route.
+                caller.count(HttpStat::RouterRqTotal);
+                caller.count(HttpStat::NoRoute);
+                Error::new(Failure::NoRoute)
+            }
+            Self::WithoutTls(error) => {
+                caller.count(HttpStat::RouterRqTotal);
+                caller.count(HttpStat::RqDirectResponse);
+                error
+            }
+        }
     }
 }
 

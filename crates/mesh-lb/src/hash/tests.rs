@@ -1,10 +1,9 @@
 use super::*;
-use crate::hosts::{Held, HostSet, Members, Setting};
+use crate::hosts::{HostSet, Members, Setting};
 use crate::pick::{Ask, Avoid, Picker};
 use mesh_core::Rng;
 use mesh_core::model::{
     Address, Cluster, Endpoint, EndpointSet, HashFunction, Maglev as MaglevConfig, RingHash,
-    SubsetBalancing, SubsetSelector,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -289,57 +288,4 @@ fn a_unix_domain_socket_is_hashed_by_its_bare_path() {
         key(&members.hosts()[0], HashKeys::default()),
         "/run/app.sock"
     );
-}
-
-/// Endpoints with a version each, in a cluster whose subsets are those.
-fn versions(hosts: &[(u8, &str)], previous: Option<&HostSet>) -> HostSet {
-    let endpoints = hosts.iter().map(|(at, version)| {
-        let address = mesh_test::fixture::address(&format!("127.0.77.{at}:81"));
-        let mut endpoint = Endpoint::new(address);
-        endpoint.subset = Arc::new(BTreeMap::from([("version".into(), (*version).into())]));
-        Arc::new(endpoint)
-    });
-    let endpoints = EndpointSet::from_endpoints(endpoints.collect());
-    let old = previous.map(|set| set.members().clone());
-    let members = Members::build(1, &endpoints, &old.unwrap_or_default());
-    let mut subsets = SubsetBalancing::default();
-    let mut selector = SubsetSelector::default();
-    selector.keys = vec!["version".into()];
-    subsets.selectors = vec![selector];
-    let mut cluster = Cluster::new("c");
-    cluster.balancing = maglev(|_| {});
-    cluster.subsets = Some(Arc::new(subsets));
-    let setting = Setting {
-        previous,
-        ..Setting::default()
-    };
-    HostSet::build(1, Arc::new(cluster), Arc::new(members), setting)
-}
-
-/// The table of a version, if it was built.
-fn table_of(set: &HostSet, version: &str) -> Option<Arc<Table>> {
-    let wanted = BTreeMap::from([("version".into(), version.into())]);
-    match &set.subsets()?.find(&wanted)?.held {
-        Held::Group(group) => group.tiers()[0].built_table().cloned(),
-        Held::Single(_) => None,
-    }
-}
-
-#[test]
-fn subsets_keep_their_tables_while_their_hosts_stay() {
-    let first = versions(&[(1, "a"), (2, "a"), (3, "b"), (4, "c")], None);
-    for version in ["a", "b"] {
-        let wanted = BTreeMap::from([("version".into(), version.into())]);
-        let mut ask = Ask::new(0).hash(Some(7));
-        ask.subset = Some(&wanted);
-        assert!(Picker::default().choose(&first, &ask).is_some());
-    }
-    let built = |version| table_of(&first, version).expect("somebody asked for it");
-    let second = versions(&[(1, "a"), (2, "a"), (5, "b"), (4, "c")], Some(&first));
-    let kept = table_of(&second, "a").expect("it is carried over");
-    assert!(Arc::ptr_eq(&kept, &built("a")));
-    assert!(table_of(&second, "b").is_none(), "other hosts");
-    assert!(table_of(&second, "c").is_none(), "nobody asked for it");
-    let third = versions(&[(1, "a"), (2, "a")], Some(&second));
-    assert!(Arc::ptr_eq(&table_of(&third, "a").unwrap(), &kept));
 }

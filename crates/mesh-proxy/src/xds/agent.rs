@@ -50,7 +50,12 @@ impl Agent {
         for one in clusters {
             let name = one.cluster.name.clone();
             // Each connects only when something is wanted in its variant.
-            let both = of_cluster(one).and_then(|server| {
+            let Some(server) = of_cluster(one).transpose() else {
+                let reason = "its cluster has no endpoint of its own in the bootstrap";
+                this.unfit.insert(name, reason.to_owned());
+                continue;
+            };
+            let both = server.and_then(|server| {
                 let with = |variant| {
                     let (name, server) = (name.clone(), server.clone());
                     SecretClient::new(client, name, server, variant, node.clone())

@@ -27,18 +27,17 @@ pub(super) fn of_ads(ads: &Ads) -> Vec<Server> {
     ads.servers.iter().map(server).collect()
 }
 
-/// Where the service at a cluster can be called: at its first address.
+/// Where the service at a cluster can be called: at its first address, if it has one of its own.
 ///
 /// # Errors
-/// If it has no address of its own, or its TLS would need secrets from a service.
-pub(super) fn of_cluster(one: &ClusterResource) -> Result<Server, Invalid> {
+/// If its TLS would need secrets from a service.
+pub(super) fn of_cluster(one: &ClusterResource) -> Result<Option<Server>, Invalid> {
     let endpoint = one.endpoints.as_ref().and_then(|set| set.iter().next());
     let Some(endpoint) = endpoint else {
-        let message = "has no endpoint of its own that a secret service could be called at";
-        return Err(Invalid::new("load_assignment", message));
+        return Ok(None);
     };
     let Some(tls) = &one.cluster.tls else {
-        return Ok(Server::at(server_uri(&endpoint.address, false)));
+        return Ok(Some(Server::at(server_uri(&endpoint.address, false))));
     };
     if tls
         .secrets()
@@ -49,7 +48,7 @@ pub(super) fn of_cluster(one: &ClusterResource) -> Result<Server, Invalid> {
     }
     let server = Server::at(server_uri(&endpoint.address, true)).tls(tls.clone());
     let given = one.secrets.iter();
-    Ok(given.fold(server, |server, (named, secret)| {
+    Ok(Some(given.fold(server, |server, (named, secret)| {
         server.secret(named.clone(), secret.clone())
-    }))
+    })))
 }
