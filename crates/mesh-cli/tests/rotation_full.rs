@@ -237,20 +237,5 @@ fn connector(authority: &Path) -> Connector {
 fn in_file(dir: &Path) -> Vec<u8> {
     let pem = wire::certificate_in(&dir.join("task/secret-httpbin-credential.yaml"));
     let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
-    base64(&body)
-}
-
-fn base64(text: &str) -> Vec<u8> {
-    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (mut bytes, mut bits, mut count) = (Vec::new(), 0_u32, 0);
-    for letter in text.bytes().filter(|letter| *letter != b'=') {
-        let value = LETTERS.iter().position(|known| *known == letter).unwrap();
-        bits = bits << 6 | value as u32;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-        }
-    }
-    bytes
+    mesh_xds::json::decode_bytes(&body).unwrap()
 }

@@ -2,6 +2,7 @@
 
 use crate::class::{Class, Key};
 use crate::inputs::Inputs;
+use crate::node::{self, Generator};
 use mesh_core::{Feed, Name, Publisher};
 use mesh_xds::server::View;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -134,6 +135,25 @@ impl Book {
         self.classes
             .retain(|_, entry| entry.idle_since.is_none_or(|since| now < since + grace));
         before - self.classes.len()
+    }
+
+    /// Whether a node is elsewhere now: one that leaves it to the objects to say where it is.
+    pub(crate) fn is_elsewhere(&self, before: &Inputs, now: &Inputs) -> bool {
+        let mut seats = self.seats.values();
+        now.has_relocated(before)
+            && seats.any(|seat| {
+                let workload = node::workload_that_places(&seat.node);
+                workload.is_some_and(|workload| now.is_elsewhere(before, &workload))
+            })
+    }
+
+    /// Whether somebody is given the names that are in the mesh.
+    pub(crate) fn has_names(&self) -> bool {
+        let mut classes = self.classes.values();
+        classes.any(|entry| {
+            let class = &entry.class;
+            class.generator == Generator::Proxy && class.essence.dns_capture
+        })
     }
 
     /// All classes.

@@ -15,6 +15,8 @@ pub(crate) struct Difference {
     pub(crate) counts: BTreeMap<(Kind, &'static str), u64>,
     /// Nothing but endpoints differs, and no object moved in its file.
     pub(crate) endpoints_only: bool,
+    /// Pods have other names below those of headless services, or such pods come or go.
+    pub(crate) renames_pods: bool,
 }
 
 type Key<'a> = (Kind, &'a str, &'a str);
@@ -26,20 +28,28 @@ impl Difference {
         let mut found = Self {
             counts: BTreeMap::new(),
             endpoints_only: true,
+            renames_pods: false,
         };
         let old = by_key(before);
         let new = by_key(now);
         for (key, object) in &new {
             match old.get(key) {
-                None => found.note("add", object, is_endpoints(object)),
+                None => {
+                    found.renames_pods |= name_below(object).is_some();
+                    found.note("add", object, is_endpoints(object));
+                }
                 Some(was) if Arc::ptr_eq(was, object) => {}
                 // Lines moved, in it or before it: origins have to follow.
                 Some(was) if was == object => found.endpoints_only &= is_endpoints(object),
-                Some(was) => found.note("update", object, differ_in_endpoints(was, object)),
+                Some(was) => {
+                    found.renames_pods |= name_below(was) != name_below(object);
+                    found.note("update", object, differ_in_endpoints(was, object));
+                }
             }
         }
         for (key, object) in &old {
             if !new.contains_key(key) {
+                found.renames_pods |= name_below(object).is_some();
                 found.note("delete", object, is_endpoints(object));
             }
         }
@@ -84,6 +94,16 @@ fn by_key(world: &World) -> BTreeMap<Key<'_>, &Arc<Object>> {
 
 fn is_there(one: &Object, other: &Object) -> bool {
     one.meta.file == other.meta.file && one.meta.at == other.meta.at
+}
+
+/// What says which name a pod has below that of a headless service, and what for: subdomain,
+/// hostname (else its own name) and addresses.
+fn name_below(object: &Object) -> Option<(&str, &str, &[IpAddr])> {
+    let Spec::Pod(pod) = &object.spec else {
+        return None;
+    };
+    let named = !pod.subdomain.is_empty();
+    named.then_some((&pod.subdomain, &pod.hostname, &pod.addresses))
 }
 
 /// Whether an object only gives endpoints to services.

@@ -192,10 +192,16 @@ impl Class {
         })
     }
 
+    /// Whether a gRPC server that asks for this listener is given one.
+    pub(crate) fn serves(&self, name: &Name) -> bool {
+        crate::grpc::server_listener(&self.compiled().snapshot, name).is_some()
+    }
+
     /// Notes that a gRPC server asks for this listener. Returns whether there is one now that
-    /// there was not before: the class has to be compiled again.
+    /// there was not before: the class has to be compiled again. To be called with the pool in
+    /// hand, so that whoever finds it noted finds it compiled as well.
     pub(crate) fn ask(&self, name: &Name) -> bool {
-        let known = crate::grpc::server_listener(&self.compiled().snapshot, name).is_some();
+        let known = self.serves(name);
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         known && asked.len() < ASKED && asked.insert(name.clone())
     }

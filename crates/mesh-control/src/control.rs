@@ -3,12 +3,12 @@
 use crate::change::{Difference, moved_addresses};
 use crate::debounce::{Debounce, Quiet};
 use crate::engine::{Cause, Desk, Engine, lock};
-use crate::inputs::Inputs;
+use crate::inputs::{Inputs, Known};
 use crate::node::Generator;
 use crate::observe::Watch;
 use mesh_core::discovery::{Event, Instance, Resolution};
 use mesh_core::model::Address;
-use mesh_istio::{Diagnostic, Files, Severity, World};
+use mesh_istio::{Diagnostic, Files, Severity, World, is_headless};
 use mesh_xds::server::{Limits, Server, Timing};
 use std::collections::HashSet;
 use std::fmt;
@@ -253,7 +253,7 @@ impl Control {
             );
         }
         let waiting = accepted.debounce.due(self.engine.settings.quiet).is_some();
-        if difference.endpoints_only && self.endpoints_suffice(&before, &now) {
+        if difference.endpoints_only && self.endpoints_suffice(&difference, &before, &now) {
             if !waiting {
                 self.engine.book().put(&now);
             }
@@ -267,16 +267,23 @@ impl Control {
     }
 
     /// Whether nothing but endpoints has to be sent although endpoints may say which services a
-    /// node serves.
-    fn endpoints_suffice(&self, before: &Inputs, now: &Inputs) -> bool {
+    /// node serves and what names stand for, and what says where they are may be about nodes too.
+    fn endpoints_suffice(&self, difference: &Difference, before: &Inputs, now: &Inputs) -> bool {
         let Some(moved) = moved_addresses(before, now) else {
             return false;
         };
         let book = self.engine.book();
+        if book.is_elsewhere(before, now) {
+            return false;
+        }
         let changed: Vec<_> = now.moved(before).collect();
+        let named = |one: &Known| is_headless(&now.world, &one.service.id.host);
+        if book.has_names() && (difference.renames_pods || changed.iter().any(|one| named(one))) {
+            return false;
+        }
         let grpc = |one: &crate::book::Entry| one.class.generator == Generator::Grpc;
         let has_grpc = book.classes.values().any(grpc);
-        let plain = |one: &&crate::inputs::Known| {
+        let plain = |one: &&Known| {
             !book.opaque.contains(&one.service.id.host) && (!has_grpc || is_plain(&one.instances))
         };
         let mut classes = book.classes.values();

@@ -116,6 +116,16 @@ impl Inputs {
         })
     }
 
+    /// Whether any workload runs elsewhere than before, if that counts.
+    pub(crate) fn has_relocated(&self, before: &Self) -> bool {
+        self.localities != before.localities
+    }
+
+    /// Whether this workload (namespace and name) runs elsewhere than before, if that counts.
+    pub(crate) fn is_elsewhere(&self, before: &Self, workload: &(String, String)) -> bool {
+        self.localities.get(workload) != before.localities.get(workload)
+    }
+
     /// A node without what makes no difference to what is compiled for it, so that nodes with the
     /// same inputs are the same.
     pub(crate) fn essence(&self, node: &Node) -> Node {

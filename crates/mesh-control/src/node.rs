@@ -24,7 +24,7 @@
 //! selector of a Gateway, and otherwise has to be described by a `WorkloadEntry`.
 
 use mesh_core::model::Locality;
-use mesh_istio::{Capture, Inbound, Node, Role, World, localities, parse_ports};
+use mesh_istio::{Capture, Inbound, Node, Role, World, locality_of, parse_ports};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -149,15 +149,10 @@ pub(crate) fn describe(
             ))
         })?,
     };
-    let said = node.locality().map(|(region, zone, sub_zone)| Locality {
-        region: region.into(),
-        zone: zone.into(),
-        sub_zone: sub_zone.into(),
-    });
-    let said = said.filter(|said| *said != Locality::default());
+    let said = own_locality(node);
     if let Some(found) = directory.workload(&name, &namespace) {
         let mut node = found.map_err(bad)?;
-        node.dns_capture = dns_capture;
+        node.dns_capture = dns_capture && generator == Generator::Proxy;
         node.locality = said.unwrap_or(node.locality);
         return Ok(Described { node, generator });
     }
@@ -216,6 +211,26 @@ pub(crate) fn describe(
         node: described,
         generator,
     })
+}
+
+/// Where a node says itself that it is.
+fn own_locality(node: &mesh_xds::Node) -> Option<Locality> {
+    let said = node.locality().map(|(region, zone, sub_zone)| Locality {
+        region: region.into(),
+        zone: zone.into(),
+        sub_zone: sub_zone.into(),
+    });
+    said.filter(|said| *said != Locality::default())
+}
+
+/// The namespace and name of the workload that says where a node is, if the node does not say it
+/// itself.
+pub(crate) fn workload_that_places(node: &mesh_xds::Node) -> Option<(String, String)> {
+    if own_locality(node).is_some() {
+        return None;
+    }
+    let (name, namespace) = names(node).ok()?;
+    Some((namespace, name))
 }
 
 /// Reads the ports that metadata gives; whether it gives any.
@@ -321,8 +336,7 @@ impl Directory for World {
     }
 
     fn locality(&self, name: &str, namespace: &str) -> Locality {
-        let key = (namespace.to_owned(), name.to_owned());
-        localities(self).remove(&key).unwrap_or_default()
+        locality_of(self, namespace, name).unwrap_or_default()
     }
 
     fn is_selected(&self, labels: &BTreeMap<String, String>) -> bool {

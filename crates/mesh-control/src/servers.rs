@@ -55,13 +55,20 @@ impl Engine {
         let Some(class) = self.class_of(node) else {
             return;
         };
-        // Nearly all addresses are known already.
+        // Nearly all addresses are known already: nobody waits for a push for those.
         let known = |name: &Name| class.set.get(TypeUrl::Listener, name).is_some();
-        let fresh = names.iter().filter(|name| !known(name) && class.ask(name));
-        if class.generator != Generator::Grpc || fresh.count() == 0 {
+        let mut each = names.iter();
+        if class.generator != Generator::Grpc
+            || !each.any(|name| !known(name) && class.serves(name))
+        {
             return;
         }
         let mut pool = self.pool();
+        // Somebody else may have asked for the same meanwhile, and it is there now.
+        let fresh = names.iter().filter(|name| !known(name) && class.ask(name));
+        if fresh.count() == 0 {
+            return;
+        }
         let Some(inputs) = self.inputs() else {
             return;
         };
@@ -88,5 +95,50 @@ impl Control {
                 engine.serve_listeners(&node, &missing);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Desk;
+    use mesh_istio::Files;
+    use mesh_xds::server::Assign;
+    use std::sync::Barrier;
+    use std::thread;
+
+    #[test]
+    fn who_asks_second_finds_what_the_first_is_given() {
+        let control = Control::builder().build();
+        let text =
+            "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {ports: [{port: 80}]}}";
+        control.update(&Files::from_text("a.yaml", text));
+        let node = Node::new("sidecar~10.1.1.1~server.default~default.svc.cluster.local")
+            .with_text("GENERATOR", "grpc")
+            .with_text("MESH_INBOUND", "50051=50051");
+        let engine = control.engine();
+        let _view = Desk(engine.clone()).assign(&node).unwrap();
+        let name = Name::from("xds.istio.io/grpc/lds/inbound/10.9.9.9:50051");
+        let class = engine.class_of(&node).unwrap();
+        let there = || class.set.get(TypeUrl::Listener, &name).is_some();
+        assert!(!there());
+        // A push is going on when both come.
+        let pool = engine.pool();
+        let begun = Barrier::new(3);
+        let ask = || {
+            begun.wait();
+            engine.serve_listeners(&node, std::slice::from_ref(&name));
+            there()
+        };
+        thread::scope(|scope| {
+            let both = [scope.spawn(ask), scope.spawn(ask)];
+            begun.wait();
+            // Time for one to be back too early.
+            (0..1000).for_each(|_| thread::yield_now());
+            drop(pool);
+            for one in both {
+                assert!(one.join().unwrap());
+            }
+        });
     }
 }

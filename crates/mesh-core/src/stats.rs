@@ -510,6 +510,9 @@ stats! {
         OnDemandTimeout = Counter "on_demand_cluster_timeout",
         /// Clusters asked for that came.
         OnDemandSuccess = Counter "on_demand_cluster_success",
+        /// Clusters not asked for because too much was asked for already. Envoy asks without a
+        /// bound.
+        OnDemandRefused = Counter "on_demand_cluster_refused",
         /// Connections closed for having been idle.
         IdleTimeout = Counter "idle_timeout",
         /// Connections closed for their age.

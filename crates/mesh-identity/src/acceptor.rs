@@ -9,7 +9,10 @@ use crate::verify::{Checker, Peer};
 use crate::{info, san};
 use mesh_core::Invalid;
 use mesh_core::exchange::TlsInfo;
-use mesh_core::model::{LiveSecret, SecretRef, ServerTls, TlsVersion};
+use mesh_core::model::{
+    FilterChain, Listener, LiveSecret, Secret, SecretRef, ServerTls, Snapshot, SnapshotBuilder,
+    TcpProxy, TlsVersion,
+};
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
@@ -17,6 +20,7 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedCipherSuite};
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
@@ -75,6 +79,30 @@ impl Acceptor {
             generations: Generations::default(),
             tls,
         })))
+    }
+
+    /// An acceptor for a server that is part of no configuration, with the snapshot that holds its
+    /// secrets: those that are `given`, and others that something fills later, as
+    /// [`Files`](crate::Files) does that follow it.
+    ///
+    /// # Errors
+    /// As [`check_server`].
+    pub fn alone(
+        tls: Arc<ServerTls>,
+        given: impl IntoIterator<Item = (SecretRef, Arc<Secret>)>,
+    ) -> Result<(Self, Arc<Snapshot>), Invalid> {
+        // A snapshot holds the secrets that something in it names. Nobody opens this listener.
+        let mut chain = FilterChain::tcp(TcpProxy::to("alone", "nowhere"));
+        chain.tls = Some(tls.clone());
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut builder = SnapshotBuilder::new();
+        builder.listener(Listener::new("alone", address).chain(chain));
+        for (named, secret) in given {
+            builder.secret(named, secret);
+        }
+        let (snapshot, _) = builder.build()?;
+        let acceptor = Self::new(tls, |named| snapshot.secret(named).cloned())?;
+        Ok((acceptor, snapshot))
     }
 
     /// What it was made of.

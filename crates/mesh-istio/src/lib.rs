@@ -33,7 +33,9 @@ pub use compile::{Spread, Workshop, compile, endpoints_of, minds_localities, nam
 pub use diagnostic::{Diagnostic, Severity};
 pub use files::{Files, LARGEST_FILE};
 pub use node::{Capture, Inbound, Node, Role, parse_locality, parse_ports};
-pub use registry::{FileRegistry, FileRegistryHandle, allocated, localities, services};
+pub use registry::{
+    FileRegistry, FileRegistryHandle, allocated, is_headless, localities, locality_of, services,
+};
 pub use world::{ObjectKey, World};
 
 // Its examples are compiled and run as documentation tests.

@@ -28,7 +28,7 @@ use allocate::Ledger;
 
 pub(crate) use allocate::Allocated;
 pub use events::{FileRegistry, FileRegistryHandle};
-pub use places::localities;
+pub use places::{localities, locality_of};
 
 /// All services, by host.
 #[derive(Clone, Debug, Default)]
@@ -108,6 +108,13 @@ pub fn allocated(world: &World) -> BTreeMap<Name, Vec<IpAddr>> {
         ))
     });
     each.collect()
+}
+
+/// Whether the addresses of a service are those of its endpoints (Kubernetes `clusterIP: None`): names
+/// in [`name_table`](crate::name_table) change with them.
+pub fn is_headless(world: &World, host: &str) -> bool {
+    let entry = world.catalog().entry(host);
+    entry.is_some_and(|entry| entry.headless)
 }
 
 // === impl Services ===

@@ -394,6 +394,28 @@ fn new_endpoints_warm_up_where_weights_count() {
     );
 }
 
+#[test]
+fn a_warm_up_that_has_no_effect_is_warned_of() {
+    let warned = |policy: &str| {
+        let (_, findings) = world(&service(&["r"], &format!("loadBalancer: {{{policy}}}")));
+        let idle = |line: &String| line.contains("has no effect");
+        lines(&findings).iter().filter(|line| idle(line)).count()
+    };
+    let (new, old) = ("warmup: {duration: 30s}", "warmupDurationSecs: 30s");
+    for asked in [new, old] {
+        for idle in [
+            "simple: RANDOM",
+            "simple: PASSTHROUGH",
+            "consistentHash: {useSourceIp: true}",
+        ] {
+            assert_eq!(warned(&format!("{idle}, {asked}")), 1, "{idle}, {asked}");
+        }
+        for fit in ["simple: ROUND_ROBIN, ", "simple: LEAST_REQUEST, ", ""] {
+            assert_eq!(warned(&format!("{fit}{asked}")), 0, "{fit}{asked}");
+        }
+    }
+}
+
 fn policy() -> impl Strategy<Value = String> {
     let setting = prop_oneof![
         Just("failover: [{from: r1, to: r2}]"),

@@ -8,7 +8,8 @@
 //! Nothing runs on its own. Intervals of outlier detection end when a request is next balanced or
 //! reported, or when [`ClusterHosts::sweep`] is called, as an admin thread does every second or so
 //! for clusters without traffic. Who publishes endpoints by the thousand calls it right after, so
-//! that no request pays for building the set.
+//! that no request pays for building the set. Only the table of hashes of a subset whose hosts
+//! changed is left to the first request for that subset.
 
 use crate::hosts::{Members, Setting, Subsets};
 use crate::outlier::{Cause, Event, Outcome};

@@ -1,6 +1,6 @@
 //! Consistent hashing: tables that give the same host for the same hash.
 //!
-//! A [`Table`] is built once for the hosts of a priority, is shared by all workers, and never
+//! A [`Table`] is built once for the hosts of a priority (of a subset by its first request), is shared by all workers, and never
 //! changes. Everything that decides where a hash ends is Envoy's to the bit: which text stands for
 //! a host, how often it appears, and the arithmetic in doubles behind it. Memory is bounded by the
 //! configured size: 16 to 20 bytes for each point of a ring, 2 or 4 for each place of Maglev's table.
@@ -15,7 +15,7 @@ pub(crate) use function::{murmur2, xx, xx_seeded};
 
 use crate::Host;
 use maglev::Maglev;
-use mesh_core::model::{Address, Balancing, HashKeys};
+use mesh_core::model::{Balancing, HashKeys};
 use ring::Ring;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -134,7 +134,7 @@ pub(crate) fn shares(hosts: &[Arc<Host>], part: f64, into: &mut Vec<Weighed>) {
 }
 
 /// The text that stands for a host: its own hash key, else its host name where that is asked for,
-/// else its address. Where a host name is asked for and there is none, Envoy takes the empty text
+/// else its address as Envoy writes it. Where a host name is asked for and there is none, Envoy takes the empty text
 /// for all of them; we take the address.
 pub(crate) fn key(host: &Host, keys: HashKeys) -> Cow<'_, str> {
     let endpoint = host.endpoint();
@@ -146,10 +146,7 @@ pub(crate) fn key(host: &Host, keys: HashKeys) -> Cow<'_, str> {
     {
         return Cow::Borrowed(name.as_str());
     }
-    Cow::Owned(match host.address() {
-        Address::Socket(address) => address.to_string(),
-        other => other.to_string(),
-    })
+    Cow::Owned(host.address().as_envoy().to_string())
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! the cluster's policy or ejections change; what it is built from ([`Host`]s with their state) is
 //! carried over, so a rebuild loses no count and gives no host a second identity. Tables of hashes
 //! are part of it, and are carried over too where the hosts that they are made of stay the same.
+//! Others are built with the set, but for those of subsets, which may be many: such a table is built
+//! by the first request that needs it.
 
 mod group;
 mod list;
@@ -68,7 +70,12 @@ impl HostSet {
             .subsets
             .as_ref()
             .map(|subsets| Subsets::build(plan, subsets, &mut slots));
-        whole.build_tables(plan, setting.previous.map(|previous| &previous.whole));
+        let previous = setting.previous;
+        whole.build_tables(plan, previous.map(|previous| &previous.whole));
+        let old = previous.and_then(|previous| previous.subsets.as_ref());
+        if let (Some(subsets), Some(old)) = (&subsets, old) {
+            subsets.adopt_tables(plan, old);
+        }
         let has_new = match (&config.slow_start, setting.now) {
             (Some(policy), Some(now)) => slow::note(policy, members.hosts(), now),
             _ => false,

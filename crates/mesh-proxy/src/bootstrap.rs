@@ -74,8 +74,9 @@ struct FromArgs {
     /// endpoints.
     #[arg(long, num_args = 1.., value_name = "DIR_OR_FILE")]
     config: Vec<PathBuf>,
-    /// A control plane; `https://HOST:PORT` for TLS, which the other --xds flags ask for as well.
-    #[arg(long, value_name = "HOST:PORT")]
+    /// A control plane: `HOST:PORT`; `https://HOST:PORT` for TLS, which --xds-ca, -cert, -sni and
+    /// -token ask for as well; or `unix://PATH`.
+    #[arg(long, value_name = "ADDRESS")]
     xds: Option<String>,
     /// Envoy's bootstrap, in YAML or JSON (`.json`).
     #[arg(long, value_name = "FILE")]

@@ -7,7 +7,7 @@ use crate::watch::Changes;
 use mesh_core::discovery::NameTable;
 use mesh_core::model::{AccessLog, Locality, Snapshot, SnapshotBuilder, WorkloadRef};
 use mesh_core::{Feed, Invalid, Name, Publisher};
-use mesh_istio::{Diagnostic, Files, Node, Role, World, compile, localities, name_table};
+use mesh_istio::{Diagnostic, Files, Node, Role, World, compile, locality_of, name_table};
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,9 +16,6 @@ use std::time::Duration;
 
 /// Quiet time after a change before files are read: an editor writes more than once.
 const SETTLE: Duration = Duration::from_millis(100);
-
-/// The listeners that intercepted connections come to.
-pub(crate) const INTERCEPTING: [&str; 2] = ["virtualOutbound", "virtualInbound"];
 
 /// Where the configuration is and whom it is for.
 #[derive(Clone, Debug)]
@@ -198,9 +195,8 @@ impl Source {
     fn resolve(&self, world: &World) -> Result<Node, LoadError> {
         let mut node = described(&self.node, world)?;
         node.dns_capture |= self.dns_capture;
-        let key = (node.namespace.clone(), node.name.clone());
         let place = self.locality.clone();
-        let place = place.or_else(|| localities(world).remove(&key));
+        let place = place.or_else(|| locality_of(world, &node.namespace, &node.name));
         node.locality = place.unwrap_or(node.locality);
         Ok(node)
     }

@@ -366,12 +366,17 @@ async fn supervise(
 }
 
 fn housekeep(shared: &Shared, updates: &mut Updates) {
-    updates.note(&shared.feed.load(), &shared.statistics);
+    let (snapshot, listening) = (shared.feed.load(), shared.listening.load());
+    // The addresses of new listeners are known once they are open; while the proxy drains none is
+    // opened any more.
+    if listening.version == snapshot.version() || shared.draining.load(Ordering::Relaxed) {
+        updates.note(&snapshot, &listening, &shared.statistics);
+    }
     if let Err(error) = shared.telemetry.flush() {
         tracing::warn!(%error, "access log");
     }
     let now = tokio::time::Instant::now().into_std();
-    for entry in shared.feed.load().clusters() {
+    for entry in snapshot.clusters() {
         // Only where something can be ejected: the rest needs no state of its own.
         if entry.config().outlier.is_some() {
             mesh_lb::ClusterHosts::of(entry).sweep(now);

@@ -6,7 +6,8 @@
 //! already when something began to use it does not count, as in Envoy.
 
 use crate::listener::Statistics;
-use mesh_core::model::{ListenerAddress, LiveSecret, SecretRef, SecretSource, Snapshot};
+use crate::reconcile::Listening;
+use mesh_core::model::{LiveSecret, SecretRef, SecretSource, Snapshot};
 use mesh_core::stats::{ClusterStat, ListenerStat};
 use mesh_core::{Name, Shard};
 use std::collections::{HashMap, HashSet};
@@ -14,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 /// Who uses secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum User {
-    Listener(ListenerAddress),
+    Listener(Name),
     Cluster(Name),
 }
 
@@ -24,19 +25,29 @@ pub(crate) struct Updates {
     counted: HashMap<(User, SecretRef), u64>,
     /// Those that were there when they were looked at the last time.
     there: HashSet<SecretRef>,
+    /// What the snapshot and the secrets were then: see [`Updates::is_old`].
+    seen: (u64, u64),
 }
 
 // === impl Updates ===
 
 impl Updates {
-    /// Counts what came since the last time.
-    pub(crate) fn note(&mut self, snapshot: &Snapshot, statistics: &Statistics) {
+    /// Counts what came since the last time: for listeners at the addresses that they have.
+    pub(crate) fn note(
+        &mut self,
+        snapshot: &Snapshot,
+        listening: &Listening,
+        statistics: &Statistics,
+    ) {
         let shard = Shard::of_worker(0);
         for (user, more) in self.news(snapshot) {
             match user {
-                User::Listener(address) => {
-                    let block = statistics.listener(&address);
-                    block.add(shard, ListenerStat::ContextUpdateBySds, more);
+                User::Listener(name) => {
+                    // One that is not open has no statistics.
+                    if let Some(address) = listening.open.get(&name) {
+                        let block = statistics.listener(address);
+                        block.add(shard, ListenerStat::ContextUpdateBySds, more);
+                    }
                 }
                 User::Cluster(name) => {
                     if let Some(entry) = snapshot.cluster(&name) {
@@ -49,7 +60,7 @@ impl Updates {
     }
 
     fn news(&mut self, snapshot: &Snapshot) -> Vec<(User, u64)> {
-        if snapshot.secrets().is_empty() && self.counted.is_empty() {
+        if self.is_old(snapshot) {
             return Vec::new();
         }
         let mut news = Vec::new();
@@ -78,6 +89,15 @@ impl Updates {
         self.there = there.map(|(named, _)| named.clone()).collect();
         news
     }
+
+    /// Whether nothing happened since the last time: all uses are looked at only if something did.
+    /// Within one snapshot secrets stay, and their versions only grow.
+    fn is_old(&mut self, snapshot: &Snapshot) -> bool {
+        let secrets = snapshot.secrets().values();
+        let versions = secrets.fold(0_u64, |sum, live| sum.wrapping_add(live.version()));
+        let now = (snapshot.version(), versions);
+        std::mem::replace(&mut self.seen, now) == now
+    }
 }
 
 fn is_there(live: &LiveSecret) -> bool {
@@ -93,7 +113,7 @@ fn uses(snapshot: &Snapshot) -> impl Iterator<Item = (User, &SecretRef)> {
     let listeners = snapshot.listeners().iter().flat_map(|listener| {
         let chains = listener.all_chains().filter_map(|chain| chain.tls.as_ref());
         let secrets = chains.flat_map(|tls| tls.secrets());
-        secrets.map(|named| (User::Listener(listener.address.clone()), named))
+        secrets.map(|named| (User::Listener(listener.name.clone()), named))
     });
     let clusters = snapshot.clusters().iter().flat_map(|entry| {
         let config = entry.config();
@@ -146,8 +166,7 @@ mod tests {
             .news(snapshot)
             .into_iter()
             .map(|(user, more)| match user {
-                User::Listener(address) => (address.port().to_string(), more),
-                User::Cluster(name) => (name.to_string(), more),
+                User::Listener(name) | User::Cluster(name) => (name.to_string(), more),
             })
             .collect();
         news.sort();
@@ -216,15 +235,41 @@ mod tests {
     fn what_is_counted_stands_at_the_listener_and_at_the_cluster() {
         let mut builder = SnapshotBuilder::new();
         builder.cluster(cluster());
-        builder.listener(listener(1, &["a"]));
+        builder.listener(listener(0, &["a"]));
         builder.secret(discovered("a"), Arc::new(Secret::certificate("c", "k")));
         let snapshot = builder.build().unwrap().0;
         let statistics = Statistics::default();
-        Updates::default().note(&snapshot, &statistics);
-        let block = statistics.listener(&SocketAddr::from(([127, 0, 0, 1], 1)).into());
+        // It took a free port.
+        let address = SocketAddr::from(([127, 0, 0, 1], 4321)).into();
+        let mut listening = Listening::default();
+        listening.open.insert("0".into(), address);
+        Updates::default().note(&snapshot, &listening, &statistics);
+        let all = statistics.listeners();
+        let [(at, block)] = &all[..] else {
+            panic!("one listener: {all:?}");
+        };
+        assert_eq!(&**at, "127.0.0.1_4321");
         assert_eq!(block.get(ListenerStat::ContextUpdateBySds), 1);
         let entry = snapshot.cluster("c").unwrap();
         let block = entry.live().stats().block();
         assert_eq!(block.get(ClusterStat::ContextUpdateBySds), 1);
+    }
+
+    #[test]
+    fn uses_are_looked_at_again_only_after_something_happened() {
+        let mut builder = SnapshotBuilder::new();
+        builder.cluster(cluster());
+        builder.secret(discovered("a"), None);
+        let snapshot = builder.build().unwrap().0;
+        let mut updates = Updates::default();
+        assert!(!updates.is_old(&snapshot));
+        assert!(updates.is_old(&snapshot));
+        let live = snapshot.secret(&discovered("a")).unwrap();
+        live.publish(Some(Arc::new(Secret::certificate("c", "k"))));
+        assert!(!updates.is_old(&snapshot));
+        assert!(updates.is_old(&snapshot));
+        let mut builder = SnapshotBuilder::from(&snapshot);
+        builder.keep_clusters();
+        assert!(!updates.is_old(&builder.build().unwrap().0));
     }
 }

@@ -43,8 +43,9 @@ use crate::{Builder, Proxy};
 use agent::Agent;
 use files::{Files, Watched};
 use mesh_core::discovery::NameTable;
-use mesh_core::model::Snapshot;
+use mesh_core::model::{Locality, Snapshot};
 use mesh_core::{Feed, Invalid};
+use mesh_lb::Zone;
 use mesh_xds::bootstrap::{Bootstrap, From, Subscription};
 use mesh_xds::client::{self, Client, Status, Variant, Wanted};
 use mesh_xds::{Node, TypeUrl};
@@ -62,6 +63,8 @@ pub struct Driver {
     control: Arc<Control>,
     files: Files,
     agent: Agent,
+    /// Where the node says that it is.
+    zone: Option<Zone>,
 }
 
 // === impl Driver ===
@@ -144,16 +147,17 @@ impl Driver {
                 client.handle(),
                 control.clone(),
             ),
-            agent: Agent::new(&client, &bootstrap.clusters, &bootstrap.node)?,
+            agent: Agent::new(&client, &bootstrap.clusters, &bootstrap.node),
             client,
             gate,
             control,
+            zone: zone(bootstrap),
         })
     }
 
-    /// A proxy that serves what the driver has.
+    /// A proxy that serves what the driver has, where the node says that it is.
     pub fn proxy(&self) -> Builder {
-        let mut builder = Proxy::builder(self.snapshots());
+        let mut builder = Proxy::builder(self.snapshots()).zone(self.zone.clone());
         builder.gate = self.gate.clone();
         builder.control = Some(self.control.clone());
         builder.demand = Some(self.client.handle().demand());
@@ -189,6 +193,19 @@ impl Driver {
         } = self;
         tokio::join!(client.run(std::future::pending()), files.run(), agent.run());
     }
+}
+
+/// Where the node is, if it says so, and among whom.
+fn zone(bootstrap: &Bootstrap) -> Option<Zone> {
+    let (region, zone, sub_zone) = bootstrap.node.locality()?;
+    Some(Zone {
+        locality: Locality {
+            region: region.into(),
+            zone: zone.into(),
+            sub_zone: sub_zone.into(),
+        },
+        cluster: bootstrap.local_cluster.clone(),
+    })
 }
 
 /// The client that a bootstrap asks for.
@@ -230,4 +247,44 @@ fn client_of(bootstrap: &Bootstrap) -> Result<client::Builder, Invalid> {
         // Waiting for clusters for ever would hold back the routes of static listeners.
         .initial_fetch_timeout(wait.map(|wait| wait.unwrap_or(LONGEST_HOLD)))
         .fixed(bootstrap.resources()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_xds::bootstrap::Format;
+
+    fn bootstrap(text: &str) -> Bootstrap {
+        Bootstrap::from_texts([(Format::Yaml, text)]).unwrap()
+    }
+
+    #[test]
+    fn a_proxy_is_where_its_node_says_and_among_whom_the_bootstrap_says() {
+        let yaml = "
+node: {id: one, cluster: c, locality: {region: r, zone: z, sub_zone: s}}
+cluster_manager: {local_cluster_name: us}
+static_resources:
+  clusters:
+  - name: us
+    type: STATIC
+    load_assignment: {cluster_name: us}
+";
+        let driver = Driver::from_bootstrap(&bootstrap(yaml), |client| client).unwrap();
+        let zone = driver.proxy().zone.unwrap();
+        let at = &zone.locality;
+        assert_eq!((&*at.region, &*at.zone, &*at.sub_zone), ("r", "z", "s"));
+        assert_eq!(zone.cluster.as_deref(), Some("us"));
+
+        let nowhere = bootstrap("node: {id: one, cluster: c}");
+        let driver = Driver::from_bootstrap(&nowhere, |client| client).unwrap();
+        assert!(driver.proxy().zone.is_none());
+    }
+
+    #[test]
+    fn a_node_of_a_control_plane_is_where_it_says() {
+        let node = bootstrap("node: {id: one, locality: {zone: z}}").node;
+        let client = Client::builder(["http://127.0.0.1:1"]);
+        let driver = Driver::new(node, client).unwrap();
+        assert_eq!(&*driver.proxy().zone.unwrap().locality.zone, "z");
+    }
 }

@@ -11,10 +11,10 @@
 //!
 //! When the wait ends, the request is routed with the snapshot in force then, with the same random
 //! word as before; a virtual host may be followed by its cluster. Each is waited for once: what does
-//! not exist or does not come in time is answered further down as ever (404 NR, 503 NC).
+//! not exist or does not come in time is answered as ever (404 NR, 503 NC).
 //!
-//! The layer stands directly above [`RouteLayer`], which takes its match as it
-//! is. The body of a request that waits is not read; its caller is held up by flow control. (Envoy
+//! The layer stands directly above [`RouteLayer`], which takes its match as it is; a request that
+//! met no rule here is not routed again, since shares would be drawn a second time. The body of a request that waits is not read; its caller is held up by flow control. (Envoy
 //! answers 404 there if the request had not ended when its virtual host came.) A response future
 //! that is dropped no longer waits.
 
@@ -69,6 +69,7 @@ pub struct ResponseFuture<S: Service<Request<B>>, B> {
 enum State<S, B, F> {
     Calling(#[pin] F),
     Waiting(Option<Box<Waiting<S, B>>>),
+    Failed(Option<Error>),
 }
 
 /// A request that waits.
@@ -96,8 +97,8 @@ struct Waited {
 enum Decision {
     /// It goes on with this match.
     Go(Matched),
-    /// It goes on without one; the router says what comes of it.
-    Pass,
+    /// It meets no rule.
+    Fail(Lost),
     /// It waits for this, at most so long.
     Wait(Missing, Option<Duration>),
 }
@@ -139,7 +140,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let asks = self.asks.as_ref().zip(Exchange::of(&request));
+        let asks = self.asks.as_ref();
+        let asks = asks.and_then(|asks| Some((asks, Exchange::of(&request)?)));
         let asks = asks.filter(|(_, exchange)| {
             let manager = exchange.caller().manager.as_ref();
             manager.is_some_and(|manager| manager.on_demand.is_some())
@@ -155,7 +157,9 @@ where
                 go(exchange, matched, &request);
                 ResponseFuture::calling(self.inner.call(request))
             }
-            Decision::Pass => ResponseFuture::calling(self.inner.call(request)),
+            Decision::Fail(lost) => ResponseFuture {
+                state: State::Failed(Some(lost.into_error(exchange.caller()))),
+            },
             Decision::Wait(missing, limit) => {
                 let (asks, exchange) = (asks.clone(), exchange.clone());
                 let clone = self.inner.clone();
@@ -226,14 +230,14 @@ fn decide<B>(
             let hosts = pinned.tables()[table].on_demand.as_ref();
             let hosts = hosts.filter(|_| !waited.host);
             match hosts.zip(authority(request)) {
-                None => Decision::Pass,
+                None => Decision::Fail(Lost::NoRoute(pinned, table)),
                 Some((hosts, host)) => {
                     let table = hosts.table.clone();
                     Decision::Wait(Missing::VirtualHost { table, host }, hosts.wait)
                 }
             }
         }
-        Err(Lost::NoTable | Lost::WithoutTls(_)) => Decision::Pass,
+        Err(lost) => Decision::Fail(lost),
         Ok(matched) => {
             let says = matched.rule().on_demand.or(matched.host().on_demand);
             let says = says.or_else(|| manager?.on_demand);
@@ -274,8 +278,8 @@ fn missing_cluster<B>(request: &Request<B>, matched: &Matched) -> Option<Name> {
 
 impl<S, B> Waiting<S, B> {
     /// Waits for what was asked for and for whatever turns out to be missing then; ready when the
-    /// request can go on.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// request can go on, or meets no rule.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
             let counted = match self.answered.as_mut().poll(cx) {
                 Poll::Ready(Outcome::Came) => HttpStat::OnDemandSuccess,
@@ -297,9 +301,9 @@ impl<S, B> Waiting<S, B> {
             {
                 Decision::Go(matched) => {
                     go(&self.exchange, matched, &self.request);
-                    return Poll::Ready(());
+                    return Poll::Ready(Ok(()));
                 }
-                Decision::Pass => return Poll::Ready(()),
+                Decision::Fail(lost) => return Poll::Ready(Err(lost.into_error(caller))),
                 Decision::Wait(missing, limit) => {
                     let asked = self.asks.ask(missing, limit, self.waited, &self.exchange);
                     (self.answered, self.limit, self.waited) = asked;
@@ -334,12 +338,17 @@ where
                 // Waiting ─► Calling
                 StateProj::Waiting(waiting) => {
                     if let Some(waiting) = waiting {
-                        ready!(waiting.poll(cx));
+                        ready!(waiting.poll(cx))?;
                     }
                     let waiting = waiting.take();
                     let mut waiting = *waiting.expect("a request that waits is called once");
                     let inner = waiting.inner.call(waiting.request);
                     this.state.set(State::Calling(inner));
+                }
+                StateProj::Failed(error) => {
+                    let error = error.take();
+                    let error = error.expect("a future is not polled after it was ready");
+                    return Poll::Ready(Err(error));
                 }
             }
         }
@@ -351,6 +360,7 @@ impl<S: Service<Request<B>>, B> fmt::Debug for ResponseFuture<S, B> {
         let state = match &self.state {
             State::Calling(_) => "calling",
             State::Waiting(_) => "waiting",
+            State::Failed(_) => "failed",
         };
         f.debug_struct("ResponseFuture")
             .field("state", &state)

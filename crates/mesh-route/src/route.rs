@@ -225,20 +225,8 @@ where
 
 impl Router {
     fn find<B>(&self, request: &Request<B>, caller: &Caller) -> Result<Matched, Error> {
-        self.look(request, caller, self.rng.word())
-            .map_err(|lost| match lost {
-                Lost::NoTable | Lost::NoRoute(..) => {
-                    // In Envoy it is the router that finds no route.
-                    caller.count(HttpStat::RouterRqTotal);
-                    caller.count(HttpStat::NoRoute);
-                    Error::new(Failure::NoRoute)
-                }
-                Lost::WithoutTls(error) => {
-                    caller.count(HttpStat::RouterRqTotal);
-                    caller.count(HttpStat::RqDirectResponse);
-                    error
-                }
-            })
+        let found = self.look(request, caller, self.rng.word());
+        found.map_err(|lost| lost.into_error(caller))
     }
 
     /// A random word, for [`Router::look`].
@@ -381,6 +369,27 @@ impl Made {
 impl fmt::Debug for Made {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.exchange.fmt(f)
+    }
+}
+
+// === impl Lost ===
+
+impl Lost {
+    /// What the caller gets; it is counted.
+    pub(crate) fn into_error(self, caller: &Caller) -> Error {
+        match self {
+            Self::NoTable | Self::NoRoute(..) => {
+                // In Envoy it is the router that finds no route.
+                caller.count(HttpStat::RouterRqTotal);
+                caller.count(HttpStat::NoRoute);
+                Error::new(Failure::NoRoute)
+            }
+            Self::WithoutTls(error) => {
+                caller.count(HttpStat::RouterRqTotal);
+                caller.count(HttpStat::RqDirectResponse);
+                error
+            }
+        }
     }
 }
 

@@ -55,6 +55,12 @@ pub struct JsonError {
     place: Option<(u32, u32)>,
 }
 
+/// The bytes that JSON has as this text: base64 in either alphabet, with padding or without
+/// (proto3's JSON mapping).
+pub fn decode_bytes(text: &str) -> Option<Vec<u8>> {
+    crate::wire::base64::decode(text)
+}
+
 // === impl Codec ===
 
 impl Codec {

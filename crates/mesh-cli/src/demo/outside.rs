@@ -6,7 +6,7 @@
 use super::files::CERTIFICATES;
 use anyhow::Context;
 use axum::serve::Listener;
-use mesh_core::model::{ClientTls, Cluster, Secret, SecretRef, ServerTls, SnapshotBuilder};
+use mesh_core::model::{Secret, SecretRef, ServerTls};
 use mesh_identity::{Acceptor, TlsStream};
 use std::fs;
 use std::io;
@@ -100,19 +100,10 @@ fn acceptor(name: &str, certificates: &Path) -> anyhow::Result<Acceptor> {
     };
     let secret = Secret::certificate(read(certificate)?, read(key)?);
     let named = SecretRef::local(name);
-    // A snapshot holds secrets that something in it names.
-    let mut names = ClientTls::default();
-    names.certificates = vec![named.clone()];
-    let mut cluster = Cluster::new(name);
-    cluster.tls = Some(Arc::new(names));
-    let mut builder = SnapshotBuilder::new();
-    builder.cluster(cluster);
-    builder.secret(named.clone(), Arc::new(secret));
-    let (snapshot, _) = builder.build()?;
     let mut tls = ServerTls::default();
-    tls.certificates = vec![named];
+    tls.certificates = vec![named.clone()];
     tls.alpn = vec!["http/1.1".into()];
-    let acceptor = Acceptor::new(Arc::new(tls), |name| snapshot.secret(name).cloned())?;
+    let (acceptor, _) = Acceptor::alone(Arc::new(tls), [(named, Arc::new(secret))])?;
     Ok(acceptor)
 }
 

@@ -35,8 +35,12 @@ pub(super) fn apply(host: &Host, options: &Options) -> anyhow::Result<Done> {
     let (families, note) = host.families(options.no_ipv6)?;
     let mut done = Done::default();
     if let Some(note) = note {
-        done.notes.push(note);
         options.no_ipv6 = true;
+        options
+            .check()
+            .map_err(anyhow::Error::msg)
+            .context(note.clone())?;
+        done.notes.push(note);
     }
     let plans = families.into_iter().map(|family| {
         if family == Family::V6 && options.no_ipv6 {

@@ -106,7 +106,7 @@ impl Host {
             match self.run(&[family.save(), "-t", table.name()], "") {
                 Ok(saved) => text += &saved,
                 // A kernel without this table has nothing of ours in it.
-                Err(_) if table == Table::Raw => {}
+                Err(error) if table == Table::Raw && is_absence(&format!("{error:#}")) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -204,6 +204,12 @@ fn succeeded(output: &Output) -> anyhow::Result<String> {
     bail!("{}", said.replace('\n', "; "))
 }
 
+/// Whether iptables-save says that there is no such table: `Table does not exist (do you need to
+/// insmod?)`, or ``table `raw' does not exist``.
+fn is_absence(message: &str) -> bool {
+    message.contains("does not exist")
+}
+
 /// The line that a message of iptables-restore is about: `line 4 failed`, or `at line: 4`.
 fn refused_line<'a>(message: &str, input: &'a str) -> Option<&'a str> {
     let mut after = message.split("line").skip(1);
@@ -270,6 +276,37 @@ mod tests {
         }
         assert_eq!(refused_line("no line was named", INPUT), None);
         assert_eq!(refused_line("line 99 failed", INPUT), None);
+    }
+
+    #[test]
+    fn a_table_that_does_not_exist_is_told_from_one_that_cannot_be_read() {
+        for (message, absent) in [
+            (
+                "iptables-save -t raw: iptables-save v1.8.9 (legacy): Cannot initialize: Table does \
+                 not exist (do you need to insmod?)",
+                true,
+            ),
+            (
+                "iptables-save -t raw: iptables-save v1.8.9 (nf_tables): table `raw' does not exist",
+                true,
+            ),
+            (
+                "iptables-save -t raw: iptables-save v1.8.9 (legacy): Cannot initialize: Permission \
+                 denied (you must be root)",
+                false,
+            ),
+            (
+                "iptables-save -t raw: iptables-save v1.8.9 (nf_tables): Could not fetch rule set \
+                 generation id: Permission denied (you must be root)",
+                false,
+            ),
+            (
+                "iptables-save is not installed or not in PATH (Debian: apt-get install iptables)",
+                false,
+            ),
+        ] {
+            assert_eq!(is_absence(message), absent, "{message}");
+        }
     }
 
     #[test]

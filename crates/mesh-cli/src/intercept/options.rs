@@ -133,6 +133,13 @@ impl Options {
                  --dns-servers, or take --capture-all-dns",
             );
         }
+        if captures && self.no_ipv6 && self.dns_servers.0.iter().all(IpAddr::is_ipv6) {
+            return wrong(
+                "--redirect-dns: all name servers are asked over IPv6, which is left alone \
+                 (--no-ipv6): no question would be taken; name others with --dns-servers, or take \
+                 --capture-all-dns",
+            );
+        }
         if self.redirect_dns && [self.outbound_port, self.inbound_port].contains(&self.dns_port) {
             return wrong(format!(
                 "--dns-port: {} is where connections of other kinds go",

@@ -288,6 +288,15 @@ fn options_in_each_others_way_are_refused_by_name() {
     for (words, option) in [
         (&["--redirect-dns"][..], "--redirect-dns"),
         (
+            &[
+                "--redirect-dns",
+                "--no-ipv6",
+                "--dns-servers",
+                "fd00::a,::1",
+            ],
+            "--redirect-dns",
+        ),
+        (
             &["--redirect-dns", "--capture-all-dns", "--dns-port", "15006"],
             "--dns-port",
         ),

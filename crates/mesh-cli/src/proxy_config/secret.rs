@@ -8,7 +8,7 @@ use crate::table::{Cell, Table};
 use mesh_core::WallClock;
 use mesh_identity::{CertificateFacts, certificate_facts};
 use mesh_xds::Encoded;
-use mesh_xds::json::Codec;
+use mesh_xds::json::{Codec, decode_bytes};
 use mesh_xds::pb::google::protobuf::Timestamp;
 use serde_json::{Map, Value, json};
 use std::time::UNIX_EPOCH;
@@ -109,32 +109,9 @@ fn first(secret: &Value) -> Option<CertificateFacts> {
     let source = PLACES.iter().find_map(|place| secret.pointer(place))?;
     let text = match at(source, "/inline_bytes") {
         "" => at(source, "/inline_string").as_bytes().to_vec(),
-        encoded => from_base64(encoded)?,
+        encoded => decode_bytes(encoded)?,
     };
     certificate_facts(&text).ok()?.into_iter().next()
-}
-
-/// The bytes behind standard base64, with its padding or without.
-fn from_base64(text: &str) -> Option<Vec<u8>> {
-    let digits = text.trim_end_matches('=').as_bytes();
-    let mut out = Vec::with_capacity(digits.len() / 4 * 3 + 2);
-    for group in digits.chunks(4) {
-        let mut word = 0_u32;
-        for digit in group {
-            let value = match digit {
-                b'A'..=b'Z' => digit - b'A',
-                b'a'..=b'z' => digit - b'a' + 26,
-                b'0'..=b'9' => digit - b'0' + 52,
-                b'+' => 62,
-                b'/' => 63,
-                _ => return None,
-            };
-            word = word << 6 | u32::from(value);
-        }
-        word <<= 6 * (4 - group.len());
-        out.extend_from_slice(&word.to_be_bytes()[1..group.len()]);
-    }
-    Some(out)
 }
 
 /// RFC 3339, as istioctl has it.
@@ -143,26 +120,4 @@ fn time(seconds: i64) -> String {
     let text = Codec::new().to_json("google.protobuf.Timestamp", &encoded.bytes);
     let text = text.unwrap_or_default();
     text.trim_matches('"').to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_read_as_it_was_written() {
-        for (text, bytes) in [
-            ("", &b""[..]),
-            ("Zg==", b"f"),
-            ("Zm8=", b"fo"),
-            ("Zm9v", b"foo"),
-            ("Zm9vYmFy", b"foobar"),
-            ("/+8", b"\xff\xef"),
-        ] {
-            assert_eq!(from_base64(text).as_deref(), Some(bytes), "{text}");
-        }
-        assert_eq!(from_base64("Zm9 v"), None);
-        // One digit says nothing, and is no reason to panic.
-        assert_eq!(from_base64("Z").as_deref(), Some(&b""[..]));
-    }
 }

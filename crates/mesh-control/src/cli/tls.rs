@@ -3,9 +3,7 @@
 use anyhow::{Context, bail};
 use clap::Args;
 use mesh_core::Publisher;
-use mesh_core::model::{
-    ClientTls, Cluster, SecretName, SecretRef, ServerTls, Snapshot, SnapshotBuilder, Validation,
-};
+use mesh_core::model::{SecretName, SecretRef, ServerTls, Validation};
 use mesh_identity::{Acceptor, Files};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -65,7 +63,8 @@ impl TlsArgs {
             tls.validation = Some(validation);
             tls.require_client_certificate = true;
         }
-        let snapshot = followed(&tls)?;
+        let tls = Arc::new(tls);
+        let (acceptor, snapshot) = Acceptor::alone(tls.clone(), []).context("--xds-tls")?;
         let mut files = Files::new(Publisher::from_arc(snapshot.clone()).feed());
         files.refresh().await;
         for named in tls.secrets() {
@@ -75,27 +74,12 @@ impl TlsArgs {
                 bail!("--xds-tls: {} cannot be used", named.name);
             }
         }
-        let acceptor = Acceptor::new(Arc::new(tls), |named| snapshot.secret(named).cloned())
-            .context("--xds-tls")?;
         Ok(Some(Tls {
             address,
             acceptor,
             files,
         }))
     }
-}
-
-/// What follows files takes snapshots: one in which somebody names the same secrets.
-fn followed(tls: &ServerTls) -> anyhow::Result<Arc<Snapshot>> {
-    let mut names = ClientTls::default();
-    names.certificates.clone_from(&tls.certificates);
-    names.validation.clone_from(&tls.validation);
-    let mut cluster = Cluster::new("clients");
-    cluster.tls = Some(Arc::new(names));
-    let mut builder = SnapshotBuilder::new();
-    builder.cluster(cluster);
-    let (snapshot, _) = builder.build()?;
-    Ok(snapshot)
 }
 
 fn text<'a>(path: &'a Path, flag: &str) -> anyhow::Result<&'a str> {

@@ -1,6 +1,6 @@
 //! The table of names, as Istio's agent asks for it: naming nothing.
 
-use crate::support::{Delta, Plane, SIDECAR};
+use crate::support::{Delta, Plane, SIDECAR, gateway, sidecar};
 use mesh_core::discovery::NameTable;
 use mesh_xds::read::{self, Resource};
 use mesh_xds::{Node, TypeUrl};
@@ -103,5 +103,45 @@ async fn a_node_that_does_not_has_no_table_and_no_allocated_addresses() {
             assert!(response.resources.is_empty());
             break;
         }
+    }
+}
+
+/// A headless service with one endpoint: a pod with a name of its own.
+fn headless(address: &str, hostname: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: db}}, spec: {{clusterIP: None, \
+         selector: {{app: db}}, ports: [{{name: tcp, port: 80}}]}}}}\n---\n\
+         {{apiVersion: v1, kind: Pod, metadata: {{name: db-0, labels: {{app: db}}}}, spec: \
+         {{hostname: {hostname}, subdomain: db}}, status: {{podIP: {address}, podIPs: [{{ip: \
+         {address}}}], conditions: [{{type: Ready, status: 'True'}}]}}}}\n"
+    )
+}
+
+#[tokio::test]
+async fn names_follow_the_endpoints_that_answer_for_them() {
+    let name = |one: &str| format!("{one}.default.svc.cluster.local");
+    let plane = Plane::of(&headless("10.0.0.1", "first")).await;
+    for node in [gateway(), sidecar()] {
+        plane.change(&headless("10.0.0.1", "first"));
+        let node = node.with_text("DNS_CAPTURE", "true");
+        let mut client = plane.connect(&node).await;
+        client.subscribe(TypeUrl::NameTable, &[]).await;
+        let at = |table: &NameTable, one: &str| {
+            let found = table.names.get(name(one).as_str())?;
+            Some(found.addresses[0].to_string())
+        };
+        let now = table(&mut client).await;
+        assert_eq!(at(&now, "db").as_deref(), Some("10.0.0.1"));
+        assert_eq!(at(&now, "first.db").as_deref(), Some("10.0.0.1"));
+        // Nothing but the endpoint.
+        plane.change(&headless("10.0.0.2", "first"));
+        let now = table(&mut client).await;
+        assert_eq!(at(&now, "db").as_deref(), Some("10.0.0.2"));
+        assert_eq!(at(&now, "first.db").as_deref(), Some("10.0.0.2"));
+        // Nothing but its name.
+        plane.change(&headless("10.0.0.2", "second"));
+        let now = table(&mut client).await;
+        assert_eq!(at(&now, "first.db"), None);
+        assert_eq!(at(&now, "second.db").as_deref(), Some("10.0.0.2"));
     }
 }

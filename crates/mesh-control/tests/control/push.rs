@@ -1,6 +1,6 @@
 //! When pushes are made.
 
-use crate::support::{Plane, files, sidecar, yaml};
+use crate::support::{Plane, cluster, files, sidecar, yaml};
 use mesh_control::Control;
 use mesh_xds::TypeUrl;
 use serde_json::Value;
@@ -96,4 +96,45 @@ async fn a_node_that_becomes_another_is_given_what_that_one_gets() {
     while client.names(TypeUrl::Listener).len() > 1 {
         client.take().await;
     }
+}
+
+/// Endpoints in two places, a rule that prefers the near one, and where the client is.
+fn places(client: &str) -> String {
+    let mut text = yaml(1, "1s", "10.0.0.1").replace("labels:", "locality: r1, labels:")
+        + "---\n{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: d}, spec: \
+           {host: s0, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 3}}}}\n";
+    for (name, address, locality, labels) in [
+        ("far", "10.0.0.2", "r2", "{app: s0}"),
+        ("client", "10.1.1.1", client, "{}"),
+    ] {
+        text += &format!(
+            "---\n{{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {{name: \
+             {name}}}, spec: {{address: {address}, locality: {locality}, labels: {labels}}}}}\n"
+        );
+    }
+    text
+}
+
+#[tokio::test]
+async fn a_node_whose_workload_is_elsewhere_now_prefers_what_is_near_there() {
+    let plane = Plane::of(&places("r1")).await;
+    let mut client = plane.connect(&sidecar()).await;
+    // One that says itself where it is stays there.
+    let placed = sidecar().with_locality(("r1", "", ""));
+    let mut other = plane.connect(&placed).await;
+    client.settle(&["http_proxy"]).await;
+    other.settle(&["http_proxy"]).await;
+    let key = (TypeUrl::Endpoints, cluster("s0"));
+    let near = client.have[&key].clone();
+    assert_eq!(other.have[&key], near);
+
+    // Nothing but the locality of the client's own workload, which is no endpoint.
+    plane.change(&places("r2"));
+    client.until(TypeUrl::Endpoints).await;
+    let far = client.have[&key].clone();
+    assert_ne!(far, near);
+    plane.change(&places("r1"));
+    client.until(TypeUrl::Endpoints).await;
+    assert_eq!(client.have[&key], near);
+    assert_eq!(other.have[&key], near);
 }

@@ -1,7 +1,7 @@
 use crate::world::*;
 use mesh_core::model::{SecretRef, TlsVersion};
 use mesh_core::stats::{ClusterStat, ListenerStat};
-use mesh_identity::{TlsError, TlsFailure};
+use mesh_identity::{Acceptor, TlsError, TlsFailure};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -203,4 +203,31 @@ async fn no_handshake_fails_while_secrets_are_replaced_under_way() {
         }
     };
     tokio::join!(handshakes, rotation);
+}
+
+#[tokio::test]
+async fn an_acceptor_that_is_alone_has_its_secrets_in_a_snapshot_of_its_own() {
+    let authority = Authority::new("ca");
+    let world = World::new([("ca", authority.trust())]);
+    let connector = world.connector(client("ca"));
+    let named = SecretRef::local("server");
+    let secret = Arc::new(authority.leaf(&["a.test"]).secret());
+    let tls = Arc::new(server("server"));
+    let (acceptor, snapshot) = Acceptor::alone(tls.clone(), [(named.clone(), secret)]).unwrap();
+    let (served, called) = shake(&acceptor, &connector, None).await;
+    assert_eq!(served.unwrap().1.local_names, ["a.test"]);
+    assert!(called.is_ok());
+    // Whoever follows the snapshot brings the next one.
+    let next = Arc::new(authority.leaf(&["b.test"]).secret());
+    snapshot.secret(&named).unwrap().publish(Some(next));
+    let (served, _) = shake(&acceptor, &connector, None).await;
+    assert_eq!(served.unwrap().1.local_names, ["b.test"]);
+
+    let (acceptor, snapshot) = Acceptor::alone(tls, []).unwrap();
+    let (served, _) = shake(&acceptor, &connector, None).await;
+    assert!(served.is_err(), "it has not come yet");
+    let late = Arc::new(authority.leaf(&["c.test"]).secret());
+    snapshot.secret(&named).unwrap().publish(Some(late));
+    let (served, _) = shake(&acceptor, &connector, None).await;
+    assert_eq!(served.unwrap().1.local_names, ["c.test"]);
 }

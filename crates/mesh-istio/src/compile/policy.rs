@@ -37,6 +37,8 @@ pub(super) struct Rules<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     namespaces: HashMap<String, Space>,
+    /// Some rule says what requests are hashed by.
+    hashes: bool,
 }
 
 /// The destination rules of a namespace, oldest first.
@@ -76,6 +78,16 @@ impl Policy {
     }
 }
 
+/// Whether a policy says for some port what requests are hashed by.
+fn hashes(policy: &TrafficPolicy) -> bool {
+    let ports = policy.ports.iter().map(|port| &port.blocks);
+    let mut all = ports.chain([&policy.blocks]);
+    all.any(|blocks| {
+        let hash = blocks.balancer.as_ref().and_then(|one| one.hash.as_ref());
+        hash.is_some_and(|hash| hash.source.is_some())
+    })
+}
+
 // === impl Index ===
 
 impl Index {
@@ -90,6 +102,7 @@ impl Index {
             let Spec::DestinationRule(rule) = &object.spec else {
                 continue;
             };
+            index.hashes |= rule.policy.as_ref().is_some_and(hashes);
             let namespace = &object.meta.namespace;
             let host = complete(&rule.host, namespace);
             let space = index.namespaces.entry(namespace.clone()).or_default();
@@ -102,6 +115,11 @@ impl Index {
             space.all.push(Known { object, host });
         }
         index
+    }
+
+    /// Whether any rule says for a whole service what requests are hashed by.
+    pub(super) fn hashes(&self) -> bool {
+        self.hashes
     }
 
     /// The rules of a namespace whose host takes in this one, oldest first.

@@ -1,5 +1,6 @@
 //! Service entries with their endpoints.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ pub(super) fn entries<'w>(
 ) -> Vec<Arc<Entry>> {
     let mut all: Vec<_> = world.service_entries().collect();
     all.sort_by_key(|(meta, _)| meta.seniority());
+    // Few select pods.
+    let places = OnceCell::new();
     let mut entries = Vec::new();
     for (meta, spec) in all {
         for host in &spec.hosts {
@@ -33,7 +36,7 @@ pub(super) fn entries<'w>(
                 entries.push(Arc::clone(was));
                 continue;
             }
-            let mut entry = entry(world, workloads, meta, spec, host);
+            let mut entry = entry(world, workloads, &places, meta, spec, host);
             entry.at = host.at;
             entries.push(Arc::new(entry));
         }
@@ -44,6 +47,7 @@ pub(super) fn entries<'w>(
 fn entry<'w>(
     world: &'w World,
     workloads: &Workloads<'w>,
+    places: &OnceCell<Places>,
     meta: &'w Meta,
     spec: &ServiceEntry,
     host: &str,
@@ -73,7 +77,7 @@ fn entry<'w>(
     service.export_to = export_names(&visibility, &meta.namespace);
     Entry {
         service: Arc::new(service),
-        instances: Arc::new(instances(world, workloads, meta, spec, host)),
+        instances: Arc::new(instances(world, workloads, places, meta, spec, host)),
         protocols: spec
             .ports
             .iter()
@@ -109,6 +113,7 @@ fn entry<'w>(
 fn instances<'w>(
     world: &World,
     workloads: &Workloads<'w>,
+    places: &OnceCell<Places>,
     meta: &'w Meta,
     spec: &ServiceEntry,
     host: &str,
@@ -142,7 +147,6 @@ fn instances<'w>(
                 workload.at(port.number, address, Health::Healthy)
             }));
         }
-        let places = Places::of_world(world);
         for (pod_meta, pod) in workloads.pods(&meta.namespace, selector) {
             let (Some(ip), true) = (pod.addresses.first(), pod.ready && !pod.finished) else {
                 continue;
@@ -154,6 +158,7 @@ fn instances<'w>(
                 &pod.service_account,
                 trust_domain,
             );
+            let places = places.get_or_init(|| Places::of_world(world));
             let workload = workload.in_locality(places.of_pod(pod_meta, pod));
             found.extend(spec.ports.iter().map(|port| {
                 let address = Address::Socket((*ip, target(&BTreeMap::new(), port)).into());

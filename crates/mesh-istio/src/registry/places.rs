@@ -34,7 +34,10 @@ const OWN: &str = "istio-locality";
 
 impl Places {
     pub(super) fn of_world(world: &World) -> Self {
-        let machines = world.machines();
+        Self::of_machines(world.machines())
+    }
+
+    fn of_machines<'w>(machines: impl Iterator<Item = &'w Meta>) -> Self {
         let machines = machines.map(|meta| (meta.name.clone(), of_labels(&meta.labels)));
         Self {
             machines: machines.collect(),
@@ -78,4 +81,74 @@ pub fn localities(world: &World) -> HashMap<(String, String), Locality> {
     let all = entries.chain(pods);
     all.filter(|(_, locality)| *locality != Locality::default())
         .collect()
+}
+
+/// Where one workload runs, as [`localities`] has it.
+pub fn locality_of(world: &World, namespace: &str, name: &str) -> Option<Locality> {
+    let is_it = |meta: &Meta| meta.namespace == namespace && meta.name == name;
+    let pod = world.pods().find(|(meta, _)| is_it(meta));
+    let pod = pod.map(|(meta, pod)| {
+        let machines = world.machines();
+        let places = Places::of_machines(machines.filter(|machine| machine.name == pod.node));
+        places.of_pod(meta, pod)
+    });
+    let entry = || {
+        let entry = world.workload_entries().find(|(meta, _)| is_it(meta));
+        entry.map(|(_, entry)| parse_locality(&entry.locality))
+    };
+    let is_somewhere = |locality: &Locality| *locality != Locality::default();
+    let pod = pod.filter(is_somewhere);
+    pod.or_else(|| entry().filter(is_somewhere))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Files;
+
+    #[test]
+    fn one_workload_is_where_all_of_them_are() {
+        let pod = |name: &str, more: &str, machine: &str| {
+            format!(
+                "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: n{more}}}, spec: \
+                 {{nodeName: {machine}}}}}\n---\n"
+            )
+        };
+        let entry = |name: &str, locality: &str| {
+            format!(
+                "{{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {{name: \
+                 {name}, namespace: n}}, spec: {{address: 10.0.0.1, locality: {locality}}}}}\n---\n"
+            )
+        };
+        let text = [
+            "{apiVersion: v1, kind: Node, metadata: {name: m, labels: \
+             {topology.kubernetes.io/zone: z}}}\n---\n"
+                .to_owned(),
+            pod("on", "", "m"),
+            pod("off", "", "other"),
+            pod("own", ", labels: {istio-locality: r.y}", "m"),
+            pod("both", "", "m"),
+            pod("lost", "", "other"),
+            entry("both", "a/b"),
+            entry("lost", "c/d"),
+            entry("alone", "e"),
+            entry("nowhere", "''"),
+        ];
+        let mut world = World::default();
+        let findings = world.update(&Files::from_text("a.yaml", &text.concat()));
+        assert!(findings.is_empty(), "{findings:?}");
+        let all = localities(&world);
+        let mut found = 0;
+        for name in ["on", "off", "own", "both", "lost", "alone", "nowhere", "?"] {
+            let one = locality_of(&world, "n", name);
+            assert_eq!(
+                one.as_ref(),
+                all.get(&("n".to_owned(), name.to_owned())),
+                "{name}"
+            );
+            found += usize::from(one.is_some());
+            assert_eq!(locality_of(&world, "other", name), None);
+        }
+        assert_eq!(found, 5);
+    }
 }

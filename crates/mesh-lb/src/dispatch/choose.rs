@@ -4,7 +4,7 @@ use super::authority;
 use super::flight::Owner;
 use super::future::ResponseFuture;
 use super::table::Placed;
-use super::worker::{Worker, original_destination};
+use super::worker::{Purpose, Worker, original_destination};
 use super::zone::Zone;
 use crate::host::Ending;
 use crate::{Ask, Avoid, ClusterHosts, Host, MakeEndpoint, Outcome};
@@ -117,8 +117,9 @@ impl<M: MakeEndpoint> Chooser<M> {
                     ..Ask::new(self.worker.rng.word())
                 };
                 // Envoy's TCP proxy knows of no share of connections to refuse.
+                let purpose = Purpose::Connection;
                 self.worker
-                    .place_among(cluster, None, caller.shard, ask, false)?
+                    .place_among(cluster, None, caller.shard, ask, purpose)?
             }
         };
         let Placed { host, service } = placed;

@@ -27,6 +27,17 @@ pub(crate) struct Worker<M: MakeEndpoint> {
     pub(crate) zone: Option<Arc<Zone>>,
 }
 
+/// What a host is chosen for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A connection that is passed on as it is.
+    Connection,
+    /// A request: discovery may want its share refused.
+    Request,
+    /// Another attempt of one.
+    Retry,
+}
+
 // === impl Worker ===
 
 impl<M: MakeEndpoint> Worker<M> {
@@ -113,10 +124,13 @@ impl<M: MakeEndpoint> Worker<M> {
             avoid,
             hash: owner.exchange().and_then(Exchange::hash),
             subset: wanted.subset(),
-            retry: owner.exchange().is_some_and(|of| of.attempts() > 1),
             ..Ask::new(self.rng.word())
         };
-        self.place_among(entry, owner.snapshot(), owner.shard(), ask, true)
+        let purpose = match owner.exchange() {
+            Some(exchange) if exchange.attempts() > 1 => Purpose::Retry,
+            _ => Purpose::Request,
+        };
+        self.place_among(entry, owner.snapshot(), owner.shard(), ask, purpose)
     }
 
     /// A host that is named rather than discovered.
@@ -139,7 +153,7 @@ impl<M: MakeEndpoint> Worker<M> {
         snapshot: Option<&Snapshot>,
         shard: Shard,
         ask: Ask<'_>,
-        is_request: bool,
+        purpose: Purpose,
     ) -> Result<Placed<M::Service>, Failure> {
         let hosts = ClusterHosts::of(entry);
         let now = tokio::time::Instant::now().into_std();
@@ -148,11 +162,18 @@ impl<M: MakeEndpoint> Worker<M> {
             let mut table = self.table();
             table.meet(snapshot, entry.key());
             let peers = match &self.zone {
-                Some(zone) if entry.config().localities != LocalityBalancing::Ignored => {
-                    hosts.locate(&zone.locality);
-                    table.peers(zone, snapshot, now)
-                }
-                _ => None,
+                Some(zone) => match entry.config().localities {
+                    LocalityBalancing::Ignored => None,
+                    LocalityBalancing::ZoneAware(_) => {
+                        hosts.locate(&zone.locality);
+                        table.peers(zone, snapshot, now)
+                    }
+                    _ => {
+                        hosts.locate(&zone.locality);
+                        None
+                    }
+                },
+                None => None,
             };
             let ask = Ask {
                 now: Some(now),
@@ -161,7 +182,8 @@ impl<M: MakeEndpoint> Worker<M> {
                 ..ask
             };
             hosts.with(|set| {
-                if is_request && !ask.retry && drops::is_dropped(set.drops(), || self.rng.word()) {
+                let is_new = purpose == Purpose::Request;
+                if is_new && drops::is_dropped(set.drops(), || self.rng.word()) {
                     drops::count(entry, shard, ClusterStat::RqDropOverload);
                     return Err(Failure::DropOverload);
                 }
@@ -169,7 +191,7 @@ impl<M: MakeEndpoint> Worker<M> {
             })?
         };
         placed.ok_or_else(|| {
-            if is_request {
+            if purpose != Purpose::Connection {
                 drops::count(entry, shard, ClusterStat::NoHealthy);
             } else {
                 let stats = entry.live().stats().block();

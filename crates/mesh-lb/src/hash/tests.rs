@@ -3,7 +3,7 @@ use crate::hosts::{HostSet, Members, Setting};
 use crate::pick::{Ask, Avoid, Picker};
 use mesh_core::Rng;
 use mesh_core::model::{
-    Cluster, Endpoint, EndpointSet, HashFunction, Maglev as MaglevConfig, RingHash,
+    Address, Cluster, Endpoint, EndpointSet, HashFunction, Maglev as MaglevConfig, RingHash,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -277,4 +277,15 @@ proptest! {
             prop_assert!((f64::from(*count) - due).abs() < 350.0, "{weights:?} {counts:?}");
         }
     }
+}
+
+#[test]
+fn a_unix_domain_socket_is_hashed_by_its_bare_path() {
+    let path = mesh_core::model::UnixPath::new("/run/app.sock").unwrap();
+    let endpoints = EndpointSet::from_endpoints(vec![Arc::new(Endpoint::new(path))]);
+    let members = Members::build(1, &endpoints, &Members::default());
+    assert_eq!(
+        key(&members.hosts()[0], HashKeys::default()),
+        "/run/app.sock"
+    );
 }

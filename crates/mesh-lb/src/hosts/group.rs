@@ -33,7 +33,8 @@ pub(crate) struct Tier {
     pub(crate) schedules: [Schedule; 2],
     /// Where a worker keeps how much stays in its own zone.
     pub(crate) zone_slot: usize,
-    /// Built when it is first needed.
+    /// Carried over from the set before, or built: with the set for the whole cluster, when it is
+    /// first needed for a subset.
     table: OnceLock<Option<Arc<Table>>>,
 }
 
@@ -132,21 +133,33 @@ impl Group {
 
     /// Builds all tables now; one of `previous` that is the same is shared.
     pub(crate) fn build_tables(&self, plan: Plan<'_>, previous: Option<&Self>) {
-        let balancing = plan.config.balancing;
-        if !matches!(balancing, Balancing::RingHash(_) | Balancing::Maglev(_)) {
+        if !plan.has_tables() {
+            return;
+        }
+        if let Some(previous) = previous {
+            self.adopt_tables(plan, previous);
+        }
+        for at in 0..self.tiers.len() {
+            self.table(at, plan);
+        }
+    }
+
+    /// Shares the tables of `previous` that are the same; the others are built when they are first
+    /// needed.
+    pub(crate) fn adopt_tables(&self, plan: Plan<'_>, previous: &Self) {
+        if !plan.has_tables() {
             return;
         }
         for (at, tier) in self.tiers.iter().enumerate() {
-            tier.table.get_or_init(|| {
-                let hosts = self.weighed(at, plan);
-                let old = previous
-                    .and_then(|group| group.tiers.iter().find(|old| old.priority == tier.priority))
-                    .and_then(|old| old.table.get()?.as_ref());
-                match old.filter(|old| old.is_for(balancing, &hosts)) {
-                    Some(old) => Some(old.clone()),
-                    None => Table::build(balancing, hosts).map(Arc::new),
-                }
-            });
+            let mut tiers = previous.tiers.iter();
+            let old = tiers.find(|old| old.priority == tier.priority);
+            let Some(old) = old.and_then(Tier::built_table) else {
+                continue;
+            };
+            if old.is_for(plan.config.balancing, &self.weighed(at, plan)) {
+                // Nobody but us has seen the tier yet.
+                let _ = tier.table.set(Some(old.clone()));
+            }
         }
     }
 
@@ -173,6 +186,16 @@ impl Group {
             hash::shares(list, part, &mut hosts);
         }
         hosts
+    }
+}
+
+// === impl Plan ===
+
+impl Plan<'_> {
+    /// Whether hosts are chosen by hashes.
+    fn has_tables(self) -> bool {
+        let balancing = self.config.balancing;
+        matches!(balancing, Balancing::RingHash(_) | Balancing::Maglev(_))
     }
 }
 

@@ -144,6 +144,22 @@ impl Subsets {
         };
         self.parts.iter().filter(|part| !has(part)).count()
     }
+
+    /// Shares the tables of hashes of `previous` that are the same.
+    pub(crate) fn adopt_tables(&self, plan: Plan<'_>, previous: &Self) {
+        for part in &self.parts {
+            let at = previous
+                .parts
+                .binary_search_by(|of| of.criteria.cmp(&part.criteria));
+            let old = at.ok().map(|at| &previous.parts[at].held);
+            if let (Held::Group(group), Some(Held::Group(old))) = (&part.held, old) {
+                group.adopt_tables(plan, old);
+            }
+        }
+        if let (Some(group), Some(old)) = (&self.default, &previous.default) {
+            group.adopt_tables(plan, old);
+        }
+    }
 }
 
 /// What a host has under all of these names, in their order; a name that comes twice counts once.
@@ -164,4 +180,66 @@ fn needs_default(config: &SubsetBalancing) -> bool {
         || selectors
             .iter()
             .any(|selector| selector.fallback == Some(SubsetFallback::Default))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::Table;
+    use crate::hosts::{HostSet, Members, Setting};
+    use crate::{Ask, Picker};
+    use mesh_core::model::{Balancing, Cluster, Endpoint, EndpointSet, Maglev, SubsetSelector};
+
+    /// Endpoints with a version each, in a cluster whose subsets are those.
+    fn versions(hosts: &[(u8, &str)], previous: Option<&HostSet>) -> HostSet {
+        let endpoints = hosts.iter().map(|(at, version)| {
+            let address = mesh_test::fixture::address(&format!("127.0.77.{at}:81"));
+            let mut endpoint = Endpoint::new(address);
+            endpoint.subset = Arc::new(BTreeMap::from([("version".into(), (*version).into())]));
+            Arc::new(endpoint)
+        });
+        let endpoints = EndpointSet::from_endpoints(endpoints.collect());
+        let old = previous.map(|set| set.members().clone());
+        let members = Members::build(1, &endpoints, &old.unwrap_or_default());
+        let mut subsets = SubsetBalancing::default();
+        let mut selector = SubsetSelector::default();
+        selector.keys = vec!["version".into()];
+        subsets.selectors = vec![selector];
+        let mut cluster = Cluster::new("c");
+        cluster.balancing = Balancing::Maglev(Maglev::default());
+        cluster.subsets = Some(Arc::new(subsets));
+        let setting = Setting {
+            previous,
+            ..Setting::default()
+        };
+        HostSet::build(1, Arc::new(cluster), Arc::new(members), setting)
+    }
+
+    /// The table of a version, if it was built.
+    fn table_of(set: &HostSet, version: &str) -> Option<Arc<Table>> {
+        let wanted = BTreeMap::from([("version".into(), version.into())]);
+        match &set.subsets()?.find(&wanted)?.held {
+            Held::Group(group) => group.tiers()[0].built_table().cloned(),
+            Held::Single(_) => None,
+        }
+    }
+
+    #[test]
+    fn subsets_keep_their_tables_while_their_hosts_stay() {
+        let first = versions(&[(1, "a"), (2, "a"), (3, "b"), (4, "c")], None);
+        for version in ["a", "b"] {
+            let wanted = BTreeMap::from([("version".into(), version.into())]);
+            let mut ask = Ask::new(0).hash(Some(7));
+            ask.subset = Some(&wanted);
+            assert!(Picker::default().choose(&first, &ask).is_some());
+        }
+        let built = |version| table_of(&first, version).expect("somebody asked for it");
+        let second = versions(&[(1, "a"), (2, "a"), (5, "b"), (4, "c")], Some(&first));
+        let kept = table_of(&second, "a").expect("it is carried over");
+        assert!(Arc::ptr_eq(&kept, &built("a")));
+        assert!(table_of(&second, "b").is_none(), "other hosts");
+        assert!(table_of(&second, "c").is_none(), "nobody asked for it");
+        let third = versions(&[(1, "a"), (2, "a")], Some(&second));
+        assert!(Arc::ptr_eq(&table_of(&third, "a").unwrap(), &kept));
+    }
 }

@@ -17,9 +17,6 @@ pub struct Ask<'a> {
     pub word: u64,
     /// What a retry would rather not get again.
     pub avoid: Avoid<'a>,
-    /// There was an attempt before: it is no new request of which discovery may want its share
-    /// refused.
-    pub retry: bool,
     /// What consistent hashing goes by. Without it such a choice is any.
     pub hash: Option<u64>,
     /// The subset that is asked for: names and values as JSON.
@@ -48,7 +45,6 @@ impl<'a> Ask<'a> {
         Self {
             word,
             avoid: Avoid::NONE,
-            retry: false,
             hash: None,
             subset: None,
             now: None,

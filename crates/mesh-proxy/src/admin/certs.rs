@@ -7,7 +7,16 @@ use mesh_core::WallClock;
 use mesh_core::model::{Secret, SecretName, SecretRef, Snapshot, Validation};
 use mesh_identity::{CertificateFacts, CertificateName, certificate_facts};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::time::UNIX_EPOCH;
+
+/// What is shown of secrets, each read once: most clusters have the same.
+struct Shown<'a> {
+    snapshot: &'a Snapshot,
+    /// Seconds since 1970.
+    now: i64,
+    known: HashMap<SecretRef, Option<Value>>,
+}
 
 pub(super) fn json(shared: &Shared) -> Value {
     let snapshot = shared.feed.load();
@@ -25,29 +34,41 @@ pub(super) fn json(shared: &Shared) -> Value {
         .filter_map(|cluster| cluster.tls.as_ref())
         .map(|tls| (&tls.certificates, &tls.validation));
     let sides = servers.chain(clients);
-    let shown: Vec<Value> = sides
-        .filter_map(|(shown, validation)| side(&snapshot, shown, validation.as_ref(), now))
+    let mut shown = Shown {
+        snapshot: &snapshot,
+        now,
+        known: HashMap::new(),
+    };
+    let all: Vec<Value> = sides
+        .filter_map(|(certificates, validation)| shown.side(certificates, validation.as_ref()))
         .collect();
-    json!({ "certificates": shown })
+    json!({ "certificates": all })
 }
 
-/// One side of TLS. None as long as it lacks a secret, or a certificate cannot be read.
-fn side(
-    snapshot: &Snapshot,
-    shown: &[SecretRef],
-    validation: Option<&Validation>,
-    now: i64,
-) -> Option<Value> {
-    let roots = validation.and_then(|validation| validation.roots.as_ref());
-    let roots: Option<Vec<Value>> = roots
-        .into_iter()
-        .map(|named| first(snapshot, named, now))
-        .collect();
-    let shown: Option<Vec<Value>> = shown
-        .iter()
-        .map(|named| first(snapshot, named, now))
-        .collect();
-    Some(json!({"ca_cert": roots?, "cert_chain": shown?}))
+// === impl Shown ===
+
+impl Shown<'_> {
+    /// One side of TLS. None as long as it lacks a secret, or a certificate cannot be read.
+    fn side(
+        &mut self,
+        certificates: &[SecretRef],
+        validation: Option<&Validation>,
+    ) -> Option<Value> {
+        let roots = validation.and_then(|validation| validation.roots.as_ref());
+        let roots: Option<Vec<Value>> = roots.into_iter().map(|named| self.first(named)).collect();
+        let certificates = certificates.iter().map(|named| self.first(named));
+        let certificates: Option<Vec<Value>> = certificates.collect();
+        Some(json!({"ca_cert": roots?, "cert_chain": certificates?}))
+    }
+
+    fn first(&mut self, named: &SecretRef) -> Option<Value> {
+        if let Some(known) = self.known.get(named) {
+            return known.clone();
+        }
+        let found = first(self.snapshot, named, self.now);
+        self.known.insert(named.clone(), found.clone());
+        found
+    }
 }
 
 /// The first certificate of a secret: of a chain the leaf, of roots the one that Envoy shows.

@@ -6,7 +6,7 @@ use mesh_core::model::SecretName;
 use mesh_xds::client::Server;
 use std::path::{Path, PathBuf};
 
-/// How the control plane is reached. Each of these asks for TLS.
+/// How the control plane is reached. Each of these is for TLS, and asks for it.
 #[derive(Debug, Default, Args)]
 pub(super) struct ControlPlaneArgs {
     /// With --xds and TLS: roots that the control plane's certificate has to lead to, as PEM, or
@@ -45,7 +45,10 @@ impl ControlPlaneArgs {
         let (secure, place) = match xds.split_once("://") {
             Some(("https", place)) => (true, place),
             Some((scheme, _)) if wants_tls && scheme != "https" => {
-                bail!("--xds {xds}: the other --xds flags are for TLS: write https://")
+                bail!(
+                    "--xds {xds}: --xds-ca, --xds-cert, --xds-sni and --xds-token are for TLS: \
+                     give HOST:PORT or https://HOST:PORT"
+                )
             }
             Some(("http", place)) => (false, place),
             // A Unix domain socket; anything else is refused by who builds the client.
@@ -110,6 +113,9 @@ mod tests {
         };
         assert_eq!(uri(&secure, "h:1"), "https://h:1");
         let error = secure.server("http://h:1").unwrap_err().to_string();
-        assert!(error.contains("https://"), "{error}");
+        assert!(error.contains("give HOST:PORT or https://"), "{error}");
+        let error = secure.server("unix:///s").unwrap_err().to_string();
+        assert!(error.contains("are for TLS"), "{error}");
+        assert_eq!(uri(&plain, "unix:///s"), "unix:///s");
     }
 }

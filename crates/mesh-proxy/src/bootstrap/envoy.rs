@@ -6,8 +6,7 @@ use crate::config;
 use crate::xds::Driver;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use mesh_core::model::{Locality, WorkloadRef};
-use mesh_lb::Zone;
+use mesh_core::model::WorkloadRef;
 use mesh_xds::Node;
 use mesh_xds::bootstrap::{Bootstrap, Format};
 use mesh_xds::pb::envoy::config::core::v3::Node as NodeProto;
@@ -139,7 +138,6 @@ impl EnvoyArgs {
         let mut builder = driver
             .proxy()
             .workload(workload(&bootstrap.node))
-            .zone(zone(&bootstrap))
             .admin_at(bootstrap.admin.clone(), bootstrap.admin_mode)
             .drain_time(Duration::from_secs(self.drain_time_s.unwrap_or(5)));
         if let Some(workers) = self.concurrency {
@@ -251,19 +249,6 @@ pub(super) fn renamed(node: &Node, change: impl FnOnce(&mut NodeProto)) -> Node 
     let mut proto = node.to_proto();
     change(&mut proto);
     Node::from_proto(proto)
-}
-
-/// Where the node is, if it says so.
-fn zone(bootstrap: &Bootstrap) -> Option<Zone> {
-    let (region, zone, sub_zone) = bootstrap.node.locality()?;
-    Some(Zone {
-        locality: Locality {
-            region: region.into(),
-            zone: zone.into(),
-            sub_zone: sub_zone.into(),
-        },
-        cluster: bootstrap.local_cluster.clone(),
-    })
 }
 
 /// The node as it appears in metrics: by Istio's metadata, by its id, or by what Envoy calls its

@@ -2,7 +2,6 @@
 
 use super::identity::{address_towards, identity};
 use super::names::Names;
-use super::node::Interception;
 use super::{RunArgs, envoy};
 use crate::config::{self, Configuration, NodeSpec, Source};
 use crate::xds::Driver;
@@ -253,23 +252,18 @@ impl RunArgs {
         }
     }
 
-    /// What flags change about every snapshot.
+    /// What flags change about every snapshot. Interception is none of it: a control plane makes
+    /// listeners transparent for nodes that tell it so.
     fn adjusted(&self, client: client::Builder) -> client::Builder {
-        let log = self.access_log.as_ref().map(|path| AccessLog {
+        let Some(path) = &self.access_log else {
+            return client;
+        };
+        let log = AccessLog {
             path: path.as_str().into(),
             format: Name::default(),
-        });
-        let transparent = self.node.interception() == Interception::Tproxy;
-        if log.is_none() && !transparent {
-            return client;
-        }
+        };
         client.configure(move |builder| {
-            if let Some(log) = &log {
-                builder.replace_access_logs(log);
-            }
-            if transparent {
-                builder.make_transparent(&config::INTERCEPTING);
-            }
+            builder.replace_access_logs(&log);
         })
     }
 

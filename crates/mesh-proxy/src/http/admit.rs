@@ -166,7 +166,9 @@ fn admit<B>(
         return Err(Error::answer(Failure::BadRequest, answer));
     }
     if request.method() == Method::CONNECT {
-        // Tunnels are not built here, so no rule can be one for them.
+        // Tunnels are not built here, so no rule can be one for them. In Envoy it is the router
+        // that finds none.
+        exchange.caller().count(HttpStat::RouterRqTotal);
         exchange.caller().count(HttpStat::NoRoute);
         return Err(Error::new(Failure::NoRoute));
     }

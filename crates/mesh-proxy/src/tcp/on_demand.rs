@@ -14,6 +14,7 @@ pub(super) async fn wait(name: &Name, limit: Duration, demand: &Demand, meter: &
     let outcome = timeout(limit, answered).await;
     meter.count(match outcome {
         Ok(Outcome::Came) => TcpStat::OnDemandSuccess,
+        Ok(Outcome::Refused) => TcpStat::OnDemandRefused,
         Ok(_) => TcpStat::OnDemandMissing,
         Err(_) => TcpStat::OnDemandTimeout,
     });

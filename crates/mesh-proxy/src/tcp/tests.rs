@@ -3,6 +3,7 @@
 use super::*;
 use crate::listener::Statistics;
 use crate::origin::pipe::Pipe;
+use mesh_core::demand::{Answered, Missing, Outcome, Provide};
 use mesh_core::model::{Cluster, SnapshotBuilder, TcpSplit, TcpTarget, Tunnel, WorkloadRef};
 use mesh_core::stats::Block;
 use mesh_core::{HostId, Name, Origin, Publisher};
@@ -292,6 +293,39 @@ async fn a_connection_without_a_cluster_is_closed_and_counted() {
     assert_eq!(call.io.read(&mut [0; 8]).await.unwrap(), 0);
     assert_eq!(world.stat(TcpStat::CxNoRoute), 1);
     assert_eq!(world.attempts(), 0);
+}
+
+/// Answers every question with this.
+#[derive(Debug)]
+struct Answer(Outcome);
+
+impl Provide for Answer {
+    fn ask(&self, _: Missing) -> Answered {
+        Box::pin(std::future::ready(self.0))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_becomes_of_a_question_for_a_cluster_is_counted_apart() {
+    for (outcome, stat) in [
+        (Outcome::Absent, TcpStat::OnDemandMissing),
+        (Outcome::Refused, TcpStat::OnDemandRefused),
+    ] {
+        let mut world = World::new();
+        world.proxy = TcpProxy::to("p", "nowhere");
+        world.proxy.on_demand = ClustersOnDemand::Within(SECOND);
+        world.forwarder.demand = Some(Demand::new(Answer(outcome)));
+        let mut call = world.call();
+        assert_eq!(call.io.read(&mut [0; 8]).await.unwrap(), 0);
+        let asked = [
+            TcpStat::OnDemandMissing,
+            TcpStat::OnDemandRefused,
+            TcpStat::OnDemandSuccess,
+        ];
+        for one in asked {
+            assert_eq!(world.stat(one), u64::from(one == stat), "{one:?}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

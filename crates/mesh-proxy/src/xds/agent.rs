@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `file-cert:CERTIFICATE~KEY`, `file-root:FILE`, `file-crl:FILE`, `file-root:system` | read here, and followed |
 //! | another, of a service whose cluster is in the bootstrap with an address | the service is asked |
-//! | another | said in the log, once; what needs it goes without it after its time |
+//! | another | said in the log, once and with the reason; what needs it goes without it after its time |
 //!
 //! Services are asked at the first address of their cluster, over TCP or over a Unix domain socket
 //! as Istio's agent (`sds-grpc`) and SPIRE have them, in plain text or with TLS as the cluster has
@@ -13,7 +13,7 @@
 
 use super::servers::of_cluster;
 use mesh_core::model::SecretName;
-use mesh_core::{Feed, Invalid, Name};
+use mesh_core::{Feed, Name};
 use mesh_xds::Node;
 use mesh_xds::client::{Client, Gone, Handle, SecretClient, ServiceReference, Variant};
 use mesh_xds::read::{ClusterResource, SecretResource, SecretValue};
@@ -27,6 +27,8 @@ pub(super) struct Agent {
     handle: Handle,
     services: Vec<SecretClient>,
     reached: BTreeSet<Name>,
+    /// Clusters of the bootstrap that cannot be asked, and why.
+    unfit: BTreeMap<Name, String>,
     /// What was looked at the last time.
     known: BTreeSet<ServiceReference>,
 }
@@ -34,46 +36,44 @@ pub(super) struct Agent {
 // === impl Agent ===
 
 impl Agent {
-    /// One for what this client needs; `clusters` are where its services may be.
-    ///
-    /// # Errors
-    /// If the address of a cluster, or its TLS, cannot be used.
-    pub(super) fn new(
-        client: &Client,
-        clusters: &[ClusterResource],
-        node: &Node,
-    ) -> Result<Self, Invalid> {
-        let mut services = Vec::new();
-        let mut reached = BTreeSet::new();
-        for one in clusters {
-            let name = one.cluster.name.clone();
-            let within = |error: Invalid| error.within(format!("cluster {name}"));
-            // Any cluster may turn out to be one; one that is none need not be fit for it.
-            let Ok(Some(server)) = of_cluster(one) else {
-                continue;
-            };
-            // Each connects only when something is wanted in its variant.
-            let with = |variant| {
-                let (name, server) = (name.clone(), server.clone());
-                SecretClient::new(client, name, server, variant, node.clone())
-            };
-            match (with(Variant::Sotw), with(Variant::Delta)) {
-                (Ok(sotw), Ok(delta)) => {
-                    services.extend([sotw.without_files(), delta.without_files()]);
-                }
-                // As above: most clusters with TLS are no secret services.
-                _ if one.cluster.tls.is_some() => continue,
-                (Err(error), _) | (_, Err(error)) => return Err(within(error)),
-            }
-            reached.insert(name);
-        }
-        Ok(Self {
+    /// One for what this client needs; `clusters` are where its services may be. Any cluster may
+    /// turn out to be one, and most are none: why one cannot be asked is said when it is wanted.
+    pub(super) fn new(client: &Client, clusters: &[ClusterResource], node: &Node) -> Self {
+        let mut this = Self {
             needed: client.services(),
             handle: client.handle(),
-            services,
-            reached,
+            services: Vec::new(),
+            reached: BTreeSet::new(),
+            unfit: BTreeMap::new(),
             known: BTreeSet::new(),
-        })
+        };
+        for one in clusters {
+            let name = one.cluster.name.clone();
+            // Each connects only when something is wanted in its variant.
+            let Some(server) = of_cluster(one).transpose() else {
+                let reason = "its cluster has no endpoint of its own in the bootstrap";
+                this.unfit.insert(name, reason.to_owned());
+                continue;
+            };
+            let both = server.and_then(|server| {
+                let with = |variant| {
+                    let (name, server) = (name.clone(), server.clone());
+                    SecretClient::new(client, name, server, variant, node.clone())
+                };
+                Ok([with(Variant::Sotw)?, with(Variant::Delta)?])
+            });
+            match both {
+                Ok(both) => {
+                    let both = both.map(SecretClient::without_files);
+                    this.services.extend(both);
+                    this.reached.insert(name);
+                }
+                Err(error) => {
+                    this.unfit.insert(name, error.to_string());
+                }
+            }
+        }
+        this
     }
 
     /// Runs until the client has ended.
@@ -105,12 +105,10 @@ impl Agent {
             } = one;
             match SecretName::of(name) {
                 SecretName::Other(_) if self.reached.contains(cluster) => {}
-                SecretName::Other(_) => tracing::warn!(
-                    %cluster,
-                    %name,
-                    "nobody provides this secret: no cluster of that name with an address of its \
-                     own, and with TLS that needs no service, is in the bootstrap"
-                ),
+                SecretName::Other(_) => {
+                    let reason = self.reason(cluster);
+                    tracing::warn!(%cluster, %name, reason, "nobody provides this secret");
+                }
                 at => {
                     let value = SecretValue::At(at.to_name());
                     let name = name.clone();
@@ -131,5 +129,71 @@ impl Agent {
         // What is asked for again later has to be supplied again.
         self.known.clone_from(needed);
         Ok(())
+    }
+
+    /// Why a cluster is not asked.
+    fn reason(&self, cluster: &Name) -> &str {
+        let reason = self.unfit.get(cluster);
+        reason.map_or("the bootstrap has no cluster of that name", String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_xds::bootstrap::{Bootstrap, Format};
+
+    /// An agent of these clusters.
+    fn agent(clusters: &str) -> Agent {
+        let text = format!("node: {{id: one}}\nstatic_resources: {{clusters: [{clusters}]}}");
+        let bootstrap = Bootstrap::from_texts([(Format::Yaml, &*text)]).unwrap();
+        let client = Client::builder(["http://127.0.0.1:1"]).node(bootstrap.node.clone());
+        Agent::new(
+            &client.build().unwrap(),
+            &bootstrap.clusters,
+            &bootstrap.node,
+        )
+    }
+
+    fn cluster(name: &str, kind: &str, address: &str, more: &str) -> String {
+        format!(
+            "{{name: {name}, type: {kind}, load_assignment: {{cluster_name: {name}, endpoints: \
+             [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: {address}, \
+             port_value: 1}}}}}}}}]}}]}}{more}}}"
+        )
+    }
+
+    #[test]
+    fn why_a_cluster_cannot_be_asked_is_known_and_no_reason_to_refuse_it() {
+        let tls = |named: &str| {
+            format!(
+                ", transport_socket: {{name: tls, typed_config: {{'@type': type.googleapis.com/\
+                 envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, \
+                 common_tls_context: {{{named}}}}}}}"
+            )
+        };
+        let sds = "tls_certificate_sds_secret_configs: [{name: a, sds_config: {resource_api_version: \
+                   V3, api_config_source: {api_type: GRPC, transport_api_version: V3, \
+                   grpc_services: [{envoy_grpc: {cluster_name: plain}}]}}}]";
+        let agent = agent(
+            &[
+                cluster("plain", "STATIC", "127.0.0.1", ""),
+                cluster("odd", "STRICT_DNS", "'a b'", ""),
+                cluster("waits", "STATIC", "127.0.0.1", &tls(sds)),
+                "{name: empty, type: STATIC}".to_owned(),
+            ]
+            .join(", "),
+        );
+        assert!(agent.reached.iter().eq(["plain"]), "{:?}", agent.reached);
+        assert_eq!(agent.services.len(), 2, "one for each variant");
+        for (name, reason) in [
+            ("odd", "a b"),
+            ("waits", "give files"),
+            ("empty", "no endpoint"),
+            ("other", "no cluster of that name"),
+        ] {
+            let said = agent.reason(&name.into());
+            assert!(said.contains(reason), "{name}: {said}");
+        }
     }
 }

@@ -7,8 +7,8 @@ use mesh_core::Caller;
 use mesh_core::model::HashCookie;
 
 /// The hash of a cookie's value. Without a value one is made, where the cookie has a time to live:
-/// the hash of both addresses of the connection, so that requests which race on one connection get
-/// the same (Envoy `Filter::addDownstreamSetCookie`).
+/// the hash of both addresses of the connection, as the PROXY protocol restores them, so that
+/// requests which race on one connection get the same (Envoy `Filter::addDownstreamSetCookie`).
 pub(super) fn hash(
     wanted: &HashCookie,
     headers: &HeaderMap,
@@ -19,8 +19,7 @@ pub(super) fn hash(
         return Some(text(value));
     }
     let seconds = wanted.ttl?.as_secs();
-    let peer = caller.direct.or(caller.peer);
-    let addresses: String = [peer, caller.local]
+    let addresses: String = [caller.peer, caller.local]
         .into_iter()
         .flatten()
         .map(|address| address.to_string())

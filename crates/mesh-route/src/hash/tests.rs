@@ -134,6 +134,8 @@ fn a_cookie_is_read_and_made_only_where_there_is_none() {
         let mut caller = Caller::default();
         caller.peer = Some("10.0.0.1:5".parse().unwrap());
         caller.local = Some("10.0.0.2:80".parse().unwrap());
+        // Whoever hands the connection on with the PROXY protocol is nobody here.
+        caller.direct = Some("10.0.0.9:9".parse().unwrap());
         let policy = [HashPolicy::new(HashSource::Cookie(cookie(ttl)))];
         decide(
             &policy,

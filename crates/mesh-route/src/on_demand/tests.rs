@@ -2,11 +2,11 @@ use super::*;
 use http::HeaderName;
 use mesh_core::demand::Provide;
 use mesh_core::model::{
-    Action, Cluster, Condition, Forward, HostsOnDemand, RouteTable, Rule, Snapshot,
+    Action, Cluster, Condition, Forward, Fraction, HostsOnDemand, RouteTable, Rule, Snapshot,
     SnapshotBuilder, VirtualHost,
 };
 use mesh_core::stats::Block;
-use mesh_core::{Failure, Publisher};
+use mesh_core::{Failure, Publisher, Rng};
 use mesh_test::{BoxedBody, Probe, contract, fixture, text};
 use std::sync::Mutex;
 use tokio::sync::oneshot;
@@ -327,4 +327,25 @@ async fn a_table_without_hosts_on_demand_asks_for_none() {
     let failed = bench.send(bench.request("http://new/")).await.unwrap();
     assert_eq!(failed, Err(Failure::NoRoute));
     assert_eq!(bench.provider.asked(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_with_a_share_gets_its_share_and_no_more() {
+    let mut rule = Rule::prefix_to("/", "c");
+    rule.condition.share = Some(Fraction::percent(50.0).unwrap());
+    let mut plain = table(vec![VirtualHost::new("h", ["*"]).rule(rule)]);
+    plain.on_demand = None;
+    let bench = Bench::new(plain, &["c"]);
+    let route = RouteLayer::new(bench.publisher.feed()).rng(Arc::new(Rng::with_seed(7)));
+    let demand = Demand::new(bench.provider.clone());
+    let layer = OnDemandLayer::new(route.clone(), Some(demand));
+    let service = layer.layer(route.layer(bench.probe.clone()));
+    let mut met = 0;
+    for _ in 0..1000 {
+        let sent = service.clone().oneshot(bench.request("http://a/")).await;
+        met += u64::from(sent.is_ok());
+    }
+    assert!((440..560).contains(&met), "{met} of 1000");
+    assert_eq!(bench.stats.get(HttpStat::NoRoute), 1000 - met);
+    assert_eq!(bench.stats.get(HttpStat::RouterRqTotal), 1000 - met);
 }

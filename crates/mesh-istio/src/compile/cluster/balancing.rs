@@ -31,7 +31,7 @@ pub(super) fn apply(cluster: &mut Cluster, asked: Option<&Balancer>) {
             cluster.balancing = Balancing::Maglev(table);
         }
         // By weight alone an endpoint can be slow.
-        None if asked.simple != Simple::Random => {
+        None if matches!(asked.simple, Simple::RoundRobin | Simple::LeastRequest) => {
             cluster.slow_start = asked.warmup.map(|warmup| {
                 let mut slow = SlowStart::new(warmup.duration);
                 slow.minimum = warmup.minimum;

@@ -20,6 +20,9 @@ pub(in crate::compile) fn wanting(
     origin: Origin,
 ) -> Option<Rules> {
     let index = Arc::clone(&compiler.memory.rules);
+    if !index.hashes() {
+        return None;
+    }
     let rules = cluster_policy::find(compiler, &index, entry, compiler.viewer.namespace());
     let policy = cluster_policy::resolve(compiler.mesh, &rules, None, port);
     policy.hash_source()?;

@@ -18,7 +18,7 @@ pub struct Balancer {
     pub hash: Option<ConsistentHash>,
     /// Which localities come first.
     pub locality: Option<LocalitySetting>,
-    /// New endpoints get their share little by little.
+    /// New endpoints get their share little by little. For ROUND_ROBIN and LEAST_REQUEST.
     pub warmup: Option<Warmup>,
 }
 
@@ -99,8 +99,21 @@ impl Balancer {
             "zoneAwareLbSetting",
             "zones are told apart by localityLbSetting only",
         );
+        // Envoy has it for those that choose by weight and load.
+        let is_idle = hash.is_some()
+            || fields.has("consistentHash")
+            || matches!(simple, Some(Simple::Random | Simple::Passthrough));
+        let look = |cursor: &Cursor<'_>| {
+            if is_idle {
+                cursor.warn(
+                    "has no effect: only with ROUND_ROBIN and LEAST_REQUEST new endpoints get \
+                     their share little by little",
+                );
+            }
+        };
         let old = fields.get("warmupDurationSecs", |cursor| {
             cursor.warn("deprecated: write warmup: {duration: …}");
+            look(cursor);
             cursor.positive_duration()
         });
         let old = old.map(|duration| Warmup {
@@ -108,7 +121,11 @@ impl Balancer {
             minimum: 10,
             aggression: Real::ONE,
         });
-        let warmup = fields.get("warmup", Warmup::read).or(old);
+        let warmup = fields.get("warmup", |cursor| {
+            look(cursor);
+            Warmup::read(cursor)
+        });
+        let warmup = warmup.or(old);
         fields.done();
         Some(Self {
             simple: simple.unwrap_or_default(),

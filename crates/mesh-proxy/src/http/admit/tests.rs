@@ -2,6 +2,7 @@
 
 use super::*;
 use mesh_core::model::{Direction, PathNormalization, UnixPath};
+use mesh_core::stats::Block;
 
 fn manager() -> HttpManager {
     HttpManager::new("test", "t")
@@ -37,6 +38,20 @@ fn a_request_without_a_host_or_with_two_is_refused() {
         run(two, &manager()).unwrap_err().failure(),
         Failure::BadRequest
     );
+}
+
+#[test]
+fn a_tunnel_meets_no_rule_and_counts_as_in_envoys_router() {
+    let block = Arc::new(Block::<HttpStat>::default());
+    let mut caller = Caller::default();
+    caller.stats = Some(block.clone());
+    let exchange = Exchange::new(tokio::time::Instant::now().into_std(), caller);
+    let mut request = Request::connect("a.b:80").body(()).unwrap();
+    let error = admit(&mut request, &manager(), &exchange, &Rng::with_seed(1)).unwrap_err();
+    assert_eq!(error.failure(), Failure::NoRoute);
+    // Envoy 1.40: http.in.rq_total: 1, http.in.no_route: 1.
+    assert_eq!(block.get(HttpStat::RouterRqTotal), 1);
+    assert_eq!(block.get(HttpStat::NoRoute), 1);
 }
 
 #[test]
