@@ -100,7 +100,8 @@ impl Proxy {
     }
 
     async fn stats(&self, prefix: &str) -> Stats {
-        let text = ask(self.admin, "/stats").await;
+        // All of them take their time, and this is asked again and again.
+        let text = ask(self.admin, &format!("/stats?filter={prefix}")).await;
         let lines = text.lines().filter_map(|line| {
             let (name, value) = line.strip_prefix(prefix)?.split_once(": ")?;
             Some((name.to_owned(), value.parse().ok()?))
