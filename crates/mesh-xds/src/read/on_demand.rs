@@ -37,8 +37,8 @@ pub(crate) fn of_table(table: &RouteTable) -> Option<String> {
     if table.on_demand.is_some() {
         return Some("vhds".to_owned());
     }
-    for (at, host) in table.virtual_hosts.iter().enumerate() {
-        let field = format!("virtual_hosts[{at}]");
+    for host in &table.virtual_hosts {
+        let field = format!("virtual_hosts[{}]", host.name);
         if asks(host.on_demand) {
             return Some(format!("{field}.typed_per_filter_config: odcds"));
         }

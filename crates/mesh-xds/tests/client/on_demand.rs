@@ -245,11 +245,11 @@ fn that_ask() -> Vec<(Resource, &'static str)> {
         (Resource::Routes(Box::new(vhds)), "vhds"),
         (
             Resource::Routes(Box::new(RouteTable::new("t").host(of_host))),
-            "virtual_hosts[0].typed_per_filter_config: odcds",
+            "virtual_hosts[h].typed_per_filter_config: odcds",
         ),
         (
             Resource::Routes(Box::new(RouteTable::new("t").host(of_rule))),
-            "virtual_hosts[0].routes[0].typed_per_filter_config: odcds",
+            "virtual_hosts[h].routes[0].typed_per_filter_config: odcds",
         ),
     ]
 }

@@ -112,6 +112,7 @@ impl<R> Machine<R> {
         let led_to = all.lead(name, None);
         let was_glob = all.globs.remove(name);
         if all.wildcard || all.is_member(name) {
+            all.tidy(name);
             return;
         }
         if let Some(record) = all.records.get_mut(name) {
