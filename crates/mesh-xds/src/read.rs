@@ -33,6 +33,7 @@ mod http;
 pub mod ignored;
 mod listener;
 mod metadata;
+#[cfg(any(feature = "client", feature = "json"))]
 pub(crate) mod on_demand;
 mod protocol;
 pub mod route;

@@ -2,9 +2,8 @@
 
 use crate::TypeUrl;
 use crate::assemble::{Assemble, Interest};
-use crate::read::{EndpointsResource, Reference, Resource, SecretResource, SecretValue, Source};
+use crate::read::{Reference, Source};
 use mesh_core::Name;
-use mesh_core::model::{EndpointSet, RouteTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -139,28 +138,6 @@ impl<T> Default for Link<T> {
 // === impl Assemble ===
 
 impl Assemble {
-    /// The latest version of what something refers to on the aggregated stream.
-    pub(crate) fn latest(&self, kind: TypeUrl, name: &Name) -> Option<Resource> {
-        Some(match kind {
-            TypeUrl::Endpoints => {
-                let set = self.endpoints.get(name)?.value.as_ref()?;
-                Resource::Endpoints(EndpointsResource {
-                    name: name.clone(),
-                    endpoints: EndpointSet::clone(set),
-                })
-            }
-            TypeUrl::Routes => {
-                let table = self.tables.latest(name)?;
-                Resource::Routes(Box::new(RouteTable::clone(table)))
-            }
-            TypeUrl::Secret => Resource::Secret(SecretResource {
-                name: name.clone(),
-                value: SecretValue::clone(self.secrets.links.get(name)?.value.as_ref()?),
-            }),
-            _ => return None,
-        })
-    }
-
     /// Subscriptions follow references, at the end of a step: what is let go and taken up again
     /// within one step is not forgotten in between.
     pub(super) fn follow_references(&mut self) {
