@@ -635,9 +635,9 @@ fn what_asks_on_demand_needs_a_stream_in_delta() {
         1,
         &INLINE.replace("name: local,", &format!("name: local, vhds: {VHDS},")),
     );
-    let of_bytes = format!(
-        "
-  - address: {{ socket_address: {{ address: 0.0.0.0, port_value: 1 }} }}
+    let of_bytes = "
+  - name: l
+    address: { socket_address: { address: 0.0.0.0, port_value: 1 } }
     filter_chains:
     - filters:
       - name: tcp
@@ -645,9 +645,9 @@ fn what_asks_on_demand_needs_a_stream_in_delta() {
           '@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
           stat_prefix: t
           cluster: c
-          on_demand: {{ odcds_config: {{ ads: {{}}, resource_api_version: V3 }} }}
+          on_demand: { odcds_config: { ads: {}, resource_api_version: V3 } }
 "
-    );
+    .to_owned();
     for (text, field) in [
         (
             of_filter,

@@ -246,7 +246,7 @@ fn the_secrets_of_a_bootstrap_are_wiped_and_are_not_in_what_is_shown_of_it() {
     let read = left(|| {
         let bootstrap = Bootstrap::from_bytes(&bytes).unwrap();
         assert_eq!(bootstrap.secrets.len(), 1);
-        shown = bootstrap.encoded.clone();
+        shown = bootstrap.encoded;
     });
     assert_eq!(read, 0);
     assert!(!shown.windows(KEY.len()).any(|window| window == KEY));
