@@ -1,4 +1,5 @@
-//! The client's machine in the hands of a server that says anything.
+//! The client's machine in the hands of a server that says anything: with aliases (VHDS), glob
+//! collections, and names that requests ask for.
 
 use crate::structured::steps;
 use crate::{Input, Target};
@@ -32,6 +33,12 @@ enum Step {
     Ended,
     Subscribe(u8, u8),
     Unsubscribe(u8, u8),
+    /// A request wants it.
+    Ask(u8, u8),
+    TakeBack(u8, u8),
+    /// A table whose virtual hosts are taken in.
+    Follow(u8),
+    Unfollow(u8),
     SubscribeAll(u8),
     Receive(Said),
     /// Bytes that may be a response.
@@ -62,6 +69,7 @@ struct Item {
     version: u8,
     shape: Shape,
     ttl: Option<u16>,
+    aliases: Vec<u8>,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -97,6 +105,9 @@ struct Run {
     introduced: bool,
     lines: BTreeMap<String, Line>,
     wanted: BTreeMap<TypeUrl, BTreeSet<String>>,
+    /// What requests want.
+    demanded: BTreeMap<TypeUrl, BTreeSet<String>>,
+    followed: BTreeSet<String>,
     everything: BTreeSet<TypeUrl>,
     pending: VecDeque<(u64, Name)>,
 }
@@ -124,7 +135,14 @@ fn decode(_: TypeUrl, bytes: &[u8]) -> Result<u8, Invalid> {
 }
 
 fn kind_of(at: u8) -> TypeUrl {
-    TypeUrl::ALL[usize::from(at) % 4]
+    match at % 5 {
+        4 => TypeUrl::VirtualHost,
+        other => TypeUrl::ALL[usize::from(other)],
+    }
+}
+
+fn table_of(at: u8) -> String {
+    format!("t{}", at % 2)
 }
 
 fn name_of(at: u8) -> String {
@@ -132,6 +150,11 @@ fn name_of(at: u8) -> String {
         0 => String::new(),
         1 => "*".to_owned(),
         2 => "n".repeat(5_000),
+        // Virtual hosts of two tables.
+        host @ 3..=6 => format!("t{}/h{}", host % 2, host / 5),
+        7 => "xdstp://a/x.Y/d/*".to_owned(),
+        8 => "xdstp://a/x.Y/d/one".to_owned(),
+        9 => "xdstp://a/x.Y/d/two".to_owned(),
         other => format!("r{other}"),
     }
 }
@@ -151,6 +174,8 @@ impl Run {
             introduced: false,
             lines: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            demanded: BTreeMap::new(),
+            followed: BTreeSet::new(),
             everything: BTreeSet::new(),
             pending: VecDeque::new(),
         }
@@ -177,7 +202,38 @@ impl Run {
                 self.machine.stream_ended();
             }
             // Names that a caller would not come to: it has them from references that were read.
-            Step::Subscribe(_, name) | Step::Unsubscribe(_, name) if name % 16 < 3 => {}
+            Step::Subscribe(_, name)
+            | Step::Unsubscribe(_, name)
+            | Step::Ask(_, name)
+            | Step::TakeBack(_, name)
+                if name % 16 < 3 => {}
+            // Nothing is asked for on demand in state of the world.
+            Step::Ask(..) | Step::TakeBack(..) | Step::Follow(_) | Step::Unfollow(_)
+                if self.variant == Variant::Sotw => {}
+            Step::Ask(kind, name) => {
+                let (kind, name) = (kind_of(kind), name_of(name));
+                self.machine.ask(kind, &name.as_str().into());
+                self.demanded.entry(kind).or_default().insert(name);
+            }
+            Step::TakeBack(kind, name) => {
+                let (kind, name) = (kind_of(kind), name_of(name));
+                self.machine.take_back(kind, &name.as_str().into());
+                self.demanded.entry(kind).or_default().remove(&name);
+            }
+            Step::Follow(table) => {
+                self.machine.follow(&table_of(table).into());
+                self.followed.insert(table_of(table));
+            }
+            Step::Unfollow(table) => {
+                let table = table_of(table);
+                self.machine.unfollow(&table.as_str().into());
+                self.followed.remove(&table);
+                let of = |name: &String| name.rsplit_once('/').is_some_and(|it| it.0 == table);
+                for names in [&mut self.wanted, &mut self.demanded] {
+                    let hosts = names.entry(TypeUrl::VirtualHost).or_default();
+                    hosts.retain(|name| !of(name));
+                }
+            }
             Step::Subscribe(kind, name) => {
                 let (kind, name) = (kind_of(kind), name_of(name));
                 self.machine.subscribe(kind, &name.as_str().into());
@@ -326,13 +382,19 @@ impl Run {
             .wanted
             .get(&kind)
             .is_some_and(|names| !names.is_empty());
-        named || self.everything.contains(&kind)
+        let demanded = self.demanded.get(&kind);
+        let demanded = demanded.is_some_and(|names| !names.is_empty());
+        let follows = kind == TypeUrl::VirtualHost && !self.followed.is_empty();
+        named || demanded || follows || self.everything.contains(&kind)
     }
 
     fn look(&mut self) -> bool {
         let Some(event) = self.machine.poll_event() else {
             return false;
         };
+        if let Event::Absent(kind, name) = &event {
+            assert_eq!(self.variant, Variant::Delta, "{kind} {name}");
+        }
         if let Event::Update(update) = event {
             let mut names = BTreeSet::new();
             for (name, _) in update.resources {
@@ -362,7 +424,9 @@ impl Run {
         for kind in TypeUrl::ALL {
             let kept = self.machine.resources(kind).count();
             let wanted = self.wanted.get(&kind).map_or(0, BTreeSet::len);
-            assert!(kept <= MOST + wanted, "{kept} of {kind} are kept");
+            let demanded = self.demanded.get(&kind).map_or(0, BTreeSet::len);
+            let most = MOST + wanted + demanded;
+            assert!(kept <= most, "{kept} of {kind} are kept");
             let status = self.machine.status(kind);
             let told = status.update_success + status.update_rejected;
             assert!(told <= status.update_attempt, "{status:?}");
@@ -392,7 +456,8 @@ impl Run {
             if !self.asks_for(kind) && !line.asked {
                 continue;
             }
-            let wanted = self.wanted.remove(&kind).unwrap_or_default();
+            let mut wanted = self.wanted.remove(&kind).unwrap_or_default();
+            wanted.extend(self.demanded.remove(&kind).unwrap_or_default());
             assert_eq!(
                 line.names, wanted,
                 "{kind}: the server hears something else"
@@ -418,7 +483,10 @@ impl Said {
         let nonce = self
             .nonce
             .map_or_else(|| count.to_string(), |nonce| format!("again-{nonce}"));
-        let kind = TypeUrl::ALL[usize::from(self.kind) % 6];
+        let kind = match self.kind % 7 {
+            6 => TypeUrl::VirtualHost,
+            other => TypeUrl::ALL[usize::from(other)],
+        };
         let version = count.to_string();
         match variant {
             Variant::Delta => Response::Delta(Box::new(discovery::DeltaDiscoveryResponse {
@@ -480,6 +548,7 @@ impl Item {
                 seconds: i64::from(seconds) - 5,
                 nanos: 0,
             }),
+            aliases: self.aliases.iter().map(|alias| name_of(*alias)).collect(),
             ..Default::default()
         }
     }

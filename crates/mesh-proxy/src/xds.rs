@@ -239,7 +239,11 @@ fn client_of(bootstrap: &Bootstrap) -> Result<client::Builder, Invalid> {
         _ => Wanted::Nothing,
     };
     let wait = bootstrap.cds.as_ref().map(|cds| cds.initial_fetch_timeout);
-    Ok(Client::builder(servers)
+    let mut builder = Client::builder(servers);
+    if let Some(ads) = ads {
+        builder = builder.connect_timeout(ads.connect_timeout);
+    }
+    Ok(builder
         .node(bootstrap.node.clone())
         .variant(variant)
         .listeners(wanted(&bootstrap.lds))

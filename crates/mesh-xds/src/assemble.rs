@@ -43,6 +43,8 @@
 
 mod clusters;
 mod hosts;
+#[cfg(feature = "client")]
+mod latest;
 mod links;
 mod listeners;
 mod publish;

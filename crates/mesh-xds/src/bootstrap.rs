@@ -29,7 +29,7 @@ pub mod ignored;
 mod message;
 
 pub use file::{FileContents, Format};
-pub use grpc::server_uri;
+pub use grpc::{in_order, server_uri};
 
 use crate::json::{Codec, JsonError};
 use crate::read::{ClusterResource, ListenerResource, Resource, SecretResource};
@@ -42,6 +42,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// The name of the message.
 const MESSAGE: &str = "envoy.config.bootstrap.v3.Bootstrap";
@@ -71,7 +72,7 @@ pub struct Bootstrap {
     /// The cluster whose endpoints are nodes like this one
     /// (`cluster_manager.local_cluster_name`).
     pub local_cluster: Option<Name>,
-    /// The message itself, as protobuf bytes.
+    /// The message itself, as protobuf bytes, for those who show it: without what nobody may see.
     pub encoded: Bytes,
 }
 
@@ -82,7 +83,8 @@ pub struct Ads {
     /// Whether only changes are sent (`api_type: DELTA_GRPC`), or the state of the world (`GRPC`).
     pub delta: bool,
     /// The endpoints of the static cluster that `grpc_services` names, as `http://HOST:PORT`, or as
-    /// `https://HOST:PORT` if the cluster has TLS.
+    /// `https://HOST:PORT` if the cluster has TLS; in the order in which they are called
+    /// ([`in_order`]).
     pub servers: Vec<String>,
     /// TLS with them (the cluster's `transport_socket`).
     pub tls: Option<Arc<ClientTls>>,
@@ -92,6 +94,8 @@ pub struct Ads {
     pub authority: Option<Name>,
     /// What every stream begins with (`GrpcService.initial_metadata`).
     pub metadata: Vec<(HeaderName, HeaderValue)>,
+    /// How long a connection may take to be there (the cluster's `connect_timeout`; default 5 s).
+    pub connect_timeout: Duration,
 }
 
 /// Where all resources of a type come from.
@@ -164,15 +168,16 @@ impl Bootstrap {
         texts: impl IntoIterator<Item = (Format, &'a str)>,
     ) -> Result<Self, BootstrapError> {
         let codec = Codec::new();
-        let mut bytes = Vec::new();
+        let mut parts = Vec::new();
         for (format, text) in texts {
-            // Messages in a row are one message, merged.
-            bytes.extend(match format {
+            parts.push(Zeroizing::new(match format {
                 Format::Yaml => codec.from_yaml(MESSAGE, text)?,
                 Format::Json => codec.from_json(MESSAGE, text)?,
-            });
+            }));
         }
-        Ok(Self::from_bytes(&bytes)?)
+        // Messages in a row are one message, merged.
+        let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_slice()).collect();
+        Ok(Self::from_bytes(&Zeroizing::new(parts.concat()))?)
     }
 
     /// Reads protobuf bytes.
@@ -196,7 +201,7 @@ impl Bootstrap {
 }
 
 impl fmt::Debug for Bootstrap {
-    /// Without the message, which may hold secrets.
+    /// Without the message, which says it all again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bootstrap")
             .field("node", &self.node)
@@ -223,6 +228,7 @@ impl fmt::Debug for Ads {
             .field("tls", &self.tls)
             .field("authority", &self.authority)
             .field("metadata", &metadata.collect::<Vec<_>>())
+            .field("connect_timeout", &self.connect_timeout)
             .finish_non_exhaustive()
     }
 }

@@ -33,6 +33,8 @@ mod http;
 pub mod ignored;
 mod listener;
 mod metadata;
+#[cfg(any(feature = "client", feature = "json"))]
+pub(crate) mod on_demand;
 mod protocol;
 pub mod route;
 mod source;
@@ -212,10 +214,8 @@ pub fn resource(kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
         TypeUrl::Secret => {
             // Of bytes like these no copy is made on the way, which would stay in memory.
             let bytes = bytes::Bytes::from_owner(Zeroizing::new(bytes.to_vec()));
-            let mut proto = decode::<SecretProto>(bytes)?;
-            let read = secret(&proto).map(Resource::Secret);
-            crate::wire::wipe(&mut proto);
-            read
+            let proto = crate::wire::decode_secret(bytes)?;
+            secret(&proto.0).map(Resource::Secret)
         }
         other => Err(Invalid::new("", format!("{other} is not supported"))),
     }

@@ -22,7 +22,7 @@ pub(crate) mod text;
 pub(crate) mod tls;
 mod wipe;
 
-pub(crate) use wipe::wipe;
+pub(crate) use wipe::{Wiped, decode_secret};
 
 /// The longest time that `google.protobuf.Duration` can hold: 10,000 years.
 const MAX_SECONDS: u64 = 315_576_000_000;

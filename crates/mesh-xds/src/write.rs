@@ -113,17 +113,17 @@ pub fn secret_in_files(name: &str, at: SecretName<'_>) -> SecretProto {
 /// The same, encoded. Its bytes are wiped from memory when the last user drops them.
 pub fn encode_secret(name: &str, secret: &Secret) -> Encoded {
     use prost::Message as _;
-    let mut proto = tls::secret(name, secret);
+    let proto = crate::wire::Wiped(tls::secret(name, secret));
     // It has no maps, so these bytes are always the same, and no copy of them is made on the way.
-    let bytes = Zeroizing::new(proto.encode_to_vec());
-    crate::wire::wipe(&mut proto);
+    let bytes = Zeroizing::new(proto.0.encode_to_vec());
     Encoded::new(name, bytes::Bytes::from_owner(bytes))
 }
 
 /// The same secret without what nobody may see, as Envoy shows it in dumps.
 pub fn redacted(secret: &SecretProto) -> SecretProto {
     use prost::{Message as _, Name as _};
-    let shown = schema::redact(&SecretProto::full_name(), &secret.encode_to_vec());
+    let bytes = Zeroizing::new(secret.encode_to_vec());
+    let shown = schema::redact(&SecretProto::full_name(), &bytes);
     // What was taken out left a message.
     SecretProto::decode(shown.as_slice()).unwrap_or_default()
 }

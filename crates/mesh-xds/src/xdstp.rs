@@ -57,6 +57,33 @@ pub fn canonical(name: &str) -> Cow<'_, str> {
     }
 }
 
+/// Whether a name is one of a glob collection.
+#[cfg(any(feature = "client", feature = "server"))]
+pub(crate) fn is_glob(name: &str) -> bool {
+    is_structured(name) && ResourceName::parse(name).is_ok_and(|name| name.is_glob())
+}
+
+/// The glob collection that a resource is in; none if it is itself called like one.
+#[cfg(any(feature = "client", feature = "server"))]
+pub(crate) fn glob_of(name: &str) -> Option<String> {
+    if !is_structured(name) {
+        return None;
+    }
+    let name = ResourceName::parse(name).ok()?;
+    (!name.is_glob()).then(|| name.glob().to_string())
+}
+
+/// What the names of everything in a glob collection begin with, in their one form. What begins so
+/// need not be in it: it may be deeper down, or have other parameters.
+#[cfg(any(feature = "client", feature = "server"))]
+pub(crate) fn prefix_of_glob(glob: &str) -> String {
+    match ResourceName::parse(glob) {
+        Ok(glob) => glob.prefix(),
+        // Nothing is in it, and nothing begins like that but itself.
+        Err(_) => glob.to_owned(),
+    }
+}
+
 // === impl ResourceName ===
 
 impl ResourceName {
@@ -157,6 +184,13 @@ impl ResourceName {
             id: format!("{directory}{GLOB}"),
             ..self.clone()
         }
+    }
+
+    /// What the names of a directory begin with, those of the directories in it included.
+    #[cfg(any(feature = "client", feature = "server"))]
+    fn prefix(&self) -> String {
+        let (directory, _) = self.directory();
+        format!("{SCHEME}//{}/{}/{directory}", self.authority, self.kind)
     }
 
     /// The id up to its last slash, and the rest.

@@ -556,6 +556,120 @@ fn a_secret_of_a_bootstrap_is_not_shown() {
     assert!(!shown.contains("hush"), "{shown}");
 }
 
+/// A control plane's cluster with endpoints: their ports, priorities and health.
+fn plane(endpoints: &[(u16, u32, &str)], more: &str) -> String {
+    let each = endpoints.iter().map(|(port, priority, health)| {
+        format!(
+            "
+      - priority: {priority}
+        lb_endpoints:
+        - health_status: {health}
+          endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }}"
+        )
+    });
+    let each: String = each.collect();
+    format!(
+        "
+static_resources:
+  clusters:
+  - name: xds_cluster
+    {more}
+    load_assignment:
+      cluster_name: xds_cluster
+      endpoints:{each}
+{ADS}"
+    )
+}
+
+#[test]
+fn control_planes_are_called_by_priority_and_not_where_they_are_said_to_be_down() {
+    let text = plane(
+        &[
+            (1, 2, "HEALTHY"),
+            (2, 1, "DEGRADED"),
+            (3, 0, "UNHEALTHY"),
+            (4, 1, "UNKNOWN"),
+            (5, 0, "DRAINING"),
+        ],
+        "connect_timeout: 3s",
+    );
+    let ads = read(&text).ads.unwrap();
+    let ports: Vec<&str> = ads.servers.iter().map(|uri| &uri[17..]).collect();
+    assert_eq!(ports, ["4", "2", "1"]);
+    assert_eq!(ads.connect_timeout, Duration::from_secs(3));
+    // With nothing else at all, those are better than none.
+    let ads = read(&plane(
+        &[(2, 1, "UNHEALTHY"), (1, 0, "DRAINING")],
+        "type: STATIC",
+    ));
+    let ads = ads.ads.unwrap();
+    assert_eq!(ads.servers, ["http://127.0.0.1:1", "http://127.0.0.1:2"]);
+    assert_eq!(ads.connect_timeout, Duration::from_secs(5));
+}
+
+#[test]
+fn a_control_plane_is_not_called_from_an_address() {
+    let source = "{ source_address: { address: 127.0.0.2, port_value: 0 } }";
+    let bind = format!("upstream_bind_config: {source}");
+    let said = refused(&plane(&[(1, 0, "HEALTHY")], &bind));
+    assert!(
+        said.contains("grpc_services[0].envoy_grpc.cluster_name"),
+        "{said}"
+    );
+    assert!(said.contains("upstream_bind_config"), "{said}");
+}
+
+#[test]
+fn what_asks_on_demand_needs_a_stream_in_delta() {
+    const CDS: &str = "{ source: { ads: {}, resource_api_version: V3 } }";
+    const VHDS: &str = "{ config_source: { ads: {}, resource_api_version: V3 } }";
+    let filter = "type.googleapis.com/envoy.extensions.filters.http.on_demand.v3.OnDemand";
+    let asks = format!(
+        "{{ name: envoy.filters.http.on_demand, typed_config: {{ '@type': {filter}, odcds: {CDS} }} }}"
+    );
+    let of_filter = listener(1, INLINE).replace(
+        "http_filters:\n",
+        &format!("http_filters:\n          - {asks}\n"),
+    );
+    let of_table = listener(
+        1,
+        &INLINE.replace("name: local,", &format!("name: local, vhds: {VHDS},")),
+    );
+    let of_bytes = "
+  - name: l
+    address: { socket_address: { address: 0.0.0.0, port_value: 1 } }
+    filter_chains:
+    - filters:
+      - name: tcp
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: t
+          cluster: c
+          on_demand: { odcds_config: { ads: {}, resource_api_version: V3 } }
+"
+    .to_owned();
+    for (text, field) in [
+        (
+            of_filter,
+            "static_resources.listeners[0].http_filters: odcds",
+        ),
+        (of_table, "static_resources.listeners[0].route_config.vhds"),
+        (of_bytes, "static_resources.listeners[0].on_demand"),
+    ] {
+        let resources = format!(
+            "\nstatic_resources:\n  listeners:{text}\n  clusters:{}",
+            cluster("xds_cluster", 1, GRPC)
+        );
+        let said = refused(&resources);
+        assert!(said.starts_with(field), "{said}");
+        assert!(said.contains("ads_config"), "{said}");
+        let whole = ADS.replace("DELTA_GRPC", "GRPC");
+        let said = refused(&format!("{resources}{whole}"));
+        assert!(said.starts_with(field), "{said}");
+        assert!(Bootstrap::from_yaml(&format!("{resources}{ADS}")).is_ok());
+    }
+}
+
 /// What Istio's agent writes for Envoy, as far as its own services are concerned.
 #[test]
 fn the_services_of_istios_agent_are_unix_sockets() {

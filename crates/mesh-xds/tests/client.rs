@@ -13,8 +13,12 @@ mod checklist;
 mod delta;
 #[path = "client/demand.rs"]
 mod demand;
+#[path = "client/kept.rs"]
+mod kept;
 #[path = "client/model.rs"]
 mod model;
+#[path = "client/on_demand.rs"]
+mod on_demand;
 #[path = "client/server.rs"]
 mod server;
 #[path = "client/sotw.rs"]

@@ -2,7 +2,7 @@
 
 use mesh_core::Invalid;
 use mesh_core::model::SecretSource;
-use mesh_xds::bootstrap::{Ads, server_uri};
+use mesh_xds::bootstrap::{Ads, in_order, server_uri};
 use mesh_xds::client::Server;
 use mesh_xds::read::ClusterResource;
 
@@ -30,12 +30,16 @@ pub(super) fn of_ads(ads: &Ads) -> Vec<Server> {
 /// Where the service at a cluster can be called: at its first address, if it has one of its own.
 ///
 /// # Errors
-/// If its TLS would need secrets from a service.
+/// If its TLS would need secrets from a service, or it says which address to connect from.
 pub(super) fn of_cluster(one: &ClusterResource) -> Result<Option<Server>, Invalid> {
-    let endpoint = one.endpoints.as_ref().and_then(|set| set.iter().next());
-    let Some(endpoint) = endpoint else {
+    let endpoints = one.endpoints.as_ref().map(in_order).unwrap_or_default();
+    let Some(endpoint) = endpoints.first() else {
         return Ok(None);
     };
+    if one.cluster.bind_source.is_some() {
+        let message = "not supported to a secret service";
+        return Err(Invalid::new("upstream_bind_config", message));
+    }
     let Some(tls) = &one.cluster.tls else {
         return Ok(Some(Server::at(server_uri(&endpoint.address, false))));
     };

@@ -52,6 +52,13 @@ impl Tables {
         self.check = true;
     }
 
+    /// The latest version of a table, be it in force or not.
+    #[cfg(feature = "client")]
+    pub(super) fn latest(&self, key: &str) -> Option<&Arc<RouteTable>> {
+        let pending = self.pending.get(key).map(|pending| &pending.table);
+        pending.or_else(|| self.links.get(key)?.value.as_ref())
+    }
+
     pub(super) fn is_pending(&self, key: &str) -> bool {
         self.pending.contains_key(key)
     }

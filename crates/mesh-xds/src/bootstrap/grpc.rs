@@ -8,7 +8,9 @@ use crate::read::{ClusterResource, SecretResource, SecretValue};
 use crate::wire::{At, each, refuse, required};
 use http::{HeaderName, HeaderValue};
 use mesh_core::Invalid;
-use mesh_core::model::{Address, ClientTls, Secret, SecretName, SecretRef, SecretSource};
+use mesh_core::model::{
+    Address, ClientTls, Endpoint, EndpointSet, Health, Secret, SecretName, SecretRef, SecretSource,
+};
 use std::sync::Arc;
 
 /// Secrets that lie in no file.
@@ -68,6 +70,13 @@ fn envoy_grpc(
         );
         return Err(Invalid::new("cluster_name", message));
     }
+    if cluster.cluster.bind_source.is_some() {
+        let message = format!(
+            "the cluster {cluster_name:?} has an upstream_bind_config, which is not supported to a \
+             control plane"
+        );
+        return Err(Invalid::new("cluster_name", message));
+    }
     let (tls, given) = match &cluster.cluster.tls {
         Some(tls) => {
             let (tls, given) = own_secrets(tls, cluster, secrets).at("cluster_name")?;
@@ -75,7 +84,7 @@ fn envoy_grpc(
         }
         None => (None, Vec::new()),
     };
-    let endpoints = cluster.endpoints.iter().flat_map(|set| set.iter());
+    let endpoints = cluster.endpoints.iter().flat_map(in_order);
     let servers: Vec<String> = endpoints
         .map(|endpoint| server_uri(&endpoint.address, tls.is_some()))
         .collect();
@@ -90,7 +99,25 @@ fn envoy_grpc(
         secrets: given,
         authority: (!authority.is_empty()).then(|| authority.as_str().into()),
         metadata: Vec::new(),
+        connect_timeout: cluster.cluster.connect_timeout,
     })
+}
+
+/// The endpoints of a control plane or service in the order in which they are called: by priority,
+/// and in each the degraded ones last. What is said to be unhealthy or to drain is left out, unless
+/// there is nothing else, as Envoy does it in panic.
+pub fn in_order(set: &EndpointSet) -> Vec<&Endpoint> {
+    let all = || {
+        let localities = set.localities.iter();
+        localities.flat_map(|of| of.endpoints.iter().map(|one| (of.priority, &**one)))
+    };
+    let usable = |one: &Endpoint| matches!(one.health, Health::Healthy | Health::Degraded);
+    let mut found: Vec<_> = all().filter(|(_, one)| usable(one)).collect();
+    if found.is_empty() {
+        found = all().collect();
+    }
+    found.sort_by_key(|(priority, one)| (*priority, one.health != Health::Healthy));
+    found.into_iter().map(|(_, one)| one).collect()
 }
 
 /// The address of a server, as [`client::Server`](crate::client::Server) takes it.

@@ -12,13 +12,14 @@ use crate::read::{
     self, ClusterResource, ListenerResource, RouteSource, SecretResource, Source, listener_address,
 };
 use crate::schema;
-use crate::wire::{At, each, refuse, required, type_name};
+use crate::wire::{At, Wiped, each, refuse, required, type_name};
 use bytes::Bytes;
 use mesh_core::model::{ListenerAddress, Secret, SecretName, SecretRef, SecretSource};
 use mesh_core::{Invalid, Name};
 use prost::Message;
 use std::collections::HashSet;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// `static_resources`.
 #[derive(Default)]
@@ -31,7 +32,12 @@ struct Statics {
 /// Reads the message.
 #[expect(deprecated, reason = "Envoy still reads the older spellings")]
 pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
-    let message = pb::Bootstrap::decode(bytes)
+    // Of bytes like these no copy is made on the way, which would stay in memory.
+    let bytes = Bytes::from_owner(Zeroizing::new(bytes.to_vec()));
+    let mut message = Wiped(pb::Bootstrap::default());
+    message
+        .0
+        .merge(bytes)
         .map_err(|error| Invalid::new("", format!("cannot be decoded: {error}")))?;
     let pb::Bootstrap {
         node,
@@ -75,7 +81,7 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
         enable_worker_cpu_affinity,
         stats_flush,
         stats_eviction,
-    } = &message;
+    } = &message.0;
     refuse!(
         node_context_params,
         hds_config,
@@ -148,10 +154,17 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
         ads: dynamic.ads,
         lds: dynamic.lds,
         cds: dynamic.cds,
-        // Maps have no order of their own: one text is to be one bootstrap.
         local_cluster,
-        encoded: Bytes::from(schema::canonical(MESSAGE, message.encode_to_vec())),
+        encoded: shown(&message.0),
     })
+}
+
+/// The bytes of the message without what nobody may see. Maps have no order of their own: one text
+/// is to be one bootstrap.
+fn shown(message: &pb::Bootstrap) -> Bytes {
+    let all = Zeroizing::new(message.encode_to_vec());
+    let shown = schema::redact(MESSAGE, &all);
+    Bytes::from(schema::canonical(MESSAGE, shown))
 }
 
 /// What a node says of its software where the bootstrap is silent.
@@ -239,6 +252,15 @@ fn needs_ads(
     clusters: &[ClusterResource],
     listeners: &[ListenerResource],
 ) -> Result<(), Invalid> {
+    if !ads.is_some_and(|ads| ads.delta) {
+        // Nobody would answer.
+        for (at, listener) in listeners.iter().enumerate() {
+            if let Some(field) = read::on_demand::of_listener(listener) {
+                let message = "needs dynamic_resources.ads_config with DELTA_GRPC";
+                return Err(Invalid::new(format!("listeners[{at}].{field}"), message));
+            }
+        }
+    }
     if ads.is_some() {
         return Ok(());
     }

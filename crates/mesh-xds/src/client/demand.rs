@@ -11,7 +11,7 @@
 use crate::TypeUrl;
 use mesh_core::Name;
 use mesh_core::demand::{Answered, Missing, Outcome, Provide};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::{mpsc, oneshot};
 
 use super::handle::Command;
@@ -38,11 +38,12 @@ pub(super) type Key = (TypeUrl, Name);
 #[derive(Debug)]
 pub(super) struct Demands {
     limits: DemandLimits,
-    entries: HashMap<Key, Entry>,
+    entries: BTreeMap<Key, Entry>,
     /// From the one that was asked for the longest ago.
     order: BTreeMap<u64, Key>,
     next: u64,
-    open: usize,
+    /// Those without an answer.
+    open: BTreeSet<Key>,
 }
 
 #[derive(Debug)]
@@ -106,10 +107,10 @@ impl Demands {
     pub(super) fn new(limits: DemandLimits) -> Self {
         Self {
             limits,
-            entries: HashMap::new(),
+            entries: BTreeMap::new(),
             order: BTreeMap::new(),
             next: 0,
-            open: 0,
+            open: BTreeSet::new(),
         }
     }
 
@@ -137,7 +138,7 @@ impl Demands {
             // (none) ─► open
             None => {
                 let mut drop = None;
-                if self.open >= self.limits.open {
+                if self.open.len() >= self.limits.open {
                     drop = self.abandoned();
                     let Some(abandoned) = &drop else {
                         let _ = waiter.send(Outcome::Refused);
@@ -153,7 +154,7 @@ impl Demands {
                     waiting: Some(vec![waiter]),
                 };
                 self.entries.insert(key.clone(), entry);
-                self.open += 1;
+                self.open.insert(key.clone());
                 Todo {
                     ask: Some(key),
                     drop,
@@ -178,11 +179,11 @@ impl Demands {
         let entry = self.entries.get_mut(key);
         // open ─► kept
         if let Some(waiting) = entry.and_then(|entry| entry.waiting.take()) {
-            self.open -= 1;
+            self.open.remove(key);
             for waiter in waiting {
                 let _ = waiter.send(Outcome::Came);
             }
-            if self.entries.len() - self.open > self.limits.kept {
+            if self.entries.len() - self.open.len() > self.limits.kept {
                 let kept = |key: &&Key| self.entries.get(*key).is_some_and(|e| e.waiting.is_none());
                 todo.drop = self.order.values().find(kept).cloned();
                 if let Some(drop) = &todo.drop {
@@ -195,19 +196,24 @@ impl Demands {
 
     /// What has no answer yet, of one type.
     pub(super) fn open(&self, kind: TypeUrl) -> impl Iterator<Item = &Name> {
-        let any = self.open > 0;
-        let entries = self.entries.iter().filter(move |_| any);
-        let open = entries.filter(move |((of, _), entry)| *of == kind && entry.waiting.is_some());
-        open.map(|((_, name), _)| name)
+        let open = self.open.range((kind, Name::default())..);
+        let open = open.take_while(move |(of, _)| *of == kind);
+        open.map(|(_, name)| name)
+    }
+
+    pub(super) fn is_open(&self, key: &Key) -> bool {
+        self.open.contains(key)
     }
 
     /// The virtual hosts of a table.
     pub(super) fn of_table(&self, table: &str) -> Vec<Key> {
-        let is = |(kind, name): &&Key| {
-            *kind == TypeUrl::VirtualHost
-                && name.rsplit_once('/').is_some_and(|(of, _)| of == table)
-        };
-        self.entries.keys().filter(is).cloned().collect()
+        let prefix = format!("{table}/");
+        let first = (TypeUrl::VirtualHost, Name::from(prefix.as_str()));
+        let keys = self.entries.range(first..).map(|(key, _)| key);
+        let begin_so =
+            |(kind, name): &&Key| *kind == TypeUrl::VirtualHost && name.starts_with(&prefix);
+        let is = |(_, name): &&Key| name.rsplit_once('/').is_some_and(|(of, _)| of == table);
+        keys.take_while(begin_so).filter(is).cloned().collect()
     }
 
     /// The oldest question that nobody waits for any more.
@@ -222,7 +228,7 @@ impl Demands {
     fn remove(&mut self, key: &Key) -> Option<Entry> {
         let entry = self.entries.remove(key)?;
         self.order.remove(&entry.number);
-        self.open -= usize::from(entry.waiting.is_some());
+        self.open.remove(key);
         Some(entry)
     }
 }

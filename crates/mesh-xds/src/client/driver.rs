@@ -4,6 +4,7 @@ mod builder;
 mod core;
 mod demand;
 mod describe;
+mod given;
 mod lane;
 mod names;
 mod session;

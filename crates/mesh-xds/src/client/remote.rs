@@ -3,6 +3,7 @@
 mod dial;
 
 use super::server::Server;
+use bytes::Bytes;
 use dial::{Dial, Place};
 use http::{HeaderMap, HeaderValue, header};
 use mesh_core::model::UnixPath;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
+use zeroize::Zeroizing;
 
 #[cfg(feature = "tls")]
 use mesh_core::model::{Cluster, SecretName, SecretRef, SecretSource, Snapshot, SnapshotBuilder};
@@ -281,7 +283,8 @@ fn token(path: &Path) -> Result<HeaderValue, String> {
             let error = std::io::ErrorKind::InvalidInput;
             return Err(std::io::Error::new(error, "not a regular file"));
         }
-        let mut text = String::new();
+        // Large enough for all of it: growing would leave a copy of the beginning behind.
+        let mut text = Zeroizing::new(String::with_capacity(TOKEN as usize + 64));
         file.take(TOKEN + 1).read_to_string(&mut text)?;
         Ok(text)
     };
@@ -290,7 +293,8 @@ fn token(path: &Path) -> Result<HeaderValue, String> {
     if text.is_empty() || text.len() as u64 > TOKEN {
         return Err(format!("has to have 1 to {TOKEN} bytes"));
     }
-    let mut value = HeaderValue::try_from(format!("Bearer {text}"))
+    let bearer = Zeroizing::new([b"Bearer ", text.as_bytes()].concat());
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(bearer))
         .map_err(|_| "has characters that no token has".to_owned())?;
     value.set_sensitive(true);
     Ok(value)

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 mod aliases;
+mod within;
 
 use aliases::{drop_aliases, set_aliases, themselves};
 

@@ -7,6 +7,7 @@ use crate::pb::envoy::extensions::filters::http::on_demand::v3 as http;
 use crate::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy as tcp;
 use crate::read::{Source, reference};
 use crate::write::ads;
+use crate::xdstp;
 use mesh_core::model::{ClustersOnDemand, HostsOnDemand};
 use mesh_core::{Invalid, Name};
 use std::time::Duration;
@@ -85,6 +86,14 @@ pub(crate) fn hosts(table: &str, value: Option<&Vhds>) -> Result<Option<HostsOnD
     let wait = from_stream("config_source", config_source)?;
     if table.is_empty() {
         let message = "needs a table with a name: virtual hosts are asked for as NAME/HOST";
+        return Err(Invalid::new("", message));
+    }
+    if xdstp::is_structured(table) {
+        // What is made of it would be no structured name, and nobody could say who has it.
+        let message = format!(
+            "not supported in a table with a structured name ({table:?}): virtual hosts are asked \
+             for as NAME/HOST"
+        );
         return Err(Invalid::new("", message));
     }
     let table = Name::from(table);

@@ -3,7 +3,7 @@
 use super::server::{Server, builder, status};
 use super::support::{CDS, EDS};
 use mesh_core::Name;
-use mesh_xds::client::{Client, Wanted};
+use mesh_xds::client::{Client, Variant, Wanted};
 use mesh_xds::{Node, TypeUrl};
 use std::time::Duration;
 
@@ -105,13 +105,14 @@ fn names_that_nobody_can_be_asked_for_are_refused_when_the_client_is_built() {
             .node(Node::new("me"))
             .authority("b", ["http://h:2"])
             .clusters(Wanted::Named(vec![name]))
+            .variant(Variant::Sotw)
             .build()
             .map(drop)
     };
     assert!(with(named("b", "x")).is_ok());
     for (name, why) in [
         (named("c", "x"), "no server is known"),
-        (named("b", "*"), "glob collections"),
+        (named("b", "*"), "a glob collection needs the delta variant"),
         (Name::from("xdstp://b/x.Y/z"), "was expected"),
     ] {
         let error = with(name).unwrap_err();
@@ -128,7 +129,7 @@ async fn a_server_that_keeps_what_it_removes_says_so_for_itself_alone() {
         let client = Client::builder([one])
             .decode(super::server::decode)
             .backoff(Duration::from_millis(10), Duration::from_millis(50))
-            .variant(mesh_xds::client::Variant::Sotw)
+            .variant(Variant::Sotw)
             .listeners(Wanted::Nothing)
             .build()
             .unwrap();

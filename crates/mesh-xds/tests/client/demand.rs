@@ -8,7 +8,7 @@ use mesh_xds::pb::envoy::service::discovery::v3 as discovery;
 const VHDS: TypeUrl = TypeUrl::VirtualHost;
 
 /// A virtual host under its own name, with aliases; without a text there is nothing under them.
-fn host(name: &str, aliases: &[&str], text: Option<&str>) -> discovery::Resource {
+pub(crate) fn host(name: &str, aliases: &[&str], text: Option<&str>) -> discovery::Resource {
     discovery::Resource {
         name: name.to_owned(),
         aliases: aliases.iter().map(|&alias| alias.to_owned()).collect(),
@@ -19,7 +19,7 @@ fn host(name: &str, aliases: &[&str], text: Option<&str>) -> discovery::Resource
     }
 }
 
-fn receive(client: &mut Client, resources: Vec<discovery::Resource>, removed: &[&str]) {
+pub(crate) fn receive(client: &mut Client, resources: Vec<discovery::Resource>, removed: &[&str]) {
     let response = discovery::DeltaDiscoveryResponse {
         type_url: VHDS.url().to_owned(),
         nonce: "n".to_owned(),
@@ -38,7 +38,7 @@ fn events(client: &mut Client) -> Vec<Event<String>> {
 }
 
 /// Accepts whatever came; returns what came, what went, and what is absent.
-fn accept(client: &mut Client) -> (Vec<String>, Vec<String>, Vec<String>) {
+pub(crate) fn accept(client: &mut Client) -> (Vec<String>, Vec<String>, Vec<String>) {
     let (mut came, mut went, mut absent) = (Vec::new(), Vec::new(), Vec::new());
     for event in events(client) {
         match event {
@@ -57,12 +57,12 @@ fn accept(client: &mut Client) -> (Vec<String>, Vec<String>, Vec<String>) {
     (came, went, absent)
 }
 
-fn texts(texts: &[&str]) -> Vec<String> {
+pub(crate) fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|&text| text.to_owned()).collect()
 }
 
 /// A client that follows table `t` and asked for these hosts of it.
-fn following(hosts: &[&str]) -> Client {
+pub(crate) fn following(hosts: &[&str]) -> Client {
     let mut client = Client::delta();
     client.machine.follow(&"t".into());
     for name in hosts {
@@ -127,9 +127,9 @@ fn what_no_alias_leads_to_any_more_is_forgotten() {
     let both = host("t/one", &["t/a", "t/b"], Some("x"));
     receive(&mut client, vec![both], &[]);
     accept(&mut client);
-    client.machine.unsubscribe(VHDS, &"t/a".into());
+    client.machine.take_back(VHDS, &"t/a".into());
     assert_eq!(accept(&mut client).1, Vec::<String>::new());
-    client.machine.unsubscribe(VHDS, &"t/b".into());
+    client.machine.take_back(VHDS, &"t/b".into());
     assert_eq!(accept(&mut client).1, ["t/one"]);
 }
 

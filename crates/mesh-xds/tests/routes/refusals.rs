@@ -377,7 +377,12 @@ fn virtual_hosts_on_demand_come_from_the_aggregated_stream_to_a_table_with_a_nam
     assert_eq!(read.table, "t");
     assert_eq!(read.wait, Some(std::time::Duration::from_secs(15)));
     for (name, source, expected) in [
-        ("", Some(ads), "vhds: needs a table with a name"),
+        ("", Some(ads.clone()), "vhds: needs a table with a name"),
+        (
+            "xdstp://b/x.Y/t",
+            Some(ads),
+            "vhds: not supported in a table with a structured name",
+        ),
         ("t", Some(path), "vhds.config_source: only ads and self"),
         ("t", None, "vhds.config_source: required"),
     ] {

@@ -336,6 +336,55 @@ fn what_a_client_cannot_do_is_refused_by_its_field() {
 }
 
 #[test]
+fn what_only_some_streams_of_a_secret_service_would_begin_with_is_refused_by_name() {
+    use core::grpc_service::{EnvoyGrpc, TargetSpecifier};
+    let of = |target: EnvoyGrpc, initial_metadata: Vec<core::HeaderValue>| {
+        let api = core::ApiConfigSource {
+            api_type: core::api_config_source::ApiType::Grpc.into(),
+            grpc_services: vec![core::GrpcService {
+                target_specifier: Some(TargetSpecifier::EnvoyGrpc(target)),
+                initial_metadata,
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let source = core::ConfigSource {
+            config_source_specifier: Some(
+                core::config_source::ConfigSourceSpecifier::ApiConfigSource(api),
+            ),
+            ..Default::default()
+        };
+        let mut context = tls::UpstreamTlsContext::default();
+        let common = context.common_tls_context.get_or_insert_default();
+        common.tls_certificate_sds_secret_configs = vec![sds("a", Some(source))];
+        read::cluster(&cluster_with(&context))
+    };
+    let target = || EnvoyGrpc {
+        cluster_name: "agent".to_owned(),
+        ..Default::default()
+    };
+    assert!(of(target(), Vec::new()).is_ok());
+    let header = core::HeaderValue {
+        key: "x-key".to_owned(),
+        value: "hush".to_owned(),
+        ..Default::default()
+    };
+    let named = EnvoyGrpc {
+        authority: "spire".to_owned(),
+        ..target()
+    };
+    for (read, field) in [
+        (of(target(), vec![header]), "initial_metadata"),
+        (of(named, Vec::new()), "envoy_grpc.authority"),
+    ] {
+        let error = read.unwrap_err().to_string();
+        let expected = format!("api_config_source.grpc_services[0].{field}: not supported");
+        assert!(error.ends_with(&expected), "{error}");
+        assert!(!error.contains("hush"), "{error}");
+    }
+}
+
+#[test]
 fn a_check_that_would_check_nothing_is_refused_as_envoy_does() {
     let error = checked(|context| {
         context.trusted_ca = None;

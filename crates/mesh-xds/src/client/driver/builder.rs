@@ -10,7 +10,7 @@ use crate::client::handle::Handle;
 use crate::client::machine::{Config, Decode, Limits, Machine, Variant};
 use crate::client::remote::{Patience, remotes};
 use crate::read::Resource;
-use crate::{Node, TypeUrl};
+use crate::{Node, TypeUrl, xdstp};
 use mesh_core::model::{Listener, Snapshot, SnapshotBuilder};
 use mesh_core::{Invalid, Name, Rng, WallClock};
 use std::collections::BTreeMap;
@@ -32,7 +32,8 @@ pub enum Wanted {
     /// All that the server has for this node (`*`).
     #[default]
     All,
-    /// Those with these names (proxyless clients).
+    /// Those with these names (proxyless clients). By delta a name may be a glob collection
+    /// (`xdstp://…/*`): everything that is in it, by its own name.
     Named(Vec<Name>),
     /// None: they come from elsewhere.
     Nothing,
@@ -95,7 +96,7 @@ impl Builder {
     ///
     /// As soon as one authority is known, structured names of others are asked for nowhere, and the
     /// log says so. Authorities with the same servers share a stream; a server is not called before
-    /// something is wanted of it. Glob collections are not supported.
+    /// something is wanted of it.
     pub fn authority<S: Into<Server>>(
         mut self,
         authority: impl Into<Name>,
@@ -255,7 +256,8 @@ impl Builder {
     /// The client, ready to run.
     ///
     /// # Errors
-    /// If a server's address is none that can be reached, or a fixed resource was refused.
+    /// If a server's address is none that can be reached, or a fixed resource was refused; without
+    /// servers and in state of the world also if one asks for something on demand.
     pub fn build(self) -> Result<Client, Invalid> {
         // Lists of servers, each once, and which authority has which.
         let mut lists = vec![self.servers];
@@ -286,10 +288,15 @@ impl Builder {
                 Lane::new(index, servers, self.random.fork())
             })
             .collect();
-        let decode = self.decode.unwrap_or(match self.config.variant {
-            Variant::Delta => crate::read::resource,
-            Variant::Sotw => super::sotw::resource,
+        let answers_demands = self.config.variant == Variant::Delta && lengths[0] > 0;
+        let decode = self.decode.unwrap_or(match answers_demands {
+            true => crate::read::resource,
+            false => super::sotw::resource,
         });
+        for resource in self.fixed.iter().filter(|_| !answers_demands) {
+            let within = |error: Invalid| error.within(super::given::called(resource));
+            super::sotw::check(resource).map_err(within)?;
+        }
         let machine = || Machine::new(self.config.clone(), decode);
         let mut machines: Vec<Machine> = lanes.iter().map(|_| machine()).collect();
         for (kind, wanted) in [
@@ -313,6 +320,10 @@ impl Builder {
                 names
                     .place(kind, name)
                     .map_err(|error| error.within(field))?;
+                if self.config.variant == Variant::Sotw && xdstp::is_glob(name) {
+                    let message = format!("{name:?}: a glob collection needs the delta variant");
+                    return Err(Invalid::new(field, message));
+                }
             }
         }
         let mut core = Core::new(
@@ -325,6 +336,7 @@ impl Builder {
             self.clock,
         )?;
         core.demands = Demands::new(self.demand_limits);
+        core.answers_demands = answers_demands;
         for (kind, wanted) in [
             (TypeUrl::Cluster, &self.clusters),
             (TypeUrl::Listener, &self.listeners),

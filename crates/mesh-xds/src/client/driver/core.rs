@@ -1,11 +1,11 @@
 //! Machines, assembly and publishers together: everything of a client but its sockets.
 
 use super::Prepare;
-use super::names::Names;
+use super::names::{self, Names};
 use crate::TypeUrl;
 use crate::assemble::{Assemble, Change, Interest, Step, To};
 use crate::client::demand::{DemandLimits, Demands, Key};
-use crate::client::handle::{Command, FileReference, ServiceReference};
+use crate::client::handle::{FileReference, ServiceReference};
 use crate::client::machine::{Event, KindStatus, Machine, Update, Variant};
 use crate::client::remote::Remote;
 use crate::client::status::{AuthorityStatus, Status};
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The ticket of what is given by others: from files and services.
-const GIVEN: u64 = 0;
+pub(super) const GIVEN: u64 = 0;
 
 /// Tickets of several machines are told apart by the bits above these: no machine ever has so many.
 const TICKET_BITS: u32 = 48;
@@ -33,6 +33,8 @@ pub(super) struct Core {
     /// How it stands with each machine's servers.
     standing: Vec<AuthorityStatus>,
     names: Names,
+    /// Whether there is somebody who answers what requests ask for.
+    pub(super) answers_demands: bool,
     /// Whether servers are kept from removing things, whatever they are told themselves.
     ignore_resource_deletion: bool,
     pub(super) assemble: Assemble,
@@ -43,7 +45,7 @@ pub(super) struct Core {
     table: Publisher<Option<NameTable>>,
     prepare: Option<Prepare>,
     /// What each file has.
-    supplied: HashMap<(TypeUrl, PathBuf), BTreeSet<Name>>,
+    pub(super) supplied: HashMap<(TypeUrl, PathBuf), BTreeSet<Name>>,
     pub(super) demands: Demands,
     /// What came on demand and is given up, to be unsubscribed from.
     pub(super) dropped: Vec<Key>,
@@ -79,6 +81,7 @@ impl Core {
         let status = status_of(&machines, &names, &standing);
         let configs = machines.first().map(Machine::config);
         let mut core = Self {
+            answers_demands: false,
             ignore_resource_deletion: configs.is_some_and(|it| it.ignore_resource_deletion),
             machines,
             names,
@@ -96,7 +99,7 @@ impl Core {
             initial_fetch_timeout,
             clock,
         };
-        core.act(step);
+        core.act(step, super::now());
         Ok(core)
     }
 
@@ -137,7 +140,7 @@ impl Core {
             machine.tick(now);
         }
         let step = self.assemble.tick(now);
-        self.act(step);
+        self.act(step, now);
         self.work(now);
     }
 
@@ -184,7 +187,8 @@ impl Core {
             self.machines[index].handed_over(ticket);
             return;
         }
-        if kind == TypeUrl::Cluster {
+        let awaited = |machine: &Machine| machine.awaits(TypeUrl::Cluster);
+        if kind == TypeUrl::Cluster && !self.machines.iter().any(awaited) {
             self.assemble.clusters_answered();
         }
         let absent: Vec<Name> = match kind {
@@ -211,7 +215,7 @@ impl Core {
             to,
         });
         let step = self.assemble.apply(changes.collect(), now);
-        self.act(step);
+        self.act(step, now);
         self.machines[index].handed_over(ticket);
         for name in absent {
             self.answered(&(kind, name), Outcome::Absent, now);
@@ -219,7 +223,7 @@ impl Core {
     }
 
     /// Publishes, subscribes and answers as a step says. Returns what was refused of files.
-    pub(super) fn act(&mut self, step: Step) -> Vec<(Name, Invalid)> {
+    pub(super) fn act(&mut self, step: Step, now: Instant) -> Vec<(Name, Invalid)> {
         if let Some(snapshot) = step.snapshot {
             if let Some(prepare) = &self.prepare {
                 prepare(&snapshot);
@@ -232,6 +236,7 @@ impl Core {
         }
         let mut files = None;
         let mut services = None;
+        let mut known = Vec::new();
         for interest in step.interests {
             match interest {
                 Interest::Start(TypeUrl::VirtualHost, table) => {
@@ -239,7 +244,7 @@ impl Core {
                 }
                 Interest::Stop(TypeUrl::VirtualHost, _, table) => self.unfollow(&table),
                 Interest::Start(kind, to) => match to.from {
-                    Source::Ads => self.subscribe(kind, &to.name),
+                    Source::Ads => known.extend(self.subscribe(kind, &to.name)),
                     Source::Service { cluster, delta } => {
                         let services =
                             services.get_or_insert_with(|| (*self.services.load()).clone());
@@ -285,7 +290,7 @@ impl Core {
             self.services.publish(Arc::new(services));
         }
         let mut refused = Vec::new();
-        self.hosts_settled(&step.verdicts);
+        self.demands_settled(&step.verdicts);
         for verdict in step.verdicts {
             if let Err(error) = &verdict.result {
                 let (kind, name) = (verdict.kind.short(), &verdict.name);
@@ -297,6 +302,10 @@ impl Core {
                 let result = verdict.result.map_err(|error| error.to_string());
                 self.settle(verdict.ticket, &verdict.name, result);
             }
+        }
+        if !known.is_empty() {
+            let step = self.assemble.apply(known, now);
+            self.act(step, now);
         }
         refused
     }
@@ -310,17 +319,31 @@ impl Core {
         }
     }
 
-    /// Asks whoever has it for a resource.
-    pub(super) fn subscribe(&mut self, kind: TypeUrl, name: &Name) {
-        match self.names.place(kind, name) {
-            Ok((index, form)) => {
-                self.names.asked(kind, &form, name);
-                self.machines[index].subscribe(kind, &form);
-            }
+    /// Asks whoever has it for a resource. Returns what is known of it already because it is asked
+    /// for by another spelling of its name: nobody sends it again for this one.
+    pub(super) fn subscribe(&mut self, kind: TypeUrl, name: &Name) -> Option<Change> {
+        let (index, form) = match self.names.place(kind, name) {
+            Ok(place) => place,
             Err(error) => {
                 tracing::warn!(kind = kind.short(), %error, "a resource cannot be asked for");
+                return None;
             }
-        }
+        };
+        let other = self.names.other_spelling(kind, &form, name);
+        self.names.asked(kind, &form, name);
+        self.machines[index].subscribe(kind, &form);
+        let to = match self.assemble.latest(kind, &other?) {
+            Some(resource) => To::Is(names::renamed(resource, name.clone())),
+            None if self.machines[index].is_known_missing(kind, &form) => {
+                To::Gone(kind, name.clone())
+            }
+            None => return None,
+        };
+        Some(Change {
+            from: Source::Ads,
+            ticket: GIVEN,
+            to,
+        })
     }
 
     fn unsubscribe(&mut self, kind: TypeUrl, name: &Name) {
@@ -337,80 +360,6 @@ impl Core {
 
     pub(super) fn machine_ref(&self, index: usize) -> &Machine {
         &self.machines[index]
-    }
-
-    pub(super) fn command(&mut self, command: Command, now: Instant) {
-        match command {
-            Command::Ask { missing, answer } => self.ask(&missing, answer, now),
-            Command::Resources { kind, answer } => {
-                // Who asked may have lost interest; that is no concern of ours.
-                let resources = self.machines.iter().flat_map(|one| one.resources(kind));
-                let resources = resources.map(|mut resource| {
-                    resource.waits = self.assemble.waits(kind, &resource.name);
-                    resource
-                });
-                let _ = answer.send(resources.collect());
-            }
-            Command::SupplySecrets {
-                cluster,
-                variant,
-                secrets,
-                gone,
-                answer,
-            } => {
-                let from = Source::Service {
-                    cluster,
-                    delta: variant == Variant::Delta,
-                };
-                let gone = gone.into_iter().map(|name| To::Gone(TypeUrl::Secret, name));
-                let came = secrets.into_iter().map(|one| To::Is(Resource::Secret(one)));
-                let changes = gone.chain(came).map(|to| Change {
-                    from: from.clone(),
-                    ticket: GIVEN,
-                    to,
-                });
-                let step = self.assemble.apply(changes.collect(), now);
-                let refused = self.act(step);
-                self.work(now);
-                let _ = answer.send(refused);
-            }
-            Command::Supply {
-                kind,
-                path,
-                resources,
-                answer,
-            } => {
-                let refused = self.supply(kind, path, resources, now);
-                self.work(now);
-                let _ = answer.send(refused);
-            }
-        }
-    }
-
-    fn supply(
-        &mut self,
-        kind: TypeUrl,
-        path: PathBuf,
-        resources: Vec<Resource>,
-        now: Instant,
-    ) -> Vec<(Name, Invalid)> {
-        let names: BTreeSet<Name> = resources.iter().map(name_of).collect();
-        let from = Source::Path(path.clone());
-        let before = self.supplied.insert((kind, path), names.clone());
-        let gone = before
-            .into_iter()
-            .flatten()
-            .filter(|name| !names.contains(name));
-        let changes = gone
-            .map(|name| To::Gone(kind, name))
-            .chain(resources.into_iter().map(To::Is))
-            .map(|to| Change {
-                from: from.clone(),
-                ticket: GIVEN,
-                to,
-            });
-        let step = self.assemble.apply(changes.collect(), now);
-        self.act(step)
     }
 
     /// A stream is being opened.
@@ -497,16 +446,4 @@ impl fmt::Debug for Core {
 /// A resource in a file is no longer wanted as it was.
 fn forget(files: &mut BTreeSet<FileReference>, kind: TypeUrl, path: &Path, name: &Name) {
     files.retain(|file| file.kind != kind || file.path != *path || file.name != *name);
-}
-
-fn name_of(resource: &Resource) -> Name {
-    match resource {
-        Resource::Cluster(cluster) => cluster.cluster.name.clone(),
-        Resource::Endpoints(endpoints) => endpoints.name.clone(),
-        Resource::Listener(listener) => listener.listener.name.clone(),
-        Resource::Routes(table) => table.name.clone(),
-        Resource::Secret(secret) => secret.name.clone(),
-        Resource::NameTable(_) => crate::names::NAME.into(),
-        Resource::VirtualHost(host) => host.name.clone(),
-    }
 }

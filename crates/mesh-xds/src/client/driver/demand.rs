@@ -1,10 +1,12 @@
 //! What requests find missing: asked for, answered, given up.
+//!
+//! Only the servers that have the names without an authority are asked: what requests name is never
+//! a structured name, and tables with one have no virtual hosts on demand.
 
 use super::core::Core;
 use crate::TypeUrl;
 use crate::assemble::{Change, To, Verdict};
 use crate::client::demand::{Key, Todo};
-use crate::client::machine::Variant;
 use crate::read::Source;
 use mesh_core::Name;
 use mesh_core::demand::{Missing, Outcome};
@@ -21,9 +23,8 @@ impl Core {
         answer: oneshot::Sender<Outcome>,
         now: Instant,
     ) {
-        let speaks_delta = self.machines[0].config().variant == Variant::Delta;
         let key = self.demands.limits().key(missing);
-        let Some(key) = key.filter(|_| speaks_delta) else {
+        let Some(key) = key.filter(|_| self.answers_demands) else {
             // Whoever asked may be gone, here and below: no matter.
             let _ = answer.send(Outcome::Absent);
             return;
@@ -47,8 +48,8 @@ impl Core {
     fn follow(&mut self, todo: Todo, now: Instant) {
         if let Some((kind, name)) = todo.drop {
             tracing::debug!(kind = kind.short(), %name, "no longer wanted on demand");
-            self.machines[0].unsubscribe(kind, &name);
-            // What is part of everything stays as long as the server says so.
+            self.machines[0].take_back(kind, &name);
+            // What is wanted for good or is part of everything stays as long as the server says so.
             if !self.machines[0].wants(kind, &name) {
                 let gone = Change {
                     from: Source::Ads,
@@ -56,7 +57,7 @@ impl Core {
                     to: To::Gone(kind, name),
                 };
                 let step = self.assemble.apply(vec![gone], now);
-                self.act(step);
+                self.act(step, now);
             }
         }
         if let Some((kind, name)) = todo.ask {
@@ -71,32 +72,44 @@ impl Core {
         let came = open.filter(|name| snapshot.cluster(name).is_some());
         let came: Vec<Name> = came.cloned().collect();
         for name in came {
-            let todo = self
-                .demands
-                .answered(&(TypeUrl::Cluster, name), Outcome::Came);
-            self.dropped.extend(todo.drop);
+            self.settled((TypeUrl::Cluster, name), Outcome::Came);
         }
     }
 
-    /// Virtual hosts that were asked for are in force, or were refused.
-    pub(super) fn hosts_settled(&mut self, verdicts: &[Verdict]) {
-        let hosts = verdicts.iter().filter(|v| v.kind == TypeUrl::VirtualHost);
-        let mut answers = Vec::new();
-        for verdict in hosts {
-            let outcome = match verdict.result {
-                Ok(()) => Outcome::Came,
-                Err(_) => Outcome::Absent,
-            };
-            let open = self.demands.open(TypeUrl::VirtualHost);
-            let of = |name: &&Name| {
-                *self.machines[0].resolved(TypeUrl::VirtualHost, name) == verdict.name
-            };
-            answers.extend(open.filter(of).map(|name| (name.clone(), outcome)));
+    /// What was asked for is in force, or was refused.
+    pub(super) fn demands_settled(&mut self, verdicts: &[Verdict]) {
+        for Verdict {
+            kind, name, result, ..
+        } in verdicts
+        {
+            match (kind, result) {
+                // The snapshot says when it is in force.
+                (TypeUrl::Cluster, Ok(())) => {}
+                // An older version comes into force once it is warm.
+                (TypeUrl::Cluster, Err(_)) if self.machines[0].has(*kind, name) => {}
+                (TypeUrl::Cluster, Err(_)) => {
+                    self.settled((*kind, name.clone()), Outcome::Absent);
+                }
+                (TypeUrl::VirtualHost, _) => {
+                    // With a refused version an older one may be in force.
+                    let there = result.is_ok() || self.machines[0].has(*kind, name);
+                    let outcome = match there {
+                        true => Outcome::Came,
+                        false => Outcome::Absent,
+                    };
+                    for asked in self.machines[0].answers_for(*kind, name) {
+                        self.settled((*kind, asked), outcome);
+                    }
+                }
+                _ => {}
+            }
         }
-        for (name, outcome) in answers {
-            let todo = self
-                .demands
-                .answered(&(TypeUrl::VirtualHost, name), outcome);
+    }
+
+    /// There is an answer to a question, if it is open. What follows from it is done later.
+    fn settled(&mut self, key: Key, outcome: Outcome) {
+        if self.demands.is_open(&key) {
+            let todo = self.demands.answered(&key, outcome);
             self.dropped.extend(todo.drop);
         }
     }

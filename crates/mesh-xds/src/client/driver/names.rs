@@ -35,14 +35,16 @@ impl Names {
 
     /// The machine that has a name, and the form under which it has it.
     pub(super) fn place(&self, kind: TypeUrl, name: &Name) -> Result<(usize, Name), Invalid> {
+        if xdstp::is_glob(name) && !kind.absence_removes() {
+            let message = format!(
+                "{name:?}: a glob collection, of which a reference to one resource can make nothing"
+            );
+            return Err(Invalid::new("", message));
+        }
         if self.authorities.is_empty() || !xdstp::is_structured(name) {
             return Ok((0, xdstp::canonical(name).as_ref().into()));
         }
         let parsed = ResourceName::of_kind(name, kind)?;
-        if parsed.is_glob() {
-            let message = format!("{name:?}: glob collections are not supported by this client");
-            return Err(Invalid::new("", message));
-        }
         match self.authorities.get(parsed.authority()) {
             Some(place) => Ok((*place, parsed.to_string().into())),
             // Never the servers of somebody else (gRFC A47).
@@ -59,6 +61,12 @@ impl Names {
             let spellings = self.spellings.entry((kind, form.clone())).or_default();
             spellings.insert(name.clone());
         }
+    }
+
+    /// Another name by which a resource is asked for already.
+    pub(super) fn other_spelling(&self, kind: TypeUrl, form: &Name, name: &Name) -> Option<Name> {
+        let spellings = self.spellings.get(&(kind, form.clone()))?;
+        spellings.iter().find(|other| *other != name).cloned()
     }
 
     /// Nobody asks by this name any more. Returns whether nobody asks for the resource at all.
@@ -93,7 +101,7 @@ impl Names {
     }
 }
 
-fn renamed(mut resource: Resource, name: Name) -> Resource {
+pub(super) fn renamed(mut resource: Resource, name: Name) -> Resource {
     match &mut resource {
         Resource::Cluster(cluster) => cluster.cluster.name = name,
         Resource::Endpoints(endpoints) => endpoints.name = name,
@@ -126,12 +134,22 @@ mod tests {
         assert_eq!(place(none), Ok((0, none.into())));
         for (wrong, why) in [
             ("xdstp://b/envoy.config.cluster.v3.Cluster/x", "no server"),
-            ("xdstp://a/envoy.config.cluster.v3.Cluster/*", "glob"),
             ("xdstp://a/envoy.config.listener.v3.Listener/x", "expected"),
             ("xdstp://a", "expected"),
         ] {
             let error = place(wrong).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_collection_can_be_asked_for_and_not_be_referred_to() {
+        for names in [names(), Names::default()] {
+            let glob = Name::from("xdstp:///envoy.config.cluster.v3.Cluster/*");
+            assert_eq!(names.place(TypeUrl::Cluster, &glob), Ok((0, glob)));
+            let glob = "xdstp:///envoy.config.endpoint.v3.ClusterLoadAssignment/*";
+            let error = names.place(TypeUrl::Endpoints, &glob.into()).unwrap_err();
+            assert!(error.to_string().contains("glob collection"), "{error}");
         }
     }
 

@@ -17,28 +17,40 @@ impl Kind {
     pub(super) fn follows(&self) -> bool {
         !self.tables.is_empty()
     }
+
+    /// An alias leads to this from now on, or to nothing. Returns what it led to, if that is
+    /// something else.
+    pub(super) fn lead(&mut self, alias: &Name, to: Option<Name>) -> Option<Name> {
+        let record = self.records.get_mut(alias)?;
+        if record.leads_to == to {
+            return None;
+        }
+        let before = std::mem::replace(&mut record.leads_to, to.clone());
+        if let Some(before) = &before
+            && let Some(aliases) = self.aliases.get_mut(before)
+        {
+            aliases.remove(alias);
+            if aliases.is_empty() {
+                self.aliases.remove(before);
+            }
+        }
+        if let Some(to) = to {
+            self.aliases.entry(to).or_default().insert(alias.clone());
+        }
+        before
+    }
 }
 
 // === impl Machine ===
 
 impl<R> Machine<R> {
-    /// Asks for a resource by name because a request wants it; [`Event::Absent`] says if there is
-    /// none. By delta only: in state of the world a list of names says nothing of what does not
-    /// exist. Taken back by [`Machine::unsubscribe`].
-    pub fn ask(&mut self, kind: TypeUrl, name: &Name) {
-        self.subscribe(kind, name);
-        if let Some(record) = self.record(kind, name) {
-            record.on_demand = true;
-        }
-    }
-
     /// Whether a resource is asked for, by name or as part of everything.
     pub fn wants(&self, kind: TypeUrl, name: &str) -> bool {
         let all = self.kinds.get(&kind);
         all.is_some_and(|all| all.wildcard || all.records.get(name).is_some_and(|r| r.named))
     }
 
-    /// Takes in the virtual hosts of a table (VHDS).
+    /// Takes in the virtual hosts of a table (VHDS). By delta only.
     pub fn follow(&mut self, table: &Name) {
         let kind = self.kinds.entry(TypeUrl::VirtualHost).or_default();
         kind.tables.insert(table.clone());
@@ -46,21 +58,24 @@ impl<R> Machine<R> {
 
     /// No longer takes in the virtual hosts of a table, and forgets them.
     pub fn unfollow(&mut self, table: &Name) {
-        let Some(kind) = self.kinds.get_mut(&TypeUrl::VirtualHost) else {
+        let kind = TypeUrl::VirtualHost;
+        let Some(all) = self.kinds.get_mut(&kind) else {
             return;
         };
-        kind.tables.remove(table);
-        let of_table = |name: &Name| name.rsplit_once('/').is_some_and(|(of, _)| *of == **table);
-        let names: Vec<Name> = kind
-            .records
-            .keys()
-            .filter(|n| of_table(n))
-            .cloned()
-            .collect();
-        for name in names {
-            self.unsubscribe(TypeUrl::VirtualHost, &name);
-            self.forget(TypeUrl::VirtualHost, &name);
+        all.tables.remove(table);
+        let prefix = format!("{table}/");
+        let records = all.records.range(Name::from(prefix.as_str())..);
+        let records = records.take_while(|(name, _)| name.starts_with(&prefix));
+        let of_table = |name: &&Name| name.rsplit_once('/').is_some_and(|(of, _)| *of == **table);
+        let names = records.map(|(name, _)| name).filter(of_table).cloned();
+        let names: Vec<Name> = names.collect();
+        for name in &names {
+            self.drop_name(kind, name, |record| {
+                record.lasting = false;
+                record.on_demand = false;
+            });
         }
+        self.forget(kind, names);
     }
 
     /// The resource that answers for a name: itself, or what it is an alias of.
@@ -69,53 +84,72 @@ impl<R> Machine<R> {
         record.and_then(|r| r.leads_to.as_ref()).unwrap_or(name)
     }
 
-    /// An alias leads to this from now on, or to nothing.
-    pub(super) fn resolves(&mut self, kind: TypeUrl, alias: &Name, to: Option<Name>) {
-        let Some(record) = self.record(kind, alias) else {
-            return;
-        };
-        record.missing = to.is_none();
-        let before = record.leads_to.take();
-        record.leads_to.clone_from(&to);
-        if before != to {
-            self.led_to(kind, before);
+    /// The names that a resource answers for: its own, and the aliases that lead to it.
+    pub(in crate::client) fn answers_for(&self, kind: TypeUrl, name: &Name) -> Vec<Name> {
+        let all = self.kinds.get(&kind);
+        let aliases = all.and_then(|all| all.aliases.get(name));
+        let mut names: Vec<Name> = aliases.into_iter().flatten().cloned().collect();
+        if self.resolved(kind, name) == name {
+            names.push(name.clone());
         }
+        names
     }
 
-    /// The server says that nothing has this name.
-    pub(super) fn is_unresolved(&mut self, kind: TypeUrl, name: &Name) {
-        let held = self
+    /// Whether a version of a resource, or of what it is an alias of, is in force.
+    pub(in crate::client) fn has(&self, kind: TypeUrl, name: &Name) -> bool {
+        let name = self.resolved(kind, name);
+        let all = self.kinds.get(&kind);
+        let record = all.and_then(|all| all.records.get(name));
+        record.is_some_and(|record| record.accepted.is_some())
+    }
+
+    /// Whether its source says that a resource does not exist.
+    pub(in crate::client) fn is_known_missing(&self, kind: TypeUrl, name: &Name) -> bool {
+        let all = self.kinds.get(&kind);
+        let record = all.and_then(|all| all.records.get(name));
+        record.is_some_and(|record| record.missing && record.accepted.is_none())
+    }
+
+    /// The server says that nothing has this name. Returns what has to be forgotten.
+    pub(super) fn is_unresolved(&mut self, kind: TypeUrl, name: &Name) -> Option<Name> {
+        if self
             .record(kind, name)
-            .is_none_or(|record| record.is_held());
-        if !held {
-            self.resolves(kind, name, None);
-            self.is_absent(kind, name);
+            .is_none_or(|record| record.is_held())
+        {
+            return None;
         }
+        let before = self.leads_nowhere(kind, name);
+        self.is_absent(kind, name);
+        before
     }
 
     /// Resources went: so did what their aliases led to.
     pub(super) fn led_nowhere(&mut self, kind: TypeUrl, removed: &[Name]) {
-        let all = self
+        let Some(all) = self
             .kinds
             .get(&kind)
-            .filter(|_| kind == TypeUrl::VirtualHost);
-        let Some(all) = all.filter(|_| !removed.is_empty()) else {
+            .filter(|_| kind == TypeUrl::VirtualHost)
+        else {
             return;
         };
-        let leads = |record: &Record| {
-            record
-                .leads_to
-                .as_ref()
-                .is_some_and(|to| removed.contains(to))
-        };
-        let aliases = all.records.iter().filter(|(_, record)| leads(record));
-        let mut aliases: Vec<Name> = aliases.map(|(name, _)| name.clone()).collect();
+        let aliases = removed.iter().filter_map(|name| all.aliases.get(name));
+        let mut aliases: Vec<Name> = aliases.flatten().cloned().collect();
         // What is called gone may be the alias itself.
         aliases.extend(removed.iter().cloned());
+        let mut led_to = Vec::new();
         for alias in aliases {
-            self.resolves(kind, &alias, None);
+            led_to.extend(self.leads_nowhere(kind, &alias));
             self.is_absent(kind, &alias);
         }
+        led_to.retain(|name| !self.is_asked_for(kind, name));
+        self.forget(kind, led_to);
+    }
+
+    /// Nothing answers for a name any more. Returns what did.
+    fn leads_nowhere(&mut self, kind: TypeUrl, name: &Name) -> Option<Name> {
+        let all = self.kinds.get_mut(&kind)?;
+        all.records.get_mut(name)?.missing = true;
+        all.lead(name, None)
     }
 
     /// Who asked for it on demand need not wait any more.
@@ -128,36 +162,41 @@ impl<R> Machine<R> {
         }
     }
 
-    /// An alias leads elsewhere or was taken back: what it led to is forgotten if nothing else
-    /// asks for it.
-    pub(super) fn led_to(&mut self, kind: TypeUrl, name: Option<Name>) {
-        let (Some(name), Some(all)) = (name, self.kinds.get(&kind)) else {
-            return;
-        };
-        let uses = |(of, record): (&Name, &Record)| {
-            record.named && (*of == name || record.leads_to.as_ref() == Some(&name))
-        };
-        if !all.records.iter().any(uses) {
-            self.forget(kind, &name);
+    /// What came for a name cannot be used. The last good version stays; where there is none, nobody
+    /// need wait for it.
+    pub(super) fn is_unusable(&mut self, kind: TypeUrl, name: &Name) {
+        let to = self.resolved(kind, name).clone();
+        let held = self.record(kind, &to).is_some_and(|to| to.is_held());
+        if !held {
+            self.is_absent(kind, name);
         }
     }
 
-    /// Forgets a resource that the server need not take back.
-    fn forget(&mut self, kind: TypeUrl, name: &Name) {
-        if !self
-            .record(kind, name)
-            .is_some_and(|record| record.is_held())
-        {
+    /// Whether anything asks for a resource, by its own name or by an alias.
+    pub(super) fn is_asked_for(&self, kind: TypeUrl, name: &Name) -> bool {
+        let Some(all) = self.kinds.get(&kind) else {
+            return false;
+        };
+        // Aliases that lead somewhere are asked for.
+        all.aliases.contains_key(name) || all.records.get(name).is_some_and(|r| r.named)
+    }
+
+    /// Forgets resources that the server need not take back.
+    pub(super) fn forget(&mut self, kind: TypeUrl, mut names: Vec<Name>) {
+        names.retain(|name| self.record(kind, name).is_some_and(|one| one.is_held()));
+        if names.is_empty() {
             return;
         }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        self.removed(kind, name, ticket);
+        for name in &names {
+            self.removed(kind, name, ticket);
+        }
         self.events.push_back(Event::Update(Update {
             ticket,
             kind,
             resources: Vec::new(),
-            removed: vec![name.clone()],
+            removed: names,
         }));
     }
 

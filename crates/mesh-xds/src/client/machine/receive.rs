@@ -9,12 +9,13 @@ use crate::pb::envoy::service::discovery::v3 as discovery;
 use crate::pb::google::protobuf::{Any, Duration as ProtoDuration};
 use crate::write::redacted_bytes as redacted;
 use crate::{TypeUrl, xdstp};
+use bytes::Bytes;
 use mesh_core::Name;
 use prost::Message;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Wraps a resource in state of the world, to give it a TTL.
 const WRAPPER: &str = "type.googleapis.com/envoy.service.discovery.v3.Resource";
@@ -36,7 +37,7 @@ struct Item {
     name: String,
     version: Name,
     /// None: only a sign of life.
-    body: Option<Any>,
+    body: Option<Body>,
     ttl: Option<Duration>,
     /// VHDS: names that were asked for and that it is the answer to.
     aliases: Vec<String>,
@@ -44,21 +45,26 @@ struct Item {
     broken: Option<String>,
 }
 
+/// The bytes of a resource, which are wiped with it if they may be a secret: whatever becomes of
+/// the response.
+struct Body(Any);
+
 // === impl Machine ===
 
 impl<R> Machine<R> {
     /// Takes in a response.
     pub fn receive(&mut self, response: Response, now: Instant) {
+        // Before anything else: what comes of it is wiped, be it of use or not.
+        let mut parts = match response {
+            Response::Delta(response) => Parts::delta(*response),
+            Response::Sotw(response) => Parts::sotw(*response),
+        };
         let Some(stream) = &mut self.stream else {
             return;
         };
         stream.answered = true;
         let server = stream.server.clone();
         self.backoff.reset();
-        let mut parts = match response {
-            Response::Delta(response) => Parts::delta(*response),
-            Response::Sotw(response) => Parts::sotw(*response),
-        };
         parts.normalise();
         let kind = TypeUrl::from_url(&parts.url);
         // Before anything is refused: what is refused was attempted.
@@ -157,7 +163,10 @@ impl<R> Machine<R> {
             );
         }
         if keeps {
-            removed.clear();
+            // What never came cannot be kept: whoever waits for it has to know (gRFC A53 keeps
+            // what the client has).
+            let held = |name: &Name| all.records.get(name).is_some_and(|one| one.is_held());
+            removed.retain(|name| !held(name));
         }
 
         let mut ticket = Ticket {
@@ -179,6 +188,7 @@ impl<R> Machine<R> {
             if !item.has_name() {
                 let reason = item.broken.unwrap_or_else(|| "has no name".to_owned());
                 ticket.refused.push((format!("resources[{at}]"), reason));
+                unusable.extend(item.aliases.iter().map(Name::from));
                 continue;
             }
             // Passed over: it was not asked for, or not any more.
@@ -187,7 +197,7 @@ impl<R> Machine<R> {
             }
             let name = Name::from(item.name.as_str());
             let expires = item.ttl.map(|ttl| now + ttl);
-            let Some(mut body) = item.body else {
+            let Some(body) = item.body else {
                 if kind == TypeUrl::VirtualHost {
                     unresolved.extend(item.aliases.iter().map(Name::from));
                     unresolved.push(name.clone());
@@ -203,14 +213,9 @@ impl<R> Machine<R> {
             {
                 let reason = format!("more than {} of this type", self.config.limits.resources);
                 ticket.refused.push((item.name, reason));
+                unusable.extend(item.aliases.iter().map(Name::from));
+                unusable.push(name);
                 continue;
-            }
-            for alias in &item.aliases {
-                if let Some((alias, _)) = all.records.get_key_value(alias.as_str())
-                    && *alias != name
-                {
-                    resolved.push((alias.clone(), name.clone()));
-                }
             }
             let record = all.records.entry(name.clone()).or_default();
             record.again = 0;
@@ -220,24 +225,26 @@ impl<R> Machine<R> {
             }
             let read = if let Some(broken) = item.broken {
                 Err(broken)
-            } else if body.type_url == kind.url() {
-                (self.decode)(kind, &body.value).map_err(|error| error.to_string())
+            } else if body.0.type_url == kind.url() {
+                (self.decode)(kind, &body.0.value).map_err(|error| error.to_string())
             } else {
-                Err(format!("is a {}", body.type_url))
+                Err(format!("is a {}", body.0.type_url))
             };
             let version = item.version;
-            let kept = keeps_bodies && body.type_url == kind.url();
-            let value = std::mem::take(&mut body.value);
-            let body = match kind {
-                TypeUrl::Secret => {
-                    let value = Zeroizing::new(value);
-                    kept.then(|| redacted(kind, &value))
-                }
-                _ => kept.then(|| redacted(kind, &value)),
-            };
+            let kept = keeps_bodies && body.0.type_url == kind.url();
+            let body = kept.then(|| redacted(kind, &body.0.value));
             match read {
                 Ok(resource) => {
                     record.offered += 1;
+                    // Only now: an alias does not leave what is in force for what cannot be read.
+                    for alias in &item.aliases {
+                        if let Some((alias, of)) = all.records.get_key_value(alias.as_str())
+                            && *alias != name
+                            && of.named
+                        {
+                            resolved.push((alias.clone(), name.clone()));
+                        }
+                    }
                     let offered = Offered {
                         version,
                         body,
@@ -261,15 +268,31 @@ impl<R> Machine<R> {
         for name in &removed {
             self.removed(kind, name, number);
         }
-        for (alias, name) in resolved {
-            self.resolves(kind, &alias, Some(name));
+        let mut left = Vec::new();
+        if let Some(all) = self.kinds.get_mut(&kind) {
+            for (alias, name) in resolved {
+                if let Some(record) = all.records.get_mut(&alias) {
+                    record.missing = false;
+                }
+                left.extend(all.lead(&alias, Some(name)));
+            }
         }
         self.led_nowhere(kind, &removed);
         for name in unresolved {
-            self.is_unresolved(kind, &name);
+            left.extend(self.is_unresolved(kind, &name));
+        }
+        // What no alias leads to any more goes together with what came in its place.
+        for name in left {
+            let came = ticket.waiting.contains_key(&name);
+            let known = self.kinds.get(&kind).and_then(|all| all.records.get(&name));
+            let held = known.is_some_and(|one| one.is_held());
+            if held && !came && !self.is_asked_for(kind, &name) {
+                self.removed(kind, &name, number);
+                removed.push(name);
+            }
         }
         for name in unusable {
-            self.is_absent(kind, &name);
+            self.is_unusable(kind, &name);
         }
         for (name, expires) in alive {
             self.expires(kind, &name, expires);
@@ -369,25 +392,32 @@ impl Parts {
                 return Item {
                     name: Found::of(&any).into_text(),
                     version: version.clone(),
-                    body: Some(any),
+                    body: Some(Body(any)),
                     ttl: None,
                     aliases: Vec::new(),
                     broken: None,
                 };
             }
-            match discovery::Resource::decode(any.value.as_slice()) {
-                Ok(resource) => Item {
+            // Of bytes like these no copy is made on the way, which would stay in memory; and not
+            // `decode`, which would leave what it read behind when it fails.
+            let bytes = Bytes::from_owner(Zeroizing::new(any.value));
+            let mut resource = discovery::Resource::default();
+            match resource.merge(bytes.clone()) {
+                Ok(()) => Item {
                     version: version.clone(),
                     ..Item::wrapped(resource)
                 },
-                Err(error) => Item {
-                    name: named::in_wrapper(&any.value),
-                    version: version.clone(),
-                    body: Some(any),
-                    ttl: None,
-                    aliases: Vec::new(),
-                    broken: Some(format!("its wrapper cannot be read: {error}")),
-                },
+                Err(error) => {
+                    let body = resource.resource.unwrap_or_default();
+                    Item {
+                        name: named::in_wrapper(&bytes),
+                        version: version.clone(),
+                        body: Some(Body(body)),
+                        ttl: None,
+                        aliases: Vec::new(),
+                        broken: Some(format!("its wrapper cannot be read: {error}")),
+                    }
+                }
             }
         };
         Self {
@@ -422,7 +452,7 @@ impl Item {
         Self {
             name,
             version: resource.version.into(),
-            body: resource.resource,
+            body: resource.resource.map(Body),
             ttl: resource.ttl.as_ref().and_then(positive),
             aliases: resource.aliases,
             broken,
@@ -431,6 +461,17 @@ impl Item {
 
     fn has_name(&self) -> bool {
         !self.name.is_empty()
+    }
+}
+
+// === impl Body ===
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        // What does not say what it is may be one, too: a wrapper that was cut off.
+        if self.0.type_url.is_empty() || self.0.type_url == TypeUrl::Secret.url() {
+            self.0.value.zeroize();
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! What is known of the resources of one type.
 
+use crate::xdstp;
 use bytes::Bytes;
 use mesh_core::Name;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Instant;
 
 /// The resources of one type, and where its part of the stream stands.
@@ -13,6 +14,10 @@ pub(super) struct Kind {
     pub(super) records: BTreeMap<Name, Record>,
     /// VHDS: the tables whose virtual hosts are taken in.
     pub(super) tables: BTreeSet<Name>,
+    /// VHDS: the aliases that lead to each resource ([`Record::leads_to`], the other way round).
+    pub(super) aliases: HashMap<Name, BTreeSet<Name>>,
+    /// Delta: the glob collections among the names that are asked for.
+    pub(super) globs: BTreeSet<Name>,
     /// How many of the records are asked for by name.
     pub(super) named: usize,
     /// A request for this type was sent on this stream.
@@ -43,9 +48,11 @@ pub(super) struct Kind {
 /// What is known of one resource.
 #[derive(Debug, Default)]
 pub(super) struct Record {
-    /// It is asked for by name.
+    /// It is asked for by name, for one of the two reasons that follow.
     pub(super) named: bool,
-    /// It is asked for because a request wants it; nothing else depends on it.
+    /// It is asked for for good.
+    pub(super) lasting: bool,
+    /// It is asked for because a request wants it.
     pub(super) on_demand: bool,
     /// VHDS: it is an alias, and this is the resource that it leads to.
     pub(super) leads_to: Option<Name>,
@@ -156,9 +163,28 @@ impl Kind {
     pub(super) fn wants(&self, name: &str) -> bool {
         self.wildcard
             || self.records.get(name).is_some_and(|record| record.named)
+            || self.is_member(name)
             || name
                 .rsplit_once('/')
                 .is_some_and(|(table, _)| self.tables.contains(table))
+    }
+
+    /// Whether it is in a glob collection that is asked for.
+    pub(super) fn is_member(&self, name: &str) -> bool {
+        !self.globs.is_empty()
+            && xdstp::glob_of(name).is_some_and(|glob| self.globs.contains(glob.as_str()))
+    }
+
+    /// What is known of a glob collection.
+    pub(super) fn members<'a>(
+        &'a self,
+        glob: &str,
+    ) -> impl Iterator<Item = (&'a Name, &'a Record)> {
+        let (glob, prefix) = (glob.to_owned(), xdstp::prefix_of_glob(glob));
+        let from = Name::from(prefix.as_str());
+        let records = self.records.range(from..);
+        let records = records.take_while(move |(name, _)| name.starts_with(&prefix));
+        records.filter(move |(name, _)| xdstp::glob_of(name).is_some_and(|of| of == glob))
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
@@ -229,13 +255,15 @@ impl Kind {
     }
 
     pub(super) fn has_everything(&self) -> bool {
-        let there =
-            |record: &Record| record.accepted.is_some() || record.missing || record.on_demand;
-        (!self.wildcard || self.answered)
-            && self
-                .records
-                .values()
-                .all(|record| !record.named || there(record))
+        let has = |record: &Record| record.accepted.is_some();
+        let there = |(name, record): (&Name, &Record)| {
+            // A fallback to another server is not for the sake of what a request wants.
+            !record.lasting
+                || has(record)
+                || record.missing
+                || (self.globs.contains(name) && self.members(name).any(|(_, member)| has(member)))
+        };
+        (!self.wildcard || self.answered) && self.records.iter().all(there)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is asked for, and the requests that say so.
 
 use super::answer::Answer;
-use super::record::Kind;
+use super::record::{Kind, Record};
 use super::{Machine, Request, Timer, Variant};
 use crate::pb::envoy::service::discovery::v3 as discovery;
 use crate::pb::google::rpc::Status;
@@ -31,16 +31,33 @@ impl<R> Machine<R> {
     }
 
     /// Asks for a resource by name. Asked for again on the same stream, it is sent again.
-    /// Structured names are asked for in the one form that [`crate::xdstp`] gives them.
+    /// Structured names are asked for in the one form that [`crate::xdstp`] gives them. By delta, a
+    /// glob collection (`xdstp://…/*`) is everything that is in it.
     pub fn subscribe(&mut self, kind: TypeUrl, name: &Name) {
-        let name = &canonical(name);
+        self.add_name(kind, &canonical(name), |record| record.lasting = true);
+    }
+
+    /// Asks for a resource by name because a request wants it; [`Event::Absent`](super::Event::Absent)
+    /// says if there is none. By delta only: in state of the world a list of names says nothing of
+    /// what does not exist. Taken back by [`Machine::take_back`], whoever else asks for it.
+    pub fn ask(&mut self, kind: TypeUrl, name: &Name) {
+        self.add_name(kind, &canonical(name), |record| record.on_demand = true);
+    }
+
+    /// A name is asked for, for the reason that `why` notes.
+    fn add_name(&mut self, kind: TypeUrl, name: &Name, why: fn(&mut Record)) {
+        let delta = self.config.variant == Variant::Delta;
         let kind = self.kinds.entry(kind).or_default();
         let record = kind.records.entry(name.clone()).or_default();
+        why(record);
         if std::mem::replace(&mut record.named, true) {
             return;
         }
         record.missing = false;
         kind.named += 1;
+        if delta && xdstp::is_glob(name) {
+            kind.globs.insert(name.clone());
+        }
         if kind.asked {
             // It was not taken back yet.
             record.told |= kind.unsubscribe.remove(name);
@@ -54,16 +71,28 @@ impl<R> Machine<R> {
         }
     }
 
-    /// No longer asks for a resource by name. What is known of it is forgotten.
+    /// No longer asks for a resource by name. What is known of it is forgotten, unless it is
+    /// [asked for](Machine::ask) on demand, too.
     pub fn unsubscribe(&mut self, kind: TypeUrl, name: &Name) {
-        let name = &canonical(name);
+        self.drop_name(kind, &canonical(name), |record| record.lasting = false);
+    }
+
+    /// No longer asks for a resource on demand. What is known of it is forgotten, unless it is
+    /// [asked for](Machine::subscribe) for good, too.
+    pub fn take_back(&mut self, kind: TypeUrl, name: &Name) {
+        self.drop_name(kind, &canonical(name), |record| record.on_demand = false);
+    }
+
+    /// A name is no longer asked for, for the reason that `why` takes away.
+    pub(super) fn drop_name(&mut self, kind: TypeUrl, name: &Name, why: fn(&mut Record)) {
         let Some(all) = self.kinds.get_mut(&kind) else {
             return;
         };
         let Some(record) = all.records.get_mut(name) else {
             return;
         };
-        if !std::mem::replace(&mut record.named, false) {
+        why(record);
+        if record.lasting || record.on_demand || !std::mem::replace(&mut record.named, false) {
             return;
         }
         all.named -= 1;
@@ -76,21 +105,39 @@ impl<R> Machine<R> {
                 all.unsubscribe.insert(name.clone());
             }
         }
-        record.on_demand = false;
-        let led_to = record.leads_to.take();
         if let Some(at) = record.missing_at.take() {
             self.timers
                 .remove(&(at, kind, name.clone(), Timer::Missing));
         }
-        if all.wildcard {
+        let led_to = all.lead(name, None);
+        let was_glob = all.globs.remove(name);
+        if all.wildcard || all.is_member(name) {
+            all.tidy(name);
             return;
         }
-        record.accepted = None;
-        record.body = None;
-        record.refused = None;
+        if let Some(record) = all.records.get_mut(name) {
+            record.accepted = None;
+            record.body = None;
+            record.refused = None;
+        }
         all.tidy(name);
         self.expires(kind, name, None);
-        self.led_to(kind, led_to);
+        if let Some(resource) = led_to.filter(|to| !self.is_asked_for(kind, to)) {
+            self.forget(kind, vec![resource]);
+        }
+        if was_glob {
+            self.forget_members(kind, name);
+        }
+    }
+
+    /// A glob collection is no longer asked for: what nothing else asks for is forgotten.
+    fn forget_members(&mut self, kind: TypeUrl, glob: &Name) {
+        let Some(all) = self.kinds.get(&kind) else {
+            return;
+        };
+        let members = all.members(glob).filter(|(_, member)| !member.named);
+        let members = members.map(|(name, _)| name.clone()).collect();
+        self.forget(kind, members);
     }
 
     /// The next message for the server.
@@ -108,7 +155,8 @@ impl<R> Machine<R> {
             };
             let changed = !(all.subscribe.is_empty() && all.unsubscribe.is_empty());
             // An empty first request would ask for everything.
-            let first = !all.asked && (all.wildcard || all.named > 0 || all.follows());
+            let follows = all.follows() && self.config.variant == Variant::Delta;
+            let first = !all.asked && (all.wildcard || all.named > 0 || follows);
             if !(first || all.asked && changed) {
                 continue;
             }

@@ -14,6 +14,14 @@ impl<R> Machine<R> {
         self.kinds.values().any(Kind::asks)
     }
 
+    /// Whether resources of a type are asked for, and nothing of them has come on any stream. What
+    /// requests ask for does not count.
+    pub(in crate::client) fn awaits(&self, kind: TypeUrl) -> bool {
+        let wants = |all: &Kind| all.wildcard || all.records.values().any(|one| one.lasting);
+        let all = self.kinds.get(&kind);
+        all.is_some_and(|all| !all.answered && wants(all))
+    }
+
     /// Keep listeners and clusters that the server removes, from now on:
     /// [`Config::ignore_resource_deletion`](super::Config::ignore_resource_deletion).
     pub fn ignore_resource_deletion(&mut self, ignore: bool) {

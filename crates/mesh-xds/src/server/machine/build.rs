@@ -158,15 +158,11 @@ impl Machine {
             for name in state.entries.keys() {
                 offer(name, get(name)?);
             }
-            if !state.globs.is_empty() {
-                let all = self.present.all_at(kind, &self.mark).ok_or(Moved)?;
-                let mut all = all.into_iter().filter(|one| !is_collection(&one.name));
-                let new = |one: &Encoded| {
-                    !state.entries.contains_key(&one.name) && state.covers(&one.name)
-                };
-                for one in all.by_ref().filter(new) {
-                    let name = one.name.clone();
-                    offer(&name, Some(one));
+            for glob in &state.globs {
+                for name in self.members(kind, glob) {
+                    if !state.entries.contains_key(&name) {
+                        offer(&name, get(&name)?);
+                    }
                 }
             }
         }

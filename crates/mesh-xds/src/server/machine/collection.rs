@@ -2,12 +2,15 @@
 
 use super::Machine;
 use super::kind::{Kind, Why};
+use crate::TypeUrl;
 use crate::server::Variant;
-use crate::xdstp::{self, ResourceName};
-use crate::{Encoded, TypeUrl};
+use crate::xdstp::{self, glob_of};
 use mesh_core::Name;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::time::Instant;
+
+pub(super) use crate::xdstp::is_glob as is_collection;
 
 // === impl Machine ===
 
@@ -17,6 +20,7 @@ impl Machine {
         if self.options.variant == Variant::StateOfTheWorld || !is_collection(name) {
             return;
         }
+        let prefix = xdstp::prefix_of_glob(name);
         let members = self.members(kind, name);
         let mark = self.mark.clone();
         let Some(state) = self.kinds.get_mut(&kind) else {
@@ -25,8 +29,9 @@ impl Machine {
         state.globs.insert(name.clone());
         // What a client that comes back says that it has may have gone.
         let held = state.entries.keys();
-        let held: Vec<Name> = held.filter(|held| is_in(held, name)).cloned().collect();
-        for member in members.into_iter().map(|one| one.name).chain(held) {
+        let held = held.filter(|held| held.starts_with(&prefix) && is_in(held, name));
+        let held: Vec<Name> = held.cloned().collect();
+        for member in members.into_iter().chain(held) {
             let known = state.entries.get(&member);
             let has = known.is_some_and(|entry| entry.sent.is_some());
             let why = match resumed && has {
@@ -40,13 +45,29 @@ impl Machine {
 
     /// Whether a collection that is asked for has anything in it.
     pub(super) fn has_members(&self, state: &Kind, name: &Name) -> bool {
-        state.globs.contains(name) && !self.members(state.kind, name).is_empty()
+        if !state.globs.contains(name) {
+            return false;
+        }
+        let prefix = xdstp::prefix_of_glob(name);
+        let mut sets = self.present.sets().iter();
+        sets.any(|set| {
+            set.within(state.kind, &prefix, |mut all| {
+                Iterator::any(&mut all, |one| is_in(&one.name, name))
+            })
+        })
     }
 
-    fn members(&self, kind: TypeUrl, glob: &Name) -> Vec<Encoded> {
-        let mut all = self.present.all(kind);
-        all.retain(|one| is_in(&one.name, glob));
-        all
+    /// The names of what is in a collection. Costs as much as its directory has.
+    pub(super) fn members(&self, kind: TypeUrl, glob: &Name) -> BTreeSet<Name> {
+        let prefix = xdstp::prefix_of_glob(glob);
+        let mut members = BTreeSet::new();
+        for set in self.present.sets() {
+            set.within(kind, &prefix, |all| {
+                let all = all.filter(|one| is_in(&one.name, glob));
+                members.extend(all.map(|one| one.name.clone()));
+            });
+        }
+        members
     }
 }
 
@@ -61,11 +82,6 @@ impl Kind {
     }
 }
 
-/// Whether a name is one of a collection.
-pub(super) fn is_collection(name: &str) -> bool {
-    xdstp::is_structured(name) && ResourceName::parse(name).is_ok_and(|name| name.is_glob())
-}
-
 /// Gives a name that a client uses its one form.
 pub(super) fn normalise(name: &mut String) {
     if let Cow::Owned(form) = xdstp::canonical(name) {
@@ -74,13 +90,5 @@ pub(super) fn normalise(name: &mut String) {
 }
 
 fn is_in(name: &str, glob: &Name) -> bool {
-    !is_collection(name) && glob_of(name).is_some_and(|of| of == glob.as_str())
-}
-
-fn glob_of(name: &str) -> Option<String> {
-    if !xdstp::is_structured(name) {
-        return None;
-    }
-    let name = ResourceName::parse(name).ok()?;
-    Some(name.glob().to_string())
+    glob_of(name).is_some_and(|of| of == glob.as_str())
 }

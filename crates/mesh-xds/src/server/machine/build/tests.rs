@@ -115,3 +115,37 @@ fn what_is_not_needed_is_looked_at_once() {
         (ALL / PIECE, ALL)
     );
 }
+
+#[test]
+fn a_collection_looks_at_its_own_directory_and_at_nothing_else() {
+    const KIND: &str = "envoy.config.endpoint.v3.ClusterLoadAssignment";
+    let mut counted = Counted::new();
+    let name = |directory: usize, one: usize| format!("xdstp://a/{KIND}/d{directory:02}/{one}");
+    let changes = (0..ALL).fold(Changes::new(), |changes, at| {
+        let one = Encoded::new(name(at / PIECE, at), "1".as_bytes().to_vec());
+        changes.set(TypeUrl::Endpoints, one)
+    });
+    counted.set.apply(changes);
+    counted.machine.refresh(counted.now);
+    let before = counted.set.count_reads(0);
+    let globs = (0..ALL / PIECE).map(|directory| format!("xdstp://a/{KIND}/d{directory:02}/*"));
+    counted.say(globs.collect(), "");
+    let sent: usize = counted
+        .drain()
+        .iter()
+        .map(|(all, _)| all.resources.len())
+        .sum();
+    assert_eq!(sent, ALL);
+    // Each is found once and read once to be sent; of each directory one look says whether it is
+    // empty. All that there is, for each collection, would be a hundred times as much.
+    let reads = counted.set.count_reads(0) - before;
+    assert!(reads <= 4 * ALL, "{reads}");
+    // The same when nothing of what changed is remembered.
+    let before = counted.set.count_reads(0);
+    for round in 0..5 {
+        counted.change(&round.to_string());
+    }
+    counted.drain();
+    let reads = counted.set.count_reads(0) - before;
+    assert!(reads <= 4 * ALL, "{reads}");
+}
