@@ -24,10 +24,11 @@
 //! # Ok::<(), mesh_core::Invalid>(())
 //! ```
 
+use crate::dispatch::Wanted;
 use crate::hosts::{Group, Held, Tier, Way};
 use crate::{ClusterHosts, Host, HostSet, HostView};
-use mesh_core::Name;
 use mesh_core::model::{Balancing, Endpoint, Health, LocalityBalancing, SubsetFallback};
+use mesh_core::{Exchange, Name};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -145,6 +146,11 @@ impl ClusterHosts {
     pub fn standings(&self, subset: Option<&BTreeMap<Name, Name>>) -> Standings {
         self.follow();
         self.with(|set| set.standings(subset))
+    }
+
+    /// As [`ClusterHosts::standings`], for the subset that the route of this request asks for.
+    pub fn standings_for(&self, exchange: &Exchange) -> Standings {
+        self.standings(Wanted::of(Some(exchange)).subset())
     }
 }
 

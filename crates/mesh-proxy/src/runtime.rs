@@ -184,6 +184,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         control,
         names,
         demand,
+        token,
     } = builder;
     let telemetry = Arc::new(Telemetry::new(workload.clone()));
     let statistics = Statistics::default();
@@ -221,7 +222,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         let site = Site {
             shard: Shard::of_worker(number),
             listeners: Listeners::default(),
-            stack: stack::build(parts, telemetry.clone(), most_requests),
+            stack: stack::build(parts, telemetry.clone(), most_requests, token.clone()),
             tcp,
             tasks: TaskTracker::new(),
         };
