@@ -28,8 +28,8 @@ use crate::dispatch::Wanted;
 use crate::hosts::{Group, Held, Tier, Way};
 use crate::{ClusterHosts, Host, HostSet, HostView};
 use mesh_core::model::{Balancing, Endpoint, Health, LocalityBalancing, SubsetFallback};
-use mesh_core::{Exchange, Name};
-use std::collections::BTreeMap;
+use mesh_core::{Exchange, HostId, Name};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -101,6 +101,16 @@ enum Asked<'a> {
     One(&'a Arc<Host>),
     Group(&'a Group),
 }
+
+/// Judges the hosts of a group.
+struct Judge<'a> {
+    set: &'a HostSet,
+    group: &'a Group,
+    /// Of each priority who is in it, and who hashes lead to where the balancer goes by them.
+    tiers: Vec<(Ids, Option<Ids>)>,
+}
+
+type Ids = HashSet<HostId>;
 
 // === impl Verdict ===
 
@@ -192,16 +202,19 @@ impl HostSet {
     }
 
     fn standings_among(&self, asked: &Asked<'_>) -> Standings {
-        let judge = |host: &Arc<Host>| match asked {
-            Asked::Nobody => Verdict::Subset,
-            Asked::One(one) if one.id() == host.id() => Verdict::Eligible,
-            Asked::One(_) => Verdict::Subset,
-            Asked::Group(group) => self.judge(group, host),
+        let judge = match asked {
+            Asked::Group(group) => Some(Judge::new(self, group)),
+            _ => None,
+        };
+        let verdict = |host: &Arc<Host>| match (asked, &judge) {
+            (Asked::One(one), _) if one.id() == host.id() => Verdict::Eligible,
+            (_, Some(judge)) => judge.verdict(host),
+            _ => Verdict::Subset,
         };
         let hosts = self.hosts().iter().map(|host| Standing {
             view: HostView::of(host),
             endpoint: host.endpoint().clone(),
-            verdict: judge(host),
+            verdict: verdict(host),
         });
         Standings {
             hosts: hosts.collect(),
@@ -211,47 +224,60 @@ impl HostSet {
             },
         }
     }
+}
 
-    fn judge(&self, group: &Group, host: &Host) -> Verdict {
+// === impl Judge ===
+
+impl<'a> Judge<'a> {
+    fn new(set: &'a HostSet, group: &'a Group) -> Self {
+        let hashes = matches!(
+            set.balancing(),
+            Balancing::RingHash(_) | Balancing::Maglev(_)
+        );
+        let tiers = group.tiers().iter().enumerate().map(|(at, tier)| {
+            let all = tier.all.hosts().iter().map(|host| host.id());
+            let hashed = hashes.then(|| {
+                let hosts = group.weighed(at, set.plan());
+                hosts.iter().map(|one| one.host.id()).collect()
+            });
+            (all.collect(), hashed)
+        });
+        Self {
+            set,
+            group,
+            tiers: tiers.collect(),
+        }
+    }
+
+    fn verdict(&self, host: &Host) -> Verdict {
         if host.endpoint().health == Health::Draining {
             return Verdict::Draining;
         }
-        let mut tiers = group.tiers().iter().enumerate();
+        let mut tiers = self.group.tiers().iter().enumerate();
         let Some((at, tier)) = tiers.find(|(_, tier)| tier.priority == host.priority()) else {
             return Verdict::Subset;
         };
-        if !tier.all.hosts().iter().any(|one| one.id() == host.id()) {
+        let (all, hashed) = &self.tiers[at];
+        if !all.contains(&host.id()) {
             return Verdict::Subset;
         }
-        let (healthy, degraded) = group.load().shares()[at];
-        let panic = group.load().is_in_panic(at) && healthy + degraded > 0;
-        let fit = match panic {
-            true => Verdict::EligibleInPanic,
-            false => Verdict::Eligible,
-        };
-        if matches!(
-            self.balancing(),
-            Balancing::RingHash(_) | Balancing::Maglev(_)
-        ) {
+        let load = self.group.load();
+        let (healthy, degraded) = load.shares()[at];
+        let panic = load.is_in_panic(at) && healthy + degraded > 0;
+        if let Some(hashed) = hashed {
             // Hashes lead to whom the table of the priority is made of, whatever its share is of.
-            let hosts = group.weighed(at, self.plan());
             return match host.health() {
                 _ if healthy + degraded == 0 => without_share(host),
-                Health::Healthy | Health::Degraded | Health::Unhealthy
-                    if hosts.iter().any(|one| one.host.id() == host.id()) =>
-                {
-                    soothed(fit, host)
-                }
-                Health::Healthy => Verdict::Locality,
+                _ if hashed.contains(&host.id()) => fit(panic, host),
                 Health::Degraded if !panic => Verdict::Degraded,
-                _ if panic => Verdict::Locality,
-                _ => unusable(host),
+                Health::Unhealthy if !panic => unusable(host),
+                _ => Verdict::Locality,
             };
         }
         if panic {
-            return match self.config().localities {
+            return match self.set.config().localities {
                 LocalityBalancing::ZoneAware(zone) if zone.fail_in_panic => Verdict::Refused,
-                _ => soothed(fit, host),
+                _ => fit(panic, host),
             };
         }
         match host.health() {
@@ -260,14 +286,14 @@ impl HostSet {
             Health::Degraded if degraded == 0 && healthy == 0 => Verdict::Priority,
             Health::Degraded if degraded == 0 => Verdict::Degraded,
             Health::Degraded if self.is_passed_over(tier, host, false) => Verdict::Locality,
-            Health::Healthy | Health::Degraded => fit,
+            Health::Healthy | Health::Degraded => fit(panic, host),
             _ => unusable(host),
         }
     }
 
     /// Whether localities have weights and the host's has none while another has.
     fn is_passed_over(&self, tier: &Tier, host: &Host, healthy: bool) -> bool {
-        if self.config().localities != LocalityBalancing::Weighted {
+        if self.set.config().localities != LocalityBalancing::Weighted {
             return false;
         }
         let areas = &tier.schedules[usize::from(!healthy)].areas;
@@ -276,11 +302,11 @@ impl HostSet {
     }
 }
 
-/// A host of a priority in panic needs none where it is healthy.
-fn soothed(fit: Verdict, host: &Host) -> Verdict {
-    match host.health() {
-        Health::Healthy => Verdict::Eligible,
-        _ => fit,
+/// A healthy host needs no panic to be chosen.
+fn fit(panic: bool, host: &Host) -> Verdict {
+    match panic && host.health() != Health::Healthy {
+        true => Verdict::EligibleInPanic,
+        false => Verdict::Eligible,
     }
 }
 

@@ -40,7 +40,7 @@ mod report;
 mod served;
 mod token;
 
-pub(crate) use served::Served;
+pub(crate) use served::{Explainer, Served};
 
 pub use question::{BadQuestion, Question};
 pub use token::{BadToken, Token};

@@ -77,7 +77,7 @@ pub struct Builder {
     control: Option<Arc<xds::Control>>,
     names: Option<Arc<dns::Statistics>>,
     demand: Option<Demand>,
-    token: Option<Arc<explain::Token>>,
+    token: Option<explain::Token>,
 }
 
 #[derive(Debug, Default)]
@@ -193,7 +193,7 @@ impl Builder {
     /// and nobody looks for such a header.
     #[must_use]
     pub fn explain_token(mut self, token: Option<explain::Token>) -> Self {
-        self.token = token.map(Arc::new);
+        self.token = token;
         self
     }
 

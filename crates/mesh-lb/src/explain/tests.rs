@@ -3,10 +3,10 @@
 use super::*;
 use crate::hosts::{Members, Setting};
 use crate::{Ask, Picker};
+use mesh_core::Rng;
 use mesh_core::model::{
     Cluster, Endpoint, EndpointSet, LocalityEndpoints, Maglev, SubsetBalancing, SubsetSelector,
 };
-use mesh_core::{HostId, Rng};
 use mesh_test::fixture::address;
 use proptest::prelude::*;
 use std::collections::BTreeSet;

@@ -24,10 +24,9 @@ pub(super) fn cluster(
         None => hosts.standings(None),
     };
     let others = outside_of_subset(snapshot, entry, &standings);
+    let count = standings.hosts.len() + others.len();
     let listed = standings.hosts.iter().map(host);
-    let all: Vec<Value> = listed
-        .chain(others.iter().map(|one| outsider(one)))
-        .collect();
+    let listed = listed.chain(others.iter().map(|one| outsider(one)));
     let priorities = standings.priorities.iter().map(|one| {
         json!({
             "priority": one.priority,
@@ -40,8 +39,8 @@ pub(super) fn cluster(
         "name": config.name.as_str(),
         "endpoints_from": discovery(config.discovery),
         "eligible": standings.eligible(),
-        "endpoints_left_out": all.len().saturating_sub(bound.hosts),
-        "endpoints": all.into_iter().take(bound.hosts).collect::<Vec<_>>(),
+        "endpoints_left_out": count.saturating_sub(bound.hosts),
+        "endpoints": listed.take(bound.hosts).collect::<Vec<_>>(),
         "priorities": priorities.take(bound.others).collect::<Vec<_>>(),
         "from": place(snapshot, config.origin),
     });

@@ -8,10 +8,10 @@ use super::place::place;
 use super::{BadQuestion, Question, policies};
 use http::header::LOCATION;
 use http::{HeaderMap, Request, Uri, request};
+use mesh_core::exchange::TlsInfo;
 use mesh_core::model::{
     Direction, Filter, HttpManager, Snapshot, Target, TcpProxy, TcpTarget, TlsVersion,
 };
-use mesh_core::exchange::TlsInfo;
 use mesh_core::{Caller, Exchange, Matched, Name};
 use mesh_route::Head;
 use serde_json::{Map, Value, json};
@@ -75,15 +75,20 @@ pub(super) fn of_question(
     Ok(Value::Object(report))
 }
 
-/// The answer for a request that a proxy serves: its head after admission, and the exchange that it
-/// had.
-pub(super) fn of_served(request: &Request<()>, exchange: &Exchange, bound: Bound) -> Option<Value> {
-    let matched = exchange.matched()?;
-    let snapshot = matched.snapshot().snapshot();
-    let manager = exchange.caller().manager.clone()?;
+/// The answer for a request that a proxy serves, whose exchange is `served`.
+pub(super) fn of_served(
+    snapshot: &Arc<Snapshot>,
+    asked: Asked,
+    served: &Exchange,
+    bound: Bound,
+) -> Value {
     let mut report = Map::new();
     report.insert("configuration".into(), snapshot.version().into());
-    report.insert("request".into(), line(request));
+    report.insert("request".into(), line(&asked.request));
+    let caller = served.caller();
+    let Some(manager) = caller.manager.clone() else {
+        return Value::Object(report);
+    };
     let listener = snapshot
         .listeners()
         .iter()
@@ -94,25 +99,11 @@ pub(super) fn of_served(request: &Request<()>, exchange: &Exchange, bound: Bound
             "address": listener.address.to_string(),
             "direction": direction(manager.direction),
             "routes": manager.routes.as_str(),
-            "chain": exchange.caller().chain.as_str(),
+            "chain": caller.chain.as_str(),
             "from": place(snapshot, listener.origin),
         })
     });
     report.insert("listener".into(), listener.into());
-    // Its own, so that nothing is counted twice and nothing is recorded for the response.
-    let mut caller = exchange.caller().clone();
-    caller.stats = None;
-    let own = Exchange::new(exchange.started(), caller);
-    own.set_matched(matched.clone());
-    let mut copy = Request::new(());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    let asked = Asked {
-        request: copy,
-        exchange: own,
-        admitted: true,
-    };
     routed(
         snapshot,
         dry::run(snapshot, asked),
@@ -120,13 +111,13 @@ pub(super) fn of_served(request: &Request<()>, exchange: &Exchange, bound: Bound
         bound,
         &mut report,
     );
-    let upstream = exchange.with_notes(|notes| {
+    let upstream = served.with_notes(|notes| {
         let upstream = notes.upstream.as_ref()?;
         Some(upstream.endpoint.address.to_string())
     });
-    let served = json!({"endpoint": upstream, "attempts": exchange.attempts()});
+    let served = json!({"endpoint": upstream, "attempts": served.attempts()});
     report.insert("served".into(), served);
-    Some(Value::Object(report))
+    Value::Object(report)
 }
 
 /// Everything from admission on.

@@ -6,7 +6,7 @@
 //! ([`HttpManager`]); bodies are not looked at.
 
 use super::path::{Normalized, normalize};
-use crate::explain::{Served, Token};
+use crate::explain::{Explainer, Served};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version, uri};
 use mesh_core::model::{Direction, HttpManager};
@@ -27,7 +27,7 @@ use tower_service::Service;
 #[derive(Clone, Debug)]
 pub(crate) struct AdmitLayer {
     rng: Arc<Rng>,
-    token: Option<Arc<Token>>,
+    explainer: Option<Arc<Explainer>>,
 }
 
 /// Passes on only requests with a sound head.
@@ -35,8 +35,8 @@ pub(crate) struct AdmitLayer {
 pub(crate) struct Admit<S> {
     inner: S,
     rng: Arc<Rng>,
-    /// Who brings it is told why its request went where it went.
-    token: Option<Arc<Token>>,
+    /// Whoever brings its token is told why a request went where it went.
+    explainer: Option<Arc<Explainer>>,
 }
 
 /// The response future of [`Admit`].
@@ -101,13 +101,16 @@ const NOT_FOR_US_ALONE: [HeaderName; 5] = [
 
 impl AdmitLayer {
     pub(crate) fn new(rng: Arc<Rng>) -> Self {
-        Self { rng, token: None }
+        Self {
+            rng,
+            explainer: None,
+        }
     }
 
-    /// Requests that bring this token are explained. Without one nobody looks for it.
+    /// Requests that bring its token are explained. Without one nobody looks for a token.
     #[must_use]
-    pub(crate) fn explaining(mut self, token: Option<Arc<Token>>) -> Self {
-        self.token = token;
+    pub(crate) fn explaining(mut self, explainer: Option<Arc<Explainer>>) -> Self {
+        self.explainer = explainer;
         self
     }
 }
@@ -118,7 +121,7 @@ impl<S> Layer<S> for AdmitLayer {
         Admit {
             inner,
             rng: self.rng.clone(),
-            token: self.token.clone(),
+            explainer: self.explainer.clone(),
         }
     }
 }
@@ -139,20 +142,23 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let exchange = Exchange::of(&request).cloned();
-        let is_asked = self
-            .token
-            .as_ref()
-            .is_some_and(|token| Served::is_asked(token, &mut request));
+        let mut served = None;
+        if let (Some(explainer), Some(exchange)) = (&self.explainer, &exchange) {
+            served = explainer.take(&mut request, exchange);
+        }
         if let Some(exchange) = &exchange
             && let Some(manager) = &exchange.caller().manager
             && let Err(error) = admit(&mut request, manager, exchange, &self.rng)
         {
+            if let Some(served) = served {
+                served.answer();
+            }
             return ResponseFuture::Refused(ready(Some(error)));
         }
-        match exchange.filter(|_| is_asked) {
+        match served {
             None => ResponseFuture::Admitted(self.inner.call(request)),
-            Some(exchange) => {
-                let served = Box::new(Served::new(&request, exchange));
+            Some(mut served) => {
+                served.admitted(&request);
                 ResponseFuture::Explained(self.inner.call(request), Some(served))
             }
         }

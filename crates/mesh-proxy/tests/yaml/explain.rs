@@ -146,6 +146,15 @@ async fn a_request_with_the_token_is_explained_in_its_response() {
     let report = header_of(&answer).expect("it has the token");
     assert_eq!(report["route"]["name"], "abort");
     assert_eq!(report["served"]["endpoint"], Value::Null);
+    // So does one that meets no rule, and one that admission refuses.
+    let answer = town.send(request("GET", "b", "/x", &token)).await;
+    let report = header_of(&answer).expect("it has the token");
+    assert_eq!(report["virtual_host"]["name"], "allow_any", "{report:#}");
+    let answer = town.send(request("GET", "a", "/%00", &token)).await;
+    assert_eq!(answer.status, 400);
+    let report = header_of(&answer).expect("it has the token");
+    assert_eq!(report["answer"]["status"], 400, "{report:#}");
+    assert_eq!(report["virtual_host"], Value::Null);
 }
 
 #[tokio::test]
