@@ -2,6 +2,7 @@
 
 mod compile;
 mod demo;
+mod explain;
 mod fetch;
 mod intercept;
 mod node;
@@ -11,6 +12,7 @@ mod proxy_status;
 mod status;
 mod style;
 mod table;
+mod test;
 mod wait;
 mod yaml;
 
@@ -63,6 +65,22 @@ enum Command {
     /// Asks the admin interface of mesh-proxy or Envoy. Exit code 0, or 2 if it cannot be asked.
     #[command(visible_alias = "pc")]
     ProxyConfig(proxy_config::Args),
+    /// Say why a request goes where it goes: the listener and virtual host, each route with what the
+    /// request lacks, the destination, the policies with the line of YAML that set them, and the
+    /// endpoints.
+    ///
+    /// For files (--config) or for a running mesh-proxy (--admin). The code that decides is the one
+    /// that serves traffic. Example: mesh explain --config mesh/ --workload productpage
+    /// 'GET http://reviews:9080/reviews/0' -H 'end-user: jason'. Exit code 0, 1 if the configuration
+    /// is refused, 2 if there is no such node or listener, or nobody answers.
+    Explain(Box<explain::Args>),
+    /// Check a configuration against expectations: which request goes where, is answered how, and is
+    /// sent on as what.
+    ///
+    /// A failure comes with the explanation. Exit code 0 if all expectations are met, 1 if one is
+    /// not, 2 if they or the configuration cannot be read. The guide's page on explanations has the
+    /// format of the files.
+    Test(Box<test::Args>),
     /// Send an application's connections through a proxy that it knows nothing of, as Istio's
     /// sidecars do: set up iptables, or take that back.
     #[command(subcommand)]
@@ -94,6 +112,8 @@ fn main() -> ExitCode {
         Command::ProxyStatus(args) => proxy_status::run(&args),
         Command::Wait(args) => wait::run(&args),
         Command::ProxyConfig(args) => proxy_config::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Test(args) => test::run(&args),
         Command::Intercept(command) => intercept::run(command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "mesh", &mut std::io::stdout());

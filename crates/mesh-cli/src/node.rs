@@ -9,12 +9,7 @@ use std::fmt;
 pub(crate) struct NodeArgs {
     /// The node, as xDS names it: sidecar~10.0.0.1~NAME.NAMESPACE~DOMAIN, or router~…
     /// NAME.NAMESPACE is the node that a WorkloadEntry of that name describes.
-    #[arg(
-        long,
-        value_name = "ID",
-        required_unless_present = "workload",
-        conflicts_with = "workload"
-    )]
+    #[arg(long, value_name = "ID", conflicts_with = "workload")]
     node: Option<String>,
     /// The workload that the node stands for.
     #[arg(long, value_name = "NAME.NAMESPACE")]
@@ -61,10 +56,71 @@ impl NodeArgs {
     /// The node as it would introduce itself to a control plane.
     ///
     /// # Errors
-    /// If the flags contradict each other.
+    /// If the flags contradict each other, or do not say which node.
     pub(crate) fn identity(&self) -> anyhow::Result<Node> {
-        let id = self.id()?;
-        let node = Node::new(id.as_str());
+        if self.node.is_none() && self.workload.is_none() {
+            anyhow::bail!("which node? expected --node or --workload");
+        }
+        self.introduced(&self.id()?)
+    }
+
+    /// As [`NodeArgs::identity`]; where nothing says which node, any sidecar (or gateway, with
+    /// `--role`) of the namespace `default`.
+    ///
+    /// # Errors
+    /// If the flags contradict each other.
+    pub(crate) fn identity_or_sidecar(&self) -> anyhow::Result<Node> {
+        self.named_or_sidecar(None, &[])
+    }
+
+    /// As [`NodeArgs::identity_or_sidecar`], for a node that somebody else names; flags win over
+    /// that, and say the rest.
+    ///
+    /// # Errors
+    /// If the flags contradict each other.
+    pub(crate) fn named_or_sidecar(
+        &self,
+        id: Option<&str>,
+        labels: &[(String, String)],
+    ) -> anyhow::Result<Node> {
+        let said = |node: Node| match self.labels.is_empty() && !labels.is_empty() {
+            true => node.with_map("LABELS", labels.iter().map(|(key, value)| (key, value))),
+            false => node,
+        };
+        if self.node.is_some() || self.workload.is_some() {
+            return self.identity().map(said);
+        }
+        if let Some(id) = id {
+            return self.introduced(id).map(said);
+        }
+        let usual = match self.map_port.is_empty() {
+            true => Role::Sidecar,
+            false => Role::Gateway,
+        };
+        let id = id_of(self.role.unwrap_or(usual), "any", "default");
+        self.introduced(&id).map(said)
+    }
+
+    /// Whether any flag says something of a node.
+    pub(crate) fn is_given(&self) -> bool {
+        let Self {
+            node,
+            workload,
+            role,
+            labels,
+            inbound,
+            map_port,
+            base_port,
+            locality,
+            metadata,
+        } = self;
+        let one = node.is_some() || workload.is_some() || role.is_some() || base_port.is_some();
+        let list = labels.is_empty() && inbound.is_empty() && map_port.is_empty();
+        one || locality.is_some() || !list || !metadata.is_empty()
+    }
+
+    fn introduced(&self, id: &str) -> anyhow::Result<Node> {
+        let node = Node::new(id);
         if self.role.is_some() && node.kind() != self.role.map(Role::kind) {
             anyhow::bail!("--node {id:?} contradicts --role");
         }
@@ -128,11 +184,15 @@ impl NodeArgs {
             true => Role::Sidecar,
             false => Role::Gateway,
         };
-        let kind = self.role.unwrap_or(usual).kind();
-        Ok(format!(
-            "{kind}~127.0.0.1~{name}.{namespace}~{namespace}.svc.cluster.local"
-        ))
+        let role = self.role.unwrap_or(usual);
+        Ok(id_of(role, name, namespace))
     }
+}
+
+/// A whole id.
+fn id_of(role: Role, name: &str, namespace: &str) -> String {
+    let kind = role.kind();
+    format!("{kind}~127.0.0.1~{name}.{namespace}~{namespace}.svc.cluster.local")
 }
 
 // === impl Role ===
@@ -207,6 +267,31 @@ mod tests {
         ] {
             assert_eq!(identity(line).unwrap().id(), id, "{line}");
         }
+    }
+
+    #[test]
+    fn without_a_name_it_is_any_sidecar_where_that_will_do() {
+        let words = |line: &str| {
+            let words = std::iter::once("x").chain(line.split(' ').filter(|it| !it.is_empty()));
+            Line::try_parse_from(words).unwrap().node
+        };
+        let any = words("").identity_or_sidecar().unwrap();
+        assert_eq!(
+            any.id(),
+            "sidecar~127.0.0.1~any.default~default.svc.cluster.local"
+        );
+        assert_eq!(any.text("INTERCEPTION_MODE"), Some("NONE"));
+        let gateway = words("--role gateway --labels a=b")
+            .identity_or_sidecar()
+            .unwrap();
+        assert_eq!(gateway.kind(), Some("router"));
+        assert_eq!(
+            words("--node a.b").identity_or_sidecar().unwrap().id(),
+            "a.b"
+        );
+        let error = words("").identity().unwrap_err().to_string();
+        assert!(error.contains("--workload"), "{error}");
+        assert!(!words("").is_given() && words("--labels a=b").is_given());
     }
 
     #[test]

@@ -24,7 +24,6 @@ impl Style {
     }
 
     /// Never decorates.
-    #[cfg(test)]
     pub(crate) fn plain() -> Self {
         Self(false)
     }

@@ -10,6 +10,7 @@
 //! * [`World`] holds the objects in force: each checked by itself, bad ones
 //!   refused alone while their last good version stays.
 //! * [`Workshop`] compiles for many nodes, world after world, and makes again only what changed.
+//! * [`expect`] reads what users expect of their configuration.
 //! * [`Diagnostic`] says what is wrong, where, and in which field.
 //!
 //! Limits: no identities and policies yet, hence no mutual TLS of the mesh's own.
@@ -20,6 +21,7 @@
 mod compile;
 mod cursor;
 pub mod diagnostic;
+pub mod expect;
 mod files;
 mod json;
 pub mod names;

@@ -55,6 +55,7 @@ pub use flight::Active;
 pub(crate) use flight::Owner;
 pub use future::ResponseFuture;
 pub(crate) use worker::Worker;
+pub(crate) use wanted::Wanted;
 pub use zone::Zone;
 
 use crate::MakeEndpoint;

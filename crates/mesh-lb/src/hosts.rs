@@ -15,7 +15,7 @@ mod subsets;
 pub(crate) use group::{Group, Plan, Schedule, Tier};
 pub(crate) use list::HostList;
 pub(crate) use members::Members;
-pub(crate) use subsets::{Held, Subsets};
+pub(crate) use subsets::{Held, Subsets, Way};
 
 use crate::hash::Extent;
 use crate::tier::Load;

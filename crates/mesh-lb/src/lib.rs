@@ -12,7 +12,8 @@
 //!   as a service, for any HTTP client.
 //! * [`Chooser`] does the same for connections that are passed on as they are.
 //! * [`ClusterHosts`] is what the process knows of one cluster's [`Host`]s. It follows the
-//!   cluster's endpoints and survives changes of configuration; [`ClusterHosts::view`] shows it.
+//!   cluster's endpoints and survives changes of configuration; [`ClusterHosts::view`] shows it, and
+//!   [`ClusterHosts::standings`] says who may be chosen and why the others may not.
 //! * A [`Picker`] chooses from a [`HostSet`]: round robin, least request, random, or by the
 //!   request's hash, within the priority that [`tier`] gives the request to; within a subset, and by
 //!   locality, where the cluster has those.
@@ -25,6 +26,7 @@
 pub mod balance;
 pub mod cluster;
 pub mod dispatch;
+pub mod explain;
 mod hash;
 pub mod host;
 pub mod hosts;
@@ -39,6 +41,7 @@ mod words;
 pub use balance::Balance;
 pub use cluster::ClusterHosts;
 pub use dispatch::{Active, Chooser, Chosen, Dispatch, Engaged, ResponseFuture, Zone};
+pub use explain::{PriorityView, Standing, Standings, Verdict};
 pub use host::{Host, HostConnection, HostCounts};
 pub use hosts::HostSet;
 pub use make::MakeEndpoint;

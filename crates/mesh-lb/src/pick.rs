@@ -40,7 +40,7 @@ mod zone;
 pub use ask::{Ask, Near};
 pub use avoid::Avoid;
 
-use crate::hosts::{Group, Held, HostList, Schedule, Subsets, Tier};
+use crate::hosts::{Group, Held, HostList, Schedule, Subsets, Tier, Way};
 use crate::tier::Availability;
 use crate::{Host, HostSet};
 use mesh_core::HostId;
@@ -104,8 +104,8 @@ impl Picker {
 
     /// From the subset that is asked for, or what there is instead of it.
     fn choose_subset(&mut self, set: &HostSet, subsets: &Subsets, ask: &Ask<'_>) -> Option<Pick> {
-        if let Some(wanted) = ask.subset {
-            if let Some(part) = subsets.find(wanted) {
+        let fallback = match subsets.way(ask.subset) {
+            Way::Part(part) => {
                 ask.count(ClusterStat::LbSubsetsSelected);
                 return match &part.held {
                     Held::Group(group) => self.choose_from(set, group, ask),
@@ -115,11 +115,9 @@ impl Picker {
                     }),
                 };
             }
-            if let Some(fallback) = subsets.fallback_of(wanted) {
-                return self.choose_fallback(set, subsets, fallback, ask);
-            }
-        }
-        let fallback = subsets.config().fallback;
+            Way::Instead(fallback) => return self.choose_fallback(set, subsets, fallback, ask),
+            Way::Usual(fallback) => fallback,
+        };
         if fallback == SubsetFallback::None {
             return None;
         }

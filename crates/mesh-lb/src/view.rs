@@ -1,7 +1,7 @@
 //! The hosts of a cluster as an admin page shows them.
 
-use crate::ClusterHosts;
 use crate::host::HostCounts;
+use crate::{ClusterHosts, Host};
 use mesh_core::HostId;
 use mesh_core::model::{Address, Health, Locality};
 
@@ -29,6 +29,24 @@ pub struct HostView {
     pub counts: HostCounts,
 }
 
+// === impl HostView ===
+
+impl HostView {
+    pub(crate) fn of(host: &Host) -> Self {
+        Self {
+            id: host.id(),
+            address: host.address().clone(),
+            health: host.endpoint().health,
+            ejected: host.is_ejected(),
+            weight: host.weight(),
+            priority: host.priority(),
+            locality: host.locality().clone(),
+            active: host.active(),
+            counts: host.counts(),
+        }
+    }
+}
+
 // === impl ClusterHosts ===
 
 impl ClusterHosts {
@@ -39,17 +57,7 @@ impl ClusterHosts {
         self.current()
             .hosts()
             .iter()
-            .map(|host| HostView {
-                id: host.id(),
-                address: host.address().clone(),
-                health: host.endpoint().health,
-                ejected: host.is_ejected(),
-                weight: host.weight(),
-                priority: host.priority(),
-                locality: host.locality().clone(),
-                active: host.active(),
-                counts: host.counts(),
-            })
+            .map(|host| HostView::of(host))
             .collect()
     }
 }

@@ -11,6 +11,7 @@ mod secrets;
 mod statistics;
 
 use crate::accept::{Accept, Accepting, UnixSocket};
+use crate::explain::{Question, explain};
 use crate::runtime::{Order, Shared};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -69,6 +70,10 @@ const HELP: &[(&str, &str)] = &[
     (
         "POST /drain_listeners",
         "stop accepting and let connections finish",
+    ),
+    (
+        "GET /explain?request=GET%20URL[&header=NAME:VALUE&listener=NAME]",
+        "why a request goes where it goes, with the configuration and the endpoints of now",
     ),
     ("GET /help", "this list"),
     ("GET /init_dump", "what waits for something else"),
@@ -203,6 +208,7 @@ fn answer(
             "/config_dump" if query.get("origins").is_some() => {
                 json(&origins::json(&shared.feed.load()))
             }
+            "/explain" => explanation(&shared, &query),
             "/config_dump" => config_dump(&shared, &query).await,
             "/init_dump" => json(&dump::unready(&shared).await),
             "/stats" => statistics::answer(&shared, &query.0, Output::Text).await,
@@ -228,6 +234,16 @@ async fn server_info(shared: &Shared) -> serde_json::Value {
         "command_line_options": {"concurrency": shared.workers},
         "node": dump::bootstrap(shared)["node"].clone(),
     })
+}
+
+fn explanation(shared: &Shared, query: &Parameters) -> Response<Full<Bytes>> {
+    let request = query.get("request").unwrap_or_default();
+    let question = Question::parse(&request, query.all("header"));
+    let question = question.map(|question| question.listener(query.get("listener")));
+    match question.and_then(|question| explain(&shared.feed.load(), &question)) {
+        Ok(answer) => respond(StatusCode::OK, "application/json", answer.into()),
+        Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    }
 }
 
 async fn config_dump(shared: &Shared, query: &Parameters) -> Response<Full<Bytes>> {
@@ -359,7 +375,12 @@ struct Parameters(String);
 
 impl Parameters {
     fn get(&self, name: &str) -> Option<String> {
-        self.0.split('&').find_map(|part| {
+        self.all(name).next()
+    }
+
+    /// Every value that a name has.
+    fn all(&self, name: &str) -> impl Iterator<Item = String> {
+        self.0.split('&').filter_map(move |part| {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
             let decode = |text: &str| {
                 let spaced = text.replace('+', " ");

@@ -132,6 +132,11 @@ pub struct RunArgs {
     /// Write an access log to this file; `-` is standard output. Replaces the configuration's.
     #[arg(long, value_name = "PATH|-")]
     access_log: Option<String>,
+    /// Requests that bring the token in this file in a header `x-mesh-explain` get an explanation of
+    /// what became of them in a response header of that name. 16 characters at least. Without the
+    /// flag nobody looks for the header.
+    #[arg(long, value_name = "FILE")]
+    explain_token_file: Option<PathBuf>,
     /// Fix the random choices, so that a run with one worker can be repeated.
     #[arg(long)]
     seed: Option<u64>,

@@ -1,7 +1,7 @@
 //! HTTP: serving connections, and the stack that every request goes through.
 
 mod adapter;
-mod admit;
+pub(crate) mod admit;
 mod path;
 pub(crate) mod serve;
 pub(crate) mod stack;

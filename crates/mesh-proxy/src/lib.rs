@@ -29,6 +29,7 @@ pub mod bootstrap;
 pub mod chain;
 pub mod config;
 mod connection;
+pub mod explain;
 mod http;
 #[doc(hidden)]
 pub mod inspect;
@@ -76,6 +77,7 @@ pub struct Builder {
     control: Option<Arc<xds::Control>>,
     names: Option<Arc<dns::Statistics>>,
     demand: Option<Demand>,
+    token: Option<explain::Token>,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +106,7 @@ impl Proxy {
             control: None,
             names: None,
             demand: None,
+            token: None,
         }
     }
 }
@@ -182,6 +185,15 @@ impl Builder {
     #[must_use]
     pub fn zone(mut self, zone: Option<Zone>) -> Self {
         self.zone = zone.map(Arc::new);
+        self
+    }
+
+    /// Requests that bring this token in `x-mesh-explain` get the explanation of what became of them
+    /// in a response header of that name; from all requests the header is taken away. Default: none,
+    /// and nobody looks for such a header.
+    #[must_use]
+    pub fn explain_token(mut self, token: Option<explain::Token>) -> Self {
+        self.token = token;
         self
     }
 

@@ -3,6 +3,7 @@
 use crate::Builder;
 use crate::admin::Admin;
 use crate::connection::Site;
+use crate::explain::Explainer;
 use crate::http::stack;
 use crate::listener::{Plans, Statistics};
 use crate::reconcile::{Listening, RETRY, Reconciler};
@@ -184,6 +185,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         control,
         names,
         demand,
+        token,
     } = builder;
     let telemetry = Arc::new(Telemetry::new(workload.clone()));
     let statistics = Statistics::default();
@@ -193,6 +195,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
     let mut commands = Vec::with_capacity(workers);
     let mut threads = Vec::with_capacity(workers);
     let budgets = Budgets::default();
+    let explainer = token.map(|token| Arc::new(Explainer::new(token, feed.clone())));
     for number in 0..workers {
         let (sender, receiver) = mpsc::unbounded_channel();
         commands.push(sender);
@@ -221,7 +224,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         let site = Site {
             shard: Shard::of_worker(number),
             listeners: Listeners::default(),
-            stack: stack::build(parts, telemetry.clone(), most_requests),
+            stack: stack::build(parts, telemetry.clone(), most_requests, explainer.clone()),
             tcp,
             tasks: TaskTracker::new(),
         };

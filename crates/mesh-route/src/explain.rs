@@ -1,13 +1,20 @@
 //! Why a request went where it went: the same decision as [`find`](crate::find), told in full.
 
+//!
+//! It is the same decision because it is made by the same functions: the virtual host comes from
+//! the look-up that serves traffic, and the rules of that host are asked in order, each with the
+//! function that tells whether a request meets its condition. Only the index that spares the router
+//! most of those questions is left out.
+
+mod words;
+
+use crate::domain::Domains;
 use crate::head::Head;
-use crate::matches::{Predicate, query_value, unmet, with_value};
+use crate::matches::unmet;
 use crate::table::find_host;
 use mesh_core::Name;
-use mesh_core::model::{
-    Condition, HeaderKey, HeaderMatch, PathMatch, RouteTable, ValueMatch, VirtualHost,
-};
-use std::fmt::{self, Write};
+use mesh_core::model::{RouteTable, VirtualHost};
+use std::fmt;
 
 /// How the rule for a request was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +24,8 @@ pub struct Explanation {
     pub authority: Option<String>,
     /// The virtual host that serves it, by name and place in the table.
     pub host: Option<(Name, usize)>,
+    /// The domain of that virtual host that the authority meets.
+    pub domain: Option<Name>,
     /// The rules that were considered, in order, up to the one that matched.
     pub rules: Vec<Considered>,
 }
@@ -29,6 +38,8 @@ pub struct Considered {
     pub rule: usize,
     /// The rule's name; may be empty.
     pub name: Name,
+    /// Everything that the rule asks for, e.g. `path prefix "/api"`.
+    pub wants: Vec<String>,
     /// What the request did not meet; none for the rule that matched.
     pub failed: Option<Unmet>,
 }
@@ -49,21 +60,35 @@ pub fn explain(table: &RouteTable, head: &Head<'_>, word: u64) -> Explanation {
     Explanation {
         authority: head.authority().map(str::to_owned),
         host: host.map(|host| (table.virtual_hosts[host].name.clone(), host)),
+        domain: host.and_then(|host| domain(table, &table.virtual_hosts[host], head)),
         rules: host
             .map(|host| consider(&table.virtual_hosts[host], head, word))
             .unwrap_or_default(),
     }
 }
 
+/// Which domain of a virtual host a request came by: what the look-up finds where each domain has
+/// a host of its own.
+fn domain(table: &RouteTable, host: &VirtualHost, head: &Head<'_>) -> Option<Name> {
+    let mut each = RouteTable::new(table.name.clone());
+    each.ignore_port = table.ignore_port;
+    for domain in &host.domains {
+        each = each.host(VirtualHost::new(domain.clone(), [domain.clone()]));
+    }
+    let found = Domains::compile(&each).find(head.authority())?;
+    Some(host.domains[found].clone())
+}
+
 fn consider(host: &VirtualHost, head: &Head<'_>, word: u64) -> Vec<Considered> {
     let mut considered = Vec::new();
     for (index, rule) in host.rules.iter().enumerate() {
         let failed = unmet(&rule.condition, head, word)
-            .map(|predicate| describe(&rule.condition, predicate, head));
+            .map(|predicate| words::describe(&rule.condition, predicate, head));
         let matched = failed.is_none();
         considered.push(Considered {
             rule: index,
             name: rule.name.clone(),
+            wants: words::all(&rule.condition),
             failed,
         });
         if matched {
@@ -71,92 +96,6 @@ fn consider(host: &VirtualHost, head: &Head<'_>, word: u64) -> Vec<Considered> {
         }
     }
     considered
-}
-
-fn describe(condition: &Condition, predicate: Predicate, head: &Head<'_>) -> Unmet {
-    match predicate {
-        Predicate::Path => Unmet {
-            wanted: path(&condition.path),
-            had: match condition.path {
-                PathMatch::Connect => Some(head.method().to_string()),
-                _ => head.path().map(str::to_owned),
-            },
-        },
-        Predicate::Header(at) => {
-            let want = &condition.headers[at];
-            Unmet {
-                wanted: header(want),
-                had: with_value(&want.key, head, |value| {
-                    value.map(|value| String::from_utf8_lossy(value).into_owned())
-                }),
-            }
-        }
-        Predicate::Query(at) => {
-            let want = &condition.query[at];
-            Unmet {
-                wanted: format!("query {}{}", want.name, value(&want.value)),
-                had: query_value(head, &want.name).map(str::to_owned),
-            }
-        }
-        Predicate::Grpc => Unmet {
-            wanted: "content-type of gRPC".to_owned(),
-            had: head
-                .headers()
-                .get(http::header::CONTENT_TYPE)
-                .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
-        },
-        Predicate::Share => Unmet {
-            wanted: condition
-                .share
-                .map(|share| format!("share of {share}"))
-                .unwrap_or_default(),
-            had: Some("a draw outside of it".to_owned()),
-        },
-    }
-}
-
-fn path(want: &PathMatch) -> String {
-    match want {
-        PathMatch::Prefix(text) => format!("path prefix {text:?}"),
-        PathMatch::Exact(text) => format!("path exact {text:?}"),
-        PathMatch::SeparatedPrefix(text) => format!("path prefix {text:?} (whole segments)"),
-        PathMatch::PrefixIgnoreCase(text) => format!("path prefix {text:?} (any case)"),
-        PathMatch::ExactIgnoreCase(text) => format!("path exact {text:?} (any case)"),
-        PathMatch::SeparatedPrefixIgnoreCase(text) => {
-            format!("path prefix {text:?} (whole segments, any case)")
-        }
-        PathMatch::Regex(pattern) => format!("path regex {:?}", pattern.source()),
-        PathMatch::Connect => "method CONNECT".to_owned(),
-        _ => "a path match that this version does not know".to_owned(),
-    }
-}
-
-fn header(want: &HeaderMatch) -> String {
-    let mut text = match &want.key {
-        HeaderKey::Method => "method".to_owned(),
-        HeaderKey::Authority => "authority".to_owned(),
-        HeaderKey::Scheme => "scheme".to_owned(),
-        HeaderKey::Path => "path and query".to_owned(),
-        HeaderKey::Header(name) => format!("header {name}"),
-    };
-    if want.invert {
-        text.push_str(" not");
-    }
-    // Writing to a String cannot fail.
-    let _ = write!(text, "{}", value(&want.value));
-    if want.missing_is_empty {
-        text.push_str(" (missing counts as empty)");
-    }
-    text
-}
-
-fn value(want: &ValueMatch) -> String {
-    match want {
-        ValueMatch::Text(text) => format!(": {text}"),
-        ValueMatch::Present(true) => " present".to_owned(),
-        ValueMatch::Present(false) => " absent".to_owned(),
-        ValueMatch::Range(start, end) => format!(": a number from {start} up to but not {end}"),
-    }
 }
 
 // === impl Explanation ===
@@ -212,7 +151,7 @@ impl fmt::Display for Unmet {
 mod tests {
     use super::*;
     use http::{HeaderName, Request};
-    use mesh_core::model::{Rule, StringMatch};
+    use mesh_core::model::{HeaderKey, HeaderMatch, Rule, StringMatch};
 
     #[test]
     fn an_explanation_says_what_failed_and_what_the_request_had() {
@@ -234,6 +173,11 @@ mod tests {
             .unwrap();
         let explanation = explain(&table, &Head::of(&request), 0);
         assert_eq!(explanation.found(), Some((0, 2)));
+        assert_eq!(explanation.domain.as_deref(), Some("reviews:9080"));
+        assert_eq!(
+            explanation.rules[1].wants,
+            ["path prefix \"/\"", "header end-user: exact \"jason\""]
+        );
         assert_eq!(
             explanation.to_string(),
             "virtual host reviews serves authority reviews:9080\n\
@@ -248,5 +192,21 @@ mod tests {
             explanation.to_string(),
             "no virtual host serves authority ratings"
         );
+    }
+
+    #[test]
+    fn the_domain_is_the_closest_of_its_host_and_long_values_are_cut() {
+        let host = VirtualHost::new("shop", ["*", "*.shop.example", "*.eu.shop.example"])
+            .rule(Rule::prefix_to("/a", "v1"));
+        let mut table = RouteTable::new("t").host(host);
+        table.ignore_port = true;
+        let request = Request::get(format!("http://x.EU.shop.example:80/{}", "ä".repeat(400)))
+            .body(())
+            .unwrap();
+        let explanation = explain(&table, &Head::of(&request), 0);
+        assert_eq!(explanation.domain.as_deref(), Some("*.eu.shop.example"));
+        let had = explanation.rules[0].failed.as_ref().unwrap().had.as_ref();
+        let had = had.unwrap();
+        assert!(had.ends_with('…') && had.len() < 300, "{had}");
     }
 }

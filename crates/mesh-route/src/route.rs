@@ -282,8 +282,9 @@ impl Router {
     }
 }
 
-/// Which part of a split is meant, and which cluster of the snapshot, if it exists.
-fn destination(
+/// Which part of a split a rule sends to with this random word, and which cluster of the snapshot
+/// that is, if it exists: what [`Matched::to`] takes.
+pub fn destination(
     rule: &Rule,
     snapshot: &Snapshot,
     headers: &HeaderMap,

@@ -39,6 +39,15 @@ pub fn end(child: &mut Child) {
     let _ = child.kill();
 }
 
+/// Reads a process's standard output until a line contains this; false if it ends without. What
+/// comes after is read and thrown away, or the process would block on its pipe.
+pub fn wait_for_line(child: &mut Child, text: &str) -> bool {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let found = lines.any(|line| line.is_ok_and(|line| line.contains(text)));
+    std::thread::spawn(move || for _ in lines {});
+    found
+}
+
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 /// Names and values, if any.
 #[derive(Debug)]
-pub(super) struct Wanted<'a>(Option<Cow<'a, BTreeMap<Name, Name>>>);
+pub(crate) struct Wanted<'a>(Option<Cow<'a, BTreeMap<Name, Name>>>);
 
 // === impl Wanted ===
 
 impl<'a> Wanted<'a> {
     /// What the rule asks for, and what its chosen destination does, which wins.
-    pub(super) fn of(exchange: Option<&'a Exchange>) -> Self {
+    pub(crate) fn of(exchange: Option<&'a Exchange>) -> Self {
         let matched = exchange.and_then(Exchange::matched);
         let Some(Forward { subset: rule, .. }) = matched.and_then(|matched| matched.forward())
         else {
@@ -38,7 +38,7 @@ impl<'a> Wanted<'a> {
         })
     }
 
-    pub(super) fn subset(&self) -> Option<&BTreeMap<Name, Name>> {
+    pub(crate) fn subset(&self) -> Option<&BTreeMap<Name, Name>> {
         self.0.as_deref()
     }
 }

@@ -166,7 +166,7 @@ impl Group {
     /// The hosts that hashes of a priority lead to: the healthy ones, or in panic all, by weight
     /// and where localities are weighed by the weights of those, as they are configured (Envoy's
     /// `normalizeWeights`).
-    fn weighed(&self, tier: usize, plan: Plan<'_>) -> Vec<Weighed> {
+    pub(crate) fn weighed(&self, tier: usize, plan: Plan<'_>) -> Vec<Weighed> {
         let panic = self.load.is_in_panic(tier);
         let tier = &self.tiers[tier];
         let mut hosts = Vec::new();

@@ -37,6 +37,17 @@ pub(crate) enum Held {
     Single(Arc<Host>),
 }
 
+/// What who asks for a subset, or for none, is led to.
+#[derive(Debug)]
+pub(crate) enum Way<'a> {
+    /// The subset.
+    Part(&'a Part),
+    /// What those get who ask by the same names where their subset does not exist.
+    Instead(SubsetFallback),
+    /// What everybody else gets.
+    Usual(SubsetFallback),
+}
+
 type Criteria = Vec<(Name, Name)>;
 
 // === impl Subsets ===
@@ -96,8 +107,21 @@ impl Subsets {
         }
     }
 
+    /// What who asks for this is led to.
+    pub(crate) fn way(&self, wanted: Option<&BTreeMap<Name, Name>>) -> Way<'_> {
+        if let Some(wanted) = wanted {
+            if let Some(part) = self.find(wanted) {
+                return Way::Part(part);
+            }
+            if let Some(fallback) = self.fallback_of(wanted) {
+                return Way::Instead(fallback);
+            }
+        }
+        Way::Usual(self.config.fallback)
+    }
+
     /// The subset that has just what is asked for.
-    pub(crate) fn find(&self, wanted: &BTreeMap<Name, Name>) -> Option<&Part> {
+    fn find(&self, wanted: &BTreeMap<Name, Name>) -> Option<&Part> {
         if wanted.is_empty() {
             return None;
         }
@@ -111,7 +135,7 @@ impl Subsets {
 
     /// What who asks by these names gets where their subset does not exist. None is what everybody
     /// else gets.
-    pub(crate) fn fallback_of(&self, wanted: &BTreeMap<Name, Name>) -> Option<SubsetFallback> {
+    fn fallback_of(&self, wanted: &BTreeMap<Name, Name>) -> Option<SubsetFallback> {
         let by_these = |keys: &[Name]| keys.iter().eq(wanted.keys());
         let selectors = &self.config.selectors;
         let selector = selectors.iter().find(|selector| by_these(&selector.keys))?;

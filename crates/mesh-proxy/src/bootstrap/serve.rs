@@ -4,6 +4,7 @@ use super::identity::{address_towards, identity};
 use super::names::Names;
 use super::{RunArgs, envoy};
 use crate::config::{self, Configuration, NodeSpec, Source};
+use crate::explain::Token;
 use crate::xds::Driver;
 use crate::{Builder, Running};
 use anyhow::{Context, bail};
@@ -39,7 +40,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         let admin = args.admin(usual)?;
         let driver = Driver::from_bootstrap(&bootstrap, |client| args.adjusted(client))
             .with_context(|| file.display().to_string())?;
-        let builder = args.settings(driver.proxy(), admin, envoy::workload(&bootstrap.node));
+        let builder = args.settings(driver.proxy(), admin, envoy::workload(&bootstrap.node))?;
         let wants = bootstrap
             .listeners
             .iter()
@@ -86,7 +87,7 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
         let usual = configuration.node().admin().unwrap_or(ADMIN);
         let admin = args.admin((Some(usual.into()), 0))?;
         let builder = crate::Proxy::builder(configuration.feed());
-        let mut builder = args.settings(builder, admin, configuration.workload());
+        let mut builder = args.settings(builder, admin, configuration.workload())?;
         let namespace = configuration.node().namespace.clone();
         let answering = match args.names(&namespace, None)? {
             Some(names) => {
@@ -123,7 +124,7 @@ fn from_control_plane(args: &RunArgs, server: &str) -> anyhow::Result<ExitCode> 
     let client = args.adjusted(client).names(node.dns_capture);
     let names = args.names(&node.namespace, identity.domain())?;
     let driver = Driver::new(identity, client).context("--xds")?;
-    let mut builder = args.settings(driver.proxy(), admin, workload);
+    let mut builder = args.settings(driver.proxy(), admin, workload)?;
     if let Some(names) = &names {
         builder = builder.names(names.statistics());
     }
@@ -267,16 +268,32 @@ impl RunArgs {
         })
     }
 
-    fn settings(&self, builder: Builder, (admin, mode): AdminAt, workload: WorkloadRef) -> Builder {
+    fn settings(
+        &self,
+        builder: Builder,
+        (admin, mode): AdminAt,
+        workload: WorkloadRef,
+    ) -> anyhow::Result<Builder> {
         let builder = builder
+            .explain_token(self.explain_token()?)
             .workload(workload)
             .admin_at(admin, mode)
             .seed(self.seed)
             .drain_time(Duration::from_secs(self.drain_time));
-        match self.concurrency {
+        Ok(match self.concurrency {
             0 => builder,
             workers => builder.concurrency(workers),
-        }
+        })
+    }
+
+    fn explain_token(&self) -> anyhow::Result<Option<Token>> {
+        let Some(file) = &self.explain_token_file else {
+            return Ok(None);
+        };
+        let read = std::fs::read_to_string(file).map_err(anyhow::Error::from);
+        let token = read.and_then(|text| Token::new(&text).map_err(Into::into));
+        let token = token.with_context(|| format!("--explain-token-file {}", file.display()))?;
+        Ok(Some(token))
     }
 }
 

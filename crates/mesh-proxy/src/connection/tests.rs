@@ -63,7 +63,7 @@ impl World {
         let site = Site {
             shard: Shard::default(),
             listeners: Listeners::default(),
-            stack: stack::build(parts, telemetry.clone(), u32::MAX),
+            stack: stack::build(parts, telemetry.clone(), u32::MAX, None),
             tcp: Forwarder {
                 demand: None,
                 feed,

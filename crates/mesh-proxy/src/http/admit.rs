@@ -6,6 +6,7 @@
 //! ([`HttpManager`]); bodies are not looked at.
 
 use super::path::{Normalized, normalize};
+use crate::explain::{Explainer, Served};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version, uri};
 use mesh_core::model::{Direction, HttpManager};
@@ -26,6 +27,7 @@ use tower_service::Service;
 #[derive(Clone, Debug)]
 pub(crate) struct AdmitLayer {
     rng: Arc<Rng>,
+    explainer: Option<Arc<Explainer>>,
 }
 
 /// Passes on only requests with a sound head.
@@ -33,12 +35,16 @@ pub(crate) struct AdmitLayer {
 pub(crate) struct Admit<S> {
     inner: S,
     rng: Arc<Rng>,
+    /// Whoever brings its token is told why a request went where it went.
+    explainer: Option<Arc<Explainer>>,
 }
 
 /// The response future of [`Admit`].
 #[pin_project::pin_project(project = Projected)]
 pub(crate) enum ResponseFuture<F> {
     Admitted(#[pin] F),
+    /// Admitted, and the response says why it is what it is.
+    Explained(#[pin] F, Option<Box<Served>>),
     Refused(#[pin] Ready<Option<Error>>),
 }
 
@@ -95,7 +101,17 @@ const NOT_FOR_US_ALONE: [HeaderName; 5] = [
 
 impl AdmitLayer {
     pub(crate) fn new(rng: Arc<Rng>) -> Self {
-        Self { rng }
+        Self {
+            rng,
+            explainer: None,
+        }
+    }
+
+    /// Requests that bring its token are explained. Without one nobody looks for a token.
+    #[must_use]
+    pub(crate) fn explaining(mut self, explainer: Option<Arc<Explainer>>) -> Self {
+        self.explainer = explainer;
+        self
     }
 }
 
@@ -105,6 +121,7 @@ impl<S> Layer<S> for AdmitLayer {
         Admit {
             inner,
             rng: self.rng.clone(),
+            explainer: self.explainer.clone(),
         }
     }
 }
@@ -125,13 +142,26 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let exchange = Exchange::of(&request).cloned();
+        let mut served = None;
+        if let (Some(explainer), Some(exchange)) = (&self.explainer, &exchange) {
+            served = explainer.take(&mut request, exchange);
+        }
         if let Some(exchange) = &exchange
             && let Some(manager) = &exchange.caller().manager
             && let Err(error) = admit(&mut request, manager, exchange, &self.rng)
         {
+            if let Some(served) = served {
+                served.answer();
+            }
             return ResponseFuture::Refused(ready(Some(error)));
         }
-        ResponseFuture::Admitted(self.inner.call(request))
+        match served {
+            None => ResponseFuture::Admitted(self.inner.call(request)),
+            Some(mut served) => {
+                served.admitted(&request);
+                ResponseFuture::Explained(self.inner.call(request), Some(served))
+            }
+        }
     }
 }
 
@@ -146,6 +176,13 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             Projected::Admitted(inner) => inner.poll(cx),
+            Projected::Explained(inner, served) => {
+                let result = ready!(inner.poll(cx));
+                if let Some(served) = served.take() {
+                    served.answer();
+                }
+                Poll::Ready(result)
+            }
             Projected::Refused(error) => {
                 let error = ready!(error.poll(cx));
                 Poll::Ready(Err(error.unwrap_or_else(|| Error::new(Failure::Internal))))

@@ -4,6 +4,7 @@
 //! that embeds the mesh runs the same code.
 
 use super::admit::{Admit, AdmitLayer};
+use crate::explain::Explainer;
 use http::Request;
 use mesh_client::{Body, Outbound, Parts};
 use mesh_core::Rng;
@@ -33,6 +34,7 @@ pub(crate) fn build(
     mut parts: Parts,
     telemetry: Arc<Telemetry>,
     most_requests: u32,
+    explainer: Option<Arc<Explainer>>,
 ) -> RequestStack {
     let rng = Arc::new(Rng::with_seed(parts.rng.word()));
     // Upstreams inside the mesh learn who calls, if we are somebody.
@@ -42,7 +44,7 @@ pub(crate) fn build(
     // Sheds before matching spends time.
     let stack = OverloadLayer::fixed(most_requests).layer(stack);
     // Nothing below sees a malformed head.
-    let stack = AdmitLayer::new(rng).layer(stack);
+    let stack = AdmitLayer::new(rng).explaining(explainer).layer(stack);
     // Every error becomes a response.
     let stack = ReplyLayer::new().layer(stack);
     // Sees every outcome: access log, metrics, statistics. Reads who peers are, and hides it.

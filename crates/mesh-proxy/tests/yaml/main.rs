@@ -10,6 +10,7 @@ mod actions;
 mod connection_pool;
 mod cors;
 mod destination_rule;
+mod explain;
 mod faults;
 mod gateway;
 mod headers;

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use mesh_core::Publisher;
 use mesh_core::model::SnapshotBuilder;
 use mesh_istio::{Diagnostic, Files, Node, World, compile};
+use mesh_proxy::explain::Token;
 use mesh_proxy::{Proxy, Running};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -252,10 +253,24 @@ impl Town {
             "{}",
             lines(&findings)
         );
-        Self::start(&world, node, findings).await
+        Self::start(&world, node, findings, None).await
     }
 
-    async fn start(world: &World, node: Node, mut findings: Vec<Diagnostic>) -> Self {
+    /// As [`Town::client`]; requests that bring this token are explained.
+    pub(crate) async fn explaining(yaml: &str, token: &str) -> Self {
+        let mut node = client();
+        node.base_port = Some(port_before_a_free_one());
+        let (world, findings) = world(yaml);
+        let token = Token::new(token).unwrap();
+        Self::start(&world, node, findings, Some(token)).await
+    }
+
+    async fn start(
+        world: &World,
+        node: Node,
+        mut findings: Vec<Diagnostic>,
+        token: Option<Token>,
+    ) -> Self {
         let mut builder = SnapshotBuilder::new();
         findings.extend(compile(world, &node, &mut builder));
         let (snapshot, _) = builder.build().unwrap();
@@ -270,6 +285,7 @@ impl Town {
             .seed(Some(7))
             .drain_time(Duration::ZERO)
             .admin(Some(SocketAddr::from(([127, 0, 0, 1], 0))))
+            .explain_token(token)
             .start()
             .await
             .unwrap();

@@ -77,7 +77,7 @@ impl Served {
             manager: chain.manager,
             stats: chain.stats,
             server: chain.server,
-            stack: stack::build(parts, telemetry, u32::MAX),
+            stack: stack::build(parts, telemetry, u32::MAX, None),
             tasks: self.tasks.clone(),
             drain: self.drain.subscribe(),
         }

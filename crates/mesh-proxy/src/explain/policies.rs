@@ -1,0 +1,333 @@
+//! The policies in force, in words, each with what set it or that it is the default.
+
+use super::place::{knows_places, place, time};
+use mesh_core::model::{
+    AbortWith, AddMode, AuthorityRewrite, Balancing, Cluster, Cors, Fault, HashSource, HeaderEdits,
+    HttpManager, Limits, LocalityBalancing, Mirror, Outlier, PathRewrite, RateLimit, Retry,
+    Snapshot, UpstreamProtocol,
+};
+use mesh_core::{Matched, Origin};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Puts policies together.
+struct List<'a> {
+    snapshot: &'a Snapshot,
+    all: Vec<Value>,
+}
+
+/// Istio's limit for connecting.
+const CONNECT: Duration = Duration::from_secs(10);
+
+// === impl List ===
+
+impl List<'_> {
+    /// A policy with what set it. Where nothing did it is the default, if `usual` says that it can
+    /// be one.
+    fn add(&mut self, name: &str, value: impl Into<String>, origin: Origin, usual: bool) {
+        let from = place(self.snapshot, origin);
+        let default = usual && from.is_null() && knows_places(self.snapshot);
+        self.all.push(json!({
+            "policy": name,
+            "value": value.into(),
+            "from": from,
+            "default": default,
+        }));
+    }
+}
+
+/// Those of a route and of the listener that it was reached by.
+pub(super) fn of_route(matched: &Matched, manager: Option<&HttpManager>) -> Vec<Value> {
+    let (rule, host) = (matched.rule(), matched.host());
+    let mut list = List {
+        snapshot: matched.snapshot(),
+        all: Vec::new(),
+    };
+    if matched.forward().is_some() {
+        let timeout = rule.timeout.map_or_else(|| "none".to_owned(), time);
+        list.add("timeout", timeout, rule.timeout_origin, true);
+        let retry = rule.retry.as_ref().or(host.retry.as_ref());
+        match retry {
+            Some(retry) => list.add("retries", retries(retry), retry.origin, true),
+            None => list.add("retries", "none", Origin::NONE, false),
+        }
+    }
+    if let Some(limit) = rule.idle_timeout {
+        list.add("idle timeout", time(limit), rule.origin, false);
+    }
+    if let Some(limit) = rule.max_stream_duration {
+        list.add("longest stream", time(limit), rule.origin, false);
+    }
+    if let Some(fault) = &rule.fault {
+        list.add("fault", faults(fault), fault.origin, false);
+    }
+    for mirror in &rule.mirrors {
+        list.add("mirror", copies(mirror), mirror.origin, false);
+    }
+    for limit in [
+        &rule.rate_limit,
+        &manager.and_then(|of| of.rate_limit.clone()),
+    ] {
+        if let Some(limit) = limit {
+            list.add("rate limit", rate(limit), limit.origin, false);
+        }
+    }
+    if let Some(cors) = rule.cors.as_ref().or(host.cors.as_ref()) {
+        list.add("CORS", origins(cors), cors.origin, false);
+    }
+    if let Some(forward) = matched.forward() {
+        let origin = forward.rewrite_origin;
+        match &forward.path {
+            PathRewrite::Prefix(new) => {
+                list.add("rewrite", format!("what matched to {new:?}"), origin, false);
+            }
+            PathRewrite::Regex(pattern, with) => {
+                let text = format!("{:?} to {with:?}", pattern.source());
+                list.add("rewrite", text, origin, false);
+            }
+            _ => {}
+        }
+        let authority = match &forward.authority {
+            Some(AuthorityRewrite::Literal(name)) => Some(format!("authority to {name}")),
+            Some(AuthorityRewrite::FromEndpoint) => {
+                Some("authority to the endpoint's host name".to_owned())
+            }
+            Some(AuthorityRewrite::FromHeader(name)) => {
+                Some(format!("authority to the header {name}"))
+            }
+            _ => None,
+        };
+        if let Some(authority) = authority {
+            list.add("rewrite", authority, origin, false);
+        }
+        let sources: Vec<String> = forward.hash.iter().map(|one| source(&one.source)).collect();
+        if !sources.is_empty() {
+            list.add("hash by", sources.join(", "), Origin::NONE, false);
+        }
+    }
+    edits(&mut list, matched);
+    if let Some(manager) = manager {
+        if let Some(limit) = manager.stream_idle_timeout {
+            list.add("stream idle timeout", time(limit), Origin::NONE, false);
+        }
+        if let Some(limit) = manager.request_timeout {
+            list.add("request must arrive in", time(limit), Origin::NONE, false);
+        }
+    }
+    list.all
+}
+
+/// Header edits, the closest first.
+fn edits(list: &mut List<'_>, matched: &Matched) {
+    let (rule, host, table) = (matched.rule(), matched.host(), matched.table());
+    let part = matched.weighted();
+    let none = HeaderEdits::default();
+    let levels = [
+        (
+            part.map_or(&none, |part| &part.request_edits),
+            part.map_or(&none, |part| &part.response_edits),
+            part.map_or(Origin::NONE, |part| part.origin),
+        ),
+        (&rule.request_edits, &rule.response_edits, rule.origin),
+        (&host.request_edits, &host.response_edits, host.origin),
+        (&table.request_edits, &table.response_edits, Origin::NONE),
+    ];
+    for (request, response, origin) in levels {
+        for (name, edits) in [("request headers", request), ("response headers", response)] {
+            if !edits.is_empty() {
+                list.add(name, edit(edits), origin, false);
+            }
+        }
+    }
+}
+
+/// Those of a cluster.
+pub(super) fn of_cluster(snapshot: &Snapshot, cluster: &Cluster) -> Vec<Value> {
+    let mut list = List {
+        snapshot,
+        all: Vec::new(),
+    };
+    // One block may set many things: who leaves one out has the default of it.
+    let from = |usual: bool| match usual {
+        true => Origin::NONE,
+        false => cluster.policy_origin,
+    };
+    let usual = cluster.balancing == Balancing::LEAST_REQUEST;
+    list.add(
+        "balancing",
+        balancing(cluster.balancing),
+        from(usual),
+        usual,
+    );
+    let usual = cluster.limits == Limits::unlimited();
+    list.add("limits", limits(&cluster.limits), from(usual), usual);
+    match &cluster.outlier {
+        Some(outlier) => list.add(
+            "outlier detection",
+            ejection(outlier),
+            outlier.origin,
+            false,
+        ),
+        None => list.add("outlier detection", "none", Origin::NONE, true),
+    }
+    let usual = cluster.connect_timeout == CONNECT;
+    let connect = time(cluster.connect_timeout);
+    list.add("connect timeout", connect, from(usual), usual);
+    match &cluster.tls {
+        Some(tls) => {
+            let text = match &tls.sni {
+                name if name.is_empty() => "yes".to_owned(),
+                name => format!("yes, for {name}"),
+            };
+            list.add("TLS", text, tls.origin, false);
+        }
+        None => list.add("TLS", "none", Origin::NONE, true),
+    }
+    let protocol = match cluster.protocol {
+        UpstreamProtocol::Http1 => "HTTP/1.1",
+        UpstreamProtocol::Http2 => "HTTP/2",
+        UpstreamProtocol::AsDownstream => "the caller's",
+        UpstreamProtocol::Alpn => "HTTP/2 where TLS agrees on it",
+        _ => "unknown",
+    };
+    list.add("protocol", protocol, Origin::NONE, false);
+    match cluster.localities {
+        LocalityBalancing::Weighted => {
+            list.add("localities", "by weight", cluster.policy_origin, false);
+        }
+        LocalityBalancing::ZoneAware(_) => {
+            let text = "the own zone first, as far as it can take it";
+            list.add("localities", text, cluster.policy_origin, false);
+        }
+        _ => {}
+    }
+    if let Some(slow) = &cluster.slow_start {
+        let text = format!("over {}", time(slow.window));
+        list.add("slow start", text, cluster.policy_origin, false);
+    }
+    if cluster.max_requests_per_connection > 0 {
+        let text = format!("{} requests each", cluster.max_requests_per_connection);
+        list.add("connections", text, cluster.policy_origin, false);
+    }
+    list.all
+}
+
+fn retries(retry: &Retry) -> String {
+    let on: Vec<&str> = retry.on.names().collect();
+    let mut text = format!("{} on {}", retry.attempts, on.join(", "));
+    if !retry.status_codes.is_empty() {
+        let codes: Vec<String> = retry.status_codes.iter().map(u16::to_string).collect();
+        text += &format!(" ({})", codes.join(", "));
+    }
+    if let Some(limit) = retry.per_try_timeout {
+        text += &format!("; each try {}", time(limit));
+    }
+    text + &format!(
+        "; back-off {} to {}",
+        time(retry.backoff_base),
+        time(retry.backoff_max)
+    )
+}
+
+fn faults(fault: &Fault) -> String {
+    let delay = fault
+        .delay
+        .as_ref()
+        .map(|delay| format!("delay of {} for {}", time(delay.duration), delay.share));
+    let abort = fault.abort.as_ref().map(|abort| match abort.with {
+        AbortWith::Http(status) => format!("abort with {} for {}", status.as_u16(), abort.share),
+        AbortWith::Grpc(status) => format!("abort with gRPC {status} for {}", abort.share),
+    });
+    let both: Vec<String> = delay.into_iter().chain(abort).collect();
+    both.join(", ")
+}
+
+fn copies(mirror: &Mirror) -> String {
+    format!("{} to {}", mirror.share, mirror.cluster)
+}
+
+fn rate(limit: &RateLimit) -> String {
+    format!(
+        "{} at once, {} more every {}, else {}",
+        limit.max_tokens,
+        limit.tokens_per_fill,
+        time(limit.fill_interval),
+        limit.status.as_u16(),
+    )
+}
+
+fn origins(cors: &Cors) -> String {
+    let allowed: Vec<String> = cors.allow_origins.iter().map(ToString::to_string).collect();
+    format!("origins {}", allowed.join(", "))
+}
+
+fn source(source: &HashSource) -> String {
+    match source {
+        HashSource::Header(name, _) => format!("header {name}"),
+        HashSource::Cookie(cookie) => format!("cookie {}", cookie.name),
+        HashSource::SourceIp => "the caller's address".to_owned(),
+        HashSource::Query(name) => format!("query {name}"),
+        _ => "something that this version does not know".to_owned(),
+    }
+}
+
+fn edit(edits: &HeaderEdits) -> String {
+    let removed = edits.remove.iter().map(|name| format!("remove {name}"));
+    let added = edits.add.iter().map(|edit| {
+        let how = match edit.mode {
+            AddMode::Append => "add",
+            AddMode::Overwrite => "set",
+            AddMode::IfAbsent => "add if absent",
+        };
+        format!("{how} {}", edit.name)
+    });
+    let all: Vec<String> = removed.chain(added).collect();
+    all.join(", ")
+}
+
+fn balancing(balancing: Balancing) -> String {
+    match balancing {
+        Balancing::RoundRobin => "round robin".to_owned(),
+        Balancing::LeastRequest { choices, .. } => format!("least request of {choices}"),
+        Balancing::Random => "random".to_owned(),
+        Balancing::RingHash(_) => "ring hash".to_owned(),
+        Balancing::Maglev(_) => "Maglev".to_owned(),
+        _ => "unknown".to_owned(),
+    }
+}
+
+fn limits(limits: &Limits) -> String {
+    let parts = [
+        ("connections", limits.max_connections),
+        ("pending requests", limits.max_pending),
+        ("requests", limits.max_requests),
+        ("retries", limits.max_retries),
+    ];
+    let set: Vec<String> = parts
+        .iter()
+        .filter(|(_, most)| *most != u32::MAX)
+        .map(|(what, most)| format!("{most} {what}"))
+        .collect();
+    match set.is_empty() {
+        true => "none".to_owned(),
+        false => set.join(", "),
+    }
+}
+
+fn ejection(outlier: &Outlier) -> String {
+    let counts = [
+        ("5xx", outlier.consecutive_5xx),
+        ("gateway failures", outlier.consecutive_gateway_failure),
+    ];
+    let set: Vec<String> = counts
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(what, count)| format!("after {count} {what} in a row"))
+        .collect();
+    format!(
+        "{}, for {} and longer, at most {}% of hosts",
+        set.join(" or "),
+        time(outlier.base_ejection_time),
+        outlier.max_ejection_percent,
+    )
+}

@@ -1,0 +1,99 @@
+//! A request that is explained while it is served: the answer goes on its response.
+
+use super::bound::as_header;
+use super::dry::Asked;
+use super::report;
+use super::token::{NAME, Token};
+use http::Request;
+use mesh_core::model::Snapshot;
+use mesh_core::{Exchange, Feed, Matched};
+use std::sync::Arc;
+
+/// Explains requests that bring a token.
+#[derive(Debug)]
+pub(crate) struct Explainer {
+    token: Token,
+    /// What is in force, for requests that met no rule of it.
+    feed: Feed<Snapshot>,
+}
+
+/// A request that brought the token, on its way.
+#[derive(Debug)]
+pub(crate) struct Served {
+    explainer: Arc<Explainer>,
+    head: Request<()>,
+    exchange: Exchange,
+    admitted: bool,
+}
+
+// === impl Explainer ===
+
+impl Explainer {
+    pub(crate) fn new(token: Token, feed: Feed<Snapshot>) -> Self {
+        Self { token, feed }
+    }
+
+    /// Takes the header out of a request, so that nobody below sees it. Where it had the token, the
+    /// request is to be explained.
+    pub(crate) fn take<B>(
+        self: &Arc<Self>,
+        request: &mut Request<B>,
+        exchange: &Exchange,
+    ) -> Option<Box<Served>> {
+        let is_asked = self.token.take(request.headers_mut());
+        is_asked.then(|| {
+            Box::new(Served {
+                explainer: self.clone(),
+                head: head_of(request),
+                exchange: exchange.clone(),
+                admitted: false,
+            })
+        })
+    }
+}
+
+// === impl Served ===
+
+impl Served {
+    /// The request as admission left it.
+    pub(crate) fn admitted<B>(&mut self, request: &Request<B>) {
+        self.head = head_of(request);
+        self.admitted = true;
+    }
+
+    /// Records the answer for the response, whoever makes that.
+    pub(crate) fn answer(self) {
+        let matched = self.exchange.matched();
+        let snapshot = match matched.map(Matched::snapshot) {
+            Some(pinned) => pinned.snapshot().clone(),
+            None => self.explainer.feed.load(),
+        };
+        let answer = as_header(|bound| {
+            // Its own, so that nothing is counted twice and nothing is recorded for the response.
+            let mut caller = self.exchange.caller().clone();
+            caller.stats = None;
+            let own = Exchange::new(self.exchange.started(), caller);
+            if let Some(matched) = matched {
+                own.set_matched(matched.clone());
+            }
+            let asked = Asked {
+                request: head_of(&self.head),
+                exchange: own,
+                admitted: self.admitted,
+            };
+            report::of_served(&snapshot, asked, &self.exchange, bound)
+        });
+        if let Some(answer) = answer {
+            self.exchange.add_reply_header(NAME, answer);
+        }
+    }
+}
+
+fn head_of<B>(request: &Request<B>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.version_mut() = request.version();
+    *head.headers_mut() = request.headers().clone();
+    head
+}

@@ -1,0 +1,121 @@
+//! What a condition asks for and what a request has instead, in words.
+
+use super::Unmet;
+use crate::head::Head;
+use crate::matches::{Predicate, query_value, with_value};
+use mesh_core::model::{Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch};
+use std::fmt::Write;
+
+/// Of what a request brings, so much is repeated, in bytes.
+const LONGEST: usize = 256;
+
+/// Everything that a condition asks for.
+pub(super) fn all(condition: &Condition) -> Vec<String> {
+    let mut all = vec![path(&condition.path)];
+    all.extend(condition.headers.iter().map(header));
+    all.extend(condition.query.iter().map(query));
+    if condition.grpc {
+        all.push(GRPC.to_owned());
+    }
+    all.extend(condition.share.map(|share| format!("share of {share}")));
+    all
+}
+
+const GRPC: &str = "content-type of gRPC";
+
+pub(super) fn describe(condition: &Condition, predicate: Predicate, head: &Head<'_>) -> Unmet {
+    match predicate {
+        Predicate::Path => Unmet {
+            wanted: path(&condition.path),
+            had: match condition.path {
+                PathMatch::Connect => Some(head.method().to_string()),
+                _ => head.path().map(|path| cut(path.as_bytes())),
+            },
+        },
+        Predicate::Header(at) => {
+            let want = &condition.headers[at];
+            Unmet {
+                wanted: header(want),
+                had: with_value(&want.key, head, |value| value.map(cut)),
+            }
+        }
+        Predicate::Query(at) => {
+            let want = &condition.query[at];
+            Unmet {
+                wanted: query(want),
+                had: query_value(head, &want.name).map(|value| cut(value.as_bytes())),
+            }
+        }
+        Predicate::Grpc => Unmet {
+            wanted: GRPC.to_owned(),
+            had: head
+                .headers()
+                .get(http::header::CONTENT_TYPE)
+                .map(|value| cut(value.as_bytes())),
+        },
+        Predicate::Share => Unmet {
+            wanted: condition
+                .share
+                .map(|share| format!("share of {share}"))
+                .unwrap_or_default(),
+            had: Some("a draw outside of it".to_owned()),
+        },
+    }
+}
+
+fn path(want: &PathMatch) -> String {
+    match want {
+        PathMatch::Prefix(text) => format!("path prefix {text:?}"),
+        PathMatch::Exact(text) => format!("path exact {text:?}"),
+        PathMatch::SeparatedPrefix(text) => format!("path prefix {text:?} (whole segments)"),
+        PathMatch::PrefixIgnoreCase(text) => format!("path prefix {text:?} (any case)"),
+        PathMatch::ExactIgnoreCase(text) => format!("path exact {text:?} (any case)"),
+        PathMatch::SeparatedPrefixIgnoreCase(text) => {
+            format!("path prefix {text:?} (whole segments, any case)")
+        }
+        PathMatch::Regex(pattern) => format!("path regex {:?}", pattern.source()),
+        PathMatch::Connect => "method CONNECT".to_owned(),
+        _ => "a path match that this version does not know".to_owned(),
+    }
+}
+
+fn header(want: &HeaderMatch) -> String {
+    let mut text = match &want.key {
+        HeaderKey::Method => "method".to_owned(),
+        HeaderKey::Authority => "authority".to_owned(),
+        HeaderKey::Scheme => "scheme".to_owned(),
+        HeaderKey::Path => "path and query".to_owned(),
+        HeaderKey::Header(name) => format!("header {name}"),
+    };
+    if want.invert {
+        text.push_str(" not");
+    }
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{}", value(&want.value));
+    if want.missing_is_empty {
+        text.push_str(" (missing counts as empty)");
+    }
+    text
+}
+
+fn query(want: &QueryMatch) -> String {
+    format!("query {}{}", want.name, value(&want.value))
+}
+
+fn value(want: &ValueMatch) -> String {
+    match want {
+        ValueMatch::Text(text) => format!(": {text}"),
+        ValueMatch::Present(true) => " present".to_owned(),
+        ValueMatch::Present(false) => " absent".to_owned(),
+        ValueMatch::Range(start, end) => format!(": a number from {start} up to but not {end}"),
+    }
+}
+
+/// The beginning of what a request brought.
+fn cut(value: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&value[..value.len().min(LONGEST)]);
+    match value.len() > LONGEST {
+        true => format!("{text}…"),
+        false => text.into_owned(),
+    }
+}
