@@ -135,7 +135,7 @@ impl Flight {
 
     /// Dropped without an answer: by a timeout above us, or because nobody wants it any more.
     fn given_up(active: &Active, counted: bool) {
-        if !active.owner.exchange().is_some_and(Exchange::timed_out) {
+        if !active.owner.exchange().is_some_and(was_timed_out) {
             if !counted {
                 active.count(ClusterStat::RqCancelled);
             }
@@ -155,6 +155,12 @@ impl Drop for Flight {
             Self::given_up(&active, self.counted);
         }
     }
+}
+
+/// Whether a limit of the request or of this attempt dropped it.
+fn was_timed_out(exchange: &Exchange) -> bool {
+    let limit = |failure| matches!(failure, Failure::TryTimeout | Failure::TryIdleTimeout);
+    exchange.timed_out() || exchange.with_notes(|notes| notes.failure.is_some_and(limit))
 }
 
 fn now() -> Instant {
