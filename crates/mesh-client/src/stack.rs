@@ -10,8 +10,8 @@ use mesh_core::model::Snapshot;
 use mesh_core::{Demand, Feed, Name, Rng};
 use mesh_lb::{Dispatch, Zone};
 use mesh_resilience::{
-    Breaker, BreakerLayer, Budgets, Deadline, DeadlineLayer, Fault, FaultLayer, Idle, IdleLayer,
-    Rate, RateLayer, Retry, RetryLayer, Timeout, TimeoutLayer,
+    Budgets, Deadline, DeadlineLayer, Fault, FaultLayer, Idle, IdleLayer, Rate, RateLayer, Retry,
+    RetryLayer, Timeout, TimeoutLayer,
 };
 use mesh_route::cors::{Cors, CorsLayer};
 use mesh_route::edit::{Edit, EditLayer};
@@ -20,7 +20,7 @@ use mesh_route::mirror::{Executor, Mirror, MirrorLayer, PerRoute};
 use mesh_route::on_demand::{OnDemand, OnDemandLayer};
 use mesh_route::respond::{Respond, RespondLayer};
 use mesh_route::route::{Route, RouteLayer};
-use mesh_telemetry::{Introduce, IntroduceLayer};
+use mesh_telemetry::{Account, AccountLayer, Introduce, IntroduceLayer};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -56,12 +56,12 @@ pub struct Parts {
 
 /// One attempt: a user's layer, its timeout, an endpoint.
 type Attempt = Slotted<Timeout<Dispatch<Upstreams>>>;
-/// All attempts, within the limits of the cluster.
-type Attempts = Idle<Deadline<Retry<Breaker<Attempt>, Body>>>;
+/// All attempts.
+type Attempts = Account<Idle<Deadline<Retry<Attempt, Body>>>>;
 /// Everything that needs a cluster.
 type Forwarding = Edit<Respond<Hash<Mirror<Introduce<Attempts>, PerRoute, Spawn, Body>>>>;
 /// The whole stack.
-pub type Outbound = Slotted<OnDemand<Route<Fault<Cors<Rate<Slotted<Forwarding>>>>>>>;
+pub type Outbound = Slotted<OnDemand<Route<Rate<Fault<Cors<Slotted<Forwarding>>>>>>>;
 
 /// Runs mirrored requests on the tokio runtime that the request was made on. They end with their
 /// response, their timeout, or the runtime.
@@ -104,7 +104,7 @@ impl Parts {
             per_attempt,
         } = self;
         let rng = |salt: u64| Arc::new(Rng::with_seed(rng.word() ^ salt));
-        // Chooses a host and sends.
+        // Chooses a host and sends, within the limits of the cluster.
         let mut stack = Dispatch::new(upstreams).rng(rng(1));
         if let Some(zone) = zone {
             stack = stack.zone(zone);
@@ -113,8 +113,6 @@ impl Parts {
         let stack = TimeoutLayer::per_try().layer(stack);
         // Signing, headers for each try.
         let stack = per_attempt.around(stack);
-        // Each attempt counts against the cluster.
-        let stack = BreakerLayer::per_route().layer(stack);
         // Outside balancing, so every attempt picks a host.
         let stack = RetryLayer::<Body>::per_route()
             .rng(rng(2))
@@ -124,6 +122,8 @@ impl Parts {
         let stack = DeadlineLayer::per_route().layer(stack);
         // Streams that stall.
         let stack = IdleLayer::per_route().layer(stack);
+        // What became of all attempts, of a copy's too.
+        let stack = AccountLayer::per_route().layer(stack);
         // Below mirroring, because a copy may go outside the mesh when its request does not.
         let stack = introduce.layer(stack);
         // One copy per request, not per attempt.
@@ -139,12 +139,12 @@ impl Parts {
         let stack = EditLayer::per_route().layer(stack);
         // Custom policy with a route in hand.
         let stack = after_route.around(stack);
-        // Affects direct responses too, as in Envoy.
-        let stack = RateLayer::per_route().layer(stack);
         // Answers preflights; marks responses.
         let stack = CorsLayer::per_route().layer(stack);
         // Outside CORS, as in Istio's filter order: an abort carries no CORS headers.
         let stack = FaultLayer::per_route().rng(rng(4)).layer(stack);
+        // Before both, as in the filters that we write for Envoys. Affects direct responses too.
+        let stack = RateLayer::per_route().layer(stack);
         // Everything above reads what this writes.
         let mut route = RouteLayer::new(feed).rng(rng(5));
         if let Some(table) = table {

@@ -150,7 +150,7 @@ impl TcpUpstreams {
         tried.push(chosen.host().id());
         let counted = self.counted(cluster);
         let connection = self.take(cluster, Resource::Connections, ClusterStat::CxOverflow)?;
-        let request = self.take_request(cluster)?;
+        let request = self.take(cluster, Resource::Requests, ClusterStat::RqPendingOverflow)?;
         let pending = self.take(cluster, Resource::Pending, ClusterStat::RqPendingOverflow)?;
         counted.count(ClusterStat::RqPendingTotal);
         let raised = counted.raise(ClusterStat::RqPendingActive);
@@ -189,7 +189,7 @@ impl TcpUpstreams {
             Inner::Direct(io, engaged),
             ends,
             counted,
-            request,
+            Some(request),
         ))
     }
 
@@ -213,19 +213,15 @@ impl TcpUpstreams {
         tunnel: &Tunnel,
         tried: &mut Vec<HostId>,
     ) -> Result<TcpUpstream, Error> {
-        let request = self.take_request(cluster)?;
         let counted = self.counted(cluster);
         let opened = tunnel::open(&self.tunnels, cluster, (caller, hash), tunnel, tried).await?;
         let (inner, ends) = opened;
-        Ok(TcpUpstream::new(inner, ends, counted, request))
+        // The pool that it came from keeps the limit on requests.
+        Ok(TcpUpstream::new(inner, ends, counted, None))
     }
 
     fn counted(&self, cluster: &ClusterEntry) -> Counted {
         Counted::new(cluster.live().stats().clone(), self.upstreams.shard())
-    }
-
-    fn take_request(&self, cluster: &ClusterEntry) -> Result<Taken, Error> {
-        self.take(cluster, Resource::Requests, ClusterStat::RqPendingOverflow)
     }
 
     fn take(

@@ -42,10 +42,14 @@ struct State {
     /// A copy of another request (a mirror's).
     shadow: bool,
     timed_out: AtomicBool,
+    /// Somebody counts the answer for the cluster.
+    counted: AtomicBool,
     attempts: AtomicU32,
     received: AtomicU64,
     sent: AtomicU64,
     request_end: Signal,
+    /// It ended because all of it was there.
+    whole: AtomicBool,
     hash: OnceLock<u64>,
     shared: Mutex<Shared>,
 }
@@ -209,12 +213,14 @@ impl Exchange {
             caller,
             shadow,
             timed_out: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
             goal: OnceLock::new(),
             first: Attempt::default(),
             attempts: AtomicU32::new(1),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             request_end: Signal::default(),
+            whole: AtomicBool::new(false),
             hash: OnceLock::new(),
             shared: Mutex::default(),
         };
@@ -267,6 +273,17 @@ impl Exchange {
     /// Whether a timeout dropped this request's attempts.
     pub fn timed_out(&self) -> bool {
         self.request.timed_out.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the answer is counted for the cluster, once for all attempts.
+    pub fn set_answer_is_counted(&self) {
+        self.request.counted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the answer is counted for the cluster, so that whoever sends an attempt does not
+    /// count how that one was answered.
+    pub fn answer_is_counted(&self) -> bool {
+        self.request.counted.load(Ordering::Relaxed)
     }
 
     /// Makes what `winner` learned what the request learned.
@@ -447,6 +464,17 @@ impl Exchange {
         self.request.sent.load(Ordering::Relaxed)
     }
 
+    /// Notes that the request's last byte was read, before [`Exchange::request_end`] is set.
+    pub fn set_request_is_whole(&self) {
+        self.request.whole.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the request's last byte was read. One whose body was dropped, or broke off, has
+    /// ended without that.
+    pub fn request_is_whole(&self) -> bool {
+        self.request.whole.load(Ordering::Relaxed)
+    }
+
     /// Set when the request has arrived whole. Timeouts that count from there wait for it.
     pub fn request_end(&self) -> &Signal {
         &self.request.request_end
@@ -464,37 +492,4 @@ impl fmt::Debug for Exchange {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Failure;
-
-    #[test]
-    fn attempts_share_the_request_and_nothing_of_what_they_learn() {
-        let exchange = Exchange::new(Instant::now(), Caller::default());
-        let second = exchange.for_attempt();
-        exchange.note_tried(HostId(1));
-        assert!(second.was_tried(HostId(1)));
-        assert_eq!(second.attempts(), 2);
-
-        second.note_error(&Error::new(Failure::ConnectFailed));
-        assert!(exchange.flags().is_empty());
-        exchange.adopt(&second);
-        assert_eq!(exchange.flags(), Flags::UF);
-        exchange.adopt(&exchange.clone());
-        assert_eq!(
-            exchange.flags(),
-            Flags::UF,
-            "adopting oneself changes nothing"
-        );
-    }
-
-    #[test]
-    fn a_request_carries_one_exchange() {
-        let exchange = Exchange::new(Instant::now(), Caller::default());
-        let mut request = Request::new(());
-        assert!(Exchange::of(&request).is_none());
-        exchange.attach(&mut request);
-        exchange.count_sent(3);
-        assert_eq!(Exchange::of(&request).map(Exchange::sent), Some(3));
-    }
-}
+mod tests;

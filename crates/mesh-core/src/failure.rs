@@ -379,6 +379,19 @@ impl Failure {
         }
     }
 
+    /// Whether the answer stands for one that should have come from an endpoint, so that it is
+    /// counted for the cluster as such a one is (Envoy `Filter::chargeUpstreamCode`).
+    pub fn replaces_an_answer(self) -> bool {
+        match self {
+            Self::NoHealthyHost
+            | Self::DropOverload
+            | Self::RequestTimeout
+            | Self::TryTimeout
+            | Self::TryIdleTimeout => true,
+            other => other.row().reset.is_some(),
+        }
+    }
+
     /// Whether outlier detection counts this as a failure of the endpoint itself, and as which
     /// status where local failures are not judged apart: timeouts 504, everything else 503 (Envoy
     /// reports resets as failures to connect, `Filter::onUpstreamReset`).

@@ -5,8 +5,10 @@
 //! something, so an unused cluster costs a few words and no two cores write the same line. The
 //! request path never looks a name up: it says `block.inc(shard, ClusterStat::RqTotal)`.
 
+mod codes;
 mod histogram;
 
+pub use codes::Codes;
 pub use histogram::{BOUNDS, Histogram, Summary};
 
 use std::fmt;
@@ -192,6 +194,8 @@ stats! {
         CxDestroy = Counter "upstream_cx_destroy",
         /// Connections closed for having been idle.
         CxIdleTimeout = Counter "upstream_cx_idle_timeout",
+        /// Connections that broke the protocol.
+        CxProtocolError = Counter "upstream_cx_protocol_error",
         /// Connections closed after their largest number of requests.
         CxMaxRequests = Counter "upstream_cx_max_requests",
         /// Connections closed by us.
@@ -248,8 +252,10 @@ stats! {
         RqPendingTotal = Counter "upstream_rq_pending_total",
         /// Requests waiting for a connection.
         RqPendingActive = Gauge "upstream_rq_pending_active",
-        /// Requests refused because of a limit.
+        /// Requests refused because of the limit on those that wait.
         RqPendingOverflow = Counter "upstream_rq_pending_overflow",
+        /// Requests refused because of the limit on those under way.
+        RqActiveOverflow = Counter "upstream_rq_active_overflow",
         /// Requests that failed because no connection could be made.
         RqPendingFailureEject = Counter "upstream_rq_pending_failure_eject",
         /// Requests that met the route's timeout.

@@ -203,19 +203,16 @@ impl Host {
         self.state.ejected.store(ejected, Ordering::Relaxed);
     }
 
+    /// Counts a request for which there is a connection, and a connection that is one caller's
+    /// own, which is to it what a request is to others.
+    pub fn sending(&self) {
+        self.state.rq_total.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Somebody wants to send a request, or a connection of its own: it counts as under way from
+    /// now on.
     pub(crate) fn request_begins(&self) {
-        self.state.rq_total.fetch_add(1, Ordering::Relaxed);
         self.state.active.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Somebody wants a connection of its own: it counts as under way from now on.
-    pub(crate) fn connection_begins(&self) {
-        self.state.active.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// There is one: to its user it is what a request is to others.
-    pub(crate) fn connection_is_used(&self) {
-        self.state.rq_total.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn request_is_over(&self) {

@@ -27,6 +27,11 @@ pub trait MakeEndpoint: Clone + Send + 'static {
     /// call, so limits on readiness hold and nothing waits on behalf of another request.
     type Service: Clone + Send;
 
+    /// Whether the services count their requests themselves: in `upstream_rq_total` and with
+    /// [`Host::sending`] once there is a connection for one, and in `upstream_rq_cancelled` if it
+    /// was given up before, as Envoy does. Otherwise every request that goes to a host is counted.
+    const COUNTS_REQUESTS: bool = false;
+
     /// Makes the service for `host`, a host of `cluster`.
     fn make(&self, host: &Arc<Host>, cluster: &Arc<ClusterEntry>) -> Self::Service;
 }

@@ -94,32 +94,6 @@ pub(crate) const ALLOWED: &[Allowed] = &[
 /// here only keeps what is new from drowning in them.
 pub(crate) const OPEN: &[Allowed] = &[
     Allowed {
-        id: "per-code-counters",
-        reason: "mesh-core, mesh-lb: upstream_rq_<code> is not counted, only its class",
-        holds: |it, _| {
-            let name = it.fact.rsplit("upstream_rq_").next().unwrap_or_default();
-            it.fact.starts_with("counter cluster.")
-                && name.len() == 3
-                && name.bytes().all(|digit| digit.is_ascii_digit())
-        },
-    },
-    Allowed {
-        id: "local-answers-of-clusters",
-        reason: "mesh-lb: Envoy counts an attempt in upstream_rq_total when it has a connection, and \
-                 answers of its own in upstream_rq_completed and 5xx",
-        holds: |it, case| {
-            case.config.area == "replies"
-                && it.fact.starts_with("counter cluster.")
-                && [
-                    "upstream_rq_total",
-                    "upstream_rq_completed",
-                    "upstream_rq_5xx",
-                ]
-                .iter()
-                .any(|name| it.fact.ends_with(name))
-        },
-    },
-    Allowed {
         id: "log-rewritten",
         reason: "mesh-telemetry: REQ(:PATH) and REQ(:AUTHORITY) are those that came in, before \
                  normalisation and rewrites",
@@ -134,11 +108,6 @@ pub(crate) const OPEN: &[Allowed] = &[
         },
     },
     Allowed {
-        id: "stays-open",
-        reason: "an answer before the request is whole, or to a bad head, closes in Envoy",
-        holds: |it, _| it.is("header connection", "close", "(none)"),
-    },
-    Allowed {
         id: "asterisk-is-no-path",
         reason: "admit.rs: what does not begin with a slash is absolute_path_rejected, not NR",
         holds: |it, case| {
@@ -147,32 +116,6 @@ pub(crate) const OPEN: &[Allowed] = &[
             (case.is(asterisk) && matches!(&*it.fact, "log details" | "log flags"))
                 || (missed && matches!(&*it.fact, COUNTER_ROUTER | COUNTER_NO_ROUTE))
         },
-    },
-    Allowed {
-        id: "attempts-without-a-host",
-        reason: "an attempt counts when it begins, whether a host is found or not",
-        holds: |it, _| it.is("log attempts", "1", "0"),
-    },
-    Allowed {
-        id: "host-in-the-log",
-        reason: "UPSTREAM_HOST is the host that was chosen; Envoy's depends on what stopped the attempt",
-        holds: |it, _| it.fact == "log host",
-    },
-    Allowed {
-        id: "cut-chunks",
-        reason: "mesh-client fault.rs: a response that is cut short is a protocol error",
-        holds: |it, case| {
-            case.is(|call| {
-                call.header("x-script")
-                    .is_some_and(|word| word.contains("cut") || word.contains("close"))
-            }) && it.fact.starts_with("log ")
-                && (it.envoy == "UPE" || it.envoy.ends_with("{protocol_error}"))
-        },
-    },
-    Allowed {
-        id: "parser-reason",
-        reason: "mesh-client: what hyper says of a bad head is told as the transport's reason",
-        holds: |it, _| it.ours.contains("invalid_HTTP_version_parsed"),
     },
     Allowed {
         id: "remote-address",

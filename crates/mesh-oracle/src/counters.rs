@@ -13,6 +13,7 @@ const OF_CLUSTER: &[&str] = &[
     "upstream_rq_4xx",
     "upstream_rq_5xx",
     "upstream_rq_pending_overflow",
+    "upstream_rq_active_overflow",
     "upstream_rq_pending_failure_eject",
     "upstream_rq_timeout",
     "upstream_rq_per_try_timeout",
@@ -26,6 +27,7 @@ const OF_CLUSTER: &[&str] = &[
     "upstream_rq_maintenance_mode",
     "upstream_cx_connect_fail",
     "upstream_cx_connect_timeout",
+    "upstream_rq_tx_reset",
     "upstream_cx_none_healthy",
     "upstream_cx_protocol_error",
 ];

@@ -155,6 +155,43 @@ async fn a_grpc_caller_is_told_of_a_missing_cluster_in_its_own_words() {
 }
 
 #[tokio::test]
+async fn an_answer_of_ours_that_took_its_time_keeps_the_connection() {
+    let nobody = "127.0.0.1:1".parse().unwrap();
+    let mesh = Mesh::start(1, to("a"), vec![(Cluster::new("a"), vec![nobody])]).await;
+    let mut stream = TcpStream::connect(mesh.address).await.unwrap();
+    let post = "POST / HTTP/1.1\r\nhost: mesh\r\ncontent-length: 4\r\n\r\nbody";
+    let last = "GET / HTTP/1.1\r\nhost: mesh\r\nconnection: close\r\n\r\n";
+    let both = format!("{post}{last}");
+    stream.write_all(both.as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).await.unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 503").count(), 2, "{answers}");
+    assert_eq!(mesh.stat("cluster.a.upstream_rq_503").await, 2);
+    assert_eq!(mesh.stat("cluster.a.upstream_rq_completed").await, 2);
+    assert_eq!(mesh.stat("cluster.a.upstream_rq_total").await, 0);
+}
+
+#[tokio::test]
+async fn a_request_over_the_limit_is_told_of_as_envoy_tells_of_it() {
+    let busy = backend(|_| std::future::pending::<Response<Whole>>()).await;
+    let mut limited = Cluster::new("a");
+    limited.limits.max_requests = 1;
+    let mesh = Mesh::start(1, to("a"), vec![(limited, vec![busy])]).await;
+    let mut first = Http1::connect(mesh.address).await;
+    let held = tokio::spawn(async move { first.send(get("/")).await });
+    while mesh.stat("cluster.a.upstream_rq_total").await == 0 {
+        tokio::task::yield_now().await;
+    }
+    let refused = Http1::connect(mesh.address).await.send(get("/")).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.headers()["x-envoy-overloaded"], "true");
+    assert_eq!(mesh.stat("cluster.a.upstream_rq_active_overflow").await, 1);
+    assert_eq!(mesh.stat("cluster.a.upstream_rq_503").await, 1);
+    assert_eq!(mesh.stat("cluster.a.upstream_rq_total").await, 1);
+    held.abort();
+}
+
+#[tokio::test]
 async fn a_websocket_is_tunnelled_once_both_sides_have_switched() {
     let echo = backend(|mut request: Request<hyper::body::Incoming>| async move {
         assert_eq!(request.headers()["upgrade"], "websocket");

@@ -9,7 +9,8 @@
 //! belong to whoever has connections to wait for, a pool; `max_retries` and `budget` are kept by
 //! [`RetryLayer`](crate::RetryLayer). They all count in one [`Usage`], which
 //! [`BreakerLayer::usage`] hands out. An upgraded connection counts only until its response's
-//! (empty) body ends.
+//! (empty) body ends. mesh-client's pools need none of this: as Envoy's they keep all three limits,
+//! `max_requests` of those requests that have a connection.
 //!
 //! Limits are soft, as in Envoy: as many requests as there are threads may slip past one. The
 //! gauges `circuit_breakers.default.*_open` are not written here: whoever shows them compares
@@ -111,7 +112,7 @@ impl BreakerLayer {
 
     /// The limits of the cluster that the request goes to (Envoy
     /// `CircuitBreakers.Thresholds.max_requests`, Istio `http2MaxRequests`), counted in the
-    /// cluster's [`Usage`] and `upstream_rq_pending_overflow`. A request without an exchange or
+    /// cluster's [`Usage`] and `upstream_rq_active_overflow`. A request without an exchange or
     /// cluster is left alone.
     pub fn per_route() -> Self {
         Self {
@@ -159,7 +160,7 @@ impl Limit {
         if unit.is_none()
             && let Some(exchange) = exchange
         {
-            count(exchange, ClusterStat::RqPendingOverflow);
+            count(exchange, ClusterStat::RqActiveOverflow);
         }
         unit.map(Some).ok_or(Failure::Overflow)
     }
@@ -301,7 +302,7 @@ mod tests {
         let error = second.clone().oneshot(request()).await.unwrap_err();
         assert_eq!(error.failure(), Failure::Overflow);
         let stats = exchange.cluster().unwrap().live().stats();
-        assert_eq!(stats.block().get(ClusterStat::RqPendingOverflow), 1);
+        assert_eq!(stats.block().get(ClusterStat::RqActiveOverflow), 1);
         drop(held);
         assert!(second.oneshot(request()).await.is_ok());
     }

@@ -209,11 +209,13 @@ where
             return Poll::Pending;
         };
         let failure = ready!(watch.poll_in(this.timer, cx));
-        // An attempt that is given up may be followed by another; the request goes on.
-        if failure == Failure::StreamIdle
-            && let Some(exchange) = watch.exchange()
-        {
-            exchange.set_timed_out();
+        if let Some(exchange) = watch.exchange() {
+            if failure == Failure::StreamIdle {
+                exchange.set_timed_out();
+            } else {
+                // An attempt that is given up may be followed by another; the request goes on.
+                exchange.with_notes_mut(|notes| notes.failure = Some(failure));
+            }
         }
         Poll::Ready(Err(Error::new(failure)))
     }

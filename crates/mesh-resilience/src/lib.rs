@@ -12,8 +12,8 @@
 //! | Layer | |
 //! |---|---|
 //! | [`OverloadLayer`] | refuses before any work is done |
+//! | [`RateLayer`] | as the first filter of the listeners that we write for Envoys |
 //! | [`FaultLayer`] | what is put in on purpose is neither timed nor repaired by what is below |
-//! | [`RateLayer`] | as the fault, so that aborted requests take no tokens |
 //! | [`IdleLayer`] | sees the stream that the caller sees |
 //! | [`DeadlineLayer`] | one limit for all attempts and the whole response |
 //! | [`RetryLayer`] | each attempt passes through everything below anew |

@@ -159,6 +159,8 @@ where
         let failure = ready!(expiry.poll_in(this.timer, cx));
         if let Some(exchange) = expiry.exchange() {
             count(exchange, ClusterStat::RqPerTryTimeout);
+            // Whoever sees the attempt dropped must be able to tell why.
+            exchange.with_notes_mut(|notes| notes.failure = Some(failure));
         }
         Poll::Ready(Err(Error::new(failure)))
     }
@@ -212,6 +214,8 @@ mod tests {
         assert_eq!(start.elapsed(), SECOND);
         let stats = exchange.cluster().unwrap().live().stats();
         assert_eq!(stats.block().get(ClusterStat::RqPerTryTimeout), 1);
+        let noted = exchange.with_notes(|notes| notes.failure);
+        assert_eq!(noted, Some(Failure::TryTimeout), "for who sees the drop");
     }
 
     #[tokio::test(start_paused = true)]

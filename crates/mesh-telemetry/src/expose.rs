@@ -129,6 +129,10 @@ impl Scrape {
             };
             self.sample(owner.clone(), name, *kind, value);
         }
+        for (code, count) in live.stats().codes().counts() {
+            let name = format!("upstream_rq_{code}");
+            self.sample(owner.clone(), &name, Kind::Counter, count);
+        }
         for (name, histogram) in [
             ("upstream_rq_time", live.stats().request_time()),
             ("upstream_cx_connect_ms", live.stats().connect_time()),

@@ -8,6 +8,7 @@
 //!
 //! * [`FinishLayer`] is the outermost layer: it tells of every request how it ended, exactly once.
 //! * [`tcp`] does the same for connections that are passed on as they are.
+//! * [`AccountLayer`] counts for clusters how requests to them were answered.
 //! * [`IntroduceLayer`] tells upstreams inside the mesh who we are, so that their metrics can.
 //! * [`Telemetry`] is what it tells: who we are, access logs, Istio's standard metrics.
 //! * [`access_log`] compiles Envoy's format strings and writes lines without making anyone wait.
@@ -20,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access_log;
+pub mod account;
 pub mod expose;
 pub mod finish;
 pub mod introduce;
@@ -28,6 +30,7 @@ mod shard;
 pub mod tcp;
 mod telemetry;
 
+pub use account::{Account, AccountLayer};
 pub use finish::{Finish, FinishLayer};
 pub use introduce::{Introduce, IntroduceLayer};
 pub use telemetry::{MOST_SERIES, Telemetry};

@@ -28,7 +28,7 @@ pub struct TcpUpstream {
     inner: Inner,
     ends: Ends,
     counted: Counted,
-    _request: Taken,
+    _request: Option<Taken>,
 }
 
 /// What is known of a connection.
@@ -56,7 +56,7 @@ pub(super) type Held = mesh_core::body::Held<crate::Body, Active>;
 // === impl TcpUpstream ===
 
 impl TcpUpstream {
-    pub(super) fn new(inner: Inner, ends: Ends, counted: Counted, request: Taken) -> Self {
+    pub(super) fn new(inner: Inner, ends: Ends, counted: Counted, request: Option<Taken>) -> Self {
         Self {
             inner,
             ends,

@@ -103,6 +103,8 @@ impl Upstreams {
 impl MakeEndpoint for Upstreams {
     type Service = Endpoint;
 
+    const COUNTS_REQUESTS: bool = true;
+
     fn make(&self, host: &Arc<Host>, cluster: &Arc<ClusterEntry>) -> Endpoint {
         let pool = Pool::new(self.connector.clone(), host.clone(), self.shard, cluster);
         let pool = Arc::new(pool);
@@ -186,12 +188,24 @@ async fn send(
         Some(caller) => caller.is_secure(),
         None => config.tls.is_some(),
     };
-    let mut stale = 0;
+    let (mut stale, mut unit) = (0, None);
     loop {
-        let mut lease = match pool.checkout(protocol, &entry, pool.now())? {
-            Checkout::Ready(lease) => lease,
-            Checkout::Wait(place) => place.served().await?,
+        let mut lease = match pool.checkout(protocol, &entry, pool.now()) {
+            Ok(Checkout::Ready(lease)) => lease,
+            Ok(Checkout::Wait(place)) => place.served().await?,
+            Err(error) => {
+                // It met a limit before it was on its way to the host (as in Envoy's log).
+                if let Some(exchange) = &exchange {
+                    exchange.with_notes_mut(|notes| notes.upstream = None);
+                }
+                return Err(error);
+            }
         };
+        if unit.is_none() {
+            unit = Some(pool.admit(&entry)?);
+            pool.host.sending();
+            pool.count(ClusterStat::RqTotal);
+        }
         if lease.speaks_http2() {
             head::for_http2(&mut request, secure);
         } else {
@@ -209,6 +223,7 @@ async fn send(
         }
         let error = match lease.send(request).await {
             Ok(response) => {
+                lease.hold(unit);
                 let head_at = pool.now();
                 let (mut head, body) = response.into_parts();
                 if head.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -248,12 +263,7 @@ async fn send(
             NotSent { error, request } => {
                 let reason = lease.meta().broken.get().map(String::as_str);
                 let error = fault::sending(error, request.is_some(), reason);
-                if matches!(
-                    error.failure(),
-                    Failure::RemoteReset | Failure::RemoteRefused
-                ) {
-                    pool.count(ClusterStat::RqRxReset);
-                }
+                lease.count(error.failure());
                 return Err(error);
             }
         }

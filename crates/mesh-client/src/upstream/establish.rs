@@ -222,9 +222,14 @@ async fn http1(
 ) -> Result<(Made, Driver), hyper::Error> {
     pool.count(ClusterStat::CxHttp1Total);
     let (sender, connection) = http1::Builder::new().handshake(io).await?;
+    let counted = pool.counted.clone();
     let driver = Box::pin(async move {
         // How it ended is told to the request that was on it; an idle one just closes.
-        let _ = connection.with_upgrades().await;
+        if let Err(error) = connection.with_upgrades().await
+            && fault::is_unexpected(&error)
+        {
+            counted.count(ClusterStat::CxProtocolError);
+        }
     });
     Ok((Made::Http1(sender, meta), driver))
 }

@@ -1,5 +1,6 @@
 //! The only place where hyper's errors become failures.
 
+use mesh_core::stats::ClusterStat;
 use mesh_core::{Error, Failure};
 use std::error::Error as StdError;
 use std::io;
@@ -20,20 +21,46 @@ pub(crate) fn sending(error: hyper::Error, unsent: bool, reason: Option<&str>) -
     let error = match failure {
         // These say all there is to say; Envoy adds no transport failure reason either, unless
         // the transport was TLS.
-        Failure::ConnectionTermination => match reason.filter(|reason| !reason.is_empty()) {
-            Some(reason) => Error::with_source(failure, reason),
-            None => Error::new(failure),
-        },
+        Failure::ConnectionTermination | Failure::UpstreamProtocol => {
+            match reason.filter(|reason| !reason.is_empty()) {
+                Some(reason) => Error::with_source(failure, reason),
+                None => Error::new(failure),
+            }
+        }
         Failure::RemoteReset | Failure::RemoteRefused => Error::new(failure),
         other => Error::with_source(other, error),
     };
     if unsent { error.unsent() } else { error }
 }
 
-/// A response body broke off.
-pub(crate) fn receiving(error: hyper::Error) -> Error {
-    let failure = classify(&error);
+/// A response body broke off. In HTTP/1 the response is malformed then, however the connection
+/// ended: it is not as long as it said (RFC 9112 §8).
+pub(crate) fn receiving(error: hyper::Error, is_http2: bool) -> Error {
+    let failure = match classify(&error) {
+        Failure::ConnectionTermination if !is_http2 => Failure::UpstreamProtocol,
+        other => other,
+    };
     Error::with_source(failure, error)
+}
+
+/// Whether a connection ended because there came bytes that belong to no response.
+pub(crate) fn is_unexpected(error: &hyper::Error) -> bool {
+    // hyper has no question for this one.
+    error.to_string().contains("unexpected message")
+}
+
+/// What Envoy counts of a stream that did not end well (`CodecClient::onData`,
+/// `MultiplexedActiveClientBase::onStreamReset`).
+pub(crate) fn stats(failure: Failure, is_http2: bool) -> &'static [ClusterStat] {
+    match failure {
+        Failure::UpstreamProtocol if is_http2 => {
+            &[ClusterStat::CxProtocolError, ClusterStat::RqTxReset]
+        }
+        Failure::UpstreamProtocol => &[ClusterStat::CxProtocolError],
+        Failure::RemoteReset => &[ClusterStat::RqRxReset],
+        Failure::ConnectionTermination if is_http2 => &[ClusterStat::RqPendingFailureEject],
+        _ => &[],
+    }
 }
 
 fn classify(error: &hyper::Error) -> Failure {

@@ -11,10 +11,10 @@ use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
-use mesh_core::Error;
 use mesh_core::model::Cluster;
 use mesh_core::stats::{ClusterStat, Raised};
 use mesh_core::usage::Taken;
+use mesh_core::{Error, Failure};
 use mesh_identity::TlsError;
 use mesh_lb::{Host, HostConnection};
 use std::net::SocketAddr;
@@ -37,6 +37,8 @@ pub(crate) struct Lease {
     intact: bool,
     /// The exchange failed, or became a tunnel: whoever drops it resets nothing.
     over: bool,
+    /// What the request counts for.
+    unit: Option<Taken>,
 }
 
 pub(super) enum Sender {
@@ -110,6 +112,7 @@ impl Lease {
             reused,
             intact: true,
             over: false,
+            unit: None,
         }
     }
 
@@ -184,9 +187,21 @@ impl Lease {
         })
     }
 
+    /// Holds what the request counts for until the response has ended.
+    pub(super) fn hold(&mut self, unit: Option<Taken>) {
+        self.unit = unit;
+    }
+
     /// The exchange failed on its own.
     pub(super) fn failed(&mut self) {
         self.over = true;
+    }
+
+    /// Counts how it failed.
+    pub(super) fn count(&self, failure: Failure) {
+        for stat in fault::stats(failure, self.speaks_http2()) {
+            self.pool.count(*stat);
+        }
     }
 
     /// The response ended. On HTTP/1 the connection can be used again only if the request was
@@ -376,21 +391,22 @@ impl HttpBody for Pooled {
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         this.tunnel = false;
         // After the last frame nobody may poll again, so do not wait for `None`.
-        let (over, well) = match &frame {
-            None => (true, true),
-            Some(Err(_)) => (true, false),
-            Some(Ok(frame)) => {
-                let ended = frame.is_trailers() || this.body.is_end_stream();
-                (ended, ended)
-            }
+        let over = match &frame {
+            None | Some(Err(_)) => true,
+            Some(Ok(frame)) => frame.is_trailers() || this.body.is_end_stream(),
         };
+        let is_http2 = this.lease.as_ref().is_some_and(Lease::speaks_http2);
+        let frame = frame.map(|frame| frame.map_err(|error| fault::receiving(error, is_http2)));
         if let Some(mut lease) = this.lease.take_if(|_| over) {
-            match well {
-                true => lease.complete(),
-                false => lease.failed(),
+            match &frame {
+                Some(Err(error)) => {
+                    lease.failed();
+                    lease.count(error.failure());
+                }
+                _ => lease.complete(),
             }
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(fault::receiving)))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -20,6 +20,9 @@ pub(super) struct Outgoing {
     tells: Option<Arc<Meta>>,
     /// Bytes that are still to come, where that is known: after them nobody may poll again.
     left: Option<u64>,
+    /// The framing tells its length. In HTTP/2 that is no more than the caller said: where it said
+    /// nothing hyper would say what it finds out, and Envoy says nothing.
+    framed: bool,
 }
 
 // === impl Outgoing ===
@@ -34,6 +37,7 @@ impl Outgoing {
             Self {
                 left: declared.or_else(|| body.size_hint().exact()),
                 tells: (!whole).then(|| meta.clone()),
+                framed: true,
                 body,
             }
         })
@@ -44,6 +48,7 @@ impl Outgoing {
             body,
             tells: None,
             left: None,
+            framed: false,
         }
     }
 
@@ -84,6 +89,10 @@ impl HttpBody for Outgoing {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        if self.framed {
+            self.body.size_hint()
+        } else {
+            SizeHint::default()
+        }
     }
 }

@@ -51,9 +51,11 @@ pub(super) enum Checkout {
 }
 
 /// A place in the queue for a connection. It counts as a pending request until it is served or
-/// dropped.
+/// dropped, and then as one that was given up.
 pub(super) struct Place {
     from: oneshot::Receiver<Result<Lease, Error>>,
+    served: bool,
+    counted: Counted,
     _pending: (Taken, Raised<Counted, ClusterStat>),
 }
 
@@ -61,10 +63,20 @@ pub(super) struct Place {
 
 impl Place {
     /// Waits for a connection.
-    pub(super) async fn served(self) -> Result<Lease, Error> {
+    pub(super) async fn served(mut self) -> Result<Lease, Error> {
         // A pool tells everyone who waits how it ended for them, so this is only for safety.
         let gone = |_| Err(Error::new(Failure::ConnectFailed).unsent());
-        self.from.await.unwrap_or_else(gone)
+        let served = (&mut self.from).await.unwrap_or_else(gone);
+        self.served = true;
+        served
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.served {
+            self.counted.count(ClusterStat::RqCancelled);
+        }
     }
 }
 
@@ -180,8 +192,21 @@ impl Pool {
         spawn(attempts);
         Ok(Checkout::Wait(Place {
             from,
+            served: false,
+            counted: self.counted.clone(),
             _pending: (pending, raised),
         }))
+    }
+
+    /// Takes a place among the requests under way, for one that has a connection: as in Envoy
+    /// those that wait for one count apart (`ConnPoolImplBase::attachStreamToClient`).
+    pub(super) fn admit(&self, entry: &ClusterEntry) -> Result<Taken, Error> {
+        let limit = entry.config().limits.max_requests;
+        let unit = entry.live().usage().take(Resource::Requests, limit);
+        unit.ok_or_else(|| {
+            self.count(ClusterStat::RqActiveOverflow);
+            Error::new(Failure::Overflow).unsent()
+        })
     }
 
     /// The attempts to connect that those who wait need. To be spawned once the lane is unlocked:

@@ -52,6 +52,8 @@ struct Watched(Upstreams, Arc<Mutex<Option<Arc<Host>>>>);
 impl MakeEndpoint for Watched {
     type Service = crate::Endpoint;
 
+    const COUNTS_REQUESTS: bool = Upstreams::COUNTS_REQUESTS;
+
     fn make(&self, host: &Arc<Host>, cluster: &Arc<ClusterEntry>) -> crate::Endpoint {
         *self.1.lock().unwrap() = Some(host.clone());
         self.0.make(host, cluster)

@@ -1,8 +1,9 @@
 //! What of a cluster outlives a change of configuration.
 
 use super::{Cluster, EndpointSet, LiveSecret, SecretRef};
-use crate::stats::{Block, ClusterStat, Histogram};
+use crate::stats::{Block, ClusterStat, Codes, Histogram, Shard};
 use crate::{Feed, Name, Publisher, Slot, Usage};
+use http::StatusCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -41,7 +42,14 @@ pub struct LiveCluster {
 #[derive(Clone, Debug, Default)]
 pub struct ClusterStats {
     block: Arc<Block<ClusterStat>>,
-    times: Arc<(Histogram, Histogram)>,
+    answers: Arc<Answers>,
+}
+
+#[derive(Debug, Default)]
+struct Answers {
+    codes: Codes,
+    request_time: Histogram,
+    connect_time: Histogram,
 }
 
 // === impl ClusterEntry ===
@@ -179,14 +187,36 @@ impl ClusterStats {
         &self.block
     }
 
+    /// Counts an answer by its code and its class, and as one more (Envoy
+    /// `CodeStats::chargeBasicResponseStat`).
+    pub fn answered(&self, shard: Shard, status: StatusCode) {
+        let code = status.as_u16();
+        self.block.inc(shard, ClusterStat::RqCompleted);
+        let class = match code / 100 {
+            1 => ClusterStat::Rq1xx,
+            2 => ClusterStat::Rq2xx,
+            3 => ClusterStat::Rq3xx,
+            4 => ClusterStat::Rq4xx,
+            // Whatever lies beyond 599 is no answer that HTTP knows.
+            _ => ClusterStat::Rq5xx,
+        };
+        self.block.inc(shard, class);
+        self.answers.codes.inc(shard, code);
+    }
+
+    /// Answers by their status code (`upstream_rq_<code>`).
+    pub fn codes(&self) -> &Codes {
+        &self.answers.codes
+    }
+
     /// The time until response heads, in milliseconds (`upstream_rq_time`).
     pub fn request_time(&self) -> &Histogram {
-        &self.times.0
+        &self.answers.request_time
     }
 
     /// The time to establish connections, in milliseconds (`upstream_cx_connect_ms`).
     pub fn connect_time(&self) -> &Histogram {
-        &self.times.1
+        &self.answers.connect_time
     }
 }
 

@@ -123,7 +123,7 @@ impl<M: MakeEndpoint> Chooser<M> {
             }
         };
         let Placed { host, service } = placed;
-        host.connection_begins();
+        host.request_begins();
         Ok(Chosen {
             service,
             engaged: Engaged {
@@ -186,7 +186,7 @@ impl<S> Chosen<S> {
     pub fn connected(self, now: Instant) -> Engaged {
         let mut engaged = self.engaged;
         engaged.used = true;
-        engaged.host.connection_is_used();
+        engaged.host.sending();
         engaged.host.count(Ending::Success);
         let stats = engaged.entry.live().stats().block();
         stats.inc(engaged.shard, ClusterStat::RqTotal);

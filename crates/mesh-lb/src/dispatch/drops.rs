@@ -1,22 +1,10 @@
-//! Requests that are refused before there is an endpoint for them: because discovery wants it so
-//! (EDS `policy.drop_overloads`), or because there is none.
+//! Requests that are refused because discovery wants it so (EDS `policy.drop_overloads`).
 
-use mesh_core::Shard;
-use mesh_core::model::{ClusterEntry, Drop};
-use mesh_core::stats::ClusterStat;
+use mesh_core::model::Drop;
 
 /// Whether any of the shares takes a request, each of what the one before left.
 pub(super) fn is_dropped(drops: &[Drop], mut word: impl FnMut() -> u64) -> bool {
     drops.iter().any(|drop| drop.share.admits(word()))
-}
-
-/// Counts a request that was refused with 503: for the cluster it is answered (Envoy
-/// `chargeUpstreamCode`).
-pub(super) fn count(entry: &ClusterEntry, shard: Shard, why: ClusterStat) {
-    let stats = entry.live().stats().block();
-    for stat in [why, ClusterStat::RqCompleted, ClusterStat::Rq5xx] {
-        stats.inc(shard, stat);
-    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub(crate) struct Flight {
     active: Option<Active>,
     started: Instant,
     grpc: bool,
+    /// The host's service counts it when it is sent.
+    counted: bool,
 }
 
 // === impl Owner ===
@@ -59,6 +61,13 @@ impl Owner {
         }
     }
 
+    /// Counts how an attempt was answered, unless somebody above counts what comes of all of them.
+    pub(crate) fn answered(&self, status: StatusCode) {
+        if !self.exchange().is_some_and(Exchange::answer_is_counted) {
+            self.cluster().live().stats().answered(self.shard(), status);
+        }
+    }
+
     pub(crate) fn shard(&self) -> Shard {
         self.exchange().map_or_else(Shard::default, Exchange::shard)
     }
@@ -67,16 +76,20 @@ impl Owner {
 // === impl Flight ===
 
 impl Flight {
-    /// Counts the request with its cluster and its host.
-    pub(crate) fn begin(owner: Owner, host: Arc<Host>, grpc: bool) -> Self {
+    /// Counts the request with its cluster and its host; unless it is `counted`, as one more.
+    pub(crate) fn begin(owner: Owner, host: Arc<Host>, grpc: bool, counted: bool) -> Self {
         host.request_begins();
         let active = Active { owner, host };
-        active.count(ClusterStat::RqTotal);
+        if !counted {
+            active.host.sending();
+            active.count(ClusterStat::RqTotal);
+        }
         active.count(ClusterStat::RqActive);
         Self {
             active: Some(active),
             started: now(),
             grpc,
+            counted,
         }
     }
 
@@ -121,9 +134,11 @@ impl Flight {
     }
 
     /// Dropped without an answer: by a timeout above us, or because nobody wants it any more.
-    fn given_up(active: &Active) {
-        if !active.owner.exchange().is_some_and(Exchange::timed_out) {
-            active.count(ClusterStat::RqCancelled);
+    fn given_up(active: &Active, counted: bool) {
+        if !active.owner.exchange().is_some_and(was_timed_out) {
+            if !counted {
+                active.count(ClusterStat::RqCancelled);
+            }
             return;
         }
         active.completed(StatusCode::GATEWAY_TIMEOUT);
@@ -137,9 +152,15 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         if let Some(active) = self.active.take() {
-            Self::given_up(&active);
+            Self::given_up(&active, self.counted);
         }
     }
+}
+
+/// Whether a limit of the request or of this attempt dropped it.
+fn was_timed_out(exchange: &Exchange) -> bool {
+    let limit = |failure| matches!(failure, Failure::TryTimeout | Failure::TryIdleTimeout);
+    exchange.timed_out() || exchange.with_notes(|notes| notes.failure.is_some_and(limit))
 }
 
 fn now() -> Instant {
@@ -168,15 +189,7 @@ impl Active {
 
     /// As in Envoy, a failure counts with the status that it is answered with.
     fn completed(&self, status: StatusCode) {
-        self.count(ClusterStat::RqCompleted);
-        self.count(match status.as_u16() / 100 {
-            1 => ClusterStat::Rq1xx,
-            2 => ClusterStat::Rq2xx,
-            3 => ClusterStat::Rq3xx,
-            4 => ClusterStat::Rq4xx,
-            // Whatever lies beyond 599 is no answer that HTTP knows.
-            _ => ClusterStat::Rq5xx,
-        });
+        self.owner.answered(status);
     }
 
     fn report(&self, outcome: Outcome, now: Instant) {

@@ -175,16 +175,14 @@ async fn answers_and_failures_are_counted_by_the_status_they_end_with() {
 }
 
 /// Sends a request that is never answered, and drops it once it is at the host.
-fn give_up(snapshot: &Arc<Snapshot>, timed_out: bool) {
+fn give_up(snapshot: &Arc<Snapshot>, note: impl FnOnce(&Exchange)) {
     let probe = Probe::answering([Answers::Never]);
     let exchange = fixture::matched(snapshot);
     let request = fixture::with(Request::new(empty()), &exchange);
     let mut waiting = Box::pin(Dispatch::new(to(&probe)).oneshot(request));
     let mut cx = Context::from_waker(std::task::Waker::noop());
     assert!(Future::poll(waiting.as_mut(), &mut cx).is_pending());
-    if timed_out {
-        exchange.set_timed_out();
-    }
+    note(&exchange);
     drop(waiting);
     assert_eq!(probe.dropped(), 1);
 }
@@ -192,7 +190,7 @@ fn give_up(snapshot: &Arc<Snapshot>, timed_out: bool) {
 #[tokio::test]
 async fn a_request_that_nobody_wants_any_more_is_cancelled_and_nobodys_fault() {
     let snapshot = snapshot(ejecting());
-    give_up(&snapshot, false);
+    give_up(&snapshot, |_| {});
     assert_eq!(stat(&snapshot, ClusterStat::RqCancelled), 1);
     assert_eq!(stat(&snapshot, ClusterStat::RqCompleted), 0);
     assert_eq!(stat(&snapshot, ClusterStat::RqActive), 0);
@@ -201,13 +199,18 @@ async fn a_request_that_nobody_wants_any_more_is_cancelled_and_nobodys_fault() {
 
 #[tokio::test]
 async fn a_request_dropped_by_a_timeout_counts_against_the_host() {
-    let snapshot = snapshot(ejecting());
-    give_up(&snapshot, true);
-    assert_eq!(stat(&snapshot, ClusterStat::RqCancelled), 0);
-    assert_eq!(stat(&snapshot, ClusterStat::Rq5xx), 1);
-    assert!(is_ejected(&snapshot));
-    let counts = ClusterHosts::of(&snapshot.clusters()[0]).view()[0].counts;
-    assert_eq!(counts.rq_timeout, 1);
+    let of_the_request: fn(&Exchange) = Exchange::set_timed_out;
+    let of_the_attempt: fn(&Exchange) =
+        |exchange| exchange.with_notes_mut(|notes| notes.failure = Some(Failure::TryTimeout));
+    for limit in [of_the_request, of_the_attempt] {
+        let snapshot = snapshot(ejecting());
+        give_up(&snapshot, limit);
+        assert_eq!(stat(&snapshot, ClusterStat::RqCancelled), 0);
+        assert_eq!(stat(&snapshot, ClusterStat::Rq5xx), 1);
+        assert!(is_ejected(&snapshot));
+        let counts = ClusterHosts::of(&snapshot.clusters()[0]).view()[0].counts;
+        assert_eq!(counts.rq_timeout, 1);
+    }
 }
 
 #[tokio::test]

@@ -85,10 +85,15 @@ impl<M: MakeEndpoint> Worker<M> {
                     }
                 }
                 let grpc = mesh_core::reply::is_grpc(request.headers());
-                let flight = Flight::begin(owner, placed.host, grpc);
+                let flight = Flight::begin(owner, placed.host, grpc, M::COUNTS_REQUESTS);
                 ResponseFuture::new(placed.service, request, flight)
             }
-            Err(failure) => ResponseFuture::refused(Error::new(failure)),
+            Err(failure) => {
+                if failure.replaces_an_answer() {
+                    owner.answered(failure.row().status);
+                }
+                ResponseFuture::refused(Error::new(failure))
+            }
         }
     }
 
@@ -184,19 +189,16 @@ impl<M: MakeEndpoint> Worker<M> {
             hosts.with(|set| {
                 let is_new = purpose == Purpose::Request;
                 if is_new && drops::is_dropped(set.drops(), || self.rng.word()) {
-                    drops::count(entry, shard, ClusterStat::RqDropOverload);
+                    let stats = entry.live().stats().block();
+                    stats.inc(shard, ClusterStat::RqDropOverload);
                     return Err(Failure::DropOverload);
                 }
                 Ok(table.place(entry, set, &ask, &self.make))
             })?
         };
         placed.ok_or_else(|| {
-            if purpose != Purpose::Connection {
-                drops::count(entry, shard, ClusterStat::NoHealthy);
-            } else {
-                let stats = entry.live().stats().block();
-                stats.inc(shard, ClusterStat::NoHealthy);
-            }
+            let stats = entry.live().stats().block();
+            stats.inc(shard, ClusterStat::NoHealthy);
             Failure::NoHealthyHost
         })
     }

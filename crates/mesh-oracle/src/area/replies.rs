@@ -161,10 +161,10 @@ fn route(path: &str) -> Value {
         _ => to("$a"),
     };
     match path {
-        "/timeout" => action["timeout"] = json!("0.080s"),
+        "/timeout" => action["timeout"] = json!("0.250s"),
         "/try" => {
             action["retry_policy"] =
-                json!({"retry_on": "5xx", "num_retries": 1, "per_try_timeout": "0.080s"});
+                json!({"retry_on": "5xx", "num_retries": 1, "per_try_timeout": "0.250s"});
         }
         "/retry" | "/no-retries" => {
             action["retry_policy"] = json!({"retry_on": "5xx", "num_retries": 1});

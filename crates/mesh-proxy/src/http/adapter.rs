@@ -8,6 +8,7 @@ use super::serve::Connection;
 use super::stack::{RequestStack, StackBody, StackFuture};
 use crate::listener::Counted;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -55,6 +56,10 @@ pub(crate) struct ResponseFuture {
     upgrade: Option<(OnUpgrade, Caller)>,
     server: Option<HeaderValue>,
     is_http1: bool,
+    /// An HTTP/1 request that has a body.
+    arriving: Option<Exchange>,
+    /// It was not polled yet.
+    at_once: bool,
     tasks: TaskTracker,
     /// Moves into the response's body.
     busy: Option<Busy>,
@@ -102,7 +107,10 @@ impl hyper::service::Service<Request<Incoming>> for Adapter {
             .is_some()
             .then(|| (hyper::upgrade::on(&mut request), caller.clone()));
         let mut request = request.map(Body::new);
-        Exchange::new(now, caller).attach(&mut request);
+        let exchange = Exchange::new(now, caller);
+        exchange.attach(&mut request);
+        let has_body = !request.body().is_end_stream();
+        let arriving = (is_http1 && has_body).then_some(exchange);
         // hyper calls this from the connection's own task, so nobody waits for this lock; what it
         // returns is polled elsewhere on HTTP/2. Nothing in the stack is ever not ready, so
         // `poll_ready` has nothing to say.
@@ -112,6 +120,8 @@ impl hyper::service::Service<Request<Incoming>> for Adapter {
             upgrade,
             server: self.server.clone(),
             is_http1,
+            arriving,
+            at_once: true,
             tasks: self.tasks.clone(),
             busy: Some(busy),
         }
@@ -125,6 +135,7 @@ impl Future for ResponseFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        let at_once = std::mem::take(this.at_once);
         let Ok(mut response) = ready!(this.inner.poll(cx));
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
             && let Some((downstream, caller)) = this.upgrade.take()
@@ -142,17 +153,27 @@ impl Future for ResponseFuture {
             response.headers_mut().insert(header::SERVER, server);
         }
         let busy = this.busy.take();
+        let is_leaving = |busy: &Busy| busy.0.leaving.load(Ordering::Relaxed);
+        let is_early = |exchange: Exchange| is_early(&exchange, at_once);
         if *this.is_http1
             && response.status() != StatusCode::SWITCHING_PROTOCOLS
-            && busy
-                .as_ref()
-                .is_some_and(|busy| busy.0.leaving.load(Ordering::Relaxed))
+            && (busy.as_ref().is_some_and(is_leaving) || this.arriving.take().is_some_and(is_early))
         {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
         Poll::Ready(Ok(response.map(|body| Held::new(body, busy))))
     }
+}
+
+/// Whether the answer comes before the request is whole, so that the connection is closed after it
+/// as in Envoy (`ActiveStream::encodeHeaders`): a body that nobody wants is not waited for.
+///
+/// What we answer ourselves after having waited for something does not count: Envoy reads on
+/// meanwhile, and usually has the rest when we have not looked at it.
+fn is_early(exchange: &Exchange, at_once: bool) -> bool {
+    let from_upstream = || exchange.with_notes(|notes| notes.failure.is_none());
+    !exchange.request_is_whole() && (at_once || from_upstream())
 }
 
 // === impl Activity ===

@@ -10,7 +10,7 @@ use crate::explain::{Explainer, Served};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version, uri};
 use mesh_core::model::{Direction, HttpManager};
-use mesh_core::reply::Answer;
+use mesh_core::reply::{Answer, Asked};
 use mesh_core::stats::HttpStat;
 use mesh_core::{Caller, Error, Exchange, Failure, Rng};
 use mesh_telemetry::istio::peer;
@@ -153,6 +153,8 @@ where
             if let Some(served) = served {
                 served.answer();
             }
+            let last = request.version() < Version::HTTP_2;
+            let error = if last { closing(error) } else { error };
             return ResponseFuture::Refused(ready(Some(error)));
         }
         match served {
@@ -189,6 +191,19 @@ where
             }
         }
     }
+}
+
+/// The answer to a head that is refused is the last on its connection: as in Envoy, where a request
+/// is not whole before its head was looked at (`ActiveStream::decodeHeaders`). A redirect to the
+/// same path without escapes comes later there.
+fn closing(error: Error) -> Error {
+    let failure = error.failure();
+    let answer = mesh_core::reply::answer(error, Asked::default());
+    if answer.status.is_redirection() {
+        return Error::answer(failure, answer);
+    }
+    let close = HeaderValue::from_static("close");
+    Error::answer(failure, answer.header(header::CONNECTION, close))
 }
 
 fn admit<B>(

@@ -48,6 +48,10 @@ where
             return Poll::Ready(None);
         };
         let polled = inner.poll_frame(cx);
+        // What is whole with this frame beats a timer that fired in the same wake-up.
+        let ended = (this.inner.as_ref().get_ref())
+            .as_ref()
+            .is_none_or(Body::is_end_stream);
         let failure = match (&polled, &mut *this.expiry) {
             (_, None) => None,
             (Poll::Pending, Some(expiry)) => match expiry.poll(cx) {
@@ -55,7 +59,9 @@ where
                 Poll::Pending => None,
             },
             // A body that always has more at once must not outrun its limit.
-            (Poll::Ready(Some(Ok(frame))), Some(expiry)) if frame.is_data() => expiry.over(),
+            (Poll::Ready(Some(Ok(frame))), Some(expiry)) if frame.is_data() && !ended => {
+                expiry.over()
+            }
             (Poll::Ready(_), Some(_)) => {
                 *this.expiry = None;
                 None

@@ -114,6 +114,16 @@ async fn a_body_that_always_has_more_does_not_outrun_its_limit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_that_is_whole_is_given_even_when_it_is_looked_at_late() {
+    let service = DeadlineLayer::fixed(SECOND).layer(service_fn(|_: Request<()>| async {
+        Ok::<_, BoxError>(Response::new(mesh_test::text("whole")))
+    }));
+    let body = service.oneshot(Request::new(())).await.unwrap().into_body();
+    tokio::time::advance(2 * SECOND).await;
+    assert_eq!(read(body).await, "whole");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_time_of_an_upload_does_not_count() {
     let exchange = fixture::exchange(rule(Some(SECOND)), None);
     let start = Instant::now();

@@ -346,11 +346,11 @@ impl Line<'_> {
         });
     }
 
-    /// Zero where no endpoint was chosen, as in Envoy.
+    /// Zero for what never came as far as to its cluster, as in Envoy.
     fn attempts(&self, out: &mut Vec<u8>) {
-        let chosen = self.notes.upstream.is_some();
+        let begun = self.exchange.answer_is_counted() || self.notes.upstream.is_some();
         number(
-            if chosen {
+            if begun {
                 u64::from(self.exchange.attempts())
             } else {
                 0

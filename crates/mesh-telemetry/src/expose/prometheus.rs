@@ -6,18 +6,20 @@ use super::query::{Query, Select};
 use super::{Distribution, Owner, Sample};
 use crate::istio::{Labels, Series, TcpCount, TcpSeries};
 use mesh_core::stats::{BOUNDS, Kind, Stat, Summary};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
 /// The label with a cluster's name: that of Istio's bootstrap (`stats_tags`).
 const CLUSTER: &str = "cluster_name";
-/// The labels with a listener's prefix and with the class of a status: those of Envoy itself
+/// The labels with a listener's prefix, with the class of a status and with a status: those of Envoy itself
 /// (`source/common/config/well_known_names.cc`).
 const PREFIX: &str = "envoy_http_conn_manager_prefix";
 const TCP_PREFIX: &str = "envoy_tcp_prefix";
 const ADDRESS: &str = "envoy_listener_address";
 const CLASS: &str = "envoy_response_code_class";
+const CODE: &str = "envoy_response_code";
 /// The labels of a rule's statistics. Envoy finds them so only where the virtual host's name has no
 /// dot, and otherwise makes a metric of every route; here they are always labels.
 const HOST: &str = "envoy_virtual_host";
@@ -28,6 +30,16 @@ struct Family {
     kind: &'static str,
     help: String,
     lines: String,
+}
+
+/// Which answers a statistic counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answers<'a> {
+    All,
+    /// Those with a status of this class.
+    Class(&'a str),
+    /// Those with this status.
+    Code(&'a str),
 }
 
 type Families = BTreeMap<String, Family>;
@@ -48,7 +60,12 @@ pub(super) fn write(
         let family = family(&mut families, &name, "histogram", || {
             help(&id.owner, &id.stat)
         });
-        histogram(&name, &labels(&id.owner, None), summary, &mut family.lines);
+        histogram(
+            &name,
+            &labels(&id.owner, Answers::All),
+            summary,
+            &mut family.lines,
+        );
     }
     istio(series, query, &mut families);
     istio_tcp(connections, query, &mut families);
@@ -68,21 +85,34 @@ fn add_sample(sample: &Sample, families: &mut Families) {
         Kind::Gauge => "gauge",
     };
     let owner = &sample.id.owner;
-    let (stat, class) = match class(&sample.id.stat) {
-        Some((stat, class)) => (format!("{stat}_xx"), Some(class)),
-        None => (sample.id.stat.clone(), None),
-    };
+    let (stat, answers) = Answers::of(&sample.id.stat);
     let name = name(owner, &stat);
     let family = family(families, &name, kind, || help(owner, &stat));
-    let labels = labels(owner, class);
+    let labels = labels(owner, answers);
     let _ = writeln!(family.lines, "{name}{labels} {}", sample.value);
 }
 
-/// Takes `downstream_rq_2xx` apart into `downstream_rq` and `2`.
-fn class(stat: &str) -> Option<(&str, &str)> {
-    let (stat, digit) = stat.strip_suffix("xx")?.rsplit_once('_')?;
-    let digits = digit.len() == 1 && digit.bytes().all(|byte| byte.is_ascii_digit());
-    (digits && stat.ends_with("_rq")).then_some((stat, digit))
+// === impl Answers ===
+
+impl<'a> Answers<'a> {
+    /// Takes `downstream_rq_2xx` apart into `downstream_rq_xx` and `2`, and `upstream_rq_503` into
+    /// `upstream_rq` and `503`.
+    fn of(stat: &'a str) -> (Cow<'a, str>, Self) {
+        let all = (Cow::Borrowed(stat), Self::All);
+        let Some((name, status)) = stat.rsplit_once('_').filter(|it| it.0.ends_with("_rq")) else {
+            return all;
+        };
+        let (status, is_class) = match status.strip_suffix("xx") {
+            Some(class) => (class, true),
+            None => (status, false),
+        };
+        let digits = status.bytes().all(|byte| byte.is_ascii_digit());
+        match (is_class, status.len()) {
+            (true, 1) if digits => (Cow::Owned(format!("{name}_xx")), Self::Class(status)),
+            (false, 3) if digits => (Cow::Borrowed(name), Self::Code(status)),
+            _ => all,
+        }
+    }
 }
 
 fn name(owner: &Owner, stat: &str) -> String {
@@ -114,10 +144,12 @@ fn help(owner: &Owner, stat: &str) -> String {
 }
 
 /// A set of labels with its braces, or nothing.
-fn labels(owner: &Owner, class: Option<&str>) -> String {
+fn labels(owner: &Owner, answers: Answers<'_>) -> String {
     let mut out = String::new();
-    if let Some(class) = class {
-        label(CLASS, class, &mut out);
+    match answers {
+        Answers::All => {}
+        Answers::Class(class) => label(CLASS, class, &mut out),
+        Answers::Code(code) => label(CODE, code, &mut out),
     }
     match owner {
         Owner::Process => {}

@@ -83,6 +83,36 @@ fn clusters_with_one_name_in_statistics_are_added_up() {
 }
 
 #[test]
+fn answers_are_told_by_their_code_once_there_was_one() {
+    let entry = cluster("a", None);
+    let query = query("usedonly&filter=upstream_rq_[0-9]");
+    for (worker, status) in [(1, 200), (2, 200), (2, 503)] {
+        let status = http::StatusCode::from_u16(status).unwrap();
+        let stats = entry.live().stats();
+        stats.answered(Shard::of_worker(worker), status);
+    }
+    let mut scrape = Scrape::new();
+    scrape.cluster(&entry);
+    // With what the cluster was made with.
+    let text = "cluster.a.upstream_rq_200: 2\ncluster.a.upstream_rq_2xx: 4\n\
+                cluster.a.upstream_rq_503: 1\ncluster.a.upstream_rq_5xx: 2\n";
+    assert_eq!(scrape.text(&query), text);
+    let metrics = scrape.prometheus(&query);
+    assert_eq!(
+        metrics
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .collect::<Vec<_>>(),
+        [
+            "envoy_cluster_upstream_rq{envoy_response_code=\"200\",cluster_name=\"a\"} 2",
+            "envoy_cluster_upstream_rq{envoy_response_code=\"503\",cluster_name=\"a\"} 1",
+            "envoy_cluster_upstream_rq_xx{envoy_response_code_class=\"2\",cluster_name=\"a\"} 4",
+            "envoy_cluster_upstream_rq_xx{envoy_response_code_class=\"5\",cluster_name=\"a\"} 2",
+        ]
+    );
+}
+
+#[test]
 fn circuit_breakers_are_told_from_what_is_in_use() {
     let entry = cluster("a", None);
     let breaker = |entry: &ClusterEntry| {

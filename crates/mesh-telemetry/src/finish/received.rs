@@ -38,7 +38,7 @@ impl<B: Body> Received<B> {
             ended: false,
         };
         if inner.is_end_stream() {
-            ends.end();
+            ends.end(true);
         }
         Self { inner, ends }
     }
@@ -69,7 +69,7 @@ where
         };
         // After the last frame nobody may poll again, so do not wait for `None`.
         if !more || this.inner.is_end_stream() {
-            this.ends.end();
+            this.ends.end(!matches!(frame, Some(Err(_))));
         }
         Poll::Ready(frame)
     }
@@ -86,16 +86,19 @@ where
 #[pinned_drop]
 impl<B> PinnedDrop for Received<B> {
     fn drop(self: Pin<&mut Self>) {
-        self.project().ends.end();
+        self.project().ends.end(false);
     }
 }
 
 // === impl Ends ===
 
 impl Ends {
-    fn end(&mut self) {
+    fn end(&mut self, whole: bool) {
         if std::mem::replace(&mut self.ended, true) {
             return;
+        }
+        if whole {
+            self.exchange.set_request_is_whole();
         }
         if let Some(at) = &self.at {
             let now = tokio::time::Instant::now().into_std();

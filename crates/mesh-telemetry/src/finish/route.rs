@@ -31,8 +31,10 @@ pub(super) fn answered(block: &Block<RouteStat>, exchange: &Exchange, status: St
     if from_host && exchange.attempts() > 1 && !refused && !exceeded {
         count(RouteStat::RqRetrySuccess);
     }
-    if from_host || failure.is_some_and(replaces_an_answer) {
+    if from_host || failure.is_some_and(Failure::replaces_an_answer) {
         count(RouteStat::RqCompleted);
+        // A gRPC caller is answered with 200.
+        let status = failure.map_or(status, |failure| failure.row().status);
         if let Some(class) = class(status) {
             count(class);
         }
@@ -54,18 +56,6 @@ pub(super) fn unanswered(block: &Block<RouteStat>, exchange: &Exchange) {
     block.add(shard, RouteStat::RqTotal, hosts);
     if failure == Some(Failure::RequestTimeout) {
         block.inc(shard, RouteStat::RqTimeout);
-    }
-}
-
-/// Whether the answer stands for one that should have come from a host, so that Envoy's router
-/// filter counts it (`chargeUpstreamCode`).
-fn replaces_an_answer(failure: Failure) -> bool {
-    match failure {
-        Failure::NoHealthyHost
-        | Failure::RequestTimeout
-        | Failure::TryTimeout
-        | Failure::TryIdleTimeout => true,
-        other => other.row().reset.is_some(),
     }
 }
 

@@ -203,7 +203,14 @@ impl Tally {
             let shard = self.exchange.shard();
             self.with_route(|block| block.inc(shard, RouteStat::RqTimeout));
         }
-        if has_upstream {
+        // Envoy counts the calls that it has not yet taken for a success or a failure, and what a
+        // limit of ours cut off is none of them (`Filter::chargeUpstreamAbort`).
+        let is_open = record.grpc
+            && record
+                .entry
+                .status()
+                .is_some_and(|it| !it.is_server_error());
+        if has_upstream && is_open && row.reset.is_some() {
             self.count(HttpStat::RqResetAfterStart);
         }
         self.end(record);

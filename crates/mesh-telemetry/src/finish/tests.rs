@@ -290,9 +290,14 @@ async fn a_response_that_breaks_off_is_noted() {
         };
         std::future::ready(Ok::<_, Infallible>(Response::new(body)))
     });
-    for path in ["/ours", "/theirs"] {
-        let request = Request::get(path).body(empty()).unwrap();
-        let request = fixture::with(request, &place.exchange());
+    for (path, kind) in [
+        ("/ours", "text/plain"),
+        ("/theirs", "text/plain"),
+        ("/ours", "application/grpc"),
+        ("/theirs", "application/grpc"),
+    ] {
+        let request = Request::get(path).header("content-type", kind);
+        let request = fixture::with(request.body(empty()).unwrap(), &place.exchange());
         let response = place.layer().layer(inner).oneshot(request).await.unwrap();
         assert!(response.into_body().collect().await.is_err());
     }
@@ -300,9 +305,11 @@ async fn a_response_that_breaks_off_is_noted() {
         place.lines(),
         "200 SI stream_idle_timeout 0 4 0 0 -\n\
          200 UC upstream_reset_after_response_started{connection_termination} 0 4 0 0 -\n"
+            .repeat(2)
     );
-    assert_eq!(place.stats.get(HttpStat::RqTxReset), 2);
-    assert_eq!(place.stats.get(HttpStat::RqResetAfterStart), 2);
+    assert_eq!(place.stats.get(HttpStat::RqTxReset), 4);
+    // Envoy counts calls that were not yet taken for a success or a failure.
+    assert_eq!(place.stats.get(HttpStat::RqResetAfterStart), 1);
     assert_eq!(place.stats.get(HttpStat::RqRxReset), 0);
 }
 

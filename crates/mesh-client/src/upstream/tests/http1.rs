@@ -149,9 +149,48 @@ async fn a_response_that_breaks_off_fails_the_body_and_closes_the_connection() {
     );
     let response = net.send(get()).await.unwrap();
     let error = http_body_util::BodyExt::collect(response.into_body()).await;
+    // It is not as long as it says, as in Envoy.
     let failure = error.unwrap_err().failure();
-    assert_eq!(failure, Failure::ConnectionTermination);
+    assert_eq!(failure, Failure::UpstreamProtocol);
+    assert_eq!(net.stat(ClusterStat::CxProtocolError), 1);
     settle().await;
+    assert_eq!(net.in_use(Resource::Connections), 0);
+    net.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_http_is_a_protocol_error_without_a_reason() {
+    let net = Net::new(
+        cluster(),
+        by_hand(|_, mut stream| async move {
+            head(&mut stream).await;
+            stream.write_all(b"NOT HTTP AT ALL\r\n\r\n").await.unwrap();
+        }),
+    );
+    let error = net.get().await.unwrap_err();
+    assert_eq!(error.failure(), Failure::UpstreamProtocol);
+    assert_eq!(error.cause(), None, "Envoy tells no details of its parser");
+    assert_eq!(net.stat(ClusterStat::CxProtocolError), 1);
+    net.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_belong_to_no_response_are_a_protocol_error() {
+    let net = Net::new(
+        cluster(),
+        by_hand(|_, mut stream| async move {
+            head(&mut stream).await;
+            // A body after an answer to HEAD.
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc";
+            stream.write_all(answer).await.unwrap();
+            head(&mut stream).await;
+        }),
+    );
+    let mut request = get();
+    *request.method_mut() = http::Method::HEAD;
+    assert!(net.send(request).await.is_ok());
+    settle().await;
+    assert_eq!(net.stat(ClusterStat::CxProtocolError), 1);
     assert_eq!(net.in_use(Resource::Connections), 0);
     net.finish().await;
 }

@@ -341,11 +341,69 @@ async fn resets_say_why() {
         let error = net.get().await.unwrap_err();
         assert_eq!(error.failure(), failure, "{reason:?}");
         assert_eq!(error.is_unsent(), failure == Failure::RemoteRefused);
-        assert_eq!(net.stat(ClusterStat::RqRxReset), 1);
+        // As in Envoy, one that is refused is not counted.
+        let counted = u64::from(failure == Failure::RemoteReset);
+        assert_eq!(net.stat(ClusterStat::RqRxReset), counted);
         assert_eq!(net.stat(ClusterStat::RqTxReset), 0);
         assert_eq!(net.in_use(Resource::Connections), 1, "the connection stays");
         net.finish().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_counts_after_the_head_of_the_response_too() {
+    let net = Net::new(
+        http2(),
+        by_hand(|_, mut connection| async move {
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let head = Response::new(());
+                let mut body = respond.send_response(head, false).unwrap();
+                body.send_data(Bytes::from_static(b"part"), false).unwrap();
+                body.send_reset(h2::Reason::INTERNAL_ERROR);
+            }
+        }),
+    );
+    let failure = match net.send(get()).await {
+        // h2 may tell of the reset before it tells of the head.
+        Err(error) => error.failure(),
+        Ok(response) => {
+            let read = http_body_util::BodyExt::collect(response.into_body()).await;
+            read.unwrap_err().failure()
+        }
+    };
+    assert_eq!(failure, Failure::RemoteReset);
+    assert_eq!(net.stat(ClusterStat::RqRxReset), 1);
+    net.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_a_length_is_not_given_one() {
+    let net = Net::new(
+        http2(),
+        by_hand(|_, mut connection| async move {
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let mut head = Response::new(());
+                let length = request.headers().get("content-length").is_some();
+                let status = if length { 400 } else { 200 };
+                *head.status_mut() = http::StatusCode::from_u16(status).unwrap();
+                respond.send_response(head, true).unwrap();
+            }
+        }),
+    );
+    for body in [Body::empty(), Body::from(Bytes::from_static(b"x"))] {
+        let request = Request::post("/").header("host", "c").body(body).unwrap();
+        assert_eq!(net.send(request).await.unwrap().status(), 200);
+    }
+    let request = Request::post("/")
+        .header("host", "c")
+        .header("content-length", "0");
+    let request = request.body(Body::empty()).unwrap();
+    assert_eq!(
+        net.send(request).await.unwrap().status(),
+        400,
+        "it is passed on"
+    );
+    net.finish().await;
 }
 
 #[tokio::test(start_paused = true)]

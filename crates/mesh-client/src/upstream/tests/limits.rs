@@ -135,6 +135,8 @@ async fn a_failure_to_connect_fails_everyone_who_waits() {
     }
     assert_eq!(net.stat(ClusterStat::CxConnectFail), 2);
     assert_eq!(net.stat(ClusterStat::RqPendingFailureEject), 5);
+    assert_eq!(net.stat(ClusterStat::RqTotal), 0, "none of them was sent");
+    assert_eq!(net.stat(ClusterStat::RqCancelled), 0);
     net.finish().await;
 }
 
@@ -180,8 +182,27 @@ async fn a_request_that_is_given_up_makes_room_for_another_to_wait() {
     settle().await;
     assert_eq!(net.in_use(Resource::Pending), 0);
     assert_eq!(net.stat(ClusterStat::RqPendingActive), 0);
+    assert_eq!(net.stat(ClusterStat::RqCancelled), 1);
     let error = net.get().await.unwrap_err();
     assert_eq!(error.failure(), Failure::ConnectTimeout);
+    net.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_counts_once_it_has_a_connection_and_is_cancelled_only_before() {
+    let permits = Arc::new(Semaphore::new(0));
+    let net = Net::new(cluster(), permitted(&permits));
+    let sent = net.spawn(get());
+    settle().await;
+    let host = net.host.lock().unwrap().clone().unwrap();
+    assert_eq!(
+        (net.stat(ClusterStat::RqTotal), host.counts().rq_total),
+        (1, 1)
+    );
+    sent.abort();
+    settle().await;
+    assert_eq!(net.stat(ClusterStat::RqCancelled), 0);
+    drop(host);
     net.finish().await;
 }
 

@@ -55,6 +55,20 @@ fn a_tunnel_meets_no_rule_and_counts_as_in_envoys_router() {
 }
 
 #[test]
+fn a_head_that_is_refused_is_the_last_on_its_connection() {
+    let error = run(Request::get("/x"), &manager()).unwrap_err();
+    let answer = closing(error).take_answer().unwrap();
+    assert_eq!(answer.status, 400);
+    assert_eq!(answer.headers["connection"], "close");
+    let connect = Request::connect("a:1").header("host", "a:1");
+    let error = closing(run(connect, &manager()).unwrap_err());
+    assert_eq!(error.failure(), Failure::NoRoute);
+    let elsewhere = Answer::new(StatusCode::TEMPORARY_REDIRECT);
+    let answer = closing(Error::answer(Failure::InvalidPath, elsewhere)).take_answer();
+    assert!(!answer.unwrap().headers.contains_key("connection"));
+}
+
+#[test]
 fn what_is_forwarded_is_the_normalised_path() {
     let request = run(Request::get("/a/../b?c").header("host", "h"), &manager()).unwrap();
     assert_eq!(request.uri(), "/b?c");

@@ -192,6 +192,44 @@ async fn a_request_is_given_up_when_its_caller_goes_away() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_before_the_request_is_whole_says_that_the_connection_closes() {
+    const POST: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n";
+    let early = ok();
+    let late = Served::new(|request: Request<Body>| async {
+        tokio::time::sleep(SECOND).await;
+        drop(request);
+        Response::new(Body::empty())
+    });
+    let reading = Served::new(|request: Request<Body>| async {
+        request.into_body().collect().await.unwrap();
+        Response::new(Body::empty())
+    });
+    for (served, request, closes) in [
+        (&early, POST, true),
+        (&late, POST, true),
+        (&reading, POST, false),
+        (&early, GET, false),
+    ] {
+        let mut connection = served.connect();
+        connection.send(request).await;
+        if request == POST {
+            // Nobody waits for this much, but it may be there.
+            connection.send("body").await;
+        }
+        let head = connection.head().await;
+        assert_eq!(head.contains("connection: close\r\n"), closes, "{head}");
+        if closes {
+            assert_eq!(connection.rest().await, "");
+        } else {
+            connection.send(GET).await;
+            assert!(connection.head().await.starts_with("HTTP/1.1 200"));
+        }
+        drop(connection.stream);
+        connection.task.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_connection_is_closed_on_time() {
     let mut served = ok();
     served.manager.idle_timeout = Some(10 * SECOND);
