@@ -143,9 +143,13 @@ mod tests {
     fn no_more_are_kept_than_was_said() {
         let buffers = Buffers::keeping(2);
         let taken = [buffers.input(), buffers.input(), buffers.input()];
-        taken.map(|buffer| buffers.keep_input(buffer));
+        taken
+            .into_iter()
+            .for_each(|buffer| buffers.keep_input(buffer));
         let taken = [buffers.output(), buffers.output(), buffers.output()];
-        taken.map(|buffer| buffers.keep_output(buffer));
+        taken
+            .into_iter()
+            .for_each(|buffer| buffers.keep_output(buffer));
         assert_eq!(buffers.kept(), (2, 2));
         buffers.keep_output(Vec::with_capacity(10 * SIZE));
         buffers.keep_output(Vec::new());

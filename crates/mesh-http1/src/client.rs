@@ -53,7 +53,6 @@ struct Link<Io, B> {
 }
 
 /// A request that got no response.
-#[derive(Debug)]
 #[non_exhaustive]
 pub struct NotAnswered<B> {
     /// Why.
@@ -198,6 +197,17 @@ impl<Io, B> Drop for Connection<Io, B> {
 impl<Io, B> fmt::Debug for Connection<Io, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+// === impl NotAnswered ===
+
+impl<B> fmt::Debug for NotAnswered<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NotAnswered")
+            .field("error", &self.error)
+            .field("unsent", &self.request.is_some())
+            .finish()
     }
 }
 

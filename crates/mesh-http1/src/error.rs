@@ -34,9 +34,6 @@ pub enum HeadError {
     /// `content-length` and `transfer-encoding` are both there (RFC 9112 §6.3).
     #[error("content-length and transfer-encoding exclude each other")]
     TwoLengths,
-    /// `transfer-encoding` in HTTP/1.0 (RFC 9112 §6.1).
-    #[error("transfer-encoding in HTTP/1.0")]
-    TransferEncodingVersion,
     /// A response that switches protocols without having been asked, or interim responses without
     /// an end.
     #[error("a response that nobody asked for")]

@@ -82,10 +82,6 @@ impl Facts {
         Ok(())
     }
 
-    pub(super) fn is_chunked(&self) -> bool {
-        self.chunked
-    }
-
     /// What the fields say of the body, if they do.
     pub(super) fn length(&self) -> Option<Length> {
         if self.chunked {
@@ -94,9 +90,10 @@ impl Facts {
         self.length.map(Length::Exact)
     }
 
-    /// Whether another message may follow (RFC 9112 §9.3).
+    /// Whether another message may follow (RFC 9112 §9.3). Behind chunks in HTTP/1.0, which has none,
+    /// nothing may (§6.1).
     pub(super) fn persists(&self, is_http10: bool) -> bool {
-        !self.close && (!is_http10 || self.keep_alive)
+        !self.close && (!is_http10 || (self.keep_alive && !self.chunked))
     }
 
     /// Both fields that it takes are there (RFC 9110 §7.8).

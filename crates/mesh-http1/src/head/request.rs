@@ -74,9 +74,6 @@ pub fn request(
     let mut request = Request::new(());
     *request.headers_mut() = headers;
     let facts = Facts::read(input, &head, parsed.headers, request.headers_mut())?;
-    if is_http10 && facts.is_chunked() {
-        return Err(HeadError::TransferEncodingVersion);
-    }
     *request.method_mut() = Method::from_bytes(parsed.method.unwrap_or_default().as_bytes())
         .map_err(|_| HeadError::Line)?;
     *request.uri_mut() =

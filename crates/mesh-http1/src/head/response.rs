@@ -61,9 +61,6 @@ pub fn response(
     let mut response = Response::new(());
     *response.headers_mut() = headers;
     let facts = Facts::read(input, &head, parsed.headers, response.headers_mut())?;
-    if is_http10 && facts.is_chunked() {
-        return Err(HeadError::TransferEncodingVersion);
-    }
     let status = StatusCode::from_u16(parsed.code.unwrap_or_default());
     let status = status.map_err(|_| HeadError::Line)?;
     *response.status_mut() = status;

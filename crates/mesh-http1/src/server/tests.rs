@@ -145,7 +145,7 @@ async fn bodies_are_received_however_they_come() {
 
 #[tokio::test(start_paused = true)]
 async fn a_long_body_passes_through_both_ways() {
-    let mut served = serve_on(1 << 10, None, |request| async {
+    let served = serve_on(1 << 10, None, |request| async {
         Response::new(Either::Right(request.into_body()))
     });
     let data: Vec<u8> = (0..300_000u32).map(|at| at as u8).collect();
@@ -228,7 +228,7 @@ async fn what_is_no_request_is_answered_and_the_connection_closed() {
         let error = served.task.await.unwrap().unwrap_err();
         assert!(error.is_protocol(), "{request:?}: {error}");
     }
-    let mut served = serve(told);
+    let served = serve(told);
     let endless = format!("GET / HTTP/1.1\r\na: {}", "a".repeat(70 << 10));
     let (mut from, mut to) = tokio::io::split(served.stream);
     tokio::spawn(async move { to.write_all(endless.as_bytes()).await });
