@@ -12,7 +12,7 @@
 //! sends one request on each, waits for the answer, and prints what the process holds for each.
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -40,10 +40,13 @@ async fn answer<B: HttpBody>(request: Request<B>) -> Result<Response<Full<Bytes>
         .get(1..)
         .and_then(|size| size.parse().ok());
     // What was sent is read, as a proxy would.
-    drop(request.into_body().collect().await);
+    let is_whole = request.into_body().collect().await.is_ok();
     static TEXT: [u8; 1 << 20] = [b'x'; 1 << 20];
     let body = Bytes::from_static(&TEXT[..size.unwrap_or(1 << 10).min(TEXT.len())]);
     let mut response = Response::new(Full::new(body));
+    if !is_whole {
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+    }
     let text = HeaderValue::from_static("text/plain");
     response.headers_mut().insert(header::CONTENT_TYPE, text);
     response

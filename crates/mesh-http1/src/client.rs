@@ -58,7 +58,7 @@ pub struct NotAnswered<B> {
     /// Why.
     pub error: Error,
     /// The request, if nothing of it was sent.
-    pub request: Option<Request<B>>,
+    pub request: Option<Box<Request<B>>>,
 }
 
 // === impl Client ===

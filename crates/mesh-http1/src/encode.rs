@@ -91,7 +91,7 @@ pub(crate) fn response(
     match &encoder {
         // What a GET would have got (RFC 9110 §8.6); a 304 may say it, 1xx and 204 must not.
         Encoder::Nothing if *to.method == Method::HEAD || status == StatusCode::NOT_MODIFIED => {
-            if let Some(length) = declared.or(exact.filter(|length| *length > 0)) {
+            if let Some(length) = declared.or_else(|| exact.filter(|length| *length > 0)) {
                 content_length(out, length);
             }
         }

@@ -56,8 +56,7 @@ pub struct Connection<Io, S: Service<Request<Body>>, B> {
     settings: Settings,
     service: S,
     phase: Phase,
-    /// In its own memory, because most connections have none most of the time.
-    exchange: Option<Pin<Box<Exchange<S::Future, B>>>>,
+    exchange: Option<exchange::Boxed<S::Future, B>>,
     output: Output,
     /// Bytes of a head that are known not to be all of it.
     scanned: usize,

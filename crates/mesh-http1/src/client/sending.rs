@@ -80,7 +80,7 @@ where
         let Some(client) = wire.client.as_mut().filter(|_| is_idle) else {
             return Err(NotAnswered {
                 error: Error::Closed,
-                request: Some(request),
+                request: Some(Box::new(request)),
             });
         };
         client.busy = true;

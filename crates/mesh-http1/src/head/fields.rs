@@ -51,7 +51,8 @@ impl Facts {
         match *name {
             header::CONTENT_LENGTH => {
                 // RFC 9110 §8.6 lets us refuse a repetition; Envoy does.
-                if self.length.replace(number(value)?).is_some() {
+                let length = number(value)?;
+                if self.length.replace(length).is_some() {
                     return Err(HeadError::ContentLength);
                 }
             }

@@ -19,6 +19,9 @@ pub(super) struct Exchange<F, B> {
     step: Step<F, B>,
 }
 
+/// In its own memory: most connections have none most of the time.
+pub(super) type Boxed<F, B> = Pin<Box<Exchange<F, B>>>;
+
 /// What is known of the request when its response is written.
 #[derive(Debug)]
 pub(super) struct Current {
@@ -34,7 +37,7 @@ pub(super) struct Current {
 #[pin_project::pin_project(project = StepProjected)]
 enum Step<F, B> {
     /// The service is not ready.
-    Waiting(Option<Request<Body>>),
+    Waiting(Option<Box<Request<Body>>>),
     /// Waiting -> Call: the service works.
     Call(#[pin] F),
     /// Call -> Respond: the head is written, the body is on its way.
@@ -140,7 +143,7 @@ impl<F, B> Exchange<F, B> {
     }
 
     pub(super) fn waiting(request: Request<Body>, current: Current) -> Self {
-        let step = Step::Waiting(Some(request));
+        let step = Step::Waiting(Some(Box::new(request)));
         Self { current, step }
     }
 
@@ -176,7 +179,7 @@ where
                     let ready = ready!(with.service.poll_ready(cx));
                     ready.map_err(|error| Error::Service(error.into()))?;
                     match request.take() {
-                        Some(request) => Step::Call(with.service.call(request)),
+                        Some(request) => Step::Call(with.service.call(*request)),
                         None => Step::Written,
                     }
                 }
