@@ -16,6 +16,7 @@ pub mod converge;
 pub mod der;
 mod dns;
 mod first;
+mod http1;
 mod istio;
 mod message;
 mod names;
@@ -91,6 +92,8 @@ pub const TARGETS: &[Target] = &[
     first::PROXY_PROTOCOL,
     first::TLS,
     first::HTTP,
+    http1::MESSAGE,
+    http1::SERVER,
     chains::TARGET,
     certificate::FILES,
     certificate::DER,

@@ -113,9 +113,7 @@ fn written(resource: &Resource) -> Vec<u8> {
             });
             write::encode("", &write::listener(&all.listener, tables))
         }
-        Resource::VirtualHost(host) => {
-            write::encode("", &write::route::virtual_host(&host.host))
-        }
+        Resource::VirtualHost(host) => write::encode("", &write::route::virtual_host(&host.host)),
         Resource::Routes(table) => write::encode("", &write::route::table(table)),
         Resource::Secret(secret) => {
             let proto = match &secret.value {

@@ -79,6 +79,12 @@ const RULES: &[Rule] = &[
         ours: &["mesh-core"],
         ..NOTHING
     },
+    // A codec: no policy, and nothing of the mesh.
+    Rule {
+        name: "mesh-http1",
+        never: NO_WIRE,
+        ..NOTHING
+    },
     // The only one that knows rustls.
     Rule {
         name: "mesh-identity",

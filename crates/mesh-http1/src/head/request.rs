@@ -1,0 +1,95 @@
+//! Request heads.
+
+use super::fields::{Facts, part};
+use super::{FEW, Length, Limits, check_size};
+use crate::HeadError;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Uri, Version};
+use std::mem::MaybeUninit;
+
+/// The longest target that [`Uri`] takes.
+const MOST_TARGET: usize = u16::MAX as usize - 1;
+
+/// A request head, and what it means for its connection.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RequestHead {
+    /// Method, target, version and fields.
+    pub request: Request<()>,
+    /// The body that follows.
+    pub length: Length,
+    /// Whether the caller may send another request.
+    pub keep_alive: bool,
+    /// Whether the caller waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// Whether the caller wants to switch to another protocol, or asks for a tunnel.
+    pub wants_upgrade: bool,
+    /// Whether the caller takes trailers (`te: trailers`).
+    pub takes_trailers: bool,
+    /// Bytes that the head took, empty lines before it included.
+    pub len: usize,
+}
+
+/// Parses the request head that `input` begins with. None if it goes on.
+///
+/// The fields go into `headers`, which is given for its room and must be empty.
+///
+/// # Errors
+/// If the head cannot be one, or is over `limits`.
+pub fn request(
+    input: &[u8],
+    limits: &Limits,
+    headers: HeaderMap,
+) -> Result<Option<RequestHead>, HeadError> {
+    let most = limits.most_fields();
+    let mut few = [const { MaybeUninit::uninit() }; FEW];
+    let mut many;
+    let slots = if most <= FEW {
+        &mut few[..most]
+    } else {
+        many = vec![MaybeUninit::uninit(); most];
+        &mut many[..]
+    };
+    let mut parsed = httparse::Request::new(&mut []);
+    let len = match parsed.parse_with_uninit_headers(input, slots) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => {
+            check_size(input.len(), limits)?;
+            return Ok(None);
+        }
+        // What is wrong with a token before the version is wrong with the method or the target.
+        Err(httparse::Error::Token) if parsed.method.is_some() => return Err(HeadError::Target),
+        Err(error) => return Err(error.into()),
+    };
+    check_size(len, limits)?;
+    let is_http10 = parsed.version == Some(0);
+    let target = parsed.path.unwrap_or_default().as_bytes();
+    if target.len() > MOST_TARGET {
+        return Err(HeadError::TargetTooLong);
+    }
+    if target.contains(&b'#') {
+        return Err(HeadError::Target);
+    }
+    let head = Bytes::copy_from_slice(&input[..len]);
+    let mut request = Request::new(());
+    *request.headers_mut() = headers;
+    let facts = Facts::read(input, &head, parsed.headers, request.headers_mut())?;
+    *request.method_mut() = Method::from_bytes(parsed.method.unwrap_or_default().as_bytes())
+        .map_err(|_| HeadError::Line)?;
+    *request.uri_mut() =
+        Uri::from_maybe_shared(part(input, &head, target)).map_err(|_| HeadError::Target)?;
+    *request.version_mut() = if is_http10 {
+        Version::HTTP_10
+    } else {
+        Version::HTTP_11
+    };
+    Ok(Some(RequestHead {
+        length: facts.length().unwrap_or(Length::NONE),
+        keep_alive: facts.persists(is_http10),
+        expects_continue: facts.expects_continue && !is_http10,
+        wants_upgrade: request.method() == Method::CONNECT || (facts.switches() && !is_http10),
+        takes_trailers: facts.te_trailers,
+        request,
+        len,
+    }))
+}

@@ -1,0 +1,518 @@
+//! The reading half of a connection, which its driver and the body that is being received share.
+//!
+//! A body reads from the socket itself, in whatever task polls it: no channel, no second task and
+//! no wake-up is between. The lock is held for one step at a time and never while anything of a
+//! user's runs, so nobody waits for it unless driver and body run on different threads.
+
+use crate::buffers::SIZE;
+use crate::decode::Decoded;
+use crate::{Body, Buffers, Decoder, Error, Length, Limits};
+use bytes::{Buf, Bytes, BytesMut};
+use http_body::Frame;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio_util::io::poll_read_buf;
+
+/// A piece of a body of at least this many bytes is handed over as it was read; a smaller one is
+/// copied, so that it does not hold a whole buffer.
+const SHARED: usize = 4 << 10;
+
+/// The most that is read at once for a long body.
+const LARGEST_READ: u64 = 64 << 10;
+
+/// With less room than this, a buffer gets some more.
+const LEAST_ROOM: usize = 1 << 10;
+
+/// What is read to see whether the peer is still there.
+const PROBE: usize = 64;
+
+/// The shared half of a connection.
+#[derive(Debug)]
+pub(crate) struct Wire<Io> {
+    /// None once it was given away or closed.
+    pub(crate) io: Option<Io>,
+    /// What was read and not consumed. Without room while nothing is there.
+    input: BytesMut,
+    /// The peer said that nothing more comes.
+    eof: bool,
+    decoder: Decoder,
+    /// The body that is being received broke.
+    broken: bool,
+    /// Which body that is: one that was forgotten must not read another's.
+    message: u64,
+    reader: Reader,
+    expects: Expects,
+    /// Who waits, while somebody does: a socket that is dropped wakes nobody.
+    waiter: Option<Waker>,
+    /// The task of the driver, if it has to know when the body is over.
+    owner: Option<Waker>,
+    /// The client's side of an exchange; none on a server.
+    pub(crate) client: Option<Client>,
+    buffers: Buffers,
+}
+
+/// Where a client is with its connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Client {
+    /// A request was sent, and its response is not over.
+    pub(crate) busy: bool,
+    /// The request is not sent whole.
+    pub(crate) sending: bool,
+    /// Another request may follow.
+    pub(crate) keep_alive: bool,
+}
+
+/// Who has the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    Nobody,
+    /// Somebody does something else.
+    Busy,
+    /// Somebody is to be woken when there is something to read.
+    Waiting,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expects {
+    Nothing,
+    /// The caller waits for `100 Continue`.
+    Waits,
+    /// Somebody wants the body, so the caller is to be told.
+    Wanted,
+}
+
+/// A frame of a body, and whether it is the last.
+pub(crate) struct Piece {
+    pub(crate) frame: Frame<Bytes>,
+    pub(crate) last: bool,
+}
+
+/// Where a body comes from, whatever the connection is made of.
+pub(crate) trait Source: Send + Sync {
+    fn poll_piece(&self, message: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, Error>>>;
+    /// Nobody reads this body any more.
+    fn let_go(&self, message: u64);
+}
+
+/// What the driver and the body share.
+pub(crate) type Shared<Io> = Mutex<Wire<Io>>;
+
+pub(crate) fn lock<Io>(shared: &Shared<Io>) -> MutexGuard<'_, Wire<Io>> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Wire ===
+
+impl<Io> Wire<Io> {
+    pub(crate) fn new(io: Io, first: &[u8], buffers: Buffers) -> Self {
+        let mut input = BytesMut::new();
+        if !first.is_empty() {
+            input = buffers.input();
+            input.extend_from_slice(first);
+        }
+        Self {
+            io: Some(io),
+            input,
+            eof: false,
+            decoder: Decoder::done(),
+            broken: false,
+            message: 0,
+            reader: Reader::Nobody,
+            expects: Expects::Nothing,
+            waiter: None,
+            owner: None,
+            client: None,
+            buffers,
+        }
+    }
+
+    pub(crate) fn input(&self) -> &[u8] {
+        &self.input
+    }
+
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.input.advance(count);
+    }
+
+    /// Empty lines before a head are nothing (RFC 9112 §2.2).
+    pub(crate) fn skip_empty_lines(&mut self) {
+        let lines = self
+            .input
+            .iter()
+            .take_while(|byte| matches!(byte, b'\r' | b'\n'));
+        let count = lines.count();
+        self.input.advance(count);
+    }
+
+    /// Gives the buffer back, if nothing is in it.
+    pub(crate) fn release(&mut self) {
+        if self.input.is_empty() && self.input.capacity() > 0 {
+            self.buffers.keep_input(std::mem::take(&mut self.input));
+        }
+    }
+
+    /// A body of this length begins here. Returns what is there of it already, if it is all of it.
+    pub(crate) fn begin(&mut self, length: Length, limits: &Limits) -> Option<Bytes> {
+        self.message += 1;
+        self.expects = Expects::Nothing;
+        self.reader = Reader::Nobody;
+        self.decoder = Decoder::done();
+        if let Length::Exact(length) = length
+            && length <= self.input.len() as u64
+        {
+            let length = length as usize;
+            let whole = Bytes::copy_from_slice(&self.input[..length]);
+            self.input.advance(length);
+            return Some(whole);
+        }
+        self.decoder = Decoder::new(length, limits);
+        self.reader = Reader::Busy;
+        None
+    }
+
+    /// The caller sends the body that has begun only when it is told to.
+    pub(crate) fn expect(&mut self) {
+        self.expects = Expects::Waits;
+    }
+
+    /// Whether `100 Continue` is to be sent now. True once.
+    pub(crate) fn takes_continue(&mut self) -> bool {
+        let wanted = self.expects == Expects::Wanted;
+        if wanted {
+            self.expects = Expects::Nothing;
+        }
+        wanted
+    }
+
+    /// The final answer is here: the caller is not told to go on any more. Returns whether the
+    /// whole body was received. What is there of one that nobody reads is thrown away.
+    pub(crate) fn answered(&mut self) -> bool {
+        self.expects = Expects::Nothing;
+        if self.reader == Reader::Nobody && !self.broken {
+            self.discard();
+        }
+        self.is_complete()
+    }
+
+    fn discard(&mut self) {
+        while !self.decoder.is_done() {
+            match self.decoder.decode(&self.input) {
+                Ok(Decoded::Data { skip, len }) => self.input.advance(skip + len),
+                Ok(Decoded::More { skip }) => {
+                    self.input.advance(skip);
+                    return;
+                }
+                Ok(Decoded::End { skip, .. }) => self.input.advance(skip),
+                Err(_) => {
+                    self.broken = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether the body was received whole.
+    pub(crate) fn is_complete(&self) -> bool {
+        !self.broken && self.decoder.is_done()
+    }
+
+    /// The driver that is to be woken when the body is over.
+    pub(crate) fn set_owner(&mut self, waker: &Waker) {
+        if self.reader != Reader::Nobody {
+            self.watch(waker);
+        }
+    }
+
+    fn wake_owner(&mut self, but: Option<&Waker>) {
+        if let Some(owner) = self.owner.take()
+            && !but.is_some_and(|waker| owner.will_wake(waker))
+        {
+            owner.wake();
+        }
+    }
+
+    /// Whether a client may send a request.
+    pub(crate) fn is_idle(&self) -> bool {
+        let free = |client: &Client| !client.busy && client.keep_alive;
+        self.io.is_some() && self.client.as_ref().is_some_and(free)
+    }
+
+    /// A client's request was sent whole.
+    pub(crate) fn sent(&mut self) {
+        if let Some(client) = &mut self.client {
+            client.sending = false;
+        }
+    }
+
+    /// Whose task is woken when something happens that nobody else waits for.
+    pub(crate) fn watch(&mut self, waker: &Waker) {
+        match &self.owner {
+            Some(owner) if owner.will_wake(waker) => {}
+            _ => self.owner = Some(waker.clone()),
+        }
+    }
+
+    pub(crate) fn wake(&mut self) {
+        self.wake_owner(None);
+    }
+
+    /// Closes the socket. A body that was not received whole fails.
+    pub(crate) fn close(&mut self) {
+        drop(self.io.take());
+        self.wake_owner(None);
+        if let Some(waiter) = self.waiter.take()
+            && self.reader == Reader::Waiting
+        {
+            waiter.wake();
+        }
+    }
+
+    /// Gives the connection away, and what was read behind the last head.
+    pub(crate) fn give_away(&mut self) -> Option<(Io, Bytes)> {
+        let first = Bytes::copy_from_slice(&self.input);
+        self.input.clear();
+        self.release();
+        Some((self.io.take()?, first))
+    }
+
+    /// Takes the next `len` bytes of data.
+    fn take(&mut self, len: usize) -> Bytes {
+        if len >= SHARED {
+            return self.input.split_to(len).freeze();
+        }
+        let data = Bytes::copy_from_slice(&self.input[..len]);
+        self.input.advance(len);
+        data
+    }
+
+    fn broken(&mut self, error: impl Into<Error>) -> Poll<Option<Result<Piece, Error>>> {
+        self.broken = true;
+        self.reader = Reader::Busy;
+        self.waiter = None;
+        if self.client.is_some() {
+            self.close();
+        } else {
+            self.wake_owner(None);
+        }
+        Poll::Ready(Some(Err(error.into())))
+    }
+}
+
+impl<Io: AsyncRead + Unpin> Wire<Io> {
+    /// Reads once, into room for at least so many bytes if there is nothing yet. Zero is the end.
+    pub(crate) fn poll_fill(
+        &mut self,
+        room: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let Some(io) = &mut self.io else {
+            self.eof = true;
+            return Poll::Ready(Ok(0));
+        };
+        if self.input.is_empty() && self.input.capacity() < room && !self.input.try_reclaim(room) {
+            let fresh = match room {
+                ..=SIZE => self.buffers.input(),
+                _ => BytesMut::with_capacity(room),
+            };
+            let old = std::mem::replace(&mut self.input, fresh);
+            self.buffers.keep_input(old);
+        } else if self.input.capacity() - self.input.len() < LEAST_ROOM {
+            self.input.reserve(SIZE);
+        }
+        let read = poll_read_buf(Pin::new(io), cx, &mut self.input);
+        if read.is_pending() {
+            self.release();
+        }
+        let count = ready!(read)?;
+        self.eof |= count == 0;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Looks whether the peer is still there, while nothing is expected of it. What it says is kept:
+    /// a buffer full of a body that nobody reads yet, or the beginning of another message.
+    ///
+    /// Nothing is read while the body's reader waits: it would not be woken. It sees the end itself.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let most = if self.is_complete() { 1 } else { SIZE };
+        while self.reader != Reader::Waiting && !self.broken && self.input.len() < most {
+            if self.eof {
+                return Poll::Ready(Error::Closed);
+            }
+            if !self.input.is_empty() {
+                if let Err(error) = ready!(self.poll_fill(1, cx)) {
+                    return Poll::Ready(Error::Io(error));
+                }
+                continue;
+            }
+            let Some(io) = &mut self.io else {
+                return Poll::Pending;
+            };
+            // Usually there is nothing, and no buffer has to be moved for that.
+            let mut probe = [0; PROBE];
+            let mut probe = ReadBuf::new(&mut probe);
+            if let Err(error) = ready!(Pin::new(io).poll_read(cx, &mut probe)) {
+                return Poll::Ready(Error::Io(error));
+            }
+            self.eof = probe.filled().is_empty();
+            if !self.eof {
+                self.input = self.buffers.input();
+                self.input.extend_from_slice(probe.filled());
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Reads and throws away until the peer closes, too.
+    pub(crate) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.input.clear();
+            match ready!(self.poll_fill(1, cx)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
+
+    /// The body was received whole.
+    fn over(&mut self, cx: &Context<'_>) {
+        self.reader = Reader::Nobody;
+        self.waiter = None;
+        self.release();
+        if self.client.is_some() {
+            self.exchange_over();
+        } else {
+            self.wake_owner(Some(cx.waker()));
+        }
+    }
+
+    /// A client's exchange is over. From here on the driver's task is woken when the server closes.
+    pub(crate) fn exchange_over(&mut self) {
+        let Some(client) = &mut self.client else {
+            return;
+        };
+        client.busy = false;
+        let reusable = client.keep_alive && !client.sending;
+        if !reusable || self.eof || !self.is_complete() || !self.input.is_empty() {
+            self.close();
+            return;
+        }
+        self.release();
+        if let Some(owner) = self.owner.take() {
+            let gone = self.poll_gone(&mut Context::from_waker(&owner));
+            self.owner = Some(owner);
+            // Nothing was asked for, so nothing may come.
+            if gone.is_ready() || !self.input.is_empty() {
+                self.close();
+            }
+        }
+    }
+
+    /// Nobody reads the rest of this body.
+    pub(crate) fn let_go(&mut self, message: u64) {
+        if self.message != message {
+            return;
+        }
+        self.reader = Reader::Nobody;
+        self.waiter = None;
+        if self.client.is_some() {
+            // What is already there costs nothing.
+            self.discard();
+            self.exchange_over();
+        } else {
+            self.wake_owner(None);
+        }
+    }
+
+    pub(crate) fn poll_piece(
+        &mut self,
+        message: u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Piece, Error>>> {
+        if self.message != message {
+            return Poll::Ready(None);
+        }
+        if self.broken {
+            return Poll::Ready(None);
+        }
+        self.reader = Reader::Busy;
+        loop {
+            match self.decoder.decode(&self.input) {
+                Err(error) => return self.broken(error),
+                Ok(Decoded::Data { skip, len }) => {
+                    self.input.advance(skip);
+                    let frame = Frame::data(self.take(len));
+                    let ends = self.decoder.ends(&self.input);
+                    if let Some(skip) = ends {
+                        self.input.advance(skip);
+                        self.over(cx);
+                    }
+                    let last = ends.is_some();
+                    return Poll::Ready(Some(Ok(Piece { frame, last })));
+                }
+                Ok(Decoded::End { skip, trailers }) => {
+                    self.input.advance(skip);
+                    self.over(cx);
+                    return Poll::Ready(trailers.map(|trailers| {
+                        Ok(Piece {
+                            frame: Frame::trailers(trailers),
+                            last: true,
+                        })
+                    }));
+                }
+                Ok(Decoded::More { skip }) => self.input.advance(skip),
+            }
+            if self.eof {
+                match self.decoder.close() {
+                    Ok(()) => continue,
+                    Err(error) => return self.broken(error),
+                }
+            }
+            if self.expects == Expects::Waits && self.input.is_empty() {
+                self.expects = Expects::Wanted;
+                self.wake_owner(Some(cx.waker()));
+            }
+            let room = self.decoder.expected().clamp(1, LARGEST_READ) as usize;
+            match self.poll_fill(room, cx) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return self.broken(error),
+                Poll::Pending => {
+                    self.reader = Reader::Waiting;
+                    match &self.waiter {
+                        Some(waiter) if waiter.will_wake(cx.waker()) => {}
+                        _ => self.waiter = Some(cx.waker().clone()),
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+impl<Io: AsyncRead + Unpin + Send> Source for Shared<Io> {
+    fn poll_piece(&self, message: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Piece, Error>>> {
+        lock(self).poll_piece(message, cx)
+    }
+
+    fn let_go(&self, message: u64) {
+        lock(self).let_go(message);
+    }
+}
+
+/// The body that begins now.
+pub(crate) fn body<Io, S>(
+    source: &Arc<S>,
+    wire: &mut Wire<Io>,
+    length: Length,
+    limits: &Limits,
+) -> Body
+where
+    S: Source + 'static,
+{
+    match wire.begin(length, limits) {
+        Some(whole) => Body::whole(whole),
+        None => Body::stream(source.clone(), wire.message, length),
+    }
+}
