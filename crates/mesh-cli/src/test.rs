@@ -142,7 +142,7 @@ fn say(findings: &[Diagnostic]) {
 
 impl<'a> Stage<'a> {
     fn new(args: &'a Args, suite: &'a Suite, file: &Path) -> anyhow::Result<Self> {
-        let beside = file.parent().unwrap_or(Path::new(""));
+        let beside = file.parent().unwrap_or_else(|| Path::new(""));
         let config = match args.config.is_empty() {
             true => suite
                 .config

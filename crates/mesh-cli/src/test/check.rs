@@ -78,8 +78,8 @@ impl Checks<'_> {
     /// Every destination that gets requests has to be the expected one.
     fn destinations(&mut self, expect: &Expect) {
         let all = self.answer["destinations"].as_array();
-        let all: Vec<&Value> = all.into_iter().flatten().collect();
-        let used: Vec<&Value> = all.into_iter().filter(|one| one["weight"] != 0).collect();
+        let all = all.into_iter().flatten();
+        let used: Vec<&Value> = all.filter(|one| one["weight"] != 0).collect();
         let port = expect.port.map(|port| port.to_string());
         for (field, expected) in [
             ("host", expect.host.as_ref()),

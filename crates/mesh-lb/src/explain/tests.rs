@@ -168,7 +168,7 @@ fn each_that_may_not_be_chosen_has_its_reason() {
     // 140 % of four sixths is 93 %, which with the degraded one is all.
     let found = verdicts(Cluster::new("c"), &spec);
     assert_eq!(found[4..6], eligible[4..6]);
-    let mut all_healthy = spec.clone();
+    let mut all_healthy = spec;
     all_healthy[0]
         .2
         .extend(vec![(Health::Healthy, false, false); 8]);

@@ -64,13 +64,9 @@ pub(super) fn of_route(matched: &Matched, manager: Option<&HttpManager>) -> Vec<
     for mirror in &rule.mirrors {
         list.add("mirror", copies(mirror), mirror.origin, false);
     }
-    for limit in [
-        &rule.rate_limit,
-        &manager.and_then(|of| of.rate_limit.clone()),
-    ] {
-        if let Some(limit) = limit {
-            list.add("rate limit", rate(limit), limit.origin, false);
-        }
+    let listener = manager.and_then(|manager| manager.rate_limit.as_ref());
+    for limit in rule.rate_limit.iter().chain(listener) {
+        list.add("rate limit", rate(limit), limit.origin, false);
     }
     if let Some(cors) = rule.cors.as_ref().or(host.cors.as_ref()) {
         list.add("CORS", origins(cors), cors.origin, false);

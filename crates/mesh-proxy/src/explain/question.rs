@@ -86,7 +86,7 @@ impl Question {
             Some(authority) => authority.port_u16(),
             None => self.host_header().and_then(|host| split(host).1),
         };
-        said.unwrap_or(if self.is_secure() { 443 } else { 80 })
+        said.unwrap_or_else(|| if self.is_secure() { 443 } else { 80 })
     }
 
     fn host_header(&self) -> Option<&str> {
