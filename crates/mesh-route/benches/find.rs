@@ -83,7 +83,7 @@ fn bench(criterion: &mut Criterion) {
             bencher.iter_with_setup(
                 // A clone of a table has not been compiled.
                 || {
-                    let fresh = self::table(rules, PathMatch::Prefix);
+                    let fresh = table(rules, PathMatch::Prefix);
                     let uri = "http://reviews.mesh.example/none";
                     (fresh, Request::get(uri).body(()).expect("a request"))
                 },
