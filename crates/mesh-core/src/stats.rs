@@ -6,8 +6,10 @@
 //! request path never looks a name up: it says `block.inc(shard, ClusterStat::RqTotal)`.
 
 mod histogram;
+mod tls;
 
 pub use histogram::{BOUNDS, Histogram, Summary};
+pub use tls::TlsStat;
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -86,7 +86,8 @@ def get(options):
     os.setgroups([])
     os.setgid(options.gid)
     os.setuid(options.uid)
-    connection = HTTPConnection(options.address, options.port, timeout=5)
+    source = (options.source, 0) if options.source else None
+    connection = HTTPConnection(options.address, options.port, timeout=5, source_address=source)
     try:
         connection.request("GET", options.get)
         response = connection.getresponse()

@@ -1,7 +1,8 @@
 //! What of a cluster outlives a change of configuration.
 
 use super::{Cluster, EndpointSet, LiveSecret, SecretRef};
-use crate::stats::{Block, ClusterStat, Histogram};
+use crate::exchange::TlsInfo;
+use crate::stats::{Block, ClusterStat, Histogram, Shard, TlsStat};
 use crate::{Feed, Name, Publisher, Slot, Usage};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -41,7 +42,16 @@ pub struct LiveCluster {
 #[derive(Clone, Debug, Default)]
 pub struct ClusterStats {
     block: Arc<Block<ClusterStat>>,
-    times: Arc<(Histogram, Histogram)>,
+    more: Arc<More>,
+}
+
+/// What is looked at less often.
+#[derive(Debug, Default)]
+struct More {
+    request_time: Histogram,
+    connect_time: Histogram,
+    /// Only where a handshake was counted.
+    tls: OnceLock<Box<Block<TlsStat>>>,
 }
 
 // === impl ClusterEntry ===
@@ -181,12 +191,23 @@ impl ClusterStats {
 
     /// The time until response heads, in milliseconds (`upstream_rq_time`).
     pub fn request_time(&self) -> &Histogram {
-        &self.times.0
+        &self.more.request_time
     }
 
     /// The time to establish connections, in milliseconds (`upstream_cx_connect_ms`).
     pub fn connect_time(&self) -> &Histogram {
-        &self.times.1
+        &self.more.connect_time
+    }
+
+    /// Counts what a handshake agreed on.
+    pub fn count_tls(&self, shard: Shard, agreed: &TlsInfo) {
+        let block = self.more.tls.get_or_init(Box::default);
+        TlsStat::count(block, shard, agreed);
+    }
+
+    /// What handshakes agreed on, if there was any.
+    pub fn tls(&self) -> Option<&Block<TlsStat>> {
+        self.more.tls.get().map(|block| &**block)
     }
 }
 

@@ -18,6 +18,12 @@ const PREFIX: &str = "envoy_http_conn_manager_prefix";
 const TCP_PREFIX: &str = "envoy_tcp_prefix";
 const ADDRESS: &str = "envoy_listener_address";
 const CLASS: &str = "envoy_response_code_class";
+/// The labels with what a handshake agreed on. A cluster's ciphers have one of their own.
+const CIPHER: [&str; 2] = ["envoy_ssl_cipher", "cipher_suite"];
+const AGREED: [(&str, &str); 2] = [
+    ("ssl.curves", "envoy_ssl_curve"),
+    ("ssl.versions", "envoy_ssl_version"),
+];
 /// The labels of a rule's statistics. Envoy finds them so only where the virtual host's name has no
 /// dot, and otherwise makes a metric of every route; here they are always labels.
 const HOST: &str = "envoy_virtual_host";
@@ -68,13 +74,16 @@ fn add_sample(sample: &Sample, families: &mut Families) {
         Kind::Gauge => "gauge",
     };
     let owner = &sample.id.owner;
-    let (stat, class) = match class(&sample.id.stat) {
-        Some((stat, class)) => (format!("{stat}_xx"), Some(class)),
-        None => (sample.id.stat.clone(), None),
+    let (stat, part) = match class(&sample.id.stat) {
+        Some((stat, class)) => (format!("{stat}_xx"), Some((CLASS, class))),
+        None => match agreed(owner, &sample.id.stat) {
+            Some((stat, label, value)) => (stat.to_owned(), Some((label, value))),
+            None => (sample.id.stat.clone(), None),
+        },
     };
     let name = name(owner, &stat);
     let family = family(families, &name, kind, || help(owner, &stat));
-    let labels = labels(owner, class);
+    let labels = labels(owner, part);
     let _ = writeln!(family.lines, "{name}{labels} {}", sample.value);
 }
 
@@ -83,6 +92,18 @@ fn class(stat: &str) -> Option<(&str, &str)> {
     let (stat, digit) = stat.strip_suffix("xx")?.rsplit_once('_')?;
     let digits = digit.len() == 1 && digit.bytes().all(|byte| byte.is_ascii_digit());
     (digits && stat.ends_with("_rq")).then_some((stat, digit))
+}
+
+/// Takes `ssl.ciphers.TLS_AES_128_GCM_SHA256` apart into the statistic, a label and its value.
+fn agreed<'a>(owner: &Owner, stat: &'a str) -> Option<(&'a str, &'static str, &'a str)> {
+    if let Some(cipher) = stat.strip_prefix("ssl.ciphers.") {
+        let label = CIPHER[usize::from(matches!(owner, Owner::Cluster(_)))];
+        return Some(("ssl.ciphers", label, cipher));
+    }
+    AGREED.iter().find_map(|(name, label)| {
+        let value = stat.strip_prefix(name)?.strip_prefix('.')?;
+        Some((*name, *label, value))
+    })
 }
 
 fn name(owner: &Owner, stat: &str) -> String {
@@ -114,10 +135,10 @@ fn help(owner: &Owner, stat: &str) -> String {
 }
 
 /// A set of labels with its braces, or nothing.
-fn labels(owner: &Owner, class: Option<&str>) -> String {
+fn labels(owner: &Owner, part: Option<(&str, &str)>) -> String {
     let mut out = String::new();
-    if let Some(class) = class {
-        label(CLASS, class, &mut out);
+    if let Some((name, value)) = part {
+        label(name, value, &mut out);
     }
     match owner {
         Owner::Process => {}
