@@ -1,5 +1,8 @@
 //! Connections over in-memory pipes and paused time.
 
+mod on_demand;
+mod tunnels;
+
 use super::*;
 use crate::listener::Statistics;
 use crate::origin::pipe::Pipe;
@@ -66,7 +69,7 @@ impl Connect for Pipes {
         cluster: &Arc<ClusterEntry>,
         _: &Caller,
         _: Option<u64>,
-        _: Option<&Tunnel>,
+        tunnel: Option<&Tunnel>,
         _: &mut Vec<HostId>,
     ) -> Result<Pipe, Error> {
         let attempt = self.attempts.fetch_add(1, Ordering::Relaxed);
@@ -75,7 +78,8 @@ impl Connect for Pipes {
             Plan::Fails(failure) => Err(Error::new(failure)),
             Plan::Hangs => std::future::pending().await,
             Plan::Connects => {
-                let (pipe, io) = Pipe::new(self.size);
+                let (mut pipe, io) = Pipe::new(self.size);
+                pipe.tunnel = tunnel.is_some();
                 let made = Made {
                     io,
                     cluster: cluster.config().name.clone(),
