@@ -133,7 +133,8 @@ impl Place {
                 let peer = body["peer"].as_str().unwrap();
                 assert!(peer.ends_with(caller), "{peer} is not {caller}");
                 for port in [3306, 3307] {
-                    let seen = self.town.call(outside, POD[0], port, &from);
+                    let say = [&from[..], &["--say", "hello\n"]].concat();
+                    let seen = self.town.call(outside, POD[0], port, &say);
                     assert_eq!(seen["port"], port, "{seen}");
                     assert_eq!(seen["peer"], caller, "{seen}");
                 }

@@ -289,16 +289,6 @@ async fn what_no_other_endpoint_would_change_is_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_without_a_cluster_is_closed_and_counted() {
-    let mut world = World::new();
-    world.proxy = TcpProxy::to("p", "nowhere");
-    let mut call = world.call();
-    assert_eq!(call.io.read(&mut [0; 8]).await.unwrap(), 0);
-    assert_eq!(world.stat(TcpStat::CxNoRoute), 1);
-    assert_eq!(world.attempts(), 0);
-}
-
-#[tokio::test(start_paused = true)]
 async fn connections_are_drawn_by_weight() {
     let mut world = World::new();
     let split = |cluster: &str, weight| TcpSplit {

@@ -1,4 +1,4 @@
-//! Callers that wait for a cluster which has to be asked for.
+//! Callers whose cluster is not there, or has to be asked for.
 
 use super::*;
 use mesh_core::demand::{Answered, Missing, Outcome, Provide};
@@ -77,4 +77,14 @@ async fn what_a_caller_says_while_its_cluster_is_asked_for_is_passed_on() {
         assert_eq!(world.stat(TcpStat::CxRxBytes), length as u64);
         world.assert_quiet();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_a_cluster_is_closed_and_counted() {
+    let mut world = World::new();
+    world.proxy = TcpProxy::to("p", "nowhere");
+    let mut call = world.call();
+    assert_eq!(call.io.read(&mut [0; 8]).await.unwrap(), 0);
+    assert_eq!(world.stat(TcpStat::CxNoRoute), 1);
+    assert_eq!(world.attempts(), 0);
 }
