@@ -92,7 +92,7 @@ def get(options):
     os.setgid(options.gid)
     os.setuid(options.uid)
     source = (options.source, 0) if options.source else None
-    connection = HTTPConnection(options.address, options.port, timeout=5, source_address=source)
+    connection = HTTPConnection(options.address, options.port, timeout=30, source_address=source)
     try:
         connection.request("GET", options.get)
         response = connection.getresponse()
@@ -107,7 +107,7 @@ def get(options):
 def call(options):
     family = socket.AF_INET6 if ":" in options.address else socket.AF_INET
     one = socket.socket(family)
-    one.settimeout(5)
+    one.settimeout(30)
     if options.mark:
         one.setsockopt(socket.SOL_SOCKET, SO_MARK, options.mark)
     if options.source:
@@ -119,7 +119,7 @@ def call(options):
     os.setuid(options.uid)
     if not (options.mark or options.source):
         one = socket.socket(family)
-        one.settimeout(5)
+        one.settimeout(30)
     try:
         one.connect((options.address, options.port))
         if options.say:

@@ -74,10 +74,8 @@ fn what_handshakes_agreed_on_is_shown_once_it_counts() {
     agreed.cipher = "TLS_AES_256_GCM_SHA384".into();
     agreed.group = "P-256".into();
     let cluster = cluster("c", None);
-    let nothing = Scrape::new()
-        .cluster(&cluster)
-        .text(&query("filter=ssl\\.c"));
-    assert_eq!(nothing, "");
+    let of = "filter=ssl\\.(ciphers|curves|versions)";
+    assert_eq!(Scrape::new().cluster(&cluster).text(&query(of)), "");
     cluster.live().stats().count_tls(Shard::default(), &agreed);
     let block = Block::default();
     TlsStat::count(&block, Shard::default(), &agreed);
@@ -85,7 +83,6 @@ fn what_handshakes_agreed_on_is_shown_once_it_counts() {
     scrape
         .cluster(&cluster)
         .listener_tls("127.0.0.1:443", &block);
-    let of = "filter=ssl\\.(ciphers|curves|versions)";
     assert_eq!(
         scrape.text(&query(of)),
         "cluster.c.ssl.ciphers.TLS_AES_256_GCM_SHA384: 1\n\
