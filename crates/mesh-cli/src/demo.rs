@@ -1,5 +1,6 @@
 //! `mesh demo`: Bookinfo in a mesh on loopback ports, in one process: applications, a control plane
-//! that reads Istio YAML, and a proxy for each node that it drives by xDS.
+//! that reads Istio YAML, and a proxy for each node that it drives by xDS; or, with `--source yaml`,
+//! proxies that read the YAML themselves.
 
 mod admin;
 mod application;
@@ -46,6 +47,10 @@ pub(crate) struct Args {
     /// What the sidecars and the gateway are: our own proxies in this process, or real Envoys.
     #[arg(long, value_enum, value_name = "PROXY", default_value_t)]
     data_plane: DataPlaneArg,
+    /// Where the proxies get their configuration from: the demo's control plane, or each by itself
+    /// from the files, as `mesh-proxy run --config` does. An Envoy reads no Istio YAML.
+    #[arg(long, value_enum, value_name = "SOURCE", default_value_t)]
+    source: SourceArg,
     /// With `--data-plane envoy`: the binary. Default: `envoy` in PATH, else the one that
     /// `cargo xtask envoy` installed.
     #[arg(long, value_name = "FILE")]
@@ -60,6 +65,13 @@ enum DataPlaneArg {
     #[default]
     MeshProxy,
     Envoy,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum SourceArg {
+    #[default]
+    Xds,
+    Yaml,
 }
 
 #[derive(Debug, Subcommand)]
@@ -167,10 +179,17 @@ async fn interrupted() {
 
 impl Args {
     fn data_plane(&self) -> anyhow::Result<DataPlane> {
-        match (self.data_plane, &self.envoy) {
-            (DataPlaneArg::MeshProxy, None) => Ok(DataPlane::MeshProxy),
-            (DataPlaneArg::MeshProxy, Some(_)) => bail!("--envoy goes with --data-plane envoy"),
-            (DataPlaneArg::Envoy, said) => Ok(DataPlane::Envoy(envoy::find(said.as_deref())?)),
+        match (self.data_plane, self.source, &self.envoy) {
+            (DataPlaneArg::MeshProxy, _, Some(_)) => bail!("--envoy goes with --data-plane envoy"),
+            (DataPlaneArg::MeshProxy, SourceArg::Xds, None) => Ok(DataPlane::MeshProxy),
+            (DataPlaneArg::MeshProxy, SourceArg::Yaml, None) => Ok(DataPlane::ReadsYaml),
+            (DataPlaneArg::Envoy, SourceArg::Xds, said) => {
+                Ok(DataPlane::Envoy(envoy::find(said.as_deref())?))
+            }
+            (DataPlaneArg::Envoy, SourceArg::Yaml, _) => bail!(
+                "--source yaml: an Envoy reads no Istio YAML; leave it out, or take --data-plane \
+                 mesh-proxy"
+            ),
         }
     }
 }
@@ -183,6 +202,13 @@ fn what_to_try(args: &Args, style: Style) -> String {
     } else {
         format!(" --dir {}", args.dir.display())
     };
+    let planes = match args.source {
+        SourceArg::Xds => format!(
+            "How far each proxy is: cargo run --release -- proxy-status --control {}\n",
+            plane::http(args.base_port)
+        ),
+        SourceArg::Yaml => String::new(),
+    };
     format!(
         "\n{page}\n\n\
          Reload the page a few times: reviews come from v1 (no stars), v2 (black) and v3 (red).\n\
@@ -193,11 +219,9 @@ fn what_to_try(args: &Args, style: Style) -> String {
          cargo run --release -- demo reset{dir}\n\n\
          Or edit the YAML in {}: changes take effect at once, and a mistake\n\
          is reported here with its line while the last good version stays in force.\n\
-         How far each proxy is: cargo run --release -- proxy-status --control {}\n\
-         Statistics of the gateway: http://127.0.0.1:{}/stats/prometheus\n\n\
+         {planes}Statistics of the gateway: http://127.0.0.1:{}/stats/prometheus\n\n\
          Ctrl-C ends the demo.",
         args.dir.display(),
-        plane::http(args.base_port),
         u32::from(args.base_port) + 900,
     )
 }

@@ -22,12 +22,19 @@ const SOURCES: [&str; 2] = ["127.0.0.6", "::6"];
 /// Nothing here takes this long unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The filter that keeps callers' addresses, as istiod has it.
+const KEEPS: &str = r#"- name: envoy.filters.listener.original_src
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.filters.listener.original_src.v3.OriginalSrc
+        mark: 1337"#;
+
 /// A town of two pods.
 struct Pods {
     town: Town,
     sidecars: Vec<Sidecar>,
     proxy: Vec<OsString>,
     folder: tempfile::TempDir,
+    keeps_sources: bool,
 }
 
 /// Whose proxies.
@@ -80,6 +87,10 @@ impl Drop for Sidecar {
 /// An application in the second pod, on 8080 for HTTP and on 3306 for something else; both pods
 /// intercepted, in the given mode, with sidecars.
 fn pods(data_plane: DataPlane, mode: &str) -> Option<Pods> {
+    start(data_plane, mode, false)
+}
+
+fn start(data_plane: DataPlane, mode: &str, keeps_sources: bool) -> Option<Pods> {
     if !can_run() {
         return None;
     }
@@ -98,6 +109,7 @@ fn pods(data_plane: DataPlane, mode: &str) -> Option<Pods> {
         sidecars: Vec::new(),
         proxy,
         folder: tempfile::tempdir().unwrap(),
+        keeps_sources,
     };
     let readable = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(pods.folder.path(), readable).unwrap();
@@ -115,6 +127,10 @@ impl Pods {
         let text = include_str!("intercept_full/sidecar.yaml")
             .replace("NAME", name)
             .replace("TRANSPARENT", &is_transparent.to_string());
+        let text = match self.keeps_sources {
+            true => text.replace("# SOURCE", KEEPS),
+            false => text,
+        };
         std::fs::write(&file, &text).unwrap();
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace, "setpriv", "--regid", "1337"]);
@@ -176,6 +192,7 @@ on_both! {
     a_call_of_a_service_passes_both_sidecars
     without_its_sidecar_a_pod_is_cut_off_until_it_is_back
     with_transparent_listeners_it_is_the_same
+    an_application_sees_who_calls_where_addresses_are_kept
 }
 
 fn a_call_of_a_service_passes_both_sidecars(data_plane: DataPlane) {
@@ -252,6 +269,28 @@ fn with_transparent_listeners_it_is_the_same(data_plane: DataPlane) {
         assert_eq!(
             (&seen["port"], &seen["peer"]),
             (&json!(3306), &json!(source))
+        );
+    }
+}
+
+fn an_application_sees_who_calls_where_addresses_are_kept(data_plane: DataPlane) {
+    let Some(pods) = start(data_plane, "tproxy", true) else {
+        return;
+    };
+    for (address, caller) in SERVICE.into_iter().zip(POD) {
+        for _ in 0..3 {
+            let answer = pods.get(&pods.town.pod, address, 80);
+            assert_eq!(answer["status"], 200, "{address}: {answer}");
+            assert_eq!(answer["x-inbound"], "pod-2", "{answer}");
+            let peer = answer["body"]["peer"].as_str().unwrap();
+            assert!(peer.ends_with(caller), "{peer} is not {caller}");
+        }
+    }
+    for (address, caller) in OUTSIDE.into_iter().zip(POD) {
+        let seen = pods.town.call(&pods.town.pod, address, 3306, &[]);
+        assert_eq!(
+            (&seen["port"], &seen["peer"]),
+            (&json!(3306), &json!(caller))
         );
     }
 }

@@ -280,6 +280,28 @@ fn the_control_plane_says_the_names_and_the_listeners() {
 }
 
 #[test]
+fn a_bootstrap_of_envoys_says_who_asks_for_names_and_whom() {
+    let Some(mut names) = Names::build() else {
+        return;
+    };
+    names.control_plane();
+    names.upstream();
+    let pod = names.town.pod.clone();
+    let config = names.file("envoy.yaml");
+    // That names are captured is said by the flag.
+    let text = include_str!("names_full/envoy.yaml").replace(", DNS_CAPTURE: \"true\"", "");
+    assert!(!text.contains("DNS_CAPTURE"));
+    fs::write(&config, text).unwrap();
+    let line =
+        format!("proxy run --envoy-config {config} --concurrency 1 --dns-proxy 127.0.0.1:15053");
+    names.mesh(&pod, 1337, &line);
+    names.ready(&pod);
+    names.town.intercepted("apply --redirect-dns");
+    names.assert_told_apart();
+    assert_eq!(names.reaches("www.example.org", 3309), 3309);
+}
+
+#[test]
 fn it_is_the_same_with_an_envoy_and_names_from_the_control_plane() {
     let Some(envoy) = std::env::var_os("MESH_ENVOY") else {
         let is_ci = std::env::var("CI").as_deref() == Ok("true");

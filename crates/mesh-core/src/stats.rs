@@ -7,9 +7,11 @@
 
 mod codes;
 mod histogram;
+mod tls;
 
 pub use codes::Codes;
 pub use histogram::{BOUNDS, Histogram, Summary};
+pub use tls::TlsStat;
 
 use std::fmt;
 use std::marker::PhantomData;

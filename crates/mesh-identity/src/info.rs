@@ -25,6 +25,9 @@ pub(crate) fn of(
     if let Some(suite) = connection.negotiated_cipher_suite() {
         told.cipher = params::openssl_name(suite.suite());
     }
+    if let Some(group) = connection.negotiated_key_exchange_group() {
+        told.group = params::group_name(group.name());
+    }
     told.resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
     if let Some(chain) = connection.peer_certificates()
         && let Some(leaf) = chain.first()

@@ -4,7 +4,7 @@ use mesh_core::model::{ClientTls, ServerTls, TlsParams, TlsVersion, Validation};
 use mesh_core::{Invalid, Name};
 use rustls::crypto::aws_lc_rs::{self, cipher_suite as suite, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
-use rustls::{CipherSuite, SupportedCipherSuite, SupportedProtocolVersion, version};
+use rustls::{CipherSuite, NamedGroup, SupportedCipherSuite, SupportedProtocolVersion, version};
 use std::sync::Arc;
 
 /// What is asked for in a handshake.
@@ -90,6 +90,15 @@ pub(crate) fn openssl_name(suite: CipherSuite) -> Name {
             Name::from("TLS_CHACHA20_POLY1305_SHA256")
         }
         (None, other) => Name::from(format!("{other:?}")),
+    }
+}
+
+/// A group by BoringSSL's name.
+pub(crate) fn group_name(group: NamedGroup) -> Name {
+    let known = GROUPS.iter().find(|(_, known)| known.name() == group);
+    match known {
+        Some((name, _)) => Name::from(*name),
+        None => Name::from(format!("{group:?}")),
     }
 }
 

@@ -192,7 +192,7 @@ fn everything_comes_in_by_one_listener_and_does_not_loop() {
 }
 
 #[test]
-fn with_tproxy_the_two_listeners_that_are_bound_are_transparent_and_nothing_else_differs() {
+fn with_tproxy_listeners_are_transparent_callers_keep_their_address_and_nothing_else_differs() {
     let text = kubernetes(
         "x",
         "10.1.0.1",
@@ -218,6 +218,10 @@ fn with_tproxy_the_two_listeners_that_are_bound_are_transparent_and_nothing_else
     let plain = transparent.listeners().iter().map(|listener| {
         let mut listener = mesh_core::model::Listener::clone(listener);
         listener.transparent = false;
+        // istiod's filter, on the way in only.
+        let source = listener.inspect.original_source.take();
+        let inbound = &*listener.name == "virtualInbound";
+        assert_eq!(source.map(|source| source.mark), inbound.then_some(1337));
         listener
     });
     let same = redirected.listeners().iter().zip(plain);

@@ -54,8 +54,8 @@ pub use choose::{Chooser, Chosen, Engaged};
 pub use flight::Active;
 pub(crate) use flight::Owner;
 pub use future::ResponseFuture;
-pub(crate) use worker::Worker;
 pub(crate) use wanted::Wanted;
+pub(crate) use worker::Worker;
 pub use zone::Zone;
 
 use crate::MakeEndpoint;

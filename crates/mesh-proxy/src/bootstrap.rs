@@ -114,12 +114,8 @@ pub struct RunArgs {
     /// mesh knows; others are passed on to the name servers of --dns-resolv-conf. Istio's agent
     /// listens on 127.0.0.1:15053, where `mesh intercept --redirect-dns` sends them. Services
     /// without an address of their own are then called at one that is allocated to them.
-    #[arg(
-        long,
-        value_name = "ADDRESS,…",
-        value_delimiter = ',',
-        conflicts_with = "envoy_config"
-    )]
+    /// With --envoy-config what the mesh knows comes from the bootstrap's control plane.
+    #[arg(long, value_name = "ADDRESS,…", value_delimiter = ',')]
     dns_proxy: Vec<SocketAddr>,
     /// With --dns-proxy: the name servers, and what resolvers here add to names.
     #[arg(
@@ -252,16 +248,23 @@ mod tests {
     }
 
     #[test]
-    fn names_are_answered_for_nodes_that_flags_describe() {
-        let bootstrap = [
-            "run",
-            "--envoy-config",
-            "x",
-            "--dns-proxy",
-            "127.0.0.1:15053",
-        ];
-        let two = refused(&bootstrap);
-        assert!(two.contains("cannot be used with"), "{two}");
+    fn names_from_a_bootstrap_need_a_control_plane() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("b.yaml");
+        std::fs::write(&file, "node: {id: a, cluster: b}").unwrap();
+        let file = file.to_str().unwrap();
+        let line = ["mesh-proxy", "run", "--envoy-config", file];
+        let line = line.into_iter().chain(["--dns-proxy", "127.0.0.1:0"]);
+        let Some(Command::Run(run)) = Cli::try_parse_from(line).unwrap().command else {
+            panic!("a run")
+        };
+        let error = format!("{:#}", serve::run(*run).unwrap_err());
+        assert!(error.contains("--dns-proxy"), "{error}");
+        assert!(error.contains("dynamic_resources.ads_config"), "{error}");
+    }
+
+    #[test]
+    fn where_names_are_answered_is_said_in_addresses() {
         let alone = refused(&["run", "--config", "x", "--dns-resolv-conf", "y"]);
         assert!(alone.contains("--dns-proxy"), "{alone}");
         let port = refused(&["run", "--config", "x", "--dns-proxy", "15053"]);

@@ -73,7 +73,8 @@ pub(crate) fn serve_plain<IO: Downstream>(
     else {
         return Err(io);
     };
-    let arrival = Arrival::new(io, peer, local, listener.address().unix());
+    let mut arrival = Arrival::new(io, peer, local, listener.address().unix());
+    arrival.keep_source(current.plan().inspect());
     let caller = arrival.caller(site.shard, &chain.chain().config().name);
     let connection = http_connection(http, caller, &chain, site);
     Ok(Counting {
@@ -112,12 +113,16 @@ pub(crate) async fn serve<IO: Downstream>(
     };
     let mut caller = arrival.caller(site.shard, &chain.chain().config().name);
     let open = Open::new(current.plan().stats(), site.shard);
-    drop(current);
     match chain.chain().security() {
-        Security::Plain => pass(arrival.io, caller, &chain, &site).await,
+        Security::Plain => {
+            drop(current);
+            pass(arrival.io, caller, &chain, &site).await;
+        }
         Security::Tls(handshake) => {
+            let agreed = current.plan().tls().clone();
+            drop(current);
             // Boxed, as what follows: a connection keeps no room for what is over.
-            let accepting = Box::pin(handshake.accept(arrival.io, &open.stats, site.shard));
+            let accepting = Box::pin(handshake.accept(arrival.io, &open.stats, agreed, site.shard));
             if let Some((io, info)) = accepting.await {
                 caller.tls = Some(info);
                 pass(io, caller, &chain, &site).await;
@@ -162,6 +167,7 @@ async fn look<IO: Downstream>(
     shard: Shard,
 ) -> bool {
     let inspect = current.plan().inspect();
+    arrival.keep_source(inspect);
     if !looks(inspect) {
         return true;
     }

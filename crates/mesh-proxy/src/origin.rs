@@ -19,7 +19,8 @@ pub(crate) trait Downstream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Where the connection was going to, if the kernel knows.
     fn original_destination(&self) -> Option<SocketAddr>;
 
-    /// From now on closing the connection resets it.
+    /// From now on closing the connection resets it, if it is a socket: what is secured is closed
+    /// without a `close_notify`, as in Envoy.
     fn reset_when_closed(&self);
 }
 

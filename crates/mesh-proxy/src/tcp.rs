@@ -13,6 +13,7 @@ pub(crate) use upstream::{Connect, Upstream};
 
 use self::copy::{Copy, Side, Step};
 use self::meter::Meter;
+use self::on_demand::Early;
 use crate::listener::TcpChain;
 use crate::origin::Downstream;
 use mesh_client::tcp::TcpUpstreams;
@@ -42,7 +43,7 @@ pub(crate) struct Forwarder<C = TcpUpstreams> {
 
 /// Passes a connection on until it ends.
 pub(crate) async fn serve<IO: Downstream, C: Connect>(
-    io: IO,
+    mut io: IO,
     chain: &TcpChain,
     caller: Caller,
     mut drain: watch::Receiver<bool>,
@@ -52,14 +53,17 @@ pub(crate) async fn serve<IO: Downstream, C: Connect>(
     let too_old = proxy.max_duration.map(|limit| Instant::now() + limit);
     let mut meter = Meter::begin(chain, caller, &forwarder.telemetry);
     let word = forwarder.rng.word();
+    let mut early = None;
     let cluster = target::choose(&proxy.target, meter.caller(), word);
     let found = cluster.and_then(|name| forwarder.feed.load().cluster(name).cloned());
     let found = match (found, cluster, forwarder.demand.as_ref(), proxy.on_demand) {
         (None, Some(name), Some(demand), ClustersOnDemand::Within(limit)) => {
             let name = name.clone();
+            let heard = early.insert(Early::new(&forwarder.buffers));
             let came = tokio::select! {
                 came = on_demand::wait(&name, limit, demand, &meter) => came,
                 () = until(too_old) => return meter.too_old(),
+                () = heard.gone(&mut io) => return,
                 // Nothing has passed yet that could be finished.
                 _ = drain.wait_for(|drain| *drain) => false,
             };
@@ -90,6 +94,9 @@ pub(crate) async fn serve<IO: Downstream, C: Connect>(
     };
     meter.connected(upstream.described());
     let mut copy = Copy::new(io, upstream, forwarder.buffers.clone());
+    if let Some(early) = early {
+        copy.begin_with(early);
+    }
     let mut drained = None;
     loop {
         let idle = proxy.idle_timeout.map(|limit| meter.idle_since() + limit);
@@ -102,7 +109,8 @@ pub(crate) async fn serve<IO: Downstream, C: Connect>(
             step = poll_fn(|cx| copy.poll(cx, &mut meter)) => match step {
                 Step::Passed => {}
                 Step::Whole => return,
-                // What was reset on one side must not look whole on the other.
+                // What was reset on one side must not look whole on the other, as far as that can
+                // be told there.
                 Step::Broken(Side::Downstream) => return copy.upstream.reset_when_closed(),
                 Step::Broken(Side::Upstream) => {
                     meter.reset_by_endpoint();

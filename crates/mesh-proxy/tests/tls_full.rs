@@ -63,8 +63,10 @@ const TCP_LOG: &str = "%RESPONSE_FLAGS% %UPSTREAM_CLUSTER% sni=%REQUESTED_SERVER
 /// The server whose requests go upstream.
 const UPSTREAM: &str = "upstream";
 
-/// What is compared of the statistics. (Envoy counts ciphers, versions and groups besides.)
-const COUNTED: [&str; 9] = [
+/// What is compared of the statistics. (Ciphers and groups are not: each prefers some of its own.)
+const COUNTED: [&str; 11] = [
+    "ssl.versions.TLSv1.2",
+    "ssl.versions.TLSv1.3",
     "ssl.handshake",
     "ssl.session_reused",
     "ssl.no_certificate",

@@ -40,7 +40,7 @@ use crate::Telemetry;
 use crate::istio::{Labels, Series, TcpSeries};
 use mesh_core::model::{Balancing, ClusterEntry, Snapshot};
 use mesh_core::stats::{
-    Block, ClusterStat, HttpStat, Kind, ListenerStat, RouteStat, Stat, Summary, TcpStat,
+    Block, ClusterStat, HttpStat, Kind, ListenerStat, RouteStat, Stat, Summary, TcpStat, TlsStat,
 };
 use std::sync::Arc;
 
@@ -133,6 +133,9 @@ impl Scrape {
             let name = format!("upstream_rq_{code}");
             self.sample(owner.clone(), &name, Kind::Counter, count);
         }
+        if let Some(block) = live.stats().tls() {
+            self.agreed(&owner, block);
+        }
         for (name, histogram) in [
             ("upstream_rq_time", live.stats().request_time()),
             ("upstream_cx_connect_ms", live.stats().connect_time()),
@@ -170,6 +173,20 @@ impl Scrape {
             self.sample(owner.clone(), name, kind, value);
         }
         self
+    }
+
+    /// Adds what the handshakes of a listener agreed on, by its address:
+    /// `listener.ADDRESS.ssl.ciphers.*` and the like.
+    pub fn listener_tls(&mut self, address: &str, block: &Block<TlsStat>) -> &mut Self {
+        self.agreed(&Owner::Listener(clean(address)), block);
+        self
+    }
+
+    /// As in Envoy only those that have counted.
+    fn agreed(&mut self, owner: &Owner, block: &Block<TlsStat>) {
+        for (name, kind, value) in block.iter().filter(|(_, _, value)| *value > 0) {
+            self.sample(owner.clone(), name, kind, value);
+        }
     }
 
     /// Adds the statistics of rules: `vhost.HOST.route.PREFIX.*`, with the names as they are.

@@ -31,18 +31,8 @@ impl Judge {
     /// If it has errors: a demo starts with what its files say.
     pub(crate) fn new(dir: &Path, nodes: &[Node]) -> Result<Self, LoadError> {
         let load = |node: &Node| {
-            let source = Source {
-                paths: vec![dir.to_owned()],
-                mesh_config: None,
-                node: NodeSpec::Named {
-                    name: node.name.clone(),
-                    namespace: node.namespace.clone(),
-                },
-                dns_capture: false,
-                locality: None,
-                access_log: None,
-            };
-            Configuration::load(source).map(|(configuration, _)| configuration)
+            let loaded = Configuration::load(source(dir, node));
+            loaded.map(|(configuration, _)| configuration)
         };
         let state = State {
             nodes: nodes.iter().map(load).collect::<Result<_, _>>()?,
@@ -52,6 +42,11 @@ impl Judge {
             dir: dir.to_owned(),
             state: Mutex::new(state),
         })
+    }
+
+    /// Where a node's configuration is.
+    pub(crate) fn source(&self, node: &Node) -> Source {
+        source(&self.dir, node)
     }
 
     /// A proxy that stands for a node in metrics.
@@ -94,6 +89,20 @@ impl Judge {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic leaves at worst something that is said twice.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn source(dir: &Path, node: &Node) -> Source {
+    Source {
+        paths: vec![dir.to_owned()],
+        mesh_config: None,
+        node: NodeSpec::Named {
+            name: node.name.clone(),
+            namespace: node.namespace.clone(),
+        },
+        dns_capture: false,
+        locality: None,
+        access_log: None,
     }
 }
 

@@ -6,6 +6,7 @@ use mesh_control::{Control, Source};
 use mesh_istio::Diagnostic;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -54,7 +55,7 @@ impl Plane {
     }
 
     /// Follows the files, and lets the judge look at every change.
-    pub(crate) fn follow(&mut self, judge: Judge) {
+    pub(crate) fn follow(&mut self, judge: Arc<Judge>) {
         let watching = self
             .source
             .clone()

@@ -1,14 +1,17 @@
-//! A node's proxy: ours in this process, or an Envoy beside it. Both get what they do by xDS.
+//! A node's proxy: ours in this process, or an Envoy beside it. Both get what they do by xDS, but
+//! ours may read it in the files as well.
 
 use super::envoy::Envoy;
 use super::judge::Judge;
 use super::plane::Plane;
 use anyhow::{Context, bail};
 use mesh_istio::{Node, Role};
-use mesh_proxy::Running;
+use mesh_proxy::config::Configuration;
 use mesh_proxy::xds::Driver;
+use mesh_proxy::{Builder, Running};
 use mesh_xds::client::Client;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -21,6 +24,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) enum DataPlane {
     /// Our own proxies, with one worker each.
     MeshProxy,
+    /// The same without a control plane: each reads the YAML.
+    ReadsYaml,
     /// This binary of Envoy, with one worker each.
     Envoy(PathBuf),
 }
@@ -30,7 +35,7 @@ pub(crate) enum DataPlane {
 pub(crate) enum Proxy {
     MeshProxy {
         running: Running,
-        /// What follows the control plane.
+        /// What follows the control plane, or the files.
         driving: JoinSet<()>,
     },
     Envoy(Envoy),
@@ -46,41 +51,66 @@ impl DataPlane {
     pub(crate) async fn start(
         &self,
         node: &Node,
-        plane: &Plane,
-        judge: &Judge,
+        plane: Option<&Plane>,
+        judge: &Arc<Judge>,
     ) -> anyhow::Result<Proxy> {
-        let identity = identity(node);
+        let plane = || plane.context("the control plane does not run");
         match self {
-            Self::MeshProxy => {
-                let client = Client::builder([format!("http://{}", plane.xds)]);
-                let driver = Driver::new(identity.clone(), client)?;
-                let running = judge
-                    .introduce(node, driver.proxy())
-                    .concurrency(1)
-                    .admin(node.admin())
-                    .start()
-                    .await?;
-                let mut driving = JoinSet::new();
-                driving.spawn(driver.run());
-                let started = timeout(PATIENCE, running.initialized()).await;
-                if let Some(reason) = plane.rejection(identity.id()) {
-                    bail!("it rejects its configuration: {reason}");
-                }
-                started.with_context(|| format!("it has no configuration after {PATIENCE:?}"))?;
-                if let Some(reason) = running.listening().load().failed.values().next() {
-                    bail!(
-                        "{reason}; another demo may be running (--listen and --base-port choose \
-                         ports)"
-                    );
-                }
-                Ok(Proxy::MeshProxy { running, driving })
-            }
+            Self::MeshProxy => by_xds(node, plane()?, judge).await,
+            Self::ReadsYaml => by_yaml(node, judge).await,
             Self::Envoy(binary) => {
+                let (identity, plane) = (identity(node), plane()?);
                 let envoy = Envoy::start(binary, node, &identity, plane.xds)?;
                 envoy.ready(|| plane.rejection(identity.id())).await
             }
         }
     }
+
+    /// Whether there has to be a control plane.
+    pub(crate) fn is_controlled(&self) -> bool {
+        !matches!(self, Self::ReadsYaml)
+    }
+}
+
+async fn by_xds(node: &Node, plane: &Plane, judge: &Judge) -> anyhow::Result<Proxy> {
+    let identity = identity(node);
+    let client = Client::builder([format!("http://{}", plane.xds)]);
+    let driver = Driver::new(identity.clone(), client)?;
+    let running = start(judge.introduce(node, driver.proxy()), node).await?;
+    let mut driving = JoinSet::new();
+    driving.spawn(driver.run());
+    let started = timeout(PATIENCE, running.initialized()).await;
+    if let Some(reason) = plane.rejection(identity.id()) {
+        bail!("it rejects its configuration: {reason}");
+    }
+    started.with_context(|| format!("it has no configuration after {PATIENCE:?}"))?;
+    opened(Proxy::MeshProxy { running, driving })
+}
+
+async fn by_yaml(node: &Node, judge: &Arc<Judge>) -> anyhow::Result<Proxy> {
+    // What there is to say about it has been said.
+    let (configuration, _) = Configuration::load(judge.source(node))?;
+    let builder = mesh_proxy::Proxy::builder(configuration.feed());
+    let running = start(builder.workload(configuration.workload()), node).await?;
+    let judge = judge.clone();
+    let mut driving = JoinSet::new();
+    driving.spawn(configuration.watch(move |_| judge.look()));
+    running.ready().await;
+    opened(Proxy::MeshProxy { running, driving })
+}
+
+async fn start(proxy: Builder, node: &Node) -> std::io::Result<Running> {
+    proxy.concurrency(1).admin(node.admin()).start().await
+}
+
+/// The proxy, if it could open all its listeners.
+fn opened(proxy: Proxy) -> anyhow::Result<Proxy> {
+    if let Proxy::MeshProxy { running, .. } = &proxy
+        && let Some(reason) = running.listening().load().failed.values().next()
+    {
+        bail!("{reason}; another demo may be running (--listen and --base-port choose ports)");
+    }
+    Ok(proxy)
 }
 
 // === impl Proxy ===

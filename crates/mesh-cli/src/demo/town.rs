@@ -1,4 +1,4 @@
-//! Everything that runs: the control plane, the applications, a sidecar for each, and the gateway.
+//! Everything that runs: the control plane, if there is one, the applications, a sidecar for each, and the gateway.
 
 use super::Args;
 use super::admin::ask;
@@ -15,6 +15,7 @@ use mesh_proxy::config::{self, LoadError};
 use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Where a sidecar's outbound proxy is when the node has no base port.
@@ -25,7 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What runs.
 pub(crate) struct Town {
-    plane: Plane,
+    /// None where the proxies read the files.
+    plane: Option<Plane>,
     proxies: Vec<Proxy>,
     applications: Applications,
     /// Ends when it is dropped, after everything that may lead there.
@@ -64,20 +66,24 @@ impl Town {
             );
         }
         let judge = match Judge::new(dir, &nodes) {
-            Ok(judge) => judge,
+            Ok(judge) => Arc::new(judge),
             Err(LoadError::Refused(findings)) => {
                 eprint!("{}", config::render(&findings));
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),
         };
-        let plane = announced("control plane", style, async {
+        let plane = async {
             let plane = Plane::start(dir, args.base_port).await?;
             let what = format!("xDS on {}, pages on http://{}/", plane.xds, plane.http);
             Ok((plane, what))
-        });
+        };
+        let plane = match data_plane.is_controlled() {
+            true => Some(announced("control plane", style, plane).await?),
+            false => None,
+        };
         let mut town = Self {
-            plane: plane.await?,
+            plane,
             proxies: Vec::new(),
             applications: Applications::none(),
             outside: Outside::default(),
@@ -92,7 +98,9 @@ impl Town {
             let starting = town.start_node(node, data_plane, &judge);
             announced(&node.name, style, starting).await?;
         }
-        town.plane.follow(judge);
+        if let Some(plane) = &mut town.plane {
+            plane.follow(judge);
+        }
         Ok(Some(town))
     }
 
@@ -100,7 +108,7 @@ impl Town {
         &mut self,
         node: &Node,
         data_plane: &DataPlane,
-        judge: &Judge,
+        judge: &Arc<Judge>,
     ) -> anyhow::Result<((), String)> {
         let mut what = Vec::new();
         match &node.role {
@@ -127,7 +135,7 @@ impl Town {
                 }
             }
         }
-        let proxy = data_plane.start(node, &self.plane, judge).await?;
+        let proxy = data_plane.start(node, self.plane.as_ref(), judge).await?;
         self.proxies.push(proxy);
         Ok(((), what.join(", ")))
     }

@@ -39,6 +39,11 @@ def answer(listener, family, port):
         }
         try:
             connection.sendall(json.dumps(about).encode() + b"\n")
+            connection.shutdown(socket.SHUT_WR)
+            # What is not read would reset the connection.
+            connection.settimeout(5)
+            while connection.recv(1000):
+                pass
         except OSError:
             pass
         connection.close()
@@ -86,7 +91,8 @@ def get(options):
     os.setgroups([])
     os.setgid(options.gid)
     os.setuid(options.uid)
-    connection = HTTPConnection(options.address, options.port, timeout=30)
+    source = (options.source, 0) if options.source else None
+    connection = HTTPConnection(options.address, options.port, timeout=30, source_address=source)
     try:
         connection.request("GET", options.get)
         response = connection.getresponse()
@@ -116,6 +122,8 @@ def call(options):
         one.settimeout(30)
     try:
         one.connect((options.address, options.port))
+        if options.say:
+            one.sendall(options.say.encode())
         print(one.makefile().readline().strip() or json.dumps({"error": "ended without a word"}))
     except OSError as error:
         print(json.dumps({"error": str(error)}))
@@ -132,6 +140,7 @@ options.add_argument("--uid", type=int, default=1000)
 options.add_argument("--gid", type=int, default=1000)
 options.add_argument("--mark", type=int)
 options.add_argument("--source")
+options.add_argument("--say", help="say this first, for proxies that want to know what it is")
 options = options.parse_args()
 if options.http:
     serve(options.http)

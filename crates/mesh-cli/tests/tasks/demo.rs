@@ -7,10 +7,12 @@
 use crate::support::{Answer, Client, PATIENCE, at, end, free_range, wait_until};
 use serde_json::Value;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -22,6 +24,9 @@ pub struct Demo {
     pub dir: PathBuf,
     pub base: u16,
     pub is_on_envoys: bool,
+    /// There is no control plane.
+    pub reads_yaml: bool,
+    changes: AtomicUsize,
     _temp: tempfile::TempDir,
     _reserved: TcpListener,
 }
@@ -29,6 +34,8 @@ pub struct Demo {
 /// What the proxies of a demo are.
 pub enum DataPlane {
     MeshProxy,
+    /// Ours, without a control plane.
+    ReadsYaml,
     /// This binary.
     Envoy(OsString),
 }
@@ -48,6 +55,10 @@ impl Demo {
             .arg("--dir")
             .arg(&dir);
         let is_on_envoys = matches!(data_plane, DataPlane::Envoy(_));
+        let reads_yaml = matches!(data_plane, DataPlane::ReadsYaml);
+        if reads_yaml {
+            command.args(["--source", "yaml"]);
+        }
         if let DataPlane::Envoy(binary) = data_plane {
             command
                 .args(["--data-plane", "envoy", "--envoy"])
@@ -86,6 +97,8 @@ impl Demo {
             dir,
             base,
             is_on_envoys,
+            reads_yaml,
+            changes: AtomicUsize::new(0),
             _temp: temp,
             _reserved: reserved,
         }
@@ -157,6 +170,10 @@ impl Demo {
 
     /// Changes the configuration and waits until every node has it.
     pub fn change(&self, change: impl FnOnce(&Path)) {
+        if self.reads_yaml {
+            change(&self.dir);
+            return self.wait_for_files();
+        }
         let before = self.pushes();
         change(&self.dir);
         wait_until(|| self.pushes() > before);
@@ -203,6 +220,26 @@ impl Demo {
         }
     }
 
+    /// Nobody can be asked how far the nodes are: so a service is added that they show. Its file is
+    /// read before all others, so who knows it knows all that was there before it.
+    fn wait_for_files(&self) {
+        let count = self.changes.fetch_add(1, Ordering::Relaxed);
+        let host = format!("change-{count}.example.com");
+        let entry = format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: change}}\n\
+             spec:\n  hosts: [{host}]\n  resolution: STATIC\n  ports: [{{number: 80, name: http, \
+             protocol: HTTP}}]\n  endpoints: [{{address: 127.0.0.1}}]\n"
+        );
+        // At once whole.
+        let aside = self.dir.join("00-change");
+        fs::write(&aside, entry).unwrap();
+        fs::rename(aside, self.dir.join("00-change.yaml")).unwrap();
+        let cluster = format!("outbound|80||{host}::");
+        for node in NODES {
+            wait_until(|| self.ask(node, "/clusters").body.contains(&cluster));
+        }
+    }
+
     /// How often something was pushed.
     fn pushes(&self) -> u64 {
         let answer = Client::connect(self.control()).get("/debug/push_status", &[("host", "x")]);
@@ -230,6 +267,11 @@ impl Demo {
 
     /// Every proxy took everything that it ever got: listeners, clusters, routes and endpoints.
     pub fn assert_nothing_is_rejected(&self) {
+        if self.reads_yaml {
+            // Whoever reads the files says on the standard error what is wrong with them.
+            assert_eq!(self.said("error"), [""; 0]);
+            return;
+        }
         for node in NODES {
             for kind in ["cluster_manager.cds", "listener_manager.lds"] {
                 assert!(self.stat(node, &format!("{kind}.update_success")) > 0);

@@ -145,11 +145,14 @@ pub fn task_12_each_of_two_domains_has_its_own_certificate_which_is_replaced_und
     );
 
     // Keys are shown nowhere.
-    let dump = demo.ask(9, "/config_dump").body;
-    let path = "/debug/config_dump?proxyID=ingressgateway.istio-system";
-    let sent = Client::connect(demo.control()).get(path, &[("host", "x")]);
-    assert_eq!(sent.status, 200);
-    for text in [dump, sent.body] {
+    let mut shown = vec![demo.ask(9, "/config_dump").body];
+    if !demo.reads_yaml {
+        let path = "/debug/config_dump?proxyID=ingressgateway.istio-system";
+        let sent = Client::connect(demo.control()).get(path, &[("host", "x")]);
+        assert_eq!(sent.status, 200);
+        shown.push(sent.body);
+    }
+    for text in shown {
         assert!(text.contains("kubernetes://httpbin-credential"));
         assert!(!text.contains("PRIVATE KEY"));
         // "-----BEGIN PRIVATE" in base64.

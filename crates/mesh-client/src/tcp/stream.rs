@@ -85,6 +85,12 @@ impl TcpUpstream {
         self.ends.tls.as_ref()
     }
 
+    /// Whether it leads through an HTTP proxy. How such a connection ends at its other end is not
+    /// told: it has no reset of its own.
+    pub fn is_tunnel(&self) -> bool {
+        !matches!(self.inner, Inner::Direct(..))
+    }
+
     /// The socket, where bytes go over it as they are: neither TLS nor a tunnel. Who reads and
     /// writes it past this value says how much with [`TcpUpstream::note_received`] and
     /// [`TcpUpstream::note_sent`].

@@ -44,14 +44,32 @@ pub(crate) struct Dial {
     pub(crate) counted: Counted,
 }
 
+/// The address that a connection is made from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// One of ours (Envoy's `upstream_bind_config`).
+    Ours(IpAddr),
+    /// A caller's, which takes the capability NET_ADMIN, with the mark of packets (Envoy's
+    /// `original_src`). It comes before the cluster's, as there.
+    Callers(IpAddr, u32),
+}
+
 // === impl Connector ===
 
 impl Connector {
-    async fn connect(&self, address: &Address, cluster: &Cluster) -> io::Result<Transport> {
+    async fn connect(
+        &self,
+        address: &Address,
+        cluster: &Cluster,
+        variant: &Variant,
+    ) -> io::Result<Transport> {
         match self {
             Self::System => match address {
                 Address::Unix(path) => Ok(Transport::Unix(connect_unix(path).await?)),
-                other => Ok(Transport::Tcp(connect_tcp(other, cluster).await?)),
+                other => {
+                    let source = Source::of(cluster, variant);
+                    Ok(Transport::Tcp(connect_tcp(other, cluster, source).await?))
+                }
             },
             #[cfg(test)]
             Self::Memory(make) => Ok(Transport::Memory(make(address).await?)),
@@ -68,8 +86,12 @@ async fn connect_unix(path: &UnixPath) -> io::Result<UnixStream> {
     }
 }
 
-async fn connect_tcp(address: &Address, cluster: &Cluster) -> io::Result<TcpStream> {
-    let stream = match (address, cluster.bind_source) {
+async fn connect_tcp(
+    address: &Address,
+    cluster: &Cluster,
+    source: Option<Source>,
+) -> io::Result<TcpStream> {
+    let stream = match (address, source) {
         (Address::Socket(to), None) => TcpStream::connect(to).await?,
         (Address::Socket(to), Some(source)) => connect_from(source, *to).await?,
         (Address::Host(host, port), None) => TcpStream::connect((host.as_str(), *port)).await?,
@@ -110,10 +132,11 @@ async fn connect_tcp(address: &Address, cluster: &Cluster) -> io::Result<TcpStre
     Ok(stream)
 }
 
-/// Envoy's `upstream_bind_config`: the address only, with any port.
-async fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
-    if source.is_ipv4() != to.is_ipv4() {
-        let message = format!("{to} cannot be reached from {source}: it is of another family");
+/// The address only, with any port.
+async fn connect_from(source: Source, to: SocketAddr) -> io::Result<TcpStream> {
+    let from = source.address();
+    if from.is_ipv4() != to.is_ipv4() {
+        let message = format!("{to} cannot be reached from {from}: it is of another family");
         return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message));
     }
     let socket = if to.is_ipv4() {
@@ -121,8 +144,35 @@ async fn connect_from(source: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     } else {
         TcpSocket::new_v6()?
     };
-    socket.bind(SocketAddr::new(source, 0))?;
+    if let Source::Callers(_, mark) = source {
+        let options = SockRef::from(&socket);
+        match from {
+            IpAddr::V4(_) => options.set_ip_transparent_v4(true)?,
+            IpAddr::V6(_) => options.set_ip_transparent_v6(true)?,
+        }
+        if mark != 0 {
+            options.set_mark(mark)?;
+        }
+    }
+    socket.bind(SocketAddr::new(from, 0))?;
     socket.connect(to).await
+}
+
+// === impl Source ===
+
+impl Source {
+    fn of(cluster: &Cluster, variant: &Variant) -> Option<Self> {
+        match variant.source {
+            Some((address, mark)) => Some(Self::Callers(address, mark)),
+            None => cluster.bind_source.map(Self::Ours),
+        }
+    }
+
+    fn address(self) -> IpAddr {
+        match self {
+            Self::Ours(address) | Self::Callers(address, _) => address,
+        }
+    }
 }
 
 // === impl Dial ===
@@ -150,7 +200,9 @@ impl Dial {
 
     async fn attempt(&self) -> Result<Connected, Error> {
         let config = self.entry.config();
-        let connecting = self.connector.connect(self.host.address(), config);
+        let connecting = self
+            .connector
+            .connect(self.host.address(), config, &self.variant);
         let mut transport = connecting
             .await
             .map_err(|error| fault::connecting(&error))?;
@@ -170,6 +222,7 @@ impl Dial {
                     refused.into_error()
                 })?;
                 self.counted.count(ClusterStat::SslHandshake);
+                self.counted.agreed(&info);
                 if info.resumed {
                     self.counted.count(ClusterStat::SslSessionReused);
                 }
@@ -231,8 +284,8 @@ mod tests {
         assert_eq!(v2, proxy_protocol::encode_local(ProxyProtocol::V2));
         let ends = ("10.9.9.9:1".parse().unwrap(), "10.8.8.8:2".parse().unwrap());
         let somebody = Variant {
-            name: None,
             caller: Some(ends),
+            ..Variant::default()
         };
         assert_eq!(
             local(&header(ProxyProtocol::V1, &somebody, own)),
@@ -246,15 +299,16 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let mut cluster = Cluster::new("c");
         cluster.bind_source = Some("127.0.0.2".parse().unwrap());
+        let source = Source::of(&cluster, &Variant::default());
         for to in [
             Address::Socket(listener.local_addr().unwrap()),
             Address::Host("localhost".into(), port),
         ] {
-            let stream = connect_tcp(&to, &cluster).await.unwrap();
+            let stream = connect_tcp(&to, &cluster, source).await.unwrap();
             assert_eq!(stream.local_addr().unwrap().ip().to_string(), "127.0.0.2");
         }
         let other = Address::Socket("[::1]:1".parse().unwrap());
-        let error = connect_tcp(&other, &cluster).await.unwrap_err();
+        let error = connect_tcp(&other, &cluster, source).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             "[::1]:1 cannot be reached from 127.0.0.2: it is of another family"

@@ -1,6 +1,7 @@
 //! A cluster's statistics, as one worker counts in them.
 
 use mesh_core::Shard;
+use mesh_core::exchange::TlsInfo;
 use mesh_core::model::ClusterStats;
 use mesh_core::stats::{Block, ClusterStat, Raised};
 
@@ -29,6 +30,11 @@ impl Counted {
     /// Counts a gauge up until the returned value is dropped.
     pub(crate) fn raise(&self, stat: ClusterStat) -> Raised<Self, ClusterStat> {
         Raised::new(self.clone(), self.shard, stat)
+    }
+
+    /// What a handshake agreed on.
+    pub(crate) fn agreed(&self, tls: &TlsInfo) {
+        self.stats.count_tls(self.shard, tls);
     }
 
     /// How long it took to make a connection.

@@ -1,14 +1,15 @@
 //! What makes connections to one endpoint differ from each other.
 //!
 //! A connection that asked for one name in TLS must not carry requests for another, and one that
-//! said in the PROXY protocol who calls belongs to that caller. Envoy makes both part of the key of
-//! a pool (`TransportSocketOptions`), so they are here: each variant has a pool of its own.
+//! said in the PROXY protocol who calls, or comes from the caller's own address, belongs to that
+//! caller. Envoy makes all of it part of the key of a pool (`TransportSocketOptions`, options of the
+//! socket), so it is here: each variant has a pool of its own.
 
 use crate::tcp::Tunnelled;
 use http::{HeaderMap, Request, Uri, header, uri::Authority};
 use mesh_core::model::Cluster;
 use mesh_core::{Caller, Name};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// What is special about a connection besides its endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -17,6 +18,8 @@ pub(crate) struct Variant {
     pub(crate) name: Option<Name>,
     /// Who calls and where to, where endpoints are told.
     pub(crate) caller: Option<(SocketAddr, SocketAddr)>,
+    /// The address to connect from in the caller's stead, and the mark of packets.
+    pub(crate) source: Option<(IpAddr, u32)>,
 }
 
 // === impl Variant ===
@@ -28,7 +31,8 @@ impl Variant {
         caller: Option<&Caller>,
         request: &Request<B>,
     ) -> Self {
-        if is_always_the_same(cluster) {
+        let source = caller.and_then(|caller| caller.source);
+        if is_always_the_same(cluster) && source.is_none() {
             return Self::default();
         }
         // Of a tunnel, the host is at its other end.
@@ -37,6 +41,7 @@ impl Variant {
         Self {
             name: name.flatten(),
             caller: caller.and_then(|caller| told(cluster, caller)),
+            source,
         }
     }
 
@@ -45,11 +50,12 @@ impl Variant {
         Self {
             name: None,
             caller: told(cluster, caller),
+            source: caller.source,
         }
     }
 
     pub(crate) fn is_default(&self) -> bool {
-        self.name.is_none() && self.caller.is_none()
+        *self == Self::default()
     }
 }
 
@@ -142,6 +148,14 @@ mod tests {
         let told = cluster("", true, true);
         let variant = Variant::of_caller(&told, &caller);
         assert_eq!(variant.caller, caller.peer.zip(caller.local));
+        caller.source = Some(("10.0.0.9".parse().unwrap(), 1337));
+        let from = Variant::of_caller(&cluster("", false, false), &caller);
+        assert_eq!((from.source, from.is_default()), (caller.source, false));
+        let request = Request::get("/").body(()).unwrap();
+        let plain = cluster("", false, false);
+        assert_eq!(Variant::of_request(&plain, Some(&caller), &request), from);
+        caller.source = None;
+        assert!(Variant::of_request(&plain, Some(&caller), &request).is_default());
         caller.original = Some("10.1.1.1:80".parse().unwrap());
         let variant = Variant::of_caller(&told, &caller);
         assert_eq!(variant.caller, caller.peer.zip(caller.original));

@@ -3,7 +3,7 @@
 use crate::Name;
 use crate::model::{HttpManager, TlsVersion, UnixPath};
 use crate::stats::{Block, HttpStat, Shard};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// The downstream side of a request: settled when the connection was accepted. Where the layers
@@ -32,6 +32,9 @@ pub struct Caller {
     /// The Unix domain socket that the connection came in on. Nothing is known of who calls there:
     /// the addresses are none, but for those that the PROXY protocol names.
     pub unix: Option<UnixPath>,
+    /// Endpoints are connected to from this address, that of the caller, rather than from one of
+    /// ours: as an address with the mark of its packets (`SO_MARK`; 0 is none).
+    pub source: Option<(IpAddr, u32)>,
 }
 
 /// What was agreed on in a TLS handshake, seen from our side.
@@ -47,6 +50,9 @@ pub struct TlsInfo {
     pub version: Option<TlsVersion>,
     /// The cipher suite by OpenSSL's name, e.g. `TLS_AES_256_GCM_SHA384`.
     pub cipher: Name,
+    /// The group that keys were exchanged in, by BoringSSL's name, e.g. `X25519`; empty if none was,
+    /// as where a session of TLS 1.2 is resumed.
+    pub group: Name,
     /// A session was resumed.
     pub resumed: bool,
     /// The peer's certificate, if it showed one.

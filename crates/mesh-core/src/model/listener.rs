@@ -47,6 +47,9 @@ pub struct Inspect {
     pub proxy_protocol: Option<AcceptProxyProtocol>,
     /// Ask the kernel where an intercepted connection was going to (`original_dst`).
     pub original_destination: bool,
+    /// Connect to endpoints from the address of the caller, as far as that is known, instead of one
+    /// of ours (`original_src`). Default none.
+    pub original_source: Option<OriginalSource>,
     /// Look for TLS, its server name and protocols (`tls_inspector`).
     pub tls: Option<Inspector>,
     /// Look for HTTP/1 and HTTP/2 in plain text (`http_inspector`).
@@ -55,6 +58,14 @@ pub struct Inspect {
     pub timeout: Option<Duration>,
     /// After the timeout, go on with what is known rather than close.
     pub continue_on_timeout: bool,
+}
+
+/// How connections are made from addresses of callers (Envoy's listener filter `original_src`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct OriginalSource {
+    /// The mark of their packets (`SO_MARK`), by which rules of routing bring the answers back; 0 is
+    /// none. Istio's is 1337.
+    pub mark: u32,
 }
 
 /// A look at the first bytes of connections.
@@ -390,6 +401,7 @@ impl Default for Inspect {
         Self {
             proxy_protocol: None,
             original_destination: false,
+            original_source: None,
             tls: None,
             http: None,
             timeout: Some(Duration::from_secs(15)),

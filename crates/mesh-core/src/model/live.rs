@@ -1,7 +1,8 @@
 //! What of a cluster outlives a change of configuration.
 
 use super::{Cluster, EndpointSet, LiveSecret, SecretRef};
-use crate::stats::{Block, ClusterStat, Codes, Histogram, Shard};
+use crate::exchange::TlsInfo;
+use crate::stats::{Block, ClusterStat, Codes, Histogram, Shard, TlsStat};
 use crate::{Feed, Name, Publisher, Slot, Usage};
 use http::StatusCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,14 +43,17 @@ pub struct LiveCluster {
 #[derive(Clone, Debug, Default)]
 pub struct ClusterStats {
     block: Arc<Block<ClusterStat>>,
-    answers: Arc<Answers>,
+    more: Arc<More>,
 }
 
+/// What is looked at less often.
 #[derive(Debug, Default)]
-struct Answers {
+struct More {
     codes: Codes,
     request_time: Histogram,
     connect_time: Histogram,
+    /// Only where a handshake was counted.
+    tls: OnceLock<Box<Block<TlsStat>>>,
 }
 
 // === impl ClusterEntry ===
@@ -201,22 +205,33 @@ impl ClusterStats {
             _ => ClusterStat::Rq5xx,
         };
         self.block.inc(shard, class);
-        self.answers.codes.inc(shard, code);
+        self.more.codes.inc(shard, code);
     }
 
     /// Answers by their status code (`upstream_rq_<code>`).
     pub fn codes(&self) -> &Codes {
-        &self.answers.codes
+        &self.more.codes
     }
 
     /// The time until response heads, in milliseconds (`upstream_rq_time`).
     pub fn request_time(&self) -> &Histogram {
-        &self.answers.request_time
+        &self.more.request_time
     }
 
     /// The time to establish connections, in milliseconds (`upstream_cx_connect_ms`).
     pub fn connect_time(&self) -> &Histogram {
-        &self.answers.connect_time
+        &self.more.connect_time
+    }
+
+    /// Counts what a handshake agreed on.
+    pub fn count_tls(&self, shard: Shard, agreed: &TlsInfo) {
+        let block = self.more.tls.get_or_init(Box::default);
+        TlsStat::count(block, shard, agreed);
+    }
+
+    /// What handshakes agreed on, if there was any.
+    pub fn tls(&self) -> Option<&Block<TlsStat>> {
+        self.more.tls.get().map(|block| &**block)
     }
 }
 

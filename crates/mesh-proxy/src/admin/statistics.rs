@@ -137,6 +137,9 @@ async fn scrape(shared: &Shared) -> Scrape {
     for (address, block) in shared.statistics.listeners() {
         scrape.listener(&address, &block);
     }
+    for (address, block) in shared.statistics.all_tls() {
+        scrape.listener_tls(&address, &block);
+    }
     let listening = shared.listening.load();
     scrape
         .value(

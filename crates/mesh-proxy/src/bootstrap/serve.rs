@@ -38,15 +38,32 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         }
         let usual = (bootstrap.admin.clone(), bootstrap.admin_mode);
         let admin = args.admin(usual)?;
-        let driver = Driver::from_bootstrap(&bootstrap, |client| args.adjusted(client))
+        let workload = envoy::workload(&bootstrap.node);
+        let names = args.names(&workload.namespace, bootstrap.node.domain())?;
+        if names.is_some() {
+            if bootstrap.ads.is_none() {
+                bail!(
+                    "--dns-proxy: {} has no dynamic_resources.ads_config, and names come from a \
+                     control plane",
+                    file.display()
+                );
+            }
+            bootstrap.node = bootstrap.node.with_text("DNS_CAPTURE", "true");
+        }
+        let wants_names = names.is_some();
+        let change = |client| args.adjusted(client).names(wants_names);
+        let driver = Driver::from_bootstrap(&bootstrap, change)
             .with_context(|| file.display().to_string())?;
-        let builder = args.settings(driver.proxy(), admin, envoy::workload(&bootstrap.node))?;
+        let mut builder = args.settings(driver.proxy(), admin, workload)?;
+        if let Some(names) = &names {
+            builder = builder.names(names.statistics());
+        }
         let wants = bootstrap
             .listeners
             .iter()
             .map(|one| one.listener.name.clone())
             .collect();
-        return on_runtime(driven(driver, builder, wants, None));
+        return on_runtime(driven(driver, builder, wants, names));
     }
     from_yaml(&args)
 }

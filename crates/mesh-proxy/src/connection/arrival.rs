@@ -6,7 +6,7 @@ use crate::inspect::{self, Hello, Look, Plain};
 use crate::origin::{Downstream, NOWHERE, canonical};
 use mesh_client::proxy_protocol::{self, Parsed};
 use mesh_core::exchange::TlsInfo;
-use mesh_core::model::{Inspect, TransportProtocol, UnixPath};
+use mesh_core::model::{Inspect, OriginalSource, TransportProtocol, UnixPath};
 use mesh_core::{Caller, Name, Shard};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub(crate) struct Arrival<IO> {
     unix: Option<UnixPath>,
     /// Somebody said that `local` is not the address it came in at.
     restored: bool,
+    /// Endpoints are to see where it comes from.
+    source: Option<OriginalSource>,
     hello: Option<Hello>,
     /// What it speaks in plain text, as chains name it.
     plain: Option<Name>,
@@ -63,6 +65,7 @@ impl<IO> Arrival<IO> {
             peer,
             local: canonical(local),
             restored: false,
+            source: None,
             hello: None,
             plain: None,
         }
@@ -71,6 +74,11 @@ impl<IO> Arrival<IO> {
     /// Where it was going to before it was intercepted, if somebody knows.
     pub(super) fn original(&self) -> Option<SocketAddr> {
         self.restored.then_some(self.local)
+    }
+
+    /// Endpoints are to see where it comes from, if a listener that it comes through says so.
+    pub(super) fn keep_source(&mut self, inspect: &Inspect) {
+        self.source = inspect.original_source.or(self.source);
     }
 
     fn known(&self, address: SocketAddr) -> Option<SocketAddr> {
@@ -105,6 +113,10 @@ impl<IO> Arrival<IO> {
         let direct = (self.direct != self.peer).then_some(self.direct);
         caller.direct = direct.and_then(|direct| self.known(direct));
         caller.unix = self.unix.clone();
+        caller.source = self.source.and_then(|source| {
+            let peer = self.known(self.peer)?;
+            Some((peer.ip(), source.mark))
+        });
         caller.chain = chain.clone();
         caller.tls = self.hello.as_ref().map(|hello| {
             let mut info = TlsInfo::default();

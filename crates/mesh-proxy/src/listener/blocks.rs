@@ -3,7 +3,7 @@
 
 use mesh_core::Name;
 use mesh_core::model::ListenerAddress;
-use mesh_core::stats::{Block, HttpStat, ListenerStat, Stat, TcpStat};
+use mesh_core::stats::{Block, HttpStat, ListenerStat, Stat, TcpStat, TlsStat};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,6 +21,8 @@ pub(crate) struct Statistics {
     pub(crate) tcp: Blocks<TcpStat>,
     /// By address.
     listeners: Blocks<ListenerStat>,
+    /// By address.
+    tls: Blocks<TlsStat>,
 }
 
 /// A block of statistics that a gauge can hold on to.
@@ -63,14 +65,27 @@ impl<S: Stat> Default for Blocks<S> {
 impl Statistics {
     /// The block of the listener at an address. As in Envoy a colon is written `_`.
     pub(crate) fn listener(&self, address: &ListenerAddress) -> Arc<Block<ListenerStat>> {
-        let prefix = address.to_string().replace(':', "_");
-        self.listeners.block(&prefix.into())
+        self.listeners.block(&prefix(address))
+    }
+
+    /// What the handshakes of the listener at an address agree on.
+    pub(crate) fn tls(&self, address: &ListenerAddress) -> Arc<Block<TlsStat>> {
+        self.tls.block(&prefix(address))
+    }
+
+    /// What handshakes agreed on, by the listener's address.
+    pub(crate) fn all_tls(&self) -> Vec<(Name, Arc<Block<TlsStat>>)> {
+        self.tls.all()
     }
 
     /// The blocks of all listeners, by address.
     pub(crate) fn listeners(&self) -> Vec<(Name, Arc<Block<ListenerStat>>)> {
         self.listeners.all()
     }
+}
+
+fn prefix(address: &ListenerAddress) -> Name {
+    address.to_string().replace(':', "_").into()
 }
 
 // === impl Counted ===

@@ -8,7 +8,7 @@ use mesh_core::Name;
 use mesh_core::model::{
     FilterChain, HttpManager, Inspect, Listener, ListenerAddress, Snapshot, TcpProxy,
 };
-use mesh_core::stats::{Block, HttpStat, ListenerStat, TcpStat};
+use mesh_core::stats::{Block, HttpStat, ListenerStat, TcpStat, TlsStat};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -21,6 +21,8 @@ pub(crate) struct Plan {
     /// The listener's, then the default one.
     chains: Vec<Arc<Chain>>,
     stats: Arc<Block<ListenerStat>>,
+    /// What its handshakes agree on.
+    tls: Arc<Block<TlsStat>>,
 }
 
 /// A chain that is ready to serve.
@@ -88,8 +90,8 @@ impl Plans {
             return before.clone();
         }
         let old = before.as_ref().map_or(&[][..], |before| before.chains());
-        let stats = self.statistics.listener(address);
-        let plan = Plan::new(listener.clone(), old, &self.statistics, stats, snapshot);
+        let stats = &self.statistics;
+        let plan = Plan::new(listener.clone(), address, old, stats, snapshot);
         let plan = Arc::new(plan);
         made.retain(|_, plan| plan.strong_count() > 0);
         made.insert(listener.name.clone(), Arc::downgrade(&plan));
@@ -102,9 +104,9 @@ impl Plans {
 impl Plan {
     fn new(
         listener: Arc<Listener>,
+        address: &ListenerAddress,
         before: &[Arc<Chain>],
         statistics: &Statistics,
-        stats: Arc<Block<ListenerStat>>,
         snapshot: &Snapshot,
     ) -> Self {
         let chain = |config: &Arc<FilterChain>| {
@@ -123,7 +125,8 @@ impl Plan {
             chains: listener.all_chains().map(chain).collect(),
             inspect,
             listener,
-            stats,
+            stats: statistics.listener(address),
+            tls: statistics.tls(address),
         }
     }
 
@@ -141,6 +144,10 @@ impl Plan {
 
     pub(crate) fn stats(&self) -> &Arc<Block<ListenerStat>> {
         &self.stats
+    }
+
+    pub(crate) fn tls(&self) -> &Arc<Block<TlsStat>> {
+        &self.tls
     }
 
     /// The place of the chain that all connections get, where nothing has to be known of them.

@@ -21,6 +21,8 @@ pub(crate) struct Pipe {
     pub(crate) reset: Arc<AtomicBool>,
     /// Reading fails from now on.
     pub(crate) broken: Arc<AtomicBool>,
+    /// It stands for one through an HTTP proxy.
+    pub(crate) tunnel: bool,
 }
 
 // === impl Pipe ===
@@ -39,6 +41,7 @@ impl Pipe {
             original,
             reset: Arc::default(),
             broken: Arc::default(),
+            tunnel: false,
         };
         (pipe, theirs)
     }
@@ -62,6 +65,10 @@ impl Upstream for Pipe {
 
     fn reset_when_closed(&self) {
         self.reset.store(true, Ordering::Relaxed);
+    }
+
+    fn is_tunnel(&self) -> bool {
+        self.tunnel
     }
 }
 

@@ -6,6 +6,8 @@
 
 use super::buffers::{Buffer, Buffers};
 use super::meter::Meter;
+use super::on_demand::Early;
+use super::upstream::Upstream;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -72,7 +74,7 @@ enum Failed {
 impl<D, U> Copy<D, U>
 where
     D: AsyncRead + AsyncWrite + Unpin,
-    U: AsyncRead + AsyncWrite + Unpin,
+    U: Upstream,
 {
     pub(super) fn new(downstream: D, upstream: U, buffers: Buffers) -> Self {
         Self {
@@ -84,8 +86,34 @@ where
         }
     }
 
+    /// Passes on first what the caller said while nobody listened.
+    pub(super) fn begin_with(&mut self, early: Early) {
+        let (said, ended) = early.into_parts();
+        if let Some((buffer, length)) = said {
+            self.up.end = length;
+            self.up.buffer = Some(buffer);
+        }
+        if ended {
+            self.up.phase = Phase::Ending;
+        }
+    }
+
     /// Goes on until a step is done.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, meter: &mut Meter) -> Poll<Step> {
+        let step = self.poll_ways(cx, meter);
+        if step != Poll::Ready(Step::Broken(Side::Upstream)) || !self.upstream.is_tunnel() {
+            return step;
+        }
+        // As in Envoy, a tunnel that breaks has ended: what came out of it still goes to the caller,
+        // and nothing goes in any more. Now the upstream can break no more.
+        self.up.close(&self.buffers);
+        if self.down.phase == Phase::Open {
+            self.down.phase = Phase::Ending;
+        }
+        self.poll_ways(cx, meter)
+    }
+
+    fn poll_ways(&mut self, cx: &mut Context<'_>, meter: &mut Meter) -> Poll<Step> {
         let (downstream, upstream) = (&mut self.downstream, &mut self.upstream);
         let passed = |count| meter.passed_up(count);
         let upward = self
@@ -125,6 +153,15 @@ impl<D, U> Drop for Copy<D, U> {
 impl Way {
     fn held(&self) -> usize {
         self.end - self.begin
+    }
+
+    /// Passes nothing on any more, not even what is held.
+    fn close(&mut self, buffers: &Buffers) {
+        if let Some(buffer) = self.buffer.take() {
+            buffers.give_back(buffer);
+        }
+        (self.begin, self.end) = (0, 0);
+        self.phase = Phase::Closed;
     }
 
     fn poll<R, W>(

@@ -1,9 +1,11 @@
 //! Connections over in-memory pipes and paused time.
 
+mod on_demand;
+mod tunnels;
+
 use super::*;
 use crate::listener::Statistics;
 use crate::origin::pipe::Pipe;
-use mesh_core::demand::{Answered, Missing, Outcome, Provide};
 use mesh_core::model::{Cluster, SnapshotBuilder, TcpSplit, TcpTarget, Tunnel, WorkloadRef};
 use mesh_core::stats::Block;
 use mesh_core::{HostId, Name, Origin, Publisher};
@@ -67,7 +69,7 @@ impl Connect for Pipes {
         cluster: &Arc<ClusterEntry>,
         _: &Caller,
         _: Option<u64>,
-        _: Option<&Tunnel>,
+        tunnel: Option<&Tunnel>,
         _: &mut Vec<HostId>,
     ) -> Result<Pipe, Error> {
         let attempt = self.attempts.fetch_add(1, Ordering::Relaxed);
@@ -76,7 +78,8 @@ impl Connect for Pipes {
             Plan::Fails(failure) => Err(Error::new(failure)),
             Plan::Hangs => std::future::pending().await,
             Plan::Connects => {
-                let (pipe, io) = Pipe::new(self.size);
+                let (mut pipe, io) = Pipe::new(self.size);
+                pipe.tunnel = tunnel.is_some();
                 let made = Made {
                     io,
                     cluster: cluster.config().name.clone(),
@@ -282,49 +285,6 @@ async fn what_no_other_endpoint_would_change_is_not_tried_again() {
         let mut call = world.call();
         assert_eq!(call.io.read(&mut [0; 8]).await.unwrap(), 0);
         assert_eq!(world.attempts(), 1, "{failure}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_connection_without_a_cluster_is_closed_and_counted() {
-    let mut world = World::new();
-    world.proxy = TcpProxy::to("p", "nowhere");
-    let mut call = world.call();
-    assert_eq!(call.io.read(&mut [0; 8]).await.unwrap(), 0);
-    assert_eq!(world.stat(TcpStat::CxNoRoute), 1);
-    assert_eq!(world.attempts(), 0);
-}
-
-/// Answers every question with this.
-#[derive(Debug)]
-struct Answer(Outcome);
-
-impl Provide for Answer {
-    fn ask(&self, _: Missing) -> Answered {
-        Box::pin(std::future::ready(self.0))
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_becomes_of_a_question_for_a_cluster_is_counted_apart() {
-    for (outcome, stat) in [
-        (Outcome::Absent, TcpStat::OnDemandMissing),
-        (Outcome::Refused, TcpStat::OnDemandRefused),
-    ] {
-        let mut world = World::new();
-        world.proxy = TcpProxy::to("p", "nowhere");
-        world.proxy.on_demand = ClustersOnDemand::Within(SECOND);
-        world.forwarder.demand = Some(Demand::new(Answer(outcome)));
-        let mut call = world.call();
-        assert_eq!(call.io.read(&mut [0; 8]).await.unwrap(), 0);
-        let asked = [
-            TcpStat::OnDemandMissing,
-            TcpStat::OnDemandRefused,
-            TcpStat::OnDemandSuccess,
-        ];
-        for one in asked {
-            assert_eq!(world.stat(one), u64::from(one == stat), "{one:?}");
-        }
     }
 }
 

@@ -31,8 +31,12 @@ pub(crate) trait Upstream: AsyncRead + AsyncWrite + Unpin + Send {
     /// Where it leads.
     fn described(&self) -> exchange::Upstream;
 
-    /// From now on closing the connection resets it.
+    /// From now on closing the connection resets it. Only a socket of its own has that: what is
+    /// secured is closed without a `close_notify` (as in Envoy), and a tunnel ends.
     fn reset_when_closed(&self);
+
+    /// Whether an HTTP proxy is in between, so that a reset is no more than an end.
+    fn is_tunnel(&self) -> bool;
 }
 
 impl Connect for TcpUpstreams {
@@ -66,5 +70,9 @@ impl Upstream for TcpUpstream {
             // The peer may be gone already.
             let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
+    }
+
+    fn is_tunnel(&self) -> bool {
+        Self::is_tunnel(self)
     }
 }

@@ -20,6 +20,12 @@ const TCP_PREFIX: &str = "envoy_tcp_prefix";
 const ADDRESS: &str = "envoy_listener_address";
 const CLASS: &str = "envoy_response_code_class";
 const CODE: &str = "envoy_response_code";
+/// The labels with what a handshake agreed on. A cluster's ciphers have one of their own.
+const CIPHER: [&str; 2] = ["envoy_ssl_cipher", "cipher_suite"];
+const AGREED: [(&str, &str); 2] = [
+    ("ssl.curves", "envoy_ssl_curve"),
+    ("ssl.versions", "envoy_ssl_version"),
+];
 /// The labels of a rule's statistics. Envoy finds them so only where the virtual host's name has no
 /// dot, and otherwise makes a metric of every route; here they are always labels.
 const HOST: &str = "envoy_virtual_host";
@@ -60,12 +66,7 @@ pub(super) fn write(
         let family = family(&mut families, &name, "histogram", || {
             help(&id.owner, &id.stat)
         });
-        histogram(
-            &name,
-            &labels(&id.owner, Answers::All),
-            summary,
-            &mut family.lines,
-        );
+        histogram(&name, &labels(&id.owner, None), summary, &mut family.lines);
     }
     istio(series, query, &mut families);
     istio_tcp(connections, query, &mut families);
@@ -85,16 +86,31 @@ fn add_sample(sample: &Sample, families: &mut Families) {
         Kind::Gauge => "gauge",
     };
     let owner = &sample.id.owner;
-    let (stat, answers) = Answers::of(&sample.id.stat);
+    let (stat, part) = match agreed(owner, &sample.id.stat) {
+        Some((stat, label, value)) => (Cow::Borrowed(stat), Some((label, value))),
+        None => {
+            let (stat, answers) = Answers::of(&sample.id.stat);
+            (stat, answers.label())
+        }
+    };
     let name = name(owner, &stat);
     let family = family(families, &name, kind, || help(owner, &stat));
-    let labels = labels(owner, answers);
+    let labels = labels(owner, part);
     let _ = writeln!(family.lines, "{name}{labels} {}", sample.value);
 }
 
 // === impl Answers ===
 
 impl<'a> Answers<'a> {
+    /// The label that says which, and its value.
+    fn label(self) -> Option<(&'static str, &'a str)> {
+        match self {
+            Self::All => None,
+            Self::Class(class) => Some((CLASS, class)),
+            Self::Code(code) => Some((CODE, code)),
+        }
+    }
+
     /// Takes `downstream_rq_2xx` apart into `downstream_rq_xx` and `2`, and `upstream_rq_503` into
     /// `upstream_rq` and `503`.
     fn of(stat: &'a str) -> (Cow<'a, str>, Self) {
@@ -113,6 +129,18 @@ impl<'a> Answers<'a> {
             _ => all,
         }
     }
+}
+
+/// Takes `ssl.ciphers.TLS_AES_128_GCM_SHA256` apart into the statistic, a label and its value.
+fn agreed<'a>(owner: &Owner, stat: &'a str) -> Option<(&'a str, &'static str, &'a str)> {
+    if let Some(cipher) = stat.strip_prefix("ssl.ciphers.") {
+        let label = CIPHER[usize::from(matches!(owner, Owner::Cluster(_)))];
+        return Some(("ssl.ciphers", label, cipher));
+    }
+    AGREED.iter().find_map(|(name, label)| {
+        let value = stat.strip_prefix(name)?.strip_prefix('.')?;
+        Some((*name, *label, value))
+    })
 }
 
 fn name(owner: &Owner, stat: &str) -> String {
@@ -144,12 +172,10 @@ fn help(owner: &Owner, stat: &str) -> String {
 }
 
 /// A set of labels with its braces, or nothing.
-fn labels(owner: &Owner, answers: Answers<'_>) -> String {
+fn labels(owner: &Owner, part: Option<(&str, &str)>) -> String {
     let mut out = String::new();
-    match answers {
-        Answers::All => {}
-        Answers::Class(class) => label(CLASS, class, &mut out),
-        Answers::Code(code) => label(CODE, code, &mut out),
+    if let Some((name, value)) = part {
+        label(name, value, &mut out);
     }
     match owner {
         Owner::Process => {}

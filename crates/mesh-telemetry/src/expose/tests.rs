@@ -1,5 +1,6 @@
 use super::*;
-use mesh_core::model::Cluster;
+use mesh_core::exchange::TlsInfo;
+use mesh_core::model::{Cluster, TlsVersion};
 use mesh_core::stats::HttpStat;
 use mesh_core::usage::Resource;
 use mesh_core::{Shard, stats::Histogram};
@@ -63,6 +64,50 @@ fn everything_is_shown_unless_only_what_is_used_is_asked_for() {
     assert_eq!(gauges, "cluster.a.outlier_detection.ejections_active: 1\n");
     assert_eq!(scrape.text(&query("type=TextReadouts")), "");
     assert_eq!(scrape.text(&query("type=Histograms")).lines().count(), 2);
+}
+
+/// As Envoy 1.40 names them, in both formats.
+#[test]
+fn what_handshakes_agreed_on_is_shown_once_it_counts() {
+    let mut agreed = TlsInfo::default();
+    agreed.version = Some(TlsVersion::V1_3);
+    agreed.cipher = "TLS_AES_256_GCM_SHA384".into();
+    agreed.group = "P-256".into();
+    let cluster = cluster("c", None);
+    let of = "filter=ssl\\.(ciphers|curves|versions)";
+    assert_eq!(Scrape::new().cluster(&cluster).text(&query(of)), "");
+    cluster.live().stats().count_tls(Shard::default(), &agreed);
+    let block = Block::default();
+    TlsStat::count(&block, Shard::default(), &agreed);
+    let mut scrape = Scrape::new();
+    scrape
+        .cluster(&cluster)
+        .listener_tls("127.0.0.1:443", &block);
+    assert_eq!(
+        scrape.text(&query(of)),
+        "cluster.c.ssl.ciphers.TLS_AES_256_GCM_SHA384: 1\n\
+         cluster.c.ssl.curves.P-256: 1\n\
+         cluster.c.ssl.versions.TLSv1.3: 1\n\
+         listener.127.0.0.1_443.ssl.ciphers.TLS_AES_256_GCM_SHA384: 1\n\
+         listener.127.0.0.1_443.ssl.curves.P-256: 1\n\
+         listener.127.0.0.1_443.ssl.versions.TLSv1.3: 1\n"
+    );
+    let page = scrape.prometheus(&query(of));
+    let numbers: Vec<&str> = page.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(
+        numbers,
+        [
+            "envoy_cluster_ssl_ciphers{cipher_suite=\"TLS_AES_256_GCM_SHA384\",cluster_name=\"c\"} 1",
+            "envoy_cluster_ssl_curves{envoy_ssl_curve=\"P-256\",cluster_name=\"c\"} 1",
+            "envoy_cluster_ssl_versions{envoy_ssl_version=\"TLSv1.3\",cluster_name=\"c\"} 1",
+            "envoy_listener_ssl_ciphers{envoy_ssl_cipher=\"TLS_AES_256_GCM_SHA384\",\
+             envoy_listener_address=\"127.0.0.1_443\"} 1",
+            "envoy_listener_ssl_curves{envoy_ssl_curve=\"P-256\",\
+             envoy_listener_address=\"127.0.0.1_443\"} 1",
+            "envoy_listener_ssl_versions{envoy_ssl_version=\"TLSv1.3\",\
+             envoy_listener_address=\"127.0.0.1_443\"} 1",
+        ]
+    );
 }
 
 #[test]

@@ -4,8 +4,8 @@ use crate::tls::server_tls;
 use crate::{access_log, manager, name, time};
 use mesh_core::model::{
     AcceptProxyProtocol, ChainMatch, Cidr, ClustersOnDemand, Direction, Filter, FilterChain,
-    Inspect, Inspector, Listener, PortRange, SourceKind, TcpProxy, TcpSplit, TcpTarget,
-    TransportProtocol, Tunnel,
+    Inspect, Inspector, Listener, OriginalSource, PortRange, SourceKind, TcpProxy, TcpSplit,
+    TcpTarget, TransportProtocol, Tunnel,
 };
 use mesh_core::{Name, Origin};
 use proptest::collection::vec;
@@ -147,11 +147,14 @@ pub(crate) fn inspector() -> BoxedStrategy<Inspector> {
 
 fn inspected() -> BoxedStrategy<Inspect> {
     let header = any::<bool>().prop_map(|optional| AcceptProxyProtocol { optional });
+    let source = any::<u32>().prop_map(|mark| OriginalSource { mark });
+    let addresses = (option::of(header), option::of(source));
     let flags = (any::<bool>(), any::<bool>());
     let looks = (option::of(inspector()), option::of(inspector()));
-    (option::of(header), flags, looks, option::of(time()))
-        .prop_map(|(header, flags, looks, timeout)| {
+    (addresses, flags, looks, option::of(time()))
+        .prop_map(|((header, source), flags, looks, timeout)| {
             let mut inspect = Inspect::default();
+            inspect.original_source = source;
             inspect.proxy_protocol = header;
             inspect.original_destination = flags.0;
             inspect.continue_on_timeout = flags.1;

@@ -82,6 +82,7 @@ fn who_hands_connections_over_asks_where_they_were_going() {
 
 #[test]
 fn what_a_filter_cannot_do_is_refused_by_its_place() {
+    use mesh_xds::pb::envoy::extensions::filters::listener::original_src::v3::OriginalSrc;
     use mesh_xds::pb::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
     use mesh_xds::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
     let disabled = |kind: &str, predicate| {
@@ -111,6 +112,27 @@ fn what_a_filter_cannot_do_is_refused_by_its_place() {
                 filter("proxy_protocol.v3.ProxyProtocol"),
             ],
             "listener_filters[1]: has to stand before filters that look at what comes after",
+        ),
+        (
+            vec![
+                filter("original_src.v3.OriginalSrc"),
+                filter("original_src.v3.OriginalSrc"),
+            ],
+            "listener_filters[1]: the same filter a second time has no effect",
+        ),
+        (
+            vec![
+                filter("original_src.v3.OriginalSrc"),
+                filter("proxy_protocol.v3.ProxyProtocol"),
+            ],
+            "listener_filters[1]: has to stand before the filter that keeps the caller's address",
+        ),
+        (
+            vec![with(any_of(&OriginalSrc {
+                bind_port: true,
+                mark: 1337,
+            }))],
+            "listener_filters[0].typed_config.bind_port: not supported",
         ),
         (
             vec![disabled("original_dst.v3.OriginalDst", range(80, 81))],

@@ -127,7 +127,10 @@ impl Artifact {
         let Some(executable) = &self.executable else {
             return Ok(true);
         };
-        let folder = self.manifest_path.parent().unwrap_or_else(|| Path::new("."));
+        let folder = self
+            .manifest_path
+            .parent()
+            .unwrap_or_else(|| Path::new("."));
         let mut command = Command::new(executable);
         let variables: BTreeMap<_, _> = build.get_envs().collect();
         for (name, value) in variables {

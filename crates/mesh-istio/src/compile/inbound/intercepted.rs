@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::model::{
-    Direction, FilterChain, HttpManager, Inspector, Listener, PortRange, RouteTable, Rule,
-    TcpProxy, TransportProtocol, VirtualHost,
+    Direction, FilterChain, HttpManager, Inspector, Listener, OriginalSource, PortRange,
+    RouteTable, Rule, TcpProxy, TransportProtocol, VirtualHost,
 };
 use mesh_core::{Name, Origin};
 
 use super::super::{Compiler, cluster, drafts, intercepted};
+use crate::node::Capture;
 use crate::spec::kubernetes::Protocol;
 
 /// Where unknown ports lead: to themselves.
@@ -22,6 +23,10 @@ const PASSTHROUGH: &str = "InboundPassthroughCluster";
 
 /// istiod's port for connections that come in.
 const PORT: u16 = 15006;
+
+/// istiod's mark of connections to the application that come from the caller's address (its filter
+/// `original_src`); rules of routing bring the answers back to the proxy by it.
+const MARK: u32 = 1337;
 
 /// The chains of the ports that are known.
 #[derive(Debug, Default)]
@@ -88,6 +93,9 @@ impl Gate {
         listener.access_log = compiler.access_log();
         let inspect = &mut listener.inspect;
         inspect.original_destination = true;
+        if compiler.viewer.capture() == Capture::Tproxy {
+            inspect.original_source = Some(OriginalSource { mark: MARK });
+        }
         let timeout = compiler.mesh.detection_timeout;
         inspect.timeout = (!timeout.is_zero()).then_some(timeout);
         inspect.continue_on_timeout = true;

@@ -5,6 +5,7 @@ use crate::pb::envoy::config::listener::v3::listener_filter_chain_match_predicat
 use crate::pb::envoy::config::listener::v3::{ListenerFilter, ListenerFilterChainMatchPredicate};
 use crate::pb::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 use crate::pb::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use crate::pb::envoy::extensions::filters::listener::original_src::v3::OriginalSrc;
 use crate::pb::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 use crate::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use crate::pb::google::protobuf::{Any, Duration as Wire};
@@ -14,7 +15,7 @@ use crate::wire::{
 };
 use mesh_core::Invalid;
 use mesh_core::model::{
-    AcceptProxyProtocol, Inspect, Inspector, Listener, PortRange, TransportProtocol,
+    AcceptProxyProtocol, Inspect, Inspector, Listener, OriginalSource, PortRange, TransportProtocol,
 };
 use prost::Name as _;
 
@@ -107,9 +108,18 @@ fn of_all(any: &Any, inspect: &mut Inspect) -> Result<(), Invalid> {
             return Err(twice());
         }
         inspect.original_destination = true;
+    } else if name == OriginalSrc::full_name() {
+        let source = source(&unpack(any).at("typed_config")?).at("typed_config")?;
+        if inspect.original_source.replace(source).is_some() {
+            return Err(twice());
+        }
     } else if name == ProxyProtocol::full_name() {
         if inspect.proxy_protocol.is_some() {
             return Err(twice());
+        }
+        if inspect.original_source.is_some() {
+            let message = "has to stand before the filter that keeps the caller's address";
+            return Err(Invalid::new("", message));
         }
         if inspect.tls.is_some() || inspect.http.is_some() {
             let message = "has to stand before filters that look at what comes after its header";
@@ -143,6 +153,13 @@ fn tls(any: &Any) -> Result<(), Invalid> {
     pass_over!("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector":
         initial_read_buffer_size);
     Ok(())
+}
+
+fn source(value: &OriginalSrc) -> Result<OriginalSource, Invalid> {
+    let OriginalSrc { bind_port, mark } = value;
+    // Envoy has the field and does nothing with it.
+    refuse!(bind_port);
+    Ok(OriginalSource { mark: *mark })
 }
 
 fn header(value: &ProxyProtocol) -> Result<AcceptProxyProtocol, Invalid> {

@@ -7,6 +7,7 @@ use crate::pb::envoy::config::listener::v3::listener_filter_chain_match_predicat
 use crate::pb::envoy::config::listener::v3::{ListenerFilter, ListenerFilterChainMatchPredicate};
 use crate::pb::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 use crate::pb::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use crate::pb::envoy::extensions::filters::listener::original_src::v3::OriginalSrc;
 use crate::pb::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol;
 use crate::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 use crate::pb::envoy::r#type::v3::Int32Range;
@@ -26,6 +27,13 @@ pub(super) fn filters(inspect: &Inspect) -> Vec<ListenerFilter> {
     }
     if inspect.original_destination {
         all.push(filter("original_dst", &OriginalDst::default(), None));
+    }
+    if let Some(source) = inspect.original_source {
+        let config = OriginalSrc {
+            mark: source.mark,
+            ..OriginalSrc::default()
+        };
+        all.push(filter("original_src", &config, None));
     }
     if let Some(inspector) = &inspect.tls {
         all.push(filter(
