@@ -17,7 +17,7 @@ pub(super) fn check(resource: &Resource) -> Result<(), Invalid> {
     match read::on_demand::of_resource(resource) {
         Some(field) => {
             let message =
-                "needs a control plane and the delta variant of the protocol (DELTA_GRPC)";
+                "needs the delta variant of the protocol (DELTA_GRPC), and somebody to answer";
             Err(Invalid::new(field, message))
         }
         None => Ok(()),
