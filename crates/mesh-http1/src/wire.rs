@@ -4,30 +4,19 @@
 //! no wake-up is between. The lock is held for one step at a time and never while anything of a
 //! user's runs, so nobody waits for it unless driver and body run on different threads.
 
-use crate::buffers::SIZE;
+mod reading;
+
 use crate::decode::Decoded;
 use crate::{Body, Buffers, Decoder, Error, Length, Limits};
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Frame;
-use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio_util::io::poll_read_buf;
+use std::task::{Context, Poll, Waker};
+use tokio::io::AsyncRead;
 
 /// A piece of a body of at least this many bytes is handed over as it was read; a smaller one is
 /// copied, so that it does not hold a whole buffer.
 const SHARED: usize = 4 << 10;
-
-/// The most that is read at once for a long body.
-const LARGEST_READ: u64 = 64 << 10;
-
-/// With less room than this, a buffer gets some more.
-const LEAST_ROOM: usize = 1 << 10;
-
-/// What is read to see whether the peer is still there.
-const PROBE: usize = 64;
 
 /// The shared half of a connection.
 #[derive(Debug)]
@@ -298,196 +287,6 @@ impl<Io> Wire<Io> {
             self.wake_owner(None);
         }
         Poll::Ready(Some(Err(error.into())))
-    }
-}
-
-impl<Io: AsyncRead + Unpin> Wire<Io> {
-    /// Reads once, into room for at least so many bytes if there is nothing yet. Zero is the end.
-    pub(crate) fn poll_fill(
-        &mut self,
-        room: usize,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        let Some(io) = &mut self.io else {
-            self.eof = true;
-            return Poll::Ready(Ok(0));
-        };
-        if self.input.is_empty() && self.input.capacity() < room && !self.input.try_reclaim(room) {
-            let fresh = match room {
-                ..=SIZE => self.buffers.input(),
-                _ => BytesMut::with_capacity(room),
-            };
-            let old = std::mem::replace(&mut self.input, fresh);
-            self.buffers.keep_input(old);
-        } else if self.input.capacity() - self.input.len() < LEAST_ROOM {
-            self.input.reserve(SIZE);
-        }
-        let read = poll_read_buf(Pin::new(io), cx, &mut self.input);
-        if read.is_pending() {
-            self.release();
-        }
-        let count = ready!(read)?;
-        self.eof |= count == 0;
-        Poll::Ready(Ok(count))
-    }
-
-    /// Looks whether the peer is still there, while nothing is expected of it. What it says is kept:
-    /// a buffer full of a body that nobody reads yet, or the beginning of another message.
-    ///
-    /// Nothing is read while the body's reader waits: it would not be woken. It sees the end itself.
-    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        let most = if self.is_complete() { 1 } else { SIZE };
-        while self.reader != Reader::Waiting && !self.broken && self.input.len() < most {
-            if self.eof {
-                return Poll::Ready(Error::Closed);
-            }
-            if !self.input.is_empty() {
-                if let Err(error) = ready!(self.poll_fill(1, cx)) {
-                    return Poll::Ready(Error::Io(error));
-                }
-                continue;
-            }
-            let Some(io) = &mut self.io else {
-                return Poll::Pending;
-            };
-            // Usually there is nothing, and no buffer has to be moved for that.
-            let mut probe = [0; PROBE];
-            let mut probe = ReadBuf::new(&mut probe);
-            if let Err(error) = ready!(Pin::new(io).poll_read(cx, &mut probe)) {
-                return Poll::Ready(Error::Io(error));
-            }
-            self.eof = probe.filled().is_empty();
-            if !self.eof {
-                self.input = self.buffers.input();
-                self.input.extend_from_slice(probe.filled());
-            }
-        }
-        Poll::Pending
-    }
-
-    /// Reads and throws away until the peer closes, too.
-    pub(crate) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            self.input.clear();
-            match ready!(self.poll_fill(1, cx)) {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => return Poll::Ready(()),
-            }
-        }
-    }
-
-    /// The body was received whole.
-    fn over(&mut self, cx: &Context<'_>) {
-        self.reader = Reader::Nobody;
-        self.waiter = None;
-        self.release();
-        if self.client.is_some() {
-            self.exchange_over();
-        } else {
-            self.wake_owner(Some(cx.waker()));
-        }
-    }
-
-    /// A client's exchange is over. From here on the driver's task is woken when the server closes.
-    pub(crate) fn exchange_over(&mut self) {
-        let Some(client) = &mut self.client else {
-            return;
-        };
-        client.busy = false;
-        let reusable = client.keep_alive && !client.sending;
-        if !reusable || self.eof || !self.is_complete() || !self.input.is_empty() {
-            self.close();
-            return;
-        }
-        self.release();
-        if let Some(owner) = self.owner.take() {
-            let gone = self.poll_gone(&mut Context::from_waker(&owner));
-            self.owner = Some(owner);
-            // Nothing was asked for, so nothing may come.
-            if gone.is_ready() || !self.input.is_empty() {
-                self.close();
-            }
-        }
-    }
-
-    /// Nobody reads the rest of this body.
-    pub(crate) fn let_go(&mut self, message: u64) {
-        if self.message != message {
-            return;
-        }
-        self.reader = Reader::Nobody;
-        self.waiter = None;
-        if self.client.is_some() {
-            // What is already there costs nothing.
-            self.discard();
-            self.exchange_over();
-        } else {
-            self.wake_owner(None);
-        }
-    }
-
-    pub(crate) fn poll_piece(
-        &mut self,
-        message: u64,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Piece, Error>>> {
-        if self.message != message {
-            return Poll::Ready(None);
-        }
-        if self.broken {
-            return Poll::Ready(None);
-        }
-        self.reader = Reader::Busy;
-        loop {
-            match self.decoder.decode(&self.input) {
-                Err(error) => return self.broken(error),
-                Ok(Decoded::Data { skip, len }) => {
-                    self.input.advance(skip);
-                    let frame = Frame::data(self.take(len));
-                    let ends = self.decoder.ends(&self.input);
-                    if let Some(skip) = ends {
-                        self.input.advance(skip);
-                        self.over(cx);
-                    }
-                    let last = ends.is_some();
-                    return Poll::Ready(Some(Ok(Piece { frame, last })));
-                }
-                Ok(Decoded::End { skip, trailers }) => {
-                    self.input.advance(skip);
-                    self.over(cx);
-                    return Poll::Ready(trailers.map(|trailers| {
-                        Ok(Piece {
-                            frame: Frame::trailers(trailers),
-                            last: true,
-                        })
-                    }));
-                }
-                Ok(Decoded::More { skip }) => self.input.advance(skip),
-            }
-            if self.eof {
-                match self.decoder.close() {
-                    Ok(()) => continue,
-                    Err(error) => return self.broken(error),
-                }
-            }
-            if self.expects == Expects::Waits && self.input.is_empty() {
-                self.expects = Expects::Wanted;
-                self.wake_owner(Some(cx.waker()));
-            }
-            let room = self.decoder.expected().clamp(1, LARGEST_READ) as usize;
-            match self.poll_fill(room, cx) {
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return self.broken(error),
-                Poll::Pending => {
-                    self.reader = Reader::Waiting;
-                    match &self.waiter {
-                        Some(waiter) if waiter.will_wake(cx.waker()) => {}
-                        _ => self.waiter = Some(cx.waker().clone()),
-                    }
-                    return Poll::Pending;
-                }
-            }
-        }
     }
 }
 

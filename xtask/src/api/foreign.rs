@@ -37,6 +37,11 @@ const EXEMPT: &[(&str, &str, &str)] = &[
         "a connection that is passed on as it is is over and is what tokio reads and writes",
     ),
     (
+        "mesh-http1",
+        "tokio",
+        "its connections are over and are what tokio reads and writes",
+    ),
+    (
         "mesh-identity",
         "tokio",
         "its streams are over and are what tokio reads and writes",
