@@ -189,19 +189,6 @@ const KNOWN: &[Excuse] = &[
         holds: |it| it.group == "templates" && it.is("header x-cluster", "(none)", "missing"),
     },
     Excuse {
-        reason: "an attempt counts when it begins, whether a host is found or not",
-        holds: |it| it.fact == "log" && it.envoy.replace("attempts=1", "attempts=0") == it.ours,
-    },
-    Excuse {
-        reason: "mesh-client fault.rs: a response that is cut short is a protocol error",
-        holds: |it| {
-            it.fact == "log"
-                && it
-                    .envoy
-                    .contains("upstream_reset_after_response_started{protocol")
-        },
-    },
-    Excuse {
         reason: "what kept a retry from being made (URX, UO) comes before what failed in the log",
         holds: |it| it.fact == "log" && (it.envoy.contains(" URX,") || it.envoy.contains(" UO,")),
     },
