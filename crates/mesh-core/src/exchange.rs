@@ -10,10 +10,12 @@
 
 mod attempt;
 mod caller;
+mod head;
 mod signal;
 
 pub use attempt::{AttemptNotes, HostId, Upstream};
 pub use caller::{Caller, PeerCertificate, TlsInfo};
+pub use head::{Head, Watch};
 pub use signal::Signal;
 
 use crate::model::{ClusterEntry, Forward, RouteTable, Rule, Snapshot, VirtualHost, Weighted};
@@ -22,6 +24,7 @@ use crate::{Error, Flags, Name};
 use attempt::Attempt;
 use http::{HeaderName, HeaderValue, Request};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -37,6 +40,10 @@ pub struct Exchange {
 struct State {
     started: Instant,
     caller: Caller,
+    /// The caller's address, where it is not the one of the connection.
+    remote: OnceLock<SocketAddr>,
+    /// What is wanted of the head in the end; mostly nothing.
+    watch: OnceLock<Arc<Watch>>,
     goal: OnceLock<Goal>,
     first: Attempt,
     /// A copy of another request (a mirror's).
@@ -65,6 +72,7 @@ struct Shared {
     tried_after: Vec<HostId>,
     reply_headers: Vec<(HeaderName, HeaderValue)>,
     request_id: Option<HeaderValue>,
+    head: Option<Head>,
 }
 
 /// What the router found for a request. Holds the snapshot that it was found in.
@@ -207,6 +215,8 @@ impl Exchange {
         let state = State {
             started: now,
             caller,
+            remote: OnceLock::new(),
+            watch: OnceLock::new(),
             shadow,
             timed_out: AtomicBool::new(false),
             goal: OnceLock::new(),
@@ -464,37 +474,4 @@ impl fmt::Debug for Exchange {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Failure;
-
-    #[test]
-    fn attempts_share_the_request_and_nothing_of_what_they_learn() {
-        let exchange = Exchange::new(Instant::now(), Caller::default());
-        let second = exchange.for_attempt();
-        exchange.note_tried(HostId(1));
-        assert!(second.was_tried(HostId(1)));
-        assert_eq!(second.attempts(), 2);
-
-        second.note_error(&Error::new(Failure::ConnectFailed));
-        assert!(exchange.flags().is_empty());
-        exchange.adopt(&second);
-        assert_eq!(exchange.flags(), Flags::UF);
-        exchange.adopt(&exchange.clone());
-        assert_eq!(
-            exchange.flags(),
-            Flags::UF,
-            "adopting oneself changes nothing"
-        );
-    }
-
-    #[test]
-    fn a_request_carries_one_exchange() {
-        let exchange = Exchange::new(Instant::now(), Caller::default());
-        let mut request = Request::new(());
-        assert!(Exchange::of(&request).is_none());
-        exchange.attach(&mut request);
-        exchange.count_sent(3);
-        assert_eq!(Exchange::of(&request).map(Exchange::sent), Some(3));
-    }
-}
+mod tests;

@@ -1,0 +1,32 @@
+use super::*;
+use crate::Failure;
+
+#[test]
+fn attempts_share_the_request_and_nothing_of_what_they_learn() {
+    let exchange = Exchange::new(Instant::now(), Caller::default());
+    let second = exchange.for_attempt();
+    exchange.note_tried(HostId(1));
+    assert!(second.was_tried(HostId(1)));
+    assert_eq!(second.attempts(), 2);
+
+    second.note_error(&Error::new(Failure::ConnectFailed));
+    assert!(exchange.flags().is_empty());
+    exchange.adopt(&second);
+    assert_eq!(exchange.flags(), Flags::UF);
+    exchange.adopt(&exchange.clone());
+    assert_eq!(
+        exchange.flags(),
+        Flags::UF,
+        "adopting oneself changes nothing"
+    );
+}
+
+#[test]
+fn a_request_carries_one_exchange() {
+    let exchange = Exchange::new(Instant::now(), Caller::default());
+    let mut request = Request::new(());
+    assert!(Exchange::of(&request).is_none());
+    exchange.attach(&mut request);
+    exchange.count_sent(3);
+    assert_eq!(Exchange::of(&request).map(Exchange::sent), Some(3));
+}
