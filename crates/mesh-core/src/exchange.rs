@@ -72,7 +72,8 @@ struct Shared {
     tried_after: Vec<HostId>,
     reply_headers: Vec<(HeaderName, HeaderValue)>,
     request_id: Option<HeaderValue>,
-    head: Option<Head>,
+    /// Boxed: most requests have none.
+    head: Option<Box<Head>>,
 }
 
 /// What the router found for a request. Holds the snapshot that it was found in.

@@ -60,14 +60,14 @@ impl Exchange {
     pub fn note_head<B>(&self, request: &Request<B>) {
         if let Some(watch) = self.request.watch.get() {
             let head = Head::of(request, watch);
-            self.shared().head = Some(head);
+            self.shared().head = Some(Box::new(head));
         }
     }
 
     /// The head as it was last noted, if it changed and anything of it is wanted.
     pub fn take_head(&self) -> Option<Head> {
         self.request.watch.get()?;
-        self.shared().head.take()
+        self.shared().head.take().map(|head| *head)
     }
 }
 
