@@ -54,7 +54,14 @@ pub(crate) const ALLOWED: &[Allowed] = &[
                 let (method, path) = line.split_once(' ')?;
                 (!path.starts_with('/')).then(|| format!("{backend} {method} /{path}"))
             });
-            it.fact.ends_with(" line") && with_slash.as_deref() == Some(&*it.ours)
+            let logged = !it.envoy.starts_with('/') && it.ours == format!("/{}", it.envoy);
+            // Told of it, whole or its first bytes.
+            let told = !it.envoy.starts_with('/')
+                && it.ours.starts_with('/')
+                && format!("/{}", it.envoy).starts_with(&it.ours);
+            (it.fact.ends_with(" line") && with_slash.as_deref() == Some(&*it.ours))
+                || (it.fact == "log sent-path" && logged)
+                || (it.fact.starts_with("header x-") && told)
         },
     },
     Allowed {
@@ -120,33 +127,9 @@ pub(crate) const OPEN: &[Allowed] = &[
         },
     },
     Allowed {
-        id: "log-rewritten",
-        reason: "mesh-telemetry: REQ(:PATH) and REQ(:AUTHORITY) are those that came in, before \
-                 normalisation and rewrites",
-        holds: |it, _| it.fact == "log authority" || it.fact == "log path",
-    },
-    Allowed {
-        id: "copies-are-ours",
-        reason: "mesh-route: a mirrored copy has no x-envoy-internal and no more x-forwarded-for",
-        holds: |it, _| {
-            it.fact.starts_with("upstream 1 header")
-                && (it.fact.ends_with("x-envoy-internal") || it.fact.ends_with("x-forwarded-for"))
-        },
-    },
-    Allowed {
         id: "stays-open",
         reason: "an answer before the request is whole, or to a bad head, closes in Envoy",
         holds: |it, _| it.is("header connection", "close", "(none)"),
-    },
-    Allowed {
-        id: "asterisk-is-no-path",
-        reason: "admit.rs: what does not begin with a slash is absolute_path_rejected, not NR",
-        holds: |it, case| {
-            let asterisk = |call: &Call| !call.target.starts_with('/');
-            let missed = case.config.calls.iter().any(asterisk);
-            (case.is(asterisk) && matches!(&*it.fact, "log details" | "log flags"))
-                || (missed && matches!(&*it.fact, COUNTER_ROUTER | COUNTER_NO_ROUTE))
-        },
     },
     Allowed {
         id: "attempts-without-a-host",
@@ -174,19 +157,7 @@ pub(crate) const OPEN: &[Allowed] = &[
         reason: "mesh-client: what hyper says of a bad head is told as the transport's reason",
         holds: |it, _| it.ours.contains("invalid_HTTP_version_parsed"),
     },
-    Allowed {
-        id: "remote-address",
-        reason: "mesh-route template.rs: DOWNSTREAM_REMOTE_ADDRESS is not what x-forwarded-for says",
-        holds: |it, case| {
-            case.is(|call| call.header("x-forwarded-for").is_some())
-                && it.envoy.contains(":0")
-                && it.ours.contains("CALLER")
-        },
-    },
 ];
-
-const COUNTER_ROUTER: &str = "counter http.CONFIG.rq_total";
-const COUNTER_NO_ROUTE: &str = "counter http.CONFIG.no_route";
 
 /// The first in a list that explains a difference, as its place there.
 pub(crate) fn explains(
