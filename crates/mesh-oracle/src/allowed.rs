@@ -74,6 +74,24 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         },
     },
     Allowed {
+        id: "refused-path-as-it-came",
+        reason: "a path that is refused for an escaped slash is logged as it came; Envoy's log has it \
+                 decoded",
+        holds: |it, case| {
+            let manager = &case.config.source.manager;
+            let decoded = ["%2f", "%2F"]
+                .iter()
+                .fold(it.ours.clone(), |path, escape| path.replace(escape, "/"));
+            let decoded = ["%5c", "%5C"]
+                .iter()
+                .fold(decoded, |path, escape| path.replace(escape, "\\"));
+            manager["path_with_escaped_slashes_action"] == "REJECT_REQUEST"
+                && matches!(&*it.fact, "log path" | "log sent-path")
+                && decoded == it.envoy
+                && decoded != it.ours
+        },
+    },
+    Allowed {
         id: "one-port-in-a-location",
         reason: "port_redirect replaces the port in host_redirect; Envoy writes both",
         holds: |it, _| it.fact == "header location" && it.envoy.contains("new.test:81:"),
