@@ -16,7 +16,7 @@ use mesh_core::Name;
 use mesh_core::model::{
     AccessLog, Cluster, ClustersOnDemand, Direction, DiscoveryKind, EscapedSlashes, FilterChain,
     HttpManager, Listener, ListenerAddress, PathNormalization, RateLimit, RouteTable, Rule,
-    SnapshotBuilder, UnixPath, VirtualHost,
+    SnapshotBuilder, StripPort, UnixPath, VirtualHost,
 };
 use mesh_xds::pb::envoy::config::core::v3 as core;
 use mesh_xds::pb::envoy::config::listener::v3 as pb;
@@ -130,7 +130,7 @@ fn manager() -> BoxedStrategy<HttpManager> {
         ]),
     );
     let names = (name(), name(), server, direction);
-    let port = select(vec![StripPort::Keep, StripPort::Matching, StripPort::Any]);
+    let port = proptest::sample::select(vec![StripPort::Keep, StripPort::Matching, StripPort::Any]);
     let via = prop_oneof![Just(Name::default()), name()];
     let marks = (via, port, any::<bool>(), any::<bool>(), any::<bool>());
     (names, flags, numbers, times, rest, marks)
