@@ -157,13 +157,6 @@ const KNOWN: &[Excuse] = &[
         },
     },
     Excuse {
-        reason: "admit.rs: x-envoy-original-path of outside callers is dropped",
-        holds: |it| {
-            it.label.contains("x-envoy-original-path=/o")
-                && matches!(&*it.fact, "log" | "upstream 0 header x-envoy-original-path")
-        },
-    },
-    Excuse {
         reason: "an answer of ours before the request is whole, or to a bad head, closes",
         holds: |it| it.is("header connection", "close", "(none)"),
     },
