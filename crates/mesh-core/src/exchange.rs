@@ -10,10 +10,12 @@
 
 mod attempt;
 mod caller;
+mod head;
 mod signal;
 
 pub use attempt::{AttemptNotes, HostId, Upstream};
 pub use caller::{Caller, PeerCertificate, TlsInfo};
+pub use head::{Head, Watch};
 pub use signal::Signal;
 
 use crate::model::{ClusterEntry, Forward, RouteTable, Rule, Snapshot, VirtualHost, Weighted};
@@ -22,6 +24,7 @@ use crate::{Error, Flags, Name};
 use attempt::Attempt;
 use http::{HeaderName, HeaderValue, Request};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -37,6 +40,10 @@ pub struct Exchange {
 struct State {
     started: Instant,
     caller: Caller,
+    /// The caller's address, where it is not the one of the connection.
+    remote: OnceLock<SocketAddr>,
+    /// What is wanted of the head in the end; mostly nothing.
+    watch: OnceLock<Arc<Watch>>,
     goal: OnceLock<Goal>,
     first: Attempt,
     /// A copy of another request (a mirror's).
@@ -69,6 +76,8 @@ struct Shared {
     tried_after: Vec<HostId>,
     reply_headers: Vec<(HeaderName, HeaderValue)>,
     request_id: Option<HeaderValue>,
+    /// Boxed: most requests have none.
+    head: Option<Box<Head>>,
 }
 
 /// What the router found for a request. Holds the snapshot that it was found in.
@@ -211,6 +220,8 @@ impl Exchange {
         let state = State {
             started: now,
             caller,
+            remote: OnceLock::new(),
+            watch: OnceLock::new(),
             shadow,
             timed_out: AtomicBool::new(false),
             counted: AtomicBool::new(false),

@@ -68,6 +68,8 @@ pub enum Failure {
     MissingHost,
     /// The path cannot be normalised, or holds what is not allowed.
     InvalidPath,
+    /// The target does not begin with a slash: `*`.
+    NotAPath,
     /// Too many or too large headers.
     HeadTooLarge,
     /// The request body is larger than what may be kept for a retry.
@@ -122,7 +124,7 @@ pub struct Flags(u32);
 
 impl Failure {
     /// Every failure, for tests and for the table in the documentation.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyHost,
@@ -151,6 +153,7 @@ impl Failure {
         Self::NoFilterChain,
         Self::MissingHost,
         Self::InvalidPath,
+        Self::NotAPath,
         Self::HeadTooLarge,
         Self::ReplayOverflow,
         Self::UpgradeRefused,
@@ -335,6 +338,13 @@ impl Failure {
                 NONE,
                 StatusCode::BAD_REQUEST,
                 "path_normalization_failed",
+                "",
+                Never,
+            ),
+            Self::NotAPath => plain(
+                NONE,
+                StatusCode::NOT_FOUND,
+                "absolute_path_rejected",
                 "",
                 Never,
             ),

@@ -26,6 +26,7 @@
 
 mod balancing;
 mod cluster;
+mod edits;
 mod endpoint;
 mod fraction;
 mod link;
@@ -43,6 +44,7 @@ mod unix;
 
 pub use balancing::*;
 pub use cluster::*;
+pub use edits::*;
 pub use endpoint::*;
 pub use fraction::Fraction;
 pub use link::{SnapshotBuilder, Warning};

@@ -110,8 +110,15 @@ impl Facts {
                 }
                 // Envoy writes its host's address in place of a loopback peer's.
                 "x-forwarded-for" if !was_sent() => {
-                    let before = value.rfind(',').map_or(0, |at| at + 1);
-                    value.replace_range(before.., "(the peer)");
+                    let by_caller = |part: &str| {
+                        let mut sent = call.headers.iter().map(|(_, sent)| sent);
+                        sent.any(|sent| sent.split(',').any(|it| it.trim() == part.trim()))
+                    };
+                    let parts: Vec<&str> = value
+                        .split(',')
+                        .map(|part| if by_caller(part) { part } else { "(the peer)" })
+                        .collect();
+                    value = parts.join(",");
                 }
                 // What is left of the timeout at a further attempt.
                 "x-envoy-expected-rq-timeout-ms"

@@ -34,4 +34,5 @@ pub(crate) const LOG: &str = "%REQ(X-CASE)%\tcode=%RESPONSE_CODE%\tflags=%RESPON
     protocol=%PROTOCOL%\treceived=%BYTES_RECEIVED%\tsent=%BYTES_SENT%\t\
     attempts=%UPSTREAM_REQUEST_ATTEMPT_COUNT%\troute=%ROUTE_NAME%\tcluster=%UPSTREAM_CLUSTER%\t\
     host=%UPSTREAM_HOST%\tmethod=%REQ(:METHOD)%\tpath=%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%\t\
-    authority=%REQ(:AUTHORITY)%\n";
+    authority=%REQ(:AUTHORITY)%\tsent-path=%REQ(:PATH)%\tremote=%DOWNSTREAM_REMOTE_ADDRESS%\t\
+    x-a=%REQ(X-A?X-B)%\n";

@@ -5,7 +5,8 @@
 //! match goes on, unless the policy says that it is answered, and then the answer has everything
 //! but the origin. Requests whose origin does not match are not refused: browsers do that.
 //!
-//! Per route the policy is the rule's, else its virtual host's, and only for rules that forward.
+//! Per route the policy is the rule's, and what that leaves empty is as its virtual host's has it;
+//! only rules that forward have one.
 //! Headers are recorded in the [`Exchange`] too, so that local replies carry them.
 //!
 //! # Example
@@ -30,7 +31,7 @@
 
 mod decide;
 
-use decide::{Decision, decide};
+use decide::{Decision, Levels, decide};
 use http::{HeaderName, HeaderValue, Request, Response};
 use mesh_core::model::Cors as Policy;
 use mesh_core::stats::HttpStat;
@@ -101,21 +102,17 @@ impl<S> Layer<S> for CorsLayer {
 impl<S> Cors<S> {
     fn decide<B>(&self, request: &Request<B>) -> Decision {
         let exchange = Exchange::of(request);
-        let policy = match &self.policy {
-            Some(policy) => Some(policy),
+        let levels = match &self.policy {
+            Some(policy) => Some(Levels::one(policy)),
             None => exchange.and_then(Exchange::matched).and_then(|matched| {
-                let policy = matched
-                    .rule()
-                    .cors
-                    .as_ref()
-                    .or(matched.host().cors.as_ref());
-                policy.filter(|_| matched.forward().is_some())
+                let (rule, host) = (&matched.rule().cors, &matched.host().cors);
+                Levels::of(rule.as_deref(), host.as_deref()).filter(|_| matched.forward().is_some())
             }),
         };
-        let Some(policy) = policy else {
+        let Some(policy) = levels else {
             return Decision::Ignore;
         };
-        let decision = decide(policy, request.method(), request.headers());
+        let decision = decide(&policy, request.method(), request.headers());
         if let (Some(exchange), Some(valid)) = (exchange, decision.origin_is_valid()) {
             let stat = if valid {
                 HttpStat::CorsValid

@@ -3,7 +3,8 @@
 //! Fixed edits are the same for every request. Per route they are those of the destination, the
 //! rule, the virtual host and the table, in the order that `header.rs` describes, followed by the
 //! rule's rewrites; the rewritten request carries `x-envoy-original-host` and
-//! `x-envoy-original-path` as from Envoy. Only rules that forward edit requests.
+//! `x-envoy-original-path` as from Envoy. Only rules that forward edit requests, and only where their
+//! cluster exists.
 //!
 //! Responses are edited when they come from below. What we answer ourselves travels as an error
 //! and gets its edits in [`ReplyLayer`](crate::ReplyLayer). A rewrite to the chosen endpoint's host
@@ -23,6 +24,7 @@
 //!     name: HeaderName::from_static("x-served-by"),
 //!     value: HeaderTemplate::Fixed(HeaderValue::from_static("mesh")),
 //!     mode: AddMode::Overwrite,
+//!     keep_empty: false,
 //! });
 //! let app: axum::Router = axum::Router::new().route("/", axum::routing::get(|| async {})).layer(
 //!     ServiceBuilder::new()
@@ -38,12 +40,12 @@
 
 use crate::head::Head;
 use crate::header::{Direction, apply, levels};
-use crate::rewrite;
-use crate::template::{Facts, Kept, Response as Known};
+use crate::template::{Asked, Facts, Kept, Response as Known};
+use crate::{local, rewrite};
 use http::header::HOST;
 use http::{HeaderName, HeaderValue, Request, Response, Version};
 use mesh_core::model::{AuthorityRewrite, Forward, HeaderEdits, PathMatch};
-use mesh_core::{BoxError, Error, Exchange, Failure, WallClock};
+use mesh_core::{BoxError, Error, Exchange, Failure, Matched, WallClock};
 use pin_project::pin_project;
 use std::fmt;
 use std::future::Future;
@@ -101,8 +103,9 @@ struct Fixed {
     response: HeaderEdits,
 }
 
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
-const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+pub(crate) const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 
 // === impl EditLayer ===
 
@@ -168,12 +171,19 @@ where
                 None => return ResponseFuture(State::Calling(self.inner.call(request))),
             },
         };
-        if let Err(error) = self.policy.edit_request(&mut request, exchange.as_ref()) {
-            return ResponseFuture(State::Failed(Some(error)));
+        let edited = match self.policy.edit_request(&mut request, exchange.as_ref()) {
+            Ok(edited) => edited,
+            Err(error) => return ResponseFuture(State::Failed(Some(error))),
+        };
+        if let Some(exchange) = exchange.as_ref().filter(|_| edited) {
+            exchange.note_head(&request);
         }
         let Some(kept) = self.policy.kept(&request, exchange.as_ref()) else {
             return ResponseFuture(State::Calling(self.inner.call(request)));
         };
+        if let Some(exchange) = exchange.as_ref().filter(|_| edited && !kept.is_empty()) {
+            local::keep_instead(exchange, &kept);
+        }
         let after = After {
             policy: self.policy.clone(),
             exchange,
@@ -187,11 +197,12 @@ where
 // === impl Policy ===
 
 impl Policy {
+    /// Whether anything may have changed.
     fn edit_request<B>(
         &self,
         request: &mut Request<B>,
         exchange: Option<&Exchange>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let facts = Facts {
             exchange,
             version: request.version(),
@@ -200,30 +211,38 @@ impl Policy {
         };
         if let Some(fixed) = &self.fixed {
             edit_request(&fixed.request, request, &facts);
-            return Ok(());
+            return Ok(!fixed.request.is_empty());
         }
         let Some(matched) = exchange.and_then(Exchange::matched) else {
-            return Ok(());
+            return Ok(false);
         };
-        let Some(forward) = matched.forward() else {
-            return Ok(());
+        // A request that goes nowhere stays as it is (Envoy `Filter::decodeHeaders`).
+        let Some(forward) = matched.forward().filter(|_| matched.cluster().is_some()) else {
+            return Ok(false);
         };
+        let mut edited = false;
         for edits in levels(matched, Direction::Request) {
             edit_request(edits, request, &facts);
+            edited = true;
         }
-        rewrite_authority(forward, request);
-        rewrite_path(forward, &matched.rule().condition.path, request)
+        edited |= rewrite_authority(forward, request);
+        edited |= rewrite_path(forward, &matched.rule().condition.path, request)?;
+        Ok(edited)
     }
 
     /// The request headers that the response needs; none if the response is not edited at all.
     fn kept<B>(&self, request: &Request<B>, exchange: Option<&Exchange>) -> Option<Kept> {
-        let headers = request.headers();
         if let Some(Fixed { response, .. }) = &self.fixed {
-            return (!response.is_empty()).then(|| Kept::of([response], headers));
+            return (!response.is_empty()).then(|| Kept::of([response], &Head::of(request)));
         }
         let matched = exchange?.matched()?;
-        levels(matched, Direction::Response).next()?;
-        Some(Kept::of(levels(matched, Direction::Response), headers))
+        if levels(matched, Direction::Response).next().is_none() {
+            return counts_attempts(matched).then(Kept::default);
+        }
+        Some(Kept::of(
+            levels(matched, Direction::Response),
+            &Head::of(request),
+        ))
     }
 }
 
@@ -232,9 +251,13 @@ fn edit_request<B>(edits: &HeaderEdits, request: &mut Request<B>, facts: &Facts<
         return;
     }
     let host = request.headers().get(HOST).cloned();
-    apply(edits, request.headers_mut(), |template, headers| {
-        facts.value(template, |name| headers.get(name), None)
+    // Taken out while they change, so that the rest of the request can be read.
+    let mut headers = std::mem::take(request.headers_mut());
+    apply(edits, &mut headers, |edit, headers| {
+        let asked = Asked::Request(request.method(), request.uri(), headers);
+        facts.value(edit, asked, None)
     });
+    *request.headers_mut() = headers;
     let edited = edits.add.iter().any(|edit| edit.name == HOST);
     if !edited && !edits.remove.contains(&HOST) {
         return;
@@ -264,9 +287,14 @@ fn set_authority_of_uri<B>(request: &mut Request<B>) {
     *request.uri_mut() = uri;
 }
 
-fn rewrite_authority<B>(forward: &Forward, request: &mut Request<B>) {
+/// Whether it was rewritten.
+fn rewrite_authority<B>(forward: &Forward, request: &mut Request<B>) -> bool {
     let new = match &forward.authority {
         Some(AuthorityRewrite::Literal(name)) => Some(name.to_string()),
+        Some(AuthorityRewrite::FromPath(pattern, with)) => {
+            let path = request.uri().path().as_bytes();
+            String::from_utf8(pattern.replace_all(path, with)).ok()
+        }
         Some(AuthorityRewrite::FromHeader(name)) => {
             let value = request.headers().get(name);
             value
@@ -276,29 +304,41 @@ fn rewrite_authority<B>(forward: &Forward, request: &mut Request<B>) {
         _ => None,
     };
     let Some(new) = new.filter(|new| !new.is_empty()) else {
-        return;
+        return false;
     };
     let old = Head::of(request).authority().map(HeaderValue::try_from);
     let mut uri = request.uri().clone();
     // What the caller's header says need not be an authority; then the request keeps its own.
-    if rewrite::set_authority(&mut uri, request.headers_mut(), &new) {
-        *request.uri_mut() = uri;
-        if let Some(Ok(old)) = old {
-            request.headers_mut().insert(ORIGINAL_HOST, old);
-        }
+    if !rewrite::set_authority(&mut uri, request.headers_mut(), &new) {
+        return false;
     }
+    *request.uri_mut() = uri;
+    if let Some(Ok(old)) = old {
+        let headers = request.headers_mut();
+        if forward.append_forwarded_host {
+            rewrite::append_forwarded_host(headers, &old);
+        }
+        headers.insert(ORIGINAL_HOST, old);
+    }
+    true
 }
 
+/// Whether responses of this rule say how many attempts there were.
+fn counts_attempts(matched: &Matched) -> bool {
+    matched.host().count_attempts_in_response && matched.forward().is_some()
+}
+
+/// Whether it was rewritten.
 fn rewrite_path<B>(
     forward: &Forward,
     matched: &PathMatch,
     request: &mut Request<B>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let Some(old) = request.uri().path_and_query() else {
-        return Ok(());
+        return Ok(false);
     };
     let Some(new) = rewrite::path(&forward.path, matched, old.as_str()) else {
-        return Ok(());
+        return Ok(false);
     };
     let original = HeaderValue::try_from(old.as_str());
     rewrite::set_path(request.uri_mut(), &new)
@@ -306,13 +346,16 @@ fn rewrite_path<B>(
     if let Ok(original) = original {
         request.headers_mut().insert(ORIGINAL_PATH, original);
     }
-    Ok(())
+    Ok(true)
 }
 
 // === impl After ===
 
 impl After {
     fn edit<R>(&self, response: &mut Response<R>) {
+        if let Some(attempts) = self.attempts() {
+            response.headers_mut().insert(ATTEMPT_COUNT, attempts);
+        }
         let facts = Facts {
             exchange: self.exchange.as_ref(),
             version: self.version,
@@ -320,8 +363,8 @@ impl After {
             response: Known::Upstream(response.status()),
         };
         let mut edit = |edits: &HeaderEdits| {
-            apply(edits, response.headers_mut(), |template, headers| {
-                facts.value(template, |name| self.kept.get(name), Some(headers))
+            apply(edits, response.headers_mut(), |edit, headers| {
+                facts.value(edit, Asked::Kept(&self.kept), Some(headers))
             });
         };
         match (&self.policy.fixed, &self.exchange) {
@@ -333,6 +376,23 @@ impl After {
             }
             (None, None) => {}
         }
+    }
+
+    /// What was not answered from upstream counts its attempts, too (Envoy `modify_headers`).
+    fn fail(&self, failure: Failure) {
+        if failure == Failure::NoCluster {
+            // There was none.
+            return;
+        }
+        if let (Some(attempts), Some(exchange)) = (self.attempts(), &self.exchange) {
+            exchange.add_reply_header(ATTEMPT_COUNT, attempts);
+        }
+    }
+
+    fn attempts(&self) -> Option<HeaderValue> {
+        let exchange = self.exchange.as_ref()?;
+        let counts = self.policy.fixed.is_none() && counts_attempts(exchange.matched()?);
+        counts.then(|| HeaderValue::from(exchange.attempts()))
     }
 }
 
@@ -361,8 +421,9 @@ where
             StateProj::Calling(inner) => inner.poll(cx).map_err(Error::wrap),
             StateProj::Editing(inner, after) => {
                 let mut result = ready!(inner.poll(cx)).map_err(Error::wrap);
-                if let Ok(response) = &mut result {
-                    after.edit(response);
+                match &mut result {
+                    Ok(response) => after.edit(response),
+                    Err(error) => after.fail(error.failure()),
                 }
                 Poll::Ready(result)
             }

@@ -38,22 +38,32 @@ impl<'a> Head<'a> {
     /// does not `use_remote_address`), else from the [`Caller`](mesh_core::Caller) of the
     /// request's [`Exchange`]; the scheme follows from it unless the URI has one.
     pub fn of<B>(request: &'a Request<B>) -> Self {
-        let caller = Exchange::of(request).map(Exchange::caller);
+        let exchange = Exchange::of(request);
+        Self::with(exchange, request.method(), request.uri(), request.headers())
+    }
+
+    /// The same of its parts.
+    pub(crate) fn with(
+        exchange: Option<&Exchange>,
+        method: &'a Method,
+        uri: &'a Uri,
+        headers: &'a HeaderMap,
+    ) -> Self {
+        let caller = exchange.map(Exchange::caller);
         let believes = caller
             .and_then(|caller| caller.manager.as_ref())
             .is_none_or(|manager| !manager.use_remote_address || manager.trusted_hops > 0);
-        let said = request.headers().get(FORWARDED_PROTO);
+        let said = headers.get(FORWARDED_PROTO);
         let secure = said
             .filter(|_| believes)
             .and_then(is_https)
             .unwrap_or_else(|| caller.is_some_and(|caller| caller.is_secure()));
         Self {
             secure,
-            scheme: request
-                .uri()
+            scheme: uri
                 .scheme_str()
                 .unwrap_or(if secure { "https" } else { "http" }),
-            ..Self::new(request.method(), request.uri(), request.headers())
+            ..Self::new(method, uri, headers)
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Within one list: names are removed first; then every value is worked out from the headers as
 //! they are at that moment; then values that overwrite are set, and last the others are added, in
-//! order. `IfAbsent` looks at the headers before anything was set or added (Envoy 1.40,
-//! `HeaderValueOption.append_action`).
+//! order. `IfAbsent` and `OverwriteIfPresent` look at the headers before anything was set or added
+//! (Envoy 1.40, `HeaderValueOption.append_action`).
 //!
 //! Between lists: the destination's come first, then the rule's, the virtual host's and the
 //! table's, so that the table has the last word; with `most_specific_edits_win` it is the table's,
@@ -12,7 +12,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use mesh_core::Matched;
-use mesh_core::model::{AddMode, HeaderEdits, HeaderTemplate};
+use mesh_core::model::{AddMode, HeaderAdd, HeaderEdits};
 
 /// Which way a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ pub(crate) fn levels(
 pub(crate) fn apply(
     edits: &HeaderEdits,
     headers: &mut HeaderMap,
-    value: impl Fn(&HeaderTemplate, &HeaderMap) -> Option<HeaderValue>,
+    value: impl Fn(&HeaderAdd, &HeaderMap) -> Option<HeaderValue>,
 ) {
     for name in &edits.remove {
         headers.remove(name);
@@ -58,11 +58,16 @@ pub(crate) fn apply(
     let mut added: Vec<(&HeaderName, HeaderValue)> = Vec::new();
     let mut set: Vec<(&HeaderName, HeaderValue)> = Vec::new();
     for edit in &edits.add {
-        let Some(value) = value(&edit.value, headers) else {
+        let Some(value) = value(edit, headers) else {
             continue;
         };
         match edit.mode {
             AddMode::Overwrite => set.push((&edit.name, value)),
+            AddMode::OverwriteIfPresent => {
+                if headers.contains_key(&edit.name) {
+                    set.push((&edit.name, value));
+                }
+            }
             AddMode::IfAbsent if headers.contains_key(&edit.name) => {}
             AddMode::IfAbsent | AddMode::Append => added.push((&edit.name, value)),
         }
@@ -80,8 +85,8 @@ mod tests {
     use super::*;
     use mesh_core::Pinned;
     use mesh_core::model::{
-        Action, Cluster, Condition, Forward, HeaderAdd, Piece, RouteTable, Rule, SnapshotBuilder,
-        Target, VirtualHost,
+        Action, Cluster, Condition, Forward, HeaderTemplate, Piece, RouteTable, Rule,
+        SnapshotBuilder, Target, VirtualHost,
     };
     use proptest::prelude::*;
 
@@ -90,11 +95,12 @@ mod tests {
             name: HeaderName::from_static(name),
             value: HeaderTemplate::Fixed(HeaderValue::from_static(value)),
             mode,
+            keep_empty: false,
         }
     }
 
-    fn fixed(template: &HeaderTemplate, headers: &HeaderMap) -> Option<HeaderValue> {
-        match template {
+    fn fixed(edit: &HeaderAdd, headers: &HeaderMap) -> Option<HeaderValue> {
+        match &edit.value {
             HeaderTemplate::Fixed(value) => Some(value.clone()),
             HeaderTemplate::Pieces(pieces) => match &pieces[..] {
                 [Piece::RequestHeader(name)] => headers.get(name).cloned(),
@@ -112,7 +118,7 @@ mod tests {
     fn one_list_is_applied_as_envoy_applies_it() {
         // Read off a running Envoy 1.40.
         let mut headers = HeaderMap::new();
-        for name in ["x-a", "x-b", "x-c", "x-c2", "x-d", "x-r"] {
+        for name in ["x-a", "x-b", "x-c", "x-c2", "x-d", "x-f", "x-r"] {
             headers.insert(name, HeaderValue::from_static("orig"));
         }
         let mut edits = HeaderEdits {
@@ -130,6 +136,9 @@ mod tests {
                 add("x-d", "3", AddMode::Overwrite),
                 add("x-e", "e1", AddMode::IfAbsent),
                 add("x-e", "e2", AddMode::IfAbsent),
+                add("x-f", "new", AddMode::OverwriteIfPresent),
+                add("x-g", "new", AddMode::OverwriteIfPresent),
+                add("x-r", "new", AddMode::OverwriteIfPresent),
             ],
         };
         let own = HeaderName::from_static("x-d");
@@ -137,6 +146,7 @@ mod tests {
             name: HeaderName::from_static("x-self"),
             value: HeaderTemplate::Pieces(vec![Piece::RequestHeader(own)]),
             mode: AddMode::Append,
+            keep_empty: false,
         });
         apply(&edits, &mut headers, fixed);
         assert_eq!(all(&headers, "x-a"), ["orig", "add"]);
@@ -146,6 +156,8 @@ mod tests {
         assert_eq!(all(&headers, "x-d"), ["3", "1", "2"]);
         assert_eq!(all(&headers, "x-e"), ["e1", "e2"]);
         assert_eq!(all(&headers, "x-self"), ["orig"]);
+        assert_eq!(all(&headers, "x-f"), ["new"]);
+        assert!(!headers.contains_key("x-g"));
         assert!(!headers.contains_key("x-r"));
     }
 
@@ -226,6 +238,7 @@ mod tests {
                     name: names[*name].clone(),
                     value: HeaderTemplate::Fixed(HeaderValue::try_from(value).unwrap()),
                     mode: *mode,
+                    keep_empty: false,
                 })
                 .collect(),
             };

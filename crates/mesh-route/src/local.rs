@@ -4,11 +4,12 @@
 //! timeout, a fault, a redirect. A CORS preflight is the exception: its filter answers without the
 //! router.
 
+use crate::head::Head;
 use crate::header::{Direction, apply, levels};
-use crate::template::{Facts, Kept, Response};
+use crate::template::{Asked, Facts, Kept, Response};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
-use mesh_core::reply::{self, Answer, Asked};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
+use mesh_core::reply::{self, Answer};
 use mesh_core::{Error, Exchange, Failure, Matched, WallClock};
 
 /// Headers for the response that were recorded in an exchange.
@@ -18,18 +19,41 @@ pub(crate) struct Recorded {
     kept: Kept,
 }
 
-/// Under this name the router records a request header that templates of the response need, as
+/// Under this name the router records a part of the request that templates of the response need, as
 /// `name: value`. It never reaches a response: the exchange has no other place for it that the
 /// reply layer, far above the router, can see.
 const KEPT: HeaderName = HeaderName::from_static("x-mesh-route-kept");
 
-/// Records the request headers that the rule's response edits need.
-pub(crate) fn keep(exchange: &Exchange, matched: &Matched, headers: &HeaderMap) {
-    for (name, value) in Kept::of(levels(matched, Direction::Response), headers).iter() {
-        let line = [name.as_str().as_bytes(), b": ", value.as_bytes()].concat();
-        if let Ok(line) = HeaderValue::from_bytes(&line) {
-            exchange.add_reply_header(KEPT, line);
-        }
+/// Records what the rule's response edits need of the request.
+pub(crate) fn keep<B>(exchange: &Exchange, matched: &Matched, request: &Request<B>) {
+    let levels = || levels(matched, Direction::Response);
+    // Most rules edit nothing, and then nothing is looked at.
+    if levels().next().is_some() {
+        record(exchange, &Kept::of(levels(), &Head::of(request)));
+    }
+}
+
+/// Records it of a request that was changed.
+pub(crate) fn keep_again<B>(exchange: &Exchange, matched: &Matched, request: &Request<B>) {
+    let levels = || levels(matched, Direction::Response);
+    if levels().next().is_some() {
+        keep_instead(exchange, &Kept::of(levels(), &Head::of(request)));
+    }
+}
+
+/// Records it in place of what was recorded before: the request was edited.
+pub(crate) fn keep_instead(exchange: &Exchange, kept: &Kept) {
+    let mut recorded = exchange.take_reply_headers();
+    recorded.retain(|(name, _)| *name != KEPT);
+    for (name, value) in recorded {
+        exchange.add_reply_header(name, value);
+    }
+    record(exchange, kept);
+}
+
+fn record(exchange: &Exchange, kept: &Kept) {
+    for line in kept.lines() {
+        exchange.add_reply_header(KEPT, line);
     }
 }
 
@@ -55,8 +79,8 @@ pub(crate) fn dress(
             response: Response::Local,
         };
         for level in levels(matched, Direction::Response) {
-            apply(level, &mut answer.headers, |template, response| {
-                facts.value(template, |name| recorded.kept.get(name), Some(response))
+            apply(level, &mut answer.headers, |edit, response| {
+                facts.value(edit, Asked::Kept(&recorded.kept), Some(response))
             });
         }
     }
@@ -68,7 +92,7 @@ pub(crate) fn dress(
 pub(crate) fn settle(
     error: Error,
     exchange: Option<&Exchange>,
-    asked: Asked,
+    asked: reply::Asked,
     version: Version,
     clock: &WallClock,
 ) -> Answer {
@@ -99,7 +123,7 @@ fn plain(mut error: Error, retried: bool) -> Answer {
     if let Some(answer) = error.take_answer() {
         return answer;
     }
-    let asked = Asked {
+    let asked = reply::Asked {
         grpc: false,
         retried,
     };
@@ -117,25 +141,12 @@ impl Recorded {
         let mut recorded = Self::default();
         for (name, value) in exchange.take_reply_headers() {
             if name == KEPT {
-                recorded.keep(&value);
+                recorded.kept.read(&value);
             } else {
                 recorded.headers.push((name, value));
             }
         }
         recorded
-    }
-
-    fn keep(&mut self, line: &HeaderValue) {
-        let line = line.as_bytes();
-        let Some(colon) = line.windows(2).position(|pair| pair == b": ") else {
-            return;
-        };
-        if let (Ok(name), Ok(value)) = (
-            HeaderName::from_bytes(&line[..colon]),
-            HeaderValue::from_bytes(&line[colon + 2..]),
-        ) {
-            self.kept.push(name, value);
-        }
     }
 
     /// Puts the recorded headers on a response, in place of any that have their names.

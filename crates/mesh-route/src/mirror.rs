@@ -5,7 +5,9 @@
 //! [`Exchange`] of its own ([`Exchange::is_shadow`]), so nothing that a copy learns reaches the
 //! request, and copies are never copied again. Shares are drawn for each mirror on its own.
 //! `CONNECT` and upgrades are not copied, and neither is a request to a cluster that does not
-//! exist (Envoy `request_mirror_policies`).
+//! exist (Envoy `request_mirror_policies`). As from Envoy, copies per route have `x-envoy-internal`,
+//! and the address that the request came in on is added to their `x-forwarded-for`; a fixed share
+//! goes out as it is.
 //!
 //! The request is never slowed nor failed by its copies: its body is handed to them as it is read,
 //! through a buffer of 64 KiB each, and a copy that falls further behind fails.
@@ -67,7 +69,7 @@ use crate::head::Head;
 use crate::rewrite::{set_authority, shadow_authority};
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::Body;
 use mesh_core::model::Fraction;
 use mesh_core::{BoxError, Error, Exchange, Rng};
@@ -75,6 +77,7 @@ use pin_project::pin_project;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -120,6 +123,9 @@ struct Settings {
     /// Most bytes that a copy may be behind.
     buffer: usize,
 }
+
+const ENVOY_INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// How far a copy may be behind, in bytes.
 const BUFFER: usize = 64 * 1024;
@@ -302,6 +308,10 @@ fn copy<O>(head: &http::request::Parts, planned: Planned, body: O) -> Request<O>
     *copy.uri_mut() = head.uri.clone();
     *copy.version_mut() = head.version;
     *copy.headers_mut() = head.headers.clone();
+    if planned.internal {
+        let ours = planned.exchange.as_ref().and_then(own_address);
+        announce(copy.headers_mut(), ours);
+    }
     if let Some(exchange) = planned.exchange {
         exchange.attach(&mut copy);
     }
@@ -309,6 +319,30 @@ fn copy<O>(head: &http::request::Parts, planned: Planned, body: O) -> Request<O>
         name_as_shadow(&mut copy);
     }
     copy
+}
+
+/// Says that a copy is a request of our own, as Envoy's client for such requests does: it counts as
+/// internal, and we are the last in the list of those who passed it on.
+fn announce(headers: &mut HeaderMap, ours: Option<IpAddr>) {
+    headers.insert(ENVOY_INTERNAL, HeaderValue::from_static("true"));
+    let Some(ours) = ours.map(|ours| ours.to_string()) else {
+        return;
+    };
+    let lines = headers.get_all(FORWARDED_FOR).iter();
+    let lines = lines
+        .map(HeaderValue::as_bytes)
+        .filter(|line| !line.is_empty());
+    let all: Vec<&[u8]> = lines.chain([ours.as_bytes()]).collect();
+    if let Ok(all) = HeaderValue::from_bytes(&all.join(&b',')) {
+        headers.insert(FORWARDED_FOR, all);
+    }
+}
+
+/// Ours, as far as a request tells: where it came in, unless it was on its way elsewhere.
+fn own_address(exchange: &Exchange) -> Option<IpAddr> {
+    let caller = exchange.caller();
+    let local = caller.local.filter(|_| caller.original.is_none())?;
+    Some(local.ip().to_canonical())
 }
 
 fn name_as_shadow<O>(copy: &mut Request<O>) {

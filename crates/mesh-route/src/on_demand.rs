@@ -184,7 +184,7 @@ where
 
 /// Writes down what was found.
 fn go<B>(exchange: &Exchange, matched: Matched, request: &Request<B>) {
-    local::keep(exchange, &matched, request.headers());
+    local::keep(exchange, &matched, request);
     exchange.set_matched(matched);
 }
 

@@ -30,14 +30,15 @@
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(test);
 //! ```
 
+use crate::edit::ORIGINAL_PATH;
 use crate::head::Head;
-use crate::rewrite;
+use crate::{local, rewrite};
 use http::header::LOCATION;
 use http::{HeaderValue, Request, Response, StatusCode};
 use mesh_core::model::{Action, DirectResponse, Forward, PathMatch, Redirect};
 use mesh_core::reply::Answer;
 use mesh_core::stats::HttpStat;
-use mesh_core::{BoxError, Error, Exchange, Failure};
+use mesh_core::{BoxError, Error, Exchange, Failure, Matched};
 use pin_project::pin_project;
 use std::future::Future;
 use std::pin::Pin;
@@ -121,6 +122,9 @@ impl<S> Respond<S> {
         match action {
             Action::Redirect(redirect) => {
                 count(HttpStat::RqDirectResponse);
+                if let (Some(exchange), Some(matched)) = (exchange, matched) {
+                    tell(redirect, path, request, exchange, matched);
+                }
                 Some(redirected(redirect, path, &Head::of(request)))
             }
             Action::Respond(response) => {
@@ -137,6 +141,35 @@ impl<S> Respond<S> {
             _ => None,
         }
     }
+}
+
+/// Lets edits of the response and logs know the path as the redirect changes it.
+fn tell<B>(
+    redirect: &Redirect,
+    path: &PathMatch,
+    request: &Request<B>,
+    exchange: &Exchange,
+    matched: &Matched,
+) {
+    let Some(old) = request.uri().path_and_query().map(|it| it.as_str()) else {
+        return;
+    };
+    let Some(new) = rewrite::redirected(redirect, path, old) else {
+        return;
+    };
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    head.headers_mut().clone_from(request.headers());
+    exchange.attach(&mut head);
+    if rewrite::set_path(head.uri_mut(), &new).is_err() {
+        return;
+    }
+    if let Ok(old) = HeaderValue::from_str(old) {
+        head.headers_mut().insert(ORIGINAL_PATH, old);
+    }
+    exchange.note_head(&head);
+    local::keep_again(exchange, matched, &head);
 }
 
 fn redirected(redirect: &Redirect, path: &PathMatch, head: &Head<'_>) -> Error {

@@ -3,7 +3,7 @@
 use crate::head::{Head, port_start};
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use mesh_core::model::{PathMatch, PathRewrite, Pattern, Redirect, RedirectPath};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
@@ -36,6 +36,21 @@ pub fn location(redirect: &Redirect, matched: &PathMatch, head: &Head<'_>) -> St
         None => kept_host(head, scheme, redirect.port.is_some()),
     };
     format!("{scheme}://{host}{port}{}", target(redirect, matched, head))
+}
+
+/// The path and query of a request that is redirected, as templates and logs know it from then on:
+/// a new prefix or pattern is put on the request itself (Envoy
+/// `DirectResponseEntry::rewritePathHeader`). None where it stays.
+pub(crate) fn redirected(
+    redirect: &Redirect,
+    matched: &PathMatch,
+    path_and_query: &str,
+) -> Option<String> {
+    match &redirect.path {
+        RedirectPath::Prefix(new) => prefix(new, matched, path_and_query),
+        RedirectPath::Regex(pattern, with) => Some(regex(pattern, with, path_and_query)),
+        RedirectPath::Keep | RedirectPath::Full(_) => None,
+    }
 }
 
 /// The value of `location` for a host that only speaks https: authority and path as they were
@@ -97,12 +112,35 @@ pub fn set_authority(uri: &mut Uri, headers: &mut HeaderMap, authority: &str) ->
     true
 }
 
+/// Appends an authority to `x-forwarded-host`, unless it is the last that was (Envoy
+/// `RouteAction.append_x_forwarded_host`). It is one list, on however many lines.
+pub(crate) fn append_forwarded_host(headers: &mut HeaderMap, authority: &HeaderValue) {
+    let lines = headers.get_all(FORWARDED_HOST).iter();
+    let lines = lines
+        .map(HeaderValue::as_bytes)
+        .filter(|line| !line.is_empty());
+    let mut list = lines.collect::<Vec<_>>().join(&b',');
+    let last = list.rsplit(|byte| *byte == b',').find(|it| !it.is_empty());
+    if authority.is_empty() || last == Some(authority.as_bytes()) {
+        return;
+    }
+    if !list.is_empty() {
+        list.push(b',');
+    }
+    list.extend_from_slice(authority.as_bytes());
+    if let Ok(list) = HeaderValue::from_bytes(&list) {
+        headers.insert(FORWARDED_HOST, list);
+    }
+}
+
 /// The host of a mirror's copy: `-shadow` in front of the port (Envoy appends it unless
 /// `disable_shadow_host_suffix_append`).
 pub fn shadow_authority(authority: &str) -> String {
     let (host, port) = authority.split_at(port_start(authority).unwrap_or(authority.len()));
     format!("{host}-shadow{port}")
 }
+
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Everything but what RFC 3986 allows in a path or query, and `%`.
 const UNSAFE: &AsciiSet = &CONTROLS

@@ -209,7 +209,7 @@ where
         };
         match self.router.find(&request, exchange.caller()) {
             Ok(matched) => {
-                local::keep(&exchange, &matched, request.headers());
+                local::keep(&exchange, &matched, &request);
                 exchange.set_matched(matched);
                 ResponseFuture::calling(self.inner.call(request), made)
             }

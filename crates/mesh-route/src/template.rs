@@ -4,10 +4,15 @@
 //! is not put on at all (Envoy 1.40; its access log prints `-` instead). `%RESPONSE_CODE%` is 0
 //! and the flags are `-` as long as there is no response.
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
-use mesh_core::model::{HeaderEdits, HeaderTemplate, Piece};
+mod asked;
+
+pub(crate) use asked::{Asked, Kept};
+
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
+use mesh_core::model::{HeaderAdd, HeaderTemplate, Piece};
 use mesh_core::{Caller, Exchange, Matched, WallClock};
 use std::fmt::{self, Write};
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 /// What templates are filled in from.
@@ -32,40 +37,61 @@ pub(crate) enum Response {
     Local,
 }
 
-/// Request headers that templates of the response need.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Kept(Vec<(HeaderName, HeaderValue)>);
-
 // === impl Facts ===
 
 impl Facts<'_> {
-    /// The value of a template; none if it is empty or cannot stand in a header.
-    pub(crate) fn value<'h>(
+    /// The value of a header; none if it is empty and need not be kept, or cannot stand in one.
+    pub(crate) fn value(
         &self,
-        template: &HeaderTemplate,
-        request: impl Fn(&HeaderName) -> Option<&'h HeaderValue>,
+        edit: &HeaderAdd,
+        asked: Asked<'_>,
         response: Option<&HeaderMap>,
     ) -> Option<HeaderValue> {
-        let pieces = match template {
-            HeaderTemplate::Fixed(value) => return (!value.is_empty()).then(|| value.clone()),
+        let pieces = match &edit.value {
+            HeaderTemplate::Fixed(value) => {
+                return (edit.keep_empty || !value.is_empty()).then(|| value.clone());
+            }
             HeaderTemplate::Pieces(pieces) => pieces,
         };
         let mut text = Vec::new();
         for piece in pieces {
-            match piece {
-                Piece::RequestHeader(name) => {
-                    text.extend_from_slice(request(name).map_or(b"", HeaderValue::as_bytes));
-                }
-                Piece::ResponseHeader(name) => {
-                    let value = response.and_then(|response| response.get(name));
-                    text.extend_from_slice(value.map_or(b"", HeaderValue::as_bytes));
-                }
-                other => text.extend_from_slice(self.text(other).as_bytes()),
-            }
+            self.write(piece, asked, response, &mut text);
         }
-        (!text.is_empty())
+        (edit.keep_empty || !text.is_empty())
             .then(|| HeaderValue::from_bytes(&text).ok())
             .flatten()
+    }
+
+    /// Writes the value of a piece. False where it names a header that is not there.
+    fn write(
+        &self,
+        piece: &Piece,
+        asked: Asked<'_>,
+        response: Option<&HeaderMap>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        match piece {
+            Piece::RequestHeader(name) => asked.header(name, out),
+            Piece::RequestPart(key) => asked.part(key, self.exchange, out),
+            Piece::ResponseHeader(name) => {
+                let value = response.and_then(|response| response.get(name));
+                out.extend_from_slice(value.map_or(b"", HeaderValue::as_bytes));
+                value.is_some()
+            }
+            Piece::FirstOf(first, second) => {
+                self.write(first, asked, response, out) || self.write(second, asked, response, out)
+            }
+            Piece::Shortened(piece, length) => {
+                let start = out.len();
+                let there = self.write(piece, asked, response, out);
+                out.truncate(start.saturating_add(*length));
+                there
+            }
+            other => {
+                out.extend_from_slice(self.text(other).as_bytes());
+                true
+            }
+        }
     }
 
     fn text(&self, piece: &Piece) -> String {
@@ -74,10 +100,10 @@ impl Facts<'_> {
         match piece {
             Piece::Text(text) => text.clone(),
             Piece::DownstreamRemoteAddress => {
-                address(caller, |caller| caller.peer.map(|peer| peer.to_string()))
+                address(caller, |_| self.remote().map(|remote| remote.to_string()))
             }
-            Piece::DownstreamRemoteAddressWithoutPort => address(caller, |caller| {
-                caller.peer.map(|peer| peer.ip().to_string())
+            Piece::DownstreamRemoteAddressWithoutPort => address(caller, |_| {
+                self.remote().map(|remote| remote.ip().to_string())
             }),
             Piece::DownstreamLocalAddress => {
                 address(caller, |caller| caller.local.map(|local| local.to_string()))
@@ -99,6 +125,10 @@ impl Facts<'_> {
             Piece::StartTime => rfc3339(self.started()),
             _ => String::new(),
         }
+    }
+
+    fn remote(&self) -> Option<SocketAddr> {
+        self.exchange.and_then(Exchange::remote)
     }
 
     fn details(&self) -> String {
@@ -206,49 +236,12 @@ fn days_of_year(year: u64) -> u64 {
     if leap { 366 } else { 365 }
 }
 
-// === impl Kept ===
-
-impl Kept {
-    /// The request headers that these edits of the response need.
-    pub(crate) fn of<'e>(
-        edits: impl IntoIterator<Item = &'e HeaderEdits>,
-        headers: &HeaderMap,
-    ) -> Self {
-        let mut kept = Vec::new();
-        for edit in edits.into_iter().flat_map(|edits| &edits.add) {
-            let HeaderTemplate::Pieces(pieces) = &edit.value else {
-                continue;
-            };
-            for piece in pieces {
-                if let Piece::RequestHeader(name) = piece
-                    && let Some(value) = headers.get(name)
-                {
-                    kept.push((name.clone(), value.clone()));
-                }
-            }
-        }
-        Self(kept)
-    }
-
-    pub(crate) fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
-        let kept = self.0.iter().find(|(kept, _)| kept == name);
-        kept.map(|(_, value)| value)
-    }
-
-    pub(crate) fn push(&mut self, name: HeaderName, value: HeaderValue) {
-        self.0.push((name, value));
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &(HeaderName, HeaderValue)> {
-        self.0.iter()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderName;
     use mesh_core::exchange::Upstream;
-    use mesh_core::model::{Cluster, Endpoint, EndpointSet, Rule};
+    use mesh_core::model::{AddMode, Cluster, Endpoint, EndpointSet, Rule};
     use mesh_core::{Caller, Error, Failure, Pinned};
     use mesh_test::fixture;
 
@@ -261,10 +254,19 @@ mod tests {
         }
     }
 
+    fn edit(value: HeaderTemplate) -> HeaderAdd {
+        HeaderAdd {
+            name: HeaderName::from_static("x-a"),
+            value,
+            mode: AddMode::Append,
+            keep_empty: false,
+        }
+    }
+
     fn filled(facts: &Facts<'_>, piece: Piece) -> Option<String> {
         let around = [Piece::Text("[".into()), piece, Piece::Text("]".into())];
-        let template = HeaderTemplate::Pieces(around.to_vec());
-        let value = facts.value(&template, |_| None, None)?;
+        let edit = edit(HeaderTemplate::Pieces(around.to_vec()));
+        let value = facts.value(&edit, Asked::Nothing, None)?;
         value.to_str().ok().map(str::to_owned)
     }
 
@@ -299,7 +301,7 @@ mod tests {
     fn a_header_that_comes_out_empty_or_cannot_be_sent_is_none() {
         let clock = WallClock::default();
         let facts = facts(None, &clock);
-        let value = |template| facts.value(&template, |_| None, None);
+        let value = |template| facts.value(&edit(template), Asked::Nothing, None);
         let missing = vec![Piece::RequestHeader(http::header::HOST)];
         assert_eq!(value(HeaderTemplate::Pieces(missing)), None);
         assert_eq!(
@@ -307,7 +309,23 @@ mod tests {
             None
         );
         let broken = vec![Piece::Text("a\nb".into())];
-        assert_eq!(value(HeaderTemplate::Pieces(broken)), None);
+        assert_eq!(value(HeaderTemplate::Pieces(broken.clone())), None);
+
+        let kept = |template| {
+            let keep = HeaderAdd {
+                keep_empty: true,
+                ..edit(template)
+            };
+            facts.value(&keep, Asked::Nothing, None)
+        };
+        let empty = Some(HeaderValue::from_static(""));
+        let missing = vec![Piece::RequestHeader(http::header::HOST)];
+        assert_eq!(kept(HeaderTemplate::Pieces(missing)), empty);
+        assert_eq!(
+            kept(HeaderTemplate::Fixed(HeaderValue::from_static(""))),
+            empty
+        );
+        assert_eq!(kept(HeaderTemplate::Pieces(broken)), None);
     }
 
     #[test]
@@ -319,7 +337,8 @@ mod tests {
             let exchange = Exchange::new(now, caller.clone());
             let clock = WallClock::default();
             let facts = facts(Some(&exchange), &clock);
-            let value = facts.value(&HeaderTemplate::Pieces(vec![piece]), |_| None, None);
+            let edit = edit(HeaderTemplate::Pieces(vec![piece]));
+            let value = facts.value(&edit, Asked::Nothing, None);
             value.unwrap().to_str().unwrap().to_owned()
         };
         assert_eq!(text(&caller, Piece::DownstreamRemoteAddress), "/run/a.sock");

@@ -11,7 +11,7 @@
 //! | operator | value |
 //! |---|---|
 //! | `START_TIME(format)` | arrival, UTC, `strftime` with `%f`, `%3f`, `%E3S` |
-//! | `REQ(X?Y)`, `RESP(X?Y)`, `TRAILER(X?Y)` | a header of the request as it arrived, of the response, of its trailers; Y where X is missing. `:METHOD`, `:PATH`, `:AUTHORITY`, `:SCHEME`, `:STATUS` |
+//! | `REQ(X?Y)`, `RESP(X?Y)`, `TRAILER(X?Y)` | a header of the request as it left, of the response, of its trailers; Y where X is missing. `:METHOD`, `:PATH`, `:AUTHORITY`, `:SCHEME`, `:STATUS` |
 //! | `PROTOCOL`, `UPSTREAM_PROTOCOL` | `HTTP/1.1`, `HTTP/2` |
 //! | `RESPONSE_CODE` | status, 0 where no response began |
 //! | `RESPONSE_CODE_DETAILS` | why, e.g. `via_upstream` |
@@ -26,13 +26,14 @@
 //! | `UPSTREAM_CLUSTER`, `UPSTREAM_CLUSTER_RAW` | the cluster's name in statistics, its name |
 //! | `UPSTREAM_TRANSPORT_FAILURE_REASON` | why a connection failed |
 //! | `UPSTREAM_REQUEST_ATTEMPT_COUNT` | attempts, 0 where no endpoint was chosen |
-//! | `DOWNSTREAM_REMOTE_ADDRESS`, `DOWNSTREAM_DIRECT_REMOTE_ADDRESS`, `DOWNSTREAM_LOCAL_ADDRESS` | the connection's addresses; each also `…_WITHOUT_PORT` |
+//! | `DOWNSTREAM_REMOTE_ADDRESS`, `DOWNSTREAM_DIRECT_REMOTE_ADDRESS`, `DOWNSTREAM_LOCAL_ADDRESS` | who calls, as far as a trusted proxy in front says; the connection's addresses; each also `…_WITHOUT_PORT` |
 //! | `DOWNSTREAM_LOCAL_PORT` | |
 //! | `ROUTE_NAME`, `HOSTNAME` | |
 //! | `GRPC_STATUS(CAMEL_STRING \| SNAKE_STRING \| NUMBER)`, `GRPC_STATUS_NUMBER` | |
 //!
-//! Request headers are those that arrived, but for `x-request-id`, which is the one in use.
-//! Addresses are those of the connection: `x-forwarded-for` is not looked at.
+//! The request is told as it left: with its path normalised and rewritten, and its headers edited
+//! ([`Exchange::note_head`](mesh_core::Exchange::note_head)). What only the router itself adds on the
+//! way out (attempt counts, timeouts) is not seen.
 //!
 //! ```
 //! use http::{Request, Response};

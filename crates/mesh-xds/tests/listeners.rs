@@ -16,7 +16,7 @@ use mesh_core::Name;
 use mesh_core::model::{
     AccessLog, Cluster, ClustersOnDemand, Direction, DiscoveryKind, EscapedSlashes, FilterChain,
     HttpManager, Listener, ListenerAddress, PathNormalization, RateLimit, RouteTable, Rule,
-    SnapshotBuilder, UnixPath, VirtualHost,
+    SnapshotBuilder, StripPort, UnixPath, VirtualHost,
 };
 use mesh_xds::pb::envoy::config::core::v3 as core;
 use mesh_xds::pb::envoy::config::listener::v3 as pb;
@@ -130,10 +130,18 @@ fn manager() -> BoxedStrategy<HttpManager> {
         ]),
     );
     let names = (name(), name(), server, direction);
-    (names, flags, numbers, times, rest)
-        .prop_map(|(names, flags, numbers, times, rest)| {
+    let port = proptest::sample::select(vec![StripPort::Keep, StripPort::Matching, StripPort::Any]);
+    let via = prop_oneof![Just(Name::default()), name()];
+    let marks = (via, port, any::<bool>(), any::<bool>(), any::<bool>());
+    (names, flags, numbers, times, rest, marks)
+        .prop_map(|(names, flags, numbers, times, rest, marks)| {
             let mut manager = HttpManager::new(names.0, names.1);
             manager.server_name = names.2;
+            manager.via = marks.0;
+            manager.strip_port = marks.1;
+            manager.server_if_absent = marks.2 && !manager.server_name.is_empty();
+            manager.keep_forwarded_for = marks.3;
+            manager.request_id_in_response = marks.4;
             manager.direction = names.3;
             manager.use_remote_address = flags.0;
             manager.request_id = flags.1;
@@ -560,18 +568,13 @@ fn filters_that_routes_may_configure_are_known_by_their_names_and_kinds() {
 fn what_a_manager_cannot_do_is_refused_by_its_field() {
     use hcm::http_connection_manager as inner;
     type Change = fn(&mut hcm::HttpConnectionManager);
-    let changes: [(&str, Change); 7] = [
+    let changes: [(&str, Change); 6] = [
         ("codec_type: only AUTO is supported", |m| {
             m.codec_type = inner::CodecType::Http2.into();
         }),
-        ("via: not supported", |m| m.via = "x".to_owned()),
-        (
-            "server_header_transformation: APPEND_IF_ABSENT is not supported",
-            |m| {
-                m.server_header_transformation =
-                    inner::ServerHeaderTransformation::AppendIfAbsent.into();
-            },
-        ),
+        ("via: cannot stand in a header", |m| {
+            m.via = "x\n".to_owned()
+        }),
         (
             "forward_client_cert_details: ALWAYS_FORWARD_ONLY is not supported",
             |m| {

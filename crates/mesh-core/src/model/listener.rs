@@ -182,6 +182,10 @@ pub struct HttpManager {
     pub routes: Name,
     /// The `server` response header; empty leaves the upstream's.
     pub server_name: Name,
+    /// Leave a `server` that the upstream sent (Envoy `APPEND_IF_ABSENT`). Default false.
+    pub server_if_absent: bool,
+    /// Appended to `via` of requests and responses; empty is not.
+    pub via: Name,
     /// Access logs, in order.
     pub access_log: Vec<AccessLog>,
     /// What is done to paths before anything looks at them.
@@ -190,10 +194,18 @@ pub struct HttpManager {
     pub use_remote_address: bool,
     /// How many proxies in front of this one are trusted to have written `x-forwarded-for`.
     pub trusted_hops: u32,
+    /// Leave `x-forwarded-for` as it is, though `use_remote_address` (Envoy `skip_xff_append`).
+    /// Default false.
+    pub keep_forwarded_for: bool,
+    /// Whether the port of the authority is taken off before anything looks at it. Default not.
+    pub strip_port: StripPort,
     /// Make an `x-request-id` where there is none.
     pub request_id: bool,
     /// Keep the `x-request-id` of external callers (edge proxies replace it otherwise).
     pub keep_external_request_id: bool,
+    /// Put the `x-request-id` on responses (Envoy `always_set_request_id_in_response`). Default
+    /// false.
+    pub request_id_in_response: bool,
     /// Largest request head, in KiB. Default 60.
     pub max_head_kib: u32,
     /// Most request headers. Default 100.
@@ -257,6 +269,18 @@ pub enum EscapedSlashes {
     Decode,
 }
 
+/// Which ports are taken off the authority of requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum StripPort {
+    /// None.
+    #[default]
+    Keep,
+    /// The one that the request came in on (Envoy `strip_matching_host_port`).
+    Matching,
+    /// Any (Envoy `strip_any_host_port`).
+    Any,
+}
+
 // === impl HttpManager ===
 
 impl HttpManager {
@@ -267,6 +291,8 @@ impl HttpManager {
             direction: Direction::Outbound,
             routes: routes.into(),
             server_name: Name::default(),
+            server_if_absent: false,
+            via: Name::default(),
             access_log: Vec::new(),
             path: PathNormalization {
                 normalize: true,
@@ -274,8 +300,11 @@ impl HttpManager {
             },
             use_remote_address: false,
             trusted_hops: 0,
+            keep_forwarded_for: false,
+            strip_port: StripPort::Keep,
             request_id: true,
             keep_external_request_id: false,
+            request_id_in_response: false,
             max_head_kib: 60,
             max_headers: 100,
             idle_timeout: Some(Duration::from_secs(3600)),

@@ -2,7 +2,7 @@
 
 use super::{Fraction, StringMatch};
 use crate::{Name, Origin};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use std::time::Duration;
 
 /// When and how often a failed attempt is made again (Envoy `RetryPolicy`, Istio `HTTPRetry`).
@@ -91,6 +91,8 @@ pub struct Mirror {
 }
 
 /// Cross-origin rules (Envoy `CorsPolicy`, Istio `CorsPolicy`).
+///
+/// What a rule's leaves empty is as its virtual host's has it, field by field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Cors {
@@ -106,85 +108,11 @@ pub struct Cors {
     pub expose_headers: String,
     /// `access-control-max-age`, whole seconds as text.
     pub max_age: String,
-    /// `access-control-allow-credentials: true`.
-    pub allow_credentials: bool,
+    /// `access-control-allow-credentials: true`. Default false.
+    pub allow_credentials: Option<bool>,
     /// Send preflights with an origin that does not match upstream (Istio's default) rather than
-    /// answering them without any allow header.
-    pub forward_unmatched_preflights: bool,
-}
-
-/// Header changes in one direction, applied in the order remove, then set, then add.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct HeaderEdits {
-    /// Names removed.
-    pub remove: Vec<HeaderName>,
-    /// Values added, in order.
-    pub add: Vec<HeaderAdd>,
-}
-
-/// One header put on a message.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct HeaderAdd {
-    /// The header.
-    pub name: HeaderName,
-    /// Its value; may contain format operators such as `%DOWNSTREAM_REMOTE_ADDRESS%`.
-    pub value: HeaderTemplate,
-    /// What to do when the header is already there.
-    pub mode: AddMode,
-}
-
-/// What to do when a header that is to be added is already there (`append_action`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AddMode {
-    /// Add another value.
-    Append,
-    /// Replace what is there, or add it (`OVERWRITE_IF_EXISTS_OR_ADD`).
-    Overwrite,
-    /// Leave what is there (`ADD_IF_ABSENT`).
-    IfAbsent,
-}
-
-/// A header value: plain text, or text with `%OPERATOR%`s filled in per message.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum HeaderTemplate {
-    /// A fixed value.
-    Fixed(HeaderValue),
-    /// Pieces put together for each message.
-    Pieces(Vec<Piece>),
-}
-
-/// A piece of a [`HeaderTemplate`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Piece {
-    /// Plain text.
-    Text(String),
-    /// `%REQ(name)%`: a request header.
-    RequestHeader(HeaderName),
-    /// `%RESP(name)%`: a response header.
-    ResponseHeader(HeaderName),
-    /// `%DOWNSTREAM_REMOTE_ADDRESS%`: the caller's address with port.
-    DownstreamRemoteAddress,
-    /// `%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%`.
-    DownstreamRemoteAddressWithoutPort,
-    /// `%DOWNSTREAM_LOCAL_ADDRESS%`.
-    DownstreamLocalAddress,
-    /// `%PROTOCOL%`: `HTTP/1.1`, `HTTP/2`.
-    Protocol,
-    /// `%RESPONSE_CODE%`.
-    ResponseCode,
-    /// `%RESPONSE_FLAGS%`.
-    ResponseFlags,
-    /// `%RESPONSE_CODE_DETAILS%`.
-    ResponseCodeDetails,
-    /// `%ROUTE_NAME%`.
-    RouteName,
-    /// `%UPSTREAM_HOST%`.
-    UpstreamHost,
-    /// `%UPSTREAM_CLUSTER%`.
-    UpstreamCluster,
-    /// `%START_TIME%`: RFC 3339 with milliseconds.
-    StartTime,
+    /// answering them without any allow header. Default true.
+    pub forward_unmatched_preflights: Option<bool>,
 }
 
 /// A token bucket for one process (Envoy `local_ratelimit`).
@@ -490,15 +418,6 @@ impl RateLimit {
             status: StatusCode::TOO_MANY_REQUESTS,
             slot: crate::Slot::default(),
         }
-    }
-}
-
-// === impl HeaderEdits ===
-
-impl HeaderEdits {
-    /// Whether there is nothing to do.
-    pub fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.add.is_empty()
     }
 }
 

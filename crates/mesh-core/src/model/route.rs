@@ -1,6 +1,7 @@
 //! Route tables: which rule a request meets and what the rule says.
 
-use super::policy::{Cors, Fault, HeaderEdits, Mirror, RateLimit, Retry};
+use super::edits::HeaderEdits;
+use super::policy::{Cors, Fault, Mirror, RateLimit, Retry};
 use super::{HashPolicy, Pattern, StringMatch};
 use crate::{Name, Origin, Slot};
 use bytes::Bytes;
@@ -78,6 +79,8 @@ pub struct VirtualHost {
     pub require_tls: bool,
     /// Put `x-envoy-attempt-count` on requests.
     pub count_attempts: bool,
+    /// Put `x-envoy-attempt-count` on responses.
+    pub count_attempts_in_response: bool,
     /// Changes to every request of this host.
     pub request_edits: HeaderEdits,
     /// Changes to every response of this host.
@@ -244,6 +247,8 @@ pub struct Forward {
     pub path: PathRewrite,
     /// Replaces the authority.
     pub authority: Option<AuthorityRewrite>,
+    /// Append the authority that is replaced to `x-forwarded-host`.
+    pub append_forwarded_host: bool,
     /// Status when the cluster does not exist. Default 503.
     pub not_found: Option<StatusCode>,
     /// Where the rewrite was configured.
@@ -308,6 +313,9 @@ pub enum AuthorityRewrite {
     FromEndpoint,
     /// Becomes the value of this request header, if present.
     FromHeader(HeaderName),
+    /// Becomes the path without its query, in which every match of the expression became this
+    /// text, with `\1` for groups (`host_rewrite_path_regex`).
+    FromPath(Pattern, String),
 }
 
 /// A redirect (Envoy `RedirectAction`). Parts that are not set stay as the request has them.

@@ -29,6 +29,14 @@ const VALUES: &[&str] = &[
     "%RESP(x-backend)%",
     "100%%",
     "a-%PROTOCOL%-b",
+    "%REQ(:path)%",
+    "%REQ(:authority)%",
+    "%REQ(:method)% %REQ(:scheme)%",
+    "%REQ(x-none?x-a)%",
+    "%REQ(x-a?:path)%",
+    "%REQ(x-a?x-b):3%",
+    "%REQ(:path):4%",
+    "%RESP(x-r?x-backend):1%",
     "",
 ];
 
@@ -42,6 +50,9 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     if dice.chance(25) {
         host["include_request_attempt_count"] = json!(true);
     }
+    if dice.chance(25) {
+        host["include_attempt_count_in_response"] = json!(true);
+    }
     let mut manager =
         json!({"route_config": {"virtual_hosts": [host], "validate_clusters": false}});
     let table = &mut manager["route_config"];
@@ -53,6 +64,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     let calls = (0..requests).map(|_| call(dice, &routes)).collect();
     let mut clusters = usual_clusters();
     clusters.push(cluster("m", &["m"]));
+    clusters.push(cluster("empty", &[]));
     Config {
         area: "actions",
         source: Source {
@@ -64,7 +76,12 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
 }
 
 fn of_manager(dice: &mut Dice, manager: &mut Value) {
-    for name in ["use_remote_address", "preserve_external_request_id"] {
+    for name in [
+        "use_remote_address",
+        "preserve_external_request_id",
+        "skip_xff_append",
+        "always_set_request_id_in_response",
+    ] {
         if dice.chance(25) {
             manager[name] = json!(true);
         }
@@ -77,7 +94,16 @@ fn of_manager(dice: &mut Dice, manager: &mut Value) {
     }
     match dice.below(6) {
         0 => manager["server_header_transformation"] = json!("PASS_THROUGH"),
+        1 => manager["server_header_transformation"] = json!("APPEND_IF_ABSENT"),
         2 => manager["server_name"] = json!("mine"),
+        _ => {}
+    }
+    if dice.chance(20) {
+        manager["via"] = json!("1.1 mine");
+    }
+    match dice.below(8) {
+        0 => manager["strip_any_host_port"] = json!(true),
+        1 => manager["strip_matching_host_port"] = json!(true),
         _ => {}
     }
 }
@@ -179,7 +205,14 @@ fn forward(dice: &mut Dice) -> Value {
     match dice.below(8) {
         0 => to["host_rewrite_literal"] = json!(dice.pick(&["new.test", "new.test:81"])),
         1 => to["host_rewrite_header"] = json!("x-host"),
+        2 => {
+            let pattern = json!({"regex": dice.pick(&["^/r(\\d).*$", ".*/(x\\.test)/.*|.*"])});
+            to["host_rewrite_path_regex"] = json!({"pattern": pattern, "substitution": "h\\1"});
+        }
         _ => {}
+    }
+    if dice.chance(25) {
+        to["append_x_forwarded_host"] = json!(true);
     }
     if dice.chance(20) {
         let mut mirror = json!({"cluster": "$m"});
@@ -224,14 +257,19 @@ fn edits(dice: &mut Dice, level: &mut Value, percent: usize) {
 }
 
 fn edit(dice: &mut Dice) -> Value {
-    json!({
+    let mut edit = json!({
         "header": {"key": dice.pick(HEADERS), "value": dice.pick(VALUES)},
         "append_action": dice.pick(&[
             "APPEND_IF_EXISTS_OR_ADD",
             "ADD_IF_ABSENT",
+            "OVERWRITE_IF_EXISTS",
             "OVERWRITE_IF_EXISTS_OR_ADD",
         ]),
-    })
+    });
+    if dice.chance(20) {
+        edit["keep_empty_value"] = json!(true);
+    }
+    edit
 }
 
 fn cors(dice: &mut Dice) -> Value {
@@ -278,7 +316,10 @@ fn call(dice: &mut Dice, routes: &[Value]) -> Call {
         dice.pick(&["mesh.test", "mesh.test:8080", "mesh.test:80", "[::1]:80"])
             .into(),
     );
-    call = call.with("x-cluster", dice.pick(&["$a", "$b", "$a", "$missing", ""]));
+    call = call.with(
+        "x-cluster",
+        dice.pick(&["$a", "$b", "$a", "$missing", "$empty", ""]),
+    );
     if dice.chance(30) {
         call = call.with("x-host", dice.pick(&["given.test", "given.test:82", ""]));
     }
@@ -309,6 +350,7 @@ fn call(dice: &mut Dice, routes: &[Value]) -> Call {
             ("x-envoy-decorator-operation", "op"),
             ("x-envoy-downstream-service-cluster", "c"),
             ("x-forwarded-host", "there.test"),
+            ("x-forwarded-host", "there.test,mesh.test"),
             ("x-forwarded-client-cert", "By=x"),
             ("user-agent", "me"),
             ("via", "1.0 old"),

@@ -274,6 +274,7 @@ fn edit(edits: &HeaderEdits) -> String {
             AddMode::Append => "add",
             AddMode::Overwrite => "set",
             AddMode::IfAbsent => "add if absent",
+            AddMode::OverwriteIfPresent => "set if present",
         };
         format!("{how} {}", edit.name)
     });

@@ -4,16 +4,18 @@
 //! hyper-util's adapter clones the whole stack for every request and throws away what the clone
 //! learned.
 
+use super::admit::{X_REQUEST_ID, append_via};
 use super::serve::Connection;
 use super::stack::{RequestStack, StackBody, StackFuture};
 use crate::listener::Counted;
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use mesh_client::Body;
 use mesh_core::body::Held;
+use mesh_core::model::HttpManager;
 use mesh_core::stats::{HttpStat, Raised};
 use mesh_core::{Caller, Exchange};
 use std::convert::Infallible;
@@ -31,6 +33,8 @@ pub(crate) struct Adapter {
     caller: Caller,
     /// The `server` header of every response.
     server: Option<HeaderValue>,
+    /// What else the listener puts on responses; mostly nothing.
+    marks: Option<Arc<HttpManager>>,
     activity: Arc<Activity>,
     tasks: TaskTracker,
 }
@@ -55,6 +59,7 @@ pub(crate) struct ResponseFuture {
     inner: StackFuture,
     upgrade: Option<(OnUpgrade, Caller)>,
     server: Option<HeaderValue>,
+    marks: Option<Marks>,
     is_http1: bool,
     /// An HTTP/1 request that has a body.
     arriving: Option<Exchange>,
@@ -63,6 +68,12 @@ pub(crate) struct ResponseFuture {
     tasks: TaskTracker,
     /// Moves into the response's body.
     busy: Option<Busy>,
+}
+
+/// What a listener puts on responses where it is told to.
+struct Marks {
+    manager: Arc<HttpManager>,
+    exchange: Exchange,
 }
 
 /// A request under way, until its response has ended or was dropped.
@@ -74,12 +85,18 @@ pub(crate) struct Busy(Arc<Activity>);
 impl Adapter {
     pub(crate) fn new(connection: Connection, activity: Arc<Activity>) -> Self {
         let mut caller = connection.caller;
-        caller.manager = Some(connection.manager);
+        let manager = connection.manager;
+        caller.manager = Some(manager.clone());
         caller.stats = Some(connection.stats);
         Self {
             stack: Mutex::new(connection.stack),
             caller,
             server: connection.server,
+            marks: Some(manager).filter(|manager| {
+                manager.request_id_in_response
+                    || !manager.via.is_empty()
+                    || manager.server_if_absent
+            }),
             activity,
             tasks: connection.tasks,
         }
@@ -110,6 +127,10 @@ impl hyper::service::Service<Request<Incoming>> for Adapter {
         let exchange = Exchange::new(now, caller);
         exchange.attach(&mut request);
         let has_body = !request.body().is_end_stream();
+        let marks = self.marks.clone().map(|manager| Marks {
+            manager,
+            exchange: exchange.clone(),
+        });
         let arriving = (is_http1 && has_body).then_some(exchange);
         // hyper calls this from the connection's own task, so nobody waits for this lock; what it
         // returns is polled elsewhere on HTTP/2. Nothing in the stack is ever not ready, so
@@ -119,6 +140,7 @@ impl hyper::service::Service<Request<Incoming>> for Adapter {
             inner: stack.call(request),
             upgrade,
             server: self.server.clone(),
+            marks,
             is_http1,
             arriving,
             at_once: true,
@@ -150,7 +172,13 @@ impl Future for ResponseFuture {
         }
         if let Some(server) = this.server.take() {
             // Envoy overwrites what the upstream said (`server_header_transformation`).
-            response.headers_mut().insert(header::SERVER, server);
+            let marks = this.marks.as_ref();
+            if !marks.is_some_and(|marks| marks.leaves_server(response.headers())) {
+                response.headers_mut().insert(header::SERVER, server);
+            }
+        }
+        if let Some(marks) = this.marks.take() {
+            marks.put(response.headers_mut());
         }
         let busy = this.busy.take();
         let is_leaving = |busy: &Busy| busy.0.leaving.load(Ordering::Relaxed);
@@ -174,6 +202,25 @@ impl Future for ResponseFuture {
 fn is_early(exchange: &Exchange, at_once: bool) -> bool {
     let from_upstream = || exchange.with_notes(|notes| notes.failure.is_none());
     !exchange.request_is_whole() && (at_once || from_upstream())
+}
+
+// === impl Marks ===
+
+impl Marks {
+    fn leaves_server(&self, headers: &HeaderMap) -> bool {
+        self.manager.server_if_absent && headers.contains_key(header::SERVER)
+    }
+
+    fn put(&self, headers: &mut HeaderMap) {
+        if !self.manager.via.is_empty() {
+            append_via(headers, &self.manager.via);
+        }
+        if self.manager.request_id_in_response
+            && let Some(id) = self.exchange.request_id()
+        {
+            headers.insert(X_REQUEST_ID, id);
+        }
+    }
 }
 
 // === impl Activity ===

@@ -9,14 +9,14 @@ use super::path::{Normalized, normalize};
 use crate::explain::{Explainer, Served};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version, uri};
-use mesh_core::model::{Direction, HttpManager};
+use mesh_core::model::{Direction, HttpManager, StripPort};
 use mesh_core::reply::{Answer, Asked};
 use mesh_core::stats::HttpStat;
 use mesh_core::{Caller, Error, Exchange, Failure, Rng};
 use mesh_telemetry::istio::peer;
 use std::borrow::Cow;
 use std::future::{Ready, ready};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -48,7 +48,7 @@ pub(crate) enum ResponseFuture<F> {
     Refused(#[pin] Ready<Option<Error>>),
 }
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_ENVOY_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
@@ -226,8 +226,13 @@ fn admit<B>(
     }
     settle_length(request)?;
     settle_authority(request)?;
-    settle_path(request, manager)?;
     let caller = exchange.caller();
+    // What access logs tell of is noted again if so.
+    let mut changed = false;
+    if manager.strip_port != StripPort::Keep {
+        changed |= strip_port(request, manager.strip_port, caller);
+    }
+    changed |= settle_path(request, manager, exchange)?;
     let headers = request.headers_mut();
     leave_connection(headers);
     if let Some(protocol) = mesh_client::upgrade_of(headers) {
@@ -245,6 +250,7 @@ fn admit<B>(
         .keys()
         .any(|name| name.as_str().starts_with("x-envoy-"))
     {
+        changed = true;
         for name in &STEERING {
             headers.remove(name);
         }
@@ -265,10 +271,21 @@ fn admit<B>(
         headers.remove(X_FORWARDED_CLIENT_CERT);
     }
     if manager.use_remote_address {
-        forwarded(headers, caller, manager);
+        changed = true;
+        forwarded(headers, exchange, manager);
+    } else if headers.contains_key(X_FORWARDED_FOR)
+        && let Some(said) = said_address(&forwarded_for(headers), manager.trusted_hops)
+    {
+        // Whoever is in front is trusted with it (Envoy's `envoy.http.original_ip_detection.xff`).
+        exchange.set_remote(SocketAddr::new(said, 0));
     }
     if !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, scheme(caller));
+        changed |= exchange.watches(&X_FORWARDED_PROTO);
+    }
+    if !manager.via.is_empty() {
+        append_via(headers, &manager.via);
+        changed = true;
     }
     if manager.request_id {
         let replace = manager.use_remote_address && !manager.keep_external_request_id;
@@ -278,6 +295,9 @@ fn admit<B>(
     }
     if let Some(id) = headers.get(X_REQUEST_ID) {
         exchange.set_request_id(id.clone());
+    }
+    if changed {
+        exchange.note_head(request);
     }
     Ok(())
 }
@@ -365,23 +385,55 @@ fn is_of_authority(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(&byte)
 }
 
-fn settle_path<B>(request: &mut Request<B>, manager: &HttpManager) -> Result<(), Error> {
-    let Some(target) = request.uri().path_and_query() else {
-        return Ok(());
+/// Takes the port off the authority, wherever the request has it. Whether there was one.
+fn strip_port<B>(request: &mut Request<B>, which: StripPort, caller: &Caller) -> bool {
+    let host = request.headers().get(header::HOST);
+    let Some(host) = host.and_then(|host| host.to_str().ok()) else {
+        return false;
     };
+    let Some((name, port)) = host.rsplit_once(':') else {
+        return false;
+    };
+    // What follows a colon within the brackets of an address is no number (Envoy
+    // `HeaderUtility::stripPortFromHost`).
+    let Ok(port) = port.parse::<u32>() else {
+        return false;
+    };
+    let ours = caller.local.map(|local| u32::from(local.port()));
+    if which == StripPort::Matching && ours != Some(port) {
+        return false;
+    }
+    let name = name.to_owned();
+    let mut uri = request.uri().clone();
+    let set = mesh_route::rewrite::set_authority(&mut uri, request.headers_mut(), &name);
+    *request.uri_mut() = uri;
+    set
+}
+
+/// Whether it was changed.
+fn settle_path<B>(
+    request: &mut Request<B>,
+    manager: &HttpManager,
+    exchange: &Exchange,
+) -> Result<bool, Error> {
+    let Some(target) = request.uri().path_and_query() else {
+        return Ok(false);
+    };
+    if !target.as_str().starts_with('/') {
+        // `*`: nothing is routed by it (Envoy `absolute_path_rejected`).
+        return Err(Error::new(Failure::NotAPath));
+    }
     match normalize(target.as_str(), manager.path) {
-        Normalized::Path(Cow::Borrowed(_)) => Ok(()),
+        Normalized::Path(Cow::Borrowed(_)) => Ok(false),
         Normalized::Path(Cow::Owned(path)) => {
-            let target = uri::PathAndQuery::try_from(path)
-                .map_err(|error| Error::with_source(Failure::InvalidPath, error))?;
-            let mut parts = std::mem::take(request.uri_mut()).into_parts();
-            parts.path_and_query = Some(target);
-            *request.uri_mut() = Uri::from_parts(parts)
-                .map_err(|error| Error::with_source(Failure::InvalidPath, error))?;
-            Ok(())
+            set_path(request, &path)?;
+            Ok(true)
         }
         Normalized::Reject => Err(Error::new(Failure::InvalidPath)),
         Normalized::Redirect(path) => {
+            // Logs tell of the path that is redirected to.
+            set_path(request, &path)?;
+            exchange.note_head(request);
             let location = HeaderValue::try_from(path)
                 .map_err(|error| Error::with_source(Failure::InvalidPath, error))?;
             let answer =
@@ -391,16 +443,32 @@ fn settle_path<B>(request: &mut Request<B>, manager: &HttpManager) -> Result<(),
     }
 }
 
+fn set_path<B>(request: &mut Request<B>, path: &str) -> Result<(), Error> {
+    let target = uri::PathAndQuery::try_from(path)
+        .map_err(|error| Error::with_source(Failure::InvalidPath, error))?;
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.path_and_query = Some(target);
+    *request.uri_mut() =
+        Uri::from_parts(parts).map_err(|error| Error::with_source(Failure::InvalidPath, error))?;
+    Ok(())
+}
+
 /// An edge proxy writes down whom it talks to, and does not believe what it is told.
-fn forwarded(headers: &mut HeaderMap, caller: &Caller, manager: &HttpManager) {
+fn forwarded(headers: &mut HeaderMap, exchange: &Exchange, manager: &HttpManager) {
+    let caller = exchange.caller();
     if !caller.is_connected() {
         return;
     }
     // Who calls over a Unix domain socket has no address: the list stays as it is, as in Envoy.
     let peer = caller.peer.map(|peer| peer.ip().to_canonical());
     let before = forwarded_for(headers);
-    let trusted = trusted_address(&before, manager.trusted_hops).or(peer);
-    let list = peer.map(|peer| match before.is_empty() {
+    let hops = manager.trusted_hops.checked_sub(1);
+    let said = hops.and_then(|hops| said_address(&before, hops));
+    if let Some(said) = said {
+        exchange.set_remote(SocketAddr::new(said, 0));
+    }
+    let added = peer.filter(|_| !manager.keep_forwarded_for);
+    let list = added.map(|peer| match before.is_empty() {
         true => peer.to_string().into_bytes(),
         false => [&*before, b",", peer.to_string().as_bytes()].concat(),
     });
@@ -410,7 +478,7 @@ fn forwarded(headers: &mut HeaderMap, caller: &Caller, manager: &HttpManager) {
     if manager.trusted_hops == 0 {
         headers.insert(X_FORWARDED_PROTO, scheme(caller));
     }
-    if let Some(trusted) = trusted
+    if let Some(trusted) = said.or(peer)
         && let Ok(address) = HeaderValue::try_from(trusted.to_string())
     {
         headers.insert(X_ENVOY_EXTERNAL_ADDRESS, address);
@@ -430,11 +498,24 @@ fn forwarded_for(headers: &HeaderMap) -> Cow<'_, [u8]> {
     })
 }
 
-/// The address that the outermost trusted proxy saw: the `hops`-th from the right.
-fn trusted_address(list: &[u8], hops: u32) -> Option<IpAddr> {
-    let back = usize::try_from(hops).ok()?.checked_sub(1)?;
-    let address = list.rsplit(|byte| *byte == b',').nth(back)?;
+/// The address in such a list after which so many were added by proxies that are trusted
+/// (Envoy `Utility::getLastAddressFromXFF`).
+fn said_address(list: &[u8], hops: u32) -> Option<IpAddr> {
+    let mut addresses = list.rsplit(|byte| *byte == b',');
+    let address = addresses.nth(usize::try_from(hops).ok()?)?;
     std::str::from_utf8(address).ok()?.trim().parse().ok()
+}
+
+/// Adds us to those that passed a message on (RFC 9110 §7.6.3, Envoy `via`).
+pub(super) fn append_via(headers: &mut HeaderMap, via: &str) {
+    let lines = headers.get_all(header::VIA).iter();
+    let lines = lines
+        .map(HeaderValue::as_bytes)
+        .filter(|line| !line.is_empty());
+    let all: Vec<&[u8]> = lines.chain([via.as_bytes()]).collect();
+    if let Ok(all) = HeaderValue::from_bytes(&all.join(&b", "[..])) {
+        headers.insert(header::VIA, all);
+    }
 }
 
 fn scheme(caller: &Caller) -> HeaderValue {

@@ -435,5 +435,6 @@ pub fn edit() -> HeaderAdd {
         name: HeaderName::from_static("x-edited"),
         value: HeaderTemplate::Fixed(http::HeaderValue::from_static("edited")),
         mode: AddMode::Overwrite,
+        keep_empty: false,
     }
 }

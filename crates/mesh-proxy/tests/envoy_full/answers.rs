@@ -324,8 +324,10 @@ fn cors() -> Group {
     };
     let rules = [
         on("/plain", &|_| {}),
-        on("/credentials", &|it| it.allow_credentials = true),
-        on("/forward", &|it| it.forward_unmatched_preflights = true),
+        on("/credentials", &|it| it.allow_credentials = Some(true)),
+        on("/forward", &|it| {
+            it.forward_unmatched_preflights = Some(true)
+        }),
         on("/any", &|it| it.allow_origins = vec![exact("*")]),
         on("/bare", &|it| {
             it.allow_methods.clear();

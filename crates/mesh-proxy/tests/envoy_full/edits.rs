@@ -15,7 +15,12 @@ pub(super) fn groups() -> Vec<Group> {
 
 fn put(name: &str, value: HeaderTemplate, mode: AddMode) -> HeaderAdd {
     let name = name.parse().unwrap();
-    HeaderAdd { name, value, mode }
+    HeaderAdd {
+        name,
+        value,
+        mode,
+        keep_empty: false,
+    }
 }
 
 fn fixed(value: &str) -> HeaderTemplate {

@@ -161,28 +161,8 @@ const KNOWN: &[Excuse] = &[
         },
     },
     Excuse {
-        reason: "admit.rs: x-envoy-original-path of outside callers is dropped",
-        holds: |it| {
-            it.label.contains("x-envoy-original-path=/o")
-                && matches!(&*it.fact, "log" | "upstream 0 header x-envoy-original-path")
-        },
-    },
-    Excuse {
-        reason: "mesh-telemetry: REQ(:PATH) and REQ(:AUTHORITY) are those that went upstream",
-        holds: |it| {
-            let groups = ["rewrites", "characters"];
-            (groups.contains(&it.group) || it.group.starts_with("path")) && it.fact == "log"
-        },
-    },
-    Excuse {
         reason: "an answer of ours before the request is whole, or to a bad head, closes",
         holds: |it| it.is("header connection", "close", "(none)"),
-    },
-    Excuse {
-        reason: "mesh-route cors: what a rule's policy leaves empty is taken from the host's",
-        holds: |it| {
-            it.group == "cors" && (it.label.contains("/bare") || it.label.contains("/nobody"))
-        },
     },
     Excuse {
         reason: "mesh-route template.rs: an unknown cluster has no name",

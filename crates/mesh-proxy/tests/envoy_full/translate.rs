@@ -389,6 +389,7 @@ fn edits(out: &mut Value, request: &HeaderEdits, response: &HeaderEdits) {
                     AddMode::Append => "APPEND_IF_EXISTS_OR_ADD",
                     AddMode::Overwrite => "OVERWRITE_IF_EXISTS_OR_ADD",
                     AddMode::IfAbsent => "ADD_IF_ABSENT",
+                    AddMode::OverwriteIfPresent => "OVERWRITE_IF_EXISTS",
                 };
                 json!({
                     "header": {"key": add.name.as_str(), "value": template(&add.value)},

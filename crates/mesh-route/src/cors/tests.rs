@@ -15,8 +15,8 @@ fn policy() -> Policy {
     policy.allow_headers = "*".into();
     policy.expose_headers = "x-e".into();
     policy.max_age = "60".into();
-    policy.allow_credentials = true;
-    policy.forward_unmatched_preflights = true;
+    policy.allow_credentials = Some(true);
+    policy.forward_unmatched_preflights = Some(true);
     policy
 }
 
@@ -126,7 +126,7 @@ async fn a_preflight_from_an_unknown_origin_goes_on_or_is_answered_without_the_o
         (vec!["allow-origin=upstream".to_owned()], true)
     );
     let mut answering = policy();
-    answering.forward_unmatched_preflights = false;
+    answering.forward_unmatched_preflights = Some(false);
     let (headers, went_on) = through(answering, preflight("http://bad")).await;
     assert_eq!(
         headers,
@@ -232,4 +232,47 @@ async fn a_rule_that_answers_by_itself_has_no_cors() {
     service.oneshot(request).await.unwrap();
     assert_eq!(probe.calls(), 1);
     assert!(stats.is_untouched());
+}
+
+#[tokio::test]
+async fn what_a_rule_leaves_empty_is_as_its_virtual_host_has_it() {
+    let mut host = policy();
+    host.forward_unmatched_preflights = Some(false);
+    let through = |rule: Policy, request: Request<BoxedBody>| {
+        let mut builder = mesh_core::model::SnapshotBuilder::new();
+        let mut route = Rule::prefix_to("/", "a");
+        route.cors = Some(Arc::new(rule));
+        let mut all = mesh_core::model::VirtualHost::new("all", ["*"]).rule(route);
+        all.cors = Some(Arc::new(host.clone()));
+        builder.routes(mesh_core::model::RouteTable::new("t").host(all));
+        builder.cluster(Cluster::new("a"));
+        let exchange = fixture::matched(&builder.build().unwrap().0);
+        async move {
+            let service = CorsLayer::per_route().layer(Probe::new());
+            let service = crate::ReplyLayer::new().layer(service);
+            let request = fixture::with(request, &exchange);
+            shown(service.oneshot(request).await.unwrap().headers())
+        }
+    };
+    let mut rule = Policy::default();
+    rule.max_age = "5".into();
+    let headers = through(rule.clone(), preflight("http://ok")).await;
+    let of_both = [
+        "allow-credentials=true",
+        "allow-headers=x-1",
+        "allow-methods=GET,POST",
+        "allow-origin=http://ok",
+        "expose-headers=x-e",
+        "max-age=5",
+    ];
+    assert_eq!(headers, of_both);
+
+    rule.allow_origins = vec![StringMatch::Exact("http://other".into())];
+    rule.allow_credentials = Some(false);
+    let headers = through(rule.clone(), preflight("http://ok")).await;
+    let answered = ["allow-headers=x-1", "allow-methods=GET,POST", "max-age=5"];
+    assert_eq!(headers, answered);
+    rule.forward_unmatched_preflights = Some(true);
+    let headers = through(rule, preflight("http://ok")).await;
+    assert!(headers.is_empty(), "it went on: {headers:?}");
 }

@@ -12,6 +12,7 @@ fn add(name: &'static str, pieces: Vec<Piece>, mode: AddMode) -> HeaderAdd {
         name: HeaderName::from_static(name),
         value: HeaderTemplate::Pieces(pieces),
         mode,
+        keep_empty: false,
     }
 }
 
@@ -211,4 +212,95 @@ async fn a_path_that_grows_beyond_what_a_uri_can_be_is_refused() {
     let error = service.oneshot(request).await.unwrap_err();
     assert_eq!(error.failure(), Failure::InvalidPath);
     assert_eq!(probe.calls(), 0);
+}
+
+#[tokio::test]
+async fn the_authority_that_is_replaced_joins_the_list_of_those() {
+    let appended = async |before: &[&'static str]| {
+        let mut request = request("/");
+        let headers = request.headers_mut();
+        headers.insert(HOST, HeaderValue::from_static("old"));
+        for line in before {
+            headers.append("x-forwarded-host", HeaderValue::from_static(line));
+        }
+        let change = |forward: &mut Forward, _: &mut Rule| {
+            forward.authority = Some(AuthorityRewrite::Literal("new".into()));
+            forward.append_forwarded_host = true;
+        };
+        let seen = forwarded(change, request).await;
+        let lines = seen.headers().get_all("x-forwarded-host").iter();
+        let lines: Vec<_> = lines.map(|it| it.to_str().unwrap().to_owned()).collect();
+        lines.join(" | ")
+    };
+    assert_eq!(appended(&[]).await, "old");
+    assert_eq!(appended(&["a"]).await, "a,old");
+    assert_eq!(appended(&["a", "b"]).await, "a,b,old");
+    assert_eq!(appended(&["a,old"]).await, "a,old");
+    let kept = forwarded(
+        |forward, _| forward.append_forwarded_host = true,
+        request("http://a/"),
+    );
+    assert!(!kept.await.headers().contains_key("x-forwarded-host"));
+}
+
+#[tokio::test]
+async fn an_authority_is_made_from_the_path_without_its_query() {
+    let seen = forwarded(
+        |forward, _| {
+            let pattern = Pattern::new("^/([a-z.]+)/.*$").unwrap();
+            forward.authority = Some(AuthorityRewrite::FromPath(pattern, "\\1:1".into()));
+        },
+        request("http://old/a.test/x?q=/b.test/"),
+    )
+    .await;
+    assert_eq!(seen.uri(), "http://a.test:1/a.test/x?q=/b.test/");
+    assert_eq!(seen.headers()[ORIGINAL_HOST], "old");
+}
+
+fn counting(mut rule: Rule) -> Exchange {
+    rule.request_edits = edits(vec![plain("x-id", "edited")]);
+    let id = Piece::RequestHeader(HeaderName::from_static("x-id"));
+    let path = Piece::RequestPart(mesh_core::model::HeaderKey::Path);
+    rule.response_edits = edits(vec![add("x-told", vec![id, path], AddMode::Append)]);
+    let mut builder = mesh_core::model::SnapshotBuilder::new();
+    let mut host = mesh_core::model::VirtualHost::new("all", ["*"]).rule(rule);
+    host.count_attempts_in_response = true;
+    builder.routes(mesh_core::model::RouteTable::new("t").host(host));
+    builder.cluster(Cluster::new("a"));
+    fixture::matched(&builder.build().unwrap().0)
+}
+
+#[tokio::test]
+async fn a_response_tells_of_the_edited_request_and_of_its_attempts_whoever_makes_it() {
+    for answer in [
+        Answers::With(StatusCode::OK, ""),
+        Answers::Fails(Failure::NoHealthyHost),
+    ] {
+        let mut forward = Forward::to("a");
+        forward.path = PathRewrite::Prefix("/new/".into());
+        let exchange = counting(Rule::new(Condition::default(), Action::Forward(forward)));
+        let request = fixture::with(request("http://a/x"), &exchange);
+        let routed = exchange.matched().unwrap();
+        local::keep(&exchange, routed, &request);
+        let retried = exchange.for_attempt();
+        assert_eq!(retried.attempts(), 2);
+        let service = EditLayer::per_route().layer(Probe::answering([answer]));
+        let service = crate::ReplyLayer::new().layer(service);
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(response.headers()[ATTEMPT_COUNT], "2");
+        assert_eq!(response.headers()["x-told"], "edited/new/x");
+    }
+}
+
+#[tokio::test]
+async fn an_edited_or_rewritten_head_is_noted_for_who_wants_it() {
+    let exchange = counting(Rule::prefix_to("/", "a"));
+    exchange.watch(Arc::new(mesh_core::exchange::Watch {
+        target: false,
+        headers: vec![HeaderName::from_static("x-id")],
+    }));
+    let request = fixture::with(request("http://a/x"), &exchange);
+    through(EditLayer::per_route(), request).await;
+    let head = exchange.take_head().unwrap();
+    assert_eq!(head.headers[0].1, "edited");
 }

@@ -4,7 +4,7 @@ use super::Executor;
 use bytes::Buf;
 use http::{Method, Request, Response, header};
 use http_body::Body;
-use mesh_core::model::Fraction;
+use mesh_core::model::{ClusterEntry, DiscoveryKind, Fraction};
 use mesh_core::{Exchange, Rng};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -38,6 +38,8 @@ pub trait Shadow<S, O> {
 pub struct Planned {
     pub(super) exchange: Option<Exchange>,
     pub(super) shadow_host: bool,
+    /// It says that it comes from a proxy.
+    pub(super) internal: bool,
 }
 
 /// Whether a request may be copied at all: what it opens is a tunnel otherwise.
@@ -64,6 +66,13 @@ where
             return Vec::new();
         };
         let mirrors = &matched.rule().mirrors;
+        if mirrors.is_empty()
+            || matched
+                .cluster()
+                .is_some_and(|cluster| has_no_host(cluster))
+        {
+            return Vec::new();
+        }
         let drawn = mirrors
             .iter()
             .filter(|mirror| mirror.share.admits(rng.word()));
@@ -75,6 +84,7 @@ where
                 Some(Planned {
                     exchange: Some(exchange.for_shadow(matched)),
                     shadow_host: mirror.shadow_host,
+                    internal: true,
                 })
             })
             .collect()
@@ -83,6 +93,15 @@ where
     fn send<E: Executor>(&self, inner: &S, copy: Request<O>, executor: &E) {
         executor.spawn(Box::pin(discard(inner.clone(), copy)));
     }
+}
+
+/// What has no host to go to is not copied either: Envoy's router fails before it copies.
+fn has_no_host(cluster: &ClusterEntry) -> bool {
+    let listed = matches!(
+        cluster.config().discovery,
+        DiscoveryKind::Endpoints | DiscoveryKind::StrictDns | DiscoveryKind::LogicalDns
+    );
+    listed && cluster.live().endpoints().load().is_empty()
 }
 
 // === impl Fixed ===
@@ -105,6 +124,7 @@ where
         vec![Planned {
             exchange: matched.map(|(exchange, matched)| exchange.for_shadow(matched.clone())),
             shadow_host: self.shadow_host,
+            internal: false,
         }]
     }
 

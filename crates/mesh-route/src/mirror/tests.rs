@@ -217,3 +217,74 @@ fn a_copy_of_a_request_to_an_address_is_named_as_envoy_names_it() {
     name_as_shadow(&mut request);
     assert_eq!(request.headers()[HOST], "[::1]-shadow");
 }
+
+#[tokio::test]
+async fn a_copy_says_that_it_is_our_own_and_who_passed_it_on() {
+    // Seen of Envoy 1.40.
+    let mut rule = Rule::prefix_to("/", "a");
+    rule.mirrors = vec![mirror("b", Fraction::ALL, false)];
+    let snapshot = fixture::snapshot(vec![rule], ["a", "b"].map(Cluster::new).to_vec());
+    let seen = |caller: mesh_core::Caller, before: &'static [&'static str]| {
+        let exchange = Exchange::new(tokio::time::Instant::now().into_std(), caller);
+        let matched = mesh_core::Matched::new(mesh_core::Pinned::new(snapshot.clone()), 0, 0, 0);
+        exchange.set_matched(matched.to(None, Some(0)));
+        async move {
+            let mut request = fixture::with(request(), &exchange);
+            for line in before {
+                let line = HeaderValue::from_static(line);
+                request.headers_mut().append(FORWARDED_FOR, line);
+            }
+            let probe = Probe::new();
+            per_route()
+                .layer(probe.clone())
+                .oneshot(request)
+                .await
+                .unwrap();
+            settle().await;
+            let of = |shadow: bool| {
+                let all = probe.requests();
+                let one = all
+                    .iter()
+                    .find(|it| Exchange::of(*it).unwrap().is_shadow() == shadow);
+                let headers = one.unwrap().headers();
+                let text = |name| {
+                    let values = headers.get_all(name).iter();
+                    let values: Vec<_> = values.map(|it| it.to_str().unwrap()).collect();
+                    values.join(" | ")
+                };
+                [text(ENVOY_INTERNAL), text(FORWARDED_FOR)]
+            };
+            (of(false), of(true))
+        }
+    };
+    let mut caller = mesh_core::Caller::default();
+    caller.local = Some("[::ffff:10.0.0.2]:80".parse().unwrap());
+    let (request, copy) = seen(caller.clone(), &["1.1.1.1", "2.2.2.2"]).await;
+    assert_eq!(request, ["", "1.1.1.1 | 2.2.2.2"]);
+    assert_eq!(copy, ["true", "1.1.1.1,2.2.2.2,10.0.0.2"]);
+    let (_, copy) = seen(caller.clone(), &[]).await;
+    assert_eq!(copy, ["true", "10.0.0.2"]);
+    // Where the connection was on its way elsewhere, that address is not ours.
+    caller.original = caller.local;
+    let (_, copy) = seen(caller, &["1.1.1.1"]).await;
+    assert_eq!(copy, ["true", "1.1.1.1"]);
+}
+
+#[tokio::test]
+async fn a_request_that_has_no_host_to_go_to_is_not_copied() {
+    let mut rule = Rule::prefix_to("/", "a");
+    rule.mirrors = vec![mirror("b", Fraction::ALL, false)];
+    let mut builder = mesh_core::model::SnapshotBuilder::new();
+    let host = mesh_core::model::VirtualHost::new("all", ["*"]).rule(rule);
+    builder.routes(mesh_core::model::RouteTable::new("t").host(host));
+    builder
+        .cluster(Cluster::new("a"))
+        .cluster(Cluster::new("b"));
+    let exchange = fixture::matched(&builder.build().unwrap().0);
+    let probe = Probe::new();
+    let service = per_route().layer(probe.clone());
+    let request = fixture::with(request(), &exchange);
+    service.oneshot(request).await.unwrap();
+    settle().await;
+    assert_eq!(probe.calls(), 1);
+}

@@ -23,6 +23,7 @@ fn add(name: &'static str, pieces: Vec<Piece>, mode: AddMode) -> HeaderAdd {
         name: HeaderName::from_static(name),
         value: HeaderTemplate::Pieces(pieces),
         mode,
+        keep_empty: false,
     }
 }
 

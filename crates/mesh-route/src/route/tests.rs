@@ -205,6 +205,7 @@ fn edited() -> Rule {
             Piece::ResponseFlags,
         ]),
         mode: AddMode::Append,
+        keep_empty: false,
     });
     rule
 }

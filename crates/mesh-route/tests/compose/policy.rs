@@ -24,6 +24,7 @@ pub(crate) fn mark(name: &'static str) -> HeaderEdits {
         name: HeaderName::from_static(name),
         value: HeaderTemplate::Fixed(HeaderValue::from_static("yes")),
         mode: AddMode::Append,
+        keep_empty: false,
     });
     edits
 }

@@ -4,7 +4,7 @@ use super::format::Wanted;
 use super::operator::{Field, Operator, Port, Spelling};
 use http::header::{HOST, HeaderMap, HeaderName};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use mesh_core::exchange::{AttemptNotes, TlsInfo};
+use mesh_core::exchange::{AttemptNotes, Head, TlsInfo};
 use mesh_core::model::{UnixPath, UpstreamProtocol};
 use mesh_core::{Exchange, Name};
 use std::io::Write;
@@ -81,6 +81,12 @@ impl Entry {
         keep(&mut self.request, request.headers(), &wanted.request);
     }
 
+    /// Takes a request's head as it left in place of the one that came.
+    pub fn head(&mut self, head: Head) {
+        self.target = head.target.or(self.target.take());
+        self.request = head.headers;
+    }
+
     /// Notes that a connection began `at` this time of day.
     pub fn begin(&mut self, at: SystemTime) {
         self.arrived = at;
@@ -136,8 +142,29 @@ fn kept<'a>(values: &'a [(HeaderName, HeaderValue)], name: &HeaderName) -> Optio
 // === impl Line ===
 
 impl Line<'_> {
-    /// Writes the value of an operator; nothing when it is missing.
-    pub(super) fn write(&self, operator: &Operator, out: &mut Vec<u8>) {
+    /// Writes the value of an operator. False when it is missing; a header that is there may be
+    /// empty.
+    pub(super) fn write(&self, operator: &Operator, out: &mut Vec<u8>) -> bool {
+        match operator {
+            Operator::Request(first, second) => either(first, second.as_ref(), |field| {
+                self.request_field(field, out)
+            }),
+            Operator::Response(first, second) => either(first, second.as_ref(), |field| {
+                self.response_field(field, out)
+            }),
+            Operator::Trailer(first, second) => either(first, second.as_ref(), |name| {
+                value(kept(&self.entry.trailers, name), out)
+            }),
+            other => {
+                let at = out.len();
+                self.tell(other, out);
+                out.len() > at
+            }
+        }
+    }
+
+    /// The same of what is no header; nothing when it is missing.
+    fn tell(&self, operator: &Operator, out: &mut Vec<u8>) {
         let Self {
             exchange,
             notes,
@@ -147,19 +174,8 @@ impl Line<'_> {
         let upstream = notes.upstream.as_ref();
         match operator {
             Operator::StartTime(format) => format.write(entry.arrived, out),
-            Operator::Request(first, second) => {
-                either(first, second.as_ref(), out, |field, out| {
-                    self.request_field(field, out);
-                })
-            }
-            Operator::Response(first, second) => {
-                either(first, second.as_ref(), out, |field, out| {
-                    self.response_field(field, out);
-                });
-            }
-            Operator::Trailer(first, second) => either(first, second.as_ref(), out, |name, out| {
-                value(kept(&entry.trailers, name), out);
-            }),
+            // Written above.
+            Operator::Request(..) | Operator::Response(..) | Operator::Trailer(..) => {}
             Operator::Protocol => {
                 if let Some(version) = entry.version {
                     out.extend_from_slice(protocol(version));
@@ -235,7 +251,7 @@ impl Line<'_> {
             Operator::UpstreamRequestAttemptCount => self.attempts(out),
             Operator::DownstreamRemoteAddress(port) => {
                 let caller = exchange.caller();
-                address(caller.peer, caller.unix.as_ref(), *port, out);
+                address(exchange.remote(), caller.unix.as_ref(), *port, out);
             }
             Operator::DownstreamDirectRemoteAddress(port) => {
                 let caller = exchange.caller();
@@ -273,24 +289,23 @@ impl Line<'_> {
         }
     }
 
-    fn request_field(&self, field: &Field, out: &mut Vec<u8>) {
+    /// Whether it is there.
+    fn request_field(&self, field: &Field, out: &mut Vec<u8>) -> bool {
+        if let Field::Header(name) = field {
+            return self.request_header(name, out);
+        }
         let Some((method, uri, host)) = &self.entry.target else {
-            if let Field::Header(name) = field {
-                self.request_header(name, out);
-            }
-            return;
+            return false;
         };
         match field {
-            Field::Header(name) => self.request_header(name, out),
             Field::Method => out.extend_from_slice(method.as_str().as_bytes()),
-            Field::Path => {
-                if let Some(path) = uri.path_and_query() {
-                    out.extend_from_slice(path.as_str().as_bytes());
-                }
-            }
+            Field::Path => match uri.path_and_query() {
+                Some(path) => out.extend_from_slice(path.as_str().as_bytes()),
+                None => return false,
+            },
             Field::Authority => match uri.authority() {
                 Some(authority) => out.extend_from_slice(authority.as_str().as_bytes()),
-                None => value(host.as_ref(), out),
+                None => return value(host.as_ref(), out),
             },
             Field::Scheme => {
                 let spoken = if self.exchange.caller().is_secure() {
@@ -300,31 +315,31 @@ impl Line<'_> {
                 };
                 out.extend_from_slice(uri.scheme_str().unwrap_or(spoken).as_bytes());
             }
-            // Refused when the format was compiled.
-            Field::Status => {}
+            // Written above, and refused when the format was compiled.
+            Field::Header(_) | Field::Status => return false,
         }
+        true
     }
 
-    fn request_header(&self, name: &HeaderName, out: &mut Vec<u8>) {
+    fn request_header(&self, name: &HeaderName, out: &mut Vec<u8>) -> bool {
         // Made on the way in, below the layer that keeps headers.
         if name == "x-request-id"
             && let Some(id) = self.exchange.request_id()
         {
             return value(Some(&id), out);
         }
-        value(kept(&self.entry.request, name), out);
+        value(kept(&self.entry.request, name), out)
     }
 
-    fn response_field(&self, field: &Field, out: &mut Vec<u8>) {
-        match field {
-            Field::Header(name) => value(kept(&self.entry.response, name), out),
-            Field::Status => {
-                if let Some(status) = self.entry.status {
-                    number(u64::from(status.as_u16()), out);
-                }
+    fn response_field(&self, field: &Field, out: &mut Vec<u8>) -> bool {
+        match (field, self.entry.status) {
+            (Field::Header(name), _) => value(kept(&self.entry.response, name), out),
+            (Field::Status, Some(status)) => {
+                number(u64::from(status.as_u16()), out);
+                true
             }
-            // Refused when the format was compiled.
-            _ => {}
+            // Others were refused when the format was compiled.
+            _ => false,
         }
     }
 
@@ -366,15 +381,9 @@ impl Line<'_> {
     }
 }
 
-/// Writes the first field, or the second where the first is missing.
-fn either<F>(first: &F, second: Option<&F>, out: &mut Vec<u8>, write: impl Fn(&F, &mut Vec<u8>)) {
-    let at = out.len();
-    write(first, out);
-    if let Some(second) = second
-        && out.len() == at
-    {
-        write(second, out);
-    }
+/// Writes the first field, or the second where the first is missing. Whether either is there.
+fn either<F>(first: &F, second: Option<&F>, mut write: impl FnMut(&F) -> bool) -> bool {
+    write(first) || second.is_some_and(write)
 }
 
 fn protocol(version: Version) -> &'static [u8] {
@@ -387,10 +396,11 @@ fn protocol(version: Version) -> &'static [u8] {
     }
 }
 
-fn value(value: Option<&HeaderValue>, out: &mut Vec<u8>) {
+fn value(value: Option<&HeaderValue>, out: &mut Vec<u8>) -> bool {
     if let Some(value) = value {
         out.extend_from_slice(value.as_bytes());
     }
+    value.is_some()
 }
 
 fn name(name: &Name, out: &mut Vec<u8>) {

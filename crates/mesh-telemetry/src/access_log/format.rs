@@ -3,6 +3,7 @@
 use super::entry::{Entry, Line};
 use super::operator::{Field, Operator};
 use http::HeaderName;
+use mesh_core::exchange::Watch;
 use mesh_core::{Exchange, Invalid};
 
 /// A compiled access log format: text with `%OPERATOR(argument):length%` in it, as Envoy has it.
@@ -107,8 +108,7 @@ impl Format {
                     Part::Text(text) => out.extend_from_slice(text.as_bytes()),
                     Part::Value(operator, length) => {
                         let at = out.len();
-                        line.write(operator, out);
-                        if out.len() == at {
+                        if !line.write(operator, out) {
                             out.push(b'-');
                         }
                         shorten(out, at, *length);
@@ -189,6 +189,14 @@ impl Wanted {
         target: false,
         request_end: false,
     };
+
+    /// What has to be kept of a request's head when it changes; none if nothing has.
+    pub(crate) fn watch(&self) -> Option<Watch> {
+        (self.target || !self.request.is_empty()).then(|| Watch {
+            target: self.target,
+            headers: self.request.clone(),
+        })
+    }
 
     /// Whether the time of the request's end is wanted.
     pub fn request_end(&self) -> bool {

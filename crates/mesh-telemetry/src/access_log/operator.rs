@@ -115,7 +115,6 @@ impl Operator {
             "UPSTREAM_REMOTE_ADDRESS" => Self::UpstreamRemoteAddress,
             "UPSTREAM_TRANSPORT_FAILURE_REASON" => Self::UpstreamTransportFailureReason,
             "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Self::UpstreamRequestAttemptCount,
-            // No address is taken from `x-forwarded-for` yet.
             "DOWNSTREAM_REMOTE_ADDRESS" => Self::DownstreamRemoteAddress(Port::Written),
             "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => {
                 Self::DownstreamRemoteAddress(Port::LeftOut)

@@ -58,6 +58,9 @@ impl Tally {
             let wanted = listener.logs.wanted();
             record.entry.request(request, telemetry.clock.now(), wanted);
             record.request_end = wanted.request_end().then(Arc::default);
+            if let Some(watch) = &listener.watch {
+                exchange.watch(watch.clone());
+            }
         }
         record.grpc = reply::is_grpc(request.headers());
         record.bodyless = request.method() == Method::HEAD;
@@ -247,6 +250,9 @@ impl Tally {
             }
         }
         record.entry.end(now);
+        if let Some(head) = self.exchange.take_head() {
+            record.entry.head(head);
+        }
         let request_end = record
             .request_end
             .as_ref()

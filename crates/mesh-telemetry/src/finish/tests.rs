@@ -487,3 +487,30 @@ fn futures_and_bodies_stay_small() {
     assert!(size_of::<Tracked<()>>() <= 48);
     assert!(size_of::<Received<()>>() <= 48);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_told_as_it_left() {
+    let format = "%REQ(:METHOD)% %REQ(:PATH)% %REQ(:AUTHORITY)% %REQ(X-A)% %REQ(X-B?X-A)% \
+                  %DOWNSTREAM_REMOTE_ADDRESS%";
+    let place = Place::with_format(Direction::Outbound, format);
+    let told = async |change: fn(&Exchange)| {
+        let exchange = place.exchange();
+        let request = Request::get("http://a/old").header("x-a", "came");
+        let request = fixture::with(request.body(empty()).unwrap(), &exchange);
+        let inner = service_fn(|_: Request<Taken>| async {
+            change(&exchange);
+            Ok::<_, Infallible>(Response::new(empty()))
+        });
+        place.layer().layer(inner).oneshot(request).await.unwrap();
+        let lines = place.lines();
+        lines.lines().next_back().unwrap().to_owned()
+    };
+    assert_eq!(told(|_| {}).await, "GET /old a came came -");
+    let left = told(|exchange| {
+        exchange.set_remote("1.2.3.4:0".parse().unwrap());
+        let left = Request::get("/new").header("host", "b").header("x-b", "");
+        exchange.note_head(&left.body(()).unwrap());
+    });
+    // Seen of Envoy: a header that is there and empty is no dash.
+    assert_eq!(left.await, "GET /new b -  1.2.3.4:0");
+}

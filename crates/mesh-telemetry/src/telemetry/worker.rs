@@ -6,6 +6,7 @@ use crate::access_log::Entry;
 use crate::istio::peer::Asked;
 use crate::istio::{Cache, Reporter};
 use http::HeaderValue;
+use mesh_core::exchange::Watch;
 use mesh_core::model::{Direction, HttpManager, TcpProxy};
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -29,6 +30,8 @@ pub(crate) struct Worker {
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub(crate) logs: Arc<Logs>,
+    /// What the logs want of a head that changes. A worker's own, as it is counted for each request.
+    pub(crate) watch: Option<Arc<Watch>>,
     pub(crate) reporter: Reporter,
 }
 
@@ -122,7 +125,12 @@ impl Listener {
             Direction::Inbound => Reporter::Destination,
             Direction::Outbound | Direction::Gateway => Reporter::Source,
         };
-        Self { logs, reporter }
+        let watch = logs.wanted().watch().map(Arc::new);
+        Self {
+            logs,
+            watch,
+            reporter,
+        }
     }
 }
 

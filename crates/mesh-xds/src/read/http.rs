@@ -11,7 +11,8 @@ use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3:
 use crate::wire::{
     At, boolean, each, enumeration, pass_over, maybe_duration, number, refuse, required, unsupported,
 };
-use mesh_core::model::{EscapedSlashes, HttpManager, PathNormalization};
+use http::HeaderValue;
+use mesh_core::model::{EscapedSlashes, HttpManager, PathNormalization, StripPort};
 use mesh_core::{Invalid, Name};
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,13 +99,9 @@ pub(super) fn manager(
         original_ip_detection_extensions,
         early_header_mutation_extensions,
         internal_address_config,
-        skip_xff_append,
-        via,
-        always_set_request_id_in_response,
         forward_client_cert_matcher,
         represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         local_reply_config,
-        strip_matching_host_port,
         path_normalization_options,
         strip_trailing_host_dot,
         proxy_status_config,
@@ -125,9 +122,6 @@ pub(super) fn manager(
     }
     if boolean(stream_error_on_invalid_http_message.as_ref(), false) {
         refuse!(stream_error_on_invalid_http_message);
-    }
-    if let Some(StripPortMode::StripAnyHostPort(true)) = strip_port_mode {
-        return Err(unsupported("strip_any_host_port"));
     }
     if tracing
         .as_ref()
@@ -164,18 +158,17 @@ pub(super) fn manager(
         RouteSource::Named(reference) => reference.name.clone(),
     };
     let mut manager = HttpManager::new(stat_prefix.as_str(), name);
-    manager.server_name = match enumeration(
+    let server = enumeration(
         "server_header_transformation",
         *server_header_transformation,
-    )? {
-        ServerHeaderTransformation::Overwrite if server_name.is_empty() => "envoy".into(),
-        ServerHeaderTransformation::Overwrite => server_name.into(),
+    )?;
+    manager.server_name = match server {
         ServerHeaderTransformation::PassThrough => Name::default(),
-        ServerHeaderTransformation::AppendIfAbsent => {
-            let message = "APPEND_IF_ABSENT is not supported";
-            return Err(Invalid::new("server_header_transformation", message));
-        }
+        _ if server_name.is_empty() => "envoy".into(),
+        _ => server_name.into(),
     };
+    manager.server_if_absent = server == ServerHeaderTransformation::AppendIfAbsent;
+    manager.via = header_text("via", via)?;
     manager.access_log = each("access_log", access_log, access_log::access_log)?;
     manager.path = PathNormalization {
         normalize: boolean(normalize_path.as_ref(), false),
@@ -184,8 +177,19 @@ pub(super) fn manager(
     };
     manager.use_remote_address = boolean(use_remote_address.as_ref(), false);
     manager.trusted_hops = *xff_num_trusted_hops;
+    manager.keep_forwarded_for = *skip_xff_append;
+    manager.strip_port = match (strip_matching_host_port, strip_port_mode) {
+        (false, Some(StripPortMode::StripAnyHostPort(true))) => StripPort::Any,
+        (true, Some(StripPortMode::StripAnyHostPort(true))) => {
+            let message = "not possible together with strip_matching_host_port";
+            return Err(Invalid::new("strip_any_host_port", message));
+        }
+        (true, _) => StripPort::Matching,
+        (false, _) => StripPort::Keep,
+    };
     manager.request_id = boolean(generate_request_id.as_ref(), true);
     manager.keep_external_request_id = *preserve_external_request_id;
+    manager.request_id_in_response = *always_set_request_id_in_response;
     if let Some(limit) = number(max_request_headers_kb.as_ref()) {
         if !(1..=8192).contains(&limit) {
             let message = format!("{limit} is not between 1 and 8192");
@@ -218,6 +222,14 @@ pub(super) fn manager(
     manager.on_demand = filters.on_demand;
     manager.missing_filters = filters.missing;
     Ok((manager, routes))
+}
+
+/// A text that goes into a header.
+fn header_text(field: &str, text: &str) -> Result<Name, Invalid> {
+    match HeaderValue::from_str(text) {
+        Ok(_) => Ok(text.into()),
+        Err(_) => Err(Invalid::new(field, "cannot stand in a header")),
+    }
 }
 
 /// Zero is no limit.

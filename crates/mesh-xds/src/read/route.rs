@@ -138,7 +138,6 @@ pub fn virtual_host(proto: &pb::VirtualHost) -> Result<VirtualHost, Invalid> {
         matcher,
         virtual_clusters,
         rate_limits,
-        include_attempt_count_in_response,
         retry_policy_typed_config,
         hedge_policy,
         include_is_timeout_retry_header,
@@ -154,6 +153,7 @@ pub fn virtual_host(proto: &pb::VirtualHost) -> Result<VirtualHost, Invalid> {
         TlsRequirementType::ExternalOnly => return Err(unsupported("require_tls")),
     };
     host.count_attempts = *include_request_attempt_count;
+    host.count_attempts_in_response = *include_attempt_count_in_response;
     host.request_edits = edits::request(request_headers_to_add, request_headers_to_remove)?;
     host.response_edits = edits::response(response_headers_to_add, response_headers_to_remove)?;
     let retry = retry_policy.as_ref().map(retry::read).transpose();

@@ -11,11 +11,12 @@ use crate::pb::envoy::extensions::filters::http::on_demand::v3::OnDemand;
 use crate::pb::envoy::extensions::filters::http::router::v3::Router;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
+    PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, StripPortMode,
+    UpgradeConfig,
 };
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use crate::wire::{limit, names, on_demand, pack, to_boolean, to_duration, to_number};
-use mesh_core::model::{EscapedSlashes, HttpManager, RouteTable};
+use mesh_core::model::{EscapedSlashes, HttpManager, RouteTable, StripPort};
 use prost::Name;
 use std::time::Duration;
 
@@ -45,6 +46,12 @@ pub(super) fn manager(
         // As Istio has it: whether a body is wanted is for the upstream to say.
         proxy_100_continue: true,
         xff_num_trusted_hops: manager.trusted_hops,
+        skip_xff_append: manager.keep_forwarded_for,
+        strip_matching_host_port: manager.strip_port == StripPort::Matching,
+        strip_port_mode: (manager.strip_port == StripPort::Any)
+            .then_some(StripPortMode::StripAnyHostPort(true)),
+        via: manager.via.to_string(),
+        always_set_request_id_in_response: manager.request_id_in_response,
         generate_request_id: (!manager.request_id).then(|| to_boolean(false)).flatten(),
         preserve_external_request_id: manager.keep_external_request_id,
         normalize_path: to_boolean(manager.path.normalize),
@@ -79,6 +86,10 @@ pub(super) fn manager(
         out.server_header_transformation = ServerHeaderTransformation::PassThrough.into();
     } else {
         out.server_name = manager.server_name.to_string();
+        if manager.server_if_absent {
+            let transformation = ServerHeaderTransformation::AppendIfAbsent;
+            out.server_header_transformation = transformation.into();
+        }
     }
     out
 }

@@ -93,6 +93,7 @@ pub fn virtual_host(host: &VirtualHost) -> pb::VirtualHost {
         response_headers_to_remove,
         typed_per_filter_config: filters,
         include_request_attempt_count: host.count_attempts,
+        include_attempt_count_in_response: host.count_attempts_in_response,
         retry_policy: host.retry.as_deref().map(retry::write),
         ..Default::default()
     }

@@ -61,6 +61,7 @@ fn host() -> impl Strategy<Value = VirtualHost> {
         any::<bool>(),
         any::<bool>(),
         of(on_demand()),
+        any::<bool>(),
     );
     (
         name(),
@@ -77,6 +78,7 @@ fn host() -> impl Strategy<Value = VirtualHost> {
                 host.retry = policies.0.map(Arc::new);
                 host.cors = policies.1.map(Arc::new);
                 (host.require_tls, host.count_attempts) = (policies.2, policies.3);
+                host.count_attempts_in_response = policies.5;
                 host.on_demand = policies.4;
                 host.request_edits = request_edits;
                 host.response_edits = response_edits;
@@ -229,12 +231,13 @@ fn forward() -> impl Strategy<Value = Forward> {
         name().prop_map(AuthorityRewrite::Literal),
         Just(AuthorityRewrite::FromEndpoint),
         header_name().prop_map(AuthorityRewrite::FromHeader),
+        (pattern(), maybe_text()).prop_map(|(it, with)| AuthorityRewrite::FromPath(it, with)),
     ];
     let not_found = select(vec![
         StatusCode::NOT_FOUND,
         StatusCode::INTERNAL_SERVER_ERROR,
     ]);
-    let balanced = (vec(hash_policy(), 0..3), subset());
+    let balanced = (vec(hash_policy(), 0..3), subset(), any::<bool>());
     (to, path, of(authority), of(not_found), balanced).prop_map(
         |(to, path, authority, not_found, balanced)| {
             let mut forward = Forward::default();
@@ -242,7 +245,7 @@ fn forward() -> impl Strategy<Value = Forward> {
             forward.path = path;
             forward.authority = authority;
             forward.not_found = not_found;
-            (forward.hash, forward.subset) = balanced;
+            (forward.hash, forward.subset, forward.append_forwarded_host) = balanced;
             forward
         },
     )
@@ -295,6 +298,7 @@ fn weighted(least: u32) -> impl Strategy<Value = Weighted> {
                     name: http::header::HOST,
                     value: HeaderTemplate::Fixed(HeaderValue::try_from(host).unwrap()),
                     mode: AddMode::Overwrite,
+                    keep_empty: false,
                 });
             }
             part
@@ -403,7 +407,8 @@ fn cors() -> impl Strategy<Value = Cors> {
             *it != StringMatch::Exact("*".into())
         });
     let headers = (".{0,6}", ".{0,6}", ".{0,6}", "[0-9]{0,3}");
-    (vec(origin, 0..3), headers, any::<bool>(), any::<bool>()).prop_map(
+    let flag = || of(any::<bool>());
+    (vec(origin, 0..3), headers, flag(), flag()).prop_map(
         |(origins, headers, credentials, unmatched)| {
             let mut cors = Cors::default();
             cors.allow_origins = origins;
@@ -436,12 +441,20 @@ fn rate_limit() -> impl Strategy<Value = RateLimit> {
 }
 
 fn edits() -> impl Strategy<Value = HeaderEdits> {
-    let mode = select(vec![AddMode::Append, AddMode::Overwrite, AddMode::IfAbsent]);
-    let add = (header_name(), template(), mode).prop_map(|(name, value, mode)| HeaderAdd {
-        name,
-        value,
-        mode,
-    });
+    let mode = select(vec![
+        AddMode::Append,
+        AddMode::Overwrite,
+        AddMode::IfAbsent,
+        AddMode::OverwriteIfPresent,
+    ]);
+    let add = (header_name(), template(), mode, any::<bool>()).prop_map(
+        |(name, value, mode, keep_empty)| HeaderAdd {
+            name,
+            value,
+            mode,
+            keep_empty,
+        },
+    );
     (vec(header_name(), 0..2), vec(add, 0..2)).prop_map(|(remove, add)| HeaderEdits { remove, add })
 }
 
@@ -459,10 +472,34 @@ fn template() -> impl Strategy<Value = HeaderTemplate> {
     prop_oneof![fixed, pieces]
 }
 
-fn operator() -> impl Strategy<Value = Piece> {
+/// A header or pseudo-header of the request.
+fn asked() -> impl Strategy<Value = Piece> {
+    let parts = [
+        HeaderKey::Method,
+        HeaderKey::Authority,
+        HeaderKey::Scheme,
+        HeaderKey::Path,
+    ];
     prop_oneof![
         header_name().prop_map(Piece::RequestHeader),
-        header_name().prop_map(Piece::ResponseHeader),
+        select(parts.to_vec()).prop_map(Piece::RequestPart),
+    ]
+}
+
+fn operator() -> impl Strategy<Value = Piece> {
+    let first_of = |(first, second)| Piece::FirstOf(Box::new(first), Box::new(second));
+    let answered = || header_name().prop_map(Piece::ResponseHeader);
+    let field = || {
+        prop_oneof![
+            asked(),
+            answered(),
+            (asked(), asked()).prop_map(first_of),
+            (answered(), answered()).prop_map(first_of),
+        ]
+    };
+    prop_oneof![
+        field(),
+        (field(), 0_usize..100).prop_map(|(it, length)| Piece::Shortened(Box::new(it), length)),
         select(vec![
             Piece::DownstreamRemoteAddress,
             Piece::DownstreamRemoteAddressWithoutPort,

@@ -72,10 +72,6 @@ fn fields_of_a_virtual_host_that_the_model_cannot_express() {
             "rate_limits",
         ),
         (
-            |it| it.include_attempt_count_in_response = true,
-            "include_attempt_count_in_response",
-        ),
-        (
             |it| it.retry_policy_typed_config = Some(Default::default()),
             "retry_policy_typed_config",
         ),
@@ -151,17 +147,13 @@ fn fields_of_a_route_that_the_model_cannot_express() {
             "request_headers_to_add[0].header",
         ),
         (
-            |it| it.request_headers_to_add = vec![edit(|it| it.keep_empty_value = true)],
-            "request_headers_to_add[0].keep_empty_value",
-        ),
-        (
-            |it| it.response_headers_to_add = vec![edit(|it| it.append_action = 3)],
+            |it| it.response_headers_to_add = vec![edit(|it| it.append_action = 7)],
             "response_headers_to_add[0].append_action",
         ),
         (
             |it| {
                 it.request_headers_to_add = vec![edit(|it| {
-                    it.header.as_mut().unwrap().value = "%REQ(:path)%".into()
+                    it.header.as_mut().unwrap().value = "%REQ(:nothing)%".into()
                 })];
             },
             "request_headers_to_add[0].header.value",

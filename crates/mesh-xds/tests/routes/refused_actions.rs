@@ -41,10 +41,6 @@ fn actions_that_the_model_cannot_express() {
             "path_rewrite_policy",
         ),
         (|it| it.path_rewrite = "/".into(), "path_rewrite"),
-        (
-            |it| it.append_x_forwarded_host = true,
-            "append_x_forwarded_host",
-        ),
         (|it| it.timeout = seconds(-1), "timeout"),
         (|it| it.flush_timeout = seconds(1), "flush_timeout"),
         (
@@ -169,7 +165,7 @@ fn actions_that_the_model_cannot_express() {
                     Default::default(),
                 ));
             },
-            "host_rewrite_path_regex",
+            "host_rewrite_path_regex.pattern",
         ),
         (
             |it| it.host_rewrite_specifier = Some(HostRewriteSpecifier::HostRewrite("x".into())),

@@ -280,6 +280,7 @@ fn a_destinations_own_host_becomes_an_edit() {
         name: http::header::HOST,
         value: HeaderTemplate::Fixed(HeaderValue::from_static("v1.example")),
         mode: AddMode::Overwrite,
+        keep_empty: false,
     };
     assert_eq!(parts[0].request_edits.add, [expected]);
 }
@@ -343,7 +344,7 @@ fn cross_origin_rules_may_stand_in_the_old_place() {
     }));
     let cors = old.cors.unwrap();
     assert_eq!(cors.allow_methods, "GET");
-    assert!(cors.forward_unmatched_preflights, "Envoy's default");
+    assert_eq!(cors.forward_unmatched_preflights, None, "Envoy's default");
     let off = with(Some(pb::CorsPolicy {
         enabled_specifier: Some(pb::cors_policy::EnabledSpecifier::FilterEnabled(
             share(0).unwrap(),

@@ -111,6 +111,7 @@ fn edits_say_what_happens_to_a_header_that_is_there() {
                 Piece::RequestHeader(HeaderName::from_static("x-user")),
             ]),
             mode,
+            keep_empty: false,
         });
     }
     rule.response_edits
@@ -151,6 +152,7 @@ fn a_host_of_a_destination_is_written_as_its_rewrite() {
             name: http::header::HOST,
             value: HeaderTemplate::Fixed(HeaderValue::from_static(host)),
             mode: AddMode::Overwrite,
+            keep_empty: false,
         });
     }
     rule.action = Action::Forward(forward);

@@ -134,8 +134,8 @@ pub(super) fn cors(compiler: &mut Compiler<'_>, meta: &Meta, asked: &spec::Cors)
     cors.allow_headers = asked.allow_headers.join(",");
     cors.expose_headers = asked.expose_headers.join(",");
     cors.max_age = asked.max_age.map(|age| age.to_string()).unwrap_or_default();
-    cors.allow_credentials = asked.allow_credentials;
-    cors.forward_unmatched_preflights = asked.forward_unmatched;
+    cors.allow_credentials = Some(asked.allow_credentials);
+    cors.forward_unmatched_preflights = Some(asked.forward_unmatched);
     cors
 }
 
@@ -155,6 +155,7 @@ pub(super) fn edits(sources: &[&HeaderOperations]) -> HeaderEdits {
                     name: name.clone(),
                     value: value.clone(),
                     mode,
+                    keep_empty: false,
                 }));
         }
         edits.remove.extend(source.remove.iter().cloned());
@@ -171,6 +172,7 @@ pub(super) fn set_host(edits: &mut HeaderEdits, authority: Option<&str>) {
             name: HOST,
             value,
             mode: AddMode::Overwrite,
+            keep_empty: false,
         });
     }
 }

@@ -1,6 +1,6 @@
 //! Header values with Envoy's format operators: `%REQ(x-user)%`, `100%%`.
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 use mesh_core::model::{HeaderTemplate, Piece};
 
 use crate::cursor::Cursor;
@@ -56,38 +56,13 @@ fn parse(text: &str) -> Result<HeaderTemplate, String> {
 }
 
 fn piece(operator: &str) -> Result<Piece, String> {
-    let unknown = || format!("not supported: format operator %{operator}%");
-    if let Some((name, argument)) = operator.split_once('(') {
-        let argument = argument.strip_suffix(')').ok_or_else(unknown)?;
-        let header = || {
-            let name = argument.to_ascii_lowercase();
-            HeaderName::from_bytes(name.as_bytes()).map_err(|_| unknown())
-        };
-        return match name {
-            "REQ" => header().map(Piece::RequestHeader),
-            "RESP" => header().map(Piece::ResponseHeader),
-            _ => Err(unknown()),
-        };
-    }
-    Ok(match operator {
-        "DOWNSTREAM_REMOTE_ADDRESS" => Piece::DownstreamRemoteAddress,
-        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Piece::DownstreamRemoteAddressWithoutPort,
-        "DOWNSTREAM_LOCAL_ADDRESS" => Piece::DownstreamLocalAddress,
-        "PROTOCOL" => Piece::Protocol,
-        "RESPONSE_CODE" => Piece::ResponseCode,
-        "RESPONSE_FLAGS" => Piece::ResponseFlags,
-        "RESPONSE_CODE_DETAILS" => Piece::ResponseCodeDetails,
-        "ROUTE_NAME" => Piece::RouteName,
-        "UPSTREAM_HOST" => Piece::UpstreamHost,
-        "UPSTREAM_CLUSTER" => Piece::UpstreamCluster,
-        "START_TIME" => Piece::StartTime,
-        _ => return Err(unknown()),
-    })
+    Piece::parse(operator).ok_or_else(|| format!("not supported: format operator %{operator}%"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderName;
 
     #[test]
     fn reads_plain_text_and_operators() {
@@ -116,7 +91,7 @@ mod tests {
         for text in [
             "50%",
             "%NO_SUCH%",
-            "%REQ(a?b)%",
+            "%REQ(a?b?c)%",
             "%REQ(x",
             "%REQ(x%",
             "a\nb",

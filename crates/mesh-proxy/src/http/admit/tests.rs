@@ -89,7 +89,8 @@ fn who_calls_over_a_unix_socket_adds_nothing_to_the_list_of_addresses() {
         let mut edge = manager();
         edge.use_remote_address = true;
         edge.trusted_hops = trusted_hops;
-        forwarded(&mut headers, &caller, &edge);
+        let now = tokio::time::Instant::now().into_std();
+        forwarded(&mut headers, &Exchange::new(now, caller), &edge);
         let text = |name: &str| Some(headers.get(name)?.to_str().unwrap().to_owned());
         let names = [
             "x-forwarded-for",
@@ -311,4 +312,131 @@ fn nobody_steers_retries_and_timeouts_from_outside() {
     assert!(!has("x-envoy-retry-on") && !has("x-envoy-upstream-rq-timeout-ms"));
     assert!(has("x-envoy-decorator-operation"), "only the edge takes it");
     assert!(!request.headers()["x-request-id"].is_empty());
+}
+
+#[test]
+fn what_is_no_path_is_not_found_and_no_route_is_looked_for() {
+    let star = Request::options("*").header("host", "h");
+    let error = run(star, &manager()).unwrap_err();
+    assert_eq!(error.failure(), Failure::NotAPath);
+}
+
+/// Who a caller at 10.1.2.3:999 is said to be.
+fn remote(manager: &HttpManager, list: &[&'static str]) -> String {
+    let mut request = Request::get("/").header("host", "h").body(()).unwrap();
+    for line in list {
+        let line = HeaderValue::from_static(line);
+        request.headers_mut().append("x-forwarded-for", line);
+    }
+    let exchange = exchange();
+    admit(&mut request, manager, &exchange, &Rng::with_seed(1)).unwrap();
+    exchange.remote().unwrap().to_string()
+}
+
+#[test]
+fn who_calls_is_what_a_trusted_proxy_says() {
+    let peer = "[::ffff:10.1.2.3]:999";
+    for (hops, list, inside, at_the_edge) in [
+        (0, &["1.1.1.1, 2.2.2.2"][..], "2.2.2.2:0", peer),
+        (1, &["1.1.1.1, 2.2.2.2"], "1.1.1.1:0", "2.2.2.2:0"),
+        (1, &["1.1.1.1", " ::1 "], "1.1.1.1:0", "[::1]:0"),
+        (2, &["1.1.1.1, 2.2.2.2"], peer, "1.1.1.1:0"),
+        (0, &["nonsense"], peer, peer),
+        (1, &[], peer, peer),
+    ] {
+        let mut manager = manager();
+        manager.trusted_hops = hops;
+        assert_eq!(remote(&manager, list), inside, "{hops} {list:?}");
+        manager.use_remote_address = true;
+        assert_eq!(remote(&manager, list), at_the_edge, "{hops} {list:?}");
+    }
+}
+
+#[test]
+fn the_edge_may_leave_the_list_of_addresses_alone() {
+    let mut edge = manager();
+    edge.use_remote_address = true;
+    edge.keep_forwarded_for = true;
+    let request = Request::get("/")
+        .header("host", "h")
+        .header("x-forwarded-for", "1.1.1.1");
+    let request = run(request, &edge).unwrap();
+    assert_eq!(request.headers()["x-forwarded-for"], "1.1.1.1");
+    assert_eq!(request.headers()["x-envoy-external-address"], "10.1.2.3");
+}
+
+#[test]
+fn ports_are_taken_off_before_anything_looks_at_the_authority() {
+    for (which, host, expected) in [
+        (StripPort::Any, "a:81", "a"),
+        (StripPort::Any, "[::1]:81", "[::1]"),
+        (StripPort::Any, "[::1]", "[::1]"),
+        (StripPort::Any, "a", "a"),
+        (StripPort::Any, "a:", "a:"),
+        (StripPort::Matching, "a:81", "a:81"),
+        (StripPort::Matching, "a:80", "a"),
+        (StripPort::Keep, "a:80", "a:80"),
+    ] {
+        let mut manager = manager();
+        manager.strip_port = which;
+        let mut caller = Caller::default();
+        caller.local = Some("10.0.0.1:80".parse().unwrap());
+        let exchange = Exchange::new(tokio::time::Instant::now().into_std(), caller);
+        for request in [
+            Request::get("/").header("host", host),
+            Request::get(format!("http://{host}/")),
+        ] {
+            let Ok(mut request) = request.body(()) else {
+                // No URI has such an authority.
+                continue;
+            };
+            admit(&mut request, &manager, &exchange, &Rng::with_seed(1)).unwrap();
+            assert_eq!(request.headers()["host"], expected, "{which:?} {host}");
+            let authority = request.uri().authority().map(|it| it.as_str());
+            assert!(authority.is_none_or(|it| it == expected), "{request:?}");
+        }
+    }
+}
+
+#[test]
+fn we_join_those_who_passed_a_request_on() {
+    let mut named = manager();
+    named.via = "1.1 me".into();
+    let via = |request| run(request, &named).unwrap().headers()["via"].clone();
+    let plain = || Request::get("/").header("host", "h");
+    assert_eq!(via(plain()), "1.1 me");
+    assert_eq!(via(plain().header("via", "1.0 a")), "1.0 a, 1.1 me");
+    assert!(
+        !run(plain(), &manager())
+            .unwrap()
+            .headers()
+            .contains_key("via")
+    );
+}
+
+#[test]
+fn a_head_that_was_changed_is_noted_for_who_wants_it() {
+    let noted = |request: http::request::Builder, watched: &'static str| {
+        let exchange = exchange();
+        exchange.watch(Arc::new(mesh_core::exchange::Watch {
+            target: true,
+            headers: vec![HeaderName::from_static(watched)],
+        }));
+        let mut request = request.body(()).unwrap();
+        admit(&mut request, &manager(), &exchange, &Rng::with_seed(1)).unwrap();
+        exchange.take_head()
+    };
+    let plain = |path| Request::get(path).header("host", "h");
+    assert!(noted(plain("/a"), "x-a").is_none(), "nothing of it changed");
+    let head = noted(plain("/a/../b"), "x-a").unwrap();
+    assert_eq!(head.target.unwrap().1, "/b");
+    let head = noted(plain("/a"), "x-forwarded-proto").unwrap();
+    assert_eq!(head.headers[0].1, "http");
+    let steered = plain("/a").header("x-envoy-retry-on", "5xx");
+    assert!(
+        noted(steered, "x-envoy-retry-on")
+            .unwrap()
+            .headers
+            .is_empty()
+    );
 }

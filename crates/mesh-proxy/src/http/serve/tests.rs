@@ -424,3 +424,38 @@ async fn a_tunnel_is_a_task_that_a_drain_waits_for() {
     assert_eq!(served.stat(HttpStat::CxUpgradesActive), 0);
     served.assert_quiet();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_marks_responses_only_as_it_is_told() {
+    let answer = |_| async {
+        let mut response = Response::new(Body::empty());
+        let headers = response.headers_mut();
+        headers.insert("via", HeaderValue::from_static("1.0 app"));
+        headers.insert("server", HeaderValue::from_static("app"));
+        response
+    };
+    let head = async |change: fn(&mut HttpManager)| {
+        let mut served = Served::new(answer);
+        served.manager.server_name = "mesh".into();
+        change(&mut served.manager);
+        let mut connection = served.connect();
+        connection
+            .send("GET / HTTP/1.1\r\nhost: a\r\nx-request-id: mine\r\n\r\n")
+            .await;
+        let head = connection.head().await;
+        let mut lines: Vec<String> = head.lines().skip(1).map(str::to_owned).collect();
+        lines.retain(|line| {
+            ["via", "server", "x-request-id"].contains(&line.split(':').next().unwrap())
+        });
+        lines.sort();
+        lines
+    };
+    assert_eq!(head(|_| {}).await, ["server: mesh", "via: 1.0 app"]);
+    let marked = head(|manager| {
+        manager.server_if_absent = true;
+        manager.via = "1.1 me".into();
+        manager.request_id_in_response = true;
+    });
+    let expected = ["server: app", "via: 1.0 app, 1.1 me", "x-request-id: mine"];
+    assert_eq!(marked.await, expected);
+}

@@ -44,9 +44,8 @@ pub(super) fn read(proto: &CorsPolicy) -> Result<Setting<Arc<Cors>>, Invalid> {
     cors.allow_headers.clone_from(allow_headers);
     cors.expose_headers.clone_from(expose_headers);
     cors.max_age.clone_from(max_age);
-    cors.allow_credentials = boolean(allow_credentials.as_ref(), false);
-    // Envoy sends such preflights on unless told otherwise.
-    cors.forward_unmatched_preflights = boolean(forward_not_matching_preflights.as_ref(), true);
+    cors.allow_credentials = allow_credentials.as_ref().map(|it| it.value);
+    cors.forward_unmatched_preflights = forward_not_matching_preflights.as_ref().map(|it| it.value);
     match switch("filter_enabled", filter_enabled.as_ref(), Fraction::ALL)? {
         true => Ok(Setting::On(Arc::new(cors))),
         false => Ok(Setting::Off),

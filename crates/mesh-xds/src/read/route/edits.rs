@@ -4,7 +4,7 @@ use super::template;
 use crate::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use crate::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use crate::wire::text::header_name;
-use crate::wire::{At, each, enumeration, refuse, required, unsupported};
+use crate::wire::{At, each, enumeration, required};
 use http::HeaderName;
 use http::header::HOST;
 use mesh_core::Invalid;
@@ -44,12 +44,11 @@ fn one(proto: &HeaderValueOption) -> Result<HeaderAdd, Invalid> {
         append_action,
         keep_empty_value,
     } = proto;
-    refuse!(keep_empty_value);
     let mode = match enumeration("append_action", *append_action)? {
         HeaderAppendAction::AppendIfExistsOrAdd => AddMode::Append,
         HeaderAppendAction::AddIfAbsent => AddMode::IfAbsent,
         HeaderAppendAction::OverwriteIfExistsOrAdd => AddMode::Overwrite,
-        HeaderAppendAction::OverwriteIfExists => return Err(unsupported("append_action")),
+        HeaderAppendAction::OverwriteIfExists => AddMode::OverwriteIfPresent,
     };
     let mode = match append {
         None => mode,
@@ -79,6 +78,7 @@ fn one(proto: &HeaderValueOption) -> Result<HeaderAdd, Invalid> {
         name: editable("header.key", key)?,
         value: template::parse(text).at(field)?,
         mode,
+        keep_empty: *keep_empty_value,
     })
 }
 

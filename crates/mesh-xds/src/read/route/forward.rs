@@ -73,7 +73,6 @@ pub(super) fn read(
     refuse!(
         path_rewrite_policy,
         path_rewrite,
-        append_x_forwarded_host,
         flush_timeout,
         early_data_policy,
         retry_policy_typed_config,
@@ -101,6 +100,7 @@ pub(super) fn read(
         }
     };
     forward.authority = authority(host_rewrite_specifier.as_ref())?;
+    forward.append_forwarded_host = *append_x_forwarded_host;
     let field = "cluster_not_found_response_code";
     forward.not_found = match enumeration(field, *cluster_not_found_response_code)? {
         ClusterNotFoundResponseCode::ServiceUnavailable => None,
@@ -232,6 +232,7 @@ fn part(proto: &pb::weighted_cluster::ClusterWeight) -> Result<Weighted, Invalid
                     name: HOST,
                     value: HeaderTemplate::Fixed(value),
                     mode: AddMode::Overwrite,
+                    keep_empty: false,
                 });
             }
         }
@@ -255,8 +256,9 @@ fn authority(
         Some(HostRewriteSpecifier::HostRewriteHeader(name)) => Some(AuthorityRewrite::FromHeader(
             header_name("host_rewrite_header", name)?,
         )),
-        Some(HostRewriteSpecifier::HostRewritePathRegex(_)) => {
-            return Err(unsupported("host_rewrite_path_regex"));
+        Some(HostRewriteSpecifier::HostRewritePathRegex(regex)) => {
+            let (pattern, with) = substitution(regex).at("host_rewrite_path_regex")?;
+            Some(AuthorityRewrite::FromPath(pattern, with))
         }
         Some(HostRewriteSpecifier::HostRewrite(_)) => return Err(unsupported("host_rewrite")),
     })

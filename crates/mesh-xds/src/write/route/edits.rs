@@ -2,7 +2,7 @@
 
 use crate::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use crate::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
-use mesh_core::model::{AddMode, HeaderAdd, HeaderEdits, HeaderTemplate, Piece};
+use mesh_core::model::{AddMode, HeaderAdd, HeaderEdits, HeaderKey, HeaderTemplate, Piece};
 
 /// What is added, and the names of what is removed.
 pub(super) fn write(edits: &HeaderEdits) -> (Vec<HeaderValueOption>, Vec<String>) {
@@ -16,6 +16,7 @@ fn one(edit: &HeaderAdd) -> HeaderValueOption {
         AddMode::Append => HeaderAppendAction::AppendIfExistsOrAdd,
         AddMode::Overwrite => HeaderAppendAction::OverwriteIfExistsOrAdd,
         AddMode::IfAbsent => HeaderAppendAction::AddIfAbsent,
+        AddMode::OverwriteIfPresent => HeaderAppendAction::OverwriteIfExists,
     };
     // Text goes into `value`; `raw_value` is for what a protobuf string cannot hold.
     let (value, raw_value) = match String::from_utf8(template(&edit.value)) {
@@ -29,6 +30,7 @@ fn one(edit: &HeaderAdd) -> HeaderValueOption {
             raw_value,
         }),
         append_action: action.into(),
+        keep_empty_value: edit.keep_empty,
         ..Default::default()
     }
 }
@@ -57,27 +59,54 @@ fn text(text: &[u8], out: &mut Vec<u8>) {
 }
 
 fn piece(piece: &Piece, out: &mut Vec<u8>) {
-    let operator = match piece {
-        Piece::Text(plain) => return text(plain.as_bytes(), out),
-        Piece::RequestHeader(name) => {
-            return out.extend_from_slice(format!("%REQ({name})%").as_bytes());
-        }
-        Piece::ResponseHeader(name) => {
-            return out.extend_from_slice(format!("%RESP({name})%").as_bytes());
-        }
-        Piece::DownstreamRemoteAddress => "%DOWNSTREAM_REMOTE_ADDRESS%",
-        Piece::DownstreamRemoteAddressWithoutPort => "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
-        Piece::DownstreamLocalAddress => "%DOWNSTREAM_LOCAL_ADDRESS%",
-        Piece::Protocol => "%PROTOCOL%",
-        Piece::ResponseCode => "%RESPONSE_CODE%",
-        Piece::ResponseFlags => "%RESPONSE_FLAGS%",
-        Piece::ResponseCodeDetails => "%RESPONSE_CODE_DETAILS%",
-        Piece::RouteName => "%ROUTE_NAME%",
-        Piece::UpstreamHost => "%UPSTREAM_HOST%",
-        Piece::UpstreamCluster => "%UPSTREAM_CLUSTER%",
-        Piece::StartTime => "%START_TIME%",
-        // An operator that is not known here leaves nothing, as one without a value does.
-        _ => "",
+    if let Piece::Text(plain) = piece {
+        return text(plain.as_bytes(), out);
+    }
+    let (piece, length) = match piece {
+        Piece::Shortened(piece, length) => (&**piece, format!(":{length}")),
+        piece => (piece, String::new()),
     };
-    out.extend_from_slice(operator.as_bytes());
+    // An operator that is not known here leaves nothing, as one without a value does.
+    if let Some(operator) = operator(piece) {
+        out.extend_from_slice(format!("%{operator}{length}%").as_bytes());
+    }
+}
+
+fn operator(piece: &Piece) -> Option<String> {
+    if let Some((from, name)) = field(piece) {
+        return Some(format!("{from}({name})"));
+    }
+    if let Piece::FirstOf(first, second) = piece {
+        let ((from, first), (_, second)) = (field(first)?, field(second)?);
+        return Some(format!("{from}({first}?{second})"));
+    }
+    let operator = match piece {
+        Piece::DownstreamRemoteAddress => "DOWNSTREAM_REMOTE_ADDRESS",
+        Piece::DownstreamRemoteAddressWithoutPort => "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT",
+        Piece::DownstreamLocalAddress => "DOWNSTREAM_LOCAL_ADDRESS",
+        Piece::Protocol => "PROTOCOL",
+        Piece::ResponseCode => "RESPONSE_CODE",
+        Piece::ResponseFlags => "RESPONSE_FLAGS",
+        Piece::ResponseCodeDetails => "RESPONSE_CODE_DETAILS",
+        Piece::RouteName => "ROUTE_NAME",
+        Piece::UpstreamHost => "UPSTREAM_HOST",
+        Piece::UpstreamCluster => "UPSTREAM_CLUSTER",
+        Piece::StartTime => "START_TIME",
+        _ => return None,
+    };
+    Some(operator.to_owned())
+}
+
+/// A header or pseudo-header, and whose it is.
+fn field(piece: &Piece) -> Option<(&'static str, &str)> {
+    Some(match piece {
+        Piece::RequestHeader(name) => ("REQ", name.as_str()),
+        Piece::ResponseHeader(name) => ("RESP", name.as_str()),
+        Piece::RequestPart(HeaderKey::Method) => ("REQ", ":method"),
+        Piece::RequestPart(HeaderKey::Authority) => ("REQ", ":authority"),
+        Piece::RequestPart(HeaderKey::Scheme) => ("REQ", ":scheme"),
+        Piece::RequestPart(HeaderKey::Path) => ("REQ", ":path"),
+        Piece::RequestPart(HeaderKey::Header(name)) => ("REQ", name.as_str()),
+        _ => return None,
+    })
 }

@@ -5,9 +5,10 @@ use crate::pb::envoy::extensions::filters::common::fault::v3 as common;
 use crate::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use crate::pb::envoy::extensions::filters::http::fault::v3 as wire;
 use crate::pb::envoy::extensions::filters::http::on_demand::v3::PerRouteConfig;
+use crate::pb::google::protobuf::BoolValue;
 use crate::wire::share::{to_fraction, to_runtime_fraction};
 use crate::wire::text::to_string_match;
-use crate::wire::{on_demand, to_boolean, to_duration};
+use crate::wire::{on_demand, to_duration};
 use mesh_core::model::{
     AbortWith, ClustersOnDemand, Cors, Fault, FaultAbort, FaultDelay, Fraction, StringMatch,
 };
@@ -25,9 +26,11 @@ pub(super) fn cors(cors: &Cors) -> CorsPolicy {
         allow_headers: cors.allow_headers.clone(),
         expose_headers: cors.expose_headers.clone(),
         max_age: cors.max_age.clone(),
-        allow_credentials: to_boolean(cors.allow_credentials),
+        allow_credentials: cors.allow_credentials.map(|value| BoolValue { value }),
         filter_enabled: Some(to_runtime_fraction(Fraction::ALL)),
-        forward_not_matching_preflights: to_boolean(cors.forward_unmatched_preflights),
+        forward_not_matching_preflights: cors
+            .forward_unmatched_preflights
+            .map(|value| BoolValue { value }),
         ..Default::default()
     }
 }

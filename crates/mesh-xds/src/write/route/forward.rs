@@ -49,6 +49,7 @@ pub(super) fn write(rule: &Rule, forward: &Forward) -> pb::RouteAction {
         max_stream_duration,
         cluster_specifier: target(&forward.to),
         host_rewrite_specifier: forward.authority.as_ref().and_then(authority),
+        append_x_forwarded_host: forward.append_forwarded_host,
         hash_policy: forward.hash.iter().filter_map(hash::write).collect(),
         metadata_match: metadata::asked(&forward.subset),
         ..Default::default()
@@ -114,6 +115,9 @@ fn authority(authority: &AuthorityRewrite) -> Option<HostRewriteSpecifier> {
         }
         AuthorityRewrite::FromHeader(name) => {
             HostRewriteSpecifier::HostRewriteHeader(name.to_string())
+        }
+        AuthorityRewrite::FromPath(pattern, with) => {
+            HostRewriteSpecifier::HostRewritePathRegex(to_substitution(pattern, with))
         }
         AuthorityRewrite::FromEndpoint => {
             HostRewriteSpecifier::AutoHostRewrite(BoolValue { value: true })
