@@ -79,12 +79,10 @@ pub(crate) const ALLOWED: &[Allowed] = &[
                  decoded",
         holds: |it, case| {
             let manager = &case.config.source.manager;
-            let decoded = ["%2f", "%2F"]
-                .iter()
-                .fold(it.ours.clone(), |path, escape| path.replace(escape, "/"));
-            let decoded = ["%5c", "%5C"]
-                .iter()
-                .fold(decoded, |path, escape| path.replace(escape, "\\"));
+            let end = it.ours.find('?').unwrap_or(it.ours.len());
+            let (path, query) = it.ours.split_at(end);
+            let path = path.replace("%2f", "/").replace("%2F", "/");
+            let decoded = path.replace("%5c", "\\").replace("%5C", "\\") + query;
             manager["path_with_escaped_slashes_action"] == "REJECT_REQUEST"
                 && matches!(&*it.fact, "log path" | "log sent-path")
                 && decoded == it.envoy

@@ -136,8 +136,10 @@ mod tests {
 
     #[test]
     fn who_calls_is_the_peer_unless_a_proxy_in_front_is_believed() {
-        let mut caller = Caller::default();
-        caller.peer = Some("10.0.0.1:5".parse().unwrap());
+        let caller = Caller {
+            peer: Some("10.0.0.1:5".parse().unwrap()),
+            ..Caller::default()
+        };
         let exchange = Exchange::new(Instant::now(), caller);
         assert_eq!(exchange.remote().unwrap().to_string(), "10.0.0.1:5");
         exchange.set_remote("1.2.3.4:0".parse().unwrap());

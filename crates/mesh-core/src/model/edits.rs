@@ -61,9 +61,9 @@ pub enum Piece {
     /// `%RESP(name)%`: a response header.
     ResponseHeader(HeaderName),
     /// `%REQ(a?b)%`, `%RESP(a?b)%`: the first of two that has a value.
-    FirstOf(Box<Piece>, Box<Piece>),
+    FirstOf(Box<Self>, Box<Self>),
     /// `%…:N%`: the first so many bytes of a value.
-    Shortened(Box<Piece>, usize),
+    Shortened(Box<Self>, usize),
     /// `%DOWNSTREAM_REMOTE_ADDRESS%`: the caller's address with port.
     DownstreamRemoteAddress,
     /// `%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%`.

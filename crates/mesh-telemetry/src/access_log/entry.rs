@@ -83,7 +83,7 @@ impl Entry {
 
     /// Takes a request's head as it left in place of the one that came.
     pub fn head(&mut self, head: Head) {
-        self.target = head.target.or(self.target.take());
+        self.target = head.target.or_else(|| self.target.take());
         self.request = head.headers;
     }
 
