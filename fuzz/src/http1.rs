@@ -124,7 +124,10 @@ fn server(data: &[u8]) {
     };
     let (whole, pieces) = (told(whole), told(pieces));
     let rest = whole.strip_prefix(pieces.as_str());
-    let late = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("HTTP/1.1 4"));
+    let late = rest.is_some_and(|rest| {
+        let refusals = ["HTTP/1.1 4", "HTTP/1.1 501"];
+        rest.is_empty() || refusals.iter().any(|refusal| rest.starts_with(refusal))
+    });
     assert!(late, "cut at {cut}:\n{pieces}\nat once:\n{whole}");
 }
 

@@ -250,7 +250,8 @@ where
 
     /// Answers what is no request, and closes.
     fn refuse(&mut self, status: StatusCode, error: Error) {
-        exchange::refusal(self.output.buffer(&self.buffers), status, &self.buffers);
+        let out = self.output.buffer(&self.buffers);
+        exchange::refusal(out, status, self.settings.date, &self.buffers);
         self.head_timer = None;
         self.error = Some(error);
         self.phase = Phase::Flush { linger: true };

@@ -64,9 +64,10 @@ fn connect(buffers: &Buffers) -> mesh_http1::client::SendRequest<DuplexStream, S
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn bodies_of_all_sizes_come_back_through_a_proxy() {
     let buffers = Buffers::default();
-    let callers = (0..8usize).map(|caller| {
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..8usize {
         let buffers = buffers.clone();
-        tokio::spawn(async move {
+        callers.spawn(async move {
             let mut sender = connect(&buffers);
             for round in 0..40usize {
                 let size = [0, 1, 10, 4095, 4096, 5000, 20_000, 100_000][(caller + round) % 8];
@@ -83,9 +84,7 @@ async fn bodies_of_all_sizes_come_back_through_a_proxy() {
                     assert!(sender.is_ready(), "{path} with {} bytes", data.len());
                 }
             }
-        })
-    });
-    for caller in callers.collect::<Vec<_>>() {
-        caller.await.unwrap();
+        });
     }
+    callers.join_all().await;
 }

@@ -57,7 +57,7 @@ pub(super) struct Progress<'a, Io, S> {
 }
 
 /// Writes the answer to what is no request.
-pub(super) fn refusal(out: &mut Vec<u8>, status: StatusCode, buffers: &Buffers) {
+pub(super) fn refusal(out: &mut Vec<u8>, status: StatusCode, date: bool, buffers: &Buffers) {
     let (head, ()) = Response::new(()).into_parts();
     let mut head = head;
     head.status = status;
@@ -66,7 +66,7 @@ pub(super) fn refusal(out: &mut Vec<u8>, status: StatusCode, buffers: &Buffers) 
         is_http10: false,
         takes_trailers: false,
         keep_alive: false,
-        date: true,
+        date,
     };
     encode::response(out, &head, Some(0), &to, buffers);
 }

@@ -478,3 +478,18 @@ fn an_idle_connection_is_small() {
     let wire = size_of::<Wire<DuplexStream>>();
     assert!(size <= 256 && wire <= 320, "{size} and {wire} bytes");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_leaves_after_its_body_broke_is_noticed() {
+    let mut served = serve(|request: Request<Body>| async {
+        assert!(request.into_body().collect().await.is_err());
+        std::future::pending().await
+    });
+    served
+        .send("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc")
+        .await;
+    settle().await;
+    assert!(!served.task.is_finished());
+    drop(served.stream);
+    assert!(matches!(served.task.await.unwrap(), Err(Error::Closed)));
+}

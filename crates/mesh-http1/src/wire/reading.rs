@@ -59,7 +59,14 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
     /// Nothing is read while the body's reader waits: it would not be woken. It sees the end itself.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         let most = if self.is_complete() { 1 } else { SIZE };
-        while self.reader != Reader::Waiting && !self.broken && self.input.len() < most {
+        while self.reader != Reader::Waiting {
+            if self.broken {
+                // What comes behind it means nothing any more.
+                self.input.clear();
+            }
+            if self.input.len() >= most {
+                break;
+            }
             if self.eof {
                 return Poll::Ready(Error::Closed);
             }
