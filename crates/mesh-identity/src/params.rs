@@ -264,7 +264,7 @@ mod tests {
         let params = Params::new(&TlsParams::default(), &[]).unwrap();
         assert_eq!(
             params.provider.kx_groups[0].name(),
-            rustls::NamedGroup::X25519MLKEM768
+            NamedGroup::X25519MLKEM768
         );
         let mut chosen = TlsParams::default();
         chosen.groups = names(&["P-256", "prime256v1", "X25519"]);
@@ -275,10 +275,7 @@ mod tests {
             .iter()
             .map(|group| group.name())
             .collect();
-        assert_eq!(
-            got,
-            [rustls::NamedGroup::secp256r1, rustls::NamedGroup::X25519]
-        );
+        assert_eq!(got, [NamedGroup::secp256r1, NamedGroup::X25519]);
     }
 
     #[test]

@@ -45,14 +45,6 @@ impl Call {
         self.with("x-script", words)
     }
 
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let mut found = self
-            .headers
-            .iter()
-            .filter(|(it, _)| it.eq_ignore_ascii_case(name));
-        found.next().map(|(_, value)| value.as_str())
-    }
-
     /// A gRPC request: POST with its two headers.
     pub(crate) fn grpc(mut self) -> Self {
         self.method = "POST".into();

@@ -74,10 +74,12 @@ mod tests {
     #[test]
     fn a_handshake_counts_in_its_version_cipher_and_group_and_nowhere_else() {
         let block = Block::default();
-        let mut agreed = TlsInfo::default();
-        agreed.version = Some(TlsVersion::V1_2);
-        agreed.cipher = "ECDHE-RSA-AES128-GCM-SHA256".into();
-        agreed.group = "P-256".into();
+        let mut agreed = TlsInfo {
+            version: Some(TlsVersion::V1_2),
+            cipher: "ECDHE-RSA-AES128-GCM-SHA256".into(),
+            group: "P-256".into(),
+            ..TlsInfo::default()
+        };
         TlsStat::count(&block, Shard::default(), &agreed);
         agreed.group = "a group that nobody knows".into();
         TlsStat::count(&block, Shard::default(), &agreed);
