@@ -101,14 +101,6 @@ const ALLOWED: &[Excuse] = &[
         holds: |it| it.label.starts_with("old ") && it.fact == "log",
     },
     Excuse {
-        reason: "what is no HTTP is described in the log",
-        holds: |it| {
-            it.label.starts_with("tls-behind-plain ")
-                && it.envoy.starts_with("502 UPE [-] ")
-                && it.ours.starts_with("502 UPE [")
-        },
-    },
-    Excuse {
         reason: "where in a chain it failed is not told by the library that checks",
         holds: |it| {
             it.label.starts_with("below ")
