@@ -110,10 +110,9 @@ impl HeadError {
             _ => StatusCode::BAD_REQUEST,
         }
     }
-}
 
-impl From<httparse::Error> for HeadError {
-    fn from(error: httparse::Error) -> Self {
+    /// What the parser means.
+    pub(crate) fn of(error: httparse::Error) -> Self {
         match error {
             httparse::Error::Version => Self::Version,
             httparse::Error::TooManyHeaders => Self::TooManyFields,

@@ -59,7 +59,7 @@ pub fn request(
         }
         // What is wrong with a token before the version is wrong with the method or the target.
         Err(httparse::Error::Token) if parsed.method.is_some() => return Err(HeadError::Target),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(HeadError::of(error)),
     };
     check_size(len, limits)?;
     let is_http10 = parsed.version == Some(0);

@@ -53,7 +53,7 @@ pub fn response(
             check_size(input.len(), limits)?;
             return Ok(None);
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(HeadError::of(error)),
     };
     check_size(len, limits)?;
     let is_http10 = parsed.version == Some(0);
