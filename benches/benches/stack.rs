@@ -19,11 +19,9 @@ use mesh_core::model::{
 use mesh_core::stats::{Block, HttpStat};
 use mesh_core::{Caller, Error, Exchange, Feed, Publisher};
 use mesh_lb::{Dispatch, Host};
-use mesh_resilience::{
-    BreakerLayer, DeadlineLayer, FaultLayer, IdleLayer, RateLayer, RetryLayer, TimeoutLayer,
-};
+use mesh_resilience::{DeadlineLayer, FaultLayer, IdleLayer, RateLayer, RetryLayer, TimeoutLayer};
 use mesh_route::{CorsLayer, EditLayer, MirrorLayer, ReplyLayer, RespondLayer, RouteLayer};
-use mesh_telemetry::{FinishLayer, Telemetry};
+use mesh_telemetry::{AccountLayer, FinishLayer, Telemetry};
 use std::future::{Ready, ready};
 use std::hint::black_box;
 use std::io;
@@ -86,16 +84,16 @@ fn outbound(
 > + Clone {
     let stack = Dispatch::new(|_: &Arc<Host>, _: &Arc<ClusterEntry>| Endpoint);
     let stack = TimeoutLayer::per_try().layer(stack);
-    let stack = BreakerLayer::per_route().layer(stack);
     let stack = RetryLayer::<Body>::per_route().layer(stack);
     let stack = DeadlineLayer::per_route().layer(stack);
     let stack = IdleLayer::per_route().layer(stack);
+    let stack = AccountLayer::per_route().layer(stack);
     let stack = MirrorLayer::per_route().executor(Spawn).layer(stack);
     let stack = RespondLayer::per_route().layer(stack);
     let stack = EditLayer::per_route().layer(stack);
-    let stack = RateLayer::per_route().layer(stack);
-    let stack = FaultLayer::per_route().layer(stack);
     let stack = CorsLayer::per_route().layer(stack);
+    let stack = FaultLayer::per_route().layer(stack);
+    let stack = RateLayer::per_route().layer(stack);
     RouteLayer::new(feed).table("t").layer(stack)
 }
 

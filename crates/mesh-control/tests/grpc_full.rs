@@ -5,7 +5,7 @@
 //! Node beside it). What is not there is said and skipped, but fails where `CI=true`.
 
 #[allow(unreachable_pub)]
-#[path = "support/ports.rs"]
+#[path = "../../mesh-proxy/tests/support/ports.rs"]
 mod ports;
 #[path = "grpc_full/scenarios.rs"]
 mod scenarios;

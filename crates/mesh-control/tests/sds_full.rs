@@ -5,7 +5,7 @@
 //! says so and passes, but fails where `CI=true`.
 
 #[allow(unreachable_pub)]
-#[path = "support/ports.rs"]
+#[path = "../../mesh-proxy/tests/support/ports.rs"]
 mod ports;
 
 use mesh_control::Control;

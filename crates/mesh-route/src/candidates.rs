@@ -76,7 +76,9 @@ impl<'a> Candidates<'a> {
 
     /// Adds rules whose paths have to be looked at; none if there are too many lists.
     pub(crate) fn add_unchecked(&mut self, list: &'a [u32]) -> Option<()> {
-        self.unchecked |= 1 << self.used;
+        if !list.is_empty() {
+            self.unchecked |= 1 << self.used;
+        }
         self.add(list)
     }
 

@@ -181,7 +181,9 @@ where
         let Some(kept) = self.policy.kept(&request, exchange.as_ref()) else {
             return ResponseFuture(State::Calling(self.inner.call(request)));
         };
-        if let Some(exchange) = exchange.as_ref().filter(|_| edited && !kept.is_empty()) {
+        // Fixed edits are not the route's, whose local replies go by what the route recorded.
+        let is_routes = self.policy.fixed.is_none();
+        if let Some(exchange) = exchange.as_ref().filter(|_| edited && is_routes) {
             local::keep_instead(exchange, &kept);
         }
         let after = After {

@@ -264,6 +264,18 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_was_found_is_not_looked_at_again() {
+        let prefix = || PathMatch::Prefix("/".into());
+        let checked = |paths: Vec<PathMatch>| -> Vec<bool> {
+            let compiled = Paths::compile(&rules(paths));
+            let candidates = compiled.candidates(Some("/x")).unwrap();
+            candidates.map(|candidate| candidate.path_matches).collect()
+        };
+        assert_eq!(checked(vec![prefix()]), [true]);
+        assert_eq!(checked(vec![PathMatch::Connect, prefix()]), [false, true]);
+    }
+
+    #[test]
     fn a_table_with_very_many_nested_prefixes_is_left_to_a_scan() {
         let nested = (0..40).map(|depth| PathMatch::Prefix("/".repeat(depth)));
         let compiled = Paths::compile(&rules(nested));

@@ -68,7 +68,10 @@ pub(super) fn of_route(matched: &Matched, manager: Option<&HttpManager>) -> Vec<
     for limit in rule.rate_limit.iter().chain(listener) {
         list.add("rate limit", rate(limit), limit.origin, false);
     }
-    if let Some(cors) = rule.cors.as_ref().or(host.cors.as_ref()) {
+    // Field by field a rule's own policy goes before the virtual host's.
+    let levels = || [&rule.cors, &host.cors].into_iter().flatten();
+    let named = levels().find(|cors| !cors.allow_origins.is_empty());
+    if let Some(cors) = named.or_else(|| levels().next()) {
         list.add("CORS", origins(cors), cors.origin, false);
     }
     if let Some(forward) = matched.forward() {

@@ -234,7 +234,7 @@ fn admit<B>(
     }
     changed |= settle_path(request, manager, exchange)?;
     let headers = request.headers_mut();
-    leave_connection(headers);
+    changed |= leave_connection(headers);
     if let Some(protocol) = mesh_client::upgrade_of(headers) {
         let wanted = protocol.as_bytes().to_ascii_lowercase();
         if !manager
@@ -242,6 +242,9 @@ fn admit<B>(
             .iter()
             .any(|allowed| allowed.as_bytes() == wanted)
         {
+            if changed {
+                exchange.note_head(request);
+            }
             return Err(Error::new(Failure::UpgradeRefused));
         }
     }
@@ -250,25 +253,24 @@ fn admit<B>(
         .keys()
         .any(|name| name.as_str().starts_with("x-envoy-"))
     {
-        changed = true;
         for name in &STEERING {
-            headers.remove(name);
+            changed |= headers.remove(name).is_some();
         }
         for name in INSIDE_ONLY.iter().filter(|_| manager.use_remote_address) {
-            headers.remove(name);
+            changed |= headers.remove(name).is_some();
         }
         for name in PEER
             .iter()
             .filter(|_| manager.direction == Direction::Gateway)
         {
-            headers.remove(name);
+            changed |= headers.remove(name).is_some();
         }
     }
     let proved = caller.tls.as_ref().is_some_and(|tls| tls.peer.is_some());
     if manager.use_remote_address || !proved {
         // Who shows no certificate cannot vouch for one (Envoy's `forward_client_cert_details`, in
         // every mode but the one that is refused), and nobody outside can.
-        headers.remove(X_FORWARDED_CLIENT_CERT);
+        changed |= headers.remove(X_FORWARDED_CLIENT_CERT).is_some();
     }
     if manager.use_remote_address {
         changed = true;
@@ -305,9 +307,10 @@ fn admit<B>(
 /// Removes what `connection` names: meant for us alone (RFC 9110 §7.6.1). Done before any header of
 /// our own is set, or a caller could name `x-forwarded-for` and have ours removed on the way out
 /// (as in CVE-2022-31813).
-fn leave_connection(headers: &mut HeaderMap) {
+/// Says whether anything was.
+fn leave_connection(headers: &mut HeaderMap) -> bool {
     if !headers.contains_key(header::CONNECTION) {
-        return;
+        return false;
     }
     let upgrades = mesh_client::upgrade_of(headers).is_some();
     let named: Vec<HeaderName> = headers
@@ -324,6 +327,7 @@ fn leave_connection(headers: &mut HeaderMap) {
     if upgrades {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
+    true
 }
 
 /// A body whose length two parties could read differently is how requests are smuggled (RFC 9112

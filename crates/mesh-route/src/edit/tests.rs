@@ -293,6 +293,29 @@ async fn a_response_tells_of_the_edited_request_and_of_its_attempts_whoever_make
 }
 
 #[tokio::test]
+async fn what_an_edit_removes_is_in_no_answer_either() {
+    for answer in [
+        Answers::With(StatusCode::OK, ""),
+        Answers::Fails(Failure::NoHealthyHost),
+    ] {
+        let mut rule = Rule::prefix_to("/", "a");
+        rule.request_edits = HeaderEdits {
+            remove: vec![HeaderName::from_static("x-id")],
+            ..HeaderEdits::default()
+        };
+        let id = Piece::RequestHeader(HeaderName::from_static("x-id"));
+        rule.response_edits = edits(vec![add("x-told", vec![id], AddMode::Append)]);
+        let exchange = fixture::exchange(rule, Some(Cluster::new("a")));
+        let request = fixture::with(request("http://a/x"), &exchange);
+        local::keep(&exchange, exchange.matched().unwrap(), &request);
+        let service = EditLayer::per_route().layer(Probe::answering([answer]));
+        let service = crate::ReplyLayer::new().layer(service);
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(response.headers().get("x-told"), None);
+    }
+}
+
+#[tokio::test]
 async fn an_edited_or_rewritten_head_is_noted_for_who_wants_it() {
     let exchange = counting(Rule::prefix_to("/", "a"));
     exchange.watch(Arc::new(mesh_core::exchange::Watch {

@@ -117,10 +117,6 @@ impl Kept {
         self.0.push((key, value));
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// As lines, `name: value`.
     pub(crate) fn lines(&self) -> impl Iterator<Item = HeaderValue> {
         self.0.iter().filter_map(|(key, value)| {

@@ -84,7 +84,8 @@ impl Entry {
     /// Takes a request's head as it left in place of the one that came.
     pub fn head(&mut self, head: Head) {
         self.target = head.target.or_else(|| self.target.take());
-        self.request = head.headers;
+        self.request.clear();
+        self.request.extend(head.headers);
     }
 
     /// Notes that a connection began `at` this time of day.

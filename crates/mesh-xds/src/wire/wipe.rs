@@ -3,7 +3,7 @@
 //!
 //! What this covers is the bytes and messages that are in our own hands, from a response that was
 //! decoded to the model. Not covered are the buffers of connections (tonic, hyper, TLS), the text
-//! that a bootstrap is written as, and keys that stand in a listener or cluster instead of in a
+//! that a bootstrap is written as with what is made of it on the way to its bytes, and keys that stand in a listener or cluster instead of in a
 //! secret of its own.
 
 use crate::pb::envoy::config::core::v3::DataSource;

@@ -14,8 +14,12 @@ use serde::Deserialize;
 
 use crate::{cargo, workspace::Package};
 
-/// For all tests of a binary. Nextest gives five minutes to one test.
-const LIMIT: Duration = Duration::from_secs(10 * 60);
+/// For all tests of a binary. Nextest gives five minutes to one test, eight to one of `_full`. What a
+/// binary that is ended had started may go on.
+fn limit(name: &str) -> Duration {
+    let minutes = if name.ends_with("_full") { 40 } else { 10 };
+    Duration::from_secs(60 * minutes)
+}
 
 /// A line of `cargo test --no-run --message-format=json`, as far as it is about a test binary.
 #[derive(Debug, Deserialize)]
@@ -141,10 +145,11 @@ impl Artifact {
         }
         command.env("CARGO_MANIFEST_DIR", folder);
         command.args(arguments).current_dir(folder);
-        let ended = within(LIMIT, &mut command)
+        let limit = limit(&self.target.name);
+        let ended = within(limit, &mut command)
             .with_context(|| format!("cannot run {}", executable.display()))?;
         if ended.is_none() {
-            println!("{} took longer than {LIMIT:?}", self.target.name);
+            println!("{} took longer than {limit:?}", self.target.name);
         }
         Ok(ended.is_some_and(|status| status.success()))
     }
@@ -210,7 +215,7 @@ mod tests {
     fn what_does_not_end_is_ended() {
         let ended = within(Duration::from_millis(50), Command::new("sleep").arg("600"));
         assert_eq!(ended.unwrap(), None);
-        let ended = within(LIMIT, &mut Command::new("true")).unwrap();
+        let ended = within(limit("x"), &mut Command::new("true")).unwrap();
         assert!(ended.unwrap().success());
     }
 }

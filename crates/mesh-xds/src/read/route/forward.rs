@@ -100,6 +100,10 @@ pub(super) fn read(
         }
     };
     forward.authority = authority(host_rewrite_specifier.as_ref())?;
+    if *append_x_forwarded_host && forward.authority == Some(AuthorityRewrite::FromEndpoint) {
+        let message = "not supported together with auto_host_rewrite";
+        return Err(Invalid::new("append_x_forwarded_host", message));
+    }
     forward.append_forwarded_host = *append_x_forwarded_host;
     let field = "cluster_not_found_response_code";
     forward.not_found = match enumeration(field, *cluster_not_found_response_code)? {
