@@ -263,6 +263,7 @@ where
             let Some(exchange) = &mut self.exchange else {
                 return Poll::Ready(Ok(()));
             };
+            lock(&self.shared).forget_owner();
             let mut progress = Progress {
                 service: &mut self.service,
                 output: &mut self.output,

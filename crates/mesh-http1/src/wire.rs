@@ -148,6 +148,7 @@ impl<Io> Wire<Io> {
         self.message += 1;
         self.expects = Expects::Nothing;
         self.reader = Reader::Nobody;
+        self.waiter = None;
         self.decoder = Decoder::done();
         if let Length::Exact(length) = length
             && length <= self.input.len() as u64
@@ -215,12 +216,9 @@ impl<Io> Wire<Io> {
         }
     }
 
-    fn wake_owner(&mut self, but: Option<&Waker>) {
-        if let Some(owner) = self.owner.take()
-            && !but.is_some_and(|waker| owner.will_wake(waker))
-        {
-            owner.wake();
-        }
+    /// The driver is being polled, and need not be woken to see what happens meanwhile.
+    pub(crate) fn forget_owner(&mut self) {
+        self.owner = None;
     }
 
     /// Whether a client may send a request.
@@ -245,13 +243,15 @@ impl<Io> Wire<Io> {
     }
 
     pub(crate) fn wake(&mut self) {
-        self.wake_owner(None);
+        if let Some(owner) = self.owner.take() {
+            owner.wake();
+        }
     }
 
     /// Closes the socket. A body that was not received whole fails.
     pub(crate) fn close(&mut self) {
         drop(self.io.take());
-        self.wake_owner(None);
+        self.wake();
         if let Some(waiter) = self.waiter.take()
             && self.reader == Reader::Waiting
         {
@@ -284,7 +284,7 @@ impl<Io> Wire<Io> {
         if self.client.is_some() {
             self.close();
         } else {
-            self.wake_owner(None);
+            self.wake();
         }
         Poll::Ready(Some(Err(error.into())))
     }

@@ -137,7 +137,11 @@ where
             {
                 return Poll::Ready(Ok(response));
             }
-            if ready!(wire.poll_fill(1, cx))? == 0 {
+            let Poll::Ready(read) = wire.poll_fill(1, cx) else {
+                wire.wait(cx);
+                return Poll::Pending;
+            };
+            if read? == 0 {
                 return Poll::Ready(Err(self.unsent.take().unwrap_or(Error::Closed)));
             }
         }

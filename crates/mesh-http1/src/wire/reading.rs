@@ -106,14 +106,14 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
     }
 
     /// The body was received whole.
-    fn over(&mut self, cx: &Context<'_>) {
+    fn over(&mut self) {
         self.reader = Reader::Nobody;
         self.waiter = None;
         self.release();
         if self.client.is_some() {
             self.exchange_over();
         } else {
-            self.wake_owner(Some(cx.waker()));
+            self.wake();
         }
     }
 
@@ -151,7 +151,16 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
             self.discard();
             self.exchange_over();
         } else {
-            self.wake_owner(None);
+            self.wake();
+        }
+    }
+
+    /// Somebody waits for the socket, and is to be woken when it is closed here, too.
+    pub(crate) fn wait(&mut self, cx: &Context<'_>) {
+        self.reader = Reader::Waiting;
+        match &self.waiter {
+            Some(waiter) if waiter.will_wake(cx.waker()) => {}
+            _ => self.waiter = Some(cx.waker().clone()),
         }
     }
 
@@ -176,14 +185,14 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
                     let ends = self.decoder.ends(&self.input);
                     if let Some(skip) = ends {
                         self.input.advance(skip);
-                        self.over(cx);
+                        self.over();
                     }
                     let last = ends.is_some();
                     return Poll::Ready(Some(Ok(Piece { frame, last })));
                 }
                 Ok(Decoded::End { skip, trailers }) => {
                     self.input.advance(skip);
-                    self.over(cx);
+                    self.over();
                     return Poll::Ready(trailers.map(|trailers| {
                         Ok(Piece {
                             frame: Frame::trailers(trailers),
@@ -201,18 +210,14 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
             }
             if self.expects == Expects::Waits && self.input.is_empty() {
                 self.expects = Expects::Wanted;
-                self.wake_owner(Some(cx.waker()));
+                self.wake();
             }
             let room = self.decoder.expected().clamp(1, LARGEST_READ) as usize;
             match self.poll_fill(room, cx) {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return self.broken(error),
                 Poll::Pending => {
-                    self.reader = Reader::Waiting;
-                    match &self.waiter {
-                        Some(waiter) if waiter.will_wake(cx.waker()) => {}
-                        _ => self.waiter = Some(cx.waker().clone()),
-                    }
+                    self.wait(cx);
                     return Poll::Pending;
                 }
             }

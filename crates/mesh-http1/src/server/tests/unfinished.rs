@@ -1,0 +1,49 @@
+//! Bodies that are read elsewhere, or not to their end.
+
+use super::*;
+use futures_util::future;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// A place that a service puts its request's body into.
+fn place() -> (
+    Mutex<Option<oneshot::Sender<Body>>>,
+    oneshot::Receiver<Body>,
+) {
+    let (give, take) = oneshot::channel();
+    (Mutex::new(Some(give)), take)
+}
+
+fn put(place: &Mutex<Option<oneshot::Sender<Body>>>, request: Request<Body>) {
+    let give = place.lock().unwrap().take().unwrap();
+    give.send(request.into_body()).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_read_beside_its_connection_wakes_it() {
+    let (mut stream, theirs) = tokio::io::duplex(1 << 10);
+    let (place, take) = place();
+    let service = service_fn(move |request| {
+        put(&place, request);
+        future::pending::<Result<Reply, Infallible>>()
+    });
+    let head = b"POST / HTTP/1.1\r\ncontent-length: 3\r\nexpect: 100-continue\r\n\r\n";
+    let server = Server::with_buffers(Buffers::default());
+    let connection = server.serve(theirs, head, service);
+    let reading = async { take.await.unwrap().collect().await.unwrap().to_bytes() };
+    // One task has both, and polls the connection first.
+    let task = tokio::spawn(future::join(connection, reading));
+    let mut seen = [0; 25];
+    let read = timeout(LONG, stream.read_exact(&mut seen)).await;
+    read.expect("the caller is told to go on").unwrap();
+    assert_eq!(&seen, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"abc").await.unwrap();
+    settle().await;
+    drop(stream);
+    let ended = timeout(LONG, task).await.expect("it sees the caller leave");
+    let (ended, body) = ended.unwrap();
+    assert!(matches!(ended, Err(Error::Closed)));
+    assert_eq!(body, "abc");
+}
