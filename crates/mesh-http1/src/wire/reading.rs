@@ -1,9 +1,9 @@
 //! What is read from the socket, and when.
 
 use super::{Expects, Piece, Reader, Wire};
-use crate::Error;
 use crate::buffers::SIZE;
 use crate::decode::Decoded;
+use crate::{BodyError, Error};
 use bytes::{Buf, BytesMut};
 use http_body::Frame;
 use std::io;
@@ -207,6 +207,10 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
                     Ok(()) => continue,
                     Err(error) => return self.broken(error),
                 }
+            }
+            if self.io.is_none() {
+                // Closed on this side, whatever the other one had to say.
+                return self.broken(BodyError::Incomplete);
             }
             if self.expects == Expects::Waits && self.input.is_empty() {
                 self.expects = Expects::Wanted;

@@ -15,3 +15,35 @@ async fn a_response_that_is_waited_for_fails_when_its_connection_is_dropped() {
     let failed = response.unwrap_err();
     assert!(matches!(failed.error, Error::Closed) && failed.request.is_none());
 }
+
+#[tokio::test]
+async fn a_body_until_the_end_is_not_whole_when_we_end_it() {
+    let mut connected = connect();
+    let response = connected.ask(get()).await;
+    connected.answers("HTTP/1.1 200 OK\r\n\r\nthe fir").await;
+    let mut body = response.await.unwrap().into_body();
+    let frame = body.frame().await.unwrap().unwrap();
+    assert_eq!(frame.into_data().unwrap(), "the fir");
+    connected.task.abort();
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Body(BodyError::Incomplete)));
+}
+
+#[tokio::test]
+async fn an_early_answer_is_read_though_nobody_takes_the_request() {
+    let mut connected = connect();
+    let (give, request) = streamed();
+    let response = connected.ask(request).await;
+    connected.sees("POST /s HTTP/1.1\r\n").await;
+    connected.answers(OK).await;
+    let response = response.await.unwrap();
+    connected.answers("no").await;
+    drop(connected.server);
+    // The connection's task cannot send it.
+    give.send("abc").unwrap();
+    settle().await;
+    let read = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(read, "no");
+    assert!(connected.sender.is_closed());
+    connected.task.await.unwrap().unwrap();
+}
