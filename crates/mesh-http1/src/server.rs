@@ -337,6 +337,9 @@ where
     /// Shutdown -> Linger or Over.
     fn poll_shutdown(&mut self, linger: bool, cx: &mut Context<'_>) -> Poll<()> {
         let mut wire = lock(&self.shared);
+        if linger {
+            wire.abandon();
+        }
         if let Some(io) = &mut wire.io {
             // It closes either way.
             drop(ready!(Pin::new(io).poll_shutdown(cx)));

@@ -94,6 +94,15 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
         Poll::Pending
     }
 
+    /// Nobody gets what is left: a body that somebody still reads fails.
+    pub(crate) fn abandon(&mut self) {
+        self.input.clear();
+        self.eof = true;
+        if let Some(waiter) = self.waiter.take() {
+            waiter.wake();
+        }
+    }
+
     /// Reads and throws away until the peer closes, too.
     pub(crate) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {

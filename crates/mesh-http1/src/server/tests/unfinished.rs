@@ -1,9 +1,10 @@
 //! Bodies that are read elsewhere, or not to their end.
 
 use super::*;
-use futures_util::future;
+use crate::BodyError;
+use futures_util::{FutureExt, future};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -46,4 +47,39 @@ async fn a_body_that_is_read_beside_its_connection_wakes_it() {
     let (ended, body) = ended.unwrap();
     assert!(matches!(ended, Err(Error::Closed)));
     assert_eq!(body, "abc");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_still_read_after_the_answer_fails_and_loses_nothing_unseen() {
+    for waits in [false, true] {
+        let (place, take) = place();
+        let mut served = serve(move |request| {
+            put(&place, request);
+            async { text("no") }
+        });
+        served
+            .send("POST / HTTP/1.1\r\ncontent-length: 6\r\n\r\n")
+            .await;
+        let mut body = take.await.unwrap();
+        served
+            .expect("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno")
+            .await;
+        let began = Instant::now();
+        let error = if waits {
+            let reading = tokio::spawn(body.collect());
+            settle().await;
+            reading.await.unwrap().unwrap_err()
+        } else {
+            settle().await;
+            // Read by who waits for the caller to leave.
+            served.send("abc").await;
+            settle().await;
+            let frame = body.frame().now_or_never().expect("it is over");
+            frame.unwrap().unwrap_err()
+        };
+        assert!(matches!(error, Error::Body(BodyError::Incomplete)));
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        drop(served.stream);
+        served.task.await.unwrap().unwrap();
+    }
 }
