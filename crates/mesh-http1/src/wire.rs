@@ -315,3 +315,6 @@ where
         None => Body::stream(source.clone(), wire.message, length),
     }
 }
+
+#[cfg(test)]
+mod tests;

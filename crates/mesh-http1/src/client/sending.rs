@@ -73,7 +73,7 @@ where
     /// Takes the connection. The request comes back if it cannot be had.
     fn begin(&mut self, request: Request<B>, cx: &mut Context<'_>) -> Result<(), NotAnswered<B>> {
         let mut wire = lock(&self.link.wire);
-        if wire.is_idle() && wire.poll_gone(cx).is_ready() || !wire.input().is_empty() {
+        if wire.is_idle() && (wire.poll_gone(cx).is_ready() || !wire.input().is_empty()) {
             wire.close();
         }
         let is_idle = wire.is_idle();

@@ -116,6 +116,8 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
 
     /// The body was received whole.
     fn over(&mut self) {
+        // What was its body has nothing to say any more: the next exchange may begin right now.
+        self.message += 1;
         self.reader = Reader::Nobody;
         self.waiter = None;
         self.release();

@@ -47,3 +47,18 @@ async fn an_early_answer_is_read_though_nobody_takes_the_request() {
     assert!(connected.sender.is_closed());
     connected.task.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_request_that_comes_too_early_harms_nobody() {
+    let mut connected = connect();
+    let response = connected.ask(get()).await;
+    connected.answers(&format!("{OK}o")).await;
+    let response = response.await.unwrap();
+    // A part of the body was read, and is nobody's yet.
+    let failed = connected.sender.send_request(get()).await.unwrap_err();
+    assert!(failed.request.is_some());
+    connected.answers("k").await;
+    let read = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(read, "ok");
+    assert!(connected.sender.is_ready());
+}
