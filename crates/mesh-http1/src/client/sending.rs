@@ -207,6 +207,10 @@ where
         if self.method != Method::CONNECT && !self.asks_upgrade {
             return Err(HeadError::Unasked.into());
         }
+        if self.sending.is_some() || self.unsent.is_some() {
+            // The rest of the request would be in front of what is not HTTP any more.
+            return Err(HeadError::Unasked.into());
+        }
         self.begun = false;
         let pending = Pending::offer(response.extensions_mut());
         if let Some((io, first)) = wire.give_away() {

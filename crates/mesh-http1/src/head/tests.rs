@@ -186,6 +186,18 @@ fn a_protocol_switch_takes_both_fields() {
         assert_eq!(head.wants_upgrade, wants, "{fields:?}");
     }
     assert!(whole("CONNECT a:1 HTTP/1.1\r\n\r\n").wants_upgrade);
+    for (fields, error) in [
+        ("content-length: 1\r\n", Some(HeadError::ContentLength)),
+        (
+            "transfer-encoding: chunked\r\n",
+            Some(HeadError::TransferEncoding),
+        ),
+        ("content-length: 0\r\n", None),
+    ] {
+        let text = format!("CONNECT a:1 HTTP/1.1\r\n{fields}\r\n");
+        let found = request(text.as_bytes(), &Limits::default(), HeaderMap::new());
+        assert_eq!(found.err(), error, "{fields:?}");
+    }
     let old = "GET / HTTP/1.0\r\nconnection: upgrade\r\nupgrade: a\r\n\r\n";
     assert!(!whole(old).wants_upgrade);
 }

@@ -62,3 +62,19 @@ async fn a_request_that_comes_too_early_harms_nobody() {
     assert_eq!(read, "ok");
     assert!(connected.sender.is_ready());
 }
+
+#[tokio::test]
+async fn no_protocol_begins_in_the_middle_of_a_request() {
+    let mut connected = connect();
+    let (_give, mut request) = streamed();
+    for (name, value) in [("upgrade", "echo"), ("connection", "upgrade")] {
+        request.headers_mut().insert(name, value.parse().unwrap());
+    }
+    let response = connected.ask(request).await;
+    connected
+        .answers("HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        .await;
+    let failed = response.await.unwrap_err();
+    assert!(matches!(failed.error, Error::Head(HeadError::Unasked)));
+    assert!(connected.sender.is_closed());
+}

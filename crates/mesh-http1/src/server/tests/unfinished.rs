@@ -83,3 +83,28 @@ async fn a_body_that_is_still_read_after_the_answer_fails_and_loses_nothing_unse
         served.task.await.unwrap().unwrap();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_protocol_begins_in_the_middle_of_a_request() {
+    let mut served = serve(|_| async {
+        let mut response = text("");
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        response
+    });
+    let head = "GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: a\r\n";
+    served
+        .send(&format!("{head}content-length: 3\r\n\r\nab"))
+        .await;
+    assert_eq!(served.rest().await, "");
+    assert!(matches!(served.task.await.unwrap(), Err(Error::Service(_))));
+    for (field, status) in [
+        ("content-length: 3", 400),
+        ("transfer-encoding: chunked", 501),
+    ] {
+        let mut served = serve(told);
+        served
+            .send(&format!("CONNECT a:1 HTTP/1.1\r\n{field}\r\n\r\n"))
+            .await;
+        served.expect(&format!("HTTP/1.1 {status} ")).await;
+    }
+}
