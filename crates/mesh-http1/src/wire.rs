@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tokio::io::AsyncRead;
 
-/// A piece of a body of at least this many bytes is handed over as it was read; a smaller one is
-/// copied, so that it does not hold a whole buffer.
+/// A piece of a body of at least this many bytes is handed over as it was read if it is half of
+/// what is left of its buffer; another one is copied, so that it does not hold a whole buffer.
 const SHARED: usize = 4 << 10;
 
 /// The shared half of a connection.
@@ -269,7 +269,7 @@ impl<Io> Wire<Io> {
 
     /// Takes the next `len` bytes of data.
     fn take(&mut self, len: usize) -> Bytes {
-        if len >= SHARED {
+        if len >= SHARED && 2 * len >= self.input.capacity() {
             return self.input.split_to(len).freeze();
         }
         let data = Bytes::copy_from_slice(&self.input[..len]);

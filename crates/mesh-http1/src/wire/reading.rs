@@ -70,7 +70,7 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
             if self.eof {
                 return Poll::Ready(Error::Closed);
             }
-            if !self.input.is_empty() {
+            if self.broken || !self.input.is_empty() {
                 if let Err(error) = ready!(self.poll_fill(1, cx)) {
                     return Poll::Ready(Error::Io(error));
                 }
@@ -87,7 +87,10 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
             }
             self.eof = probe.filled().is_empty();
             if !self.eof {
-                self.input = self.buffers.input();
+                if self.input.capacity() < PROBE {
+                    let old = std::mem::replace(&mut self.input, self.buffers.input());
+                    self.buffers.keep_input(old);
+                }
                 self.input.extend_from_slice(probe.filled());
             }
         }

@@ -1,6 +1,6 @@
 use super::*;
 use std::task::Waker;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncWriteExt, DuplexStream};
 
 /// A client's wire on which a response of this length has begun, and the server's end.
 fn receiving(input: &[u8], length: Length) -> (Shared<DuplexStream>, DuplexStream) {
@@ -38,4 +38,16 @@ async fn a_body_that_is_over_has_no_say_in_the_next_exchange() {
     shared.let_go(message);
     let wire = lock(&shared);
     assert!(wire.io.is_some() && wire.client.is_some_and(|client| client.busy));
+}
+
+#[tokio::test]
+async fn a_small_piece_does_not_hold_a_large_buffer() {
+    for (sent, holds) in [(4 << 10, false), (64 << 10, true)] {
+        let (shared, mut server) = receiving(b"", Length::Exact(1 << 20));
+        server.write_all(&vec![b'a'; sent]).await.unwrap();
+        let piece = next(&shared);
+        assert_eq!(piece.frame.data_ref().map(Bytes::len), Some(sent));
+        let free = lock(&shared).input.try_reclaim(64 << 10);
+        assert_eq!(free, !holds, "{sent} bytes");
+    }
 }

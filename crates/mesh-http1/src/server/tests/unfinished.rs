@@ -108,3 +108,20 @@ async fn no_protocol_begins_in_the_middle_of_a_request() {
         served.expect(&format!("HTTP/1.1 {status} ")).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_behind_a_body_that_broke_holds_no_memory() {
+    let mut served = serve(|request: Request<Body>| async {
+        assert!(request.into_body().collect().await.is_err());
+        future::pending().await
+    });
+    served
+        .send("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")
+        .await;
+    settle().await;
+    served.send(&"x".repeat(10_000)).await;
+    settle().await;
+    assert_eq!(served.buffers.kept().0, 1, "one was enough, and is free");
+    drop(served.stream);
+    assert!(matches!(served.task.await.unwrap(), Err(Error::Closed)));
+}
