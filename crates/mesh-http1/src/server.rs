@@ -176,8 +176,10 @@ where
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
             let mut wire = lock(&self.shared);
-            if self.scanned == 0 {
-                wire.skip_empty_lines();
+            // A CR may have been there before its LF, and nothing has begun with it.
+            if wire.skip_empty_lines() {
+                self.scanned = 0;
+                self.head_timer = None;
             }
             if !wire.input().is_empty() {
                 let scanned = &mut self.scanned;

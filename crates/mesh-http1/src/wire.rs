@@ -126,14 +126,16 @@ impl<Io> Wire<Io> {
         self.input.advance(count);
     }
 
-    /// Empty lines before a head are nothing (RFC 9112 §2.2).
-    pub(crate) fn skip_empty_lines(&mut self) {
-        let lines = self
-            .input
-            .iter()
-            .take_while(|byte| matches!(byte, b'\r' | b'\n'));
-        let count = lines.count();
+    /// Empty lines before a head are nothing (RFC 9112 §2.2). A lone CR is not one of them. Returns
+    /// whether there were any.
+    pub(crate) fn skip_empty_lines(&mut self) -> bool {
+        let mut rest = &self.input[..];
+        while let [b'\n', behind @ ..] | [b'\r', b'\n', behind @ ..] = rest {
+            rest = behind;
+        }
+        let count = self.input.len() - rest.len();
         self.input.advance(count);
+        count > 0
     }
 
     /// Gives the buffer back, if nothing is in it.

@@ -129,8 +129,8 @@ where
         let link = self.link.clone();
         let mut wire = lock(&link.wire);
         loop {
-            if self.scanned == 0 {
-                wire.skip_empty_lines();
+            if wire.skip_empty_lines() {
+                self.scanned = 0;
             }
             if !wire.input().is_empty()
                 && let Some(response) = self.parse(&mut wire)?

@@ -125,3 +125,23 @@ async fn what_comes_behind_a_body_that_broke_holds_no_memory() {
     drop(served.stream);
     assert!(matches!(served.task.await.unwrap(), Err(Error::Closed)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn empty_lines_before_a_head_are_nothing_and_a_lone_cr_is_no_line() {
+    let mut served = serve(told);
+    for piece in ["\r\n", "\n\r\n\n", "\r", "\n"] {
+        served.send(piece).await;
+        settle().await;
+    }
+    assert_eq!(served.buffers.kept().0, 1, "nothing has begun");
+    tokio::time::sleep(LONG).await;
+    served.send("\r").await;
+    settle().await;
+    served.send("\nGET / HTTP/1.1\r\n\r\n").await;
+    served.expect("HTTP/1.1 200 OK\r\n").await;
+    for lines in ["\r", "\r\r", "\r\n\r", "\r\r\n"] {
+        let mut served = serve(told);
+        served.send(&format!("{lines}GET / HTTP/1.1\r\n\r\n")).await;
+        served.expect("HTTP/1.1 400 Bad Request\r\n").await;
+    }
+}
