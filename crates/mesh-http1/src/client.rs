@@ -166,6 +166,9 @@ where
             match sending.poll(&link.wire, &link.buffers, cx) {
                 Poll::Pending => *link.rest() = Some(sending),
                 Poll::Ready(Ok(())) => lock(&link.wire).sent(),
+                // A server may answer and close without having read all of it. It is not sent
+                // whole, so the end of the response is that of the connection.
+                Poll::Ready(Err(Error::Io(_))) => {}
                 Poll::Ready(Err(error)) => {
                     lock(&link.wire).close();
                     return Poll::Ready(Err(error));

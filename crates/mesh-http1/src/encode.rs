@@ -6,7 +6,7 @@ use crate::output::Output;
 use crate::{Buffers, Error};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode, Uri, Version, request, response};
+use http::{Method, StatusCode, Uri, request, response};
 
 /// Puts a body's framing around its data.
 #[derive(Debug)]
@@ -90,7 +90,10 @@ pub(crate) fn response(
     }
     match &encoder {
         // What a GET would have got (RFC 9110 §8.6); a 304 may say it, 1xx and 204 must not.
-        Encoder::Nothing if *to.method == Method::HEAD || status == StatusCode::NOT_MODIFIED => {
+        Encoder::Nothing
+            if status == StatusCode::NOT_MODIFIED
+                || (*to.method == Method::HEAD && has_body(&Method::GET, status)) =>
+        {
             if let Some(length) = declared.or_else(|| exact.filter(|length| *length > 0)) {
                 content_length(out, length);
             }
@@ -129,10 +132,8 @@ pub(crate) fn request(out: &mut Vec<u8>, head: &request::Parts, exact: Option<u6
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
     target(out, &head.method, &head.uri);
-    out.extend_from_slice(match head.version {
-        Version::HTTP_10 => b" HTTP/1.0\r\n",
-        _ => b" HTTP/1.1\r\n",
-    });
+    // Ours, whatever the caller's was (RFC 9110 §2.5).
+    out.extend_from_slice(b" HTTP/1.1\r\n");
     for (name, value) in &head.headers {
         match *name {
             header::CONTENT_LENGTH | header::TRANSFER_ENCODING => {}

@@ -28,17 +28,18 @@ pub enum HeadError {
     /// The head has more fields than [`Limits::fields`](crate::Limits::fields).
     #[error("the head has too many fields")]
     TooManyFields,
-    /// `content-length` is no number, or is there more than once.
+    /// `content-length` is no number, is there more than once, or is that of a CONNECT.
     #[error("content-length is no single number")]
     ContentLength,
     /// `content-length` and `transfer-encoding` are both there (RFC 9112 §6.3).
     #[error("content-length and transfer-encoding exclude each other")]
     TwoLengths,
-    /// A response that switches protocols without having been asked, or interim responses without
+    /// A response that switches protocols without having been asked, or before it was asked whole,
+    /// or interim responses without
     /// an end.
     #[error("a response that nobody asked for")]
     Unasked,
-    /// `transfer-encoding` is not `chunked` alone.
+    /// `transfer-encoding` is not `chunked` alone, or is that of a CONNECT.
     #[error("transfer-encoding is not chunked alone")]
     TransferEncoding,
 }

@@ -176,8 +176,10 @@ where
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
             let mut wire = lock(&self.shared);
-            if self.scanned == 0 {
-                wire.skip_empty_lines();
+            // A CR may have been there before its LF, and nothing has begun with it.
+            if wire.skip_empty_lines() {
+                self.scanned = 0;
+                self.head_timer = None;
             }
             if !wire.input().is_empty() {
                 let scanned = &mut self.scanned;
@@ -263,6 +265,7 @@ where
             let Some(exchange) = &mut self.exchange else {
                 return Poll::Ready(Ok(()));
             };
+            lock(&self.shared).forget_owner();
             let mut progress = Progress {
                 service: &mut self.service,
                 output: &mut self.output,
@@ -336,6 +339,9 @@ where
     /// Shutdown -> Linger or Over.
     fn poll_shutdown(&mut self, linger: bool, cx: &mut Context<'_>) -> Poll<()> {
         let mut wire = lock(&self.shared);
+        if linger {
+            wire.abandon();
+        }
         if let Some(io) = &mut wire.io {
             // It closes either way.
             drop(ready!(Pin::new(io).poll_shutdown(cx)));

@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tokio::io::AsyncRead;
 
-/// A piece of a body of at least this many bytes is handed over as it was read; a smaller one is
-/// copied, so that it does not hold a whole buffer.
+/// A piece of a body of at least this many bytes is handed over as it was read if it is half of
+/// what is left of its buffer; another one is copied, so that it does not hold a whole buffer.
 const SHARED: usize = 4 << 10;
 
 /// The shared half of a connection.
@@ -126,14 +126,16 @@ impl<Io> Wire<Io> {
         self.input.advance(count);
     }
 
-    /// Empty lines before a head are nothing (RFC 9112 §2.2).
-    pub(crate) fn skip_empty_lines(&mut self) {
-        let lines = self
-            .input
-            .iter()
-            .take_while(|byte| matches!(byte, b'\r' | b'\n'));
-        let count = lines.count();
+    /// Empty lines before a head are nothing (RFC 9112 §2.2). A lone CR is not one of them. Returns
+    /// whether there were any.
+    pub(crate) fn skip_empty_lines(&mut self) -> bool {
+        let mut rest = &self.input[..];
+        while let [b'\n', behind @ ..] | [b'\r', b'\n', behind @ ..] = rest {
+            rest = behind;
+        }
+        let count = self.input.len() - rest.len();
         self.input.advance(count);
+        count > 0
     }
 
     /// Gives the buffer back, if nothing is in it.
@@ -148,6 +150,7 @@ impl<Io> Wire<Io> {
         self.message += 1;
         self.expects = Expects::Nothing;
         self.reader = Reader::Nobody;
+        self.waiter = None;
         self.decoder = Decoder::done();
         if let Length::Exact(length) = length
             && length <= self.input.len() as u64
@@ -215,12 +218,9 @@ impl<Io> Wire<Io> {
         }
     }
 
-    fn wake_owner(&mut self, but: Option<&Waker>) {
-        if let Some(owner) = self.owner.take()
-            && !but.is_some_and(|waker| owner.will_wake(waker))
-        {
-            owner.wake();
-        }
+    /// The driver is being polled, and need not be woken to see what happens meanwhile.
+    pub(crate) fn forget_owner(&mut self) {
+        self.owner = None;
     }
 
     /// Whether a client may send a request.
@@ -245,13 +245,15 @@ impl<Io> Wire<Io> {
     }
 
     pub(crate) fn wake(&mut self) {
-        self.wake_owner(None);
+        if let Some(owner) = self.owner.take() {
+            owner.wake();
+        }
     }
 
     /// Closes the socket. A body that was not received whole fails.
     pub(crate) fn close(&mut self) {
         drop(self.io.take());
-        self.wake_owner(None);
+        self.wake();
         if let Some(waiter) = self.waiter.take()
             && self.reader == Reader::Waiting
         {
@@ -269,7 +271,7 @@ impl<Io> Wire<Io> {
 
     /// Takes the next `len` bytes of data.
     fn take(&mut self, len: usize) -> Bytes {
-        if len >= SHARED {
+        if len >= SHARED && 2 * len >= self.input.capacity() {
             return self.input.split_to(len).freeze();
         }
         let data = Bytes::copy_from_slice(&self.input[..len]);
@@ -284,7 +286,7 @@ impl<Io> Wire<Io> {
         if self.client.is_some() {
             self.close();
         } else {
-            self.wake_owner(None);
+            self.wake();
         }
         Poll::Ready(Some(Err(error.into())))
     }
@@ -315,3 +317,6 @@ where
         None => Body::stream(source.clone(), wire.message, length),
     }
 }
+
+#[cfg(test)]
+mod tests;

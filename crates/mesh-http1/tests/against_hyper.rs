@@ -135,6 +135,7 @@ fn requests() -> impl Strategy<Value = Vec<u8>> {
         1 => Just("\r\nHEAD * HTTP/1.1\r\n"),
         1 => Just("FOO bar HTTP/1.1\r\n"),
         1 => Just("GET  / HTTP/1.1\r\n"),
+        1 => Just("\rGET / HTTP/1.1\r\n"),
     ];
     let field = prop_oneof![
         4 => Just("host: a\r\n"),
@@ -163,6 +164,8 @@ fn requests() -> impl Strategy<Value = Vec<u8>> {
         1 => Just("3\nabc\r\n0\r\n\r\n"),
         1 => Just("3\r\nabcd\r\n0\r\n\r\n"),
         1 => Just("03\r\nab"),
+        1 => Just("\r"),
+        1 => Just("\r\r"),
     ];
     let fields = proptest::collection::vec(field, 0..4);
     let message = (line, fields, body)

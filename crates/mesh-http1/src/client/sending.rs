@@ -73,7 +73,7 @@ where
     /// Takes the connection. The request comes back if it cannot be had.
     fn begin(&mut self, request: Request<B>, cx: &mut Context<'_>) -> Result<(), NotAnswered<B>> {
         let mut wire = lock(&self.link.wire);
-        if wire.is_idle() && wire.poll_gone(cx).is_ready() || !wire.input().is_empty() {
+        if wire.is_idle() && (wire.poll_gone(cx).is_ready() || !wire.input().is_empty()) {
             wire.close();
         }
         let is_idle = wire.is_idle();
@@ -129,15 +129,19 @@ where
         let link = self.link.clone();
         let mut wire = lock(&link.wire);
         loop {
-            if self.scanned == 0 {
-                wire.skip_empty_lines();
+            if wire.skip_empty_lines() {
+                self.scanned = 0;
             }
             if !wire.input().is_empty()
                 && let Some(response) = self.parse(&mut wire)?
             {
                 return Poll::Ready(Ok(response));
             }
-            if ready!(wire.poll_fill(1, cx))? == 0 {
+            let Poll::Ready(read) = wire.poll_fill(1, cx) else {
+                wire.wait(cx);
+                return Poll::Pending;
+            };
+            if read? == 0 {
                 return Poll::Ready(Err(self.unsent.take().unwrap_or(Error::Closed)));
             }
         }
@@ -201,6 +205,10 @@ where
         mut response: Response<()>,
     ) -> Result<Response<Body>, Error> {
         if self.method != Method::CONNECT && !self.asks_upgrade {
+            return Err(HeadError::Unasked.into());
+        }
+        if self.sending.is_some() || self.unsent.is_some() {
+            // The rest of the request would be in front of what is not HTTP any more.
             return Err(HeadError::Unasked.into());
         }
         self.begun = false;

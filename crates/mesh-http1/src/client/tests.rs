@@ -1,3 +1,5 @@
+mod unfinished;
+
 use super::*;
 use crate::{BodyError, HeadError};
 use bytes::Bytes;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{Decoded, Decoder, Length, Limits};
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use proptest::prelude::*;
 
 fn written(
@@ -60,6 +60,10 @@ fn a_response_without_a_body_does_not_promise_one() {
     let (head, sent) = written(with(200), Some(0), |to| to.method = &Method::HEAD);
     assert_eq!(head, "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n");
     assert!(sent.encoder.is_full());
+    for (status, line) in [(204, "204 No Content"), (101, "101 Switching Protocols")] {
+        let (head, _) = written(with(status), Some(0), |to| to.method = &Method::HEAD);
+        assert_eq!(head, format!("HTTP/1.1 {line}\r\n\r\n"));
+    }
     let (head, _) = written(with(200), Some(7), |to| to.method = &Method::CONNECT);
     assert_eq!(head, "HTTP/1.1 200 OK\r\n\r\n");
 }
@@ -98,6 +102,17 @@ fn a_request_has_the_target_of_its_method() {
         super::request(&mut out, &request.into_parts().0, Some(0));
         assert_eq!(String::from_utf8(out).unwrap(), format!("{line}\r\n"));
     }
+}
+
+#[test]
+fn a_request_has_our_version_and_not_its_callers() {
+    let builder = Request::post("/").version(Version::HTTP_10);
+    let mut out = Vec::new();
+    request(&mut out, &builder.body(()).unwrap().into_parts().0, None);
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
 }
 
 #[test]

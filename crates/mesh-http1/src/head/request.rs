@@ -83,8 +83,17 @@ pub fn request(
     } else {
         Version::HTTP_11
     };
+    let length = facts.length().unwrap_or(Length::NONE);
+    if request.method() == Method::CONNECT {
+        // It has no body (RFC 9110 §9.3.6): what follows is the tunnel's.
+        match length {
+            Length::NONE => {}
+            Length::Exact(_) => return Err(HeadError::ContentLength),
+            _ => return Err(HeadError::TransferEncoding),
+        }
+    }
     Ok(Some(RequestHead {
-        length: facts.length().unwrap_or(Length::NONE),
+        length,
         keep_alive: facts.persists(is_http10),
         expects_continue: facts.expects_continue && !is_http10,
         wants_upgrade: request.method() == Method::CONNECT || (facts.switches() && !is_http10),

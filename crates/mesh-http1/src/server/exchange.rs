@@ -112,6 +112,11 @@ impl Current {
         }
         let connects = self.method == Method::CONNECT && head.status.is_success();
         self.is_tunnel = switches || connects;
+        if self.is_tunnel && !is_complete {
+            return Err(Error::Service(
+                "the protocol was switched before the request was whole".into(),
+            ));
+        }
         let exact = if body.is_end_stream() {
             Some(0)
         } else {

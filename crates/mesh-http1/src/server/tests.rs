@@ -1,3 +1,5 @@
+mod unfinished;
+
 use super::*;
 use bytes::Bytes;
 use futures_util::stream;

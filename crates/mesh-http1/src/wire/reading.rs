@@ -1,9 +1,9 @@
 //! What is read from the socket, and when.
 
 use super::{Expects, Piece, Reader, Wire};
-use crate::Error;
 use crate::buffers::SIZE;
 use crate::decode::Decoded;
+use crate::{BodyError, Error};
 use bytes::{Buf, BytesMut};
 use http_body::Frame;
 use std::io;
@@ -70,7 +70,7 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
             if self.eof {
                 return Poll::Ready(Error::Closed);
             }
-            if !self.input.is_empty() {
+            if self.broken || !self.input.is_empty() {
                 if let Err(error) = ready!(self.poll_fill(1, cx)) {
                     return Poll::Ready(Error::Io(error));
                 }
@@ -87,11 +87,23 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
             }
             self.eof = probe.filled().is_empty();
             if !self.eof {
-                self.input = self.buffers.input();
+                if self.input.capacity() < PROBE {
+                    let old = std::mem::replace(&mut self.input, self.buffers.input());
+                    self.buffers.keep_input(old);
+                }
                 self.input.extend_from_slice(probe.filled());
             }
         }
         Poll::Pending
+    }
+
+    /// Nobody gets what is left: a body that somebody still reads fails.
+    pub(crate) fn abandon(&mut self) {
+        self.input.clear();
+        self.eof = true;
+        if let Some(waiter) = self.waiter.take() {
+            waiter.wake();
+        }
     }
 
     /// Reads and throws away until the peer closes, too.
@@ -106,14 +118,16 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
     }
 
     /// The body was received whole.
-    fn over(&mut self, cx: &Context<'_>) {
+    fn over(&mut self) {
+        // What was its body has nothing to say any more: the next exchange may begin right now.
+        self.message += 1;
         self.reader = Reader::Nobody;
         self.waiter = None;
         self.release();
         if self.client.is_some() {
             self.exchange_over();
         } else {
-            self.wake_owner(Some(cx.waker()));
+            self.wake();
         }
     }
 
@@ -151,7 +165,16 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
             self.discard();
             self.exchange_over();
         } else {
-            self.wake_owner(None);
+            self.wake();
+        }
+    }
+
+    /// Somebody waits for the socket, and is to be woken when it is closed here, too.
+    pub(crate) fn wait(&mut self, cx: &Context<'_>) {
+        self.reader = Reader::Waiting;
+        match &self.waiter {
+            Some(waiter) if waiter.will_wake(cx.waker()) => {}
+            _ => self.waiter = Some(cx.waker().clone()),
         }
     }
 
@@ -176,14 +199,14 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
                     let ends = self.decoder.ends(&self.input);
                     if let Some(skip) = ends {
                         self.input.advance(skip);
-                        self.over(cx);
+                        self.over();
                     }
                     let last = ends.is_some();
                     return Poll::Ready(Some(Ok(Piece { frame, last })));
                 }
                 Ok(Decoded::End { skip, trailers }) => {
                     self.input.advance(skip);
-                    self.over(cx);
+                    self.over();
                     return Poll::Ready(trailers.map(|trailers| {
                         Ok(Piece {
                             frame: Frame::trailers(trailers),
@@ -199,20 +222,20 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
                     Err(error) => return self.broken(error),
                 }
             }
+            if self.io.is_none() {
+                // Closed on this side, whatever the other one had to say.
+                return self.broken(BodyError::Incomplete);
+            }
             if self.expects == Expects::Waits && self.input.is_empty() {
                 self.expects = Expects::Wanted;
-                self.wake_owner(Some(cx.waker()));
+                self.wake();
             }
             let room = self.decoder.expected().clamp(1, LARGEST_READ) as usize;
             match self.poll_fill(room, cx) {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return self.broken(error),
                 Poll::Pending => {
-                    self.reader = Reader::Waiting;
-                    match &self.waiter {
-                        Some(waiter) if waiter.will_wake(cx.waker()) => {}
-                        _ => self.waiter = Some(cx.waker().clone()),
-                    }
+                    self.wait(cx);
                     return Poll::Pending;
                 }
             }
