@@ -11,7 +11,9 @@ use crate::style::Style;
 use anyhow::Context;
 use mesh::Mesh;
 use mesh_proxy::explain::Question;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -50,6 +52,13 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// Everything but letters, digits and what RFC 3986 calls unreserved.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 pub(crate) fn run(args: &Args) -> ExitCode {
     output::exit(explain(args))
@@ -105,18 +114,9 @@ fn ask(server: &Server, args: &Args) -> anyhow::Result<Value> {
     server.json(&path).context("is it a mesh-proxy?")
 }
 
-/// A text as it stands in a query: everything but letters, digits and what RFC 3986 calls
-/// unreserved as `%` and two digits.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
-            _ => out += &format!("%{byte:02X}"),
-        }
-    }
-    out
+/// A text as it stands in a query.
+fn escaped(text: &str) -> impl Display {
+    utf8_percent_encode(text, ESCAPED)
 }
 
 #[cfg(test)]
@@ -126,9 +126,9 @@ mod tests {
     #[test]
     fn a_request_survives_its_way_into_a_query() {
         assert_eq!(
-            escaped("GET http://a:1/x?y&z"),
+            escaped("GET http://a:1/x?y&z").to_string(),
             "GET%20http%3A%2F%2Fa%3A1%2Fx%3Fy%26z"
         );
-        assert_eq!(escaped("é+%"), "%C3%A9%2B%25");
+        assert_eq!(escaped("é+%").to_string(), "%C3%A9%2B%25");
     }
 }

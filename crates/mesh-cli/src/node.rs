@@ -73,8 +73,8 @@ impl NodeArgs {
         self.named_or_sidecar(None, &[])
     }
 
-    /// As [`NodeArgs::identity_or_sidecar`], for a node that somebody else names; flags win over
-    /// that, and say the rest.
+    /// As [`NodeArgs::identity_or_sidecar`], for a node that somebody else names, with its labels;
+    /// flags win over both, and say the rest. A node of the flags has no labels but theirs.
     ///
     /// # Errors
     /// If the flags contradict each other.
@@ -88,16 +88,12 @@ impl NodeArgs {
             false => node,
         };
         if self.node.is_some() || self.workload.is_some() {
-            return self.identity().map(said);
+            return self.identity();
         }
         if let Some(id) = id {
             return self.introduced(id).map(said);
         }
-        let usual = match self.map_port.is_empty() {
-            true => Role::Sidecar,
-            false => Role::Gateway,
-        };
-        let id = id_of(self.role.unwrap_or(usual), "any", "default");
+        let id = id_of(self.usual_role(), "any", "default");
         self.introduced(&id).map(said)
     }
 
@@ -180,12 +176,16 @@ impl NodeArgs {
         if is_plain && self.base_port.is_none() {
             return Ok(format!("{name}.{namespace}"));
         }
+        Ok(id_of(self.usual_role(), name, namespace))
+    }
+
+    /// The role that is said, or that the other flags are for.
+    fn usual_role(&self) -> Role {
         let usual = match self.map_port.is_empty() {
             true => Role::Sidecar,
             false => Role::Gateway,
         };
-        let role = self.role.unwrap_or(usual);
-        Ok(id_of(role, name, namespace))
+        self.role.unwrap_or(usual)
     }
 }
 

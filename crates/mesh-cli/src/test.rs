@@ -12,7 +12,7 @@ use check::Mismatch;
 use mesh_core::model::Snapshot;
 use mesh_istio::Diagnostic;
 use mesh_istio::expect::{Suite, Test};
-use mesh_proxy::explain::{Question, explain};
+use mesh_proxy::explain::{POLICIES, Question, explain};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -101,6 +101,7 @@ fn results(args: &Args, file: &Path) -> anyhow::Result<Vec<Outcome>> {
             bail!("{name} has {} error(s)", findings.len());
         }
     };
+    know_policies(&name, &suite)?;
     let mut stage = Stage::new(args, &suite, file)?;
     let tests = suite.tests.iter();
     tests
@@ -115,6 +116,27 @@ fn results(args: &Args, file: &Path) -> anyhow::Result<Vec<Outcome>> {
             })
         })
         .collect()
+}
+
+/// Refuses names that no policy has: of those nothing would ever be found, and `none` always met.
+fn know_policies(file: &str, suite: &Suite) -> anyhow::Result<()> {
+    let mut errors = 0;
+    for test in &suite.tests {
+        let names = test.expect.policy.iter().map(|(name, _)| name.as_str());
+        for name in names.filter(|name| !POLICIES.contains(name)) {
+            eprintln!(
+                "error: {file}:{}:{}: no policy is called {name:?}: expected {}",
+                test.line,
+                test.column,
+                POLICIES.join(", ")
+            );
+            errors += 1;
+        }
+    }
+    match errors {
+        0 => Ok(()),
+        _ => bail!("{file} has {errors} error(s)"),
+    }
 }
 
 /// A path without `x/..`, so that it reads well where it is shown.
@@ -180,16 +202,18 @@ impl<'a> Stage<'a> {
         Ok(serde_json::from_str(&explain(&snapshot, &question)?)?)
     }
 
-    /// What the node of a test is configured with: the test's, else the file's, else the flags'.
+    /// What the node of a test is configured with: the flags', else the test's, else the file's. The
+    /// file's labels are those of the file's node.
     fn snapshot(&mut self, test: &Test) -> anyhow::Result<Arc<Snapshot>> {
         let id = test.node.clone().or_else(|| self.suite.node.clone());
         if let Some(known) = self.snapshots.get(&id) {
             return Ok(known.clone());
         }
-        let node = self
-            .args
-            .node
-            .named_or_sidecar(id.as_deref(), &self.suite.labels)?;
+        let labels = match id == self.suite.node {
+            true => self.suite.labels.as_slice(),
+            false => &[],
+        };
+        let node = self.args.node.named_or_sidecar(id.as_deref(), labels)?;
         let snapshot = self.mesh.snapshot(&node)?;
         let snapshot = snapshot.context("the configuration is refused for this node")?;
         self.snapshots.insert(id, snapshot.clone());

@@ -254,7 +254,7 @@ spec: {{address: 127.0.0.1, labels: {{app: client}}}}
     let mut answers =
         [&live.out, &offline.out].map(|out| serde_json::from_str::<Value>(out).unwrap());
     for answer in &mut answers {
-        // How often it was configured, and the id that the request was given.
+        // How often it was configured.
         answer["configuration"] = Value::Null;
     }
     let [live, offline] = answers;
@@ -354,6 +354,12 @@ fn expectations_that_cannot_be_read_end_with_2_and_their_place() {
             "config: [none.yaml]\ntests:\n- {request: http://a/, expect: {status: 404}}\n",
             "none.yaml",
         ),
+        (
+            "config: [mesh.yaml]\ntests:\n\
+             - {request: http://a/, expect: {policy: {timeout: 3s}}}\n\
+             - {request: http://a/, expect: {policy: {cors: none}}}\n",
+            "expect.yaml:4:3: no policy is called \"cors\": expected timeout, retries, ",
+        ),
     ] {
         let ran = test(text);
         assert_eq!(ran.code, 2, "{ran:?}");
@@ -361,6 +367,47 @@ fn expectations_that_cannot_be_read_end_with_2_and_their_place() {
     }
     let ran = mesh_in(directory.path(), &["test", "nowhere.yaml"]);
     assert_eq!(ran.code, 2, "{ran:?}");
+}
+
+#[test]
+fn labels_of_a_file_are_those_of_its_node_alone() {
+    let directory = directory();
+    let node = |name: &str| format!("sidecar~10.0.1.1~{name}.default~default.svc.cluster.local");
+    let by_labels = "sourceLabels: {app: client}";
+    let of_client = MESH.replace("headers: {end-user: {exact: jason}}", by_labels);
+    fs::write(directory.path().join("mesh.yaml"), of_client).unwrap();
+    let (own, other) = (node("own"), node("other"));
+    let suite = |node: &str| {
+        let tests: String = [("file's", ""), ("own", &own), ("other", &other)]
+            .map(|(name, node)| {
+                let node = match node {
+                    "" => String::new(),
+                    node => format!(", node: {node}"),
+                };
+                format!(
+                    "- {{name: {name}, request: 'http://reviews:9080/api/1'{node}, \
+                     expect: {{route: jason}}}}\n"
+                )
+            })
+            .concat();
+        format!("config: [mesh.yaml]\n{node}labels: {{app: client}}\ntests:\n{tests}")
+    };
+    let met = |suite: &str, flags: &[&str]| {
+        fs::write(directory.path().join("expect.yaml"), suite).unwrap();
+        let line = [&["test", "expect.yaml", "--output", "tap"], flags].concat();
+        let ran = mesh_in(directory.path(), &line);
+        let lines = ran.out.lines();
+        let met = lines.filter_map(|line| line.strip_prefix("ok ")?.split_once(" - "));
+        met.map(|(_, name)| name.to_owned()).collect::<Vec<_>>()
+    };
+    let with_node = suite(&format!("node: {own}\n"));
+    assert_eq!(met(&with_node, &[]), ["file's", "own"]);
+    assert_eq!(met(&suite(""), &[]), ["file's"]);
+    // A node of the flags has the labels of the flags.
+    let none: [&str; 0] = [];
+    assert_eq!(met(&with_node, &["--node", &other]), none);
+    let flags = ["--node", &other, "--labels", "app=client"];
+    assert_eq!(met(&with_node, &flags), ["file's", "own", "other"]);
 }
 
 #[test]

@@ -42,6 +42,7 @@ mod token;
 
 pub(crate) use served::{Explainer, Served};
 
+pub use policies::POLICIES;
 pub use question::{BadQuestion, Question};
 pub use token::{BadToken, Token};
 

@@ -18,8 +18,7 @@
 //! answers 404 there if the request had not ended when its virtual host came.) A response future
 //! that is dropped no longer waits.
 
-use crate::local;
-use crate::route::{Lost, RouteLayer, Router};
+use crate::route::{Lost, RouteLayer, Router, record};
 use http::header::HOST;
 use http::{Request, Response};
 use mesh_core::demand::{Answered, Missing, Outcome};
@@ -154,7 +153,7 @@ where
         let waited = Waited::default();
         match asks.decide(&request, exchange.caller(), word, waited) {
             Decision::Go(matched) => {
-                go(exchange, matched, &request);
+                record(exchange, matched, &request);
                 ResponseFuture::calling(self.inner.call(request))
             }
             Decision::Fail(lost) => ResponseFuture {
@@ -180,12 +179,6 @@ where
             }
         }
     }
-}
-
-/// Writes down what was found.
-fn go<B>(exchange: &Exchange, matched: Matched, request: &Request<B>) {
-    local::keep(exchange, &matched, request);
-    exchange.set_matched(matched);
 }
 
 // === impl Asks ===
@@ -300,7 +293,7 @@ impl<S, B> Waiting<S, B> {
                 .decide(&self.request, caller, self.word, self.waited)
             {
                 Decision::Go(matched) => {
-                    go(&self.exchange, matched, &self.request);
+                    record(&self.exchange, matched, &self.request);
                     return Poll::Ready(Ok(()));
                 }
                 Decision::Fail(lost) => return Poll::Ready(Err(lost.into_error(caller))),

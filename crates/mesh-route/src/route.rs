@@ -209,8 +209,7 @@ where
         };
         match self.router.find(&request, exchange.caller()) {
             Ok(matched) => {
-                local::keep(&exchange, &matched, &request);
-                exchange.set_matched(matched);
+                record(&exchange, matched, &request);
                 ResponseFuture::calling(self.inner.call(request), made)
             }
             Err(error) => ResponseFuture {
@@ -307,6 +306,13 @@ pub fn destination(
         }
         _ => (None, None),
     }
+}
+
+/// Writes down what was found for a request, and what the rule's response edits need of it: what a
+/// router does, for whoever decides in its place. Only the first match of an exchange counts.
+pub fn record<B>(exchange: &Exchange, matched: Matched, request: &Request<B>) {
+    local::keep(exchange, &matched, request);
+    exchange.set_matched(matched);
 }
 
 fn with_tls(head: &Head<'_>) -> Error {

@@ -174,6 +174,10 @@ fn destinations(answer: &Value) -> Section {
             false => section.row([share, what, place], tone),
         }
     }
+    match answer["destinations_left_out"].as_u64() {
+        Some(left_out) if left_out > 0 => section.line(&format!("and {left_out} more")),
+        _ => {}
+    }
     section
 }
 
@@ -335,7 +339,7 @@ fn items(list: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// A scalar as it is read; nothing for what is not there.
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),

@@ -1,5 +1,6 @@
 //! What was expected against what an explanation says.
 
+use crate::explain::text::text as shown;
 use mesh_istio::expect::Expect;
 use serde_json::Value;
 
@@ -199,14 +200,6 @@ fn named(names: &[String]) -> String {
     };
     let names: Vec<String> = names.iter().map(say).collect();
     names.join(", ")
-}
-
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use http::{HeaderMap, Request, Response, StatusCode, request};
 use http_body_util::Empty;
 use mesh_core::model::{Fraction, Rule, Snapshot, Target, VirtualHost};
 use mesh_core::{Error, Exchange, Failure, Matched, Pinned, Publisher, Rng};
-use mesh_route::route::destination;
+use mesh_route::route::{destination, record};
 use mesh_route::{
     CorsLayer, EditLayer, Explanation, HashLayer, Head, ReplyLayer, RespondLayer, RouteLayer,
 };
@@ -115,6 +115,16 @@ pub(super) fn run(snapshot: &Arc<Snapshot>, asked: Asked) -> Ran {
     }
 }
 
+/// A head again: neither a body nor what came with it is explained.
+pub(super) fn head_of<B>(request: &Request<B>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.version_mut() = request.version();
+    *head.headers_mut() = request.headers().clone();
+    head
+}
+
 /// The response of a service that waits for nothing.
 fn at_once<S, R>(service: &mut S, request: Request<Body>) -> Option<(StatusCode, HeaderMap)>
 where
@@ -152,7 +162,10 @@ impl<S> Judge<S> {
             None => told(0),
             Some((host, rule)) => told(word_for(host, *rule)),
         };
-        if let (None, Some((host, rule))) = (&found, explanation.found()) {
+        // As the router would: it leaves alone what has a match.
+        if let Some(matched) = exchange.matched() {
+            record(exchange, matched.clone(), request);
+        } else if let Some((host, rule)) = explanation.found() {
             let virtual_host = &routes.virtual_hosts[host];
             // The router answers those itself.
             if !virtual_host.require_tls || head.is_secure() {
@@ -160,13 +173,11 @@ impl<S> Judge<S> {
                 let word = heaviest(chosen);
                 let (part, cluster) = destination(chosen, &self.snapshot, request.headers(), word);
                 let pinned = Pinned::new(self.snapshot.clone());
-                exchange.set_matched(Matched::new(pinned, table, host, rule).to(part, cluster));
+                let matched = Matched::new(pinned, table, host, rule).to(part, cluster);
+                record(exchange, matched, request);
             }
         }
-        let mut seen = Request::new(());
-        *seen.method_mut() = request.method().clone();
-        *seen.uri_mut() = request.uri().clone();
-        *seen.headers_mut() = request.headers().clone();
+        let seen = head_of(request);
         Some(Told { seen, explanation })
     }
 }

@@ -10,6 +10,35 @@ use mesh_core::{Matched, Origin};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// The names that policies have in explanations.
+pub const POLICIES: &[&str] = &[
+    // Of a route.
+    "timeout",
+    "retries",
+    "idle timeout",
+    "longest stream",
+    "fault",
+    "mirror",
+    "rate limit",
+    "CORS",
+    "rewrite",
+    "hash by",
+    "request headers",
+    "response headers",
+    "stream idle timeout",
+    "request must arrive in",
+    // Of a cluster.
+    "balancing",
+    "limits",
+    "outlier detection",
+    "connect timeout",
+    "TLS",
+    "protocol",
+    "localities",
+    "slow start",
+    "connections",
+];
+
 /// Puts policies together.
 struct List<'a> {
     snapshot: &'a Snapshot,
@@ -25,6 +54,7 @@ impl List<'_> {
     /// A policy with what set it. Where nothing did it is the default, if `usual` says that it can
     /// be one.
     fn add(&mut self, name: &str, value: impl Into<String>, origin: Origin, usual: bool) {
+        debug_assert!(POLICIES.contains(&name), "{name} is not listed");
         let from = place(self.snapshot, origin);
         let default = usual && from.is_null() && knows_places(self.snapshot);
         self.all.push(json!({
@@ -93,6 +123,12 @@ pub(super) fn of_route(matched: &Matched, manager: Option<&HttpManager>) -> Vec<
             }
             Some(AuthorityRewrite::FromHeader(name)) => {
                 Some(format!("authority to the header {name}"))
+            }
+            Some(AuthorityRewrite::FromPath(pattern, with)) => {
+                let pattern = pattern.source();
+                Some(format!(
+                    "authority to the path, {pattern:?} in it to {with:?}"
+                ))
             }
             _ => None,
         };
@@ -301,12 +337,25 @@ fn limits(limits: &Limits) -> String {
         ("connections", limits.max_connections),
         ("pending requests", limits.max_pending),
         ("requests", limits.max_requests),
-        ("retries", limits.max_retries),
+        // A budget is in its place.
+        (
+            "retries",
+            limits.budget.map_or(limits.max_retries, |_| u32::MAX),
+        ),
     ];
+    let budget = limits.budget.map(|budget| {
+        let of = match budget.interval.is_zero() {
+            true => "requests under way".to_owned(),
+            false => format!("requests of the last {}", time(budget.interval)),
+        };
+        let (share, least) = (budget.share, budget.min_concurrency);
+        format!("retries up to {share} of {of} and {least} in any case")
+    });
     let set: Vec<String> = parts
         .iter()
         .filter(|(_, most)| *most != u32::MAX)
         .map(|(what, most)| format!("{most} {what}"))
+        .chain(budget)
         .collect();
     match set.is_empty() {
         true => "none".to_owned(),
@@ -315,15 +364,34 @@ fn limits(limits: &Limits) -> String {
 }
 
 fn ejection(outlier: &Outlier) -> String {
+    let errors = match outlier.error_codes.as_slice() {
+        [] => "5xx".to_owned(),
+        codes => {
+            let codes: Vec<String> = codes.iter().map(u16::to_string).collect();
+            format!("errors ({})", codes.join(", "))
+        }
+    };
+    let local = match outlier.split_local_origin {
+        true => outlier.consecutive_local_failure,
+        false => 0,
+    };
     let counts = [
-        ("5xx", outlier.consecutive_5xx),
+        (&*errors, outlier.consecutive_5xx),
         ("gateway failures", outlier.consecutive_gateway_failure),
+        ("local failures", local),
     ];
-    let set: Vec<String> = counts
-        .iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(what, count)| format!("after {count} {what} in a row"))
-        .collect();
+    let counts = counts.iter().filter(|(_, count)| *count > 0);
+    let counts = counts.map(|(what, count)| format!("after {count} {what} in a row"));
+    let rate = outlier.success_rate.map(|rate| {
+        let deviations = f64::from(rate.stdev_factor) / 1000.0;
+        format!("at a success rate {deviations} deviations below the mean")
+    });
+    let failures = outlier.failure_percentage;
+    let failures = failures.map(|failures| format!("at {}% failures", failures.threshold));
+    let set: Vec<String> = counts.chain(rate).chain(failures).collect();
+    if set.is_empty() {
+        return "none".to_owned();
+    }
     format!(
         "{}, for {} and longer, at most {}% of hosts",
         set.join(" or "),
@@ -331,3 +399,6 @@ fn ejection(outlier: &Outlier) -> String {
         outlier.max_ejection_percent,
     )
 }
+
+#[cfg(test)]
+mod tests;

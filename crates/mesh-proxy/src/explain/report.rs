@@ -7,10 +7,10 @@ use super::listener::{self, Choice, Chosen};
 use super::place::place;
 use super::{BadQuestion, Question, policies};
 use http::header::LOCATION;
-use http::{HeaderMap, Request, Uri, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, request};
 use mesh_core::exchange::TlsInfo;
 use mesh_core::model::{
-    Direction, Filter, HttpManager, Snapshot, Target, TcpProxy, TcpTarget, TlsVersion,
+    Direction, Filter, HttpManager, Snapshot, Target, TcpProxy, TcpTarget, TlsVersion, Weighted,
 };
 use mesh_core::{Caller, Exchange, Matched, Name};
 use mesh_route::Head;
@@ -29,7 +29,7 @@ pub(super) fn of_question(
     let Choice { chosen, others } = listener::choose(snapshot, question)?;
     let mut report = Map::new();
     report.insert("configuration".into(), snapshot.version().into());
-    report.insert("request".into(), line(&question.request()));
+    report.insert("request".into(), line(&question.request(), bound));
     let others = others.iter().take(bound.others).map(|(listener, why)| {
         json!({
             "name": listener.name.as_str(),
@@ -64,7 +64,7 @@ pub(super) fn of_question(
             };
             routed(
                 snapshot,
-                dry::run(snapshot, asked),
+                &dry::run(snapshot, asked),
                 manager,
                 bound,
                 &mut report,
@@ -75,16 +75,18 @@ pub(super) fn of_question(
     Ok(Value::Object(report))
 }
 
-/// The answer for a request that a proxy serves, whose exchange is `served`.
+/// The answer for a request that a proxy serves: its head as admission left it, what became of it
+/// here, and its exchange.
 pub(super) fn of_served(
     snapshot: &Arc<Snapshot>,
-    asked: Asked,
+    request: &Request<()>,
+    ran: &Ran,
     served: &Exchange,
     bound: Bound,
 ) -> Value {
     let mut report = Map::new();
     report.insert("configuration".into(), snapshot.version().into());
-    report.insert("request".into(), line(&asked.request));
+    report.insert("request".into(), line(request, bound));
     let caller = served.caller();
     let Some(manager) = caller.manager.clone() else {
         return Value::Object(report);
@@ -104,18 +106,17 @@ pub(super) fn of_served(
         })
     });
     report.insert("listener".into(), listener.into());
-    routed(
-        snapshot,
-        dry::run(snapshot, asked),
-        &manager,
-        bound,
-        &mut report,
-    );
+    routed(snapshot, ran, &manager, bound, &mut report);
     let upstream = served.with_notes(|notes| {
         let upstream = notes.upstream.as_ref()?;
         Some(upstream.endpoint.address.to_string())
     });
-    let served = json!({"endpoint": upstream, "attempts": served.attempts()});
+    // As in access logs.
+    let attempts = match served.answer_is_counted() || upstream.is_some() {
+        true => served.attempts(),
+        false => 0,
+    };
+    let served = json!({"endpoint": upstream, "attempts": attempts});
     report.insert("served".into(), served);
     Value::Object(report)
 }
@@ -123,7 +124,7 @@ pub(super) fn of_served(
 /// Everything from admission on.
 fn routed(
     snapshot: &Arc<Snapshot>,
-    ran: Ran,
+    ran: &Ran,
     manager: &HttpManager,
     bound: Bound,
     report: &mut Map<String, Value>,
@@ -138,8 +139,10 @@ fn routed(
     }
     let matched = ran.exchange.matched();
     report.insert("route".into(), matched.map(route).into());
-    let targets = matched.map(|matched| destinations(matched, &ran, bound));
-    report.insert("destinations".into(), targets.unwrap_or_default().into());
+    let targets = matched.map(|matched| destinations(matched, ran, bound));
+    let (targets, left_out) = targets.unwrap_or_default();
+    report.insert("destinations_left_out".into(), left_out.into());
+    report.insert("destinations".into(), targets.into());
     report.insert("answer".into(), ran.answer.as_ref().map(answered).into());
     let goes_out = ran.sent.as_ref().zip(ran.told.as_ref());
     let goes_out = goes_out.map(|(sent, told)| outgoing(sent, told, ran.exchange.hash()));
@@ -155,19 +158,20 @@ fn routed(
     report.insert("clusters".into(), clusters.into());
 }
 
-fn line(request: &Request<()>) -> Value {
+fn line(request: &Request<()>, bound: Bound) -> Value {
     let head = Head::of(request);
     let headers = request.headers().iter();
     let headers = headers.filter(|(name, _)| *name != http::header::HOST);
-    let headers: Vec<Value> = headers
-        .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
-        .collect();
-    json!({
+    let mut value = json!({
         "method": request.method().as_str(),
         "authority": head.authority(),
         "path": head.path_and_query(),
-        "headers": headers,
-    })
+    });
+    match bound.whole {
+        true => value["headers"] = headers.map(pair).collect(),
+        false => value["headers_left_out"] = headers.count().into(),
+    }
+    value
 }
 
 fn at(snapshot: &Snapshot, chosen: &Chosen<'_>) -> Value {
@@ -278,10 +282,11 @@ fn route(matched: &Matched) -> Value {
 }
 
 /// Where it goes, with weights. The one that is taken here is the heaviest; in a proxy that serves
-/// the request it is the one that was drawn.
-fn destinations(matched: &Matched, ran: &Ran, bound: Bound) -> Vec<Value> {
+/// the request it is the one that was drawn. Where there are too many, that one is not among those
+/// that are left out, which are counted.
+fn destinations(matched: &Matched, ran: &Ran, bound: Bound) -> (Vec<Value>, usize) {
     let Some(forward) = matched.forward() else {
-        return Vec::new();
+        return (Vec::new(), 0);
     };
     let snapshot = matched.snapshot();
     let one = |cluster: &Name, weight: Option<(u32, u64)>, taken: bool, from: Value| {
@@ -303,19 +308,20 @@ fn destinations(matched: &Matched, ran: &Ran, bound: Bound) -> Vec<Value> {
             "from": from,
         })
     };
-    match &forward.to {
+    let listed: Vec<Value> = match &forward.to {
         Target::Cluster(cluster, origin) => {
             vec![one(cluster, None, true, place(snapshot, *origin))]
         }
         Target::Weighted(parts) => {
             let total: u64 = parts.iter().map(|part| u64::from(part.weight)).sum();
-            let parts = parts.iter().take(bound.others);
             let taken = matched.weighted();
-            parts
-                .map(|part| {
-                    let is_taken = taken.is_some_and(|taken| std::ptr::eq(taken, part));
+            let is_taken = |part: &Weighted| taken.is_some_and(|taken| std::ptr::eq(taken, part));
+            let each = parts.iter().enumerate();
+            each.filter(|(at, part)| *at < bound.others || is_taken(part))
+                .map(|(_, part)| {
                     let from = place(snapshot, part.origin);
-                    one(&part.cluster, Some((part.weight, total)), is_taken, from)
+                    let weight = Some((part.weight, total));
+                    one(&part.cluster, weight, is_taken(part), from)
                 })
                 .collect()
         }
@@ -328,7 +334,13 @@ fn destinations(matched: &Matched, ran: &Ran, bound: Bound) -> Vec<Value> {
                 .collect()
         }
         _ => Vec::new(),
-    }
+    };
+    let all = match &forward.to {
+        Target::Weighted(parts) => parts.len(),
+        _ => listed.len(),
+    };
+    let left_out = all - listed.len();
+    (listed, left_out)
 }
 
 fn answered(answer: &Answered) -> Value {
@@ -344,9 +356,11 @@ fn answered(answer: &Answered) -> Value {
 }
 
 fn pairs(headers: &HeaderMap) -> Vec<Value> {
-    let each = headers.iter();
-    each.map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
-        .collect()
+    headers.iter().map(pair).collect()
+}
+
+fn pair((name, value): (&HeaderName, &HeaderValue)) -> Value {
+    json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())])
 }
 
 /// The head as it goes out, and what of it differs from what routing saw.
@@ -358,7 +372,7 @@ fn outgoing(sent: &request::Parts, told: &Told, hash: Option<u64>) -> Value {
         Head::of(&request).authority().map(str::to_owned)
     };
     let seen = told.seen.headers();
-    let is_host = |name: &http::HeaderName| *name == http::header::HOST;
+    let is_host = |name: &HeaderName| *name == http::header::HOST;
     let mut set = HeaderMap::new();
     for name in sent.headers.keys().filter(|name| !is_host(name)) {
         let same = sent
@@ -375,7 +389,7 @@ fn outgoing(sent: &request::Parts, told: &Told, hash: Option<u64>) -> Value {
     let gone = seen
         .keys()
         .filter(|name| !is_host(name) && !sent.headers.contains_key(*name));
-    let gone: Vec<&str> = gone.map(http::HeaderName::as_str).collect();
+    let gone: Vec<&str> = gone.map(HeaderName::as_str).collect();
     json!({
         "method": sent.method.as_str(),
         "authority": authority(&sent.uri, &sent.headers),

@@ -1,7 +1,7 @@
 //! A request that is explained while it is served: the answer goes on its response.
 
 use super::bound::as_header;
-use super::dry::Asked;
+use super::dry::{self, Asked, head_of};
 use super::report;
 use super::token::{NAME, Token};
 use http::Request;
@@ -33,14 +33,18 @@ impl Explainer {
         Self { token, feed }
     }
 
-    /// Takes the header out of a request, so that nobody below sees it. Where it had the token, the
-    /// request is to be explained.
+    /// Takes the header out of a request, so that nobody below sees it and no log tells of it. Where
+    /// it had the token, the request is to be explained.
     pub(crate) fn take<B>(
         self: &Arc<Self>,
         request: &mut Request<B>,
         exchange: &Exchange,
     ) -> Option<Box<Served>> {
+        if !request.headers().contains_key(&NAME) {
+            return None;
+        }
         let is_asked = self.token.take(request.headers_mut());
+        exchange.note_head(request);
         is_asked.then(|| {
             Box::new(Served {
                 explainer: self.clone(),
@@ -68,32 +72,24 @@ impl Served {
             Some(pinned) => pinned.snapshot().clone(),
             None => self.explainer.feed.load(),
         };
+        // Its own, so that nothing is counted twice and nothing is recorded for the response.
+        let mut caller = self.exchange.caller().clone();
+        caller.stats = None;
+        let own = Exchange::new(self.exchange.started(), caller);
+        if let Some(matched) = matched {
+            own.set_matched(matched.clone());
+        }
+        let asked = Asked {
+            request: head_of(&self.head),
+            exchange: own,
+            admitted: self.admitted,
+        };
+        let ran = dry::run(&snapshot, asked);
         let answer = as_header(|bound| {
-            // Its own, so that nothing is counted twice and nothing is recorded for the response.
-            let mut caller = self.exchange.caller().clone();
-            caller.stats = None;
-            let own = Exchange::new(self.exchange.started(), caller);
-            if let Some(matched) = matched {
-                own.set_matched(matched.clone());
-            }
-            let asked = Asked {
-                request: head_of(&self.head),
-                exchange: own,
-                admitted: self.admitted,
-            };
-            report::of_served(&snapshot, asked, &self.exchange, bound)
+            report::of_served(&snapshot, &self.head, &ran, &self.exchange, bound)
         });
         if let Some(answer) = answer {
             self.exchange.add_reply_header(NAME, answer);
         }
     }
-}
-
-fn head_of<B>(request: &Request<B>) -> Request<()> {
-    let mut head = Request::new(());
-    *head.method_mut() = request.method().clone();
-    *head.uri_mut() = request.uri().clone();
-    *head.version_mut() = request.version();
-    *head.headers_mut() = request.headers().clone();
-    head
 }

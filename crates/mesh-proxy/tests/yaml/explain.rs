@@ -1,6 +1,9 @@
 //! The explanation of a running proxy, against what the same proxy does.
 
-use crate::town::{Answer, Backend, Reply, Town, policy, request, routes, service, subsets};
+use crate::mesh_config::first_line;
+use crate::town::{
+    Answer, Backend, Reply, Town, mesh_config, policy, request, routes, service, subsets,
+};
 use serde_json::Value;
 
 const TOKEN: &str = "let-me-see-your-reasons";
@@ -187,4 +190,85 @@ async fn a_proxy_without_a_token_knows_no_such_header() {
         TOKEN,
         "a header as any other"
     );
+}
+
+#[tokio::test]
+async fn no_token_gets_into_an_access_log() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, said) in [("right", TOKEN), ("wrong", "let-me-see-your-reasonz")] {
+        let (v1, path) = (Backend::start("v1").await, directory.path().join(name));
+        let file = format!("accessLogFile: {}", path.display());
+        let format = r#"accessLogFormat: "%REQ(X-MESH-EXPLAIN)% %REQ(X-USER)%\n""#;
+        let yaml = mesh_config(&[&file, "accessLogEncoding: TEXT", format]) + &service("a", &[&v1]);
+        let town = Town::explaining(&yaml, TOKEN).await;
+        let headers = [("x-mesh-explain", said), ("x-user", "jason")];
+        town.send(request("GET", "a", "/x", &headers)).await;
+        assert_eq!(first_line(&path).await, "- jason", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_destination_that_was_drawn_is_listed_whatever_is_left_out() {
+    let (v1, v2) = (Backend::start("v1").await, Backend::start("v2").await);
+    let rare = "{destination: {host: a, subset: v1}, weight: 1}, ".repeat(11);
+    let yaml = service("a", &[&v1, &v2])
+        + &subsets(&[&v1, &v2])
+        + &routes(&format!(
+            "{{route: [{rare}{{destination: {{host: a, subset: v2}}, weight: 1000000}}]}}"
+        ));
+    let town = Town::explaining(&yaml, TOKEN).await;
+    let token = [("x-mesh-explain", TOKEN)];
+    let answer = town.send(request("GET", "a", "/x", &token)).await;
+    let report = header_of(&answer).expect("it has the token");
+    let listed = report["destinations"].as_array().unwrap();
+    let last = listed.last().unwrap();
+    assert_eq!(
+        (&last["subset"], &last["taken"]),
+        (&"v2".into(), &true.into())
+    );
+    assert_eq!(report["destinations_left_out"], 12 - listed.len());
+    assert!(listed.len() < 12, "{report:#}");
+}
+
+#[tokio::test]
+async fn a_request_with_large_headers_is_explained_without_them() {
+    let v1 = Backend::start("v1").await;
+    let town = Town::explaining(&service("a", &[&v1]), TOKEN).await;
+    let long = "x".repeat(1000);
+    let names: Vec<String> = (0..12).map(|number| format!("x-long-{number}")).collect();
+    let mut headers: Vec<(&str, &str)> = names.iter().map(|name| (&**name, &*long)).collect();
+    headers.push(("x-mesh-explain", TOKEN));
+    let answer = town.send(request("GET", "a", "/x", &headers)).await;
+    let report = header_of(&answer).expect("it has the token");
+    assert_eq!(report["request"]["path"], "/x");
+    assert_eq!(report["request"]["headers"], Value::Null);
+    let left_out = report["request"]["headers_left_out"].as_u64();
+    assert!(left_out >= Some(12), "{report:#}");
+    assert_eq!(report["served"]["attempts"], 1);
+}
+
+#[tokio::test]
+async fn an_answer_of_the_proxys_own_is_the_one_explained_and_no_attempt() {
+    let v1 = Backend::start("v1").await;
+    let yaml = service("a", &[&v1])
+        + &routes(
+            "{match: [{uri: {exact: /gone}}], redirect: {uri: /here}, \
+              headers: {response: {set: {x-back: '%REQ(x-in)%'}}}}, \
+             {directResponse: {status: 418}, \
+              headers: {response: {set: {x-back: '%REQ(x-in)%'}}}}",
+        );
+    let town = Town::explaining(&yaml, TOKEN).await;
+    let headers = [("x-in", "7"), ("x-mesh-explain", TOKEN)];
+    for path in ["/gone", "/x"] {
+        let answer = town.send(request("GET", "a", path, &headers)).await;
+        assert_eq!(answer.header("x-back"), "7", "{path}");
+        let served = header_of(&answer).expect("it has the token");
+        assert_eq!(served["served"]["attempts"], 0, "{served:#}");
+        for report in [explained(&town, path, &headers[..1]).await, served] {
+            let mut all = report["answer"]["headers"].as_array().unwrap().iter();
+            let back = all.find(|pair| pair[0] == "x-back");
+            let back = back.unwrap_or_else(|| panic!("{path}: {report:#}"));
+            assert_eq!(back[1], "7", "{path}");
+        }
+    }
 }

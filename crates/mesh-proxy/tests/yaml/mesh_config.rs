@@ -92,7 +92,7 @@ async fn path_normalization_decides_what_is_matched_and_forwarded() {
 }
 
 /// The first line that a log file gets.
-async fn first_line(path: &std::path::Path) -> String {
+pub(crate) async fn first_line(path: &std::path::Path) -> String {
     patiently("a line in the log".to_owned(), async {
         loop {
             let text = std::fs::read_to_string(path).unwrap_or_default();
