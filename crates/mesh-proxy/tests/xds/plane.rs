@@ -1,6 +1,6 @@
 //! A control plane with raw resources, callers that never stop, and what both need.
 
-use crate::support::{Http1, get, text};
+use crate::support::{Http1, free_address, get, text};
 use mesh_core::Feed;
 use mesh_core::model::{
     Address, Cluster, DiscoveryKind, EndpointSet, HttpManager, Listener, RouteTable, Rule,
@@ -50,7 +50,8 @@ pub(crate) struct Caller {
 
 impl Plane {
     pub(crate) async fn start() -> Self {
-        Self::with(ResourceSet::new(), SocketAddr::from(([127, 0, 0, 1], 0))).await
+        // One that nobody takes while it is down.
+        Self::with(ResourceSet::new(), free_address()).await
     }
 
     /// Serves what it had on the address that it had.
