@@ -75,12 +75,12 @@ pub(super) fn path(dice: &mut Dice, most: usize) -> String {
 /// What a route says of the path.
 pub(super) fn matcher(dice: &mut Dice) -> Value {
     let mut out = match dice.below(10) {
-        0..=3 => {
+        0..=2 => {
             let slash = if dice.chance(30) { "/" } else { "" };
             let path = path(dice, 3);
             json!({"prefix": if path == "/" { path } else { path + slash }})
         }
-        4 | 5 => json!({"path": path(dice, 3)}),
+        3..=5 => json!({"path": path(dice, 3)}),
         6 | 7 => {
             let parts = path(dice, 2);
             let parts = if parts == "/" { "/a".into() } else { parts };
@@ -88,7 +88,7 @@ pub(super) fn matcher(dice: &mut Dice) -> Value {
         }
         _ => return json!({"safe_regex": {"regex": dice.pick(PATTERNS).0}}),
     };
-    if dice.chance(25) {
+    if dice.chance(45) {
         out["case_sensitive"] = json!(false);
     }
     out

@@ -89,7 +89,7 @@ fn route(dice: &mut Dice, name: &str) -> Value {
     match kind {
         5..=8 => condition["headers"] = json!([matching::header(dice)]),
         9..=13 => condition["query_parameters"] = json!([matching::query(dice)]),
-        14 if dice.chance(80) => condition["grpc"] = json!({}),
+        14 if dice.chance(60) => condition["grpc"] = json!({}),
         14 => {
             let share = dice.pick(&[0, 100]);
             condition["runtime_fraction"] =

@@ -195,11 +195,11 @@ where
 
 /// The answer to a head that is refused is the last on its connection: as in Envoy, where a request
 /// is not whole before its head was looked at (`ActiveStream::decodeHeaders`). A redirect to the
-/// same path without escapes comes later there.
+/// same path without escapes comes later there, and so does `*`.
 fn closing(error: Error) -> Error {
     let failure = error.failure();
     let answer = mesh_core::reply::answer(error, Asked::default());
-    if answer.status.is_redirection() {
+    if answer.status.is_redirection() || failure == Failure::NotAPath {
         return Error::answer(failure, answer);
     }
     let close = HeaderValue::from_static("close");

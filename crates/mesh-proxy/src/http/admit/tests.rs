@@ -63,6 +63,8 @@ fn a_head_that_is_refused_is_the_last_on_its_connection() {
     let connect = Request::connect("a:1").header("host", "a:1");
     let error = closing(run(connect, &manager()).unwrap_err());
     assert_eq!(error.failure(), Failure::NoRoute);
+    let answer = closing(Error::new(Failure::NotAPath)).take_answer();
+    assert!(!answer.unwrap().headers.contains_key("connection"));
     let elsewhere = Answer::new(StatusCode::TEMPORARY_REDIRECT);
     let answer = closing(Error::answer(Failure::InvalidPath, elsewhere)).take_answer();
     assert!(!answer.unwrap().headers.contains_key("connection"));
