@@ -4,12 +4,15 @@
 //! cargo run -p mesh-http1 --example hello
 //! curl -d 'some text' http://127.0.0.1:8080/
 //! ```
+//!
+//! With `--once` it takes any port, asks itself once and ends.
 
 use http::{Request, Response};
 use http_body_util::{Either, Full};
 use mesh_http1::{Body, Buffers, Error, Server};
 use std::convert::Infallible;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 async fn answer(
     request: Request<Body>,
@@ -25,8 +28,22 @@ async fn answer(
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     let server = Server::with_buffers(Buffers::default());
-    let listener = TcpListener::bind("127.0.0.1:8080").await?;
-    println!("http://{}/", listener.local_addr()?);
+    let once = std::env::args().any(|argument| argument == "--once");
+    let port = if once { 0 } else { 8080 };
+    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let address = listener.local_addr()?;
+    println!("http://{address}/");
+    if once {
+        let mut caller = TcpStream::connect(address).await?;
+        let (io, _) = listener.accept().await?;
+        tokio::spawn(server.serve(io, b"", tower::service_fn(answer)));
+        let request = b"GET / HTTP/1.1\r\nhost: example\r\nconnection: close\r\n\r\n";
+        caller.write_all(request).await?;
+        let mut text = String::new();
+        caller.read_to_string(&mut text).await?;
+        println!("{text}");
+        return Ok(());
+    }
     loop {
         let (io, _) = listener.accept().await?;
         let connection = server.serve(io, b"", tower::service_fn(answer));

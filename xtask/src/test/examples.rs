@@ -36,6 +36,11 @@ const SPECIAL: &[(&str, How)] = &[
         "watch",
         How::Build("follows a control plane until it is interrupted"),
     ),
+    ("hello", How::Run(&["--once"], 0)),
+    (
+        "versus",
+        How::Build("a measurement, which serves until it is interrupted"),
+    ),
     (
         "bookinfo",
         How::Build("serves until it is interrupted; its tests and the demo run it"),
