@@ -246,6 +246,9 @@ fn forward() -> impl Strategy<Value = Forward> {
             forward.authority = authority;
             forward.not_found = not_found;
             (forward.hash, forward.subset, forward.append_forwarded_host) = balanced;
+            // Refused together: the balancer's name for a host comes after that is done.
+            let by_endpoint = Some(AuthorityRewrite::FromEndpoint);
+            forward.append_forwarded_host &= forward.authority != by_endpoint;
             forward
         },
     )

@@ -1,7 +1,7 @@
 //! What is refused in actions, and the path of the field that says why.
 
 use super::build::{
-    extension, filter, number, packed, refused_action, refused_retry, refused_route,
+    extension, filter, flag, number, packed, refused_action, refused_retry, refused_route,
     refused_weights, route, seconds,
 };
 use mesh_xds::pb::envoy::config::core::v3 as core;
@@ -35,6 +35,14 @@ fn actions_that_the_model_cannot_express() {
                 it.cluster_specifier = Some(ClusterSpecifier::ClusterSpecifierPlugin("p".into()));
             },
             "cluster_specifier_plugin",
+        ),
+        (
+            |it| {
+                it.append_x_forwarded_host = true;
+                let by_endpoint = HostRewriteSpecifier::AutoHostRewrite(flag(true).unwrap());
+                it.host_rewrite_specifier = Some(by_endpoint);
+            },
+            "append_x_forwarded_host",
         ),
         (
             |it| it.path_rewrite_policy = Some(extension()),
