@@ -111,7 +111,7 @@ fn same(
 }
 
 /// DER as a section of a file.
-fn wrap(label: &str, der: &[u8], end: &str) -> String {
+pub(crate) fn wrap(label: &str, der: &[u8], end: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = format!("-----BEGIN {label}-----{end}");
     for line in der.chunks(48) {

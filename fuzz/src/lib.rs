@@ -17,6 +17,7 @@ pub mod der;
 mod dns;
 mod first;
 mod http1;
+mod identity;
 mod istio;
 mod message;
 mod names;
@@ -98,6 +99,8 @@ pub const TARGETS: &[Target] = &[
     certificate::FILES,
     certificate::DER,
     dns::TARGET,
+    identity::SPIFFE,
+    identity::REQUEST,
     names::TARGET,
 ];
 

@@ -144,6 +144,7 @@ impl Run {
                             From::File => source(0),
                             From::Service => Source::Service {
                                 cluster: SERVICE.into(),
+                                opening: Default::default(),
                                 delta: false,
                             },
                         },
@@ -376,6 +377,7 @@ fn named((at, provider): &(u8, Provider)) -> SecretRef {
         Provider::Service(seconds) => SecretSource::Service {
             cluster: SERVICE.into(),
             delta: false,
+            opening: Default::default(),
             initial_fetch_timeout: wait(seconds),
         },
         Provider::File => SecretSource::File {

@@ -17,6 +17,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use public_api::PublicItem;
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::{
@@ -152,10 +153,17 @@ fn document(root: &Path, target: &Path, packages: &[&str]) -> anyhow::Result<()>
     )
 }
 
+/// Reads JSON that is nested as deeply as the type of a stack of layers.
+fn deep(text: &str) -> serde_json::Result<Value> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    reader.disable_recursion_limit();
+    Value::deserialize(&mut reader)
+}
+
 /// Reads one file that rustdoc wrote.
 fn describe(package: &str, file: &Path) -> anyhow::Result<Api> {
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {file:?}"))?;
-    let json: Value = serde_json::from_str(&text).context("cannot read rustdoc's JSON")?;
+    let json = deep(&text).context("cannot read rustdoc's JSON")?;
     let format = json["format_version"].as_u64();
     if format != Some(FORMAT) {
         return Err(OtherFormat(format.unwrap_or_default()).into());

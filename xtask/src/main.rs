@@ -12,6 +12,8 @@ mod bench;
 mod cargo;
 mod fuzz;
 mod graph;
+mod instructions;
+mod mutants;
 mod oracle;
 mod report;
 mod schema;
@@ -45,8 +47,12 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Compare the proxy with a real Envoy: generated configurations and requests, from a seed
     Oracle(oracle::Options),
+    /// Change decisions, drawn by a seed, and see whether the tests notice
+    Mutants(mutants::Options),
     /// Run the criterion benches of the workspace
     Bench(bench::Options),
+    /// Count the instructions of the hot path under valgrind, and compare them with the listing
+    Instructions(instructions::Options),
 }
 
 fn main() -> ExitCode {
@@ -71,6 +77,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Schema(options) => schema::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Oracle(options) => oracle::run(&workspace, &options),
+        Command::Mutants(options) => mutants::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
+        Command::Instructions(options) => instructions::run(&workspace, &options),
     }
 }

@@ -1,5 +1,7 @@
 //! `cargo xtask oracle`: generated configurations and requests, with a real Envoy as the judge.
 
+use std::path::Path;
+
 use crate::{cargo, venv, workspace::Workspace};
 
 #[derive(Debug, clap::Args)]
@@ -25,16 +27,54 @@ pub(crate) struct Options {
     arguments: Vec<String>,
 }
 
+/// What the full tests try: so many configurations and requests over all areas, which is as many as
+/// everything takes that has to come up often enough.
+const SEED: u64 = 7;
+const CONFIGS: usize = 500;
+const REQUESTS: usize = 17_500;
+
+/// The step of the full tests: every area and subject, with a seed that does not change. Not
+/// optimized, as the tests before it are: most of its time it waits.
+///
+/// # Errors
+///
+/// If anything differs, or not enough was exercised.
+pub(crate) fn fixed(workspace: &Workspace, envoy: &Path) -> anyhow::Result<()> {
+    let options = Options {
+        seed: Some(SEED),
+        configs: Some(CONFIGS),
+        requests: Some(REQUESTS),
+        only: Vec::new(),
+        arguments: Vec::new(),
+    };
+    run_with(workspace, envoy, &options, &[])
+}
+
 /// Builds mesh-oracle, optimized, and runs it with the Envoy of target/venv.
 ///
 /// # Errors
 ///
 /// If anything differs, or not enough was exercised.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
+    run_with(
+        workspace,
+        &venv::envoy_of(workspace)?,
+        options,
+        &["--release"],
+    )
+}
+
+fn run_with(
+    workspace: &Workspace,
+    envoy: &Path,
+    options: &Options,
+    profile: &[&str],
+) -> anyhow::Result<()> {
     let mut command = cargo::cargo(workspace.root());
     command
-        .env("MESH_ENVOY", venv::envoy_of(workspace)?)
-        .args(["run", "--quiet", "--release", "--all-features"])
+        .env("MESH_ENVOY", envoy)
+        .args(["run", "--quiet", "--all-features"])
+        .args(profile)
         .args(["--package=mesh-oracle", "--"]);
     let numbers = [
         ("--seed", options.seed.map(|it| it.to_string())),

@@ -1,5 +1,6 @@
 //! The `mesh` command.
 
+mod ca;
 mod compile;
 mod demo;
 mod explain;
@@ -85,6 +86,10 @@ enum Command {
     /// sidecars do: set up iptables, or take that back.
     #[command(subcommand)]
     Intercept(intercept::Command),
+    /// The files of a certificate authority: make a root, look at it, revoke a certificate, replace
+    /// the root. `mesh control run --ca DIR` makes certificates with them.
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// Print a completion script for a shell: `mesh completions bash > /etc/bash_completion.d/mesh`.
     Completions {
         /// The shell.
@@ -115,6 +120,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Intercept(command) => intercept::run(command),
+        Command::Ca(command) => ca::run(command),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "mesh", &mut std::io::stdout());
             ExitCode::SUCCESS

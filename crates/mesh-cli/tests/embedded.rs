@@ -10,8 +10,9 @@ use http::Request;
 use http_body_util::{BodyExt, Empty};
 use mesh_client::MeshClient;
 use mesh_identity::Files;
-use mesh_istio::Node;
+use mesh_istio::{Node, parse_locality};
 use mesh_proxy::config::{Configuration, NodeSpec, Source};
+use std::collections::BTreeSet;
 use std::fs;
 use support::wait_until;
 use tokio::runtime::Runtime;
@@ -40,7 +41,9 @@ impl Application {
             mesh_config: None,
             node: NodeSpec::Exact(Node::sidecar("embedded", "default")),
             dns_capture: false,
-            locality: None,
+            identity: false,
+            // Where productpage is.
+            locality: Some(parse_locality("us-east/a")),
             access_log: None,
         };
         let (configuration, findings) = Configuration::load(source).unwrap();
@@ -108,6 +111,27 @@ fn the_yaml_of_a_task_does_the_same_inside_an_application() {
     });
     let moved = application.call("http://reviews:9080/v1/getProductRatings", &[]);
     assert_eq!(moved.status, 301);
+
+    // 17: who brings a cookie stays with an endpoint.
+    demo.apply("17");
+    let stays = |caller: usize| {
+        let cookie = format!("reviews-stay=caller-{caller}");
+        let served = (0..3).map(|_| served(&[("cookie", &cookie)]));
+        served.collect::<BTreeSet<_>>()
+    };
+    wait_until(|| (0..80).all(|caller| stays(caller).len() == 1));
+    let all: BTreeSet<_> = (0..80).flat_map(stays).collect();
+    assert_eq!(all.len(), 3, "{all:?}");
+
+    // 18: requests stay in the zone of the application.
+    demo.apply("18");
+    wait_until(|| (0..20).all(|_| served(&[]) == "reviews-v1"));
+    let file = demo.dir.join("task/reviews.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    let shares = "distribute: [{from: us-east/*, to: {us-west/*: 100}}]";
+    let text = text.replace("failover: [{from: us-east, to: us-west}]", shares);
+    fs::write(&file, text).unwrap();
+    wait_until(|| (0..20).all(|_| served(&[]) == "reviews-v3"));
 
     // 16: the application speaks HTTP, its library TLS with whom it should.
     demo.apply("16");

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use mesh_core::usage::Taken;
 use mesh_core::{BoxError, Error, Failure};
 use std::any::Any;
 use std::fmt;
@@ -18,7 +19,15 @@ pub struct Body(Kind);
 enum Kind {
     Empty,
     Whole(Bytes),
-    /// From a caller's connection.
+    /// From an upstream, whose connection is free already. It counts as a request under way until it
+    /// was read or dropped, as those count whose response still comes.
+    Received(
+        Bytes,
+        #[allow(dead_code, reason = "held while it is there")] Taken,
+    ),
+    /// From a caller's connection of HTTP/1.
+    Http1(mesh_http1::Body),
+    /// From a caller's connection on hyper.
     Incoming(Incoming),
     /// From an upstream's connection, which goes back to its pool at the end.
     Pooled(Box<Pooled>),
@@ -38,7 +47,10 @@ impl Body {
     }
 
     /// Takes any body. Boxes it, unless it is empty, is one of these already, or comes straight
-    /// from a hyper connection.
+    /// from a caller's connection, on mesh-http1 (whose trailers are left out, as Envoy leaves them
+    /// out) or on hyper: if that breaks off, its caller has
+    /// gone ([`Failure::ClientGone`]), or on mesh-http1 has sent what is no body
+    /// ([`Failure::BadBody`]).
     pub fn new<B>(body: B) -> Self
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -49,6 +61,10 @@ impl Body {
         if let Some(ours) = any.downcast_mut::<Option<Self>>() {
             return ours.take().unwrap_or_default();
         }
+        if let Some(received) = any.downcast_mut::<Option<mesh_http1::Body>>() {
+            let received = received.take().filter(|received| !received.is_end_stream());
+            return Self(received.map_or(Kind::Empty, Kind::Http1));
+        }
         if let Some(incoming) = any.downcast_mut::<Option<Incoming>>() {
             let incoming = incoming.take().filter(|incoming| !incoming.is_end_stream());
             return Self(incoming.map_or(Kind::Empty, Kind::Incoming));
@@ -56,6 +72,13 @@ impl Body {
         match body {
             Some(body) if !body.is_end_stream() => Self(Kind::Boxed(Box::pin(WithError(body)))),
             _ => Self::empty(),
+        }
+    }
+
+    pub(crate) fn received(bytes: Bytes, unit: Option<Taken>) -> Self {
+        match unit {
+            Some(unit) => Self(Kind::Received(bytes, unit)),
+            None => bytes.into(),
         }
     }
 
@@ -119,6 +142,17 @@ impl HttpBody for Body {
                 self.0 = Kind::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
+            Kind::Received(bytes, _) => {
+                let bytes = std::mem::take(bytes);
+                self.0 = Kind::Empty;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Kind::Http1(received) => {
+                let frame = ready!(Pin::new(received).poll_frame(cx));
+                // HTTP/1 has none, as in Envoy without `enable_trailers`.
+                let frame = frame.filter(|frame| !matches!(frame, Ok(it) if it.is_trailers()));
+                Poll::Ready(frame.map(|frame| frame.map_err(from_caller)))
+            }
             Kind::Incoming(incoming) => {
                 let frame = ready!(Pin::new(incoming).poll_frame(cx));
                 Poll::Ready(frame.map(|frame| {
@@ -134,6 +168,8 @@ impl HttpBody for Body {
         match &self.0 {
             Kind::Empty => true,
             Kind::Whole(_) => false,
+            Kind::Received(bytes, _) => bytes.is_empty(),
+            Kind::Http1(received) => received.is_end_stream(),
             Kind::Incoming(incoming) => incoming.is_end_stream(),
             Kind::Pooled(pooled) => pooled.is_end_stream(),
             Kind::Boxed(body) => body.is_end_stream(),
@@ -143,7 +179,10 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
-            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Whole(bytes) | Kind::Received(bytes, _) => {
+                SizeHint::with_exact(bytes.len() as u64)
+            }
+            Kind::Http1(received) => received.size_hint(),
             Kind::Incoming(incoming) => incoming.size_hint(),
             Kind::Pooled(pooled) => pooled.size_hint(),
             Kind::Boxed(body) => body.size_hint(),
@@ -156,11 +195,23 @@ impl fmt::Debug for Body {
         f.write_str(match &self.0 {
             Kind::Empty => "Body(empty)",
             Kind::Whole(_) => "Body(whole)",
+            Kind::Received(..) => "Body(received)",
+            Kind::Http1(_) => "Body(http1)",
             Kind::Incoming(_) => "Body(incoming)",
             Kind::Pooled(_) => "Body(pooled)",
             Kind::Boxed(_) => "Body(boxed)",
         })
     }
+}
+
+/// Why the body of a caller's request broke off.
+fn from_caller(error: mesh_http1::Error) -> Error {
+    let failure = if error.is_protocol() {
+        Failure::BadBody
+    } else {
+        Failure::ClientGone
+    };
+    Error::with_source(failure, error)
 }
 
 // === impl WithError ===
@@ -207,6 +258,31 @@ mod tests {
             mesh_test::read(Body::from(Bytes::from_static(b"whole"))).await,
             "whole"
         );
+    }
+
+    #[tokio::test]
+    async fn a_body_from_http1_is_held_as_it_is_and_fails_as_its_caller_does() {
+        for (text, failure) in [
+            ("content-length: 10\r\n\r\npart", Failure::ClientGone),
+            ("transfer-encoding: chunked\r\n\r\nzz\r\n", Failure::BadBody),
+        ] {
+            let (mut theirs, ours) = tokio::io::duplex(1024);
+            let server = mesh_http1::Server::with_buffers(mesh_http1::Buffers::default());
+            let service =
+                tower::service_fn(|request: http::Request<mesh_http1::Body>| async move {
+                    let body = Body::new(request.into_body());
+                    assert!(matches!(body.0, Kind::Http1(_)), "{body:?}");
+                    let read = http_body_util::BodyExt::collect(body).await;
+                    assert_eq!(read.unwrap_err().failure(), failure);
+                    Ok::<_, BoxError>(http::Response::new(Body::empty()))
+                });
+            let head = format!("POST / HTTP/1.1\r\nhost: a\r\n{text}");
+            tokio::io::AsyncWriteExt::write_all(&mut theirs, head.as_bytes())
+                .await
+                .unwrap();
+            drop(theirs);
+            let _ = server.serve(ours, b"", service).await;
+        }
     }
 
     #[test]

@@ -52,6 +52,11 @@
 //! # Ok::<(), mesh_core::Invalid>(())
 //! ```
 //!
+//! # Active health checks
+//!
+//! Clusters may want their endpoints asked whether they are well. That is what
+//! [`health::HealthChecks`] does; it runs once in a process, whoever else has a client in it.
+//!
 //! # Tasks
 //!
 //! Connections are driven by tasks on the tokio runtime that requests are made on; dropping the
@@ -61,6 +66,8 @@
 
 mod body;
 mod client;
+pub mod guard;
+pub mod health;
 pub mod proxy_protocol;
 mod slot;
 mod stack;

@@ -4,6 +4,7 @@
 //! request is data in the matched rule; a layer without policy steps aside.
 
 use crate::Body;
+use crate::guard::Guard;
 use crate::slot::{Slot, Slotted};
 use crate::upstream::Upstreams;
 use mesh_core::model::Snapshot;
@@ -11,7 +12,7 @@ use mesh_core::{Demand, Feed, Name, Rng};
 use mesh_lb::{Dispatch, Zone};
 use mesh_resilience::{
     Budgets, Deadline, DeadlineLayer, Fault, FaultLayer, Idle, IdleLayer, Rate, RateLayer, Retry,
-    RetryLayer, Timeout, TimeoutLayer,
+    RetryLayer, Timeout, TimeoutLayer, TryIdle, TryIdleLayer,
 };
 use mesh_route::cors::{Cors, CorsLayer};
 use mesh_route::edit::{Edit, EditLayer};
@@ -54,14 +55,14 @@ pub struct Parts {
     pub per_attempt: Slot,
 }
 
-/// One attempt: a user's layer, its timeout, an endpoint.
-type Attempt = Slotted<Timeout<Dispatch<Upstreams>>>;
+/// One attempt: a user's layer, its timeouts, an endpoint.
+type Attempt = Slotted<Timeout<TryIdle<Dispatch<Upstreams>>>>;
 /// All attempts.
 type Attempts = Account<Idle<Deadline<Retry<Attempt, Body>>>>;
 /// Everything that needs a cluster.
 type Forwarding = Edit<Respond<Hash<Mirror<Introduce<Attempts>, PerRoute, Spawn, Body>>>>;
 /// The whole stack.
-pub type Outbound = Slotted<OnDemand<Route<Rate<Fault<Cors<Slotted<Forwarding>>>>>>>;
+pub type Outbound = Slotted<Guard<OnDemand<Route<Rate<Fault<Cors<Slotted<Forwarding>>>>>>>>;
 
 /// Runs mirrored requests on the tokio runtime that the request was made on. They end with their
 /// response, their timeout, or the runtime.
@@ -109,7 +110,8 @@ impl Parts {
         if let Some(zone) = zone {
             stack = stack.zone(zone);
         }
-        // The limit of one attempt.
+        // The limits of one attempt.
+        let stack = TryIdleLayer::per_route().layer(stack);
         let stack = TimeoutLayer::per_try().layer(stack);
         // Signing, headers for each try.
         let stack = per_attempt.around(stack);
@@ -152,7 +154,10 @@ impl Parts {
         }
         let stack = route.layer(stack);
         // Waits for what routing finds missing.
+        let notes = route.notes();
         let stack = OnDemandLayer::new(route, demand).layer(stack);
+        // What is denied learns nothing of routes.
+        let stack = Guard::new(stack, notes);
         // May change headers that routing reads.
         before_route.around(stack)
     }

@@ -20,12 +20,16 @@ mod lane;
 mod lease;
 mod outgoing;
 mod pool;
+mod received;
 pub(crate) mod secure;
+mod sending;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod transport;
 pub(crate) mod variant;
 
+pub(crate) use endpoint::http1;
 pub use endpoint::{Endpoint, Upstreams};
 pub(crate) use head::upgrade as upgrade_of;
 pub(crate) use lease::{Pooled, Units};
+pub(crate) use received::Received;

@@ -50,7 +50,7 @@ use tower_layer::Layer;
 const BEFORE_SEND: usize = 8;
 /// What it may add from the request to the end of the response's body: the head of the response
 /// gets a header, and a body that is to bring its connection back has to say so.
-const WHOLE: usize = 12;
+const WHOLE: usize = 8;
 const REQUESTS: usize = 256;
 const WARM: usize = 128;
 

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+mod ca;
 mod tls;
 
 /// How many connections may wait to be accepted: after a restart all proxies come at once. The
@@ -34,7 +35,7 @@ pub enum Command {
     /// Serve xDS until SIGTERM or Ctrl-C, and follow the files.
     ///
     /// Objects with errors are refused alone and keep their last good version.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Check a configuration: exit code 0 if it can be used, 1 with errors as FILE:LINE:COLUMN.
     Validate(ConfigArgs),
 }
@@ -66,6 +67,8 @@ pub struct RunArgs {
     xds: SocketAddr,
     #[command(flatten)]
     tls: tls::TlsArgs,
+    #[command(flatten)]
+    ca: ca::CaArgs,
     /// Address of the debug pages and metrics. They have no authentication: keep it on loopback.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
     http: SocketAddr,
@@ -133,10 +136,14 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
         after: args.debounce_after,
         max: args.debounce_max,
     };
-    let control = Control::builder()
+    let mut keeper = args.ca.open()?;
+    let mut control = Control::builder()
         .strict(args.config.strict)
-        .debounce(quiet)
-        .build();
+        .debounce(quiet);
+    if let Some(keeper) = &keeper {
+        control = control.certificates(keeper.issuer().clone());
+    }
+    let control = control.build();
     let source = args.config.source();
     let outcome = control.update(&source.read());
     log(&outcome.findings);
@@ -153,7 +160,7 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
         };
         let xds = bind("xds", args.xds)?;
         let http = bind("http", args.http)?;
-        let tls = args.tls.read().await?;
+        let tls = args.tls.read(keeper.as_mut()).await?;
         let secure = tls.as_ref().map(|tls| bind("xds-tls", tls.address));
         let secure = secure.transpose()?;
         println!("xDS on {}", xds.local_addr()?);
@@ -173,6 +180,7 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
         let watching = tokio::spawn(source.watch(control.clone(), log));
         let (own, until) = (control.xds().clone(), stopping());
         let mut streams = tokio::spawn(async move { own.serve(xds, until).await });
+        let keeping = keeper.map(|keeper| tokio::spawn(keeper.run()));
         let mut secured = None;
         let mut following = None;
         if let (Some(listener), Some(tls)) = (secure, tls) {
@@ -204,7 +212,7 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
         if let Some(secured) = secured {
             secured.await.context("the xDS server panicked")??;
         }
-        if let Some(following) = following {
+        for following in [following, keeping].into_iter().flatten() {
             following.abort();
         }
         // A page that is still being read does not hold anything up.

@@ -1,5 +1,6 @@
 //! The control plane as its user sees it.
 
+use crate::ca::Issuer;
 use crate::change::{Difference, moved_addresses};
 use crate::debounce::{Debounce, Quiet};
 use crate::engine::{Cause, Desk, Engine, lock};
@@ -48,6 +49,7 @@ pub struct Builder {
     limits: Limits,
     timing: Timing,
     connection_age: Option<Duration>,
+    certificates: Option<Arc<Issuer>>,
 }
 
 /// What became of an update.
@@ -408,20 +410,29 @@ impl Builder {
         self
     }
 
+    /// Who makes certificates for those who connect with TLS. Default nobody.
+    #[must_use]
+    pub fn certificates(mut self, issuer: Arc<Issuer>) -> Self {
+        self.certificates = Some(issuer);
+        self
+    }
+
     /// The control plane. It does nothing until it is asked.
     pub fn build(self) -> Control {
         let engine = Arc::new(Engine::new(self.settings));
-        let server = Server::builder(Desk(engine.clone()))
+        let mut server = Server::builder(Desk(engine.clone()))
             .observer(Watch(engine.clone()))
             .limits(self.limits)
             .timing(self.timing)
             .max_connection_age(self.connection_age, Duration::from_secs(10))
-            .identifier(concat!("mesh-control/", env!("CARGO_PKG_VERSION")))
-            .build();
+            .identifier(concat!("mesh-control/", env!("CARGO_PKG_VERSION")));
+        if let Some(issuer) = self.certificates {
+            server = server.certify(issuer);
+        }
         Control {
             engine,
             accepted: Arc::default(),
-            server,
+            server: server.build(),
         }
     }
 }

@@ -10,6 +10,7 @@
 //! * [`describe_node`] says what a client of xDS is: sidecar, gateway or proxyless gRPC, and which
 //!   metadata describe it.
 //! * [`node_resources`] is what one node would get, without any server.
+//! * [`ca`] makes certificates for proxies, as Istio's CA does.
 //! * [`Source`] reads and watches files.
 //!
 //! Limits: what the compiler ([`mesh_istio`]) refuses by name; one copy, no leader election; clients
@@ -21,6 +22,7 @@
 
 mod attached;
 mod book;
+pub mod ca;
 mod change;
 mod class;
 pub mod cli;

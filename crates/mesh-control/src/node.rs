@@ -8,6 +8,7 @@
 //! | locality | the node's `locality`; else where the objects say that its pod or `WorkloadEntry` is |
 //! | interception | metadata `INTERCEPTION_MODE`: `NONE`, `REDIRECT` or `TPROXY`; `REDIRECT` where nothing is said |
 //! | capture of names | metadata `DNS_CAPTURE`: `true` where the node's own name server answers its applications, so that services without an address are called at the one that is allocated to them. `DNS_AUTO_ALLOCATE`, which Istio asked for besides once, changes nothing, as in Istio since 1.25 |
+//! | identity | metadata `MESH_IDENTITY`: `true` where the node has a certificate of the mesh, so that mutual TLS can be spoken; where nothing is said, Istio's agent is known by its `PROXY_CONFIG` and provides one (the cluster `sds-grpc` of its bootstrap) |
 //! | generator | metadata `GENERATOR`: `grpc`, which is never intercepted, or nothing |
 //!
 //! A node whose `WorkloadEntry` has annotations of ours is what these say, whatever its metadata
@@ -71,8 +72,9 @@ pub(crate) trait Directory {
 }
 
 /// The metadata that counts; nodes that agree in it are the same to us.
-const KEYS: [&str; 7] = [
+const KEYS: [&str; 8] = [
     "DNS_CAPTURE",
+    "MESH_IDENTITY",
     "NAMESPACE",
     "INTERCEPTION_MODE",
     "GENERATOR",
@@ -115,7 +117,8 @@ pub fn node_of(text: &str) -> Result<mesh_xds::Node, BadNode> {
 pub(crate) fn identity(node: &mesh_xds::Node) -> String {
     let said = KEYS.map(|key| node.text(key));
     let (at, labels) = (node.locality(), node.map("LABELS"));
-    format!("{}\n{said:?}\n{labels:?}\n{at:?}", node.id())
+    let agent = has_agent(node);
+    format!("{}\n{said:?}\n{labels:?}\n{at:?}\n{agent}", node.id())
 }
 
 /// `name.namespace` of a node, or its id if it has none.
@@ -149,10 +152,19 @@ pub(crate) fn describe(
             ))
         })?,
     };
+    let identity = match node.text("MESH_IDENTITY") {
+        None | Some("") => has_agent(node),
+        Some(said) => truth(said).ok_or_else(|| {
+            bad(format!(
+                "metadata MESH_IDENTITY: {said:?} is neither \"true\" nor \"false\""
+            ))
+        })?,
+    };
     let said = own_locality(node);
     if let Some(found) = directory.workload(&name, &namespace) {
         let mut node = found.map_err(bad)?;
         node.dns_capture = dns_capture && generator == Generator::Proxy;
+        node.identity = identity && generator == Generator::Proxy;
         node.locality = said.unwrap_or(node.locality);
         return Ok(Described { node, generator });
     }
@@ -182,6 +194,7 @@ pub(crate) fn describe(
     };
     described.labels = labels;
     described.dns_capture = dns_capture && generator == Generator::Proxy;
+    described.identity = identity && generator == Generator::Proxy;
     described.locality = locality;
     if let (false, Some(text)) = (gateway, node.address()) {
         let address: Result<IpAddr, _> = text.parse();
@@ -211,6 +224,11 @@ pub(crate) fn describe(
         node: described,
         generator,
     })
+}
+
+/// Whether Istio's agent started the node: it says with which settings.
+fn has_agent(node: &mesh_xds::Node) -> bool {
+    !node.map("PROXY_CONFIG").is_empty()
 }
 
 /// Where a node says itself that it is.

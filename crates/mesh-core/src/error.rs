@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use crate::reply::Answer;
+use http::StatusCode;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -84,6 +85,12 @@ impl Error {
     /// The answer that was decided on the way in, if there is one.
     pub fn take_answer(&mut self) -> Option<Answer> {
         self.0.answer.take()
+    }
+
+    /// The status that it is answered with: its answer's own, or its failure's.
+    pub fn status(&self) -> StatusCode {
+        let own = self.0.answer.as_ref().map(|answer| answer.status);
+        own.unwrap_or_else(|| self.failure().row().status)
     }
 
     /// The text of the cause, for `transport failure reason` and logs.

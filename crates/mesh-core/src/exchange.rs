@@ -11,16 +11,18 @@
 mod attempt;
 mod caller;
 mod head;
+mod matched;
 mod signal;
 
 pub use attempt::{AttemptNotes, HostId, Upstream};
 pub use caller::{Caller, PeerCertificate, TlsInfo};
 pub use head::{Head, Watch};
+pub use matched::{Matched, Pinned};
 pub use signal::Signal;
 
-use crate::model::{ClusterEntry, Forward, RouteTable, Rule, Snapshot, VirtualHost, Weighted};
+use crate::model::{ClusterEntry, Rule};
 use crate::stats::Shard;
-use crate::{Error, Flags, Name};
+use crate::{Error, Failure, Flags};
 use attempt::Attempt;
 use http::{HeaderName, HeaderValue, Request};
 use std::fmt;
@@ -74,138 +76,14 @@ struct Shared {
     /// The first host, which for most requests is the only one, costs no allocation.
     first_tried: Option<HostId>,
     tried_after: Vec<HostId>,
+    /// The record of the attempt that began last, from the second on.
+    latest: Option<Arc<Attempt>>,
+    /// Attempts that had no connection.
+    unreached: u32,
     reply_headers: Vec<(HeaderName, HeaderValue)>,
     request_id: Option<HeaderValue>,
     /// Boxed: most requests have none.
     head: Option<Box<Head>>,
-}
-
-/// What the router found for a request. Holds the snapshot that it was found in.
-#[derive(Clone, Debug)]
-pub struct Matched {
-    snapshot: Pinned,
-    table: usize,
-    host: usize,
-    rule: usize,
-    /// Which destination of a weighted split.
-    part: Option<usize>,
-    /// The cluster's place in the snapshot, if it exists.
-    cluster: Option<usize>,
-}
-
-/// One worker's own handle on a snapshot: requests count references here rather than on the
-/// snapshot that all workers share.
-#[derive(Clone, Debug)]
-// Twice on purpose: the outer count is one worker's own.
-#[allow(clippy::redundant_allocation)]
-pub struct Pinned(Arc<Arc<Snapshot>>);
-
-// === impl Pinned ===
-
-impl Pinned {
-    /// Makes a handle of one's own on `snapshot`.
-    pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        Self(Arc::new(snapshot))
-    }
-
-    /// The snapshot.
-    pub fn snapshot(&self) -> &Arc<Snapshot> {
-        &self.0
-    }
-}
-
-impl std::ops::Deref for Pinned {
-    type Target = Snapshot;
-    fn deref(&self) -> &Snapshot {
-        &self.0
-    }
-}
-
-// === impl Matched ===
-
-impl Matched {
-    /// A match of the rule at these places of `snapshot`.
-    ///
-    /// # Panics
-    /// If there is no such rule.
-    pub fn new(snapshot: Pinned, table: usize, host: usize, rule: usize) -> Self {
-        assert!(
-            snapshot.tables()[table].virtual_hosts[host].rules.len() > rule,
-            "a match names a rule that exists"
-        );
-        Self {
-            snapshot,
-            table,
-            host,
-            rule,
-            part: None,
-            cluster: None,
-        }
-    }
-
-    /// Adds the destination that was chosen.
-    #[must_use]
-    pub fn to(mut self, part: Option<usize>, cluster: Option<usize>) -> Self {
-        self.part = part;
-        self.cluster = cluster.filter(|cluster| *cluster < self.snapshot.clusters().len());
-        self
-    }
-
-    /// The snapshot in force for this request.
-    pub fn snapshot(&self) -> &Pinned {
-        &self.snapshot
-    }
-
-    /// The route table.
-    pub fn table(&self) -> &Arc<RouteTable> {
-        &self.snapshot.tables()[self.table]
-    }
-
-    /// The virtual host.
-    pub fn host(&self) -> &Arc<VirtualHost> {
-        &self.table().virtual_hosts[self.host]
-    }
-
-    /// The rule.
-    pub fn rule(&self) -> &Arc<Rule> {
-        &self.host().rules[self.rule]
-    }
-
-    /// The rule's place in its virtual host.
-    pub fn rule_index(&self) -> usize {
-        self.rule
-    }
-
-    /// The forwarding part of the rule.
-    pub fn forward(&self) -> Option<&Forward> {
-        self.rule().forward()
-    }
-
-    /// The destination of a weighted split that was drawn.
-    pub fn weighted(&self) -> Option<&Weighted> {
-        let crate::model::Target::Weighted(parts) = &self.forward()?.to else {
-            return None;
-        };
-        parts.get(self.part?)
-    }
-
-    /// The cluster that the request goes to, if it exists.
-    pub fn cluster(&self) -> Option<&Arc<ClusterEntry>> {
-        self.snapshot.clusters().get(self.cluster?)
-    }
-
-    /// The name of the cluster that the rule sends to, whether it exists or not.
-    pub fn cluster_name(&self) -> Option<&Name> {
-        use crate::model::Target;
-        if let Some(entry) = self.cluster() {
-            return Some(&entry.config().name);
-        }
-        match &self.forward()?.to {
-            Target::Cluster(name, _) => Some(name),
-            Target::Weighted(_) => self.weighted().map(|part| &part.cluster),
-            Target::Header(_) => None,
-        }
-    }
 }
 
 // === impl Exchange ===
@@ -255,10 +133,33 @@ impl Exchange {
     #[must_use]
     pub fn for_attempt(&self) -> Self {
         self.request.attempts.fetch_add(1, Ordering::Relaxed);
+        let attempt = Arc::<Attempt>::default();
+        self.shared().latest = Some(attempt.clone());
         Self {
             request: self.request.clone(),
-            attempt: Some(Arc::default()),
+            attempt: Some(attempt),
         }
+    }
+
+    /// Makes the endpoint of the attempt that began last the request's: whoever gives up on all
+    /// attempts at once does not know of it.
+    pub fn adopt_latest_upstream(&self) {
+        let latest = self.shared().latest.clone();
+        let upstream = latest.and_then(|attempt| attempt.notes().upstream.clone());
+        if upstream.is_some() {
+            self.with_notes_mut(|notes| notes.upstream = upstream);
+        }
+    }
+
+    /// Notes that an attempt had no connection to the endpoint that was chosen for it.
+    pub fn note_unreached(&self) {
+        let mut shared = self.shared();
+        shared.unreached = shared.unreached.saturating_add(1);
+    }
+
+    /// How many attempts had no connection.
+    pub fn unreached(&self) -> u32 {
+        self.shared().unreached
     }
 
     /// The record for a copy of the request that goes its own way (a mirror) to the cluster in
@@ -365,6 +266,21 @@ impl Exchange {
     /// How many attempts were begun, the first included.
     pub fn attempts(&self) -> u32 {
         self.request.attempts.load(Ordering::Relaxed)
+    }
+
+    /// How many attempts were begun as far as anyone is told: zero for what never came as far as
+    /// to its cluster, and for what discovery wanted dropped, which is before there is an attempt
+    /// (Envoy `attemptCount`).
+    pub fn attempts_told(&self, notes: &AttemptNotes) -> u32 {
+        let dropped = matches!(
+            notes.failure,
+            Some(Failure::DropOverload | Failure::UnconditionalDrop)
+        );
+        let reached = notes.upstream.is_some() || self.answer_is_counted();
+        match reached && !dropped {
+            true => self.attempts(),
+            false => 0,
+        }
     }
 
     /// Notes that a host was chosen for an attempt.

@@ -5,6 +5,10 @@
 //! and nowhere else. Names of flags and details are Envoy's (`envoy/stream_info/stream_info.h`,
 //! `response_code_details`), so that dashboards carry over.
 
+mod flags;
+
+pub use flags::Flags;
+
 use http::StatusCode;
 use std::fmt;
 
@@ -20,6 +24,8 @@ pub enum Failure {
     NoHealthyHost,
     /// Discovery wants this share of the cluster's requests refused (EDS `drop_overloads`).
     DropOverload,
+    /// Discovery wants all of the cluster's requests refused: a share of 100 %.
+    UnconditionalDrop,
     /// A connection could not be established.
     ConnectFailed,
     /// A connection was not established in time.
@@ -62,6 +68,8 @@ pub enum Failure {
     Overloaded,
     /// The request head breaks HTTP.
     BadRequest,
+    /// The request body breaks HTTP.
+    BadBody,
     /// No filter chain of the listener matches the connection.
     NoFilterChain,
     /// No host to route by.
@@ -116,19 +124,16 @@ pub enum RetryClass {
     Policy,
 }
 
-/// A set of response flags (access log `%RESPONSE_FLAGS%`).
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Flags(u32);
-
 // === impl Failure ===
 
 impl Failure {
     /// Every failure, for tests and for the table in the documentation.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 39] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyHost,
         Self::DropOverload,
+        Self::UnconditionalDrop,
         Self::ConnectFailed,
         Self::ConnectTimeout,
         Self::ConnectionTermination,
@@ -150,6 +155,7 @@ impl Failure {
         Self::Denied,
         Self::Overloaded,
         Self::BadRequest,
+        Self::BadBody,
         Self::NoFilterChain,
         Self::MissingHost,
         Self::InvalidPath,
@@ -210,6 +216,13 @@ impl Failure {
                 "drop overload",
                 Never,
             ),
+            Self::UnconditionalDrop => plain(
+                Flags::UDO,
+                UNAVAILABLE,
+                "unconditional_drop_overload",
+                "unconditional drop overload",
+                Never,
+            ),
             Self::ConnectFailed => {
                 reset(Flags::UF, UNAVAILABLE, "remote connection failure", Unsent)
             }
@@ -247,7 +260,7 @@ impl Failure {
                 Policy,
             ),
             Self::TryIdleTimeout => plain(
-                Flags::SI,
+                Flags::UT,
                 TIMEOUT,
                 "upstream_per_try_idle_timeout",
                 "upstream request timeout",
@@ -323,6 +336,13 @@ impl Failure {
                 "",
                 Never,
             ),
+            Self::BadBody => plain(
+                Flags::DPE,
+                StatusCode::BAD_REQUEST,
+                "http1.codec_error",
+                "Bad Request",
+                Never,
+            ),
             // Nobody is answered: there is nobody to speak HTTP with.
             Self::NoFilterChain => {
                 plain(Flags::NR, UNAVAILABLE, "filter_chain_not_found", "", Never)
@@ -395,6 +415,7 @@ impl Failure {
         match self {
             Self::NoHealthyHost
             | Self::DropOverload
+            | Self::UnconditionalDrop
             | Self::RequestTimeout
             | Self::TryTimeout
             | Self::TryIdleTimeout => true,
@@ -434,139 +455,9 @@ impl fmt::Display for Failure {
     }
 }
 
-// === impl Flags ===
-
-macro_rules! flags {
-    ($($(#[$doc:meta])* $name:ident $text:literal = $bit:literal;)*) => {
-        impl Flags {
-            $($(#[$doc])* pub const $name: Self = Self(1 << $bit);)*
-
-            /// Every flag with its short name, in the order in which Envoy prints them.
-            pub const NAMES: &'static [(&'static str, Self)] = &[$(($text, Self::$name)),*];
-        }
-    };
-}
-
-flags! {
-    /// The local health check failed.
-    LH "LH" = 0;
-    /// No healthy upstream.
-    UH "UH" = 1;
-    /// Upstream request timeout.
-    UT "UT" = 2;
-    /// Local reset.
-    LR "LR" = 3;
-    /// Upstream remote reset.
-    UR "UR" = 4;
-    /// Upstream connection failure.
-    UF "UF" = 5;
-    /// Upstream connection termination.
-    UC "UC" = 6;
-    /// Upstream overflow (circuit breaking).
-    UO "UO" = 7;
-    /// No route found.
-    NR "NR" = 8;
-    /// Delay injected.
-    DI "DI" = 9;
-    /// Fault injected.
-    FI "FI" = 10;
-    /// Rate limited.
-    RL "RL" = 11;
-    /// Denied by an external service.
-    UAEX "UAEX" = 12;
-    /// Error of the rate limit service.
-    RLSE "RLSE" = 13;
-    /// Downstream connection termination.
-    DC "DC" = 14;
-    /// Upstream retry limit exceeded.
-    URX "URX" = 15;
-    /// Stream idle timeout.
-    SI "SI" = 16;
-    /// Invalid `x-envoy-*` request headers.
-    IH "IH" = 17;
-    /// Downstream protocol error.
-    DPE "DPE" = 18;
-    /// Upstream maximum stream duration reached.
-    UMSDR "UMSDR" = 19;
-    /// Connection or stream duration reached.
-    DT "DT" = 20;
-    /// Upstream protocol error.
-    UPE "UPE" = 21;
-    /// No cluster found.
-    NC "NC" = 22;
-    /// Overload manager.
-    OM "OM" = 23;
-    /// DNS resolution failed.
-    DF "DF" = 24;
-    /// Dropped by an endpoint drop policy.
-    DO "DO" = 25;
-    /// Downstream remote reset.
-    DR "DR" = 26;
-}
-
-impl Flags {
-    /// The bits, to be kept in an atomic.
-    pub fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// The set with these bits.
-    pub fn from_bits(bits: u32) -> Self {
-        Self(bits)
-    }
-
-    /// Both sets together.
-    #[must_use]
-    pub fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Whether any flag of `other` is set.
-    pub fn has(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// Whether no flag is set.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
-
-impl fmt::Display for Flags {
-    /// Short names joined by commas, or `-`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_empty() {
-            return f.write_str("-");
-        }
-        let mut first = true;
-        for (name, flag) in Self::NAMES {
-            if self.has(*flag) {
-                if !first {
-                    f.write_str(",")?;
-                }
-                f.write_str(name)?;
-                first = false;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Flags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn flags_are_printed_in_envoys_order() {
-        assert_eq!(Flags::URX.with(Flags::UF).to_string(), "UF,URX");
-        assert_eq!(Flags::default().to_string(), "-");
-    }
 
     #[test]
     fn the_rows_say_what_envoy_says() {

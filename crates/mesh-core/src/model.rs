@@ -24,17 +24,22 @@
 //! # Ok::<(), mesh_core::Invalid>(())
 //! ```
 
+mod authz;
 mod balancing;
 mod cluster;
 mod edits;
 mod endpoint;
 mod fraction;
+mod health_check;
 mod link;
 mod listener;
 mod live;
 mod net;
+mod opening;
+mod path_template;
 mod patterns;
 mod policy;
+mod rewrite;
 mod route;
 mod secret;
 mod tcp;
@@ -42,17 +47,22 @@ mod text;
 mod tls;
 mod unix;
 
+pub use authz::*;
 pub use balancing::*;
 pub use cluster::*;
 pub use edits::*;
 pub use endpoint::*;
 pub use fraction::Fraction;
+pub use health_check::*;
 pub use link::{SnapshotBuilder, Warning};
 pub use listener::*;
 pub use live::{ClusterEntry, ClusterKey, ClusterStats, LiveCluster};
 pub use net::{Cidr, PortRange};
+pub use opening::StreamOpening;
+pub use path_template::PathTemplate;
 pub use patterns::{Matching, Patterns};
 pub use policy::*;
+pub use rewrite::*;
 pub use route::*;
 pub use secret::{LiveSecret, Secret, SecretBytes, SecretName};
 pub use tcp::*;

@@ -79,6 +79,9 @@ pub fn grpc_status(status: StatusCode) -> u32 {
 /// The text that the access log has as response code details.
 pub fn details(error: &Error) -> String {
     let row = error.failure().row();
+    if let (Failure::Denied, Some(policy)) = (error.failure(), error.cause()) {
+        return denied(&policy);
+    }
     let Some(reset) = row.reset else {
         return row.details.to_owned();
     };
@@ -90,6 +93,13 @@ pub fn details(error: &Error) -> String {
         .map(|cause| format!("|{cause}"))
         .unwrap_or_default();
     format!("{}{{{reset}{cause}}}", row.details).replace(' ', "_")
+}
+
+/// The details of a request or connection that a policy denies (Envoy `responseDetail`).
+pub fn denied(policy: &str) -> String {
+    const BLANK: [char; 6] = [' ', '\t', '\x0c', '\x0b', '\n', '\r'];
+    let policy = policy.replace(BLANK, "_");
+    format!("rbac_access_denied_matched_policy[{policy}]")
 }
 
 /// The response for an error.
@@ -118,14 +128,20 @@ pub fn answer(mut error: Error, asked: Asked) -> Answer {
             .headers
             .insert("x-envoy-overloaded", HeaderValue::from_static("true"));
     }
-    if failure == Failure::DropOverload {
-        answer
-            .headers
-            .insert("x-envoy-drop-overload", HeaderValue::from_static("true"));
+    let dropped = match failure {
+        Failure::DropOverload => Some("x-envoy-drop-overload"),
+        Failure::UnconditionalDrop => Some("x-envoy-unconditional-drop-overload"),
+        _ => None,
+    };
+    if let Some(name) = dropped {
+        let yes = HeaderValue::from_static("true");
+        answer.headers.insert(name, yes);
     }
     let grpc_code = match failure {
         // Only a gRPC caller can read it; anyone else gets 200 and the text, as in Envoy.
         Failure::FaultAbortGrpc(code) if asked.grpc => Some(code),
+        // A deadline that the caller set itself (Envoy `onStreamMaxDurationReached`).
+        Failure::MaxStreamDuration if asked.grpc => Some(4),
         // A redirect or fixed response is what the rule asked for, but a gRPC caller can only
         // read it as a status, as in Envoy's local replies.
         _ if asked.grpc => Some(grpc_status(answer.status)),
@@ -216,6 +232,13 @@ mod tests {
         assert_eq!(answer.status, 503);
         assert_eq!(answer.headers["x-envoy-drop-overload"], "true");
         assert_eq!(answer.body, "drop overload");
+        let answer = super::answer(Error::new(Failure::UnconditionalDrop), Asked::default());
+        assert_eq!(
+            answer.headers["x-envoy-unconditional-drop-overload"],
+            "true"
+        );
+        assert_eq!(answer.headers.get("x-envoy-drop-overload"), None);
+        assert_eq!(answer.body, "unconditional drop overload");
     }
 
     #[test]

@@ -37,6 +37,18 @@ impl Body {
         })
     }
 
+    /// Its bytes, if nothing of it has to be waited for: then it does not need its connection.
+    ///
+    /// # Errors
+    /// Itself, if some of it is still to come.
+    pub fn into_received(mut self) -> Result<Bytes, Self> {
+        match &mut self.0 {
+            Kind::Empty => Ok(Bytes::new()),
+            Kind::Whole(bytes) => Ok(std::mem::take(bytes)),
+            Kind::Stream { .. } => Err(self),
+        }
+    }
+
     pub(crate) fn stream(source: Arc<dyn Source>, message: u64, length: Length) -> Self {
         let left = match length {
             Length::Exact(length) => Some(length),

@@ -12,7 +12,7 @@ pub use self::sending::ResponseFuture;
 use self::sending::Sending;
 use crate::wire::{self, Piece, Shared, Source, Wire, lock};
 use crate::{Buffers, Error, Limits};
-use http::Request;
+use http::{Request, StatusCode};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -25,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub struct Client {
     buffers: Buffers,
     limits: Limits,
+    trailers: bool,
 }
 
 /// Sends requests on one connection, one after the other. Dropping it closes the connection, once
@@ -34,7 +35,15 @@ pub struct SendRequest<Io: AsyncRead + AsyncWrite + Unpin + Send, B> {
 }
 
 /// Watches over a connection, and ends with it. It has to be polled all the while; it sleeps except
-/// when the server closes an idle connection, or answers a request before it was sent whole.
+/// when the server closes an idle connection, or answers a request before it was sent whole. At the
+/// end it shuts the socket down, which TLS tells the server; that is tried once and not waited for.
+///
+/// # Errors
+/// * [`Error::Unasked`]: the server said something that belongs to no response. A 408 is taken for
+///   what it says: that an idle connection waited long enough;
+/// * what is wrong with the rest of a request whose response came early.
+///
+/// How other requests fail is told to who sent them.
 ///
 /// # Cancel safety
 /// Dropping it closes the connection.
@@ -47,9 +56,11 @@ pub struct Connection<Io, B> {
 struct Link<Io, B> {
     wire: Shared<Io>,
     /// The part of a request that is sent after its response has begun.
-    rest: Mutex<Option<Sending<B>>>,
+    rest: Mutex<Option<Box<Sending<B>>>>,
     buffers: Buffers,
     limits: Limits,
+    trailers: bool,
+    on_interim: Option<OnInterim>,
 }
 
 /// A request that got no response.
@@ -61,13 +72,27 @@ pub struct NotAnswered<B> {
     pub request: Option<Box<Request<B>>>,
 }
 
+/// Who is told the status of the first interim response to each request (RFC 9110 §15.2).
+pub type OnInterim = Arc<dyn Fn(StatusCode) + Send + Sync>;
+
 // === impl Client ===
 
 impl Client {
     /// A client with these buffers and default limits for response heads.
     pub fn with_buffers(buffers: Buffers) -> Self {
         let limits = Limits::default();
-        Self { buffers, limits }
+        Self {
+            buffers,
+            limits,
+            trailers: true,
+        }
+    }
+
+    /// Whether trailers that a request announces are sent, as Envoy's `enable_trailers`. Default
+    /// true.
+    pub fn trailers(mut self, sent: bool) -> Self {
+        self.trailers = sent;
+        self
     }
 
     /// What a response head may be.
@@ -81,17 +106,43 @@ impl Client {
     where
         Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        self.connection(io, None)
+    }
+
+    /// The same, with somebody who is told of interim responses. They are passed over all the same.
+    pub fn handshake_telling<Io, B>(
+        &self,
+        io: Io,
+        on_interim: OnInterim,
+    ) -> (SendRequest<Io, B>, Connection<Io, B>)
+    where
+        Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.connection(io, Some(on_interim))
+    }
+
+    fn connection<Io, B>(
+        &self,
+        io: Io,
+        on_interim: Option<OnInterim>,
+    ) -> (SendRequest<Io, B>, Connection<Io, B>)
+    where
+        Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let mut wire = Wire::new(io, b"", self.buffers.clone());
         wire.client = Some(wire::Client {
             busy: false,
             sending: false,
             keep_alive: true,
+            unasked: false,
         });
         let link = Arc::new(Link {
             wire: Mutex::new(wire),
             rest: Mutex::new(None),
             buffers: self.buffers.clone(),
             limits: self.limits,
+            trailers: self.trailers,
+            on_interim,
         });
         let sender = SendRequest { link: link.clone() };
         (sender, Connection { link })
@@ -162,6 +213,7 @@ where
         lock(&link.wire).watch(cx.waker());
         // Taken out, so that no lock is held while the body is polled.
         let rest = link.rest().take();
+        let mut outcome = Ok(());
         if let Some(mut sending) = rest {
             match sending.poll(&link.wire, &link.buffers, cx) {
                 Poll::Pending => *link.rest() = Some(sending),
@@ -169,31 +221,47 @@ where
                 // A server may answer and close without having read all of it. It is not sent
                 // whole, so the end of the response is that of the connection.
                 Poll::Ready(Err(Error::Io(_))) => {}
+                // The response is over, and nobody needs the rest.
+                Poll::Ready(Err(Error::Closed)) => {}
                 Poll::Ready(Err(error)) => {
                     lock(&link.wire).close();
-                    return Poll::Ready(Err(error));
+                    outcome = Err(error);
                 }
             }
         }
         let mut wire = lock(&link.wire);
-        if wire.io.is_none() {
-            return Poll::Ready(Ok(()));
-        }
         if wire.is_idle() {
             let gone = wire.poll_gone(cx);
             // Nothing was asked for, so nothing may come.
             if gone.is_ready() || !wire.input().is_empty() {
-                wire.close();
-                return Poll::Ready(Ok(()));
+                wire.close_unasked();
             }
         }
-        Poll::Pending
+        if wire.io.is_some() {
+            return Poll::Pending;
+        }
+        if wire.client.is_some_and(|client| client.unasked) {
+            outcome = Err(Error::Unasked);
+        }
+        let closing = wire.take_closing();
+        drop(wire);
+        if let Some(mut io) = closing {
+            // A server that does not read is not waited for.
+            let _ = Pin::new(&mut io).poll_shutdown(cx);
+        }
+        Poll::Ready(outcome)
     }
 }
 
 impl<Io, B> Drop for Connection<Io, B> {
     fn drop(&mut self) {
-        lock(&self.link.wire).close();
+        let mut wire = lock(&self.link.wire);
+        wire.close();
+        let closing = wire.take_closing();
+        drop(wire);
+        let rest = self.link.rest().take();
+        // Neither is dropped while something is locked.
+        drop((closing, rest));
     }
 }
 
@@ -217,7 +285,7 @@ impl<B> fmt::Debug for NotAnswered<B> {
 // === impl Link ===
 
 impl<Io, B> Link<Io, B> {
-    fn rest(&self) -> MutexGuard<'_, Option<Sending<B>>> {
+    fn rest(&self) -> MutexGuard<'_, Option<Box<Sending<B>>>> {
         self.rest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

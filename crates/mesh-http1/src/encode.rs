@@ -121,13 +121,22 @@ pub(crate) fn response(
     }
 }
 
-/// Writes a request head. `exact` is the body's length, if it is known.
-pub(crate) fn request(out: &mut Vec<u8>, head: &request::Parts, exact: Option<u64>) -> Encoder {
+/// Writes a request head. `exact` is the body's length, if it is known, and `trailers` whether any
+/// are sent.
+pub(crate) fn request(
+    out: &mut Vec<u8>,
+    head: &request::Parts,
+    exact: Option<u64>,
+    trailers: bool,
+) -> Encoder {
     let declared = declared(&head.headers);
     let encoder = match exact.or(declared) {
         Some(0) => Encoder::Nothing,
         Some(length) => Encoder::Exact(length),
-        None => Encoder::Chunked { trailers: true },
+        // Many servers take none: only what was announced is sent (RFC 9110 §6.6.2).
+        None => Encoder::Chunked {
+            trailers: trailers && head.headers.contains_key(header::TRAILER),
+        },
     };
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');

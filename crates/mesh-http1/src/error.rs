@@ -16,24 +16,48 @@ pub enum HeadError {
     /// The target is no URI, or has a fragment (RFC 9112 §3.2).
     #[error("the target is not a URI without a fragment")]
     Target,
+    /// The target has a form that its method does not take (RFC 9112 §3.2).
+    #[error("the method does not take a target of this form")]
+    TargetForm,
+    /// The target's scheme is neither `http` nor `https`.
+    #[error("the scheme is neither http nor https")]
+    Scheme,
+    /// The method is not a registered one. Servers that are strict only.
+    #[error("the method is not a registered one")]
+    Method,
+    /// `host` is there twice, or has what no host has (RFC 9112 §3.2). Servers that are strict only.
+    #[error("host is not one host")]
+    Host,
+    /// `connection` names what may not be removed, or too much. Servers that are strict only.
+    #[error("connection names what may not be removed, or too much")]
+    Connection,
     /// The target is longer than 65,534 bytes.
     #[error("the target is longer than 65534 bytes")]
     TargetTooLong,
-    /// A field has a bad name or value, is folded, or ends in a lone CR.
+    /// A field has a bad name.
     #[error("a field line is malformed")]
     Field,
+    /// A field has a bad value, is folded, or ends in a lone CR.
+    #[error("the value of a field has characters that it may not have")]
+    Value,
     /// The head has more bytes than [`Limits::head`](crate::Limits::head).
     #[error("the head is too large")]
     TooLarge,
     /// The head has more fields than [`Limits::fields`](crate::Limits::fields).
     #[error("the head has too many fields")]
     TooManyFields,
-    /// `content-length` is no number, is there more than once, or is that of a CONNECT.
+    /// A CONNECT has a `content-length` other than 0 (RFC 9110 §9.3.6).
+    #[error("a request for a tunnel has a body")]
+    ConnectBody,
+    /// `content-length` is no number, or is there more than once.
     #[error("content-length is no single number")]
     ContentLength,
     /// `content-length` and `transfer-encoding` are both there (RFC 9112 §6.3).
     #[error("content-length and transfer-encoding exclude each other")]
     TwoLengths,
+    /// The server said in the middle of a head that nothing more comes.
+    #[error("the connection ended before the head did")]
+    Incomplete,
     /// A response that switches protocols without having been asked, or before it was asked whole,
     /// or interim responses without
     /// an end.
@@ -81,6 +105,12 @@ pub enum Error {
     /// The peer closed in the middle of a head or of an exchange.
     #[error("the peer closed the connection in the middle of an exchange")]
     Closed,
+    /// The connection is one of HTTP/2, and goes on as that.
+    #[error("the caller speaks HTTP/2")]
+    Http2,
+    /// The server said something that belongs to no response.
+    #[error("the server said something that nobody asked for")]
+    Unasked,
     /// A head did not come within its time.
     #[error("a head took too long")]
     HeadTimeout,
@@ -117,7 +147,8 @@ impl HeadError {
         match error {
             httparse::Error::Version => Self::Version,
             httparse::Error::TooManyHeaders => Self::TooManyFields,
-            httparse::Error::HeaderName | httparse::Error::HeaderValue => Self::Field,
+            httparse::Error::HeaderName => Self::Field,
+            httparse::Error::HeaderValue => Self::Value,
             _ => Self::Line,
         }
     }
@@ -129,7 +160,7 @@ impl Error {
     /// Whether the peer does not speak HTTP/1 as it is written.
     pub fn is_protocol(&self) -> bool {
         match self {
-            Self::Head(_) => true,
+            Self::Head(_) | Self::Unasked => true,
             Self::Body(error) => *error != BodyError::Incomplete,
             _ => false,
         }

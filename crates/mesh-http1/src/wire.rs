@@ -7,7 +7,7 @@
 mod reading;
 
 use crate::decode::Decoded;
-use crate::{Body, Buffers, Decoder, Error, Length, Limits};
+use crate::{Body, BodyError, Buffers, Decoder, Error, Length, Limits};
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Frame;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +23,8 @@ const SHARED: usize = 4 << 10;
 pub(crate) struct Wire<Io> {
     /// None once it was given away or closed.
     pub(crate) io: Option<Io>,
+    /// A client's, closed, for its driver to say goodbye to.
+    closing: Option<Io>,
     /// What was read and not consumed. Without room while nothing is there.
     input: BytesMut,
     /// The peer said that nothing more comes.
@@ -30,6 +32,8 @@ pub(crate) struct Wire<Io> {
     decoder: Decoder,
     /// The body that is being received broke.
     broken: bool,
+    /// How, if it was malformed.
+    fault: Option<BodyError>,
     /// Which body that is: one that was forgotten must not read another's.
     message: u64,
     reader: Reader,
@@ -52,6 +56,8 @@ pub(crate) struct Client {
     pub(crate) sending: bool,
     /// Another request may follow.
     pub(crate) keep_alive: bool,
+    /// Something came that belongs to no response.
+    pub(crate) unasked: bool,
 }
 
 /// Who has the body.
@@ -104,10 +110,12 @@ impl<Io> Wire<Io> {
         }
         Self {
             io: Some(io),
+            closing: None,
             input,
             eof: false,
             decoder: Decoder::done(),
             broken: false,
+            fault: None,
             message: 0,
             reader: Reader::Nobody,
             expects: Expects::Nothing,
@@ -198,12 +206,18 @@ impl<Io> Wire<Io> {
                     return;
                 }
                 Ok(Decoded::End { skip, .. }) => self.input.advance(skip),
-                Err(_) => {
+                Err(fault) => {
                     self.broken = true;
+                    self.fault = Some(fault);
                     return;
                 }
             }
         }
+    }
+
+    /// What was malformed in the body.
+    pub(crate) fn fault(&self) -> Option<BodyError> {
+        self.fault
     }
 
     /// Whether the body was received whole.
@@ -250,15 +264,34 @@ impl<Io> Wire<Io> {
         }
     }
 
-    /// Closes the socket. A body that was not received whole fails.
+    /// Closes the socket: now, or, on a client, once its driver had a turn. A body that was not
+    /// received whole fails.
     pub(crate) fn close(&mut self) {
-        drop(self.io.take());
+        let io = self.io.take();
+        if self.client.is_some() {
+            self.closing = io.or_else(|| self.closing.take());
+        }
         self.wake();
         if let Some(waiter) = self.waiter.take()
             && self.reader == Reader::Waiting
         {
             waiter.wake();
         }
+    }
+
+    /// What is to be closed, if it has not been yet.
+    pub(crate) fn take_closing(&mut self) -> Option<Io> {
+        self.closing.take()
+    }
+
+    /// Closes a client's idle connection, on which the server said something that nobody asked for.
+    pub(crate) fn close_unasked(&mut self) {
+        let input = std::mem::take(&mut self.input);
+        if let Some(client) = &mut self.client {
+            client.unasked |= !input.is_empty() && !says_timeout(&input);
+        }
+        self.buffers.keep_input(input);
+        self.close();
     }
 
     /// Gives the connection away, and what was read behind the last head.
@@ -280,7 +313,11 @@ impl<Io> Wire<Io> {
     }
 
     fn broken(&mut self, error: impl Into<Error>) -> Poll<Option<Result<Piece, Error>>> {
+        let error = error.into();
         self.broken = true;
+        if let Error::Body(fault) = &error {
+            self.fault = Some(*fault);
+        }
         self.reader = Reader::Busy;
         self.waiter = None;
         if self.client.is_some() {
@@ -288,7 +325,7 @@ impl<Io> Wire<Io> {
         } else {
             self.wake();
         }
-        Poll::Ready(Some(Err(error.into())))
+        Poll::Ready(Some(Err(error)))
     }
 }
 
@@ -300,6 +337,11 @@ impl<Io: AsyncRead + Unpin + Send> Source for Shared<Io> {
     fn let_go(&self, message: u64) {
         lock(self).let_go(message);
     }
+}
+
+/// Whether it is a 408: a server may say that it waited long enough, and closes (RFC 9110 §15.5.9).
+fn says_timeout(input: &[u8]) -> bool {
+    input.starts_with(b"HTTP/1.") && input.get(8..12) == Some(b" 408")
 }
 
 /// The body that begins now.

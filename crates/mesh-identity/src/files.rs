@@ -80,7 +80,7 @@ pub fn system_roots() -> io::Result<Secret> {
         let why = why.unwrap_or_else(|| "no roots of trust are installed".to_owned());
         return Err(io::Error::new(io::ErrorKind::NotFound, why));
     }
-    Ok(Secret::roots(pem::write(&found.certs)))
+    Ok(Secret::roots(pem::to_pem(&found.certs)))
 }
 
 // === impl Files ===

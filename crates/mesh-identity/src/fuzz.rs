@@ -28,6 +28,15 @@ pub fn read_trust(roots: &[u8], revoked: &[u8]) -> Result<(), Invalid> {
     Trust::read(roots, revoked).map(|_| ())
 }
 
+/// Reads a request for a certificate, PEM, as an authority does.
+///
+/// # Errors
+/// As [`Authority::sign`](crate::authority::Authority::sign).
+#[cfg(feature = "authority")]
+pub fn read_request(text: &[u8]) -> Result<(), Invalid> {
+    crate::authority::read_request(text)
+}
+
 /// Reads a certificate as a peer shows it, DER, and returns its names.
 pub fn read_peer(der: &[u8]) -> mesh_core::exchange::PeerCertificate {
     names::peer(der, false)

@@ -6,6 +6,7 @@ use mesh_core::exchange::TlsInfo;
 use mesh_core::model::TlsVersion;
 use rustls::{CommonState, HandshakeKind, ProtocolVersion};
 use rustls_pki_types::ServerName;
+use std::sync::Arc;
 
 pub(crate) fn of(
     connection: &CommonState,
@@ -32,7 +33,9 @@ pub(crate) fn of(
     if let Some(chain) = connection.peer_certificates()
         && let Some(leaf) = chain.first()
     {
-        told.peer = Some(names::peer(leaf, checker.validates(chain, name, kind)));
+        let mut peer = names::peer(leaf, checker.validates(chain, name, kind));
+        peer.issuers = chain[1..].iter().map(|der| Arc::from(&**der)).collect();
+        told.peer = Some(peer);
     }
     told
 }

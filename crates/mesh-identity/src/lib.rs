@@ -34,6 +34,8 @@
 #![forbid(unsafe_code)]
 
 mod acceptor;
+#[cfg(feature = "authority")]
+pub mod authority;
 mod connector;
 mod error;
 mod facts;
@@ -42,9 +44,12 @@ mod info;
 mod names;
 mod params;
 mod pem;
+#[cfg(feature = "request")]
+mod request;
 mod san;
 mod secret;
 mod source;
+mod spiffe;
 mod stream;
 mod verify;
 
@@ -56,6 +61,11 @@ pub use error::{TlsError, TlsFailure};
 pub use facts::{CertificateFacts, CertificateName, certificate_facts};
 pub use files::{Files, system_roots};
 pub use params::{check_client, check_server};
-pub use pem::{MAX_CERTIFICATE_BYTES, MAX_CHAIN, MAX_REVOKED, MAX_ROOTS, MAX_TRUST_BYTES};
+pub use pem::{MAX_CERTIFICATE_BYTES, MAX_CHAIN, MAX_REVOKED, MAX_ROOTS, MAX_TRUST_BYTES, to_pem};
+#[cfg(feature = "request")]
+pub use request::{CertificateRequest, Credentials, KeyKind, renew_after};
 pub use secret::check_secret;
+pub use spiffe::{
+    MAX_SPIFFE_ID, MAX_TRUST_DOMAIN, SpiffeId, check_trust_domain, trust_domain_names,
+};
 pub use stream::TlsStream;

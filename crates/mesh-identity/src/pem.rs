@@ -74,28 +74,37 @@ pub(crate) fn key(text: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, Inva
     ))
 }
 
-/// Writes certificates as PEM.
-pub(crate) fn write(certificates: &[CertificateDer<'_>]) -> Vec<u8> {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/// Writes certificates, given as DER, as PEM.
+pub fn to_pem(certificates: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {
     let mut out = Vec::new();
     for certificate in certificates {
-        out.extend_from_slice(b"-----BEGIN CERTIFICATE-----\n");
-        // 48 bytes are one line of 64 digits.
-        for line in certificate.chunks(48) {
-            for group in line.chunks(3) {
-                let mut word = [0; 3];
-                word[..group.len()].copy_from_slice(group);
-                let word = u32::from_be_bytes([0, word[0], word[1], word[2]]);
-                for at in 0..4 {
-                    let digit = DIGITS[(word >> (18 - 6 * at)) as usize & 63];
-                    out.push(if at > group.len() { b'=' } else { digit });
-                }
-            }
-            out.push(b'\n');
-        }
-        out.extend_from_slice(b"-----END CERTIFICATE-----\n");
+        section(&mut out, "CERTIFICATE", certificate.as_ref());
     }
     out
+}
+
+/// Writes one section as PEM. Nothing is left of it elsewhere if `out` has room for it.
+pub(crate) fn section(out: &mut Vec<u8>, label: &str, der: &[u8]) {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    out.extend_from_slice(b"-----BEGIN ");
+    out.extend_from_slice(label.as_bytes());
+    out.extend_from_slice(b"-----\n");
+    // 48 bytes are one line of 64 digits.
+    for line in der.chunks(48) {
+        for group in line.chunks(3) {
+            let mut word = [0; 3];
+            word[..group.len()].copy_from_slice(group);
+            let word = u32::from_be_bytes([0, word[0], word[1], word[2]]);
+            for at in 0..4 {
+                let digit = DIGITS[(word >> (18 - 6 * at)) as usize & 63];
+                out.push(if at > group.len() { b'=' } else { digit });
+            }
+        }
+        out.push(b'\n');
+    }
+    out.extend_from_slice(b"-----END ");
+    out.extend_from_slice(label.as_bytes());
+    out.extend_from_slice(b"-----\n");
 }
 
 pub(crate) fn certificates(
@@ -183,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_refused() {
-        let one = write(&[CertificateDer::from(vec![1; 10])]);
+        let one = to_pem(&[CertificateDer::from(vec![1; 10])]);
         assert_eq!(chain(&one.repeat(MAX_CHAIN)).unwrap().len(), MAX_CHAIN);
         assert!(chain(&one.repeat(MAX_CHAIN + 1)).is_err());
         assert!(chain(&vec![b'\n'; MAX_CERTIFICATE_BYTES + 1]).is_err());
@@ -195,7 +204,7 @@ mod tests {
             ders in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..200), 1..5),
         ) {
             let ders: Vec<_> = ders.into_iter().map(CertificateDer::from).collect();
-            prop_assert_eq!(chain(&write(&ders)).unwrap(), ders);
+            prop_assert_eq!(chain(&to_pem(&ders)).unwrap(), ders);
         }
 
         #[test]

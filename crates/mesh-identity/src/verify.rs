@@ -204,6 +204,21 @@ impl Checker {
         }
     }
 
+    /// Whether a certificate leads to one of the roots, whatever else is asked.
+    #[cfg(feature = "authority")]
+    pub(crate) fn leads_to_root(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+        peer: Peer,
+    ) -> Result<(), Error> {
+        match &self.trust {
+            Some(trust) => self.check_chain(trust, leaf, others, now, peer),
+            None => Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)),
+        }
+    }
+
     fn check_chain(
         &self,
         trust: &Trust,

@@ -22,6 +22,7 @@ use crate::spec::mesh_config::Normalization;
 use crate::spec::{MeshConfig, Meta, Visibility};
 use crate::world::World;
 
+mod authz;
 mod cluster;
 mod drafts;
 mod gateway;
@@ -30,6 +31,7 @@ mod inbound;
 mod intercepted;
 mod l4;
 mod memory;
+mod mutual;
 mod name_table;
 mod outbound;
 mod policy;
@@ -227,6 +229,8 @@ struct Compiler<'a> {
     served: HashSet<Name>,
     /// Names of the clusters of services.
     clusters: HashSet<Name>,
+    /// What judges on the way in; nothing on the way out.
+    judges: authz::Judges,
 }
 
 // === impl Half ===
@@ -264,6 +268,7 @@ impl<'a> Compiler<'a> {
             reported: HashSet::new(),
             served: HashSet::new(),
             clusters: HashSet::new(),
+            judges: authz::Judges::default(),
         }
     }
 
@@ -276,6 +281,14 @@ impl<'a> Compiler<'a> {
     fn warn(&mut self, meta: &Meta, at: Position, path: &str, message: String) {
         let finding = meta
             .finding(Severity::Warning, at, message.clone())
+            .path(path);
+        self.warned((Arc::clone(&meta.file), at, message), finding);
+    }
+
+    /// Says that something cannot be done for this node: a place in an object, once.
+    fn fail(&mut self, meta: &Meta, at: Position, path: &str, message: String) {
+        let finding = meta
+            .finding(Severity::Error, at, message.clone())
             .path(path);
         self.warned((Arc::clone(&meta.file), at, message), finding);
     }
@@ -333,12 +346,13 @@ impl<'a> Compiler<'a> {
     }
 
     /// Adds a listener, unless its name or address is taken already.
-    fn add_listener(&mut self, listener: Listener) -> bool {
+    fn add_listener(&mut self, mut listener: Listener) -> bool {
         let taken = &mut self.half.taken;
         if taken.contains(&*listener.name) || !taken.insert(format!("@{}", listener.address)) {
             return false;
         }
         taken.insert(listener.name.to_string());
+        self.judges.guard(&mut listener);
         self.half.listeners.push(Arc::new(listener));
         true
     }

@@ -157,12 +157,6 @@ impl<'a> Cursor<'a> {
             .add(Severity::Warning, self.node.at, self.path(), message.into());
     }
 
-    /// Mentions something about this node.
-    pub(crate) fn info(&self, message: impl Into<String>) {
-        self.report
-            .add(Severity::Info, self.node.at, self.path(), message.into());
-    }
-
     pub(crate) fn expected<T>(&self, what: &str) -> Option<T> {
         self.error(format!("expected {what}, found {}", self.node.describe()));
         None

@@ -26,6 +26,7 @@ mod files;
 mod json;
 pub mod names;
 mod node;
+mod peers;
 mod registry;
 pub mod spec;
 mod world;

@@ -43,6 +43,9 @@ pub struct Node {
     /// `DNS_CAPTURE`), so that services without an address of their own are called by the one that
     /// is allocated to them. Applies to sidecars whose connections are intercepted.
     pub dns_capture: bool,
+    /// It has a certificate of the mesh and the mesh's roots, its own or its agent's: what Istio
+    /// calls `default` and `ROOTCA`. Without, it speaks no mutual TLS of the mesh.
+    pub identity: bool,
 }
 
 /// How connections come to a proxy.
@@ -103,6 +106,7 @@ impl Node {
             },
             capture: Capture::None,
             dns_capture: false,
+            identity: false,
         }
     }
 
@@ -120,6 +124,7 @@ impl Node {
             },
             capture: Capture::None,
             dns_capture: false,
+            identity: false,
         }
     }
 
@@ -230,6 +235,7 @@ impl Node {
             role,
             capture: Capture::None,
             dns_capture: false,
+            identity: false,
         }))
     }
 }

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use mesh_core::Name;
 use mesh_core::discovery::{AppProtocol, Instance, Service};
-use mesh_core::model::Cidr;
+use mesh_core::model::{Cidr, Endpoint};
 
 use crate::diagnostic::{Diagnostic, Position, Severity};
+use crate::peers::Peers;
 use crate::spec::kubernetes::Protocol;
-use crate::spec::{Meta, Selector, Visibility};
+use crate::spec::{Meta, MutualTls, Selector, Visibility};
 use crate::world::World;
 
 mod allocate;
@@ -43,6 +44,8 @@ pub(crate) struct Services {
     ledger: Ledger,
     /// The mesh's configuration that they were made with.
     mesh: u64,
+    /// The rules that they were made with of which connections workloads take.
+    peers: u64,
 }
 
 /// A service with what compiling needs to know besides.
@@ -87,6 +90,40 @@ pub(crate) enum Distribution {
 
 const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
+/// What an endpoint says that takes mutual TLS (istiod's metadata).
+pub(crate) const TLS_MODE: (&str, &str) = ("tlsMode", "\"istio\"");
+
+/// What a workload says that has a sidecar.
+const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
+
+/// Whether the workload behind an endpoint says that it has a sidecar that takes mutual TLS.
+pub(crate) fn speaks_mutual(endpoint: &Endpoint) -> bool {
+    let said = endpoint.labels.get(TLS_MODE_LABEL);
+    said.is_some_and(|said| *said == *"istio")
+}
+
+/// Notes of a service's endpoints which take mutual TLS, and are allowed to.
+fn take_mutual(entry: &mut Arc<Entry>, peers: &Peers) {
+    let takes = |endpoint: &Endpoint| {
+        if !speaks_mutual(endpoint) || !endpoint.transport.is_empty() {
+            return false;
+        }
+        let label = |key: &str| endpoint.labels.get(key).map(Name::as_str);
+        let accepted = peers.workload(&endpoint.workload.namespace, label);
+        accepted.port(endpoint.address.port()) != MutualTls::Disable
+    };
+    if !entry.instances.iter().any(|one| takes(&one.endpoint)) {
+        return;
+    }
+    let (key, value) = TLS_MODE;
+    let said = Arc::new(BTreeMap::from([(Name::from(key), Name::from(value))]));
+    let mut instances = Vec::clone(&entry.instances);
+    for one in instances.iter_mut().filter(|one| takes(&one.endpoint)) {
+        Arc::make_mut(&mut one.endpoint).transport = Arc::clone(&said);
+    }
+    Arc::make_mut(entry).instances = Arc::new(instances);
+}
+
 /// Every service that the objects in force describe, with its endpoints, in the order in which
 /// [`compile`](crate::compile) meets them.
 pub fn services(world: &World) -> Vec<(Arc<Service>, Arc<Vec<Instance>>)> {
@@ -125,15 +162,18 @@ impl Services {
     pub(crate) fn of(world: &World, before: Option<&Self>) -> Self {
         let ledger = before.map(|before| &before.ledger);
         let mesh = world.mesh_object().map_or(0, |object| object.meta.stamp);
-        let before = before.filter(|before| before.mesh == mesh);
+        let peers = Peers::of(world);
+        let before = before.filter(|before| before.mesh == mesh && before.peers == peers.stamp());
         let workloads = index::Workloads::of(world);
         let mut all = kubernetes::entries(world, &workloads);
         all.extend(entries::entries(world, &workloads, before));
         let mut services = Self {
             mesh,
+            peers: peers.stamp(),
             ..Self::default()
         };
         for mut entry in all {
+            take_mutual(&mut entry, &peers);
             let host = entry.service.id.host.clone();
             if let Some(&first) = services.by_host.get(&host) {
                 let message = format!(

@@ -16,23 +16,27 @@ use std::sync::Arc;
 use crate::cursor::{Cursor, read};
 use crate::diagnostic::{Diagnostic, Position, Severity};
 
+pub mod authorization_policy;
 mod common;
 pub mod destination_rule;
 pub mod gateway;
 pub mod kubernetes;
 pub mod mesh_config;
 mod object;
+pub mod peer_authentication;
 pub mod service_entry;
 pub mod sidecar;
 pub mod tls;
 pub mod traffic_policy;
 pub mod virtual_service;
 
+pub use authorization_policy::AuthorizationPolicy;
 pub use common::{Bind, Selector, Visibility, parse_visibility};
 pub use destination_rule::DestinationRule;
 pub use gateway::Gateway;
 pub use mesh_config::MeshConfig;
 pub use object::{Kind, Object, Spec};
+pub use peer_authentication::{MutualTls, PeerAuthentication};
 pub use service_entry::{ServiceEntry, WorkloadEntry};
 pub use sidecar::Sidecar;
 pub use virtual_service::VirtualService;

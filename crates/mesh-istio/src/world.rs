@@ -13,8 +13,9 @@ use crate::diagnostic::{Diagnostic, Position, Severity};
 use crate::files::{File, Files};
 use crate::registry::Services;
 use crate::spec::{
-    Decoded, DestinationRule, Gateway, Kind, MeshConfig, Meta, Object, ServiceEntry, Sidecar, Spec,
-    VirtualService, WorkloadEntry, decode, decode_mesh_config, kubernetes,
+    AuthorizationPolicy, Decoded, DestinationRule, Gateway, Kind, MeshConfig, Meta, Object,
+    PeerAuthentication, ServiceEntry, Sidecar, Spec, VirtualService, WorkloadEntry, decode,
+    decode_mesh_config, kubernetes,
 };
 use crate::yaml::{Node, Value, compose};
 
@@ -235,6 +236,10 @@ accessors! {
     workload_entries: WorkloadEntry(WorkloadEntry);
     /// The sidecars.
     sidecars: Sidecar(Sidecar);
+    /// The authorization policies.
+    authorization_policies: AuthorizationPolicy(AuthorizationPolicy);
+    /// Which connections workloads accept.
+    peer_authentications: PeerAuthentication(PeerAuthentication);
     /// The Kubernetes services.
     services: Service(kubernetes::Service);
     /// The Kubernetes endpoints.

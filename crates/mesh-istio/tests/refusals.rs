@@ -494,7 +494,7 @@ fn the_other_kinds_are_checked() {
         ),
         (
             sidecar("ingress: [{port: {number: 1, protocol: HTTP}, tls: {}}]"),
-            "tls: not supported",
+            "tls: mode has to be SIMPLE or MUTUAL",
         ),
         (
             sidecar("ingress: [{port: {number: 1, protocol: HTTP}, defaultEndpoint: 'unix://x'}]"),
@@ -549,8 +549,8 @@ fn the_other_kinds_are_checked() {
             "not supported: kind EnvoyFilter of networking.istio.io",
         ),
         (
-            object("AuthorizationPolicy", "").replace("networking", "security"),
-            "AuthorizationPolicy x.default: not supported: kind AuthorizationPolicy",
+            object("RequestAuthentication", "").replace("networking", "security"),
+            "RequestAuthentication x.default: not supported: kind RequestAuthentication",
         ),
         ("a: 1\n".to_owned(), "apiVersion and kind are missing"),
         (

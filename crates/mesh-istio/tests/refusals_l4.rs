@@ -78,8 +78,8 @@ fn servers_have_tls_settings_that_make_sense() {
             "port.name is missing",
         ),
         (
-            tls("mode: ISTIO_MUTUAL"),
-            "tls.mode: not supported yet: mode ISTIO_MUTUAL",
+            tls("mode: ISTIO_MUTUAL, credentialName: x"),
+            "tls: credentialName is not allowed with mode ISTIO_MUTUAL",
         ),
         (
             tls("mode: STRICT"),
@@ -338,8 +338,8 @@ fn tls_towards_endpoints_is_checked() {
     let tls = |text: &str| destination_rule(&format!("{{tls: {{{text}}}}}"));
     refused(&[
         (
-            tls("mode: ISTIO_MUTUAL"),
-            "trafficPolicy.tls.mode: not supported yet",
+            tls("mode: ISTIO_MUTUAL, caCertificates: /x"),
+            "trafficPolicy.tls: caCertificates is not allowed with mode ISTIO_MUTUAL",
         ),
         (
             tls("mode: TLS"),
@@ -494,8 +494,10 @@ proptest! {
         if let Some((_, gateway)) = world.gateways().next()
             && let Security::Terminate(found) = &gateway.servers[0].security
         {
-            prop_assert!(!found.certificates.is_empty());
-            prop_assert_eq!(found.roots.is_none(), found.callers == Callers::Anonymous);
+            prop_assert_eq!(found.mesh, mode == "ISTIO_MUTUAL");
+            prop_assert_eq!(found.certificates.is_empty(), found.mesh);
+            let asks = found.callers != Callers::Anonymous && !found.mesh;
+            prop_assert_eq!(found.roots.is_some(), asks);
         }
     }
 }

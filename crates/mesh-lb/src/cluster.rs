@@ -11,9 +11,12 @@
 //! that no request pays for building the set. Only the table of hashes of a subset whose hosts
 //! changed is left to the first request for that subset.
 
+mod checks;
+
 use crate::hosts::{Members, Setting, Subsets};
 use crate::outlier::{Cause, Event, Outcome};
 use crate::{Ejector, Host, HostSet};
+use checks::Checks;
 use mesh_core::model::{Balancing, Cluster, ClusterEntry, ClusterStats, EndpointSet, Locality};
 use mesh_core::stats::ClusterStat;
 use mesh_core::{Feed, Publisher, Shard};
@@ -50,6 +53,7 @@ struct Seen {
 #[derive(Debug)]
 struct Inner {
     ejector: Option<Ejector>,
+    checks: Checks,
     generation: u64,
 }
 
@@ -86,6 +90,7 @@ impl ClusterHosts {
             own: OnceLock::new(),
             inner: Mutex::new(Inner {
                 ejector: None,
+                checks: Checks::default(),
                 generation: 0,
             }),
         };
@@ -198,38 +203,40 @@ impl ClusterHosts {
         let mut events = Vec::new();
         let mut changed = false;
 
-        // The version before the value: a value that comes in between is seen again.
-        let version = self.endpoints.version();
-        let mut members = old.members().clone();
-        if version != self.seen.endpoints.load(Ordering::Acquire) {
-            members = Arc::new(Members::build(version, &self.endpoints.load(), &members));
-            if members.differs_from(old.members()) {
-                let stats = self.stats.block();
-                stats.inc(Shard::default(), ClusterStat::MembershipChange);
-            }
-            if let Some(ejector) = &mut inner.ejector {
-                ejector.follow(members.hosts());
-            }
-            changed = true;
-        }
-
         let mut config = old.config().clone();
         let newer = entry.filter(|e| e.revision() > self.seen.revision.load(Ordering::Acquire));
         if let Some(entry) = newer {
             config = entry.config().clone();
+        }
+
+        // The version before the value: a value that comes in between is seen again.
+        let version = self.endpoints.version();
+        let mut members = old.members().clone();
+        if version != self.seen.endpoints.load(Ordering::Acquire) {
+            let stays = |host: &Host| checks::stays(&config, host);
+            let endpoints = self.endpoints.load();
+            members = Arc::new(Members::update(version, &endpoints, &members, stays));
+            if members.differs_from(old.members()) {
+                let stats = self.stats.block();
+                stats.inc(Shard::default(), ClusterStat::MembershipChange);
+            }
+            changed = true;
+        }
+
+        if newer.is_some() {
             match (&mut inner.ejector, &config.outlier) {
                 (Some(ejector), Some(policy)) => ejector.set_policy(policy.clone()),
                 (Some(ejector), None) => {
                     ejector.release(&mut events);
                     inner.ejector = None;
                 }
-                (none, Some(policy)) => {
-                    let ejector = none.insert(Ejector::new(policy.clone()));
-                    ejector.follow(members.hosts());
-                }
+                (none, Some(policy)) => *none = Some(Ejector::new(policy.clone())),
                 (None, None) => {}
             }
             changed = true;
+        }
+        if changed {
+            inner.follow(&config, members.hosts(), old.members());
         }
 
         if let (Some(ejector), Some(now)) = (&mut inner.ejector, now) {
@@ -272,6 +279,12 @@ impl ClusterHosts {
         stats.set(ClusterStat::MembershipTotal, set.hosts().len() as u64);
         stats.set(ClusterStat::MembershipHealthy, set.healthy() as u64);
         stats.set(ClusterStat::MembershipDegraded, set.degraded() as u64);
+        if !set.config().health_checks.is_empty() {
+            let (healthy, degraded) = inner.checks.counts();
+            stats.set(ClusterStat::CheckHealthy, healthy as u64);
+            stats.set(ClusterStat::CheckDegraded, degraded as u64);
+            stats.set(ClusterStat::MembershipExcluded, set.excluded() as u64);
+        }
         show(&self.stats, &set, &previous);
         self.sets.publish(Arc::new(set));
     }
@@ -347,6 +360,18 @@ fn enforced(cause: Cause) -> ClusterStat {
         Cause::ConsecutiveLocal => ClusterStat::OutlierEnforcedLocal,
         Cause::SuccessRate => ClusterStat::OutlierEnforcedSuccessRate,
         Cause::FailurePercentage => ClusterStat::OutlierEnforcedFailurePercentage,
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// Watches exactly these hosts.
+    fn follow(&mut self, config: &Cluster, hosts: &[Arc<Host>], old: &Members) {
+        if let Some(ejector) = &mut self.ejector {
+            ejector.follow(hosts);
+        }
+        self.checks.follow(config, hosts, old);
     }
 }
 

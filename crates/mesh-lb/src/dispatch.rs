@@ -138,8 +138,8 @@ where
 
     /// # Errors
     /// The future fails with [`Failure::NoCluster`] where the request has no cluster, with
-    /// [`Failure::NoHealthyHost`] where no host may be used, with [`Failure::DropOverload`] where
-    /// discovery wants it refused, with [`Failure::MissingHost`] or
+    /// [`Failure::NoHealthyHost`] where no host may be used, with [`Failure::DropOverload`] or
+    /// [`Failure::UnconditionalDrop`] where discovery wants it refused, with [`Failure::MissingHost`] or
     /// [`Failure::BadRequest`] where the cluster goes by the request's authority and there is
     /// none (a cluster that goes by the original destination has no healthy host then), and otherwise as the host's service does.
     fn call(&mut self, request: Request<B>) -> Self::Future {

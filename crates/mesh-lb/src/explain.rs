@@ -81,6 +81,8 @@ pub enum Verdict {
     Draining,
     /// Outlier detection has taken it out.
     Ejected,
+    /// It fails its active health checks, or was not asked yet.
+    Failing,
     /// Discovery says that it is not healthy.
     Unhealthy,
     /// There are enough healthy hosts, or the balancer goes by hashes and knows healthy ones only.
@@ -128,6 +130,7 @@ impl fmt::Display for Verdict {
             Self::EligibleInPanic => "eligible, because its priority is in panic",
             Self::Draining => "is draining",
             Self::Ejected => "is ejected by outlier detection",
+            Self::Failing => "fails its health checks",
             Self::Unhealthy => "is unhealthy, says discovery",
             Self::Degraded => "is degraded, and there are healthy ones",
             Self::Priority => "other priorities get all requests",
@@ -169,6 +172,22 @@ impl ClusterHosts {
 impl HostSet {
     /// Who may be chosen for a request that asks for this subset.
     pub fn standings(&self, subset: Option<&BTreeMap<Name, Name>>) -> Standings {
+        let wishes = self.subsets().and_then(|subsets| subsets.wishes(subset));
+        let Some(wishes) = wishes else {
+            return self.standings_of(subset);
+        };
+        // The first that somebody is there for, else the last.
+        let mut found = None;
+        for wish in &wishes {
+            let standings = found.insert(self.standings_of(Some(wish)));
+            if standings.eligible() > 0 {
+                break;
+            }
+        }
+        found.unwrap_or_else(|| self.standings_of(None))
+    }
+
+    fn standings_of(&self, subset: Option<&BTreeMap<Name, Name>>) -> Standings {
         let mut standings = self.standings_among(&self.asked(subset));
         let panics = self.subsets().filter(|subsets| {
             let way = subsets.way(subset);
@@ -250,9 +269,6 @@ impl<'a> Judge<'a> {
     }
 
     fn verdict(&self, host: &Host) -> Verdict {
-        if host.endpoint().health == Health::Draining {
-            return Verdict::Draining;
-        }
         let mut tiers = self.group.tiers().iter().enumerate();
         let Some((at, tier)) = tiers.find(|(_, tier)| tier.priority == host.priority()) else {
             return Verdict::Subset;
@@ -270,7 +286,7 @@ impl<'a> Judge<'a> {
                 _ if healthy + degraded == 0 => without_share(host),
                 _ if hashed.contains(&host.id()) => fit(panic, host),
                 Health::Degraded if !panic => Verdict::Degraded,
-                Health::Unhealthy if !panic => unusable(host),
+                Health::Unhealthy | Health::Draining if !panic => unusable(host),
                 _ => Verdict::Locality,
             };
         }
@@ -318,9 +334,11 @@ fn without_share(host: &Host) -> Verdict {
 }
 
 fn unusable(host: &Host) -> Verdict {
-    match host.is_ejected() {
-        true => Verdict::Ejected,
-        false => Verdict::Unhealthy,
+    match (host.is_ejected(), host.checked().failed) {
+        _ if host.health() == Health::Draining => Verdict::Draining,
+        (true, _) => Verdict::Ejected,
+        (false, true) => Verdict::Failing,
+        (false, false) => Verdict::Unhealthy,
     }
 }
 

@@ -4,13 +4,14 @@
 //! description: requests under way, counts, ejection. A new weight, health or label makes a new
 //! `Host` with the same [`HostId`] and the same state; another address makes another host.
 
+use crate::health::Checked;
 use crate::outlier::Monitor;
 use mesh_core::HostId;
 use mesh_core::model::{Address, Endpoint, Health, Locality};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// An endpoint that may be chosen. Shared by all workers.
 pub struct Host {
@@ -18,6 +19,8 @@ pub struct Host {
     endpoint: Arc<Endpoint>,
     priority: u32,
     locality: Arc<Locality>,
+    /// Discovery does not name it any more.
+    leaving: bool,
     state: Arc<State>,
 }
 
@@ -49,9 +52,13 @@ pub struct HostConnection(Arc<State>);
 struct State {
     active: AtomicU32,
     ejected: AtomicBool,
+    /// [`Checked`] as bits.
+    checked: AtomicU8,
     monitor: Monitor,
     /// When it was first seen healthy, where hosts are slow at first.
     healthy_since: OnceLock<Instant>,
+    /// How much later a health check brought it back, in nanoseconds.
+    healthy_again: AtomicU64,
     rq_total: AtomicU64,
     rq_success: AtomicU64,
     rq_error: AtomicU64,
@@ -69,19 +76,25 @@ pub(crate) enum Ending {
     Timeout,
 }
 
+/// A name that nobody had before.
+fn next() -> HostId {
+    // The one process-wide word of this crate: ids only have to differ, also between clusters
+    // and between meshes in one process, and nothing can be learned from them.
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    HostId(NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 // === impl Host ===
 
 impl Host {
     /// A host that nobody knew before.
     pub(crate) fn new(endpoint: Arc<Endpoint>, priority: u32, locality: Arc<Locality>) -> Self {
-        // The one process-wide word of this crate: ids only have to differ, also between clusters
-        // and between meshes in one process, and nothing can be learned from them.
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         Self {
-            id: HostId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            id: next(),
             endpoint,
             priority,
             locality,
+            leaving: false,
             state: Arc::default(),
         }
     }
@@ -93,19 +106,46 @@ impl Host {
         priority: u32,
         locality: &Arc<Locality>,
     ) -> Arc<Self> {
-        if self.endpoint == *endpoint && self.priority == priority && self.locality == *locality {
+        if self.endpoint == *endpoint
+            && self.priority == priority
+            && self.locality == *locality
+            && !self.leaving
+        {
             return self.clone();
         }
+        // Connections of another kind must not be mixed with those that there are, which go by the
+        // name.
+        let id = match self.endpoint.transport == endpoint.transport {
+            true => self.id,
+            false => next(),
+        };
         Arc::new(Self {
-            id: self.id,
+            id,
             endpoint: endpoint.clone(),
             priority,
             locality: locality.clone(),
+            leaving: false,
             state: self.state.clone(),
         })
     }
 
-    /// Its name for as long as its address belongs to the cluster.
+    /// The same host, which discovery does not name any more.
+    pub(crate) fn left(self: &Arc<Self>) -> Arc<Self> {
+        if self.leaving {
+            return self.clone();
+        }
+        Arc::new(Self {
+            id: self.id,
+            endpoint: self.endpoint.clone(),
+            priority: self.priority,
+            locality: self.locality.clone(),
+            leaving: true,
+            state: self.state.clone(),
+        })
+    }
+
+    /// Its name for as long as its address belongs to the cluster, and it says the same of how
+    /// connections to it are secured.
     pub fn id(&self) -> HostId {
         self.id
     }
@@ -149,14 +189,40 @@ impl Host {
         self.state.ejected.load(Ordering::Relaxed)
     }
 
-    /// Its health for balancing: what discovery says, unless it is ejected. Ejected hosts are
-    /// unhealthy, so priorities and panic see them; one that drains keeps draining.
+    /// What active health checks say of it.
+    pub fn checked(&self) -> Checked {
+        Checked::from_bits(self.state.checked.load(Ordering::Relaxed))
+    }
+
+    /// Whether discovery does not name it any more, and it stays until a health check fails
+    /// ([`Cluster::keep_removed`](mesh_core::model::Cluster::keep_removed)).
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// Its health for balancing: the worst of what discovery and active health checks say, unless
+    /// it is ejected. Ejected hosts are unhealthy, so priorities and panic see them. One that
+    /// drains keeps draining: nobody misses it, and it is used in panic, as in Envoy.
     pub fn health(&self) -> Health {
+        let checked = self.checked();
         match self.endpoint.health {
             Health::Draining => Health::Draining,
-            _ if self.is_ejected() => Health::Unhealthy,
+            _ if self.is_ejected() || checked.failed => Health::Unhealthy,
+            Health::Healthy if checked.degraded => Health::Degraded,
             health => health,
         }
+    }
+
+    /// Whether active health checks of its cluster ask it.
+    pub(crate) fn is_to_be_checked(&self) -> bool {
+        let own = self.endpoint.check.as_ref();
+        !own.is_some_and(|own| own.disabled)
+    }
+
+    /// True when that is news.
+    pub(crate) fn set_checked(&self, checked: Checked) -> bool {
+        let bits = checked.to_bits();
+        self.state.checked.swap(bits, Ordering::Relaxed) != bits
     }
 
     /// What was counted so far.
@@ -189,14 +255,28 @@ impl Host {
         &self.state.monitor
     }
 
-    /// When it was first seen healthy by a cluster whose hosts are slow at first.
+    /// When it was first seen healthy by a cluster whose hosts are slow at first, or when a health
+    /// check last brought it back since.
     pub(crate) fn healthy_since(&self) -> Option<Instant> {
-        self.state.healthy_since.get().copied()
+        let first = self.state.healthy_since.get().copied()?;
+        let later = self.state.healthy_again.load(Ordering::Relaxed);
+        Some(first + Duration::from_nanos(later))
     }
 
     /// As [`Host::healthy_since`]; `now`, if it was not seen before.
     pub(crate) fn note_healthy(&self, now: Instant) -> Instant {
-        *self.state.healthy_since.get_or_init(|| now)
+        self.state.healthy_since.get_or_init(|| now);
+        self.healthy_since().unwrap_or(now)
+    }
+
+    /// A health check brought it back: where hosts are slow at first, it is new again.
+    pub(crate) fn note_healthy_again(&self, now: Instant) {
+        if let Some(first) = self.state.healthy_since.get() {
+            let later = now.saturating_duration_since(*first).as_nanos();
+            // Five hundred years are enough.
+            let later = u64::try_from(later).unwrap_or(u64::MAX);
+            self.state.healthy_again.store(later, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn set_ejected(&self, ejected: bool) {

@@ -22,7 +22,7 @@ use crate::tier::Load;
 use crate::{Host, slow};
 use list::Slots;
 use mesh_core::HostId;
-use mesh_core::model::{Balancing, Cluster, Drop, Locality, LocalityBalancing};
+use mesh_core::model::{Balancing, Cluster, Drop, Locality, LocalityBalancing, SubsetLocalities};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -133,6 +133,11 @@ impl HostSet {
         self.tiers().iter().map(|tier| tier.degraded.len()).sum()
     }
 
+    /// How many hosts are left out when it is judged whether there are enough healthy ones.
+    pub(crate) fn excluded(&self) -> usize {
+        self.tiers().iter().map(|tier| tier.excluded).sum()
+    }
+
     pub(crate) fn config(&self) -> &Arc<Cluster> {
         &self.config
     }
@@ -183,7 +188,12 @@ fn plan<'a>(config: &'a Cluster, members: &'a Members, own: Option<&'a Locality>
         config,
         members,
         own,
-        weighted: config.localities == LocalityBalancing::Weighted && config.subsets.is_none(),
+        weighted: config.localities == LocalityBalancing::Weighted
+            && config
+                .subsets
+                .as_ref()
+                .is_none_or(|subsets| subsets.localities != SubsetLocalities::Ignored),
+        within: None,
     }
 }
 
@@ -261,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn health_decides_the_list_and_who_drains_is_in_none() {
+    fn health_decides_the_list_and_who_drains_is_in_that_of_all_only() {
         let members = members(
             vec![
                 endpoint(1, 1, Health::Healthy),
@@ -275,7 +285,7 @@ mod tests {
         members.hosts()[4].set_ejected(true);
         let set = set(&members);
         assert_eq!((set.healthy(), set.degraded()), (1, 1));
-        assert_eq!(set.tiers()[0].all.len(), 4);
+        assert_eq!(set.tiers()[0].all.len(), 5);
         assert_eq!(set.hosts().len(), 5);
         assert!(set.get(members.hosts()[3].id()).is_some());
     }

@@ -19,7 +19,8 @@
 //!   locality, where the cluster has those.
 //! * An [`Ejector`] takes hosts that fail out of balancing for a time.
 //!
-//! Active health checks are not here yet.
+//! * [`health`] is what active health checks make of a host; whoever asks it reports to
+//!   [`ClusterHosts::checked`].
 
 #![forbid(unsafe_code)]
 
@@ -28,8 +29,10 @@ pub mod cluster;
 pub mod dispatch;
 pub mod explain;
 mod hash;
+pub mod health;
 pub mod host;
 pub mod hosts;
+mod labels;
 pub mod make;
 pub mod outlier;
 pub mod pick;

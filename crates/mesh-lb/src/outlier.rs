@@ -111,6 +111,37 @@ struct Watched {
 /// Intervals are at least this long, so that catching up with missed ones comes to an end.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
+// === impl Cause ===
+
+impl Cause {
+    /// How many failures in a row it takes, of the detector that ejects or else of the one that
+    /// counts. 0 is never.
+    fn threshold(self, policy: &Outlier) -> u32 {
+        let (ejects, counts) = match self {
+            Self::Consecutive5xx => (policy.consecutive_5xx, policy.unenforced.consecutive_5xx),
+            Self::ConsecutiveGateway => (
+                policy.consecutive_gateway_failure,
+                policy.unenforced.consecutive_gateway_failure,
+            ),
+            Self::ConsecutiveLocal => (
+                policy.consecutive_local_failure,
+                policy.unenforced.consecutive_local_failure,
+            ),
+            Self::SuccessRate | Self::FailurePercentage => (0, 0),
+        };
+        if ejects > 0 { ejects } else { counts }
+    }
+
+    fn is_enforced(self, policy: &Outlier) -> bool {
+        match self {
+            Self::Consecutive5xx => policy.consecutive_5xx > 0,
+            Self::ConsecutiveGateway => policy.consecutive_gateway_failure > 0,
+            Self::ConsecutiveLocal => policy.consecutive_local_failure > 0,
+            Self::SuccessRate | Self::FailurePercentage => true,
+        }
+    }
+}
+
 // === impl Ejector ===
 
 impl Ejector {
@@ -167,6 +198,18 @@ impl Ejector {
             }
         }
         self.active = 0;
+    }
+
+    /// An active health check of a host succeeded, and it is healthy by that: it comes back, if the
+    /// policy says so.
+    pub(crate) fn is_well(&mut self, id: HostId, events: &mut Vec<Event>) {
+        let at = self.by_id.get(&id).filter(|_| self.policy.uneject_on_check);
+        if let Some(watched) = at.map(|at| &mut self.watched[*at])
+            && watched.ejected_at.is_some()
+        {
+            watched.let_back(events);
+            self.active -= 1;
+        }
     }
 
     /// How many hosts are ejected.
@@ -231,6 +274,9 @@ impl Ejector {
         events.push(Event::Detected(id, cause));
         if !allowed {
             events.push(Event::Overflow(id, cause));
+            return;
+        }
+        if !cause.is_enforced(&self.policy) {
             return;
         }
         watched.host.set_ejected(true);

@@ -102,8 +102,27 @@ impl Picker {
         }
     }
 
-    /// From the subset that is asked for, or what there is instead of it.
+    /// From the subset that is asked for, or what there is instead of it; where a request brings
+    /// a list of further wishes, for each of those in turn instead (Envoy `FALLBACK_LIST`).
     fn choose_subset(&mut self, set: &HostSet, subsets: &Subsets, ask: &Ask<'_>) -> Option<Pick> {
+        let Some(wishes) = subsets.wishes(ask.subset) else {
+            return self.choose_one_subset(set, subsets, ask);
+        };
+        wishes.iter().find_map(|wish| {
+            let ask = Ask {
+                subset: Some(wish),
+                ..*ask
+            };
+            self.choose_one_subset(set, subsets, &ask)
+        })
+    }
+
+    fn choose_one_subset(
+        &mut self,
+        set: &HostSet,
+        subsets: &Subsets,
+        ask: &Ask<'_>,
+    ) -> Option<Pick> {
         let fallback = match subsets.way(ask.subset) {
             Way::Part(part) => {
                 ask.count(ClusterStat::LbSubsetsSelected);
@@ -158,7 +177,7 @@ impl Picker {
         let mut left = ask.avoid.redraws;
         loop {
             let pick = self.draw(set, group, draw, ask)?;
-            if left == 0 || !ask.avoid.hosts.contains(&pick.host.id()) {
+            if left == 0 || !ask.avoid.would_rather_not(&pick.host) {
                 return Some(pick);
             }
             left -= 1;
@@ -170,17 +189,17 @@ impl Picker {
         if group.tiers().is_empty() {
             return nobody(set, ask);
         }
-        let (tier, availability) = match ask.avoid.excluded() {
+        let was_tried = |tried: &[HostId], tier: usize| {
+            let priority = group.tiers()[tier].priority;
+            let of_tier = |id: &HostId| set.get(*id).map(|h| h.priority()) == Some(priority);
+            tried.iter().any(of_tier)
+        };
+        let is_all = |tried: &[HostId]| group.load().is_empty_without(|at| was_tried(tried, at));
+        let (tier, availability) = match ask.avoid.excluded(is_all) {
             [] => group.load().choose(word)?,
-            tried => {
-                let was_tried = |tier: usize| {
-                    let priority = group.tiers()[tier].priority;
-                    let of_tier =
-                        |id: &HostId| set.get(*id).map(|h| h.priority()) == Some(priority);
-                    tried.iter().any(of_tier)
-                };
-                group.load().choose_without(was_tried, word)?
-            }
+            tried => group
+                .load()
+                .choose_without(|at| was_tried(tried, at), word)?,
         };
         let tier = &group.tiers()[tier];
         // The priority was chosen with the word itself; the rest needs independent ones.
@@ -230,16 +249,17 @@ impl Picker {
             LocalityBalancing::Weighted => {
                 self.weighed_area(&tier.schedules[usize::from(!healthy)], word)
             }
-            // Envoy does it for the first priority only.
-            LocalityBalancing::ZoneAware(config) if tier.priority == 0 => match ask.near {
-                Some(near) => {
-                    let turn = &mut self.turns[tier.zone_slot];
-                    let routing = zone::Routing::kept_in(turn, &config, tier, set, near, ask);
-                    routing.area(&config, tier, mix(!word), ask).ok()?
-                }
-                None => None,
-            },
             _ => None,
+        };
+        // Envoy does it for the first priority only, and by weights where there are some.
+        let near = ask.near.filter(|_| area.is_none() && tier.priority == 0);
+        let area = match (near, set.config().zones()) {
+            (Some(near), Some(config)) => {
+                let turn = &mut self.turns[tier.zone_slot];
+                let routing = zone::Routing::kept_in(turn, &config, tier, set, near, ask);
+                routing.area(&config, tier, mix(!word), ask).ok()?
+            }
+            _ => area,
         };
         Some(match (area, healthy) {
             (Some(at), true) => &tier.areas[at].healthy,
@@ -285,7 +305,7 @@ fn by_hash(set: &HostSet, group: &Group, ask: &Ask<'_>) -> Option<Pick> {
     let mut attempt = 0;
     loop {
         let host = table.choose(hash, attempt, |hosts| ask.active(hosts));
-        if attempt >= ask.avoid.redraws || !ask.avoid.hosts.contains(&host.id()) {
+        if attempt >= ask.avoid.redraws || !ask.avoid.would_rather_not(host) {
             return Some(Pick {
                 host: host.clone(),
                 panic,

@@ -1,8 +1,8 @@
 //! Slow start: a new host gets its share little by little.
 //!
-//! A host is new from when it is first known and healthy, for as long as the window lasts; what
-//! happens to it later (ejections, a change of its health) makes it no newer, as in Envoy without
-//! active health checks. Its weight is looked at whenever it is put back into a schedule, that is,
+//! A host is new from when it is first known and healthy, for as long as the window lasts, and
+//! again when active health checks bring it back. What else happens to it later (ejections, a change
+//! of the health that discovery tells of) makes it no newer, as in Envoy. Its weight is looked at whenever it is put back into a schedule, that is,
 //! each time that it was chosen.
 
 use crate::Host;

@@ -11,8 +11,8 @@
 //! use mesh_lb::tier::{Availability, Counts, Load};
 //!
 //! // 50 of 100 hosts healthy: 140 % × 50 % = 70 % stay, 30 % spill over.
-//! let first = Counts { total: 100, healthy: 50, degraded: 0 };
-//! let second = Counts { total: 10, healthy: 10, degraded: 0 };
+//! let first = Counts { total: 100, healthy: 50, ..Counts::default() };
+//! let second = Counts { total: 10, healthy: 10, ..Counts::default() };
 //! let load = Load::compute(&[first, second], 50);
 //! assert_eq!(load.shares(), [(70, 0), (30, 0)]);
 //! assert_eq!(load.choose(69), Some((0, Availability::Healthy)));
@@ -22,15 +22,17 @@
 /// Envoy's `overprovisioning_factor`, in percent. xDS can change it; Istio never does.
 pub(crate) const OVERPROVISIONING: u32 = 140;
 
-/// The hosts of one priority. Hosts that drain are in none of the numbers.
+/// The hosts of one priority.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// All.
+    /// All but those that are left out when it is judged whether there are enough healthy ones.
     pub total: u32,
     /// Those that may get requests.
     pub healthy: u32,
     /// Those that get requests when there are not enough healthy ones.
     pub degraded: u32,
+    /// Those that are left out: they drain, or ask for it. In panic they are used, too.
+    pub excluded: u32,
 }
 
 /// Which hosts of a priority are used.
@@ -147,16 +149,22 @@ impl Load {
         excluded: impl Fn(usize) -> bool,
         word: u64,
     ) -> Option<(usize, Availability)> {
-        let others: Vec<_> = self
-            .available
-            .iter()
-            .enumerate()
-            .map(|(tier, available)| if excluded(tier) { (0, 0) } else { *available })
-            .collect();
+        let others = self.others(excluded);
         if sum(&others) == 0 {
             return self.choose(word);
         }
         self.choose_from(&distribute(&others), word)
+    }
+
+    /// Whether nothing is available without the priorities for which `excluded` says so.
+    pub fn is_empty_without(&self, excluded: impl Fn(usize) -> bool) -> bool {
+        sum(&self.others(excluded)) == 0
+    }
+
+    fn others(&self, excluded: impl Fn(usize) -> bool) -> Vec<(u32, u32)> {
+        let all = self.available.iter().enumerate();
+        all.map(|(tier, available)| if excluded(tier) { (0, 0) } else { *available })
+            .collect()
     }
 
     fn choose_from(&self, shares: &[(u32, u32)], word: u64) -> Option<(usize, Availability)> {
@@ -220,14 +228,15 @@ fn distribute(available: &[(u32, u32)]) -> Vec<(u32, u32)> {
 
 /// All priorities are in panic: shares follow the number of hosts, healthy or not.
 fn by_size(tiers: &[Counts]) -> Vec<(u32, u32)> {
-    let all: u64 = tiers.iter().map(|counts| u64::from(counts.total)).sum();
+    let size = |counts: &Counts| u64::from(counts.total) + u64::from(counts.excluded);
+    let all: u64 = tiers.iter().map(size).sum();
     let mut shares = vec![(0, 0); tiers.len()];
-    let Some(first) = tiers.iter().position(|counts| counts.total > 0) else {
+    let Some(first) = tiers.iter().position(|counts| size(counts) > 0) else {
         return shares;
     };
     let mut left = 100;
     for (share, counts) in shares.iter_mut().zip(tiers) {
-        share.0 = (100 * u64::from(counts.total) / all) as u32;
+        share.0 = (100 * size(counts) / all) as u32;
         left -= share.0;
     }
     shares[first].0 += left;

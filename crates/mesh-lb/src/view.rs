@@ -1,5 +1,6 @@
 //! The hosts of a cluster as an admin page shows them.
 
+use crate::health::Checked;
 use crate::host::HostCounts;
 use crate::{ClusterHosts, Host};
 use mesh_core::HostId;
@@ -17,6 +18,10 @@ pub struct HostView {
     pub health: Health,
     /// Whether outlier detection has taken it out (`failed_outlier_check`).
     pub ejected: bool,
+    /// What active health checks say of it.
+    pub checked: Checked,
+    /// Discovery does not name it any more (`pending_dynamic_removal`).
+    pub leaving: bool,
     /// Its weight.
     pub weight: u32,
     /// Its priority.
@@ -38,6 +43,8 @@ impl HostView {
             address: host.address().clone(),
             health: host.endpoint().health,
             ejected: host.is_ejected(),
+            checked: host.checked(),
+            leaving: host.is_leaving(),
             weight: host.weight(),
             priority: host.priority(),
             locality: host.locality().clone(),

@@ -1,10 +1,18 @@
 //! What is generated: an area each, with configurations that come close to its edges.
 
 mod actions;
+pub(crate) mod balancing;
+mod ejection;
 mod matching;
 mod paths;
+pub(crate) mod policy;
+pub(crate) mod protocol;
 mod replies;
+mod retries;
 mod routes;
+mod yaml;
+
+pub(crate) use retries::{retried_for, retry_conditions};
 
 use crate::config::Config;
 use crate::dice::Dice;
@@ -24,7 +32,7 @@ pub(crate) const AREAS: &[Area] = &[
     Area {
         name: "routes",
         generate: routes::generate,
-        share: 4,
+        share: 8,
     },
     Area {
         name: "actions",
@@ -35,6 +43,36 @@ pub(crate) const AREAS: &[Area] = &[
         name: "replies",
         generate: replies::generate,
         share: 2,
+    },
+    Area {
+        name: "protocol",
+        generate: protocol::generate,
+        share: 1,
+    },
+    Area {
+        name: "retries",
+        generate: retries::generate,
+        share: 2,
+    },
+    Area {
+        name: "balancing",
+        generate: balancing::generate,
+        share: 4,
+    },
+    Area {
+        name: "yaml",
+        generate: yaml::generate,
+        share: 6,
+    },
+    Area {
+        name: "ejection",
+        generate: ejection::generate,
+        share: 2,
+    },
+    Area {
+        name: "policy",
+        generate: policy::generate,
+        share: 4,
     },
 ];
 

@@ -1,10 +1,12 @@
 //! A configuration under test, and the requests that are sent to it.
 //!
 //! Everything is JSON, so that one shrinker can take away any part of it. In its strings
-//! `$name` stands for a cluster of this configuration alone, and `@name` for a backend's port.
+//! `$name` stands for a cluster of this configuration alone, `@name` for a backend's port, and
+//! `{id}` for the configuration's own name.
 
+use crate::pace::{Mark, Pace};
 use crate::request::Call;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -16,21 +18,74 @@ pub(crate) struct Config {
     pub(crate) calls: Vec<Call>,
 }
 
-/// How it is written: as Envoy's own.
+/// How it is written: as Envoy's own, or, made by [`Source::istio`], as Istio's documents.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     /// Fields of the HTTP connection manager.
     pub(crate) manager: Value,
-    /// The clusters.
+    /// The clusters; Istio's documents.
     pub(crate) clusters: Value,
+}
+
+/// Which proxy Istio's documents are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Sidecar,
+    Gateway,
 }
 
 /// Where the backends are.
 pub(crate) type Backends = BTreeMap<&'static str, SocketAddr>;
 
+// === impl Config ===
+
+impl Config {
+    /// Whether what happens depends on the time, so that a difference has to come up again before
+    /// it is believed: on a busy machine a request may come late.
+    pub(crate) fn is_timed(&self) -> bool {
+        let timed = |call: &Call| call.wait > 0 || call.pace != Pace::default();
+        self.calls.iter().any(timed)
+    }
+
+    /// Whether nobody knows how many requests were sent.
+    pub(crate) fn is_uncounted(&self) -> bool {
+        let interval = |call: &Call| call.pace.mark == Some(Mark::Interval);
+        self.calls.iter().any(interval)
+    }
+}
+
 // === impl Source ===
 
 impl Source {
+    /// Istio's documents, for a proxy of this kind.
+    pub(crate) fn istio(role: Role, documents: Vec<Value>) -> Self {
+        let role = match role {
+            Role::Sidecar => "sidecar",
+            Role::Gateway => "gateway",
+        };
+        Self {
+            manager: json!({ ISTIO: role }),
+            clusters: Value::Array(documents),
+        }
+    }
+
+    /// For which kind of proxy Istio's documents are, if it is these.
+    pub(crate) fn role(&self) -> Option<Role> {
+        match self.manager[ISTIO].as_str()? {
+            "gateway" => Some(Role::Gateway),
+            _ => Some(Role::Sidecar),
+        }
+    }
+
+    /// Istio's documents of this kind.
+    pub(crate) fn documents<'a>(
+        &'a self,
+        kind: &'a str,
+    ) -> impl Iterator<Item = &'a Value> + Clone {
+        let all = self.clusters.as_array().into_iter().flatten();
+        all.filter(move |it| it["kind"] == kind)
+    }
+
     /// Its parts that can be made smaller.
     pub(crate) fn parts(&self) -> [&Value; 2] {
         [&self.manager, &self.clusters]
@@ -40,6 +95,9 @@ impl Source {
         [&mut self.manager, &mut self.clusters]
     }
 }
+
+/// Marks Istio's documents.
+pub(crate) const ISTIO: &str = "istio";
 
 /// Puts names and ports in place of what stands for them.
 pub(crate) fn settle(value: &Value, id: &str, backends: &Backends) -> Value {
@@ -61,20 +119,19 @@ pub(crate) fn settle(value: &Value, id: &str, backends: &Backends) -> Value {
 pub(crate) fn named(text: &str, id: &str) -> String {
     match text.strip_prefix('$') {
         Some(name) => format!("{id}.{name}"),
-        None => text.to_owned(),
+        None => text.replace("{id}", id),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn names_and_ports_are_put_in_wherever_they_stand() {
         let backends = Backends::from([("a", SocketAddr::from(([127, 0, 0, 1], 81)))]);
-        let before = json!({"x": ["$a", {"port": "@a"}, "@nobody", 3]});
-        let after = json!({"x": ["c1.a", {"port": 81}, "@nobody", 3]});
+        let before = json!({"x": ["$a", {"port": "@a"}, "@nobody", 3, "a.{id}"]});
+        let after = json!({"x": ["c1.a", {"port": 81}, "@nobody", 3, "a.c1"]});
         assert_eq!(settle(&before, "c1", &backends), after);
     }
 }

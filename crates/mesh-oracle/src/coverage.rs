@@ -1,17 +1,42 @@
 //! What was really exercised, as the judge saw it: a run that tried nothing proves nothing.
 
+mod policy;
+mod yaml;
+
+use crate::area::{self, balancing, protocol};
 use crate::config::Config;
 use crate::facts::Facts;
+use crate::run::Outcome;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// Least number of times that each condition holds, and does not.
 const EACH_WAY: u64 = 50;
+/// Least number of requests to configurations with each kind of balancing.
+const EACH_BALANCING: u64 = 50;
+/// So many kinds of balancing may be missed by a seed; the usual one has them all.
+const RARE: usize = 2;
 /// Least number of times for each kind of failure.
 const EACH_FAILURE: u64 = 5;
-/// Least share of requests that reach a backend, in percent.
-const REACHING: u64 = 60;
+/// Least share of requests that reach a backend, in percent. Of Istio's documents every third rule
+/// is a redirect, an answer or a fault.
+const REACHING: u64 = 45;
+
+/// Least number of sets of facts that each subject is compared in.
+const EACH_SUBJECT: u64 = 300;
+/// The largest share of configurations of Istio's documents that may be refused, in percent.
+const REFUSED: u64 = 5;
+
+/// The largest share of configurations that may be too late to be compared, in percent of those of
+/// their area.
+const LATE: u64 = 10;
+
+/// Who has to be compared in areas of Envoy's configuration, and of Istio's.
+const SUBJECTS: [&[&str]; 2] = [
+    &["mesh-proxy", "mesh-proxy -c"],
+    &["mesh-proxy", "mesh-proxy by YAML", "embedded"],
+];
 
 /// Kinds of conditions.
 const CONDITIONS: &[&str] = &[
@@ -50,25 +75,135 @@ const FAILURES: &[&str] = &[
     "NR", "NC", "UH", "UF", "UC", "UO", "UT", "URX", "UPE", "UR", "DI", "FI", "RL",
 ];
 
+/// Parts of DestinationRules that have to be there for so many requests.
+const POLICIES: &[&str] = &[
+    "useSourceIp",
+    "useClientProtocol",
+    "httpHeaderName",
+    "httpQueryParameterName",
+    "portLevelSettings",
+    "outlierDetection",
+];
+const EACH_POLICY: u64 = 50;
+
+/// Kinds of health checks that have to be there for so many requests.
+const CHECKS: &[&str] = &[
+    "http_health_check",
+    "tcp_health_check",
+    "grpc_health_check",
+    "codec_client_type",
+];
+const EACH_CHECK: u64 = 10;
+
+/// Statuses that have to come up where protocols are bent.
+const PROTOCOL: &[&str] = &["200", "204", "304", "400", "404", "426", "431", "501"];
+
+/// The same where attempts are made again, with the least number of times for each.
+const RETRY_FLAGS: &[&str] = &["UC", "UF", "UO", "UPE", "UR", "URX", "UT"];
+const RETRY_DETAILS: &[&str] = &[
+    "max_duration_timeout",
+    "response_timeout",
+    "upstream_per_try_idle_timeout",
+    "upstream_per_try_timeout",
+];
+const EACH_RETRY: u64 = 2;
+
+/// Counters of clusters that have to grow where hosts are taken out.
+const COUNTERS: &[&str] = &[
+    "outlier_detection.ejections_overflow",
+    "outlier_detection.ejections_enforced_consecutive_5xx",
+    "outlier_detection.ejections_enforced_consecutive_gateway_failure",
+    "outlier_detection.ejections_enforced_consecutive_local_origin_failure",
+    "outlier_detection.ejections_enforced_success_rate",
+    "outlier_detection.ejections_enforced_failure_percentage",
+    "lb_healthy_panic",
+    "upstream_cx_none_healthy",
+    "upstream_rq_pending_overflow",
+];
+/// Least that each of these grows.
+const EACH_COUNTER: u64 = 1;
+
 /// How often what was seen.
 #[derive(Debug, Default)]
 pub(crate) struct Coverage {
     /// Times that a condition held, and that it alone made a route be passed over.
     conditions: BTreeMap<String, (u64, u64)>,
+    /// Requests to configurations with each kind of balancing, and endpoints that were reached.
+    balancing: BTreeMap<&'static str, u64>,
     flags: BTreeMap<String, u64>,
     details: BTreeMap<String, u64>,
+    /// Statuses in the area of protocols, and kinds of what was bent.
+    protocol: BTreeMap<String, u64>,
+    bent: BTreeMap<&'static str, u64>,
     pub(crate) requests: u64,
+    /// Of those that could reach a backend.
     reached: u64,
+    could: u64,
+    fields: yaml::Fields,
+    policies: BTreeMap<&'static str, u64>,
+    checks: BTreeMap<&'static str, u64>,
+    authz: policy::Policies,
+    /// Sets of facts that subjects were compared in.
+    subjects: BTreeMap<&'static str, u64>,
+    /// Configurations of an area, and those of them that the judge refused.
+    configs: BTreeMap<&'static str, (u64, u64)>,
+    /// Those of an area that were never in time.
+    late: BTreeMap<&'static str, u64>,
+    /// What clusters counted, by the name of the counter.
+    counters: BTreeMap<String, u64>,
 }
 
 // === impl Coverage ===
 
 impl Coverage {
     /// Notes what the judge did with a configuration.
-    pub(crate) fn note(&mut self, config: &Config, judged: &[Facts]) {
-        let manager = &config.source.manager;
+    pub(crate) fn note(&mut self, config: &Config, outcome: &Outcome) {
+        let (manager, judged) = (&config.source.manager, &outcome.judged);
+        for (subject, sets) in &outcome.subjects {
+            *self.subjects.entry(subject).or_default() += u64::try_from(*sets).unwrap_or(0);
+        }
+        let (all, refused) = self.configs.entry(config.area).or_default();
+        *all += 1;
+        *self.late.entry(config.area).or_default() += u64::from(outcome.late);
+        // The last set is of counters alone, and always there.
+        *refused += u64::from(judged.len() < 2);
+        if config.area == "balancing" && judged.len() > config.calls.len() {
+            for kind in balancing::kinds(config) {
+                *self.balancing.entry(kind).or_default() += config.calls.len() as u64;
+            }
+        }
+        if config.area == "protocol" && judged.len() > config.calls.len() {
+            for raw in config.calls.iter().filter_map(|call| call.raw.as_deref()) {
+                for (kind, _) in protocol::KINDS.iter().filter(|(_, is)| is(raw)) {
+                    *self.bent.entry(kind).or_default() += 1;
+                }
+            }
+        }
+        if config.area == "ejection" {
+            let clusters = config.source.clusters.to_string();
+            let compared = if outcome.late { 0 } else { judged.len() };
+            for check in CHECKS.iter().filter(|it| clusters.contains(**it)) {
+                *self.checks.entry(check).or_default() += compared as u64;
+            }
+            judged
+                .iter()
+                .skip(config.calls.len())
+                .for_each(|it| self.counted(it));
+        }
         for facts in judged.iter().take(config.calls.len()) {
             self.requests += 1;
+            if config.area == "protocol" {
+                // Half of them are refused, and have no line in the log that is theirs.
+                let status = facts.get("status").to_owned();
+                *self.protocol.entry(status).or_default() += 1;
+                continue;
+            }
+            if config.area == "policy" {
+                // Many are denied on purpose.
+                self.authz.note(config, facts);
+                continue;
+            }
+            self.could += 1;
             self.reached += u64::from(facts.get("upstream count") != "0");
             for flag in facts.get("log flags").split(',') {
                 *self.flags.entry(flag.to_owned()).or_default() += 1;
@@ -76,8 +211,35 @@ impl Coverage {
             let details = facts.get("log details");
             let details = details.split(['{', ':']).next().unwrap_or(details);
             *self.details.entry(details.to_owned()).or_default() += 1;
+            if config.area == "retries" {
+                let attempts = facts.get("log attempts").parse().unwrap_or(0);
+                if let Some(condition) = area::retried_for(config, facts.get("log route")) {
+                    self.one(&format!("retry on {condition}"), attempts > 1);
+                }
+            }
+            if config.area == "yaml" {
+                let documents = config.source.clusters.to_string();
+                for policy in POLICIES.iter().filter(|it| documents.contains(**it)) {
+                    *self.policies.entry(policy).or_default() += 1;
+                }
+                self.fields.note(&config.source, facts.get("log route"));
+            }
             if config.area == "routes" {
                 self.conditions(&manager["route_config"], facts.get("log route"));
+            }
+        }
+    }
+
+    /// Notes what the judge counted.
+    fn counted(&mut self, facts: &Facts) {
+        for (name, value) in &facts.facts {
+            let counter = name
+                .split_once("CONFIG.")
+                .and_then(|(_, it)| it.split_once('.'));
+            if let (Some((_, counter)), Ok(value)) = (counter, value.parse::<u64>())
+                && COUNTERS.contains(&counter)
+            {
+                *self.counters.entry(counter.to_owned()).or_default() += value;
             }
         }
     }
@@ -128,6 +290,18 @@ impl Coverage {
                 }
             }
         }
+        if areas.contains(&"balancing") {
+            let before = lacking.len();
+            for kind in balancing::KINDS {
+                let seen = self.balancing.get(kind).copied().unwrap_or_default();
+                if seen < EACH_BALANCING {
+                    lacking.push(format!("{kind}: {seen} requests"));
+                }
+            }
+            if lacking.len() - before <= RARE {
+                lacking.truncate(before);
+            }
+        }
         if areas.contains(&"replies") {
             for flag in FAILURES {
                 let seen = self.flags.get(*flag).copied().unwrap_or_default();
@@ -136,8 +310,83 @@ impl Coverage {
                 }
             }
         }
-        if self.reached * 100 < self.requests * REACHING {
-            let (reached, all) = (self.reached, self.requests);
+        if areas.contains(&"protocol") {
+            for status in PROTOCOL {
+                let seen = self.protocol.get(*status).copied().unwrap_or_default();
+                if seen < EACH_FAILURE {
+                    lacking.push(format!("protocol, status {status}: {seen} times"));
+                }
+            }
+            for (kind, _) in protocol::KINDS {
+                let seen = self.bent.get(kind).copied().unwrap_or_default();
+                if seen < EACH_FAILURE {
+                    lacking.push(format!("protocol, {kind}: {seen} times"));
+                }
+            }
+        }
+        if areas.contains(&"policy") {
+            lacking.extend(self.authz.lacking());
+        }
+        if areas.contains(&"retries") {
+            let conditions = area::retry_conditions();
+            for kind in conditions.map(|name| format!("retry on {name}")) {
+                let (held, not) = self.conditions.get(&kind).copied().unwrap_or_default();
+                if held.min(not) < EACH_RETRY {
+                    lacking.push(format!("{kind}: held {held} times, did not {not} times"));
+                }
+            }
+            let flags = RETRY_FLAGS.iter().map(|it| (it, &self.flags));
+            let details = RETRY_DETAILS.iter().map(|it| (it, &self.details));
+            for (it, all) in flags.chain(details) {
+                let seen = all.get(*it).copied().unwrap_or_default();
+                if seen < EACH_RETRY {
+                    lacking.push(format!("{it}: {seen} times"));
+                }
+            }
+        }
+        let compiled = areas.contains(&"yaml");
+        if compiled {
+            lacking.extend(self.fields.lacking());
+            lacking.extend(few(POLICIES, &self.policies, EACH_POLICY));
+            let (all, refused) = self.configs.get("yaml").copied().unwrap_or_default();
+            if refused * 100 > all * REFUSED {
+                lacking.push(format!(
+                    "{refused} of {all} configurations of Istio's were refused"
+                ));
+            }
+        }
+        let raw = areas.iter().any(|area| *area != "yaml");
+        for (wanted, subjects) in [raw, compiled].into_iter().zip(SUBJECTS) {
+            for subject in subjects.iter().filter(|_| wanted) {
+                let sets = self.subjects.get(subject).copied().unwrap_or_default();
+                if sets < EACH_SUBJECT {
+                    lacking.push(format!("{subject}: compared for {sets} requests"));
+                }
+            }
+        }
+        if areas.contains(&"ejection") {
+            let missed: Vec<_> = few(CHECKS, &self.checks, EACH_CHECK).collect();
+            // The area is small: one of them may be missed by a seed.
+            if missed.len() > 1 {
+                lacking.extend(missed);
+            }
+            for counter in COUNTERS {
+                let seen = self.counters.get(*counter).copied().unwrap_or_default();
+                if seen < EACH_COUNTER {
+                    lacking.push(format!("{counter}: {seen} times"));
+                }
+            }
+        }
+        for (area, late) in &self.late {
+            let (all, _) = self.configs.get(area).copied().unwrap_or_default();
+            if late * 100 > all * LATE {
+                lacking.push(format!(
+                    "{late} of {all} configurations of {area} were not in time"
+                ));
+            }
+        }
+        if self.reached * 100 < self.could * REACHING {
+            let (reached, all) = (self.reached, self.could);
             lacking.push(format!("{reached} of {all} requests reached a backend"));
         }
         lacking
@@ -149,15 +398,56 @@ impl fmt::Display for Coverage {
         for (kind, (held, not)) in &self.conditions {
             writeln!(f, "coverage: {kind}: held {held}, did not {not}")?;
         }
+        for (kind, requests) in &self.balancing {
+            writeln!(f, "coverage: balancing {kind}: {requests}")?;
+        }
         for (flag, times) in &self.flags {
             writeln!(f, "coverage: flag {flag}: {times}")?;
         }
         for (details, times) in &self.details {
             writeln!(f, "coverage: details {details}: {times}")?;
         }
-        let share = self.reached * 100 / self.requests.max(1);
+        write!(f, "{}", self.authz)?;
+        for (status, times) in &self.protocol {
+            writeln!(f, "coverage: protocol, status {status}: {times}")?;
+        }
+        for (kind, times) in &self.bent {
+            writeln!(f, "coverage: protocol, {kind}: {times}")?;
+        }
+        write!(f, "{}", self.fields)?;
+        for (part, times) in self.policies.iter().chain(&self.checks) {
+            writeln!(f, "coverage: {part}: {times} requests")?;
+        }
+        for (area, (all, refused)) in &self.configs {
+            let late = self.late.get(area).copied().unwrap_or_default();
+            writeln!(
+                f,
+                "coverage: {area}: {all} configurations, {refused} refused by Envoy or by us, \
+                 {late} never in time"
+            )?;
+        }
+        for (subject, sets) in &self.subjects {
+            writeln!(f, "coverage: {subject}: {sets} requests compared")?;
+        }
+        for (counter, times) in &self.counters {
+            writeln!(f, "coverage: {counter}: {times}")?;
+        }
+        let share = self.reached * 100 / self.could.max(1);
         write!(f, "coverage: {share} % of requests reached a backend")
     }
+}
+
+/// Those of which there were too few.
+fn few<'a>(
+    wanted: &'a [&str],
+    seen: &'a BTreeMap<&str, u64>,
+    least: u64,
+) -> impl Iterator<Item = String> + 'a {
+    let times = wanted
+        .iter()
+        .map(|it| (it, seen.get(it).copied().unwrap_or_default()));
+    let few = times.filter(move |(_, times)| *times < least);
+    few.map(|(it, times)| format!("{it}: {times} requests"))
 }
 
 /// The kinds of conditions of a route.

@@ -24,10 +24,6 @@ pub(crate) struct Found {
 // === impl Difference ===
 
 impl Difference {
-    pub(crate) fn is(&self, fact: &str, envoy: &str, ours: &str) -> bool {
-        self.fact == fact && self.envoy == envoy && self.ours == ours
-    }
-
     /// What stays the same while a case is made smaller.
     pub(crate) fn signature(&self) -> (&'static str, &str, String) {
         // Texts that are part of values change with the case; words and numbers of answers do not.
@@ -49,8 +45,12 @@ impl Found {
     /// Without the configuration.
     pub(crate) fn in_one_line(&self) -> String {
         let it = &self.difference;
-        let call = it.call.and_then(|at| self.config.calls.get(at));
-        let call = call.map(ToString::to_string).unwrap_or_default();
+        let call = it
+            .call
+            .and_then(|at| Some((at, self.config.calls.get(at)?)));
+        let call = call
+            .map(|(at, call)| format!("{at}: {call}"))
+            .unwrap_or_default();
         let area = self.config.area;
         format!(
             "{area} | {} | {} | {:?} | {:?} | {call}",

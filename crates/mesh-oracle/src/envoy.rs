@@ -79,11 +79,40 @@ impl Drop for Envoy {
     }
 }
 
+/// The cluster of nodes like the subjects.
+pub(crate) const PEERS: &str = "peers";
+/// Where the subjects are.
+pub(crate) const ZONE: [&str; 3] = ["r", "own", ""];
+
+/// One of four nodes is in the zone of the subjects. Nobody calls them.
+pub(crate) fn peers() -> Value {
+    let group = |zone: &str, last: &[u8]| {
+        let nodes: Vec<Value> = last
+            .iter()
+            .map(|last| {
+                json!({"endpoint": {"address": {"socket_address": {
+                    "address": format!("127.0.1.{last}"), "port_value": 1,
+                }}}})
+            })
+            .collect();
+        json!({"locality": {"region": ZONE[0], "zone": zone}, "lb_endpoints": nodes})
+    };
+    json!({
+        "name": PEERS,
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": PEERS,
+            "endpoints": [group(ZONE[1], &[1]), group("b", &[2, 3]), group("c", &[4])],
+        },
+    })
+}
+
 fn bootstrap(node: &Value, plane: SocketAddr) -> Value {
     let ads = json!({"ads": {}, "resource_api_version": "V3"});
     json!({
         "node": node,
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
+        "cluster_manager": {"local_cluster_name": PEERS},
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "DELTA_GRPC",
@@ -108,7 +137,7 @@ fn bootstrap(node: &Value, plane: SocketAddr) -> Value {
                     "address": plane.ip().to_string(), "port_value": plane.port(),
                 }}}},
             ]}]},
-        }]},
+        }, peers()]},
     })
 }
 

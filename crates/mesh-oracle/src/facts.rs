@@ -11,7 +11,14 @@ pub(crate) struct Facts {
     pub(crate) facts: BTreeMap<String, String>,
     /// Text that differs for no interesting reason, and what is compared instead.
     masks: Vec<(String, &'static str)>,
+    /// The endpoint or the answer, where chance decides which.
+    pub(crate) drawn: Option<String>,
+    /// The request, or one before it, was not in time.
+    pub(crate) late: bool,
 }
+
+/// What stands for a time that depends on how many attempts there were.
+pub(crate) const LEFT: &str = "(what is left)";
 
 // === impl Facts ===
 
@@ -20,6 +27,8 @@ impl Facts {
         Self {
             facts: BTreeMap::new(),
             masks,
+            drawn: None,
+            late: false,
         }
     }
 
@@ -53,13 +62,20 @@ impl Facts {
         self.put("body", String::from_utf8_lossy(&reply.body).into_owned());
         self.put("trailers", format!("{:?}", reply.trailers));
         self.headers("", call, reply);
+        for (n, then) in reply.then.iter().enumerate() {
+            self.put(&format!("then {n} status"), then.status().to_string());
+            self.put(&format!("then {n} end"), then.end.to_owned());
+            let body = String::from_utf8_lossy(&then.body).into_owned();
+            self.put(&format!("then {n} body"), body);
+            self.headers(&format!("then {n} "), call, then);
+        }
     }
 
     /// What the backends saw.
     pub(crate) fn upstream(&mut self, call: &Call, mut seen: Vec<(&'static str, Message)>) {
         // A copy comes at any time.
-        seen.sort_by_key(|(_, message)| is_copy(message));
-        let copies = seen.iter().filter(|(_, it)| is_copy(it)).count();
+        seen.sort_by_key(|(backend, message)| is_copy(backend, message));
+        let copies = seen.iter().filter(|(at, it)| is_copy(at, it)).count();
         self.put("upstream count", (seen.len() - copies).to_string());
         self.put("upstream copies", copies.to_string());
         for (n, (backend, message)) in seen.iter().enumerate() {
@@ -97,6 +113,11 @@ impl Facts {
         }
         for (name, values) in named {
             let mut value = values.join(" | ");
+            if name == "x-forwarded-for" {
+                // One list on however many lines (RFC 9110 §5.3).
+                let said: Vec<&str> = values.into_iter().filter(|it| !it.is_empty()).collect();
+                value = said.join(",");
+            }
             let was_sent = || {
                 call.headers
                     .iter()
@@ -121,16 +142,24 @@ impl Facts {
                     value = parts.join(",");
                 }
                 // What is left of the timeout at a further attempt.
-                "x-envoy-expected-rq-timeout-ms"
-                    if prefix.starts_with("upstream ") && prefix != "upstream 0 " =>
+                "x-envoy-expected-rq-timeout-ms" | "grpc-timeout"
+                    if prefix.starts_with("upstream ")
+                        && (prefix != "upstream 0 " || self.unseen_attempts()) =>
                 {
-                    "(what is left)".clone_into(&mut value);
+                    LEFT.clone_into(&mut value);
                 }
+                // What a made cookie says depends on the connection.
+                "set-cookie" if call.header("x-judge").is_some() => value = without_hash(&value),
                 "x-envoy-upstream-service-time" => "(a time)".clone_into(&mut value),
                 _ => {}
             }
             self.put(&format!("{prefix}header {name}"), value);
         }
+    }
+
+    /// Whether there were attempts that reached no backend.
+    fn unseen_attempts(&self) -> bool {
+        self.get("log attempts") != self.get("upstream count")
     }
 
     /// The facts that are not the same: name, theirs, ours. What only follows from another
@@ -162,4 +191,13 @@ impl Facts {
             })
             .collect()
     }
+}
+
+/// A value with the hash that Envoy puts into cookies taken out.
+fn without_hash(value: &str) -> String {
+    let hash = |text: &&str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let parts = value
+        .split('"')
+        .map(|it| if hash(&it) { "(a hash)" } else { it });
+    parts.collect::<Vec<_>>().join("\"")
 }

@@ -1,6 +1,7 @@
 //! Requests as data: what is sent, exactly.
 
 use crate::config::named;
+use crate::pace::Pace;
 use std::fmt;
 
 /// A request.
@@ -17,6 +18,15 @@ pub(crate) struct Call {
     pub(crate) trailers: Vec<(String, String)>,
     /// Sent in chunks instead of with a length.
     pub(crate) chunked: bool,
+    /// Sent instead of all of the above, a byte for each character, with the number that its log
+    /// line has in place of `{case}`.
+    pub(crate) raw: Option<String>,
+    /// Written as `raw` right behind it, before there is an answer.
+    pub(crate) then: Vec<String>,
+    /// How long to wait before it, in milliseconds.
+    pub(crate) wait: u64,
+    /// How it and others are timed by one another.
+    pub(crate) pace: Pace,
 }
 
 // === impl Call ===
@@ -32,7 +42,17 @@ impl Call {
             body: String::new(),
             trailers: Vec::new(),
             chunked: false,
+            raw: None,
+            then: Vec::new(),
+            wait: 0,
+            pace: Pace::default(),
         }
+    }
+
+    /// The first value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut named = self.headers.iter().filter(|(it, _)| it == name);
+        named.next().map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
@@ -56,16 +76,25 @@ impl Call {
     pub(crate) fn settled(&self, id: &str, number: &str) -> Self {
         let mut call = self.clone();
         for (_, value) in &mut call.headers {
-            if value.starts_with('$') {
-                *value = named(value, id);
-            }
+            *value = named(value, id);
         }
+        call.host = call.host.as_deref().map(|host| named(host, id));
         call.headers.insert(0, ("x-case".into(), number.into()));
+        call.raw = call.raw.map(|raw| raw.replace("{case}", number));
+        for then in &mut call.then {
+            *then = then.replace("{case}", number);
+        }
         call
     }
 
     /// The bytes of HTTP/1.1.
     pub(crate) fn bytes(&self) -> Vec<u8> {
+        if let Some(raw) = &self.raw {
+            let all = raw
+                .chars()
+                .chain(self.then.iter().flat_map(|it| it.chars()));
+            return all.map(|c| u8::try_from(c).unwrap_or(b'?')).collect();
+        }
         let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         if let Some(host) = &self.host {
             text += &format!("host: {host}\r\n");
@@ -118,7 +147,19 @@ impl Call {
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let version = if self.http2 { "HTTP/2" } else { "HTTP/1.1" };
-        write!(f, "{version} {:?}", String::from_utf8_lossy(&self.bytes()))
+        if self.wait > 0 {
+            write!(f, "after {} ms ", self.wait)?;
+        }
+        if let Some(mark) = self.pace.mark {
+            write!(f, "(mark: {mark:?}) ")?;
+        }
+        if self.pace.after > 0 {
+            write!(f, "{} ms after the mark ", self.pace.after)?;
+        }
+        write!(f, "{version} {:?}", String::from_utf8_lossy(&self.bytes()))?;
+        self.then
+            .iter()
+            .try_for_each(|it| write!(f, " and at once {it:?}"))
     }
 }
 

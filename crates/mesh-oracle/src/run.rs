@@ -1,12 +1,13 @@
 //! Batches of configurations, each with all its requests, at every subject.
 
 use crate::backend::{self, Log};
+use crate::chance;
 use crate::config::{Backends, Config};
 use crate::difference::Difference;
-use crate::envoy::statistics;
-use crate::facts::Facts;
+use crate::facts::{self, Facts};
+use crate::pace::{Clock, Mark};
 use crate::request::Call;
-use crate::stage::{Peer, Placed, Refused, raw};
+use crate::stage::{Peer, Placed, Refused, istio, raw};
 use crate::wire::Message;
 use crate::{counters, wire, wire2};
 use futures_util::StreamExt;
@@ -29,17 +30,24 @@ pub(crate) struct Outcome {
     pub(crate) differences: Vec<Difference>,
     /// The facts of the judge, a set for each request; none if it refused the configuration.
     pub(crate) judged: Vec<Facts>,
+    /// Who was compared with the judge, and in how many sets of facts.
+    pub(crate) subjects: Vec<(&'static str, usize)>,
+    /// Somebody was asked too late, so that not everything was compared.
+    pub(crate) late: bool,
 }
 
 /// Everything that is needed to try configurations.
 pub(crate) struct Runner {
     stage: raw::Stage,
+    istio: istio::Stage,
     backends: Backends,
     log: Arc<Log>,
     /// Configurations so far.
     configs: usize,
     /// How far the access log of each subject was read.
     read: HashMap<&'static str, usize>,
+    /// No subject is spared anything, as where a case is made smaller.
+    pub(crate) thorough: bool,
 }
 
 // === impl Runner ===
@@ -52,15 +60,34 @@ impl Runner {
         let net = u8::try_from(std::process::id() % 250).unwrap_or(0);
         Ok(Self {
             stage: raw::Stage::start(binary, directory, net).await?,
+            istio: istio::Stage::new(directory, net),
             backends,
             log,
             configs: 0,
             read: HashMap::new(),
+            thorough: false,
         })
     }
 
     /// Tries these configurations together.
     pub(crate) async fn batch(&mut self, configs: &[&Config]) -> anyhow::Result<Vec<Outcome>> {
+        let mut outcomes: Vec<Outcome> = configs.iter().map(|_| Outcome::default()).collect();
+        // Those that are written alike are tried together.
+        for istio in [false, true] {
+            let is = |it: &(usize, &&Config)| it.1.source.role().is_some() == istio;
+            let (places, some): (Vec<usize>, Vec<&Config>) =
+                configs.iter().enumerate().filter(is).unzip();
+            if !some.is_empty() {
+                let outcome = self.alike(&some, istio).await?;
+                for (at, outcome) in places.into_iter().zip(outcome) {
+                    outcomes[at] = outcome;
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn alike(&mut self, configs: &[&Config], istio: bool) -> anyhow::Result<Vec<Outcome>> {
         let first = self.configs;
         self.configs += configs.len();
         let placed: Vec<Placed<'_>> = configs
@@ -72,8 +99,14 @@ impl Runner {
                 config,
             })
             .collect();
-        let refused = self.stage.deploy(&placed, &self.backends).await?;
-        let peers = self.stage.peers.clone();
+        let (peers, refused) = if istio {
+            let Self { istio, stage, .. } = self;
+            istio.deploy(stage, &placed, &self.backends).await?
+        } else {
+            let all = self.thorough;
+            let refused = self.stage.deploy(&placed, &self.backends, all).await?;
+            (self.stage.peers.clone(), refused)
+        };
         let mut facts = Vec::new();
         for (number, peer) in peers.iter().enumerate() {
             facts.push(self.ask(number, peer, &placed, &refused).await);
@@ -86,9 +119,21 @@ impl Runner {
             let mut outcome = Outcome::default();
             for (n, theirs) in others.iter().enumerate() {
                 let peer = &peers[n + 1];
+                if peer.absent.contains(&placed.id) {
+                    continue;
+                }
+                if judged.iter().chain(&theirs[at]).any(|it| it.late) {
+                    outcome.late = true;
+                    continue;
+                }
+                outcome.subjects.push((peer.name, theirs[at].len()));
                 let refusal = |of: &Refused| of.get(&placed.id).cloned();
                 let (by_judge, by_peer) = (refusal(&refused[0]), refusal(&refused[n + 1]));
-                let found = compare(peer.name, &judged, &theirs[at], by_judge, by_peer);
+                let mut found = compare(peer.name, &judged, &theirs[at], by_judge, by_peer);
+                found.retain(|it| !peer.leaves_out(&it.fact));
+                outcome.differences.extend(found);
+                let calls = &placed.config.calls;
+                let found = chance::compare(peer.name, calls, &judged, &theirs[at]);
                 outcome.differences.extend(found);
             }
             outcome.judged = judged;
@@ -107,11 +152,12 @@ impl Runner {
         refused: &[Refused],
     ) -> Vec<Vec<Facts>> {
         self.log.clear();
-        let before = statistics(peer.admin).await;
+        let before = peer.statistics().await;
         let mut work = Vec::new();
         for (at, placed) in placed.iter().enumerate() {
             // What one of them refuses is compared no further.
-            if refused.iter().any(|it| it.contains_key(&placed.id)) {
+            let of_any = refused.iter().any(|it| it.contains_key(&placed.id));
+            if of_any || peer.absent.contains(&placed.id) {
                 continue;
             }
             let calls = placed.config.calls.iter().enumerate().map(|(n, call)| {
@@ -122,35 +168,80 @@ impl Runner {
             let to = SocketAddr::new(peer.address, placed.port);
             work.push((at, to, calls.collect::<Vec<_>>()));
         }
-        let asked = work.iter().map(|(.., calls)| calls.len()).sum();
+        let asked: usize = work.iter().map(|(.., calls)| calls.len()).sum();
+        // Each request has a line of its own.
+        let asked = asked
+            + placed
+                .iter()
+                .flat_map(|it| &it.config.calls)
+                .map(|call| call.then.len())
+                .sum::<usize>();
         // One after another in each configuration: limits and retries must not depend on chance.
-        let answers: Vec<Vec<_>> = futures_util::stream::iter(work)
+        let log = &self.log;
+        let answers: Vec<(Vec<_>, usize)> = futures_util::stream::iter(work)
             .map(|(at, to, calls)| async move {
-                let mut answers = Vec::new();
-                for (n, call, case) in calls {
-                    let (reply, caller) = exchange(to, &call).await;
-                    answers.push((at, n, case, call, to, reply, caller));
+                let (mut answers, mut held) = (Vec::new(), Vec::new());
+                let mut clock = Clock::default();
+                for (n, mut call, case) in calls {
+                    // Who has no codec downstream is asked in the simplest way.
+                    if peer.log.is_none() && call.http2 {
+                        call.http2 = false;
+                        call.chunked = !call.body.is_empty();
+                    }
+                    clock.before(&call).await;
+                    if call.header("x-script") == Some("hold") {
+                        // The next begins when this one is under way, and none of them ends.
+                        let asked = call.clone();
+                        let asked = tokio::spawn(async move { exchange(to, &asked).await });
+                        log.arrival(&case).await;
+                        held.push((n, case, call, asked));
+                        continue;
+                    }
+                    let began = Instant::now();
+                    let (reply, caller) = match call.pace.mark {
+                        Some(Mark::Interval) => clock.interval(to, &call).await,
+                        _ => exchange(to, &call).await,
+                    };
+                    clock.after(&call, began);
+                    answers.push((at, n, case, call, to, reply, caller, clock.late));
                 }
-                answers
+                if let Some((_, case, ..)) = held.first() {
+                    // Cases of one configuration differ in what follows the last `x` only.
+                    log.release(case.rsplit_once('x').map_or(case, |(cases, _)| cases));
+                }
+                for (n, case, call, asked) in held {
+                    let lost = |_| (Message::ended("lost"), String::new());
+                    let (reply, caller) = asked.await.unwrap_or_else(lost);
+                    answers.push((at, n, case, call, to, reply, caller, clock.late));
+                }
+                (answers, clock.more)
             })
             .buffer_unordered(ABREAST)
             .collect()
             .await;
-        let answers = answers.into_iter().flatten();
-        let lines = self.lines(peer, asked).await;
-        let after = statistics(peer.admin).await;
+        let more: usize = answers.iter().map(|(_, more)| more).sum();
+        let answers = answers.into_iter().flat_map(|(answers, _)| answers);
+        let lines = self.lines(peer, asked + more).await;
+        let after = peer.statistics().await;
         let mut facts: Vec<BTreeMap<usize, Facts>> =
             placed.iter().map(|_| BTreeMap::new()).collect();
-        for (at, n, case, call, to, reply, caller) in answers {
-            let mut of_call = Facts::with_masks(vec![
+        for (at, n, case, call, to, reply, caller, late) in answers {
+            let seen = self.log.take(&case);
+            let mut masks = vec![
                 (case.clone(), "CASE"),
                 (caller, "CALLER"),
                 (to.to_string(), "LISTENER"),
                 (to.ip().to_string(), "LISTENING-IP"),
-            ]);
-            of_call.reply(&call, &reply);
-            of_call.upstream(&call, self.log.take(&case));
-            of_call.log(lines.get(&case).map(String::as_str));
+            ];
+            masks.extend(backend::twins(&seen, &self.backends));
+            let mut of_call = Facts::with_masks(masks);
+            of_call.late = late;
+            if call.pace.mark != Some(Mark::Interval) {
+                of_call.reply(&call, &reply);
+                of_call.log(lines.get(&case).map(String::as_str));
+                of_call.upstream(&call, seen);
+                chance::note(&call, &mut of_call);
+            }
             facts[at].insert(n, of_call);
         }
         facts
@@ -158,7 +249,7 @@ impl Runner {
             .zip(placed)
             .map(|(of_calls, placed)| {
                 let mut facts: Vec<Facts> = of_calls.into_values().collect();
-                facts.push(counters::facts(&placed.id, &before, &after));
+                facts.push(counters::facts(placed, peer, &before, &after));
                 facts
             })
             .collect()
@@ -168,8 +259,11 @@ impl Runner {
     async fn lines(&mut self, peer: &Peer, asked: usize) -> HashMap<String, String> {
         let end = Instant::now() + Duration::from_millis(1500);
         let from = *self.read.get(peer.name).unwrap_or(&0);
+        let Some(log) = &peer.log else {
+            return HashMap::new();
+        };
         loop {
-            let text = std::fs::read(&peer.log).unwrap_or_default();
+            let text = std::fs::read(log).unwrap_or_default();
             let new = String::from_utf8_lossy(&text[from.min(text.len())..]).into_owned();
             if new.lines().count() >= asked || Instant::now() > end {
                 self.read.insert(peer.name, text.len());
@@ -183,11 +277,12 @@ impl Runner {
     }
 }
 
-async fn exchange(to: SocketAddr, call: &Call) -> (Message, String) {
+pub(crate) async fn exchange(to: SocketAddr, call: &Call) -> (Message, String) {
     if call.http2 {
         wire2::exchange(to, call).await
     } else {
-        wire::exchange(to, &call.bytes()).await
+        let then: Vec<_> = call.then.iter().map(|it| it.starts_with("HEAD ")).collect();
+        wire::exchange_all(to, &call.bytes(), &then).await
     }
 }
 
@@ -217,13 +312,21 @@ fn compare(
     }
     // The last ones are the counters.
     let last = judged.len().saturating_sub(1);
+    let by_chance = chance::decides_answers(judged) || chance::decides_answers(theirs);
     judged
         .iter()
         .zip(theirs)
         .enumerate()
+        .filter(|(n, _)| *n < last || !by_chance)
+        .filter(|(_, (envoy, ours))| !chance::parts(envoy, ours))
         .flat_map(|(n, (envoy, ours))| {
             let call = (n < last).then_some(n);
             let unlike = envoy.unlike(ours).into_iter();
+            let unlike = unlike.filter(|(fact, envoy, ours)| {
+                // Of a subject without a log nobody knows how many attempts were made before.
+                let unknown = envoy == facts::LEFT || ours == facts::LEFT;
+                !unknown && !chance::explains(fact, envoy, ours, &judged[..last])
+            });
             unlike.map(move |(fact, envoy, ours)| of(call, &fact, envoy, ours))
         })
         .collect()

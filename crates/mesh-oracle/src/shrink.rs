@@ -1,6 +1,6 @@
 //! Makes a failing case as small as it gets while it still fails in the same way.
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::difference::Found;
 use crate::run::Runner;
 use serde_json::Value;
@@ -95,6 +95,9 @@ fn candidates(config: &Config) -> Vec<Config> {
     for call in 0..config.calls.len().min(2) {
         let of = &config.calls[call];
         for header in 0..of.headers.len() {
+            if of.headers[header].0 == "x-judge" {
+                continue;
+            }
             let mut smaller = config.clone();
             smaller.calls[call].headers.remove(header);
             out.push(smaller);
@@ -139,6 +142,13 @@ impl Step {
             "header",
             "connect_timeout",
             "type",
+            config::ISTIO,
+            "apiVersion",
+            "kind",
+            "metadata",
+            "spec",
+            "egress",
+            "servers",
         ];
         matches!(self, Self::Field(name) if needed.contains(&name.as_str()))
     }

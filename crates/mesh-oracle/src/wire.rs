@@ -26,6 +26,8 @@ pub(crate) struct Message {
     pub(crate) end: &'static str,
     /// Status lines of interim responses.
     pub(crate) interim: Vec<String>,
+    /// What came after it on the same connection.
+    pub(crate) then: Vec<Self>,
 }
 
 /// How the length of a message's body is found.
@@ -196,6 +198,16 @@ impl Wire {
 /// Sends these bytes on a new connection and reads what comes back. The address of the caller is
 /// given too.
 pub(crate) async fn exchange(to: std::net::SocketAddr, request: &[u8]) -> (Message, String) {
+    exchange_all(to, request, &[]).await
+}
+
+/// The same of several requests at once. Of those that follow the first it has to be known whether
+/// their answers have no body.
+pub(crate) async fn exchange_all(
+    to: std::net::SocketAddr,
+    request: &[u8],
+    then: &[bool],
+) -> (Message, String) {
     let Ok(stream) = TcpStream::connect(to).await else {
         return (Message::ended("nobody listens"), String::new());
     };
@@ -205,18 +217,26 @@ pub(crate) async fn exchange(to: std::net::SocketAddr, request: &[u8]) -> (Messa
     let mut wire = Wire::new(stream);
     // A peer that refuses early may close while we write.
     let _ = wire.stream.write_all(request).await;
-    let kind = if request.starts_with(b"HEAD ") {
+    let mut reply = answer(&mut wire, request.starts_with(b"HEAD ")).await;
+    for bodiless in then {
+        let next = answer(&mut wire, *bodiless).await;
+        reply.then.push(next);
+    }
+    (reply, caller)
+}
+
+async fn answer(wire: &mut Wire, bodiless: bool) -> Message {
+    let kind = if bodiless {
         Kind::BodilessResponse
     } else {
         Kind::Response
     };
-    let reply = match timeout(PATIENCE, wire.read(kind)).await {
+    match timeout(PATIENCE, wire.read(kind)).await {
         Ok(Ok(Some(message))) => message,
         Ok(Ok(None)) => Message::ended("closed without an answer"),
         Ok(Err(_)) => Message::ended("broken"),
         Err(_) => Message::ended("no answer in time"),
-    };
-    (reply, caller)
+    }
 }
 
 fn fields<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<(String, String)> {

@@ -8,6 +8,7 @@ mod clusters;
 mod dump;
 mod origins;
 mod secrets;
+mod serving;
 mod statistics;
 
 use crate::accept::{Accept, Accepting, UnixSocket};
@@ -16,9 +17,6 @@ use crate::runtime::{Order, Shared};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_core::model::{ListenerAddress, Pattern, UnixPath};
 use mesh_telemetry::expose::Output;
 use std::convert::Infallible;
@@ -26,16 +24,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tower::service_fn;
 
 /// Connections served at once; more wait.
 const MOST_CONNECTIONS: usize = 64;
-
-/// A request head has to arrive within this time.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The admin interface, bound.
 pub(crate) struct Admin {
@@ -149,6 +144,7 @@ async fn listen(address: &ListenerAddress, mode: u32) -> io::Result<(Listener, L
 
 async fn serve(listener: impl Accept, shared: Arc<Shared>, mut ended: watch::Receiver<bool>) {
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let server = serving::server();
     let mut connections = JoinSet::new();
     loop {
         let stream = tokio::select! {
@@ -161,17 +157,13 @@ async fn serve(listener: impl Accept, shared: Arc<Shared>, mut ended: watch::Rec
             return;
         };
         let shared = shared.clone();
+        let service = service_fn(move |request| {
+            let response = answer(&shared, &request);
+            async move { Ok::<_, Infallible>(response.await) }
+        });
+        let connection = server.serve(stream, b"", service);
         connections.spawn(async move {
-            let service = service_fn(move |request| {
-                let response = answer(&shared, &request);
-                async move { Ok::<_, Infallible>(response.await) }
-            });
-            let served = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            if let Err(error) = served {
+            if let Err(error) = serving::attend(connection).await {
                 tracing::debug!(%error, "admin connection");
             }
             drop(permit);
@@ -179,10 +171,10 @@ async fn serve(listener: impl Accept, shared: Arc<Shared>, mut ended: watch::Rec
     }
 }
 
-fn answer(
+fn answer<B>(
     shared: &Arc<Shared>,
-    request: &Request<Incoming>,
-) -> impl Future<Output = Response<Full<Bytes>>> + Send + use<> {
+    request: &Request<B>,
+) -> impl Future<Output = Response<Full<Bytes>>> + Send + use<B> {
     let shared = shared.clone();
     let (method, uri) = (request.method().clone(), request.uri().clone());
     async move {

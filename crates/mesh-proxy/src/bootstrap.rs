@@ -1,5 +1,6 @@
 //! The command line: the only place that reads flags and environment.
 
+mod authority;
 mod control_plane;
 mod envoy;
 mod identity;
@@ -103,6 +104,14 @@ pub struct RunArgs {
     ip: Option<IpAddr>,
     #[command(flatten)]
     node: NodeArgs,
+    /// The proxy's identity in the mesh: a directory with `cert-chain.pem`, `key.pem` and
+    /// `root-cert.pem`, as Istio's agent leaves them with `OUTPUT_CERTS`. They are followed as they
+    /// change, and used where Istio's configuration names the secrets `default` and `ROOTCA`.
+    /// Without an identity the proxy speaks no mutual TLS of the mesh.
+    #[arg(long, value_name = "DIR")]
+    identity_dir: Option<PathBuf>,
+    #[command(flatten)]
+    authority: authority::AuthorityArgs,
     /// Worker threads; 0 is one per core.
     #[arg(long, default_value_t = 0, env = "MESH_CONCURRENCY")]
     concurrency: usize,
@@ -188,6 +197,7 @@ fn validate(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
         mesh_config: args.mesh_config.clone(),
         node: args.node.spec()?,
         dns_capture: false,
+        identity: false,
         locality: args.node.locality(),
         access_log: None,
     };

@@ -29,6 +29,8 @@ pub struct Source {
     /// Applications resolve names with the mesh's table ([`Configuration::names`]), so that services
     /// without an address are called at the one that is allocated to them.
     pub dns_capture: bool,
+    /// The proxy has a certificate of the mesh and its roots ([`Identity`](crate::Identity)).
+    pub identity: bool,
     /// Where the node runs; without it, where the objects say that its pod or WorkloadEntry is.
     pub locality: Option<Locality>,
     /// An access log instead of those that the configuration asks for; `-` is standard output.
@@ -195,6 +197,7 @@ impl Source {
     fn resolve(&self, world: &World) -> Result<Node, LoadError> {
         let mut node = described(&self.node, world)?;
         node.dns_capture |= self.dns_capture;
+        node.identity |= self.identity;
         let place = self.locality.clone();
         let place = place.or_else(|| locality_of(world, &node.namespace, &node.name));
         node.locality = place.unwrap_or(node.locality);
@@ -308,6 +311,7 @@ mod tests {
             mesh_config: None,
             node: NodeSpec::Exact(Node::sidecar("client", "default")),
             dns_capture: false,
+            identity: false,
             locality: None,
             access_log: None,
         }

@@ -2,7 +2,7 @@
 //! TLS, and then HTTP or bytes.
 
 mod arrival;
-mod prefixed;
+pub(crate) mod prefixed;
 
 use self::arrival::Arrival;
 use crate::http::serve;
@@ -15,6 +15,7 @@ use crate::worker::Listeners;
 use mesh_core::model::Inspect;
 use mesh_core::stats::{Block, ListenerStat, Raised};
 use mesh_core::{Caller, Name, Shard};
+use mesh_policy::Facts;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -30,6 +31,8 @@ pub(crate) struct Site {
     /// The worker's listeners, to hand connections to.
     pub(crate) listeners: Listeners,
     pub(crate) stack: RequestStack,
+    /// For HTTP/1.
+    pub(crate) buffers: mesh_http1::Buffers,
     pub(crate) tcp: tcp::Forwarder,
     pub(crate) tasks: TaskTracker,
 }
@@ -73,6 +76,9 @@ pub(crate) fn serve_plain<IO: Downstream>(
     else {
         return Err(io);
     };
+    if !chain.chain().judges().is_empty() {
+        return Err(io);
+    }
     let mut arrival = Arrival::new(io, peer, local, listener.address().unix());
     arrival.keep_source(current.plan().inspect());
     let caller = arrival.caller(site.shard, &chain.chain().config().name);
@@ -141,7 +147,19 @@ fn pass<'a, IO: Downstream>(
     chain: &'a ChainState,
     site: &'a Site,
 ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    let judges = chain.chain().judges();
+    let judged = match judges.is_empty() {
+        true => Ok(()),
+        false => judges.judge(&Facts::of_connection(&caller), site.shard),
+    };
     match chain.chain().usage() {
+        Use::Tcp(tcp) if judged.is_err() => {
+            let denied = judged.err().map(|denied| denied.to_string());
+            tcp::deny(tcp, caller, &denied.unwrap_or_default(), &site.tcp);
+            Box::pin(std::future::ready(()))
+        }
+        // Nothing was asked for yet that could be logged.
+        Use::Http(_) if judged.is_err() => Box::pin(std::future::ready(())),
         Use::Http(http) => {
             let connection = http_connection(http, caller, chain, site);
             Box::pin(serve::serve(io, connection))
@@ -213,6 +231,7 @@ fn http_connection(
         stats: http.stats.clone(),
         server: http.server.clone(),
         stack: site.stack.clone(),
+        buffers: site.buffers.clone(),
         tasks: site.tasks.clone(),
         drain: chain.drained(),
     }

@@ -2,6 +2,9 @@
 
 mod adapter;
 pub(crate) mod admit;
-mod path;
+mod certificate;
+mod life;
 pub(crate) mod serve;
 pub(crate) mod stack;
+mod streams;
+mod tunnel;

@@ -31,11 +31,13 @@ pub mod config;
 mod connection;
 pub mod explain;
 mod http;
+mod identity;
 #[doc(hidden)]
 pub mod inspect;
 mod listener;
 mod origin;
 mod reconcile;
+mod renewal;
 mod runtime;
 mod tcp;
 mod tls;
@@ -44,7 +46,9 @@ mod watch;
 mod worker;
 pub mod xds;
 
+pub use identity::{Identity, IdentityFiles};
 pub use reconcile::Listening;
+pub use renewal::{AuthorityOptions, Renewal};
 pub use runtime::Running;
 
 use mesh_client::Slot;
@@ -78,6 +82,7 @@ pub struct Builder {
     names: Option<Arc<dns::Statistics>>,
     demand: Option<Demand>,
     token: Option<explain::Token>,
+    identity: Option<Identity>,
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +112,7 @@ impl Proxy {
             names: None,
             demand: None,
             token: None,
+            identity: None,
         }
     }
 }
@@ -194,6 +200,16 @@ impl Builder {
     #[must_use]
     pub fn explain_token(mut self, token: Option<explain::Token>) -> Self {
         self.token = token;
+        self
+    }
+
+    /// Who the proxy is in the mesh: what it answers for Istio's `default` and `ROOTCA` with, where
+    /// its configuration names them as secrets of Istio's agent (`sds-grpc`). Whoever keeps the
+    /// identity runs beside the proxy. Default: nobody; these secrets are as any others. With a
+    /// [`Driver`](xds::Driver) it is the driver that is told: [`Driver::identity`](xds::Driver::identity).
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
         self
     }
 

@@ -22,6 +22,11 @@ pub(crate) trait Downstream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// From now on closing the connection resets it, if it is a socket: what is secured is closed
     /// without a `close_notify`, as in Envoy.
     fn reset_when_closed(&self);
+
+    /// The socket, where bytes go over it as they are and none were read that are still to come.
+    fn plain(&self) -> Option<&TcpStream> {
+        None
+    }
 }
 
 impl Downstream for TcpStream {
@@ -43,6 +48,10 @@ impl Downstream for TcpStream {
     fn reset_when_closed(&self) {
         // The peer may be gone already.
         let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+
+    fn plain(&self) -> Option<&TcpStream> {
+        Some(self)
     }
 }
 

@@ -1,6 +1,5 @@
 //! Threads: one per worker, each with a runtime of its own, and the tasks beside them.
 
-use crate::Builder;
 use crate::admin::Admin;
 use crate::connection::Site;
 use crate::explain::Explainer;
@@ -11,6 +10,8 @@ use crate::tcp::{Buffers, Forwarder};
 use crate::updates::Updates;
 use crate::worker::{Listeners, Worker};
 use crate::xds::Control;
+use crate::{Builder, Identity};
+use mesh_client::health::HealthChecks;
 use mesh_client::tcp::TcpUpstreams;
 use mesh_client::{Parts, Upstreams};
 use mesh_core::model::{ListenerAddress, Snapshot, WorkloadRef};
@@ -30,6 +31,9 @@ use tokio_util::task::TaskTracker;
 
 /// How often access logs are written out and ejected hosts are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether the first clusters are ready.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// What the parts of a running proxy share.
 pub(crate) struct Shared {
@@ -186,6 +190,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         names,
         demand,
         token,
+        identity,
     } = builder;
     let telemetry = Arc::new(Telemetry::new(workload.clone()));
     let statistics = Statistics::default();
@@ -199,7 +204,8 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
     for number in 0..workers {
         let (sender, receiver) = mpsc::unbounded_channel();
         commands.push(sender);
-        let upstreams = Upstreams::new(Shard::of_worker(number));
+        let buffers = mesh_http1::Buffers::default();
+        let upstreams = Upstreams::new(Shard::of_worker(number)).buffers(buffers.clone());
         let mut parts = Parts::new(feed.clone(), upstreams.clone(), Arc::new(rng.fork()));
         parts.budgets = budgets.clone();
         parts.demand = demand.clone();
@@ -225,6 +231,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
             shard: Shard::of_worker(number),
             listeners: Listeners::default(),
             stack: stack::build(parts, telemetry.clone(), most_requests, explainer.clone()),
+            buffers,
             tcp,
             tasks: TaskTracker::new(),
         };
@@ -263,7 +270,12 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
     // Before the first listener opens: a handshake needs its certificate.
     let mut files = Files::new(shared.feed.clone());
     files.refresh().await;
-    tokio::spawn(follow(files, shared.feed.clone(), ended.clone()));
+    if let Some(identity) = &identity {
+        identity.provide(&shared.feed.load());
+    }
+    let checks = HealthChecks::new(shared.feed.clone()).rng(rng.fork());
+    let feed = shared.feed.clone();
+    tokio::spawn(follow(files, identity, checks, feed, ended.clone()));
     let supervisor = tokio::spawn(supervise(
         shared.clone(),
         reconciler,
@@ -302,13 +314,24 @@ fn spawn_worker(
 }
 
 /// Keeps what lies outside of the configuration up to date until the proxy ends: secrets in files,
-/// and the addresses behind names.
-async fn follow(files: Files, feed: Feed<Snapshot>, mut ended: watch::Receiver<bool>) {
-    let resolver = Resolver::new(feed, System::new());
+/// the proxy's own identity, the addresses behind names, and the health of those.
+async fn follow(
+    files: Files,
+    identity: Option<Identity>,
+    checks: HealthChecks,
+    feed: Feed<Snapshot>,
+    mut ended: watch::Receiver<bool>,
+) {
+    let resolver = Resolver::new(feed.clone(), System::new());
+    let identity = async {
+        if let Some(identity) = identity {
+            identity.follow(feed).await;
+        }
+    };
     tokio::select! {
         // A lost sender means the same.
         _ = ended.wait_for(|ended| *ended) => {}
-        ((), ()) = async { tokio::join!(files.run(), resolver.run()) } => {}
+        _ = async { tokio::join!(files.run(), identity, resolver.run(), checks.run()) } => {}
     }
 }
 
@@ -322,8 +345,15 @@ async fn supervise(
     threads: Vec<oneshot::Receiver<()>>,
 ) {
     let mut feed = shared.feed.clone();
-    let mut again = reconciler.apply(&feed.load());
-    shared.note_update();
+    // No listener opens before the endpoints of its clusters were asked whether they are well, if
+    // they are to be (Envoy's initial health checks). Clusters that come later wait for nobody.
+    let mut warm = is_warm(&feed.load());
+    let mut again = false;
+    if warm {
+        again = reconciler.apply(&feed.load());
+        shared.note_update();
+    }
+    let mut look = tokio::time::interval(LOOK);
     let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
     // One timer for all rounds: a sleep made anew in each round would never end, because
     // housekeeping comes first.
@@ -335,6 +365,7 @@ async fn supervise(
         let draining = shared.draining.load(Ordering::Relaxed);
         tokio::select! {
             changed = feed.changed(), if configured && !draining => match changed {
+                Ok(_) if !warm => {}
                 Ok(snapshot) => {
                     again = reconciler.apply(&snapshot);
                     shared.note_update();
@@ -342,6 +373,14 @@ async fn supervise(
                 // The last configuration stays in force.
                 Err(_) => configured = false,
             },
+            _ = look.tick(), if !warm && !draining => {
+                let snapshot = shared.feed.load();
+                warm = is_warm(&snapshot);
+                if warm {
+                    again = reconciler.apply(&snapshot);
+                    shared.note_update();
+                }
+            }
             _ = retry.tick(), if again && !draining => {
                 again = reconciler.apply(&shared.feed.load());
             }
@@ -366,6 +405,14 @@ async fn supervise(
     }
     housekeep(&shared, &mut updates);
     end.send_replace(true);
+}
+
+/// Whether every endpoint that is to be was asked once.
+fn is_warm(snapshot: &Snapshot) -> bool {
+    let mut clusters = snapshot.clusters().iter();
+    clusters.all(|entry| {
+        entry.config().health_checks.is_empty() || mesh_lb::ClusterHosts::of(entry).is_checked()
+    })
 }
 
 fn housekeep(shared: &Shared, updates: &mut Updates) {

@@ -5,6 +5,7 @@ mod buffers;
 mod copy;
 mod meter;
 mod on_demand;
+mod splice;
 mod target;
 mod upstream;
 
@@ -140,6 +141,11 @@ pub(crate) async fn serve<IO: Downstream, C: Connect>(
             }
         }
     }
+}
+
+/// Notes a connection that a policy denies, and that is closed before it goes anywhere.
+pub(crate) fn deny<C>(chain: &TcpChain, caller: Caller, policy: &str, forwarder: &Forwarder<C>) {
+    Meter::begin(chain, caller, &forwarder.telemetry).denied(policy);
 }
 
 /// Connects, with as many attempts as there may be.

@@ -117,7 +117,7 @@ fn uses(snapshot: &Snapshot) -> impl Iterator<Item = (User, &SecretRef)> {
     });
     let clusters = snapshot.clusters().iter().flat_map(|entry| {
         let config = entry.config();
-        let secrets = config.tls.iter().flat_map(|tls| tls.secrets());
+        let secrets = config.all_tls().flat_map(|tls| tls.secrets());
         secrets.map(|named| (User::Cluster(config.name.clone()), named))
     });
     listeners

@@ -39,7 +39,7 @@ mod servers;
 pub(crate) use control::{Control, Known};
 pub(crate) use gate::Gate;
 
-use crate::{Builder, Proxy};
+use crate::{Builder, Identity, Proxy};
 use agent::Agent;
 use files::{Files, Watched};
 use mesh_core::discovery::NameTable;
@@ -153,6 +153,15 @@ impl Driver {
             control,
             zone: zone(bootstrap),
         })
+    }
+
+    /// Who the proxy is in the mesh: what answers for Istio's `default` and `ROOTCA` instead of the
+    /// agent's cluster (`sds-grpc`). Whoever keeps the identity runs beside the driver. Default:
+    /// nobody.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.agent.identify(identity);
+        self
     }
 
     /// A proxy that serves what the driver has, where the node says that it is.

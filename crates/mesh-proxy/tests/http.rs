@@ -254,6 +254,39 @@ async fn a_client_that_expects_100_continue_is_told_to_go_on() {
 }
 
 #[tokio::test]
+async fn a_malformed_body_is_answered_400_and_is_the_callers_fault() {
+    let reading = backend(|request: Request<hyper::body::Incoming>| async move {
+        let _ = request.into_body().collect().await;
+        Response::new(Full::from("too late"))
+    })
+    .await;
+    let mesh = Mesh::start(1, to("a"), vec![(Cluster::new("a"), vec![reading])]).await;
+    let mut stream = TcpStream::connect(mesh.address).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nhost: mesh\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(b"3\r\nabc\r\nzz\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 400 Bad Request\r\n"),
+        "{answer}"
+    );
+    assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nBad Request"), "{answer}");
+    drop(stream);
+    // It is counted when the connection is over.
+    let counted = async {
+        while mesh.stat("http.in.downstream_cx_protocol_error").await == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), counted)
+        .await
+        .unwrap();
+    assert_eq!(mesh.stat("cluster.a.upstream_rq_5xx").await, 0);
+}
+
+#[tokio::test]
 async fn no_request_is_stranded_on_a_worker_when_one_connection_is_all_there_may_be() {
     let slow = backend(|_| async {
         tokio::task::yield_now().await;

@@ -8,6 +8,7 @@
 //! With [`DeadlineLayer::per_route`] the limits are those of the matched rule and of the
 //! request's headers. As in Envoy's router, `x-envoy-upstream-rq-timeout-ms` and
 //! `x-envoy-upstream-rq-per-try-timeout-ms` replace the rule's limits and are taken out,
+//! `x-envoy-upstream-rq-timeout-alt-response` has a timeout answered with 204 and is taken out,
 //! `grpc-timeout` counts where the rule has a `max_grpc_timeout`, and the request goes on with
 //! `x-envoy-expected-rq-timeout-ms` where it has a limit. Whether a caller may set these headers
 //! is for the edge to decide; this layer believes them. Zero means no limit everywhere.
@@ -39,23 +40,21 @@
 //! # }
 //! ```
 
-mod body;
+mod expiry;
 
-pub use body::DeadlineBody;
-
-use crate::count::count;
-use crate::limits::{Limits, retry_of};
+use crate::limits::{Limits, has_envoy_headers, retry_of, stream_limit};
 use crate::time::{Expiry, later};
-use http::{Method, Request, Response, StatusCode};
+use crate::watched::{Watched, watched_body};
+use http::{HeaderName, Method, Request, Response, StatusCode};
 use http_body::Body;
-use mesh_core::stats::ClusterStat;
+use mesh_core::reply::Answer;
 use mesh_core::{BoxError, Error, Exchange, Failure};
 use pin_project::pin_project;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -79,13 +78,22 @@ pub struct Deadline<S> {
 #[derive(Debug)]
 pub struct ResponseFuture<F> {
     #[pin]
-    inner: F,
-    expiry: Option<Expiry>,
-    #[pin]
-    timer: Option<Sleep>,
+    inner: Watched<F, Expiry>,
     /// The request asks for a tunnel.
     connect: bool,
+    /// The request asks to be told of a timeout by 204 instead of 504.
+    alternative: bool,
 }
+
+watched_body! {
+    /// A response body that has to end in time. When it does not, it fails once with
+    /// [`Failure::RequestTimeout`] (or [`Failure::MaxStreamDuration`]), and the body inside is
+    /// dropped.
+    pub struct DeadlineBody(Expiry);
+}
+
+/// Any value asks for 204 instead of 504.
+const ALTERNATIVE: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-alt-response");
 
 type Written = Option<(u64, http::HeaderValue)>;
 
@@ -161,13 +169,10 @@ fn route_expiry<B>(
         request.extensions_mut().insert(limits);
     }
     let total = limits.total.map(|total| (total, Failure::RequestTimeout));
-    let moment = rule
-        .max_stream_duration
-        .filter(|limit| !limit.is_zero())
-        .map(|limit| {
-            let started = Instant::from_std(exchange.started());
-            (later(started, limit), Failure::MaxStreamDuration)
-        });
+    let moment = stream_limit(rule, request.headers_mut()).map(|limit| {
+        let started = Instant::from_std(exchange.started());
+        (later(started, limit), Failure::MaxStreamDuration)
+    });
     Expiry::of(exchange, total, moment)
 }
 
@@ -191,11 +196,13 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let expiry = self.limit.expiry(&mut request, &mut self.written);
         let connect = request.method() == Method::CONNECT;
+        let alternative = matches!(self.limit, Limit::Route)
+            && has_envoy_headers(request.headers())
+            && request.headers_mut().remove(ALTERNATIVE).is_some();
         ResponseFuture {
-            inner: self.inner.call(request),
-            expiry,
-            timer: None,
+            inner: Watched::new(self.inner.call(request), expiry),
             connect,
+            alternative,
         }
     }
 }
@@ -213,37 +220,27 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        // The response first: an answer that is already here beats a timer that fired in the same
-        // wake-up.
-        if let Poll::Ready(result) = this.inner.poll(cx) {
-            return Poll::Ready(result.map_err(Error::wrap).map(|response| {
-                let status = response.status();
-                let upgraded = status == StatusCode::SWITCHING_PROTOCOLS
-                    || (*this.connect && status.is_success());
-                let expiry = this.expiry.take().filter(|_| !upgraded);
-                response.map(|body| DeadlineBody::new(body, expiry))
-            }));
-        }
-        let Some(expiry) = this.expiry else {
-            return Poll::Pending;
-        };
-        let failure = ready!(expiry.poll_in(this.timer, cx));
-        expired(expiry, failure);
-        Poll::Ready(Err(Error::new(failure)))
+        let result = ready!(this.inner.poll(cx));
+        let response = result.map_err(|error| told_otherwise(error, *this.alternative))?;
+        let is_tunnel = *this.connect && response.status().is_success();
+        Poll::Ready(Ok(response.map(|body| {
+            DeadlineBody(if is_tunnel { body.unwatched() } else { body })
+        })))
     }
 }
 
-/// Says and counts that a limit was met, before anything is dropped because of it.
-fn expired(expiry: &Expiry, failure: Failure) {
-    let Some(exchange) = expiry.exchange() else {
-        return;
-    };
-    exchange.set_timed_out();
-    let stat = match failure {
-        Failure::MaxStreamDuration => ClusterStat::RqMaxDurationReached,
-        _ => ClusterStat::RqTimeout,
-    };
-    count(exchange, stat);
+/// A timeout as its caller wants to be told of it (Envoy
+/// `x-envoy-upstream-rq-timeout-alt-response`).
+fn told_otherwise(error: Error, alternative: bool) -> Error {
+    let timeouts = [
+        Failure::RequestTimeout,
+        Failure::TryTimeout,
+        Failure::TryIdleTimeout,
+    ];
+    if alternative && timeouts.contains(&error.failure()) {
+        return Error::answer(error.failure(), Answer::new(StatusCode::NO_CONTENT));
+    }
+    error
 }
 
 #[cfg(test)]

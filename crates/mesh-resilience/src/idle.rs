@@ -10,6 +10,8 @@
 //! A reader that does not read is not covered: a response body that nobody polls makes no
 //! progress, and is not asked whether it could.
 //!
+//! [`IdleLayer`] watches what the caller sees, [`TryIdleLayer`] one attempt.
+//!
 //! # Example
 //!
 //! ```
@@ -33,18 +35,20 @@
 //! # }
 //! ```
 
+pub mod attempt;
 mod watch;
 
-use crate::limits::retry_of;
-use http::{Request, Response, StatusCode};
-use http_body::{Body, Frame, SizeHint};
-use mesh_core::{BoxError, Error, Exchange, Failure};
+pub use attempt::{TryIdle, TryIdleBody, TryIdleLayer};
+
+use crate::watched::{Watched, watched_body};
+use http::{Request, Response};
+use http_body::Body;
+use mesh_core::{BoxError, Error, Exchange};
 use pin_project::pin_project;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::Sleep;
 use tower_layer::Layer;
 use tower_service::Service;
 use watch::Watch;
@@ -65,35 +69,24 @@ pub struct Idle<S> {
 /// The response future of [`Idle`].
 #[pin_project]
 #[derive(Debug)]
-pub struct ResponseFuture<F> {
-    #[pin]
-    inner: F,
-    watch: Option<Watch>,
-    #[pin]
-    timer: Option<Sleep>,
-}
+pub struct ResponseFuture<F>(#[pin] Watched<F, Watch>);
 
-/// A response body that may not stand still. When it does, it fails once, and the body inside is
-/// dropped.
-#[pin_project]
-#[derive(Debug)]
-pub struct IdleBody<B> {
-    #[pin]
-    inner: Option<B>,
-    watch: Option<Watch>,
+watched_body! {
+    /// A response body that may not stand still. When it does, it fails once, and the body inside is
+    /// dropped.
+    pub struct IdleBody(Watch);
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Limit {
     Fixed(Duration),
     Route,
-    PerTry,
 }
 
 // === impl IdleLayer ===
 
 impl IdleLayer {
-    /// The same limit for every request ([`Failure::StreamIdle`]).
+    /// The same limit for every request ([`Failure::StreamIdle`](mesh_core::Failure::StreamIdle)).
     pub fn fixed(limit: Duration) -> Self {
         Self {
             limit: Limit::Fixed(limit),
@@ -101,20 +94,11 @@ impl IdleLayer {
     }
 
     /// The matched rule's limit (Envoy `RouteAction.idle_timeout`), else the listener's (Envoy
-    /// `HttpConnectionManager.stream_idle_timeout`); [`Failure::StreamIdle`]. Zero is no limit. A
+    /// `HttpConnectionManager.stream_idle_timeout`); [`Failure::StreamIdle`](mesh_core::Failure::StreamIdle). Zero is no limit. A
     /// request without an exchange is left alone.
     pub fn per_route() -> Self {
         Self {
             limit: Limit::Route,
-        }
-    }
-
-    /// The limit for one attempt of the matched rule's retry policy, else of its virtual host's
-    /// (Envoy `RetryPolicy.per_try_idle_timeout`); [`Failure::TryIdleTimeout`], which may be
-    /// retried. Belongs below [`RetryLayer`](crate::RetryLayer).
-    pub fn per_try() -> Self {
-        Self {
-            limit: Limit::PerTry,
         }
     }
 }
@@ -143,17 +127,9 @@ impl Limit {
                     .and_then(|rule| rule.idle_timeout)
                     .or_else(|| listener.and_then(|manager| manager.stream_idle_timeout))
             }),
-            Self::PerTry => exchange
-                .and_then(Exchange::matched)
-                .and_then(retry_of)
-                .and_then(|retry| retry.per_try_idle_timeout),
-        };
-        let failure = match self {
-            Self::PerTry => Failure::TryIdleTimeout,
-            Self::Fixed(_) | Self::Route => Failure::StreamIdle,
         };
         let limit = limit.filter(|limit| !limit.is_zero())?;
-        Some(Watch::new(limit, failure, exchange.cloned()))
+        Some(Watch::new(limit, exchange.cloned()))
     }
 }
 
@@ -176,11 +152,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let watch = self.limit.watch(Exchange::of(&request));
-        ResponseFuture {
-            inner: self.inner.call(request),
-            watch,
-            timer: None,
-        }
+        ResponseFuture(Watched::new(self.inner.call(request), watch))
     }
 }
 
@@ -196,90 +168,8 @@ where
     type Output = Result<Response<IdleBody<R>>, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        if let Poll::Ready(result) = this.inner.poll(cx) {
-            return Poll::Ready(result.map_err(Error::wrap).map(|response| {
-                // Nothing of an upgraded connection passes through its response's body.
-                let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                let watch = this.watch.take().filter(|_| !upgraded);
-                response.map(|body| IdleBody::new(body, watch))
-            }));
-        }
-        let Some(watch) = this.watch else {
-            return Poll::Pending;
-        };
-        let failure = ready!(watch.poll_in(this.timer, cx));
-        if let Some(exchange) = watch.exchange() {
-            if failure == Failure::StreamIdle {
-                exchange.set_timed_out();
-            } else {
-                // An attempt that is given up may be followed by another; the request goes on.
-                exchange.with_notes_mut(|notes| notes.failure = Some(failure));
-            }
-        }
-        Poll::Ready(Err(Error::new(failure)))
-    }
-}
-
-// === impl IdleBody ===
-
-impl<B: Body> IdleBody<B> {
-    fn new(inner: B, watch: Option<Watch>) -> Self {
-        let mut watch = watch.filter(|_| !inner.is_end_stream());
-        if let Some(watch) = &mut watch {
-            watch.progress();
-        }
-        Self {
-            inner: Some(inner),
-            watch,
-        }
-    }
-}
-
-impl<B> Body for IdleBody<B>
-where
-    B: Body,
-    B::Error: Into<BoxError>,
-{
-    type Data = B::Data;
-    type Error = Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, Error>>> {
-        let mut this = self.project();
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Ready(None);
-        };
-        if let Poll::Ready(frame) = inner.poll_frame(cx) {
-            match (&frame, &mut *this.watch) {
-                (Some(Ok(_)), Some(watch)) => watch.progress(),
-                _ => *this.watch = None,
-            }
-            return Poll::Ready(frame.map(|result| result.map_err(Error::wrap)));
-        }
-        let Some(watch) = this.watch else {
-            return Poll::Pending;
-        };
-        let error = Error::new(ready!(watch.poll(cx)));
-        if let Some(exchange) = watch.exchange() {
-            exchange.set_timed_out();
-            exchange.note_error(&error);
-        }
-        *this.watch = None;
-        this.inner.set(None);
-        Poll::Ready(Some(Err(error)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        let result = ready!(self.project().0.poll(cx));
+        Poll::Ready(result.map(|response| response.map(IdleBody)))
     }
 }
 

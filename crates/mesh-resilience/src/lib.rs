@@ -19,6 +19,7 @@
 //! | [`RetryLayer`] | each attempt passes through everything below anew |
 //! | [`BreakerLayer`] | counts attempts, which are what burdens an upstream |
 //! | [`TimeoutLayer`] | one limit for each attempt |
+//! | [`TryIdleLayer`] | another, without progress |
 //!
 //! All of them fail with [`mesh_core::Error`]; whoever makes responses turns its
 //! [`Failure`](mesh_core::Failure) into one. None of them reserves anything in `poll_ready`, none
@@ -32,6 +33,7 @@
 mod count;
 mod limits;
 mod time;
+mod watched;
 
 pub mod breaker;
 pub mod deadline;
@@ -46,7 +48,7 @@ pub mod timeout;
 pub use breaker::{Breaker, BreakerLayer};
 pub use deadline::{Deadline, DeadlineBody, DeadlineLayer};
 pub use fault::{Fault, FaultLayer};
-pub use idle::{Idle, IdleBody, IdleLayer};
+pub use idle::{Idle, IdleBody, IdleLayer, TryIdle, TryIdleBody, TryIdleLayer};
 pub use map::{MapRequestBody, MapRequestBodyLayer};
 pub use overload::{Overload, OverloadLayer};
 pub use rate::{Rate, RateLayer};

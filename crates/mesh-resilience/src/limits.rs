@@ -39,6 +39,26 @@ pub(crate) fn has_envoy_headers(headers: &HeaderMap) -> bool {
         .any(|name| name.as_str().starts_with("x-envoy-"))
 }
 
+/// How long the stream may last from its arrival: as the rule says, or as the caller of gRPC asks
+/// where the rule lets it. The upstream is told (Envoy `refreshDurationTimeout`).
+pub(crate) fn stream_limit(rule: &Rule, headers: &mut HeaderMap) -> Option<Duration> {
+    let own = rule.max_stream_duration?;
+    let asked = rule.max_grpc_timeout.and_then(|most| {
+        let asked = headers.get(GRPC).and_then(parse_grpc)?;
+        let asked = some(Some(most)).map_or(asked, |most| asked.min(most));
+        Some(asked.saturating_sub(rule.grpc_timeout_offset))
+    });
+    // A caller that asks for no time at all gets none.
+    let limit = asked.or_else(|| some(Some(own)))?;
+    if reply::is_grpc(headers) {
+        let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        if let Ok(value) = HeaderValue::try_from(format_grpc(millis)) {
+            headers.insert(GRPC, value);
+        }
+    }
+    Some(limit)
+}
+
 /// The retry policy in force: the rule's, else its virtual host's.
 pub(crate) fn retry_of(matched: &Matched) -> Option<&Arc<Retry>> {
     matched
@@ -65,7 +85,7 @@ impl Limits {
     /// What the rule says.
     pub(crate) fn of_rule(rule: &Rule, retry: Option<&Retry>) -> Self {
         let limits = Self {
-            total: rule.timeout,
+            total: rule.timeout.filter(|_| rule.max_stream_duration.is_none()),
             per_try: retry.and_then(|retry| retry.per_try_timeout),
             grpc: false,
         };
@@ -79,9 +99,14 @@ impl Limits {
         // A limit that `of_rule` dropped for being as long as the whole may fit a longer whole.
         limits.per_try = retry.and_then(|retry| retry.per_try_timeout);
         if let Some(most) = rule.max_grpc_timeout
+            && rule.max_stream_duration.is_none()
             && reply::is_grpc(headers)
         {
-            let asked = headers.get(GRPC).and_then(parse_grpc);
+            let asked = headers.get(GRPC).and_then(parse_grpc).map(|asked| {
+                // Zero would be for ever.
+                let early = Some(rule.grpc_timeout_offset).filter(|offset| *offset < asked);
+                asked - early.unwrap_or_default()
+            });
             // A call without a timeout may last for ever, unless there is a limit to that.
             limits.total = match (some(asked), some(Some(most))) {
                 (Some(asked), Some(most)) => Some(asked.min(most)),
@@ -286,6 +311,47 @@ mod tests {
         let mut plain = headers(&[(GRPC, "1S")]);
         let limits = Limits::take(&rule(ms(100), ms(0)), None, &mut plain);
         assert_eq!(limits.total, ms(100), "not a gRPC request");
+    }
+
+    #[test]
+    fn a_grpc_timeout_ends_earlier_by_the_offset() {
+        let with = |max_stream, most, offset: u64| {
+            let mut rule = rule(ms(100), ms(most));
+            rule.max_stream_duration = max_stream;
+            rule.grpc_timeout_offset = Duration::from_millis(offset);
+            rule
+        };
+        let asking = |asked| headers(&[(CONTENT_TYPE, "application/grpc"), (GRPC, asked)]);
+        for (most, offset, asked, expected) in [
+            (0, 50, "200m", 150),
+            (100, 50, "200m", 100),
+            (100, 150, "200m", 50),
+            (0, 200, "200m", 200),
+            (0, 300, "200m", 200),
+        ] {
+            let rule = with(None, most, offset);
+            let limits = Limits::take(&rule, None, &mut asking(asked));
+            assert_eq!(limits.total, ms(expected), "{most} {offset}");
+        }
+        for (most, offset, asked, expected) in [
+            (0, 50, "200m", 150),
+            (100, 50, "200m", 50),
+            (0, 200, "200m", 0),
+            (0, 300, "200m", 0),
+        ] {
+            let rule = with(ms(0), most, offset);
+            let mut headers = asking(asked);
+            let limit = stream_limit(&rule, &mut headers);
+            assert_eq!(limit, ms(expected), "{most} {offset}");
+            assert_eq!(
+                headers[GRPC],
+                format!("{expected}m"),
+                "the upstream is told"
+            );
+        }
+        let mut none = headers(&[(CONTENT_TYPE, "application/grpc")]);
+        let own = stream_limit(&with(ms(70), 0, 50), &mut none);
+        assert_eq!(own, ms(70), "it is about what the caller asks for");
     }
 
     #[test]

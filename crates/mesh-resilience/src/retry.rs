@@ -12,6 +12,7 @@
 //!   [`RetryLayer::buffer_limit`]); a request whose body turned out larger gets the result that it
 //!   has. Because nobody reads the body during a wait, Envoy's 507 for a body that grows too large
 //!   then cannot happen. Trailers are sent again too.
+//! * An answer may say itself how long to wait ([`model::Retry::resets`]).
 //! * An error that is not a [`mesh_core::Error`] counts as a reset of unknown kind: retried under
 //!   `5xx`, `gateway-error` and `reset`.
 //!
@@ -63,6 +64,7 @@ mod backoff;
 mod budget;
 mod decide;
 mod replay;
+mod reset;
 
 pub use attempts::LateNotes;
 pub use budget::Budgets;
@@ -77,7 +79,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, header};
 use http_body::Body;
 use mesh_core::body::Held;
 use mesh_core::model::{self, Limits};
-use mesh_core::{BoxError, Error, Exchange, Rng, Usage};
+use mesh_core::{BoxError, Error, Exchange, Rng, Usage, WallClock};
 use pin_project::pin_project;
 use replay::Replay;
 use std::fmt;
@@ -134,6 +136,7 @@ struct Settings {
     budgets: Budgets,
     buffer_limit: usize,
     rng: Arc<Rng>,
+    clock: WallClock,
 }
 
 #[derive(Clone, Debug)]
@@ -181,6 +184,7 @@ impl<O> RetryLayer<O> {
                 budgets: Budgets::default(),
                 buffer_limit: BUFFER_LIMIT,
                 rng: Arc::default(),
+                clock: WallClock::system(),
             }),
             body: PhantomData,
         }
@@ -195,6 +199,13 @@ impl<O> RetryLayer<O> {
     #[must_use]
     pub fn rng(self, rng: Arc<Rng>) -> Self {
         self.change(|settings| settings.rng = rng)
+    }
+
+    /// Which time of day it is for answers that say when to come back
+    /// ([`model::ResetFormat::UnixTimestamp`]). The machine's unless set.
+    #[must_use]
+    pub fn clock(self, clock: WallClock) -> Self {
+        self.change(|settings| settings.clock = clock)
     }
 
     /// How many bytes of a request's body are kept for another attempt. 1 MiB unless set. At most
@@ -266,7 +277,7 @@ impl Settings {
         let plan = match &self.policy {
             Some(policy) => Plan {
                 policy: policy.clone(),
-                wanted: Wanted::by_policy(Some(policy)),
+                wanted: Wanted::by_policy(Some(policy)).only_of(Some(policy), request),
                 exchange: Exchange::of(request).cloned(),
                 numbered: false,
             },
@@ -285,7 +296,8 @@ impl Settings {
         if numbered {
             headers.insert(ATTEMPT_COUNT, HeaderValue::from_static("1"));
         }
-        let wanted = Wanted::take(policy.map(|policy| &**policy), headers);
+        let own = policy.map(|policy| &**policy);
+        let wanted = Wanted::take(own, headers).only_of(own, request);
         if wanted.is_nothing() {
             return None;
         }

@@ -1,4 +1,5 @@
-//! How long it takes to find a rule, by kind and number of rules. The last rule matches.
+//! How long it takes to find a rule, by kind and number of rules; the last rule matches. And what
+//! compiling a table costs, in time and (on Linux) in memory.
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::Request;
@@ -21,7 +22,37 @@ fn table(rules: usize, path: impl Fn(String) -> PathMatch) -> RouteTable {
     ))
 }
 
+/// What the process has resident, in KiB.
+fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Prints what rules and what is compiled of them take.
+fn memory(rules: usize) -> Option<()> {
+    let request = Request::get("http://reviews.mesh.example/none")
+        .body(())
+        .ok()?;
+    let before = resident()?;
+    let table = table(rules, PathMatch::Prefix);
+    let built = resident()?;
+    find(&table, &Head::of(&request), 0);
+    let compiled = resident()?;
+    let each = |from: u64, to: u64| to.saturating_sub(from) * 1024 / rules as u64;
+    println!(
+        "memory: {rules} prefixes take {} bytes each, and {} more once they are compiled",
+        each(before, built),
+        each(built, compiled)
+    );
+    drop(table);
+    Some(())
+}
+
 fn bench(criterion: &mut Criterion) {
+    memory(100_000);
     for (kind, path) in [
         (
             "exact",
@@ -60,7 +91,7 @@ fn bench(criterion: &mut Criterion) {
         ),
     ] {
         let mut group = criterion.benchmark_group(format!("find/{kind}"));
-        for rules in [1, 8, 12, 16, 100, 1_000] {
+        for rules in [1, 2, 4, 8, 16, 100, 1_000] {
             let table = table(rules, |name| {
                 PathMatch::Regex(Pattern::new(&path(name)).expect("a pattern"))
             });

@@ -12,7 +12,7 @@ pub(crate) struct Candidates<'a> {
     /// A bit for each list: the paths of its rules have to be looked at.
     unchecked: u32,
     /// Regular expressions that were not tried yet: they may never have to be.
-    regexes: [Option<&'a Regexes>; SETS],
+    regexes: [&'a [Group]; SETS],
     waiting: usize,
     /// Rules whose expressions were tried and match, the first one last.
     matching: Vec<u32>,
@@ -29,9 +29,17 @@ pub(crate) struct Candidate {
 /// Rules whose paths are regular expressions.
 #[derive(Debug, Default)]
 pub(crate) struct Regexes {
+    /// All of them, as long as they are few.
     rules: Vec<u32>,
-    /// All of them in one, where that is faster.
-    together: Option<Patterns>,
+    /// Else these, in order.
+    groups: Vec<Group>,
+}
+
+/// Some rules whose expressions are tried in one pass.
+#[derive(Debug)]
+struct Group {
+    rules: Vec<u32>,
+    together: Patterns,
 }
 
 /// More prefixes of one path than this have rules of their own only in tables made to be slow.
@@ -40,7 +48,11 @@ const SETS: usize = 4;
 
 /// From this number on, one pass over all expressions is faster than one after the other (bench
 /// `find/regex`).
-const TOGETHER: usize = 12;
+const TOGETHER: usize = 4;
+
+/// With more than this in a group the automaton of one pass may outgrow its memory, and then it is
+/// slower than one expression after the other.
+const MOST_TOGETHER: usize = 100;
 
 /// Where the next rule comes from.
 #[derive(Clone, Copy)]
@@ -59,7 +71,7 @@ impl<'a> Candidates<'a> {
             lists: [&[]; LISTS],
             used: 0,
             unchecked: 0,
-            regexes: [None; SETS],
+            regexes: [&[]; SETS],
             waiting: 0,
             matching: Vec::new(),
         }
@@ -84,10 +96,10 @@ impl<'a> Candidates<'a> {
 
     /// Adds rules whose paths match if their expressions do; none if there are too many lists.
     pub(crate) fn add_regexes(&mut self, regexes: &'a Regexes) -> Option<()> {
-        if regexes.together.is_none() {
+        if regexes.groups.is_empty() {
             return self.add_unchecked(&regexes.rules);
         }
-        *self.regexes.get_mut(self.waiting)? = Some(regexes);
+        *self.regexes.get_mut(self.waiting)? = &regexes.groups;
         self.waiting += 1;
         Some(())
     }
@@ -105,27 +117,24 @@ impl<'a> Candidates<'a> {
         for (place, list) in self.lists[..self.used].iter().enumerate() {
             offer(list.first(), From::List(place));
         }
-        for (place, regexes) in self.regexes[..self.waiting].iter().enumerate() {
-            offer(
-                regexes.and_then(|one| one.rules.first()),
-                From::Regexes(place),
-            );
+        for (place, groups) in self.regexes[..self.waiting].iter().enumerate() {
+            let next = groups.first().and_then(|group| group.rules.first());
+            offer(next, From::Regexes(place));
         }
         offer(self.matching.last(), From::Matching);
         best.1
     }
 
-    /// Tries all expressions of a list.
-    fn try_all(&mut self, place: usize) {
-        let Some(regexes) = self.regexes[place].take() else {
+    /// Tries all expressions of the next group of a list.
+    fn try_group(&mut self, place: usize) {
+        let Some((group, rest)) = self.regexes[place].split_first() else {
             return;
         };
-        if let Some(together) = &regexes.together {
-            let matching = together.matching(self.path);
-            self.matching
-                .extend(matching.map(|place| regexes.rules[place]));
-            self.matching.sort_unstable_by(|a, b| b.cmp(a));
-        }
+        self.regexes[place] = rest;
+        let matching = group.together.matching(self.path);
+        self.matching
+            .extend(matching.map(|place| group.rules[place]));
+        self.matching.sort_unstable_by(|a, b| b.cmp(a));
     }
 }
 
@@ -141,7 +150,7 @@ impl Iterator for Candidates<'_> {
                     (*first, self.unchecked & (1 << place) == 0)
                 }
                 From::Regexes(place) => {
-                    self.try_all(place);
+                    self.try_group(place);
                     continue;
                 }
                 From::Matching => (self.matching.pop()?, true),
@@ -174,7 +183,14 @@ impl Regexes {
                 _ => None,
             }
         };
-        let patterns: Option<Vec<&Pattern>> = self.rules.iter().map(pattern).collect();
-        self.together = patterns.and_then(Patterns::new);
+        let group = |rules: &[u32]| -> Option<Group> {
+            let patterns: Option<Vec<&Pattern>> = rules.iter().map(pattern).collect();
+            Some(Group {
+                rules: rules.to_vec(),
+                together: Patterns::new(patterns?)?,
+            })
+        };
+        let groups: Option<Vec<Group>> = self.rules.chunks(MOST_TOGETHER).map(group).collect();
+        self.groups = groups.unwrap_or_default();
     }
 }

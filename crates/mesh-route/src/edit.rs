@@ -382,8 +382,8 @@ impl After {
 
     /// What was not answered from upstream counts its attempts, too (Envoy `modify_headers`).
     fn fail(&self, failure: Failure) {
-        if failure == Failure::NoCluster {
-            // There was none.
+        if matches!(failure, Failure::NoCluster | Failure::MaxStreamDuration) {
+            // There was none, or it was not the router that answered.
             return;
         }
         if let (Some(attempts), Some(exchange)) = (self.attempts(), &self.exchange) {

@@ -119,12 +119,7 @@ impl<S> Hash<S> {
         if policies.is_empty() {
             return Vec::new();
         }
-        let decision = decide(
-            policies,
-            request.headers(),
-            request.uri(),
-            exchange.caller(),
-        );
+        let decision = decide(policies, request.headers(), request.uri(), exchange);
         if let Some(hash) = decision.hash {
             exchange.set_hash(hash);
         }

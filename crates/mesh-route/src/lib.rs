@@ -67,6 +67,7 @@ pub mod cors;
 pub mod edit;
 pub mod explain;
 pub mod hash;
+pub mod list;
 pub mod map_body;
 pub mod mirror;
 pub mod on_demand;

@@ -71,6 +71,11 @@ pub(crate) fn dress(
     if let Some(matched) = exchange
         .matched()
         .filter(|_| failure != Failure::CorsPreflight)
+        .filter(|matched| {
+            // Seen of Envoy: a rule that answers itself edits its own answers only.
+            let own = matches!(failure, Failure::Redirect | Failure::DirectResponse);
+            own || matched.forward().is_some()
+        })
     {
         let facts = Facts {
             exchange: Some(exchange),

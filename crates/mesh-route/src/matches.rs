@@ -4,8 +4,8 @@
 //! (`config/route/v3/route_components.proto`), checked against Envoy 1.40.
 
 use crate::head::{Head, with_header};
-use http::Method;
 use http::header::HOST;
+use http::{HeaderValue, Method};
 use mesh_core::model::{Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch};
 use mesh_core::reply::is_grpc;
 
@@ -85,45 +85,21 @@ fn strip_any_case<'a>(path: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
 }
 
 fn header(want: &HeaderMatch, head: &Head<'_>) -> bool {
-    // Envoy (since `match_headers_individually`) looks at each line of a header that comes more
-    // than once, and never at all of them joined.
-    if let (ValueMatch::Text(_) | ValueMatch::Range(..), HeaderKey::Header(name)) =
-        (&want.value, &want.key)
-        && name != HOST
-        && head.headers().contains_key(name)
-    {
-        let mut lines = head.headers().get_all(name).iter();
-        return lines.any(|line| text(&want.value, line.as_bytes())) != want.invert;
-    }
-    with_value(&want.key, head, |value| {
-        let value = match value {
-            None if want.missing_is_empty => Some(&b""[..]),
-            given => given,
-        };
-        match (&want.value, value) {
-            (ValueMatch::Present(present), value) => (value.is_some() == *present) != want.invert,
-            (_, None) => false,
-            (value_match, Some(value)) => text(value_match, value) != want.invert,
+    match &want.key {
+        // There is one authority, whichever of its two names is asked for.
+        HeaderKey::Header(name) if name != HOST => {
+            let lines = head.headers().get_all(name).iter();
+            want.holds(lines.map(HeaderValue::as_bytes))
         }
-    })
+        key => with_value(key, head, |value| want.holds(value)),
+    }
 }
 
 fn query(want: &QueryMatch, head: &Head<'_>) -> bool {
     let value = query_value(head, &want.name);
     match &want.value {
         ValueMatch::Present(present) => value.is_some() == *present,
-        value_match => value.is_some_and(|value| text(value_match, value.as_bytes())),
-    }
-}
-
-fn text(want: &ValueMatch, value: &[u8]) -> bool {
-    match want {
-        ValueMatch::Text(text) => text.matches(value),
-        ValueMatch::Range(start, end) => std::str::from_utf8(value)
-            .ok()
-            .and_then(|value| value.trim().parse::<i64>().ok())
-            .is_some_and(|value| (*start..*end).contains(&value)),
-        ValueMatch::Present(present) => *present,
+        value_match => value.is_some_and(|value| value_match.holds(value.as_bytes())),
     }
 }
 

@@ -10,7 +10,8 @@
 //! goes out as it is.
 //!
 //! The request is never slowed nor failed by its copies: its body is handed to them as it is read,
-//! through a buffer of 64 KiB each, and a copy that falls further behind fails.
+//! through a buffer of 64 KiB each, and a copy that falls further behind fails. Where the request fails
+//! before its body was read, they get what of it has arrived, as from Envoy.
 //!
 //! Nothing is spawned behind your back: copies run on the [`Executor`] that you give. On tokio:
 //!
@@ -66,6 +67,7 @@ pub use shadow::{Fixed, PerRoute, Planned, Shadow};
 pub use tee::TeeBody;
 
 use crate::head::Head;
+use crate::list;
 use crate::rewrite::{set_authority, shadow_authority};
 use bytes::Bytes;
 use http::header::HOST;
@@ -328,14 +330,7 @@ fn announce(headers: &mut HeaderMap, ours: Option<IpAddr>) {
     let Some(ours) = ours.map(|ours| ours.to_string()) else {
         return;
     };
-    let lines = headers.get_all(FORWARDED_FOR).iter();
-    let lines = lines
-        .map(HeaderValue::as_bytes)
-        .filter(|line| !line.is_empty());
-    let all: Vec<&[u8]> = lines.chain([ours.as_bytes()]).collect();
-    if let Ok(all) = HeaderValue::from_bytes(&all.join(&b',')) {
-        headers.insert(FORWARDED_FOR, all);
-    }
+    list::append(headers, FORWARDED_FOR, ours.as_bytes(), ",");
 }
 
 /// Ours, as far as a request tells: where it came in, unless it was on its way elsewhere.

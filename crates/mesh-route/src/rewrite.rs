@@ -1,6 +1,7 @@
 //! New paths, authorities and redirect targets. Pure; checked against Envoy 1.40.
 
 use crate::head::{Head, port_start};
+use crate::list;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
@@ -115,22 +116,12 @@ pub fn set_authority(uri: &mut Uri, headers: &mut HeaderMap, authority: &str) ->
 /// Appends an authority to `x-forwarded-host`, unless it is the last that was (Envoy
 /// `RouteAction.append_x_forwarded_host`). It is one list, on however many lines.
 pub(crate) fn append_forwarded_host(headers: &mut HeaderMap, authority: &HeaderValue) {
-    let lines = headers.get_all(FORWARDED_HOST).iter();
-    let lines = lines
-        .map(HeaderValue::as_bytes)
-        .filter(|line| !line.is_empty());
-    let mut list = lines.collect::<Vec<_>>().join(&b',');
+    let list = list::whole(headers, &FORWARDED_HOST, ",");
     let last = list.rsplit(|byte| *byte == b',').find(|it| !it.is_empty());
     if authority.is_empty() || last == Some(authority.as_bytes()) {
         return;
     }
-    if !list.is_empty() {
-        list.push(b',');
-    }
-    list.extend_from_slice(authority.as_bytes());
-    if let Ok(list) = HeaderValue::from_bytes(&list) {
-        headers.insert(FORWARDED_HOST, list);
-    }
+    list::append(headers, FORWARDED_HOST, authority.as_bytes(), ",");
 }
 
 /// The host of a mirror's copy: `-shadow` in front of the port (Envoy appends it unless

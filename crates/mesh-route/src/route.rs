@@ -124,6 +124,10 @@ pub(crate) enum Lost {
     WithoutTls(Error),
 }
 
+/// Notes on requests which rule they meet, without sending them anywhere.
+#[derive(Clone, Debug)]
+pub struct Notes(Arc<Router>);
+
 // === impl RouteLayer ===
 
 impl RouteLayer {
@@ -149,6 +153,11 @@ impl RouteLayer {
     pub fn rng(mut self, rng: Arc<Rng>) -> Self {
         self.rng = rng;
         self
+    }
+
+    /// What notes on requests which rule they meet, for those that go no further than that.
+    pub fn notes(&self) -> Notes {
+        Notes(self.router())
     }
 
     pub(crate) fn router(&self) -> Arc<Router> {
@@ -216,6 +225,23 @@ where
                 state: State::Failed(Some(error)),
                 made: None,
             },
+        }
+    }
+}
+
+// === impl Notes ===
+
+impl Notes {
+    /// Notes on the exchange of a request which rule it meets, if it meets one and that is not
+    /// known yet. Nothing is counted.
+    pub fn note<B>(&self, request: &Request<B>) {
+        let Some(exchange) = Exchange::of(request) else {
+            return;
+        };
+        if exchange.matched().is_none()
+            && let Ok(matched) = self.0.look(request, exchange.caller(), self.0.word())
+        {
+            record(exchange, matched, request);
         }
     }
 }

@@ -122,6 +122,15 @@ impl Facts<'_> {
             Piece::RouteName => shown(matched.map(|matched| &matched.rule().name)),
             Piece::UpstreamHost => self.upstream(),
             Piece::UpstreamCluster => matched.map(cluster).unwrap_or_default(),
+            Piece::UpstreamRequestAttemptCount => {
+                let told = |exchange: &Exchange| {
+                    exchange.with_notes(|notes| exchange.attempts_told(notes))
+                };
+                let told = self.exchange.map(told).unwrap_or_default();
+                // A request is written with the first of them in mind.
+                let least = u32::from(matches!(self.response, Response::None));
+                told.max(least).to_string()
+            }
             Piece::StartTime => rfc3339(self.started()),
             _ => String::new(),
         }
@@ -167,10 +176,13 @@ impl Facts<'_> {
     }
 }
 
-/// The name that statistics know the cluster by.
+/// The name that statistics know the cluster by. Nothing for one that is not there, as in Envoy,
+/// which tells what it found and not what a route asked for.
 fn cluster(matched: &Matched) -> String {
-    let known = matched.cluster().map(|cluster| cluster.config());
-    let stat_name = known.and_then(|config| config.stat_name.as_ref());
+    let Some(known) = matched.cluster() else {
+        return String::new();
+    };
+    let stat_name = known.config().stat_name.as_ref();
     shown(stat_name.or_else(|| matched.cluster_name()))
 }
 
@@ -241,7 +253,9 @@ mod tests {
     use super::*;
     use http::HeaderName;
     use mesh_core::exchange::Upstream;
-    use mesh_core::model::{AddMode, Cluster, Endpoint, EndpointSet, Rule};
+    use mesh_core::model::{
+        Action, AddMode, Cluster, Condition, Endpoint, EndpointSet, Forward, Rule,
+    };
     use mesh_core::{Caller, Error, Failure, Pinned};
     use mesh_test::fixture;
 
@@ -271,6 +285,45 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_that_is_not_there_has_no_name() {
+        let clock = WallClock::fixed(Duration::from_secs(1));
+        let forward = || {
+            let to = Action::Forward(Forward::to("wanted"));
+            Rule::new(Condition::default(), to)
+        };
+        let missing = fixture::exchange(forward(), None);
+        assert_eq!(
+            filled(&facts(Some(&missing), &clock), Piece::UpstreamCluster).as_deref(),
+            Some("[]")
+        );
+        let there = fixture::exchange(forward(), Some(Cluster::new("wanted")));
+        assert_eq!(
+            filled(&facts(Some(&there), &clock), Piece::UpstreamCluster).as_deref(),
+            Some("[wanted]")
+        );
+    }
+
+    #[test]
+    fn a_request_tells_of_one_attempt_and_an_answer_of_those_that_there_were() {
+        let clock = WallClock::default();
+        let exchange = fixture::exchange(Rule::prefix_to("/", "a"), Some(Cluster::new("a")));
+        let number = |response| {
+            let facts = Facts {
+                response,
+                ..facts(Some(&exchange), &clock)
+            };
+            filled(&facts, Piece::UpstreamRequestAttemptCount)
+        };
+        assert_eq!(number(Response::None).as_deref(), Some("[1]"));
+        assert_eq!(number(Response::Local).as_deref(), Some("[0]"));
+        exchange.set_answer_is_counted();
+        let _ = exchange.for_attempt();
+        assert_eq!(number(Response::Local).as_deref(), Some("[2]"));
+        let fine = Response::Upstream(StatusCode::OK);
+        assert_eq!(number(fine).as_deref(), Some("[2]"));
+    }
+
+    #[test]
     fn without_an_exchange_operators_leave_nothing_in_a_text() {
         let clock = WallClock::fixed(Duration::from_millis(1_795_229_967_720));
         let facts = facts(None, &clock);
@@ -287,6 +340,7 @@ mod tests {
             (Piece::RouteName, "[]"),
             (Piece::UpstreamHost, "[]"),
             (Piece::UpstreamCluster, "[]"),
+            (Piece::UpstreamRequestAttemptCount, "[1]"),
             (Piece::StartTime, "[2026-11-21T02:59:27.720Z]"),
         ] {
             assert_eq!(

@@ -13,6 +13,7 @@ use mesh_core::model::{
 use mesh_route::{Head, explain, find, prepare};
 use proptest::prelude::*;
 use proptest::sample::select;
+use std::ops::Range;
 
 /// A scan over domains and rules.
 fn scan(table: &RouteTable, request: &Request<()>, word: u64) -> Option<(usize, usize)> {
@@ -331,12 +332,17 @@ fn preparing_a_snapshot_compiles_every_table() {
     assert_eq!(format!("{:?}", table.virtual_hosts[0].slot), "Slot(made)");
 }
 
+/// So many that they are tried together, in one group or in several.
+fn mostly_regexes(number: Range<usize>) -> impl Strategy<Value = Vec<PathMatch>> {
+    prop::collection::vec(prop_oneof![4 => regex(), 1 => path_match()], number)
+}
+
 proptest! {
     #![proptest_config(tables(40))]
 
     #[test]
     fn regular_expressions_that_are_tried_together(
-        paths in prop::collection::vec(prop_oneof![4 => regex(), 1 => path_match()], 20..60),
+        paths in prop_oneof![3 => mostly_regexes(4..60), 1 => mostly_regexes(150..260)],
         seed: u64,
     ) {
         let conditions = paths.into_iter().map(|path| {

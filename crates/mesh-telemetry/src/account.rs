@@ -117,9 +117,7 @@ where
         let status = match &result {
             Ok(response) => Some(response.status()),
             // A gRPC caller is answered with 200, and 503 is counted.
-            Err(error) if error.failure().replaces_an_answer() => {
-                Some(error.failure().row().status)
-            }
+            Err(error) if error.failure().replaces_an_answer() => Some(error.status()),
             Err(_) => None,
         };
         if let (Some(exchange), Some(status)) = (this.exchange.take(), status)

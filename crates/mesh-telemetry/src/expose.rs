@@ -38,10 +38,12 @@ pub use query::{Output, Query, Select};
 
 use crate::Telemetry;
 use crate::istio::{Labels, Series, TcpSeries};
-use mesh_core::model::{Balancing, ClusterEntry, Snapshot};
+use mesh_core::model::{Balancing, Cluster, ClusterEntry, Snapshot};
 use mesh_core::stats::{
-    Block, ClusterStat, HttpStat, Kind, ListenerStat, RouteStat, Stat, Summary, TcpStat, TlsStat,
+    AuthzStat, Block, ClusterStat, Codes, HttpStat, Kind, ListenerStat, RouteStat, Stat, Summary,
+    TcpStat, TlsStat,
 };
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Everything that there is to tell at one moment.
@@ -120,7 +122,7 @@ impl Scrape {
         let owner = Owner::Cluster(clean(name));
         let block = live.stats().block();
         for (stat, name, kind) in ClusterStat::ALL {
-            if !is_of(*stat, config.balancing) {
+            if !is_of(*stat, config) {
                 continue;
             }
             let value = match breakers::is_open(*stat, live.usage(), &config.limits) {
@@ -132,6 +134,9 @@ impl Scrape {
         for (code, count) in live.stats().codes().counts() {
             let name = format!("upstream_rq_{code}");
             self.sample(owner.clone(), &name, Kind::Counter, count);
+        }
+        if let Some(codes) = live.stats().retried_codes() {
+            self.retried(&owner, codes);
         }
         if let Some(block) = live.stats().tls() {
             self.agreed(&owner, block);
@@ -153,6 +158,22 @@ impl Scrape {
         let owner = Owner::Http(clean(prefix));
         for (name, kind, value) in block.iter() {
             self.sample(owner.clone(), name, kind, value);
+        }
+        self
+    }
+
+    /// Adds what was counted where rules judge requests (`http.PREFIX.NAME*`) or, without a prefix,
+    /// connections (`NAME*`).
+    pub fn authz(
+        &mut self,
+        prefix: Option<&str>,
+        name: &str,
+        block: &Block<AuthzStat>,
+    ) -> &mut Self {
+        let owner = prefix.map_or(Owner::Process, |prefix| Owner::Http(clean(prefix)));
+        let name = clean(name);
+        for (stat, kind, value) in block.iter() {
+            self.sample(owner.clone(), &format!("{name}{stat}"), kind, value);
         }
         self
     }
@@ -190,6 +211,24 @@ impl Scrape {
     }
 
     /// Adds the statistics of rules: `vhost.HOST.route.PREFIX.*`, with the names as they are.
+    /// Adds `retry.upstream_rq_*`: each code, its class, and all together.
+    fn retried(&mut self, owner: &Owner, codes: &Codes) {
+        let mut sums = BTreeMap::<String, u64>::new();
+        for (code, count) in codes.counts() {
+            for name in [
+                code.to_string(),
+                format!("{}xx", code / 100),
+                "completed".into(),
+            ] {
+                *sums.entry(name).or_default() += count;
+            }
+        }
+        for (name, count) in sums {
+            let name = format!("retry.upstream_rq_{name}");
+            self.sample(owner.clone(), &name, Kind::Counter, count);
+        }
+    }
+
     fn route(&mut self, host: &str, prefix: &str, block: &Block<RouteStat>) {
         let owner = Owner::Route(printable(host), printable(prefix));
         for (name, kind, value) in block.iter() {
@@ -209,8 +248,13 @@ impl Scrape {
     pub fn telemetry(&mut self, telemetry: &Telemetry) -> &mut Self {
         self.series.extend(telemetry.registry.all());
         self.connections.extend(telemetry.connections.all());
-        for ((host, prefix), block) in telemetry.routes.all() {
-            self.route(&host, &prefix, &block);
+        for ((host, prefix), stats) in telemetry.routes.all() {
+            self.route(&host, &prefix, &stats.block);
+            let owner = Owner::Route(printable(&host), printable(&prefix));
+            for (code, count) in stats.codes.counts() {
+                let name = format!("upstream_rq_{code}");
+                self.sample(owner.clone(), &name, Kind::Counter, count);
+            }
         }
         let dropped = telemetry.dropped_lines();
         self.value("telemetry.access_log_lines_dropped", Kind::Gauge, dropped);
@@ -333,7 +377,8 @@ impl Id {
 }
 
 /// Whether a cluster that is balanced so has the statistic: only a ring has points.
-fn is_of(stat: ClusterStat, balancing: Balancing) -> bool {
+fn is_of(stat: ClusterStat, config: &Cluster) -> bool {
+    let balancing = config.balancing;
     match stat {
         ClusterStat::RingSize | ClusterStat::RingLeast | ClusterStat::RingMost => {
             matches!(balancing, Balancing::RingHash(_))
@@ -341,6 +386,14 @@ fn is_of(stat: ClusterStat, balancing: Balancing) -> bool {
         ClusterStat::MaglevLeast | ClusterStat::MaglevMost => {
             matches!(balancing, Balancing::Maglev(_))
         }
+        ClusterStat::CheckAttempt
+        | ClusterStat::CheckSuccess
+        | ClusterStat::CheckFailure
+        | ClusterStat::CheckPassiveFailure
+        | ClusterStat::CheckNetworkFailure
+        | ClusterStat::CheckVerifyCluster
+        | ClusterStat::CheckHealthy
+        | ClusterStat::CheckDegraded => !config.health_checks.is_empty(),
         _ => true,
     }
 }

@@ -7,7 +7,8 @@
 //! one. Whatever is not known is `unknown`.
 //!
 //! The byte histograms hold the bytes of bodies; Istio's own proxies add the heads as they were on
-//! the wire. `connection_security_policy` is `mutual_tls` for any encrypted connection.
+//! the wire. `connection_security_policy` is `mutual_tls` where the caller showed a
+//! certificate, and `source_principal` is then its first URI.
 //!
 //! How many series there are is limited: whoever can make up labels (a caller with a metadata
 //! header of its own) could otherwise fill the memory. What finds no room is counted in a series

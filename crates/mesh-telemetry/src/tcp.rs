@@ -22,7 +22,7 @@ use crate::access_log::Entry;
 use crate::istio::{Outcome, Reporter, Seen, Spoken, TcpCount};
 use crate::telemetry::Listener;
 use mesh_core::exchange::Upstream;
-use mesh_core::model::{AccessLog, ClusterEntry, TcpProxy};
+use mesh_core::model::{AccessLog, ClusterEntry, TcpProxy, WorkloadRef};
 use mesh_core::{Caller, Exchange, Failure, Flags};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -138,6 +138,11 @@ impl Connection {
                 Reporter::Source => notes.upstream.as_ref(),
                 Reporter::Destination => None,
             };
+            let shown = exchange
+                .caller()
+                .tls
+                .as_ref()
+                .and_then(|tls| tls.peer.as_ref());
             let seen = Seen {
                 reporter: self.listener.reporter,
                 node: &self.telemetry.node,
@@ -149,11 +154,23 @@ impl Connection {
                     flags: exchange.flags(),
                     spoken: Spoken::Tcp,
                     grpc_status: None,
-                    tls: exchange.caller().is_secure(),
+                    tls: match self.listener.reporter {
+                        Reporter::Source => exchange.caller().is_secure(),
+                        Reporter::Destination => shown.is_some(),
+                    },
                 },
             };
             let workload = endpoint.map(|upstream| &upstream.endpoint.workload);
-            let labels = seen.labels(None, workload);
+            let principal = shown.and_then(|peer| peer.uris.first());
+            let caller = match (self.listener.reporter, principal) {
+                (Reporter::Destination, Some(principal)) => {
+                    let mut caller = WorkloadRef::default();
+                    caller.principal = principal.clone();
+                    Some(Arc::new(caller))
+                }
+                _ => None,
+            };
+            let labels = seen.labels(caller.as_ref(), workload);
             let registry = &self.telemetry.connections;
             registry.series(&labels, self.listener.reporter)
         });

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 pub(crate) use logs::Logs;
 use routes::RouteBook;
+pub(crate) use routes::RouteStats;
 pub(crate) use worker::{Listener, Record, Worker};
 
 /// What a proxy or client has of telemetry: who it is, its access logs and its standard metrics.

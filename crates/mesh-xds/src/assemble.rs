@@ -211,7 +211,7 @@ impl Assemble {
         }
         self.set_listeners(listeners, fixed, now);
         for (resource, ticket) in hosts {
-            self.set_host(&resource.name, resource.host, ticket);
+            self.set_host(resource, ticket);
         }
         self.offer_hosts(now);
         self.expire(now);

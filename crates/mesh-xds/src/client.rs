@@ -32,6 +32,7 @@
 //! ([`Builder::authority`], gRFC A47).
 
 mod backoff;
+mod certificates;
 mod demand;
 mod driver;
 mod fallback;
@@ -45,6 +46,7 @@ mod secrets;
 mod server;
 mod status;
 
+pub use certificates::{CertificateError, request_certificate};
 pub use demand::DemandLimits;
 pub use driver::{Builder, Client, Prepare, Wanted};
 pub use fallback::{Fallback, Next};

@@ -25,6 +25,8 @@
 pub mod assemble;
 #[cfg(feature = "json")]
 pub mod bootstrap;
+#[cfg(any(feature = "client", feature = "server"))]
+mod certificates;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "json")]

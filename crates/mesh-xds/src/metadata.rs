@@ -19,6 +19,9 @@ pub(crate) const LISTENER: &str = "mesh.listener";
 /// What balancers go by.
 pub(crate) const BALANCING: &str = "envoy.lb";
 
+/// What decides how connections to an endpoint are secured.
+pub(crate) const TRANSPORT: &str = "envoy.transport_socket_match";
+
 /// The key of what an endpoint is hashed as in its [`BALANCING`] metadata.
 pub(crate) const HASH_KEY: &str = "hash_key";
 /// The key of the services in a cluster's [`ISTIO`] metadata.

@@ -13,7 +13,7 @@ use crate::{TypeUrl, schema};
 use given::Given;
 use mesh_core::discovery::NameTable;
 use mesh_core::model::{
-    Cluster, EndpointSet, Listener, RouteTable, Secret, SecretRef, VirtualHost,
+    Cluster, EndpointSet, Listener, RouteTable, Secret, SecretRef, StreamOpening, VirtualHost,
 };
 use mesh_core::{Invalid, Name};
 use prost::Message;
@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 
 mod access_log;
 mod address;
+mod authz;
 mod cluster;
 mod endpoint;
 mod extension;
@@ -35,6 +36,7 @@ mod listener;
 mod metadata;
 #[cfg(any(feature = "client", feature = "json"))]
 pub(crate) mod on_demand;
+pub(crate) mod opening;
 mod protocol;
 pub mod route;
 mod source;
@@ -107,6 +109,9 @@ pub struct VirtualHostResource {
     pub name: Name,
     /// The virtual host.
     pub host: VirtualHost,
+    /// Those whose place it takes if it is accepted: what its aliases led to before. Said by the
+    /// stream, not by the virtual host itself.
+    pub instead_of: Vec<Name>,
 }
 
 /// A secret that is a resource of its own.
@@ -167,6 +172,8 @@ pub enum Source {
         cluster: Name,
         /// Whether it is spoken to in the variant that sends only what changed (`DELTA_GRPC`).
         delta: bool,
+        /// What its streams begin with besides.
+        opening: StreamOpening,
     },
 }
 
@@ -209,6 +216,7 @@ pub fn resource(kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
             Ok(Resource::VirtualHost(Box::new(VirtualHostResource {
                 name,
                 host,
+                instead_of: Vec::new(),
             })))
         }
         TypeUrl::Secret => {

@@ -39,6 +39,7 @@
 
 mod assign;
 mod body;
+mod certificates;
 mod csds;
 mod event;
 mod handle;
@@ -56,6 +57,7 @@ mod status;
 mod stream;
 
 pub use assign::{Assign, Refused};
+pub use certificates::{CertificateCall, Certified, Certify};
 pub use event::{Event, Observer};
 pub use handle::{Server, ServerBuilder};
 pub use limits::{Limits, Timing};

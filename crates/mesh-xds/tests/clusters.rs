@@ -6,6 +6,8 @@ mod assignments;
 mod balancing;
 #[path = "clusters/generate.rs"]
 mod generate;
+#[path = "clusters/health.rs"]
+mod health;
 #[path = "clusters/subsets.rs"]
 mod subsets;
 #[path = "tls/generate.rs"]
@@ -14,9 +16,9 @@ mod tls;
 use mesh_core::Name;
 use mesh_core::model::{
     Address, Balancing, ClientTls, Cluster, DiscoveryKind, Dns, DnsFamily, Drop, Endpoint,
-    EndpointSet, FailurePercentage, Fraction, Health, Limits, Locality, LocalityEndpoints, Outlier,
-    ProxyProtocol, Real, RetryBudget, ServiceRef, SuccessRate, TcpKeepalive, UnixPath,
-    UpstreamProtocol, WorkloadRef,
+    EndpointCheck, EndpointSet, FailurePercentage, Fraction, Health, Limits, Locality,
+    LocalityEndpoints, Outlier, ProxyProtocol, Real, RetryBudget, ServiceRef, SuccessRate,
+    TcpKeepalive, TlsMatch, UnixPath, UpstreamProtocol, WorkloadRef,
 };
 use mesh_xds::pb::envoy::config::cluster::v3 as pb;
 use mesh_xds::pb::envoy::config::cluster::v3::cluster::{
@@ -102,9 +104,14 @@ fn outlier() -> BoxedStrategy<Outlier> {
         }
     });
     (
-        (number(), number(), number(), any::<bool>()),
+        (number(), number(), number(), any::<bool>(), any::<bool>()),
         (time(), time(), time(), 0_u32..=100, any::<bool>()),
-        (option::of(rate), option::of(share), vec(100_u16..600, 0..4)),
+        (
+            option::of(rate),
+            option::of(share),
+            vec(100_u16..600, 0..4),
+            number(),
+        ),
     )
         .prop_map(|(counts, times, rates)| {
             let mut outlier = Outlier::default();
@@ -112,6 +119,7 @@ fn outlier() -> BoxedStrategy<Outlier> {
             outlier.consecutive_gateway_failure = counts.1;
             outlier.consecutive_local_failure = counts.2;
             outlier.split_local_origin = counts.3;
+            outlier.uneject_on_check = counts.4;
             outlier.interval = times.0;
             outlier.base_ejection_time = times.1;
             outlier.max_ejection_time = times.1.max(times.2);
@@ -120,6 +128,12 @@ fn outlier() -> BoxedStrategy<Outlier> {
             outlier.success_rate = rates.0;
             outlier.failure_percentage = rates.1;
             outlier.error_codes = rates.2;
+            let counts = |ejects: u32| if ejects > 0 { 0 } else { rates.3 };
+            outlier.unenforced.consecutive_5xx = counts(outlier.consecutive_5xx);
+            outlier.unenforced.consecutive_gateway_failure =
+                counts(outlier.consecutive_gateway_failure);
+            outlier.unenforced.consecutive_local_failure =
+                counts(outlier.consecutive_local_failure);
             outlier
         })
         .boxed()
@@ -206,6 +220,37 @@ fn client_tls() -> BoxedStrategy<ClientTls> {
         .boxed()
 }
 
+/// Ways for some endpoints.
+fn matches() -> BoxedStrategy<Vec<TlsMatch>> {
+    vec((name(), generate::values(), option::of(client_tls())), 0..3)
+        .prop_map(|all| {
+            let one = |(index, (name, labels, tls)): (usize, (Name, _, Option<_>))| TlsMatch {
+                // Each by a name of its own.
+                name: format!("{index}{name}").into(),
+                labels,
+                tls: tls.map(Arc::new),
+            };
+            all.into_iter().enumerate().map(one).collect()
+        })
+        .boxed()
+}
+
+/// The name to ask for is one setting for all ways.
+fn alike(cluster: &mut Cluster) {
+    let Some(first) = cluster.all_tls().next() else {
+        return;
+    };
+    let (sni, san) = (first.auto_sni, first.auto_san);
+    let matched = cluster.tls_matches.iter_mut();
+    for one in matched.filter_map(|one| one.tls.as_mut()) {
+        let one = Arc::make_mut(one);
+        one.auto_sni = sni;
+        if sni {
+            one.auto_san = san;
+        }
+    }
+}
+
 fn cluster_of(kind: DiscoveryKind) -> BoxedStrategy<Cluster> {
     let protocol = prop_oneof![
         Just(UpstreamProtocol::Alpn),
@@ -236,6 +281,7 @@ fn cluster_of(kind: DiscoveryKind) -> BoxedStrategy<Cluster> {
         limits(),
         option::of(outlier()),
         0_u32..=100,
+        health::checks(),
     );
     let header = prop_oneof![Just(ProxyProtocol::V1), Just(ProxyProtocol::V2)];
     let wire = (
@@ -243,6 +289,7 @@ fn cluster_of(kind: DiscoveryKind) -> BoxedStrategy<Cluster> {
         option::of(header),
         option::of(any::<std::net::IpAddr>()),
         dns(),
+        matches(),
     );
     (name(), policy, http, rest, wire)
         .prop_map(move |(name, policy, http, rest, wire)| {
@@ -258,6 +305,8 @@ fn cluster_of(kind: DiscoveryKind) -> BoxedStrategy<Cluster> {
             cluster.proxy_protocol = wire.1;
             cluster.bind_source = wire.2;
             cluster.dns = wire.3;
+            cluster.tls_matches = wire.4;
+            alike(&mut cluster);
             cluster.protocol = http.0;
             // Only TLS can agree on a protocol.
             if cluster.protocol == UpstreamProtocol::Alpn && cluster.tls.is_none() {
@@ -270,6 +319,7 @@ fn cluster_of(kind: DiscoveryKind) -> BoxedStrategy<Cluster> {
                 cluster.max_concurrent_streams = http.4;
                 cluster.http2_keepalive = http.5;
             }
+            policy.5.lay(&mut cluster);
             cluster.tcp_keepalive = rest.0;
             cluster.service = rest.1;
             cluster.stat_name = rest.2;
@@ -308,7 +358,12 @@ fn an_endpoint() -> BoxedStrategy<Endpoint> {
         workload
     });
     let labels = btree_map(text(), text(), 0..4);
-    let balanced = (text(), generate::values());
+    let balanced = (
+        text(),
+        generate::values(),
+        health::of_endpoint(),
+        generate::values(),
+    );
     (
         address,
         1..=u32::MAX,
@@ -327,6 +382,17 @@ fn an_endpoint() -> BoxedStrategy<Endpoint> {
                 endpoint.labels = Arc::new(labels);
                 endpoint.hash_key = balanced.0;
                 endpoint.subset = Arc::new(balanced.1);
+                endpoint.check = balanced.2.map(Arc::new);
+                endpoint.transport = Arc::new(balanced.3);
+                if let (Address::Unix(_), Some(check)) = (&endpoint.address, &mut endpoint.check) {
+                    let check = Arc::make_mut(check);
+                    if check.address.is_none() {
+                        check.port = None;
+                    }
+                    if *check == EndpointCheck::default() {
+                        endpoint.check = None;
+                    }
+                }
                 if let Address::Socket(_) = endpoint.address {
                     endpoint.hostname = hostname;
                 }
@@ -380,7 +446,10 @@ fn back(cluster: &Cluster, endpoints: Option<&EndpointSet>) -> read::ClusterReso
 
 proptest! {
     #[test]
-    fn a_cluster_by_reference_survives(cluster in cluster_of(DiscoveryKind::Endpoints)) {
+    fn a_cluster_by_reference_survives(
+        mut cluster in cluster_of(DiscoveryKind::Endpoints), keep: bool,
+    ) {
+        cluster.keep_removed = keep && !cluster.health_checks.is_empty();
         let read = back(&cluster, None);
         prop_assert_eq!(&read.cluster, &cluster);
         prop_assert_eq!(read.endpoints, None);
@@ -505,6 +574,7 @@ fn outlier_detection_that_says_nothing_has_envoys_defaults_not_istios() {
     let read = read::cluster(&proto).unwrap().cluster.outlier.unwrap();
     let mut expected = Outlier::default();
     expected.success_rate = Some(SuccessRate::default());
+    expected.unenforced.consecutive_gateway_failure = 5;
     assert_eq!(read, expected);
 }
 
@@ -715,9 +785,12 @@ fn an_endpoint_service_may_have_a_name_of_its_own() {
 fn what_the_model_cannot_say_is_refused_by_its_field() {
     type Change = fn(&mut pb::Cluster);
     let changes: [(&str, Change); 7] = [
-        ("health_checks: not supported", |c| {
-            c.health_checks.push(core::HealthCheck::default());
-        }),
+        (
+            "close_connections_on_host_health_failure: not supported",
+            |c| {
+                c.close_connections_on_host_health_failure = true;
+            },
+        ),
         ("lb_policy: 99 is not a known value", |c| c.lb_policy = 99),
         (
             "lb_policy: CLUSTER_PROVIDED does not go with this type of cluster",

@@ -1,5 +1,7 @@
 //! Listeners, written and read back, and what is refused or defaulted on the way.
 
+#[path = "listeners/authz.rs"]
+mod authz;
 #[path = "listeners/chains.rs"]
 mod chains;
 #[path = "listeners/generate.rs"]
@@ -14,9 +16,10 @@ mod tls;
 use http::StatusCode;
 use mesh_core::Name;
 use mesh_core::model::{
-    AccessLog, Cluster, ClustersOnDemand, Direction, DiscoveryKind, EscapedSlashes, FilterChain,
-    HttpManager, Listener, ListenerAddress, PathNormalization, RateLimit, RouteTable, Rule,
-    SnapshotBuilder, StripPort, UnixPath, VirtualHost,
+    AccessLog, ClientCertificate, Cluster, ClustersOnDemand, Direction, DiscoveryKind,
+    EscapedSlashes, FilterChain, ForwardedCertificate, HttpManager, Listener, ListenerAddress,
+    PathNormalization, RateLimit, RouteTable, Rule, SnapshotBuilder, StripPort, UnixPath,
+    VirtualHost,
 };
 use mesh_xds::pb::envoy::config::core::v3 as core;
 use mesh_xds::pb::envoy::config::listener::v3 as pb;
@@ -96,6 +99,24 @@ fn rate_limit() -> BoxedStrategy<RateLimit> {
         .boxed()
 }
 
+fn client_certificate() -> BoxedStrategy<ClientCertificate> {
+    let mode = proptest::sample::select(vec![
+        ForwardedCertificate::Sanitize,
+        ForwardedCertificate::ForwardOnly,
+        ForwardedCertificate::AppendForward,
+        ForwardedCertificate::SanitizeSet,
+        ForwardedCertificate::AlwaysForwardOnly,
+    ]);
+    (mode, any::<[bool; 5]>())
+        .prop_map(|(mode, parts)| {
+            let mut told = ClientCertificate::default();
+            told.mode = mode;
+            [told.subject, told.cert, told.chain, told.dns, told.uri] = parts;
+            told
+        })
+        .boxed()
+}
+
 fn manager() -> BoxedStrategy<HttpManager> {
     let direction = prop_oneof![
         Just(Direction::Inbound),
@@ -128,6 +149,7 @@ fn manager() -> BoxedStrategy<HttpManager> {
             Just(ClustersOnDemand::Off),
             time().prop_map(ClustersOnDemand::Within),
         ]),
+        client_certificate(),
     );
     let names = (name(), name(), server, direction);
     let port = proptest::sample::select(vec![StripPort::Keep, StripPort::Matching, StripPort::Any]);
@@ -162,6 +184,7 @@ fn manager() -> BoxedStrategy<HttpManager> {
             manager.rate_limit = rest.3.map(Arc::new);
             manager.missing_filters = rest.4.into_iter().map(Name::from).collect();
             manager.on_demand = rest.5;
+            manager.client_certificate = rest.6;
             manager
         })
         .boxed()
@@ -568,20 +591,13 @@ fn filters_that_routes_may_configure_are_known_by_their_names_and_kinds() {
 fn what_a_manager_cannot_do_is_refused_by_its_field() {
     use hcm::http_connection_manager as inner;
     type Change = fn(&mut hcm::HttpConnectionManager);
-    let changes: [(&str, Change); 6] = [
+    let changes: [(&str, Change); 5] = [
         ("codec_type: only AUTO is supported", |m| {
             m.codec_type = inner::CodecType::Http2.into();
         }),
         ("via: cannot stand in a header", |m| {
             m.via = "x\n".to_owned()
         }),
-        (
-            "forward_client_cert_details: ALWAYS_FORWARD_ONLY is not supported",
-            |m| {
-                m.forward_client_cert_details =
-                    inner::ForwardClientCertDetails::AlwaysForwardOnly.into();
-            },
-        ),
         (
             "common_http_protocol_options.max_stream_duration: not supported",
             |m| {

@@ -46,6 +46,7 @@ fn damage(mut bytes: Vec<u8>, blows: &[(prop::sample::Index, u8, u8)]) -> Vec<u8
 
 /// Whatever is accepted can be written, and is then accepted as the same message.
 fn stays_the_same(bytes: &[u8]) -> Result<(), TestCaseError> {
+    const NAME: &str = "envoy.config.route.v3.RouteConfiguration";
     let Ok(proto) = RouteConfiguration::decode(bytes) else {
         return Ok(());
     };
@@ -55,7 +56,10 @@ fn stays_the_same(bytes: &[u8]) -> Result<(), TestCaseError> {
     let written = write::route::table(&table);
     let again = read::route::table(&written);
     prop_assert!(again.is_ok(), "{again:?}\n{table:?}");
-    prop_assert_eq!(write::route::table(&again.unwrap()), written);
+    // In one order: maps inside of extensions are bytes already.
+    let bytes = |table: &RouteConfiguration| schema::canonical(NAME, table.encode_to_vec());
+    let twice = write::route::table(&again.unwrap());
+    prop_assert_eq!(bytes(&twice), bytes(&written), "{:?}\n{:?}", twice, written);
     Ok(())
 }
 

@@ -2,6 +2,9 @@
 
 #![cfg(all(feature = "client", feature = "server"))]
 
+#[path = "sds/opening.rs"]
+mod opening;
+
 use mesh_core::Feed;
 use mesh_core::model::{
     ClientTls, Cluster, FilterChain, Listener, Secret, SecretRef, SecretSource, ServerTls,
@@ -15,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A server of everything in the set, at the address.
 async fn serve(set: &ResourceSet) -> String {
@@ -56,6 +59,7 @@ fn client_roots(delta: bool) -> SecretRef {
         source: SecretSource::Service {
             cluster: "agent".into(),
             delta,
+            opening: Default::default(),
             initial_fetch_timeout: Duration::ZERO,
         },
     }

@@ -69,6 +69,12 @@ const RULES: &[Rule] = &[
         ..NOTHING
     },
     Rule {
+        name: "mesh-policy",
+        ours: &["mesh-core"],
+        never: NO_WIRE,
+        ..NOTHING
+    },
+    Rule {
         name: "mesh-resilience",
         ours: &["mesh-core"],
         never: NO_WIRE,
@@ -116,10 +122,12 @@ const RULES: &[Rule] = &[
         name: "mesh-client",
         ours: &[
             "mesh-core",
+            "mesh-http1",
             "mesh-identity",
             "mesh-discovery",
             "mesh-route",
             "mesh-lb",
+            "mesh-policy",
             "mesh-resilience",
             "mesh-telemetry",
         ],
@@ -129,11 +137,13 @@ const RULES: &[Rule] = &[
         name: "mesh-proxy",
         ours: &[
             "mesh-core",
+            "mesh-http1",
             "mesh-identity",
             "mesh-discovery",
             "mesh-client",
             "mesh-route",
             "mesh-lb",
+            "mesh-policy",
             "mesh-resilience",
             "mesh-telemetry",
             "mesh-istio",

@@ -142,7 +142,7 @@ fn the_vocabulary_may_test_with_a_runtime() {
 
 #[test]
 fn policy_crates_do_not_import_each_other() {
-    let names = ["mesh-route", "mesh-lb", "mesh-resilience"];
+    let names = ["mesh-route", "mesh-lb", "mesh-policy", "mesh-resilience"];
     for importer in names {
         for imported in names.into_iter().filter(|name| *name != importer) {
             let violation = only(
@@ -182,7 +182,7 @@ fn what_is_for_tests_stays_in_tests() {
 #[test]
 fn a_forbidden_crate_is_found_behind_others_with_the_way_to_it() {
     for never in ["hyper", "prost", "serde-saphyr", "rustls"] {
-        for importer in ["mesh-route", "mesh-lb", "mesh-resilience"] {
+        for importer in ["mesh-route", "mesh-lb", "mesh-policy", "mesh-resilience"] {
             let violation = only(
                 World::default()
                     .outside(never, &[])

@@ -17,6 +17,9 @@ pub(crate) const MAGIC: &[u8; 4] = b"MXS2";
 /// What these hold is said by a name in them, as with an `Any`.
 const TYPED_STRUCTS: [&str; 2] = ["udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"];
 
+/// What may be a credential and is not marked as one (`udpa.annotations.sensitive`).
+const SENSITIVE: [&str; 1] = ["envoy.config.core.v3.GrpcService.initial_metadata"];
+
 /// What stands in a field's place for a oneof when it is in none.
 const NO_ONEOF: u8 = u8::MAX;
 
@@ -178,6 +181,9 @@ impl Table {
     }
 
     fn is_sensitive(&self, field: &FieldDescriptor) -> bool {
+        if SENSITIVE.contains(&field.full_name()) {
+            return true;
+        }
         let options = field.options();
         options.has_extension(&self.sensitive)
             && options.get_extension(&self.sensitive).as_bool() == Some(true)

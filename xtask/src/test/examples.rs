@@ -37,6 +37,7 @@ const SPECIAL: &[(&str, How)] = &[
         How::Build("follows a control plane until it is interrupted"),
     ),
     ("hello", How::Run(&["--once"], 0)),
+    ("cost", How::Build("a measurement, which needs an upstream")),
     (
         "versus",
         How::Build("a measurement, which serves until it is interrupted"),

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use super::{Context, Step, features, runner};
 use crate::{
     api::{self, OtherFormat},
-    cargo,
+    cargo, instructions,
     report::Outcome,
 };
 
@@ -44,9 +44,19 @@ pub(super) const STEPS: &[Step] = &[
         run: runner::full,
     },
     Step {
+        name: "oracle",
+        what: "generated configurations and requests, with a real Envoy as the judge",
+        run: oracle,
+    },
+    Step {
         name: "gates",
         what: "budgets for allocations and sizes (tests/*_gate.rs), optimized",
         run: runner::gates,
+    },
+    Step {
+        name: "instructions",
+        what: "how many instructions the hot path takes, against benches/instructions.txt",
+        run: instructions,
     },
     Step {
         name: "fuzz",
@@ -79,6 +89,30 @@ fn peers(context: &Context<'_>) -> anyhow::Result<Outcome> {
     cargo::run(Command::new(&peers.envoy).arg("--version"))?;
     let import = "import grpc, grpc_csds, yaml; print('gRPC', grpc.__version__)";
     cargo::run(Command::new(&peers.python).args(["-c", import]))?;
+    Ok(Outcome::Passed)
+}
+
+fn oracle(context: &Context<'_>) -> anyhow::Result<Outcome> {
+    if !context.selected.iter().any(|it| it.name == "mesh-oracle") {
+        return Ok(Outcome::Nothing("mesh-oracle is not selected".into()));
+    }
+    match context.peers() {
+        Ok(peers) => crate::oracle::fixed(context.workspace, &peers.envoy),
+        Err(why) => return Ok(Outcome::Skipped(why.to_owned())),
+    }
+    .map(|()| Outcome::Passed)
+}
+
+fn instructions(context: &Context<'_>) -> anyhow::Result<Outcome> {
+    if !context.selected.iter().any(|it| it.name == "mesh-benches") {
+        return Ok(Outcome::Nothing("mesh-benches is not selected".into()));
+    }
+    if !instructions::is_possible() {
+        return Ok(Outcome::Skipped(
+            "valgrind is missing (Debian: apt-get install valgrind)".into(),
+        ));
+    }
+    instructions::run(context.workspace, &instructions::Options::default())?;
     Ok(Outcome::Passed)
 }
 

@@ -123,6 +123,18 @@ const TASKS: &[Task] = &[
         "an application speaks HTTP, its sidecar HTTPS",
         ["outside.yaml"]
     ),
+    task!(
+        "17-session-affinity",
+        "Session affinity",
+        "everyone stays with one version, by a cookie",
+        ["reviews.yaml"]
+    ),
+    task!(
+        "18-locality-failover",
+        "Locality failover",
+        "the own zone first, another region at last",
+        ["reviews.yaml"]
+    ),
 ];
 
 pub(crate) fn list(json: bool) {
@@ -219,7 +231,7 @@ mod tests {
     fn a_task_is_found_by_its_number() {
         assert_eq!(find("3").unwrap().name, "03-traffic-shifting");
         assert_eq!(find("10").unwrap().name, "10-rewrite-and-redirect");
-        assert!(find("17").is_err());
+        assert!(find("19").is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 // Threads are collected so that all of them run before the first is joined.
 #![allow(clippy::needless_collect, unreachable_pub)]
 
+mod balancing;
 mod gateways;
 
 use crate::demo::Demo;
@@ -32,6 +33,8 @@ macro_rules! test_every_task_on {
             task_14_connections_are_shared_by_weight_and_moved
             task_15_tls_is_passed_on_unopened_by_server_name
             task_16_a_sidecar_speaks_tls_where_its_application_speaks_http
+            task_17_a_caller_stays_with_an_endpoint_by_a_cookie_or_a_header
+            task_18_requests_stay_near_until_nobody_is_there_or_follow_shares
         }
     };
     ($demo:expr; $($task:ident)*) => {
@@ -46,6 +49,7 @@ macro_rules! test_every_task_on {
         )*
     };
 }
+pub use balancing::*;
 pub use gateways::*;
 pub(crate) use test_every_task_on;
 

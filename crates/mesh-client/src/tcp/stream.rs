@@ -42,7 +42,12 @@ pub(super) struct Ends {
 pub(super) enum Inner {
     Direct(Io, #[allow(dead_code, reason = "held while open")] Engaged),
     /// Through a proxy that agreed to CONNECT.
-    Upgraded(
+    Http1(
+        mesh_http1::upgrade::Upgraded,
+        #[allow(dead_code, reason = "held while open")] Held,
+    ),
+    /// The same, on a stream.
+    Http2(
         TokioIo<Upgraded>,
         #[allow(dead_code, reason = "held while open")] Held,
     ),
@@ -116,7 +121,8 @@ macro_rules! each {
     ($self:expr, $io:ident => $call:expr) => {
         match $self {
             Inner::Direct($io, _) => $call,
-            Inner::Upgraded($io, _) => $call,
+            Inner::Http1($io, _) => $call,
+            Inner::Http2($io, _) => $call,
             Inner::Post($io) => $call,
         }
     };

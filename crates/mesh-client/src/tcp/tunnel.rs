@@ -78,10 +78,18 @@ pub(super) async fn open(
     };
     let inner = match upload {
         None => {
-            let upgraded = hyper::upgrade::on(&mut response).await;
-            let upgraded =
-                upgraded.map_err(|error| Error::with_source(Failure::ConnectFailed, error))?;
-            Inner::Upgraded(TokioIo::new(upgraded), response.into_body())
+            let failed = |error: BoxError| Error::with_source(Failure::ConnectFailed, error);
+            match mesh_http1::upgrade::on(response.extensions_mut()) {
+                Some(upgrade) => {
+                    let upgraded = upgrade.await.map_err(|error| failed(error.into()))?;
+                    Inner::Http1(upgraded, response.into_body())
+                }
+                None => {
+                    let upgraded = hyper::upgrade::on(&mut response).await;
+                    let upgraded = upgraded.map_err(|error| failed(error.into()))?;
+                    Inner::Http2(TokioIo::new(upgraded), response.into_body())
+                }
+            }
         }
         Some(to) => Inner::Post(Post {
             to,

@@ -184,7 +184,7 @@ impl Dial {
     /// [`Failure::ConnectTimeout`] or [`Failure::ConnectFailed`], with the reason in Envoy's words.
     pub(crate) async fn dial(self) -> Result<Connected, Error> {
         let limit = self.entry.config().connect_timeout;
-        let made = match tokio::time::timeout(limit, self.attempt()).await {
+        let made = match tokio::time::timeout(limit, self.attempt(self.host.address())).await {
             Ok(made) => made,
             Err(_) => Err(Error::new(Failure::ConnectTimeout).unsent()),
         };
@@ -198,11 +198,13 @@ impl Dial {
         made
     }
 
-    async fn attempt(&self) -> Result<Connected, Error> {
+    /// The same to any address, within no limit of time, and without counting a failure.
+    ///
+    /// # Errors
+    /// [`Failure::ConnectFailed`].
+    pub(crate) async fn attempt(&self, to: &Address) -> Result<Connected, Error> {
         let config = self.entry.config();
-        let connecting = self
-            .connector
-            .connect(self.host.address(), config, &self.variant);
+        let connecting = self.connector.connect(to, config, &self.variant);
         let mut transport = connecting
             .await
             .map_err(|error| fault::connecting(&error))?;
@@ -212,11 +214,11 @@ impl Dial {
             let told = transport.write_all(&header).await;
             told.map_err(|error| fault::connecting(&error))?;
         }
-        let (stream, tls) = match Secured::of(&self.entry) {
+        let (stream, tls) = match Secured::of(&self.entry, self.host.endpoint()) {
             None => (Stream::Plain(transport), None),
-            Some(secured) => {
+            Some((way, secured)) => {
                 let name = self.variant.name.as_deref();
-                let shaking = secured.handshake(&self.entry, self.offer, transport, name);
+                let shaking = secured.handshake(way, &self.entry, self.offer, transport, name);
                 let (stream, info) = shaking.await.map_err(|refused| {
                     refused.count(&self.counted);
                     refused.into_error()

@@ -1,5 +1,6 @@
 //! A cluster's statistics, as one worker counts in them.
 
+use http::StatusCode;
 use mesh_core::Shard;
 use mesh_core::exchange::TlsInfo;
 use mesh_core::model::ClusterStats;
@@ -25,6 +26,11 @@ impl Counted {
 
     pub(crate) fn add(&self, stat: ClusterStat, amount: u64) {
         self.stats.block().add(self.shard, stat, amount);
+    }
+
+    /// An answer.
+    pub(crate) fn answered(&self, status: StatusCode) {
+        self.stats.answered(self.shard, status);
     }
 
     /// Counts a gauge up until the returned value is dropped.

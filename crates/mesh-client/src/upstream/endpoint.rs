@@ -2,8 +2,8 @@
 
 use super::connect::Connector;
 use super::lane::Protocol;
-use super::lease::NotSent;
 use super::pool::{Checkout, Pool};
+use super::sending::NotSent;
 use super::variant::Variant;
 use super::{fault, head};
 use crate::Body;
@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Versi
 use mesh_core::model::{ClusterEntry, UpstreamProtocol};
 use mesh_core::stats::ClusterStat;
 use mesh_core::{Error, Exchange, Failure, Shard};
+use mesh_http1::{Buffers, Limits};
 use mesh_lb::{Host, MakeEndpoint};
 use std::fmt;
 use std::future::Future;
@@ -29,6 +30,7 @@ const MOST_STALE: u32 = 3;
 #[derive(Clone)]
 pub struct Upstreams {
     connector: Connector,
+    http1: mesh_http1::Client,
     shard: Shard,
     pools: Arc<Mutex<Vec<Weak<Pool>>>>,
 }
@@ -48,20 +50,29 @@ impl Upstreams {
     /// Connections are driven by tasks on the tokio runtime that the requests are made on. Each
     /// ends when its endpoint's services are dropped, or when the connection is closed.
     pub fn new(shard: Shard) -> Self {
+        Self::connecting(Connector::System, shard)
+    }
+
+    fn connecting(connector: Connector, shard: Shard) -> Self {
         Self {
-            connector: Connector::System,
+            connector,
+            http1: http1(Buffers::default()),
             shard,
             pools: Arc::default(),
         }
     }
 
+    /// Reads and writes HTTP/1 with these buffers rather than with some of its own: those that the
+    /// worker has for the connections of callers, too. To be said before any endpoint is made.
+    #[must_use]
+    pub fn buffers(mut self, buffers: Buffers) -> Self {
+        self.http1 = http1(buffers);
+        self
+    }
+
     #[cfg(test)]
     pub(crate) fn with_connector(connector: Connector) -> Self {
-        Self {
-            connector,
-            shard: Shard::default(),
-            pools: Arc::default(),
-        }
+        Self::connecting(connector, Shard::default())
     }
 
     pub(crate) fn connector(&self) -> &Connector {
@@ -106,7 +117,8 @@ impl MakeEndpoint for Upstreams {
     const COUNTS_REQUESTS: bool = true;
 
     fn make(&self, host: &Arc<Host>, cluster: &Arc<ClusterEntry>) -> Endpoint {
-        let pool = Pool::new(self.connector.clone(), host.clone(), self.shard, cluster);
+        let codec = (self.connector.clone(), self.http1.clone());
+        let pool = Pool::new(codec, host.clone(), self.shard, cluster);
         let pool = Arc::new(pool);
         let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         if pools.len() == pools.capacity() {
@@ -134,7 +146,7 @@ impl fmt::Debug for Upstreams {
 impl Service<Request<Body>> for Endpoint {
     type Response = Response<Body>;
     type Error = Error;
-    // hyper's own future has no name, so this one is boxed: the only box of a plain request.
+    // hyper's own future has no name, so this one is boxed.
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
@@ -160,6 +172,14 @@ impl fmt::Debug for Endpoint {
     }
 }
 
+/// As Envoy's codec for upstreams (`Http1::ClientConnectionImpl`, `MAX_RESPONSE_HEADERS_KB`).
+pub(crate) fn http1(buffers: Buffers) -> mesh_http1::Client {
+    mesh_http1::Client::with_buffers(buffers)
+        .limits(Limits::of(80 << 10, 100))
+        // As Envoy without `enable_trailers`.
+        .trailers(false)
+}
+
 async fn send(
     pool: Arc<Pool>,
     entry: Arc<ClusterEntry>,
@@ -171,22 +191,23 @@ async fn send(
     let upgrade = head::upgrade(request.headers()).is_some();
     let opens_tunnel =
         request.method() == Method::CONNECT && request.extensions().get::<Tunnelled>().is_some();
+    let tls = config.tls_to(pool.host.endpoint());
     let protocol = match config.protocol {
         UpstreamProtocol::Http2 if !upgrade => Protocol::Http2,
-        UpstreamProtocol::Alpn if !upgrade && config.tls.is_some() => Protocol::Alpn,
+        UpstreamProtocol::Alpn if !upgrade && tls.is_some() => Protocol::Alpn,
         UpstreamProtocol::AsDownstream if request.version() == Version::HTTP_2 => Protocol::Http2,
         _ => Protocol::Http1,
     };
-    let variant = Variant::of_request(config, caller, &request);
+    let variant = Variant::of_request(config, tls, caller, &request);
+    // What HTTP/2 says where the request does not: how the caller came, or how we go on.
+    let secure = match caller.filter(|caller| caller.is_connected()) {
+        Some(caller) => caller.is_secure(),
+        None => tls.is_some(),
+    };
     let pool = if variant.is_default() {
         pool
     } else {
         pool.variant(variant, &entry)
-    };
-    // What HTTP/2 says where the request does not: how the caller came, or how we go on.
-    let secure = match caller.filter(|caller| caller.is_connected()) {
-        Some(caller) => caller.is_secure(),
-        None => config.tls.is_some(),
     };
     let (mut stale, mut unit) = (0, None);
     loop {

@@ -1,22 +1,25 @@
 //! Making one connection and driving it until it is closed.
 
 use super::connect::Dial;
-use super::fault;
+use super::counted::Counted;
+use super::fault::{self, Broken};
 use super::lane::{Lane, Protocol};
 use super::lease::{Meta, Shared, Units};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::secure::{Offer, Secured};
 use super::transport::{Connected, Io};
-use hyper::client::conn::{http1, http2};
+use crate::Body;
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use mesh_core::model::{Cluster, ClusterEntry};
 use mesh_core::stats::ClusterStat;
 use mesh_core::usage::Taken;
 use mesh_core::{Error, Failure};
+use mesh_http1::client::{Connection, SendRequest};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use tokio::runtime::Handle;
 
@@ -30,7 +33,7 @@ const MAX_HEAD: u32 = 60 << 10;
 
 /// One connection that is wanted.
 pub(super) struct Attempt {
-    place: Counted,
+    place: Place,
     protocol: Protocol,
     entry: Arc<ClusterEntry>,
     /// HTTP/2 streams to expect before the peer says how many it allows.
@@ -40,7 +43,7 @@ pub(super) struct Attempt {
 
 /// A connection's part of the numbers of its lane. Whatever becomes of the task that drives the
 /// connection (it ends, panics, its runtime is shut down), they are put right exactly once.
-struct Counted {
+struct Place {
     pool: Weak<Pool>,
     protocol: Protocol,
     state: State,
@@ -55,12 +58,15 @@ enum State {
 
 /// A connection, ready for requests.
 pub(super) enum Made {
-    Http1(http1::SendRequest<Outgoing>, Arc<Meta>),
+    Http1(SendRequest<Io, Body>, Arc<Meta>),
     Http2(Arc<Shared>),
 }
 
 /// Drives a connection until it is closed.
-type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+enum Driver {
+    Http1(Connection<Io, Body>, Counted),
+    Http2(Pin<Box<dyn Future<Output = ()> + Send>>),
+}
 
 /// Makes connections, each in a task of its own: a caller that goes away must not end an attempt
 /// that others wait for. A task ends when its connection is closed, which is also what happens
@@ -84,7 +90,7 @@ impl Attempt {
     /// For a connection that `lane` has already counted.
     pub(super) fn new(pool: &Arc<Pool>, lane: &Lane, taken: Taken) -> Self {
         Self {
-            place: Counted {
+            place: Place {
                 pool: Arc::downgrade(pool),
                 protocol: lane.protocol,
                 state: State::Connecting,
@@ -97,6 +103,14 @@ impl Attempt {
     }
 
     async fn run(self) {
+        // In a box, for the task lasts as long as the connection and making it takes far more.
+        if let Some((mut place, driver)) = Box::pin(self.establish()).await {
+            driver.run().await;
+            place.closed();
+        }
+    }
+
+    async fn establish(self) -> Option<(Place, Driver)> {
         let Self {
             mut place,
             protocol,
@@ -105,7 +119,7 @@ impl Attempt {
             taken,
         } = self;
         let started = tokio::time::Instant::now();
-        let Some(dial) = place.pool.upgrade().map(|pool| Dial {
+        let dial = place.pool.upgrade().map(|pool| Dial {
             connector: pool.connector.clone(),
             host: pool.host.clone(),
             entry: entry.clone(),
@@ -116,20 +130,16 @@ impl Attempt {
                 Protocol::Alpn => Offer::Either,
             },
             counted: pool.counted.clone(),
-        }) else {
-            return;
-        };
+        })?;
         let made = dial.dial().await;
-        let Some(pool) = place.pool.upgrade() else {
-            return;
-        };
+        let pool = place.pool.upgrade()?;
         let connected = match made {
             Ok(connected) => connected,
             Err(error) => {
                 // The unit of the connection limit first, so that a waiter may use it.
                 drop(taken);
                 place.failed(&error);
-                return;
+                return None;
             }
         };
         let units = Units::new(&pool.counted, &pool.host, taken, started.elapsed());
@@ -139,7 +149,6 @@ impl Attempt {
             local: connected.local,
             opened: started.into_std(),
             requests: AtomicU32::new(0),
-            sending: AtomicBool::new(false),
             broken: units.reason(),
         });
         let Connected { stream, tls, .. } = connected;
@@ -148,32 +157,45 @@ impl Attempt {
             Protocol::Http2 => true,
             Protocol::Alpn => Secured::is_http2(tls.as_ref()),
         };
-        let io = TokioIo::new(Io::new(stream, units));
-        let driven = if is_http2 {
+        let io = Io::new(stream, units);
+        let made = if is_http2 {
             http2(&pool, io, meta, entry.config(), streams).await
         } else {
-            http1(&pool, io, meta).await
+            Ok(http1(&pool, io, meta))
         };
-        let driver = match driven {
+        match made {
             Ok((made, driver)) => {
                 place.established(made);
-                driver
+                // From here on only the connection itself: the pool may go away.
+                Some((place, driver))
             }
             Err(error) => {
-                place.failed(&fault::sending(error, true, None));
-                return;
+                place.failed(&fault::sending(Broken::Http2(error), true, None));
+                None
             }
-        };
-        // From here on only the connection itself: the pool may go away.
-        drop(pool);
-        driver.await;
-        place.closed();
+        }
     }
 }
 
-// === impl Counted ===
+// === impl Driver ===
 
-impl Counted {
+impl Driver {
+    async fn run(self) {
+        match self {
+            // How it ended is told to the request that was on it; an idle one just closes.
+            Self::Http1(connection, counted) => {
+                if let Err(mesh_http1::Error::Unasked) = connection.await {
+                    counted.count(ClusterStat::CxProtocolError);
+                }
+            }
+            Self::Http2(connection) => connection.await,
+        }
+    }
+}
+
+// === impl Place ===
+
+impl Place {
     fn established(&mut self, made: Made) {
         self.state = State::Open;
         if let Some(pool) = self.pool.upgrade() {
@@ -196,7 +218,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for Place {
     fn drop(&mut self) {
         if self.state == State::Over {
             return;
@@ -214,30 +236,21 @@ impl Drop for Counted {
     }
 }
 
-/// The HTTP/1 handshake, which sends nothing.
-async fn http1(
-    pool: &Pool,
-    io: TokioIo<Io>,
-    meta: Arc<Meta>,
-) -> Result<(Made, Driver), hyper::Error> {
+/// Nothing is sent before a request.
+fn http1(pool: &Pool, io: Io, meta: Arc<Meta>) -> (Made, Driver) {
     pool.count(ClusterStat::CxHttp1Total);
-    let (sender, connection) = http1::Builder::new().handshake(io).await?;
     let counted = pool.counted.clone();
-    let driver = Box::pin(async move {
-        // How it ended is told to the request that was on it; an idle one just closes.
-        if let Err(error) = connection.with_upgrades().await
-            && fault::is_unexpected(&error)
-        {
-            counted.count(ClusterStat::CxProtocolError);
-        }
-    });
-    Ok((Made::Http1(sender, meta), driver))
+    // Envoy counts an interim response as an answer, once for a request.
+    let on_interim = Arc::new(move |status| counted.answered(status));
+    let (sender, connection) = pool.http1.handshake_telling(io, on_interim);
+    let driver = Driver::Http1(connection, pool.counted.clone());
+    (Made::Http1(sender, meta), driver)
 }
 
 /// The HTTP/2 handshake, which does not wait for the peer's part.
 async fn http2(
     pool: &Pool,
-    io: TokioIo<Io>,
+    io: Io,
     meta: Arc<Meta>,
     config: &Cluster,
     streams: usize,
@@ -255,11 +268,11 @@ async fn http2(
             .keep_alive_interval(interval)
             .keep_alive_timeout(timeout);
     }
-    let (sender, mut connection) = builder.handshake(io).await?;
+    let (sender, mut connection) = builder.handshake::<_, Outgoing>(TokioIo::new(io)).await?;
     let most = Arc::new(AtomicUsize::new(streams));
     let publish = most.clone();
     let driver = Box::pin(async move {
-        // As above. The peer's limit on streams is only known in here.
+        // As with HTTP/1. The peer's limit on streams is only known in here.
         let _ = poll_fn(|cx| {
             let done = Pin::new(&mut connection).poll(cx);
             publish.store(connection.current_max_send_streams(), Ordering::Relaxed);
@@ -268,5 +281,22 @@ async fn http2(
         .await;
     });
     let shared = Shared::new(sender, most, meta, pool.now());
-    Ok((Made::Http2(Arc::new(shared)), driver))
+    Ok((Made::Http2(Arc::new(shared)), Driver::Http2(driver)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a future of this function takes.
+    fn size<F>(_: impl FnOnce(Attempt) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_open_connection_does_not_hold_what_it_took_to_make_it() {
+        let (open, making) = (size(Attempt::run), size(Attempt::establish));
+        println!("the task of a connection: {open} bytes; making it: {making}");
+        assert!(open <= 384, "{open} bytes for each open connection");
+    }
 }

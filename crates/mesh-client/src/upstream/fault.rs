@@ -1,4 +1,4 @@
-//! The only place where hyper's errors become failures.
+//! The only place where errors of hyper and of mesh-http1 become failures.
 
 use mesh_core::stats::ClusterStat;
 use mesh_core::{Error, Failure};
@@ -14,9 +14,15 @@ pub(crate) fn connecting(error: &io::Error) -> Error {
     Error::with_source(Failure::ConnectFailed, cause).unsent()
 }
 
+/// How an exchange broke, in the words of its codec.
+pub(crate) enum Broken {
+    Http1(mesh_http1::Error),
+    Http2(hyper::Error),
+}
+
 /// A request got no response head on a connection that was there, and broke for this reason, if
 /// there is one.
-pub(crate) fn sending(error: hyper::Error, unsent: bool, reason: Option<&str>) -> Error {
+pub(crate) fn sending(error: Broken, unsent: bool, reason: Option<&str>) -> Error {
     let failure = classify(&error);
     let error = match failure {
         // These say all there is to say; Envoy adds no transport failure reason either, unless
@@ -27,26 +33,27 @@ pub(crate) fn sending(error: hyper::Error, unsent: bool, reason: Option<&str>) -
                 None => Error::new(failure),
             }
         }
-        Failure::RemoteReset | Failure::RemoteRefused => Error::new(failure),
-        other => Error::with_source(other, error),
+        Failure::RemoteReset | Failure::RemoteRefused | Failure::BadBody => Error::new(failure),
+        other => with_source(other, error),
     };
     if unsent { error.unsent() } else { error }
 }
 
 /// A response body broke off. In HTTP/1 the response is malformed then, however the connection
 /// ended: it is not as long as it said (RFC 9112 §8).
-pub(crate) fn receiving(error: hyper::Error, is_http2: bool) -> Error {
-    let failure = match classify(&error) {
-        Failure::ConnectionTermination if !is_http2 => Failure::UpstreamProtocol,
-        other => other,
+pub(crate) fn receiving(error: Broken) -> Error {
+    let failure = match &error {
+        Broken::Http1(_) => Failure::UpstreamProtocol,
+        Broken::Http2(error) => classify_http2(error),
     };
-    Error::with_source(failure, error)
+    with_source(failure, error)
 }
 
-/// Whether a connection ended because there came bytes that belong to no response.
-pub(crate) fn is_unexpected(error: &hyper::Error) -> bool {
-    // hyper has no question for this one.
-    error.to_string().contains("unexpected message")
+fn with_source(failure: Failure, error: Broken) -> Error {
+    match error {
+        Broken::Http1(error) => Error::with_source(failure, error),
+        Broken::Http2(error) => Error::with_source(failure, error),
+    }
 }
 
 /// What Envoy counts of a stream that did not end well (`CodecClient::onData`,
@@ -63,7 +70,28 @@ pub(crate) fn stats(failure: Failure, is_http2: bool) -> &'static [ClusterStat] 
     }
 }
 
-fn classify(error: &hyper::Error) -> Failure {
+fn classify(error: &Broken) -> Failure {
+    match error {
+        Broken::Http1(error) => classify_http1(error),
+        Broken::Http2(error) => classify_http2(error),
+    }
+}
+
+fn classify_http1(error: &mesh_http1::Error) -> Failure {
+    match error {
+        // Our own request body failed: the caller went away, or a limit cut it off.
+        mesh_http1::Error::Outgoing(error) => match error.downcast_ref::<Error>() {
+            Some(ours) => ours.failure(),
+            None => Failure::LocalReset,
+        },
+        // It is not as long as the caller said.
+        mesh_http1::Error::TooShort => Failure::LocalReset,
+        error if error.is_protocol() => Failure::UpstreamProtocol,
+        _ => Failure::ConnectionTermination,
+    }
+}
+
+fn classify_http2(error: &hyper::Error) -> Failure {
     if let Some(reset) = find::<h2::Error>(error) {
         return match reset.reason() {
             Some(h2::Reason::REFUSED_STREAM) if reset.is_remote() => Failure::RemoteRefused,
@@ -78,12 +106,9 @@ fn classify(error: &hyper::Error) -> Failure {
             None => Failure::ConnectionTermination,
         };
     }
-    // Our own request body failed: the caller went away, or a limit cut it off.
+    // As above.
     if let Some(ours) = find::<Error>(error) {
         return ours.failure();
-    }
-    if error.is_parse() || error.is_parse_status() {
-        return Failure::UpstreamProtocol;
     }
     if error.is_user() {
         return Failure::LocalReset;

@@ -5,21 +5,24 @@ use super::fault;
 use super::lane::Protocol;
 use super::outgoing::Outgoing;
 use super::pool::Pool;
+use super::received::Received;
+use super::sending::{NotSent, Sending};
+use super::transport::Io;
 use crate::Body;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::http2;
 use mesh_core::model::Cluster;
 use mesh_core::stats::{ClusterStat, Raised};
 use mesh_core::usage::Taken;
 use mesh_core::{Error, Failure};
+use mesh_http1::client::SendRequest;
 use mesh_identity::TlsError;
 use mesh_lb::{Host, HostConnection};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -42,13 +45,13 @@ pub(crate) struct Lease {
 }
 
 pub(super) enum Sender {
-    Http1(http1::SendRequest<Outgoing>),
+    Http1(SendRequest<Io, Body>),
     Http2(Arc<Shared>),
 }
 
 /// An HTTP/1 connection with nothing to do.
 pub(super) struct Idle {
-    pub(super) sender: http1::SendRequest<Outgoing>,
+    pub(super) sender: SendRequest<Io, Body>,
     pub(super) meta: Arc<Meta>,
     pub(super) since: Instant,
 }
@@ -71,8 +74,6 @@ pub(crate) struct Meta {
     pub(super) local: Option<SocketAddr>,
     pub(super) opened: Instant,
     pub(super) requests: AtomicU32,
-    /// HTTP/1: the body of the present request has not been sent whole.
-    pub(super) sending: AtomicBool,
     /// Why it broke, once it has and there is more to say than that it did.
     pub(super) broken: Arc<OnceLock<String>>,
 }
@@ -89,16 +90,14 @@ pub(crate) struct Units {
 
 /// A response body that brings its connection back to the pool when it ends.
 pub(crate) struct Pooled {
-    body: Incoming,
+    body: Received,
     lease: Option<Lease>,
+    /// Whoever reads it had no turn yet to pass on what it was given last: the head, or data.
+    fresh: bool,
+    /// Why it broke off, to be told at the next turn.
+    broken: Option<Error>,
     /// It stands for a tunnel, which goes on when the body is over.
     tunnel: bool,
-}
-
-/// A request that got no response head; with the request if nothing of it was sent.
-pub(super) struct NotSent {
-    pub(super) error: hyper::Error,
-    pub(super) request: Option<Request<Body>>,
 }
 
 // === impl Lease ===
@@ -133,58 +132,41 @@ impl Lease {
     }
 
     /// Sends a request and waits for the response head.
-    pub(super) async fn send(
+    pub(super) fn send(
         &mut self,
         request: Request<Body>,
-    ) -> Result<Response<Incoming>, NotSent> {
+    ) -> impl Future<Output = Result<Response<Received>, NotSent>> + Send + use<> {
         self.intact = false;
         match self.sender.as_mut() {
             Some(Sender::Http1(sender)) => {
-                // After a response hyper's connection task may still have to be told that it is
-                // over; usually it has been.
-                if !sender.is_ready()
-                    && let Err(error) = sender.ready().await
-                {
-                    return Err(NotSent {
-                        error,
-                        request: Some(request),
-                    });
-                }
                 self.meta.requests.fetch_add(1, Ordering::Relaxed);
-                let request = Outgoing::tracked(request, &self.meta);
-                Ok(sender.try_send_request(request).await?)
+                Sending::Http1(sender.send_request(request))
             }
             Some(Sender::Http2(shared)) => {
-                let request = request.map(Outgoing::untracked);
-                let sending = shared.sender.clone().try_send_request(request);
-                Ok(sending.await?)
+                let request = request.map(Outgoing::new);
+                Sending::Http2(shared.sender.clone().try_send_request(request))
             }
             None => unreachable!("a lease has its sender until it is dropped"),
         }
     }
 
-    /// The response head is here: its body brings the connection back.
-    pub(super) fn into_body(mut self, body: Incoming) -> Body {
-        if body.is_end_stream() {
-            self.complete();
-            return Body::empty();
-        }
-        Body::pooled(Pooled {
-            body,
-            lease: Some(self),
-            tunnel: false,
-        })
+    /// The response head is here: its body brings the connection back, or has left it already.
+    pub(super) fn into_body(mut self, body: Received) -> Body {
+        let body = match body.into_whole() {
+            Ok(bytes) => {
+                self.complete();
+                return Body::received(bytes, self.unit.take());
+            }
+            Err(body) => body,
+        };
+        Body::pooled(Pooled::new(body, self, false))
     }
 
     /// The response head opened a tunnel: the body stands for it and is not to be read. Once it is
     /// dropped a stream is over; an HTTP/1 connection was taken over and never comes back.
-    pub(super) fn into_tunnel(mut self, body: Incoming) -> Body {
+    pub(super) fn into_tunnel(mut self, body: Received) -> Body {
         self.over = true;
-        Body::pooled(Pooled {
-            body,
-            lease: Some(self),
-            tunnel: true,
-        })
+        Body::pooled(Pooled::new(body, self, true))
     }
 
     /// Holds what the request counts for until the response has ended.
@@ -204,10 +186,9 @@ impl Lease {
         }
     }
 
-    /// The response ended. On HTTP/1 the connection can be used again only if the request was
-    /// sent whole too.
+    /// The response ended. A connection of HTTP/1 is closed now if it cannot be used again.
     fn complete(&mut self) {
-        self.intact = !self.meta.sending.load(Ordering::Relaxed);
+        self.intact = true;
     }
 
     /// Gives an HTTP/1 connection up to be kept, if it is fit for that. A shared connection only
@@ -230,7 +211,8 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         match self.sender.take() {
-            Some(Sender::Http1(sender)) if self.intact => {
+            // Of a response that nobody wanted, the rest may have been there.
+            Some(Sender::Http1(sender)) if self.intact || sender.is_ready() => {
                 let lease = Self::new(
                     Sender::Http1(sender),
                     self.meta.clone(),
@@ -247,18 +229,6 @@ impl Drop for Lease {
                 self.pool.stream_ended(&shared);
             }
             Some(Sender::Http1(_)) | None => {}
-        }
-    }
-}
-
-// === impl NotSent ===
-
-impl From<TrySendError<Request<Outgoing>>> for NotSent {
-    fn from(mut error: TrySendError<Request<Outgoing>>) -> Self {
-        let request = error.take_message();
-        Self {
-            error: error.into_error(),
-            request: request.map(|request| request.map(Outgoing::into_inner)),
         }
     }
 }
@@ -379,6 +349,18 @@ impl Drop for Units {
 
 // === impl Pooled ===
 
+impl Pooled {
+    fn new(body: Received, lease: Lease, tunnel: bool) -> Self {
+        Self {
+            body,
+            lease: Some(lease),
+            fresh: true,
+            broken: None,
+            tunnel,
+        }
+    }
+}
+
 impl HttpBody for Pooled {
     type Data = Bytes;
     type Error = Error;
@@ -388,15 +370,18 @@ impl HttpBody for Pooled {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        if let Some(error) = this.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let fresh = std::mem::take(&mut this.fresh);
+        let frame = ready!(this.body.poll_frame(cx));
+        this.fresh = true;
         this.tunnel = false;
         // After the last frame nobody may poll again, so do not wait for `None`.
         let over = match &frame {
             None | Some(Err(_)) => true,
             Some(Ok(frame)) => frame.is_trailers() || this.body.is_end_stream(),
         };
-        let is_http2 = this.lease.as_ref().is_some_and(Lease::speaks_http2);
-        let frame = frame.map(|frame| frame.map_err(|error| fault::receiving(error, is_http2)));
         if let Some(mut lease) = this.lease.take_if(|_| over) {
             match &frame {
                 Some(Err(error)) => {
@@ -406,14 +391,26 @@ impl HttpBody for Pooled {
                 _ => lease.complete(),
             }
         }
-        Poll::Ready(frame)
+        match frame {
+            // Servers drop what they did not write yet when a body breaks off. What came before
+            // that is to be seen, as through Envoy.
+            Some(Err(error)) if fresh => {
+                this.broken = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        !self.tunnel && self.body.is_end_stream()
+        !self.tunnel && self.broken.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.broken.is_some() {
+            return SizeHint::default();
+        }
         self.body.size_hint()
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 /// The connections of one worker to one endpoint that are alike.
 pub(crate) struct Pool {
     pub(super) connector: Connector,
+    pub(super) http1: mesh_http1::Client,
     pub(super) host: Arc<Host>,
     pub(super) counted: Counted,
     /// What the connections have in common besides the endpoint.
@@ -84,17 +85,18 @@ impl Drop for Place {
 
 impl Pool {
     pub(super) fn new(
-        connector: Connector,
+        (connector, http1): (Connector, mesh_http1::Client),
         host: Arc<Host>,
         shard: Shard,
         entry: &Arc<ClusterEntry>,
     ) -> Self {
         let counted = Counted::new(entry.live().stats().clone(), shard);
-        Self::of_kind(connector, host, counted, Variant::default(), entry)
+        let codec = (connector, http1);
+        Self::of_kind(codec, host, counted, Variant::default(), entry)
     }
 
     fn of_kind(
-        connector: Connector,
+        (connector, http1): (Connector, mesh_http1::Client),
         host: Arc<Host>,
         counted: Counted,
         variant: Variant,
@@ -103,6 +105,7 @@ impl Pool {
         let lane = |protocol| Mutex::new(Lane::new(protocol, entry.clone()));
         Self {
             connector,
+            http1,
             host,
             counted,
             variant,
@@ -129,7 +132,7 @@ impl Pool {
         }
         let forgotten = (variants.pools.len() >= MOST_VARIANTS).then(|| variants.forget());
         let pool = Arc::new(Self::of_kind(
-            self.connector.clone(),
+            (self.connector.clone(), self.http1.clone()),
             self.host.clone(),
             self.counted.clone(),
             wanted.clone(),

@@ -3,7 +3,7 @@
 use super::counted::Counted;
 use super::transport::Transport;
 use mesh_core::exchange::TlsInfo;
-use mesh_core::model::{ClientTls, ClusterEntry};
+use mesh_core::model::{ClientTls, ClusterEntry, Endpoint};
 use mesh_core::{Error, Failure, Name};
 use mesh_identity::{Connector, TlsError, TlsStream};
 use std::sync::{Arc, OnceLock};
@@ -24,8 +24,15 @@ pub(crate) enum Offer {
     Either,
 }
 
-/// A cluster's TLS, compiled: kept with the cluster for as long as its `tls` stays the same.
-/// Secrets are looked at with each handshake, so connections that are there live on with an old
+/// A cluster's ways of TLS, compiled: kept with the cluster for as long as they stay the same.
+#[derive(Default)]
+struct Ways {
+    usual: Secured,
+    /// For some endpoints, as `Cluster::tls_matches` has them; made when one is first needed.
+    matched: OnceLock<Box<[Secured]>>,
+}
+
+/// One way of TLS, compiled. Secrets are looked at with each handshake, so connections that are there live on with an old
 /// certificate and new ones have the new.
 #[derive(Default)]
 pub(crate) struct Secured {
@@ -67,10 +74,22 @@ impl Offer {
 // === impl Secured ===
 
 impl Secured {
-    /// The TLS of this cluster, if it has any.
-    pub(crate) fn of(entry: &ClusterEntry) -> Option<&Self> {
-        entry.config().tls.as_ref()?;
-        Some(entry.tls_slot().get_or_init(Self::default))
+    /// The TLS to this endpoint of a cluster, if there is any: what it is, and what it was compiled
+    /// to.
+    pub(crate) fn of<'a>(
+        entry: &'a ClusterEntry,
+        endpoint: &Endpoint,
+    ) -> Option<(&'a Arc<ClientTls>, &'a Self)> {
+        let config = entry.config();
+        let mut matches = config.tls_matches.iter();
+        let Some(at) = matches.position(|one| one.is_for(endpoint)) else {
+            let tls = config.tls.as_ref()?;
+            return Some((tls, &entry.tls_slot().get_or_init(Ways::default).usual));
+        };
+        let tls = config.tls_matches[at].tls.as_ref()?;
+        let ways = entry.tls_slot().get_or_init(Ways::default);
+        let none = || config.tls_matches.iter().map(|_| Self::default()).collect();
+        Some((tls, ways.matched.get_or_init(none).get(at)?))
     }
 
     /// Whether the endpoint agreed on HTTP/2.
@@ -80,12 +99,13 @@ impl Secured {
 
     pub(crate) async fn handshake(
         &self,
+        tls: &Arc<ClientTls>,
         entry: &ClusterEntry,
         offer: Offer,
         transport: Transport,
         name: Option<&str>,
     ) -> Result<(TlsStream<Transport>, Arc<TlsInfo>), Refused> {
-        let made = self.connectors[offer as usize].get_or_init(|| compile(entry, offer));
+        let made = self.connectors[offer as usize].get_or_init(|| compile(tls, entry, offer));
         match made {
             Ok(connector) => connector
                 .connect(transport, name)
@@ -96,10 +116,7 @@ impl Secured {
     }
 }
 
-fn compile(entry: &ClusterEntry, offer: Offer) -> Result<Connector, String> {
-    let Some(tls) = &entry.config().tls else {
-        return Err("the cluster has no TLS".to_owned());
-    };
+fn compile(tls: &Arc<ClientTls>, entry: &ClusterEntry, offer: Offer) -> Result<Connector, String> {
     let alpn = offer.protocols(&tls.alpn);
     let tls = if alpn == tls.alpn {
         tls.clone()

@@ -2,6 +2,7 @@
 //! checks that everything that was counted up has come down again.
 
 mod caller;
+mod endings;
 mod http1;
 mod http2;
 mod limits;

@@ -34,7 +34,7 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream<Transport>>),
 }
 
-/// A connection, and what is in use for as long as it is open. hyper owns it, and whoever takes it
+/// A connection, and what is in use for as long as it is open. Its codec owns it, and whoever takes it
 /// over in an upgrade: what it holds is given back when the socket is closed, never before.
 pub(crate) struct Io {
     stream: Stream,

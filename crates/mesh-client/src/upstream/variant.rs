@@ -7,9 +7,10 @@
 
 use crate::tcp::Tunnelled;
 use http::{HeaderMap, Request, Uri, header, uri::Authority};
-use mesh_core::model::Cluster;
+use mesh_core::model::{ClientTls, Cluster};
 use mesh_core::{Caller, Name};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// What is special about a connection besides its endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -25,18 +26,19 @@ pub(crate) struct Variant {
 // === impl Variant ===
 
 impl Variant {
-    /// The variant that a request needs.
+    /// The variant that a request needs where this is how its endpoint is secured.
     pub(crate) fn of_request<B>(
         cluster: &Cluster,
+        tls: Option<&Arc<ClientTls>>,
         caller: Option<&Caller>,
         request: &Request<B>,
     ) -> Self {
         let source = caller.and_then(|caller| caller.source);
-        if is_always_the_same(cluster) && source.is_none() {
+        if is_always_the_same(cluster, tls) && source.is_none() {
             return Self::default();
         }
         // Of a tunnel, the host is at its other end.
-        let asks = asks_by_request(cluster) && request.extensions().get::<Tunnelled>().is_none();
+        let asks = asks_by_request(tls) && request.extensions().get::<Tunnelled>().is_none();
         let name = asks.then(|| host_of(request.headers(), request.uri()));
         Self {
             name: name.flatten(),
@@ -59,12 +61,11 @@ impl Variant {
     }
 }
 
-fn is_always_the_same(cluster: &Cluster) -> bool {
-    cluster.proxy_protocol.is_none() && !asks_by_request(cluster)
+fn is_always_the_same(cluster: &Cluster, tls: Option<&Arc<ClientTls>>) -> bool {
+    cluster.proxy_protocol.is_none() && !asks_by_request(tls)
 }
 
-fn asks_by_request(cluster: &Cluster) -> bool {
-    let tls = cluster.tls.as_ref();
+fn asks_by_request(tls: Option<&Arc<ClientTls>>) -> bool {
     tls.is_some_and(|tls| tls.sni.is_empty() && tls.auto_sni)
 }
 
@@ -89,8 +90,7 @@ fn host_of(headers: &HeaderMap, uri: &Uri) -> Option<Name> {
 mod tests {
     use super::*;
     use http::HeaderValue;
-    use mesh_core::model::{ClientTls, ProxyProtocol};
-    use std::sync::Arc;
+    use mesh_core::model::ProxyProtocol;
 
     fn cluster(sni: &str, auto_sni: bool, proxy: bool) -> Cluster {
         let mut cluster = Cluster::new("c");
@@ -107,7 +107,12 @@ mod tests {
         if let Some(host) = host {
             request = request.header(header::HOST, HeaderValue::from_str(host).unwrap());
         }
-        let variant = Variant::of_request(cluster, None, &request.body(()).unwrap());
+        let variant = Variant::of_request(
+            cluster,
+            cluster.tls.as_ref(),
+            None,
+            &request.body(()).unwrap(),
+        );
         variant.name.map(|name| name.to_string())
     }
 
@@ -153,9 +158,12 @@ mod tests {
         assert_eq!((from.source, from.is_default()), (caller.source, false));
         let request = Request::get("/").body(()).unwrap();
         let plain = cluster("", false, false);
-        assert_eq!(Variant::of_request(&plain, Some(&caller), &request), from);
+        assert_eq!(
+            Variant::of_request(&plain, None, Some(&caller), &request),
+            from
+        );
         caller.source = None;
-        assert!(Variant::of_request(&plain, Some(&caller), &request).is_default());
+        assert!(Variant::of_request(&plain, None, Some(&caller), &request).is_default());
         caller.original = Some("10.1.1.1:80".parse().unwrap());
         let variant = Variant::of_caller(&told, &caller);
         assert_eq!(variant.caller, caller.peer.zip(caller.original));

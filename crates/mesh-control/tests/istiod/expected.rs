@@ -68,71 +68,16 @@ pub(crate) const EXCUSES: &[Excuse] = &[
     },
     Excuse {
         verdict: NotYet(7),
-        why: "chains of the mesh's own mutual TLS",
-        cases: &["00", "33", "34", "35", "36", "40", "44"],
+        why: "RequestAuthentication",
+        cases: &["36"],
         node: Some(Sidecar),
-        places: &[(Listener, "virtualInbound", "mutual_tls")],
-    },
-    Excuse {
-        verdict: NotYet(7),
-        why: "what is said of callers' certificates",
-        cases: &["00", "16", "28", "29", "32", "33", "35", "36", "40", "44"],
-        node: None,
-        places: &[
-            (Listener, "*", "*.forward_client_cert_details"),
-            (Listener, "*", "*.set_current_client_cert_details"),
-        ],
-    },
-    Excuse {
-        verdict: NotYet(7),
-        why: "PeerAuthentication, AuthorizationPolicy and RequestAuthentication",
-        cases: &["34", "35", "36"],
-        node: Some(Sidecar),
-        places: &[
-            (Listener, "virtualInbound", "filter_chains"),
-            (Listener, "virtualInbound", "listener_filters"),
-        ],
-    },
-    Excuse {
-        verdict: NotYet(7),
-        why: "ISTIO_MUTUAL",
-        cases: &["25"],
-        node: Some(Sidecar),
-        places: &[(
-            Cluster,
-            "outbound|80||istiom.shop.svc.cluster.local",
-            "transport_socket",
-        )],
-    },
-    Excuse {
-        verdict: NotYet(7),
-        why: "mutual TLS by itself",
-        cases: &["40"],
-        node: Some(Sidecar),
-        places: &[
-            (Cluster, "outbound|*", "transport_socket_matches"),
-            (
-                Cluster,
-                "outbound|443||kubernetes.default.svc.cluster.local",
-                "",
-            ),
-        ],
+        places: &[(Listener, "virtualInbound", "filter_chains")],
     },
 ];
 
 /// Objects that are refused whole: the case, the object, and why.
 pub(crate) const REFUSED: &[(&str, &str, Verdict)] = &[
-    ("25", "DestinationRule istiom.shop", NotYet(7)),
-    ("34", "PeerAuthentication client.shop", NotYet(7)),
-    ("34", "PeerAuthentication default.shop", NotYet(7)),
-    ("35", "AuthorizationPolicy allow-some.shop", NotYet(7)),
-    ("35", "AuthorizationPolicy audit-some.shop", NotYet(7)),
-    ("35", "AuthorizationPolicy deny-some.shop", NotYet(7)),
-    ("35", "AuthorizationPolicy nothing.pay", NotYet(7)),
-    ("36", "AuthorizationPolicy need-jwt.shop", NotYet(7)),
     ("36", "RequestAuthentication jwt.shop", NotYet(7)),
-    ("40", "PeerAuthentication paoff.shop", NotYet(7)),
-    ("40", "PeerAuthentication strict.shop", NotYet(7)),
     ("43", "DestinationRule md.shop", Deliberate),
     ("43", "VirtualService catalog.shop", Deliberate),
 ];

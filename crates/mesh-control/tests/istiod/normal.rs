@@ -163,16 +163,6 @@ fn workload(endpoint: &mut Value) {
 }
 
 fn listener(listener: &mut Value) {
-    // The mesh's own TLS on the way in: a chain apart beside each of those without.
-    if listener["name"] == "virtualInbound" {
-        let chains = take_list(listener, "filter_chains");
-        let secured = |chain: &Value| chain.get("transport_socket").is_some();
-        let (secured, plain): (Vec<_>, Vec<_>) = chains.into_iter().partition(secured);
-        listener["filter_chains"] = plain.into();
-        if !secured.is_empty() {
-            listener["mutual_tls"] = secured.into();
-        }
-    }
     for filter in list(listener, "listener_filters") {
         // How much is read at first; more is, if need be.
         keep(&mut filter["typed_config"], |key| {
@@ -180,7 +170,6 @@ fn listener(listener: &mut Value) {
         });
     }
     chains(listener, "filter_chains");
-    chains(listener, "mutual_tls");
     // A list of one, for a moment.
     if let Some(chain) = listener.get_mut("default_filter_chain").map(Value::take) {
         listener["default_filter_chain"] = vec![chain].into();

@@ -72,10 +72,12 @@ fn everything(case: &Case, node: Node) -> Resources {
 
 fn files(case: &Case, input: &str) -> Files {
     let files = Files::from_text("input.yaml", input).and_text("cluster.yaml", API_SERVER);
-    match case.mesh_config() {
-        Some(text) => files.and_mesh_config_text("meshconfig.yaml", &text),
-        None => files,
+    // As it was recorded, where a case does not say otherwise.
+    let mut mesh = case.mesh_config().unwrap_or_default();
+    if !mesh.contains("enableAutoMtls") {
+        mesh.push_str("\nenableAutoMtls: false\n");
     }
+    files.and_mesh_config_text("meshconfig.yaml", &mesh)
 }
 
 /// The nodes as they introduced themselves, and where their pods run.
@@ -97,6 +99,7 @@ fn described(world: &World, node: Node) -> Compiled {
     let place = localities(world).remove(&key);
     described.locality = place.unwrap_or_default();
     described.capture = Capture::Redirect;
+    described.identity = true;
     described.labels = labels
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value.to_owned()))

@@ -32,6 +32,8 @@ pub struct AttemptNotes {
     pub upstream: Option<Upstream>,
     /// Response code details; none means `via_upstream` if there was a response.
     pub details: Option<Cow<'static, str>>,
+    /// Why the caller's connection was closed, where a policy denied it.
+    pub termination: Option<String>,
     /// What went wrong, if something did.
     pub failure: Option<Failure>,
     /// Why the transport failed.
@@ -83,7 +85,9 @@ impl Attempt {
         let mut notes = self.notes();
         notes.failure = Some(error.failure());
         notes.details = Some(Cow::Owned(reply::details(error)));
-        notes.transport_failure = error.cause();
+        // The cause of a denial is a policy's name.
+        let denied = error.failure() == Failure::Denied;
+        notes.transport_failure = error.cause().filter(|_| !denied);
     }
 
     pub(super) fn copy_from(&self, other: &Self) {

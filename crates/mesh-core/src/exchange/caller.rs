@@ -81,6 +81,8 @@ pub struct PeerCertificate {
     pub fingerprint: Name,
     /// The DER form.
     pub der: Arc<[u8]>,
+    /// What the peer showed behind it, towards a root; DER.
+    pub issuers: Arc<[Arc<[u8]>]>,
 }
 
 // === impl Caller ===

@@ -134,10 +134,12 @@ pub struct SlowStart {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LocalityBalancing {
-    /// They are not.
+    /// They are not, unless the node knows its own zone and others like it (Envoy's
+    /// `local_cluster_name`): then as with the default of [`ZoneAware`].
     #[default]
     Ignored,
-    /// Each gets its weight's share (Envoy `LocalityWeightedLbConfig`).
+    /// Each gets its weight's share (Envoy `LocalityWeightedLbConfig`). Without any weight as
+    /// [`LocalityBalancing::Ignored`].
     Weighted,
     /// The caller's own zone comes first as far as it can take it (Envoy `ZoneAwareLbConfig`).
     ZoneAware(ZoneAware),
@@ -167,6 +169,29 @@ pub struct SubsetBalancing {
     pub default: BTreeMap<Name, Name>,
     /// In panic, use the whole cluster's endpoints rather than the subset's.
     pub panic_mode_any: bool,
+    /// An endpoint whose value is a list is in the subset of each of its entries, instead of in
+    /// that of the whole list.
+    pub list_as_any: bool,
+    /// Whether localities have their weights within subsets, too.
+    pub localities: SubsetLocalities,
+    /// Where a request's subset and what there is instead of it have nobody, asks again for each
+    /// entry of [`SubsetBalancing::FALLBACK_LIST`] in turn (Envoy `metadata_fallback_policy`
+    /// `FALLBACK_LIST`).
+    pub fallback_list: bool,
+}
+
+/// Whether localities have their weights within subsets, where they have any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SubsetLocalities {
+    /// They have none.
+    #[default]
+    Ignored,
+    /// They have those of the whole cluster (Envoy `locality_weight_aware`).
+    Weighted,
+    /// The same, each by the share of its endpoints that are in the subset (Envoy
+    /// `scale_locality_weight`).
+    Scaled,
 }
 
 /// Keys that a request asks by, all of them together.
@@ -179,6 +204,8 @@ pub struct SubsetSelector {
     pub single: bool,
     /// What a request by these keys gets instead of [`SubsetBalancing::fallback`].
     pub fallback: Option<SubsetFallback>,
+    /// Some of the keys, sorted, for [`SubsetFallback::Keys`] (Envoy `fallback_keys_subset`).
+    pub fallback_keys: Vec<Name>,
 }
 
 /// What a request gets whose subset is empty or does not exist.
@@ -192,11 +219,20 @@ pub enum SubsetFallback {
     Any,
     /// One of the default subset.
     Default,
+    /// What who asks only by the keys in [`SubsetSelector::fallback_keys`] gets.
+    Keys,
 }
 
 /// A finite number that is equal to itself.
 #[derive(Clone, Copy, PartialOrd)]
 pub struct Real(f64);
+
+// === impl SubsetBalancing ===
+
+impl SubsetBalancing {
+    /// The name that a request has a list of further wishes under.
+    pub const FALLBACK_LIST: &str = "fallback_list";
+}
 
 // === impl RingHash ===
 

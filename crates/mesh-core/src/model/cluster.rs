@@ -1,7 +1,10 @@
 //! Clusters: groups of endpoints that answer for the same thing, and how to talk to them.
 
 use super::policy::{Limits, Outlier};
-use super::{Balancing, ClientTls, LocalityBalancing, SlowStart, SubsetBalancing};
+use super::{
+    Balancing, ClientTls, Endpoint, HealthCheck, LocalityBalancing, SlowStart, SubsetBalancing,
+    ZoneAware,
+};
 use crate::{Name, Origin};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -34,6 +37,11 @@ pub struct Cluster {
     pub limits: Limits,
     /// Ejection of failing endpoints.
     pub outlier: Option<Outlier>,
+    /// How endpoints are asked whether they are well; all of these have to be content.
+    pub health_checks: Arc<[HealthCheck]>,
+    /// Endpoints that discovery no longer names stay until a health check of them fails (Envoy:
+    /// unless `ignore_health_on_host_removal`). Matters where there are health checks.
+    pub keep_removed: bool,
     /// Below this share of healthy endpoints, in percent, all are used (panic). 0 is never.
     pub panic_threshold: u32,
     /// How names of endpoints are resolved, where discovery is by DNS.
@@ -42,6 +50,8 @@ pub struct Cluster {
     pub protocol: UpstreamProtocol,
     /// How connections are secured. None is not at all.
     pub tls: Option<Arc<ClientTls>>,
+    /// How connections to some endpoints are secured instead; the first that matches.
+    pub tls_matches: Vec<TlsMatch>,
     /// Tell endpoints who calls with the PROXY protocol's header, before anything else.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// The address that connections are made from (Envoy `upstream_bind_config`).
@@ -64,6 +74,18 @@ pub struct Cluster {
     pub stat_name: Option<Name>,
     /// More facts about the cluster, for dumps.
     pub metadata: BTreeMap<Name, Name>,
+}
+
+/// How connections to some endpoints of a cluster are secured (Envoy `TransportSocketMatch`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsMatch {
+    /// Its name, as in statistics, e.g. `tlsMode-istio`.
+    pub name: Name,
+    /// What an endpoint has to say in [`Endpoint::transport`](super::Endpoint::transport), all of
+    /// it: the values as JSON. Nothing is every endpoint.
+    pub labels: BTreeMap<Name, Name>,
+    /// How connections to it are secured. None is not at all.
+    pub tls: Option<Arc<ClientTls>>,
 }
 
 /// How the endpoints of a cluster become known.
@@ -169,9 +191,51 @@ pub struct ServiceRef {
     pub port: u16,
 }
 
+// === impl TlsMatch ===
+
+impl TlsMatch {
+    /// Whether an endpoint says all that is asked for.
+    pub fn is_for(&self, endpoint: &Endpoint) -> bool {
+        let said = &endpoint.transport;
+        self.labels
+            .iter()
+            .all(|(key, value)| said.get(key) == Some(value))
+    }
+}
+
 // === impl Cluster ===
 
 impl Cluster {
+    /// Every way in which connections to its endpoints are secured.
+    pub fn all_tls(&self) -> impl Iterator<Item = &Arc<ClientTls>> {
+        let matched = self.tls_matches.iter();
+        self.tls
+            .iter()
+            .chain(matched.filter_map(|one| one.tls.as_ref()))
+    }
+
+    /// How connections to an endpoint are secured: as the first of
+    /// [`tls_matches`](Self::tls_matches) says whose labels it has, or else as
+    /// [`tls`](Self::tls) does.
+    pub fn tls_to(&self, endpoint: &Endpoint) -> Option<&Arc<ClientTls>> {
+        let mut matched = self.tls_matches.iter();
+        match matched.find(|one| one.is_for(endpoint)) {
+            Some(one) => one.tls.as_ref(),
+            None => self.tls.as_ref(),
+        }
+    }
+
+    /// How the caller's own zone is preferred, where the node knows its zone and others like it and
+    /// nothing else is said of localities: Envoy does it unless it is switched off. None where
+    /// hashes decide.
+    pub fn zones(&self) -> Option<ZoneAware> {
+        match (self.balancing, self.localities) {
+            (Balancing::RingHash(_) | Balancing::Maglev(_), _) => None,
+            (_, LocalityBalancing::ZoneAware(zones)) => Some(zones),
+            _ => Some(ZoneAware::default()),
+        }
+    }
+
     /// A cluster with Envoy's defaults for everything but its name: random endpoints, 5 s to
     /// connect, limits of 1024, no outlier detection, panic at 50 %.
     pub fn new(name: impl Into<Name>) -> Self {
@@ -187,10 +251,13 @@ impl Cluster {
             connect_timeout: Duration::from_secs(5),
             limits: Limits::envoy(),
             outlier: None,
+            health_checks: Arc::default(),
+            keep_removed: false,
             panic_threshold: 50,
             dns: Dns::default(),
             protocol: UpstreamProtocol::Http1,
             tls: None,
+            tls_matches: Vec::new(),
             proxy_protocol: None,
             bind_source: None,
             max_requests_per_connection: 0,

@@ -84,6 +84,9 @@ pub enum Piece {
     UpstreamHost,
     /// `%UPSTREAM_CLUSTER%`.
     UpstreamCluster,
+    /// `%UPSTREAM_REQUEST_ATTEMPT_COUNT%`: in a request 1, whichever attempt it goes out with; in an
+    /// answer 0 where there was none.
+    UpstreamRequestAttemptCount,
     /// `%START_TIME%`: RFC 3339 with milliseconds.
     StartTime,
 }
@@ -151,6 +154,7 @@ impl Piece {
             "ROUTE_NAME" => Self::RouteName,
             "UPSTREAM_HOST" => Self::UpstreamHost,
             "UPSTREAM_CLUSTER" => Self::UpstreamCluster,
+            "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Self::UpstreamRequestAttemptCount,
             "START_TIME" => Self::StartTime,
             _ => return None,
         })

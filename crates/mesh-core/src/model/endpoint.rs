@@ -1,6 +1,6 @@
 //! Endpoints: the addresses behind a cluster.
 
-use super::{Fraction, UnixPath};
+use super::{EndpointCheck, Fraction, UnixPath};
 use crate::{Invalid, Name};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -68,6 +68,8 @@ pub struct Endpoint {
     pub weight: u32,
     /// What its source says of its health.
     pub health: Health,
+    /// What it says about its active health checks.
+    pub check: Option<Arc<EndpointCheck>>,
     /// The workload behind it, as far as known.
     pub workload: Arc<WorkloadRef>,
     /// Its labels.
@@ -77,6 +79,10 @@ pub struct Endpoint {
     pub hash_key: Name,
     /// What subsets are made by: the values as JSON (Envoy's metadata `envoy.lb`).
     pub subset: Arc<BTreeMap<Name, Name>>,
+    /// What decides how connections to it are secured, where its cluster has
+    /// [several ways](super::Cluster::tls_matches): the values as JSON (Envoy's metadata
+    /// `envoy.transport_socket_match`).
+    pub transport: Arc<BTreeMap<Name, Name>>,
 }
 
 /// An address to connect to.
@@ -141,10 +147,12 @@ impl Endpoint {
             hostname: Name::default(),
             weight: 1,
             health: Health::Healthy,
+            check: None,
             workload: Arc::default(),
             labels: Arc::default(),
             hash_key: Name::default(),
             subset: Arc::default(),
+            transport: Arc::default(),
         }
     }
 }

@@ -1,11 +1,16 @@
 //! Puts a snapshot together: checks references, keeps what did not change.
 
+mod check;
+mod reuse;
+
+use self::check::{check_clusters, check_listeners, check_tables};
+use self::reuse::reuse;
 use super::{
     AccessLog, Cluster, ClusterEntry, EndpointSet, Filter, Listener, LiveCluster, LiveSecret,
-    RouteTable, Secret, SecretRef, Snapshot, VirtualHost,
+    RouteTable, Secret, SecretRef, Snapshot,
 };
 use crate::{Invalid, Name, Origin, Origins, Slot};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -317,32 +322,6 @@ impl SnapshotBuilder {
     }
 }
 
-// === impl RouteTable ===
-
-impl RouteTable {
-    /// Checks that every domain stands in one virtual host only, as [`SnapshotBuilder::build`]
-    /// does: to refuse a table alone before it is put with others.
-    ///
-    /// # Errors
-    /// If a domain stands twice (Envoy refuses the table otherwise, too).
-    pub fn check_domains(&self) -> Result<(), Invalid> {
-        let mut seen: HashMap<&Name, &VirtualHost> = HashMap::new();
-        for host in &self.virtual_hosts {
-            for domain in &host.domains {
-                if let Some(other) = seen.insert(domain, host) {
-                    let message =
-                        format!("domain {domain:?} is also in virtual host {:?}", other.name);
-                    return Err(Invalid::new(
-                        format!("virtual_hosts[{}].domains", host.name),
-                        message,
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 /// The entry for a cluster: the old one itself where nothing changed.
 fn entry(
     config: Arc<Cluster>,
@@ -370,7 +349,7 @@ fn entry(
         version
     };
     let tls = Slot::default();
-    if old.config.tls == config.tls {
+    if old.config.tls == config.tls && old.config.tls_matches == config.tls_matches {
         tls.adopt(&old.tls);
     }
     Arc::new(ClusterEntry {
@@ -380,37 +359,6 @@ fn entry(
         secrets: OnceLock::new(),
         tls,
     })
-}
-
-fn check_listeners(listeners: &[Arc<Listener>]) -> Result<(), Invalid> {
-    let mut names = HashSet::new();
-    let mut addresses = HashSet::new();
-    for listener in listeners {
-        let path = || format!("listeners[{}]", listener.name);
-        if !names.insert(&listener.name) {
-            return Err(Invalid::new(path(), "defined twice"));
-        }
-        // A port of 0 is another one for each.
-        let bound = listener.bind && !listener.address.is_any();
-        if bound && !addresses.insert(&listener.address) {
-            let message = format!("{} is the address of another listener", listener.address);
-            return Err(Invalid::new(path(), message));
-        }
-    }
-    Ok(())
-}
-
-fn check_tables(listeners: &[Arc<Listener>], tables: &HashMap<Name, usize>) -> Result<(), Invalid> {
-    for listener in listeners {
-        for manager in listener.managers() {
-            if !tables.contains_key(&manager.routes) {
-                let message = format!("route table {:?} does not exist", manager.routes);
-                let path = format!("listeners[{}]", listener.name);
-                return Err(Invalid::new(path, message));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// What listeners and clusters name, each with what the previous snapshot had under that name.
@@ -427,9 +375,7 @@ fn link_secrets(
     }
     let chains = listeners.iter().flat_map(|listener| listener.all_chains());
     let servers = chains.filter_map(|chain| chain.tls.as_ref());
-    let clients = clusters
-        .iter()
-        .filter_map(|entry| entry.config.tls.as_ref());
+    let clients = clusters.iter().flat_map(|entry| entry.config.all_tls());
     let mut secrets = HashMap::new();
     let named = servers.flat_map(|tls| tls.secrets());
     for named in named.chain(clients.flat_map(|tls| tls.secrets())) {
@@ -440,10 +386,15 @@ fn link_secrets(
         }
     }
     for entry in clusters.iter() {
-        if let Some(tls) = &entry.config.tls {
+        let mut named = entry
+            .config
+            .all_tls()
+            .flat_map(|tls| tls.secrets())
+            .peekable();
+        if named.peek().is_some() {
             entry.secrets.get_or_init(|| {
                 let live = |named: &SecretRef| Some((named.clone(), secrets.get(named)?.clone()));
-                tls.secrets().filter_map(live).collect()
+                named.filter_map(live).collect()
             });
         }
     }
@@ -481,92 +432,6 @@ fn index_of<T>(
         }
     }
     Ok(Arc::new(index))
-}
-
-fn check_clusters(
-    table: &RouteTable,
-    strict: bool,
-    known: &HashMap<Name, usize>,
-    warnings: &mut Vec<Warning>,
-) -> Result<(), Invalid> {
-    for host in &table.virtual_hosts {
-        for (index, rule) in host.rules.iter().enumerate() {
-            let forwards = rule
-                .forward()
-                .into_iter()
-                .flat_map(super::Forward::clusters);
-            let mirrors = rule
-                .mirrors
-                .iter()
-                .map(|mirror| (&mirror.cluster, mirror.origin));
-            for (cluster, origin) in forwards.chain(mirrors) {
-                if known.contains_key(cluster) {
-                    continue;
-                }
-                let message = format!("cluster {cluster:?} does not exist");
-                if strict {
-                    let path = format!("virtual_hosts[{}].routes[{index}]", host.name);
-                    return Err(Invalid::new(path, message));
-                }
-                let origin = if origin.is_none() {
-                    rule.origin
-                } else {
-                    origin
-                };
-                let message = format!("{message}; requests sent there are answered 503 NC");
-                warnings.push(Warning { origin, message });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Hands over what was compiled from the previous table to the parts that are still the same.
-fn reuse(table: &RouteTable, old: &RouteTable) {
-    let by_name: HashMap<&Name, usize> = old
-        .virtual_hosts
-        .iter()
-        .enumerate()
-        .map(|(at, host)| (&host.name, at))
-        .collect();
-    let mut all_the_same = table.virtual_hosts.len() == old.virtual_hosts.len();
-    for (at, host) in table.virtual_hosts.iter().enumerate() {
-        // Each host is compared once; it is what costs.
-        let was = by_name.get(&host.name).copied();
-        let Some(before) = was
-            .map(|was| &old.virtual_hosts[was])
-            .filter(|was| host == *was)
-        else {
-            all_the_same = false;
-            continue;
-        };
-        all_the_same &= was == Some(at);
-        host.slot.adopt(&before.slot);
-        // The rules are the same, so their buckets go on as they stand.
-        for (rule, old) in host.rules.iter().zip(&before.rules) {
-            if let (Some(limit), Some(old)) = (&rule.rate_limit, &old.rate_limit) {
-                limit.slot.adopt(&old.slot);
-            }
-        }
-    }
-    if all_the_same && settings(table) == settings(old) {
-        table.slot.adopt(&old.slot);
-    }
-}
-
-/// A table without its virtual hosts.
-fn settings(table: &RouteTable) -> RouteTable {
-    RouteTable {
-        name: table.name.clone(),
-        virtual_hosts: Vec::new(),
-        ignore_port: table.ignore_port,
-        validate_clusters: table.validate_clusters,
-        request_edits: table.request_edits.clone(),
-        response_edits: table.response_edits.clone(),
-        most_specific_edits_win: table.most_specific_edits_win,
-        on_demand: table.on_demand.clone(),
-        slot: Slot::default(),
-    }
 }
 
 impl fmt::Display for Warning {

@@ -1,8 +1,8 @@
 //! Listeners: the addresses that a proxy accepts on, and what it does with what comes in.
 
 use super::policy::RateLimit;
-use super::{Cidr, ListenerAddress, PortRange, ServerTls, TcpProxy};
-use crate::{Name, Origin};
+use super::{Authz, Cidr, ListenerAddress, PortRange, ServerTls, TcpProxy};
+use crate::{Name, Origin, Slot};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +94,8 @@ pub struct FilterChain {
     pub matches: ChainMatch,
     /// How they are secured. None is not at all.
     pub tls: Option<Arc<ServerTls>>,
+    /// Rules that judge connections, in order (Envoy's network filter `rbac`).
+    pub authz: Vec<Arc<Authz>>,
     /// How long a handshake may take (`transport_socket_connect_timeout`). None is without end.
     pub handshake_timeout: Option<Duration>,
     /// What is done with what comes in.
@@ -222,6 +224,12 @@ pub struct HttpManager {
     pub max_concurrent_streams: u32,
     /// Upgrades passed through, e.g. `websocket`. Lower case.
     pub upgrades: Vec<Name>,
+    /// What upstreams are told of the caller's certificate in `x-forwarded-client-cert`.
+    pub client_certificate: ClientCertificate,
+    /// Rules that judge requests, in order, once their route is known (Envoy's HTTP filter `rbac`).
+    pub authz: Vec<Arc<Authz>>,
+    /// For what judges by them, with what it counts.
+    pub authz_slot: Slot,
     /// Rate limit for everything on this listener.
     pub rate_limit: Option<Arc<RateLimit>>,
     /// Ask for what is missing (Envoy's filter `envoy.filters.http.on_demand`): virtual hosts of a
@@ -232,6 +240,42 @@ pub struct HttpManager {
     /// for them, e.g. `envoy.filters.http.fault`. What routes say for those has no effect; who
     /// makes a snapshot gives the manager a table without it. Default none.
     pub missing_filters: Vec<Name>,
+}
+
+/// What upstreams are told of the caller's certificate (Envoy `forward_client_cert_details`,
+/// `set_current_client_cert_details`): an element of `x-forwarded-client-cert`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct ClientCertificate {
+    /// What is done with the header.
+    pub mode: ForwardedCertificate,
+    /// Tell the subject.
+    pub subject: bool,
+    /// Tell the whole certificate, URL-encoded PEM.
+    pub cert: bool,
+    /// Tell the whole chain, URL-encoded PEM.
+    pub chain: bool,
+    /// Tell the DNS names.
+    pub dns: bool,
+    /// Tell the URIs.
+    pub uri: bool,
+}
+
+/// What is done with `x-forwarded-client-cert`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ForwardedCertificate {
+    /// It is taken off.
+    #[default]
+    Sanitize,
+    /// It is passed on where the connection is mutual TLS, and taken off elsewhere.
+    ForwardOnly,
+    /// As above, with an element of ours at its end.
+    AppendForward,
+    /// It is replaced by an element of ours where the connection is mutual TLS, and taken off
+    /// elsewhere.
+    SanitizeSet,
+    /// It is passed on as it is.
+    AlwaysForwardOnly,
 }
 
 /// One access log.
@@ -313,6 +357,9 @@ impl HttpManager {
             request_head_timeout: None,
             max_concurrent_streams: 1024,
             upgrades: vec!["websocket".into()],
+            client_certificate: ClientCertificate::default(),
+            authz: Vec::new(),
+            authz_slot: Slot::default(),
             rate_limit: None,
             on_demand: None,
             missing_filters: Vec::new(),
@@ -390,6 +437,7 @@ impl FilterChain {
             origin: Origin::NONE,
             matches: ChainMatch::default(),
             tls: None,
+            authz: Vec::new(),
             handshake_timeout: None,
             filter,
         }

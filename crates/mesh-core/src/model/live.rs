@@ -50,6 +50,8 @@ pub struct ClusterStats {
 #[derive(Debug, Default)]
 struct More {
     codes: Codes,
+    /// Of answers that were tried again for.
+    retried: OnceLock<Box<Codes>>,
     request_time: Histogram,
     connect_time: Histogram,
     /// Only where a handshake was counted.
@@ -211,6 +213,18 @@ impl ClusterStats {
     /// Answers by their status code (`upstream_rq_<code>`).
     pub fn codes(&self) -> &Codes {
         &self.more.codes
+    }
+
+    /// Counts an answer that was tried again for.
+    pub fn retried(&self, shard: Shard, status: StatusCode) {
+        let codes = self.more.retried.get_or_init(Box::default);
+        codes.inc(shard, status.as_u16());
+    }
+
+    /// Answers that were tried again for, by their status code (`retry.upstream_rq_<code>`), if
+    /// there were any.
+    pub fn retried_codes(&self) -> Option<&Codes> {
+        self.more.retried.get().map(|codes| &**codes)
     }
 
     /// The time until response heads, in milliseconds (`upstream_rq_time`).

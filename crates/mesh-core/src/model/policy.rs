@@ -1,12 +1,13 @@
 //! What may be asked of a request besides where it goes: timeouts, retries, faults and so on.
 
-use super::{Fraction, StringMatch};
+use super::{Fraction, HeaderMatch, StringMatch};
 use crate::{Name, Origin};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// When and how often a failed attempt is made again (Envoy `RetryPolicy`, Istio `HTTPRetry`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retry {
     /// Where this was configured.
@@ -17,6 +18,17 @@ pub struct Retry {
     pub on: RetryOn,
     /// Status codes for [`RetryOn::RETRIABLE_STATUS_CODES`].
     pub status_codes: Vec<u16>,
+    /// Headers of an answer for [`RetryOn::RETRIABLE_HEADERS`]: any of these (Envoy
+    /// `retriable_headers`). They look at headers, not at what begins with a colon.
+    pub headers: Vec<HeaderMatch>,
+    /// What a request has to be like to be tried again at all: any of these, or whatever it is
+    /// where there are none (Envoy `retriable_request_headers`).
+    pub request_headers: Vec<HeaderMatch>,
+    /// Where an answer says how long to wait; the first that says it counts instead of the
+    /// back-off (Envoy `rate_limited_retry_back_off`).
+    pub resets: Vec<ResetHeader>,
+    /// What says that it takes longer than this is passed over. Default 300 s.
+    pub reset_max: Duration,
     /// Limit for one attempt; none means the route's timeout alone.
     pub per_try_timeout: Option<Duration>,
     /// Limit without progress within one attempt.
@@ -27,11 +39,38 @@ pub struct Retry {
     pub backoff_max: Duration,
     /// Avoid hosts that were tried before (`previous_hosts`).
     pub avoid_previous_hosts: bool,
-    /// How many times a pick that lands on a tried host is drawn again
+    /// Avoid hosts with `canary: true` in their metadata (`omit_canary_hosts`).
+    pub avoid_canaries: bool,
+    /// Avoid hosts whose metadata has all of this, the values as JSON; each by itself, and one
+    /// without any avoids nobody (`omit_host_metadata`).
+    pub avoid_metadata: Vec<BTreeMap<Name, Name>>,
+    /// How many times a pick that lands on a host to be avoided is drawn again
     /// (`host_selection_retry_max_attempts`).
     pub host_attempts: u32,
     /// Try other priorities (localities) than those tried before.
     pub other_priorities: bool,
+    /// After how many attempts those priorities are looked at again (`previous_priorities`'
+    /// `update_frequency`). Default 2, as Istio has it; 0 counts as 1.
+    pub priority_attempts: u32,
+}
+
+/// A header of an answer that says when to come back (Envoy `RetryPolicy.ResetHeader`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ResetHeader {
+    /// The header, such as `retry-after`.
+    pub name: HeaderName,
+    /// How it says it.
+    pub format: ResetFormat,
+}
+
+/// How a header says when to come back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ResetFormat {
+    /// In so many seconds.
+    #[default]
+    Seconds,
+    /// At that many seconds after 1970.
+    UnixTimestamp,
 }
 
 /// A set of retry conditions (`x-envoy-retry-on` and `x-envoy-retry-grpc-on`).
@@ -190,6 +229,23 @@ pub struct Outlier {
     pub failure_percentage: Option<FailurePercentage>,
     /// When not empty, exactly these status codes count as errors, instead of all 5xx.
     pub error_codes: Vec<u16>,
+    /// Detectors that only count what they find.
+    pub unenforced: Unenforced,
+    /// An ejected host comes back when an active health check of it succeeds (Envoy
+    /// `successful_active_health_check_uneject_host`). Default true.
+    pub uneject_on_check: bool,
+}
+
+/// Thresholds of detectors that eject nobody (Envoy's `enforcing_…` 0): what they find is only
+/// counted. 0 is off, the default. Each matters where the one that ejects is off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Unenforced {
+    /// Consecutive 5xx answers.
+    pub consecutive_5xx: u32,
+    /// Consecutive 502, 503 and 504 answers.
+    pub consecutive_gateway_failure: u32,
+    /// Consecutive local failures, when split.
+    pub consecutive_local_failure: u32,
 }
 
 /// Ejection of hosts whose success rate is far below the mean.
@@ -224,14 +280,33 @@ impl Default for Retry {
             attempts: 1,
             on: RetryOn::default(),
             status_codes: Vec::new(),
+            headers: Vec::new(),
+            request_headers: Vec::new(),
+            resets: Vec::new(),
+            reset_max: Duration::from_secs(300),
             per_try_timeout: None,
             per_try_idle_timeout: None,
             backoff_base: Duration::from_millis(25),
             backoff_max: Duration::from_millis(250),
             avoid_previous_hosts: false,
+            avoid_canaries: false,
+            avoid_metadata: Vec::new(),
             host_attempts: 1,
             other_priorities: false,
+            priority_attempts: 2,
         }
+    }
+}
+
+impl Retry {
+    /// Whether a further attempt would rather not go to some hosts, or priorities.
+    pub fn avoids(&self) -> bool {
+        self.avoids_hosts() || self.other_priorities
+    }
+
+    /// Whether a further attempt would rather not go to some hosts.
+    pub fn avoids_hosts(&self) -> bool {
+        self.avoid_previous_hosts || self.avoid_canaries || !self.avoid_metadata.is_empty()
     }
 }
 
@@ -266,9 +341,11 @@ impl RetryOn {
     pub const GRPC_RESOURCE_EXHAUSTED: Self = Self(1 << 12);
     /// gRPC `UNAVAILABLE` in the response headers.
     pub const GRPC_UNAVAILABLE: Self = Self(1 << 13);
+    /// Answers with one of the headers listed in the policy.
+    pub const RETRIABLE_HEADERS: Self = Self(1 << 14);
 
     /// Envoy's names, in the order of the bits.
-    pub const NAMES: [(&'static str, Self); 14] = [
+    pub const NAMES: [(&'static str, Self); 15] = [
         ("5xx", Self::SERVER_ERROR),
         ("gateway-error", Self::GATEWAY_ERROR),
         ("reset", Self::RESET),
@@ -283,6 +360,7 @@ impl RetryOn {
         ("internal", Self::GRPC_INTERNAL),
         ("resource-exhausted", Self::GRPC_RESOURCE_EXHAUSTED),
         ("unavailable", Self::GRPC_UNAVAILABLE),
+        ("retriable-headers", Self::RETRIABLE_HEADERS),
     ];
 
     /// The condition with this name, if there is one.
@@ -381,6 +459,8 @@ impl Default for Outlier {
             success_rate: None,
             failure_percentage: None,
             error_codes: Vec::new(),
+            unenforced: Unenforced::default(),
+            uneject_on_check: true,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::edits::HeaderEdits;
 use super::policy::{Cors, Fault, Mirror, RateLimit, Retry};
-use super::{HashPolicy, Pattern, StringMatch};
+use super::{AuthorityRewrite, HashPolicy, PathRewrite, Pattern, Redirect, StringMatch};
 use crate::{Name, Origin, Slot};
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
@@ -108,11 +108,16 @@ pub struct Rule {
     pub timeout_origin: Origin,
     /// Limit without any progress on the stream, in either direction.
     pub idle_timeout: Option<Duration>,
-    /// Limit for the whole stream.
+    /// Limit for the whole stream, from its arrival; `Some(0)` is none. Where it is set, `timeout`
+    /// plays no part, as in Envoy (`RouteAction.max_stream_duration`).
     pub max_stream_duration: Option<Duration>,
     /// The most that a caller's `grpc-timeout` may ask for; `Some(0)` is unlimited, `None` ignores
-    /// the header.
+    /// the header. What it asks for takes the place of `max_stream_duration` where that is set
+    /// (`grpc_timeout_header_max`), and else of `timeout` (`max_grpc_timeout`).
     pub max_grpc_timeout: Option<Duration>,
+    /// So much earlier than its caller the request gives up that brings a `grpc-timeout`
+    /// (`grpc_timeout_header_offset`, or `grpc_timeout_offset`, which leaves shorter ones alone).
+    pub grpc_timeout_offset: Duration,
     /// Retries.
     pub retry: Option<Arc<Retry>>,
     /// Delays and aborts.
@@ -290,68 +295,6 @@ pub struct Weighted {
     pub response_edits: HeaderEdits,
 }
 
-/// How the path is rewritten before forwarding. The query stays.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PathRewrite {
-    /// Not at all.
-    #[default]
-    Keep,
-    /// The matched prefix (or the whole path, for exact and regex matches) becomes this.
-    Prefix(String),
-    /// Every match of the expression becomes this text, with `\1` for groups.
-    Regex(Pattern, String),
-}
-
-/// How the authority is rewritten before forwarding.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AuthorityRewrite {
-    /// Becomes this text.
-    Literal(Name),
-    /// Becomes the chosen endpoint's host name, if it has one (`auto_host_rewrite`).
-    FromEndpoint,
-    /// Becomes the value of this request header, if present.
-    FromHeader(HeaderName),
-    /// Becomes the path without its query, in which every match of the expression became this
-    /// text, with `\1` for groups (`host_rewrite_path_regex`).
-    FromPath(Pattern, String),
-}
-
-/// A redirect (Envoy `RedirectAction`). Parts that are not set stay as the request has them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Redirect {
-    /// Where it was configured.
-    pub origin: Origin,
-    /// 301, 302, 303, 307 or 308. Zero means 301.
-    pub code: u16,
-    /// New scheme.
-    pub scheme: Option<Name>,
-    /// New host, without port.
-    pub host: Option<Name>,
-    /// New port.
-    pub port: Option<u16>,
-    /// New path.
-    pub path: RedirectPath,
-    /// Drop the query.
-    pub strip_query: bool,
-}
-
-/// The path of a redirect.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum RedirectPath {
-    /// As requested.
-    #[default]
-    Keep,
-    /// This one; brings its own query if it has one.
-    Full(String),
-    /// The matched prefix becomes this.
-    Prefix(String),
-    /// Every match of the expression becomes this text.
-    Regex(Pattern, String),
-}
-
 /// A fixed response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -515,6 +458,38 @@ impl HeaderMatch {
             value: ValueMatch::Present(true),
             invert: false,
             missing_is_empty: false,
+        }
+    }
+
+    /// Whether it holds of a header with these lines, none where it is missing. What begins with
+    /// a colon has one line at most.
+    ///
+    /// Envoy (since `match_headers_individually`) looks at each line of a header that comes more
+    /// than once, and never at all of them joined.
+    pub fn holds<'a>(&self, lines: impl IntoIterator<Item = &'a [u8]>) -> bool {
+        let mut lines = lines.into_iter().peekable();
+        if lines.peek().is_none() && !self.missing_is_empty {
+            return self.value == ValueMatch::Present(self.invert);
+        }
+        if lines.peek().is_none() {
+            return self.value.holds(b"") != self.invert;
+        }
+        lines.any(|line| self.value.holds(line)) != self.invert
+    }
+}
+
+// === impl ValueMatch ===
+
+impl ValueMatch {
+    /// Whether it holds of a value that is there.
+    pub fn holds(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Text(text) => text.matches(value),
+            Self::Range(start, end) => std::str::from_utf8(value)
+                .ok()
+                .and_then(|value| value.trim().parse::<i64>().ok())
+                .is_some_and(|value| (*start..*end).contains(&value)),
+            Self::Present(present) => *present,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Keys and certificates are not in here but named by a [`SecretRef`]: they change on their own,
 //! as a [`Secret`](super::Secret) in a [`LiveSecret`](super::LiveSecret).
 
-use super::StringMatch;
+use super::{StreamOpening, StringMatch};
 use crate::{Name, Origin};
 use std::time::Duration;
 
@@ -126,6 +126,8 @@ pub enum SecretSource {
         cluster: Name,
         /// Whether it is spoken to in the variant that sends only what changed (`DELTA_GRPC`).
         delta: bool,
+        /// What its streams begin with besides. Services that differ in it are different.
+        opening: StreamOpening,
         /// As above.
         initial_fetch_timeout: Duration,
     },

@@ -74,7 +74,7 @@ where
     fn begin(&mut self, request: Request<B>, cx: &mut Context<'_>) -> Result<(), NotAnswered<B>> {
         let mut wire = lock(&self.link.wire);
         if wire.is_idle() && (wire.poll_gone(cx).is_ready() || !wire.input().is_empty()) {
-            wire.close();
+            wire.close_unasked();
         }
         let is_idle = wire.is_idle();
         let Some(client) = wire.client.as_mut().filter(|_| is_idle) else {
@@ -97,7 +97,7 @@ where
             body.size_hint().exact()
         };
         let buffers = &self.link.buffers;
-        let encoder = encode::request(output.buffer(buffers), &head, exact);
+        let encoder = encode::request(output.buffer(buffers), &head, exact, self.link.trailers);
         buffers.keep_map(head.headers);
         self.sending = Some(Sending {
             output,
@@ -129,8 +129,9 @@ where
         let link = self.link.clone();
         let mut wire = lock(&link.wire);
         loop {
-            if wire.skip_empty_lines() {
-                self.scanned = 0;
+            // Only servers pass over empty lines (RFC 9112 §2.2).
+            if let [b'\r' | b'\n', ..] = wire.input() {
+                return Poll::Ready(Err(HeadError::Line.into()));
             }
             if !wire.input().is_empty()
                 && let Some(response) = self.parse(&mut wire)?
@@ -142,6 +143,9 @@ where
                 return Poll::Pending;
             };
             if read? == 0 {
+                if !wire.input().is_empty() {
+                    return Poll::Ready(Err(HeadError::Incomplete.into()));
+                }
                 return Poll::Ready(Err(self.unsent.take().unwrap_or(Error::Closed)));
             }
         }
@@ -168,7 +172,11 @@ where
             if head.is_upgrade {
                 return Ok(Some(self.switch(wire, head.response)?));
             }
-            if head.response.status().is_informational() {
+            let status = head.response.status();
+            if status.is_informational() {
+                if let (0, Some(tell)) = (self.interim, &self.link.on_interim) {
+                    tell(status);
+                }
                 buffers.keep_map(head.response.into_parts().0.headers);
                 self.interim += 1;
                 if self.interim > MOST_INTERIM {
@@ -195,7 +203,7 @@ where
         let Some(sending) = self.sending.take() else {
             return;
         };
-        *self.link.rest() = Some(sending);
+        *self.link.rest() = Some(Box::new(sending));
         wire.wake();
     }
 

@@ -25,9 +25,14 @@ struct Connected {
 }
 
 fn connect() -> Connected {
+    connect_telling(Arc::new(|_| {}))
+}
+
+fn connect_telling(on_interim: OnInterim) -> Connected {
     let (ours, server) = tokio::io::duplex(1 << 10);
     let buffers = Buffers::default();
-    let (sender, connection) = Client::with_buffers(buffers.clone()).handshake(ours);
+    let client = Client::with_buffers(buffers.clone());
+    let (sender, connection) = client.handshake_telling(ours, on_interim);
     Connected {
         sender,
         task: tokio::spawn(connection),
@@ -180,19 +185,42 @@ async fn a_server_that_talks_without_being_asked_is_not_asked_any_more() {
     connected.answers(OK).await;
     settle().await;
     assert!(connected.sender.is_closed());
-    connected.ends().await;
-    // Behind a response it is the same.
+    assert!(matches!(connected.task.await.unwrap(), Err(Error::Unasked)));
+    // Behind a response it is the same, even if that was to be the last.
+    for answer in [
+        OK,
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n",
+    ] {
+        let mut connected = connect();
+        let response = connected.ask(get()).await;
+        connected
+            .answers(&format!("{answer}okHTTP/1.1 408 T\r\n\r\n"))
+            .await;
+        assert_eq!(response.await.unwrap().status(), StatusCode::OK);
+        assert!(connected.sender.is_closed());
+        assert!(matches!(connected.task.await.unwrap(), Err(Error::Unasked)));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_waited_long_enough_may_say_so() {
     let mut connected = connect();
-    let response = connected.ask(get()).await;
-    connected.answers(&format!("{OK}ok{OK}ok")).await;
-    assert_eq!(response.await.unwrap().status(), StatusCode::OK);
+    settle().await;
+    connected
+        .answers("HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n\r\n")
+        .await;
+    settle().await;
     assert!(connected.sender.is_closed());
     connected.ends().await;
 }
 
 #[tokio::test]
 async fn interim_responses_are_passed_over_and_bounded() {
-    let mut connected = connect();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = told.clone();
+    let mut connected = connect_telling(Arc::new(move |status: StatusCode| {
+        tell.lock().unwrap().push(status.as_u16());
+    }));
     let interim = "HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n";
     let response = connected.ask(get()).await;
     connected
@@ -207,6 +235,7 @@ async fn interim_responses_are_passed_over_and_bounded() {
         .await;
     let failed = response.await.unwrap_err();
     assert!(matches!(failed.error, Error::Head(HeadError::Unasked)));
+    assert_eq!(*told.lock().unwrap(), [100, 102], "the first to each");
 }
 
 #[tokio::test]
@@ -320,7 +349,18 @@ async fn a_response_that_says_so_is_the_last() {
 async fn a_response_that_breaks_off_is_an_error() {
     for (text, error) in [
         ("", Error::Closed.to_string()),
-        ("HTTP/1.1 200 OK\r\n", Error::Closed.to_string()),
+        (
+            "HTTP/1.1 200 OK\r\n",
+            Error::Head(HeadError::Incomplete).to_string(),
+        ),
+        (
+            "\r\nHTTP/1.1 200 OK\r\n\r\n",
+            Error::Head(HeadError::Line).to_string(),
+        ),
+        (
+            "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n",
+            Error::Head(HeadError::TransferEncoding).to_string(),
+        ),
         (
             "HTTP/1.1 200 OK\r\na b\r\n\r\n",
             Error::Head(HeadError::Field).to_string(),

@@ -99,7 +99,7 @@ fn a_request_has_the_target_of_its_method() {
     ] {
         let request = Request::builder().method(method).uri(uri).body(()).unwrap();
         let mut out = Vec::new();
-        super::request(&mut out, &request.into_parts().0, Some(0));
+        super::request(&mut out, &request.into_parts().0, Some(0), true);
         assert_eq!(String::from_utf8(out).unwrap(), format!("{line}\r\n"));
     }
 }
@@ -108,7 +108,12 @@ fn a_request_has_the_target_of_its_method() {
 fn a_request_has_our_version_and_not_its_callers() {
     let builder = Request::post("/").version(Version::HTTP_10);
     let mut out = Vec::new();
-    request(&mut out, &builder.body(()).unwrap().into_parts().0, None);
+    request(
+        &mut out,
+        &builder.body(()).unwrap().into_parts().0,
+        None,
+        true,
+    );
     assert_eq!(
         String::from_utf8(out).unwrap(),
         "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"

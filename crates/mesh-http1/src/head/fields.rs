@@ -34,7 +34,7 @@ impl Facts {
             let name =
                 HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| HeadError::Field)?;
             let value = HeaderValue::from_maybe_shared(part(input, head, field.value))
-                .map_err(|_| HeadError::Field)?;
+                .map_err(|_| HeadError::Value)?;
             facts.note(&name, field.value)?;
             // A full map is an error, not a panic.
             headers
@@ -89,6 +89,10 @@ impl Facts {
             return Some(Length::Chunked);
         }
         self.length.map(Length::Exact)
+    }
+
+    pub(super) fn is_chunked(&self) -> bool {
+        self.chunked
     }
 
     /// Whether another message may follow (RFC 9112 §9.3). Behind chunks in HTTP/1.0, which has none,

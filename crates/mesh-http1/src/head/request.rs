@@ -58,7 +58,21 @@ pub fn request(
             return Ok(None);
         }
         // What is wrong with a token before the version is wrong with the method or the target.
-        Err(httparse::Error::Token) if parsed.method.is_some() => return Err(HeadError::Target),
+        Err(httparse::Error::Token) if parsed.method.is_some() => {
+            return Err(if has_no_version(input) {
+                HeadError::Version
+            } else {
+                HeadError::Target
+            });
+        }
+        Err(httparse::Error::Version) => match names_a_version(input) {
+            Some(true) => return Err(HeadError::Version),
+            Some(false) => return Err(HeadError::Line),
+            None => {
+                check_size(input.len(), limits)?;
+                return Ok(None);
+            }
+        },
         Err(error) => return Err(HeadError::of(error)),
     };
     check_size(len, limits)?;
@@ -83,12 +97,16 @@ pub fn request(
     } else {
         Version::HTTP_11
     };
+    if request.uri().path_and_query().is_none() && request.method() != Method::CONNECT {
+        // An authority alone is a tunnel's (RFC 9112 §3.2.3).
+        return Err(HeadError::Target);
+    }
     let length = facts.length().unwrap_or(Length::NONE);
     if request.method() == Method::CONNECT {
         // It has no body (RFC 9110 §9.3.6): what follows is the tunnel's.
         match length {
             Length::NONE => {}
-            Length::Exact(_) => return Err(HeadError::ContentLength),
+            Length::Exact(_) => return Err(HeadError::ConnectBody),
             _ => return Err(HeadError::TransferEncoding),
         }
     }
@@ -101,4 +119,42 @@ pub fn request(
         request,
         len,
     }))
+}
+
+/// Whether the first line has a method, a target and nothing else: that is HTTP/0.9.
+fn has_no_version(input: &[u8]) -> bool {
+    let line = input.trim_ascii_start();
+    let end = line.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+    end.is_some_and(|end| {
+        let mut parts = line[..end].split(|byte| *byte == b' ');
+        parts.next().is_some()
+            && parts.next().is_some_and(|target| !target.is_empty())
+            && parts.next().is_none()
+    })
+}
+
+/// Whether the first line, which is not of HTTP/1.0 or 1.1, names another version of HTTP. None if
+/// its beginning may still become that.
+fn names_a_version(input: &[u8]) -> Option<bool> {
+    let line = input.trim_ascii_start();
+    let end = line.iter().position(|byte| matches!(byte, b'\r' | b'\n'));
+    let whole = &line[..end.unwrap_or(line.len())];
+    // What comes behind the method and the target, further spaces included: a line that is wrong
+    // stays so, whatever follows.
+    let version = whole
+        .splitn(3, |byte| *byte == b' ')
+        .nth(2)
+        .unwrap_or_default();
+    let fits = version
+        .iter()
+        .zip(b"HTTP/0.0")
+        .all(|(byte, like)| match like {
+            b'0' => byte.is_ascii_digit(),
+            _ => byte == like,
+        });
+    match (fits, version.len() < 8, end) {
+        (true, true, None) => None,
+        (true, false, _) => Some(true),
+        _ => Some(false),
+    }
 }

@@ -63,6 +63,10 @@ pub fn response(
     let facts = Facts::read(input, &head, parsed.headers, response.headers_mut())?;
     let status = StatusCode::from_u16(parsed.code.unwrap_or_default());
     let status = status.map_err(|_| HeadError::Line)?;
+    // RFC 9112 §6.1.
+    if facts.is_chunked() && (status.is_informational() || status == StatusCode::NO_CONTENT) {
+        return Err(HeadError::TransferEncoding);
+    }
     *response.status_mut() = status;
     *response.version_mut() = if is_http10 {
         Version::HTTP_10

@@ -93,8 +93,8 @@ fn what_has_two_meanings_is_refused() {
         ),
         ("a: b\r\n c\r\n", HeadError::Field),
         ("a : b\r\n", HeadError::Field),
-        ("a: b\rc\r\n", HeadError::Field),
-        ("a: b\0\r\n", HeadError::Field),
+        ("a: b\rc\r\n", HeadError::Value),
+        ("a: b\0\r\n", HeadError::Value),
         (": b\r\n", HeadError::Field),
         ("a\r\n", HeadError::Field),
     ] {
@@ -110,6 +110,12 @@ fn a_first_line_that_is_none_of_http_1_is_refused() {
         ("GET /?\" HTTP/1.1", HeadError::Target),
         ("GET  / HTTP/1.1", HeadError::Target),
         ("GET / HTTP/1.2", HeadError::Version),
+        ("NOT HTTP AT ALL", HeadError::Line),
+        ("GET /", HeadError::Version),
+        ("GET a HTTP/1.1", HeadError::Target),
+        ("GET a:80 HTTP/1.1", HeadError::Target),
+        ("GET / HTTPS/1.1", HeadError::Line),
+        ("GET / HTTP/2", HeadError::Line),
         ("GET / HTTP/0.9", HeadError::Version),
         ("GET / HTTP/3.0", HeadError::Version),
         ("PRI * HTTP/2.0", HeadError::Version),
@@ -125,6 +131,22 @@ fn a_first_line_that_is_none_of_http_1_is_refused() {
         StatusCode::NOT_IMPLEMENTED
     );
     assert_eq!(HeadError::TwoLengths.status(), StatusCode::BAD_REQUEST);
+}
+
+/// A fuzzer found the first of these: the last word of a line was taken for its version.
+#[test]
+fn a_first_line_that_is_wrong_stays_wrong() {
+    for (wrong, more) in [
+        ("GET /a HTT\u{1}ooooo", " "),
+        ("GET /a HTTX", " HTTP/"),
+        ("GET /a HTTPS/1.1", " HTTP/1"),
+        ("GET /a HTTP/1 ", "HTTP/1"),
+    ] {
+        let front = parse(wrong).map(|head| head.map(|head| head.len));
+        assert_eq!(front, Err(HeadError::Line), "{wrong:?}");
+        let whole = parse(&format!("{wrong}{more}")).map(|head| head.map(|head| head.len));
+        assert_eq!(whole, Err(HeadError::Line), "{wrong:?} and {more:?}");
+    }
 }
 
 #[test]
@@ -187,7 +209,7 @@ fn a_protocol_switch_takes_both_fields() {
     }
     assert!(whole("CONNECT a:1 HTTP/1.1\r\n\r\n").wants_upgrade);
     for (fields, error) in [
-        ("content-length: 1\r\n", Some(HeadError::ContentLength)),
+        ("content-length: 1\r\n", Some(HeadError::ConnectBody)),
         (
             "transfer-encoding: chunked\r\n",
             Some(HeadError::TransferEncoding),
@@ -327,6 +349,18 @@ proptest! {
                 prop_assert!(!may_be_whole(bytes, first));
             }
             _ => prop_assert_eq!(whole, cut),
+        }
+    }
+
+    /// Behind a first line that cannot be one anything may come.
+    #[test]
+    fn a_mistake_stays_one(
+        line in "[A-Z]{1,5} /[a-z?]{0,3} ?[HTP/1.0 2S]{0,9}",
+        more in "[HTP/1.0 2S\r\n:]{0,20}",
+    ) {
+        if parse(&line).is_err() {
+            let whole = format!("{line}{more}");
+            prop_assert!(parse(&whole).is_err(), "{:?}", whole);
         }
     }
 

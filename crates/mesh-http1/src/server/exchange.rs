@@ -90,6 +90,19 @@ impl Current {
         }
     }
 
+    /// Of what is answered as no request.
+    pub(super) fn refused() -> Self {
+        Self {
+            method: Method::GET,
+            is_http10: false,
+            takes_trailers: false,
+            keep_alive: false,
+            upgrade: None,
+            is_tunnel: false,
+            encoder: Encoder::Nothing,
+        }
+    }
+
     /// It is the last one if the connection is about to close.
     pub(super) fn leave_if(&mut self, leaving: bool) {
         self.keep_alive &= !leaving;

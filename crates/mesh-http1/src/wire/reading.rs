@@ -133,12 +133,19 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
 
     /// A client's exchange is over. From here on the driver's task is woken when the server closes.
     pub(crate) fn exchange_over(&mut self) {
+        let over = self.is_complete();
         let Some(client) = &mut self.client else {
             return;
         };
         client.busy = false;
         let reusable = client.keep_alive && !client.sending;
-        if !reusable || self.eof || !self.is_complete() || !self.input.is_empty() {
+        if over && !self.input.is_empty() {
+            // Whatever it is, it is no word about an idle connection.
+            client.unasked = true;
+            self.close();
+            return;
+        }
+        if !reusable || self.eof || !over {
             self.close();
             return;
         }
@@ -148,7 +155,7 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
             self.owner = Some(owner);
             // Nothing was asked for, so nothing may come.
             if gone.is_ready() || !self.input.is_empty() {
-                self.close();
+                self.close_unasked();
             }
         }
     }

@@ -10,6 +10,7 @@ fn receiving(input: &[u8], length: Length) -> (Shared<DuplexStream>, DuplexStrea
         busy: true,
         sending: false,
         keep_alive: true,
+        unasked: false,
     });
     assert!(wire.begin(length, &Limits::default()).is_none());
     (Mutex::new(wire), server)

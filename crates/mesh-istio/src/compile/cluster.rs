@@ -15,9 +15,10 @@ use mesh_core::{Name, Origin};
 use super::memory::Place;
 use super::policy::{self, Policy};
 use super::spread::{self, Spread};
-use super::{Compiler, tls};
+use super::{Compiler, mutual, tls};
 use crate::names::{BLACK_HOLE, PASSTHROUGH, outbound};
 use crate::registry::Entry;
+use crate::spec::MutualTls;
 use crate::spec::kubernetes::Protocol;
 use crate::spec::traffic_policy::{ClientTls, ConnectionPool, OutlierDetection, Simple};
 
@@ -52,6 +53,8 @@ pub(super) fn service(compiler: &mut Compiler<'_>, entry: &Arc<Entry>) {
     let place = Place {
         intercepts: compiler.intercepts(),
         gateway: compiler.viewer.is_gateway(),
+        identity: compiler.viewer.has_identity(),
+        mutual: compiler.memory.peers.namespace(entry.namespace()) != MutualTls::Disable,
         spreads: spreads(compiler, entry, &rules),
     };
     compiler.half.seen = compiler.half.seen.and(compiler.viewer.forget());
@@ -115,6 +118,14 @@ fn credentials(compiler: &mut Compiler<'_>, rules: &policy::Rules<'_>) {
     for (meta, policy) in top.chain(subsets) {
         let ports = policy.ports.iter().map(|port| &port.blocks);
         for blocks in std::iter::once(&policy.blocks).chain(ports) {
+            if let Some(ClientTls::Mesh(asked)) = &blocks.tls
+                && !compiler.viewer.has_identity()
+            {
+                let message = "ISTIO_MUTUAL needs a certificate of the mesh, and this proxy has \
+                               none: connections fail";
+                let path = "spec.trafficPolicy.tls.mode";
+                compiler.fail(meta, asked.at, path, message.to_owned());
+            }
             let asked = blocks.tls.as_ref().and_then(ClientTls::origination);
             let Some((asked, name)) = asked.and_then(|one| Some((one, one.credential()?))) else {
                 continue;
@@ -275,6 +286,29 @@ fn one(
         // As istiod marks it: what is agreed on inside is not the mesh's business.
         let metadata = &mut cluster.metadata;
         metadata.insert("istio/alpn_override".into(), "false".into());
+    }
+    let h2 = cluster.protocol == UpstreamProtocol::Http2;
+    let of = (*entry, part.subset, port);
+    match &policy.blocks.tls {
+        Some(ClientTls::Mesh(asked)) => {
+            let tls = mutual::client(compiler, of, Some(&**asked), policy_origin, h2);
+            cluster.tls = Some(tls);
+        }
+        None if cluster.discovery != DiscoveryKind::Authority => {
+            let simple = policy.blocks.balancer.as_ref().map(|one| one.simple);
+            let called = entry.headless
+                || entry.service.resolution == Resolution::None
+                || simple == Some(Simple::Passthrough);
+            if mutual::is_automatic(compiler, entry, called) {
+                let tls = mutual::client(compiler, of, None, part.origin, h2);
+                match cluster.discovery {
+                    // Which endpoint it will be nobody knows: all of them take it.
+                    DiscoveryKind::OriginalDestination => cluster.tls = Some(tls),
+                    _ => cluster.tls_matches = mutual::matches(tls),
+                }
+            }
+        }
+        _ => {}
     }
     // Of others it is not known beforehand where they are.
     let listed = matches!(

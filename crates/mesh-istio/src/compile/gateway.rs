@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_core::model::{
-    Direction, FilterChain, HttpManager, Inspector, Listener, ListenerAddress, RouteTable, Rule,
-    VirtualHost,
+    Direction, FilterChain, ForwardedCertificate, HttpManager, Inspector, Listener,
+    ListenerAddress, RouteTable, Rule, VirtualHost,
 };
 use mesh_core::{Name, Origin};
 
@@ -40,6 +40,7 @@ struct Host {
 type Hosts = BTreeMap<(u16, String), Host>;
 
 pub(super) fn compile(compiler: &mut Compiler<'_>, ports: &BTreeMap<u16, u16>) {
+    compiler.judges = super::authz::judges(compiler);
     cluster::built_in(compiler);
     for entry in scope::services(compiler) {
         cluster::service(compiler, entry);
@@ -222,6 +223,10 @@ fn manager(compiler: &Compiler<'_>, listener: &str, routes: &str) -> HttpManager
     manager.direction = Direction::Gateway;
     manager.server_name = Name::from("istio-envoy");
     manager.use_remote_address = true;
+    // A gateway is the first that callers meet: what they say of certificates does not count.
+    let told = &mut manager.client_certificate;
+    told.mode = ForwardedCertificate::SanitizeSet;
+    (told.subject, told.cert, told.dns, told.uri) = (true, true, true, true);
     manager
 }
 

@@ -6,22 +6,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::model::{
-    Address, Balancing, Cluster, DiscoveryKind, EndpointSet, Limits, Listener, Retry, RetryOn,
-    RouteTable, Rule, ServiceRef, VirtualHost,
+    Address, Balancing, Cluster, DiscoveryKind, EndpointSet, FilterChain, Limits, Listener, Retry,
+    RetryOn, RouteTable, Rule, ServiceRef, VirtualHost,
 };
 use mesh_core::{Name, Origin};
 
-use super::{Compiler, cluster, policy, scope};
-use crate::names::inbound;
+use super::{Compiler, authz, cluster, policy, scope, tls};
+use crate::names::{BLACK_HOLE, inbound};
 use crate::node::Inbound;
+use crate::peers::Accepted;
 use crate::registry::{Entry, Services};
+use crate::spec::gateway::Termination;
 use crate::spec::kubernetes::Protocol;
 use crate::spec::sidecar::CaptureMode;
 use crate::spec::traffic_policy::ConnectionPool;
-use crate::spec::{Meta, Sidecar};
+use crate::spec::{Meta, MutualTls, Sidecar};
 
+mod accepts;
 mod intercepted;
 
+use accepts::{Accepts, Needs};
 use intercepted::Gate;
 
 /// One port on the way in.
@@ -35,6 +39,8 @@ struct Port<'a> {
     protocol: Option<Protocol>,
     /// Asked for by a `Sidecar`; wins over every other pool.
     pool: Option<&'a ConnectionPool>,
+    /// TLS of callers outside of the mesh, where a `Sidecar` asks for it.
+    tls: Option<(&'a Meta, &'a Termination)>,
     origin: Origin,
 }
 
@@ -64,10 +70,13 @@ pub(super) fn targets(compiler: &Compiler<'_>) -> Vec<Inbound> {
 }
 
 pub(super) fn compile(compiler: &mut Compiler<'_>, described: &[Inbound]) {
+    compiler.judges = authz::judges(compiler);
     let sidecar = scope::sidecar(compiler);
     let general = sidecar.and_then(|(_, spec)| spec.inbound_pool.as_ref());
     let ingress = sidecar.filter(|(_, spec)| !spec.ingress.is_empty());
     let mut gate = Gate::default();
+    let accepted = accepted(compiler);
+    warn_of_no_identity(compiler, &accepted);
     match ingress {
         None => {
             for port in described {
@@ -77,15 +86,17 @@ pub(super) fn compile(compiler: &mut Compiler<'_>, described: &[Inbound]) {
                     called: !compiler.intercepts(),
                     protocol: None,
                     pool: general,
+                    tls: None,
                     origin: Origin::NONE,
                 };
-                one(compiler, &port, &mut gate);
+                one(compiler, &port, &accepted, &mut gate);
             }
         }
-        Some((meta, spec)) => asked(compiler, meta, spec, described, &mut gate),
+        Some((meta, spec)) => asked(compiler, meta, spec, (described, &accepted), &mut gate),
     }
     if compiler.intercepts() {
-        gate.finish(compiler);
+        let others = Accepts::of(compiler, accepted.mode);
+        gate.finish(compiler, &others);
     }
 }
 
@@ -94,7 +105,7 @@ fn asked(
     compiler: &mut Compiler<'_>,
     meta: &Meta,
     spec: &Sidecar,
-    described: &[Inbound],
+    (described, accepted): (&[Inbound], &Accepted),
     gate: &mut Gate,
 ) {
     let general = spec.inbound_pool.as_ref();
@@ -143,8 +154,10 @@ fn asked(
                 called,
                 protocol: Some(asked.protocol),
                 pool,
+                tls: asked.tls.as_deref().map(|tls| (meta, tls)),
                 origin,
             },
+            accepted,
             gate,
         ) {
             let message = format!("{listen} is taken by an earlier listener");
@@ -172,7 +185,43 @@ fn loops(listen: SocketAddr, application: SocketAddr) -> bool {
         && (listen.ip() == application.ip() || listen.ip().is_unspecified())
 }
 
-fn one(compiler: &mut Compiler<'_>, port: &Port<'_>, gate: &mut Gate) -> bool {
+/// What callers of the workload have to show.
+fn accepted(compiler: &Compiler<'_>) -> Accepted {
+    let viewer = &compiler.viewer;
+    let labels = viewer.labels();
+    let label = |key: &str| labels.get(key).map(String::as_str);
+    compiler.memory.peers.workload(viewer.namespace(), label)
+}
+
+/// Says that nothing can be taken where mutual TLS has to be spoken and there is no certificate.
+fn warn_of_no_identity(compiler: &mut Compiler<'_>, accepted: &Accepted) {
+    if compiler.viewer.has_identity() || !accepted.is_strict() {
+        return;
+    }
+    let peers = Arc::clone(&compiler.memory.peers);
+    for meta in peers.strict(compiler.viewer.namespace()) {
+        let message = "STRICT needs a certificate of the mesh, and this proxy has none: where it \
+                       holds, every connection is refused";
+        compiler.warn(meta, meta.at, "spec.mtls.mode", message.to_owned());
+    }
+}
+
+/// Which connections a port takes.
+fn accepts(compiler: &mut Compiler<'_>, port: &Port<'_>, accepted: &Accepted) -> Accepts {
+    let mode = accepted.port(port.listen.port());
+    let Some((meta, asked)) = port.tls else {
+        return Accepts::of(compiler, mode);
+    };
+    if mode == MutualTls::Disable {
+        return Accepts::Tls(tls::server(compiler, meta, asked));
+    }
+    let message = "has no effect: callers may come with mutual TLS here until a PeerAuthentication \
+                   says DISABLE for the port";
+    compiler.warn(meta, asked.at, "spec.ingress.tls", message.to_owned());
+    Accepts::of(compiler, mode)
+}
+
+fn one(compiler: &mut Compiler<'_>, port: &Port<'_>, accepted: &Accepted, gate: &mut Gate) -> bool {
     let number = port.listen.port();
     let name = inbound(number);
     // One cluster per port, whatever address it is bound to.
@@ -236,7 +285,8 @@ fn one(compiler: &mut Compiler<'_>, port: &Port<'_>, gate: &mut Gate) -> bool {
     };
     let listener_name = format!("{ip}_{number}");
     let manager = intercepted::manager(compiler, format!("inbound_{listener_name}"), &name);
-    if port.called {
+    let accepts = accepts(compiler, port, accepted);
+    if port.called && accepts.is_plain() {
         let mut listener = match protocol.is_http() {
             true => Listener::http(listener_name, port.listen, manager),
             false => {
@@ -249,14 +299,42 @@ fn one(compiler: &mut Compiler<'_>, port: &Port<'_>, gate: &mut Gate) -> bool {
             return false;
         }
     } else {
-        let port = (number, protocol);
-        gate.port(compiler, port, manager, &name, cluster.origin);
+        let http = || FilterChain::http(manager.clone());
+        let bytes = |cluster: &str| FilterChain::tcp(intercepted::proxy(compiler, cluster));
+        let refused = || bytes(BLACK_HOLE);
+        let chains = accepts.chains(protocol, &http, &|| bytes(&name), &refused);
+        if !port.called {
+            gate.port(compiler, number, chains, cluster.origin);
+        } else if !call(compiler, listener_name, port, chains, cluster.origin) {
+            return false;
+        }
     }
     if protocol.is_http() {
         compiler.table(table);
     }
     add(compiler, name, cluster, port.application.clone());
     true
+}
+
+/// A listener that callers call, where their connections have to be told apart.
+fn call(
+    compiler: &mut Compiler<'_>,
+    name: String,
+    port: &Port<'_>,
+    chains: Vec<FilterChain>,
+    origin: Origin,
+) -> bool {
+    let mut listener = Listener::new(name, port.listen);
+    listener.origin = origin;
+    let mut needs = Needs::default();
+    for mut chain in chains {
+        chain.origin = origin;
+        needs.of(&chain.matches);
+        listener = listener.chain(chain);
+    }
+    listener.inspect.tls = needs.tls();
+    listener.inspect.http = needs.http();
+    compiler.add_listener(listener)
 }
 
 fn add(compiler: &mut Compiler<'_>, name: String, cluster: Cluster, application: Option<Address>) {

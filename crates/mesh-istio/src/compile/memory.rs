@@ -15,6 +15,7 @@ use super::spread::Spread;
 use super::viewer::{Asked, Viewer};
 use super::{Half, Heard};
 use crate::diagnostic::Position;
+use crate::peers::Peers;
 use crate::registry::Entry;
 use crate::spec::Meta;
 use crate::spec::sidecar::OutboundPolicy;
@@ -32,6 +33,7 @@ pub(super) struct Memory {
     /// How many origins there were after the first round.
     usual: Option<usize>,
     pub(super) rules: Arc<Index>,
+    pub(super) peers: Arc<Peers>,
     halves: Vec<(Asked, Arc<Half>)>,
     clusters: HashMap<Name, Vec<Used<Clusters>>>,
     hosts: HashMap<Name, Vec<Used<Host>>>,
@@ -69,6 +71,10 @@ pub(super) struct Place {
     pub(super) intercepts: bool,
     /// On a gateway.
     pub(super) gateway: bool,
+    /// With a certificate of the mesh.
+    pub(super) identity: bool,
+    /// Its workloads take mutual TLS, as far as is said of their namespace.
+    pub(super) mutual: bool,
     /// Which endpoints come first, cluster by cluster; empty where that is said of none.
     pub(super) spreads: Vec<Option<Arc<Spread>>>,
 }
@@ -143,6 +149,7 @@ impl Memory {
         self.round += 1;
         self.mesh = mesh;
         self.rules = Arc::new(Index::of(world));
+        self.peers = Arc::new(Peers::of(world));
         self.world = Some(world.clone());
     }
 

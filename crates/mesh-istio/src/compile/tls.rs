@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use mesh_core::model::{
     ClientTls, Secret, SecretName, SecretRef, SecretSource, ServerTls, SnapshotBuilder,
-    StringMatch, TlsParams, TlsVersion, Validation,
+    StreamOpening, StringMatch, TlsParams, TlsVersion, Validation,
 };
 use mesh_core::{Name, Origin};
 
-use super::{Compiler, Half};
+use super::{Compiler, Half, mutual};
 use crate::spec::Meta;
 use crate::spec::gateway::{Callers, Termination};
 use crate::spec::tls::{Credential, Roots};
@@ -28,7 +28,7 @@ pub(super) const HANDSHAKE: Duration = Duration::from_secs(15);
 const FETCH: Duration = Duration::from_secs(15);
 
 /// The cluster of istiod's agent.
-const AGENT: &str = "sds-grpc";
+pub(super) const AGENT: &str = "sds-grpc";
 
 const KUBERNETES: &str = "kubernetes://";
 const ROOTS: &str = "-cacert";
@@ -64,6 +64,15 @@ pub(super) fn server(
     let mut tls = ServerTls::default();
     tls.origin = compiler.origin(meta, asked.at);
     tls.params = params(asked);
+    if asked.mesh {
+        mutual::server(&mut tls, exact(&asked.subject_alt_names));
+        if !compiler.viewer.has_identity() {
+            let message = "ISTIO_MUTUAL needs a certificate of the mesh, and this proxy has none: \
+                           handshakes fail";
+            compiler.fail(meta, asked.at, "spec.servers.tls.mode", message.to_owned());
+        }
+        return Arc::new(tls);
+    }
     tls.alpn = vec![Name::from("h2"), Name::from("http/1.1")];
     let agent = compiler.intercepts();
     tls.certificates = asked
@@ -189,6 +198,7 @@ fn file(name: SecretName<'_>, agent: bool) -> SecretRef {
             source: SecretSource::Service {
                 cluster: Name::from(AGENT),
                 delta: false,
+                opening: StreamOpening::default(),
                 initial_fetch_timeout: FETCH,
             },
         },

@@ -35,6 +35,7 @@ pub(super) struct Seen {
 pub(super) struct Asked {
     capture: Capture,
     gateway: bool,
+    identity: bool,
     namespace: Option<String>,
     labels: Option<BTreeMap<String, String>>,
     address: Option<IpAddr>,
@@ -60,6 +61,11 @@ impl<'a> Viewer<'a> {
 
     pub(super) fn is_gateway(&self) -> bool {
         matches!(self.node.role, Role::Gateway { .. })
+    }
+
+    /// Whether it has a certificate of the mesh.
+    pub(super) fn has_identity(&self) -> bool {
+        self.node.identity
     }
 
     pub(super) fn namespace(&self) -> &'a str {
@@ -130,6 +136,7 @@ impl<'a> Viewer<'a> {
         Asked {
             capture: node.capture,
             gateway: self.is_gateway(),
+            identity: node.identity,
             namespace: seen.namespace.then(|| node.namespace.clone()),
             labels: seen.labels.then(|| node.labels.clone()),
             address: seen.address.then_some(node.address),
@@ -172,6 +179,7 @@ impl Asked {
         let is = |asked: &Option<String>, now: &str| asked.as_deref().is_none_or(|one| one == now);
         self.capture == node.capture
             && self.gateway == viewer.is_gateway()
+            && self.identity == node.identity
             && is(&self.namespace, &node.namespace)
             && self.labels.as_ref().is_none_or(|one| *one == node.labels)
             && self.address.is_none_or(|one| one == node.address)

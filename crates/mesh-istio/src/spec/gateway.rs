@@ -9,6 +9,8 @@ mod tls;
 
 pub use tls::{Callers, Security, Termination};
 
+pub(super) use tls::read as read_tls;
+
 /// The spec of a `Gateway`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gateway {

@@ -26,6 +26,10 @@ pub struct MeshConfig {
     pub root_namespace: String,
     /// The trust domain of identities.
     pub trust_domain: String,
+    /// Other names of the trust domain (`trustDomainAliases`).
+    pub trust_domain_aliases: Vec<String>,
+    /// Mutual TLS is spoken to whoever takes it, where no rule says anything.
+    pub auto_mtls: bool,
     /// Base for the connection pools and outlier detection of all hosts.
     pub policy: Option<TrafficPolicy>,
     /// Which localities come first, where destination rules do not say.
@@ -69,6 +73,8 @@ impl Default for MeshConfig {
             detection_timeout: Duration::ZERO,
             root_namespace: "istio-system".to_owned(),
             trust_domain: "cluster.local".to_owned(),
+            trust_domain_aliases: Vec::new(),
+            auto_mtls: true,
             policy: None,
             locality: LocalitySetting::default(),
             access_log_file: String::new(),
@@ -112,6 +118,10 @@ impl MeshConfig {
             trust_domain: fields
                 .get("trustDomain", read::filled)
                 .unwrap_or(usual.trust_domain),
+            trust_domain_aliases: fields.list("trustDomainAliases", read::filled),
+            auto_mtls: fields
+                .get("enableAutoMtls", read::bool)
+                .unwrap_or(usual.auto_mtls),
             policy: fields.get("defaultTrafficPolicy", default_policy),
             locality: fields
                 .get("localityLbSetting", LocalitySetting::read)
@@ -156,12 +166,6 @@ impl MeshConfig {
                 return None;
             }
             cursor.choice(&[("TEXT", ())])
-        });
-        fields.get("enableAutoMtls", |cursor| {
-            if cursor.bool()? {
-                cursor.info("has no effect yet: mutual TLS comes later");
-            }
-            Some(())
         });
         fields.done();
         Some(config)

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::kubernetes::{Endpoints, Pod, Secret, Service};
 use super::{
-    DestinationRule, Gateway, MeshConfig, Meta, ServiceEntry, Sidecar, VirtualService,
-    WorkloadEntry,
+    AuthorizationPolicy, DestinationRule, Gateway, MeshConfig, Meta, PeerAuthentication,
+    ServiceEntry, Sidecar, VirtualService, WorkloadEntry,
 };
 use crate::cursor::{Cursor, Report, Shift, read};
 use crate::diagnostic::{Diagnostic, Position, Severity};
@@ -28,6 +28,10 @@ pub enum Kind {
     WorkloadEntry,
     /// `networking.istio.io`
     Sidecar,
+    /// `security.istio.io`
+    AuthorizationPolicy,
+    /// `security.istio.io`
+    PeerAuthentication,
     /// The ConfigMap `istio`, or a file of its own.
     MeshConfig,
     /// `v1`
@@ -73,6 +77,10 @@ pub enum Spec {
     WorkloadEntry(WorkloadEntry),
     /// A sidecar.
     Sidecar(Sidecar),
+    /// An authorization policy.
+    AuthorizationPolicy(AuthorizationPolicy),
+    /// Which connections workloads accept.
+    PeerAuthentication(PeerAuthentication),
     /// The mesh's configuration.
     MeshConfig(MeshConfig),
     /// A Kubernetes service.
@@ -108,6 +116,7 @@ pub(crate) enum Decoded {
 }
 
 const ISTIO: &str = "networking.istio.io";
+const SECURITY: &str = "security.istio.io";
 
 // === impl Kind ===
 
@@ -121,6 +130,11 @@ impl Kind {
                 "ServiceEntry" => Self::ServiceEntry,
                 "WorkloadEntry" => Self::WorkloadEntry,
                 "Sidecar" => Self::Sidecar,
+                _ => return None,
+            }),
+            (SECURITY, "v1" | "v1beta1") => Some(match kind {
+                "AuthorizationPolicy" => Self::AuthorizationPolicy,
+                "PeerAuthentication" => Self::PeerAuthentication,
                 _ => return None,
             }),
             ("", "v1") => Some(match kind {
@@ -146,6 +160,7 @@ impl Kind {
             | Self::ServiceEntry
             | Self::WorkloadEntry
             | Self::Sidecar => "networking.istio.io/v1",
+            Self::AuthorizationPolicy | Self::PeerAuthentication => "security.istio.io/v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::Service
             | Self::Endpoints
@@ -171,6 +186,8 @@ impl Kind {
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
             Self::Sidecar => "Sidecar",
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::PeerAuthentication => "PeerAuthentication",
             Self::MeshConfig => "MeshConfig",
             Self::Service => "Service",
             Self::Endpoints => "Endpoints",
@@ -445,6 +462,10 @@ fn read_spec(root: &Cursor<'_>, kind: Kind) -> Option<Spec> {
             Kind::ServiceEntry => Spec::ServiceEntry(ServiceEntry::read(cursor)?),
             Kind::WorkloadEntry => Spec::WorkloadEntry(WorkloadEntry::read(cursor)?),
             Kind::Sidecar => Spec::Sidecar(Sidecar::read(cursor)?),
+            Kind::AuthorizationPolicy => {
+                Spec::AuthorizationPolicy(AuthorizationPolicy::read(cursor)?)
+            }
+            Kind::PeerAuthentication => Spec::PeerAuthentication(PeerAuthentication::read(cursor)?),
             _ => Spec::Service(Service::read(cursor)?),
         })
     });

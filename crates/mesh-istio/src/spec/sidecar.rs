@@ -6,10 +6,12 @@ use mesh_core::model::Address;
 
 use super::Spanned;
 use super::common::{Bind, Selector, bind, no_port, selector, unix};
+use super::gateway::{self, Callers, Security, Termination};
 use super::kubernetes::Protocol;
 use super::traffic_policy::ConnectionPool;
 use crate::cursor::{Cursor, read};
 use crate::diagnostic::Position;
+use crate::yaml::Node;
 
 /// The spec of a `Sidecar`.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +45,9 @@ pub struct Ingress {
     pub endpoint: Option<Address>,
     /// Limits towards the application.
     pub pool: Option<ConnectionPool>,
+    /// TLS of callers outside of the mesh; needs a `PeerAuthentication` that takes no mutual TLS
+    /// there. The protocol is then what is inside.
+    pub tls: Option<Box<Termination>>,
 }
 
 /// What a sidecar can reach, for all ports or for one.
@@ -229,13 +234,20 @@ impl Ingress {
         let bind = fields.get("bind", |cursor| cursor.ip());
         let capture = fields.get("captureMode", capture_mode).unwrap_or_default();
         let endpoint = fields.get("defaultEndpoint", default_endpoint);
-        fields.later(
-            "tls",
-            "TLS of the application's own callers comes with PeerAuthentication",
-        );
+        let spoken = fields.peek("port").and_then(|port| port.get("protocol"));
+        let https = spoken
+            .and_then(Node::text)
+            .is_some_and(|name| name.eq_ignore_ascii_case("HTTPS"));
+        let tls = fields.get("tls", ingress_tls);
         let pool = fields.get("connectionPool", ConnectionPool::read);
         fields.done();
-        let (port, protocol) = port?;
+        let (port, mut protocol) = port?;
+        if tls.is_some() && protocol == Protocol::Tls {
+            protocol = match https {
+                true => Protocol::Http,
+                false => Protocol::Tcp,
+            };
+        }
         Some(Self {
             at: cursor.at(),
             port,
@@ -244,7 +256,25 @@ impl Ingress {
             capture,
             endpoint,
             pool,
+            tls,
         })
+    }
+}
+
+/// TLS of callers outside of the mesh: `SIMPLE` or `MUTUAL`.
+fn ingress_tls(cursor: &Cursor<'_>) -> Option<Box<Termination>> {
+    let (security, redirect) = gateway::read_tls(cursor)?;
+    if redirect {
+        cursor.error("httpsRedirect is for gateways");
+    }
+    match security {
+        Security::Terminate(asked) if !asked.mesh && asked.callers != Callers::MayShow => {
+            Some(asked)
+        }
+        _ => {
+            cursor.error("mode has to be SIMPLE or MUTUAL");
+            None
+        }
     }
 }
 

@@ -14,7 +14,7 @@ mod tls;
 
 pub use balancer::{Balancer, ConsistentHash, HashAlgorithm, Simple, Warmup};
 pub use locality::{Distribute, Failover, LocalitySetting, Pattern, PriorityLabel};
-pub use tls::{ClientTls, Origination, Tunnel};
+pub use tls::{ClientTls, MeshTls, Origination, Tunnel};
 
 /// The blocks of a traffic policy; each is inherited or replaced as a whole.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -11,6 +11,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// On an answer it says that the host fails its health checks from now on (Envoy's router).
+const IMMEDIATE_FAIL: &str = "x-envoy-immediate-health-check-fail";
+
 /// Whose request it is, and where the cluster is kept alive meanwhile.
 pub(crate) enum Owner {
     /// A route's: the cluster is that of the exchange, which has one.
@@ -109,6 +112,11 @@ impl Flight {
             _ => Ending::Success,
         });
         active.report(Outcome::Answered(judged), now);
+        if !active.entry().config().health_checks.is_empty()
+            && response.headers().contains_key(IMMEDIATE_FAIL)
+        {
+            ClusterHosts::of(active.entry()).fails(&active.host, now);
+        }
         Some(active)
     }
 
@@ -118,6 +126,16 @@ impl Flight {
             return;
         };
         let failure = error.failure();
+        let without_connection = [
+            Failure::ConnectFailed,
+            Failure::ConnectTimeout,
+            Failure::Overflow,
+        ];
+        if without_connection.contains(&failure)
+            && let Some(exchange) = active.owner.exchange()
+        {
+            exchange.note_unreached();
+        }
         active.completed(failure.row().status);
         // An error that is not ours says no more than that the host's service failed: that of a
         // client that somebody else wrote, say.
@@ -129,7 +147,11 @@ impl Flight {
                 504 => Ending::Timeout,
                 _ => Ending::Error,
             });
-            active.report(Outcome::Local(status), now());
+            let outcome = match error.is_unsent() {
+                true => Outcome::Local(status),
+                false => Outcome::Broken(status),
+            };
+            active.report(outcome, now());
         }
     }
 
@@ -144,7 +166,7 @@ impl Flight {
         active.completed(StatusCode::GATEWAY_TIMEOUT);
         active.host.count(Ending::Timeout);
         if let Some(status) = Failure::TryTimeout.local_origin() {
-            active.report(Outcome::Local(status), now());
+            active.report(Outcome::Broken(status), now());
         }
     }
 }

@@ -336,6 +336,55 @@ async fn every_second_retry_goes_to_another_priority_when_its_policy_says_so() {
 }
 
 #[tokio::test]
+async fn a_retry_goes_where_no_canary_and_no_such_metadata_is() {
+    use mesh_core::model::{Endpoint, SnapshotBuilder};
+    use std::collections::BTreeMap;
+    let label = |name: &str, value: &str| BTreeMap::from([(name.into(), value.into())]);
+    let labels = [
+        (1, label("canary", "true")),
+        (2, label("stage", r#"["old","test"]"#)),
+        (3, label("canary", r#""true""#)),
+    ];
+    let endpoints = labels.map(|(port, labels)| {
+        let mut endpoint = Endpoint::new(fixture::address(&format!("127.0.0.1:{port}")));
+        endpoint.subset = Arc::new(labels);
+        Arc::new(endpoint)
+    });
+    let mut retry = Retry::default();
+    retry.avoid_canaries = true;
+    retry.avoid_metadata = vec![BTreeMap::new(), label("stage", r#""test""#)];
+    retry.host_attempts = 3;
+    let mut rule = Rule::prefix_to("/", "c");
+    rule.retry = Some(Arc::new(retry));
+    let mut builder = SnapshotBuilder::new();
+    let host = mesh_core::model::VirtualHost::new("all", ["*"]).rule(rule);
+    builder.routes(mesh_core::model::RouteTable::new("t").host(host));
+    builder.cluster(cluster());
+    builder.endpoints("c", EndpointSet::from_endpoints(endpoints.to_vec()));
+    let (snapshot, _) = builder.build().unwrap();
+    let dispatch = Dispatch::new(named());
+    let mut first = Vec::new();
+    for _ in 0..3 {
+        let response = dispatch.clone().oneshot(request(&snapshot)).await;
+        first.push(read(response.unwrap().into_body()).await);
+    }
+    first.sort();
+    first.dedup();
+    assert_eq!(first.len(), 3, "a first attempt goes anywhere: {first:?}");
+    for _ in 0..6 {
+        let exchange = fixture::matched(&snapshot);
+        let first = fixture::with(Request::new(empty()), &exchange);
+        dispatch.clone().oneshot(first).await.unwrap();
+        for _ in 0..2 {
+            let retry = fixture::with(Request::new(empty()), &exchange.for_attempt());
+            let response = dispatch.clone().oneshot(retry).await.unwrap();
+            let went = read(response.into_body()).await;
+            assert_eq!(went, "127.0.0.1:3", "which has a text, and no canary");
+        }
+    }
+}
+
+#[tokio::test]
 async fn one_seed_gives_one_sequence_of_hosts() {
     let mut random = Cluster::new("c");
     random.balancing = Balancing::Random;
@@ -482,4 +531,36 @@ async fn a_host_whose_service_cannot_get_ready_fails_the_request_and_not_the_nex
     assert_eq!(error.failure(), Failure::ConnectTimeout);
     assert!(is_ejected(&snapshot));
     assert_eq!(stat(&snapshot, ClusterStat::RqActive), 0);
+}
+
+#[tokio::test]
+async fn an_answer_may_say_that_its_host_fails_health_checks() {
+    use mesh_core::model::{HealthCheck, Probe as Question, TcpProbe};
+    for checks in [true, false] {
+        let mut cluster = cluster();
+        let second = Duration::from_secs(1);
+        if checks {
+            let tcp = Question::Tcp(TcpProbe::default());
+            cluster.health_checks = [HealthCheck::new(tcp, second, second)].into();
+        }
+        let snapshot = snapshot(cluster);
+        let mut says = http::HeaderMap::new();
+        says.insert(
+            "x-envoy-immediate-health-check-fail",
+            "true".parse().unwrap(),
+        );
+        let probe = Probe::answering([Answers::WithHeaders(StatusCode::OK, says, "")]);
+        let hosts = ClusterHosts::of(&snapshot.clusters()[0]);
+        for host in hosts.to_check() {
+            let now = std::time::Instant::now();
+            hosts.checked(host.id(), 0, crate::health::Answer::Well, now, 0);
+        }
+        assert!(!hosts.view()[0].checked.failed);
+        let response = Dispatch::new(to(&probe))
+            .oneshot(request(&snapshot))
+            .await
+            .unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(hosts.view()[0].checked.failed, checks);
+    }
 }

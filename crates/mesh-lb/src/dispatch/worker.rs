@@ -117,12 +117,16 @@ impl<M: MakeEndpoint> Worker<M> {
         let mut avoid = Avoid::NONE;
         if let Some(retry) = retry {
             avoid.hosts = &tried;
-            avoid.redraws = if retry.avoid_previous_hosts {
+            avoid.previous = retry.avoid_previous_hosts;
+            avoid.canaries = retry.avoid_canaries;
+            avoid.metadata = &retry.avoid_metadata;
+            avoid.redraws = if retry.avoids_hosts() {
                 retry.host_attempts
             } else {
                 0
             };
             avoid.priorities = retry.other_priorities;
+            avoid.priority_attempts = retry.priority_attempts;
         }
         let wanted = Wanted::of(owner.exchange());
         let ask = Ask {
@@ -166,20 +170,14 @@ impl<M: MakeEndpoint> Worker<M> {
         let placed = {
             let mut table = self.table();
             table.meet(snapshot, entry.key());
-            let peers = match &self.zone {
-                Some(zone) => match entry.config().localities {
-                    LocalityBalancing::Ignored => None,
-                    LocalityBalancing::ZoneAware(_) => {
-                        hosts.locate(&zone.locality);
-                        table.peers(zone, snapshot, now)
-                    }
-                    _ => {
-                        hosts.locate(&zone.locality);
-                        None
-                    }
-                },
-                None => None,
-            };
+            let config = entry.config();
+            let peers = self.zone.as_ref().and_then(|zone| {
+                let near = zone.cluster.is_some() && config.zones().is_some();
+                if near || config.localities != LocalityBalancing::Ignored {
+                    hosts.locate(&zone.locality);
+                }
+                near.then(|| table.peers(zone, snapshot, now)).flatten()
+            });
             let ask = Ask {
                 now: Some(now),
                 stats: Some((entry.live().stats(), shard)),
@@ -188,10 +186,16 @@ impl<M: MakeEndpoint> Worker<M> {
             };
             hosts.with(|set| {
                 let is_new = purpose == Purpose::Request;
-                if is_new && drops::is_dropped(set.drops(), || self.rng.word()) {
-                    let stats = entry.live().stats().block();
-                    stats.inc(shard, ClusterStat::RqDropOverload);
-                    return Err(Failure::DropOverload);
+                let dropped = is_new
+                    .then(|| drops::dropped(set.drops(), || self.rng.word()))
+                    .flatten();
+                if let Some(failure) = dropped {
+                    // Envoy does not count where all are.
+                    if failure == Failure::DropOverload {
+                        let stats = entry.live().stats().block();
+                        stats.inc(shard, ClusterStat::RqDropOverload);
+                    }
+                    return Err(failure);
                 }
                 Ok(table.place(entry, set, &ask, &self.make))
             })?
@@ -230,7 +234,7 @@ fn tried_before(exchange: &Exchange) -> (Vec<HostId>, Option<&Retry>) {
         let own = matched.rule().retry.as_ref();
         own.or(matched.host().retry.as_ref()).map(Arc::as_ref)
     });
-    match retry.filter(|retry| retry.avoid_previous_hosts || retry.other_priorities) {
+    match retry.filter(|retry| retry.avoids()) {
         Some(retry) => (exchange.tried(), Some(retry)),
         None => (Vec::new(), None),
     }

@@ -5,7 +5,8 @@ use crate::hosts::{Members, Setting};
 use crate::{Ask, Picker};
 use mesh_core::Rng;
 use mesh_core::model::{
-    Cluster, Endpoint, EndpointSet, LocalityEndpoints, Maglev, SubsetBalancing, SubsetSelector,
+    Cluster, Endpoint, EndpointSet, LocalityEndpoints, Maglev, SubsetBalancing, SubsetLocalities,
+    SubsetSelector,
 };
 use mesh_test::fixture::address;
 use proptest::prelude::*;
@@ -72,9 +73,15 @@ fn clusters() -> impl Strategy<Value = Cluster> {
         1 => Just(Some(SubsetFallback::Any)),
         1 => Just(Some(SubsetFallback::Default)),
     ];
+    let localities = prop_oneof![
+        Just(SubsetLocalities::Ignored),
+        Just(SubsetLocalities::Weighted),
+        Just(SubsetLocalities::Scaled),
+    ];
+    let more = (any::<bool>(), any::<bool>(), localities);
     let threshold = prop_oneof![Just(0), Just(50), Just(100)];
-    (balancing, threshold, any::<bool>(), subsets, any::<bool>()).prop_map(
-        |(balancing, threshold, weighted, fallback, panic_mode_any)| {
+    (balancing, threshold, any::<bool>(), subsets, more).prop_map(
+        |(balancing, threshold, weighted, fallback, (panic_mode_any, by_keys, localities))| {
             let mut cluster = Cluster::new("c");
             cluster.balancing = balancing;
             cluster.panic_threshold = threshold;
@@ -89,6 +96,15 @@ fn clusters() -> impl Strategy<Value = Cluster> {
                 subsets.fallback = fallback;
                 subsets.default = [("version".into(), "\"v1\"".into())].into();
                 subsets.panic_mode_any = panic_mode_any;
+                subsets.localities = localities;
+                subsets.fallback_list = true;
+                if by_keys {
+                    let mut selector = SubsetSelector::default();
+                    selector.keys = vec!["colour".into(), "version".into()];
+                    selector.fallback = Some(SubsetFallback::Keys);
+                    selector.fallback_keys = vec!["version".into()];
+                    subsets.selectors.push(selector);
+                }
                 Arc::new(subsets)
             });
             cluster
@@ -120,10 +136,20 @@ proptest! {
         cluster in clusters(),
         spec in spec(),
         wanted in prop::option::of(prop_oneof![Just("v1"), Just("v2"), Just("v9")]),
+        other in prop::option::of(prop_oneof![
+            Just(("colour", r#""red""#)),
+            Just(("fallback_list", r#"[{"version":"v9"},{"version":"v1"}]"#)),
+            Just(("fallback_list", "[]")),
+            Just(("fallback_list", r#"[{"colour":"red"}]"#)),
+        ]),
     ) {
         let set = set_of(cluster, &spec);
         let wanted: Option<BTreeMap<Name, Name>> =
             wanted.map(|version| [("version".into(), format!("{version:?}").into())].into());
+        let wanted = wanted.map(|mut wanted| {
+            wanted.extend(other.map(|(name, value)| (name.into(), value.into())));
+            wanted
+        });
         let standings = set.standings(wanted.as_ref());
         let eligible: BTreeSet<HostId> = standings
             .hosts
@@ -149,7 +175,7 @@ fn each_that_may_not_be_chosen_has_its_reason() {
         (Health::Healthy, false, false),
         (Health::Healthy, false, false),
         (Health::Healthy, true, false),
-        (Health::Draining, true, false),
+        (Health::Draining, false, false),
         (Health::Degraded, false, false),
     ];
     let second = vec![
@@ -192,7 +218,7 @@ fn in_panic_the_unhealthy_may_be_chosen_too() {
             Verdict::Eligible,
             Verdict::EligibleInPanic,
             Verdict::EligibleInPanic,
-            Verdict::Draining,
+            Verdict::EligibleInPanic,
         ]
     );
 }

@@ -45,7 +45,11 @@ impl Maglev {
     /// The table for these hosts, of which there is at least one.
     pub(super) fn build(config: &model::Maglev, hosts: &[Weighed]) -> Self {
         // Not prime, it would not be a permutation, and taking places might never end.
-        let size = prime_up_to(config.size.clamp(2, MOST));
+        // One host alone needs one place, and counts as such (Envoy's `maglev_lb.*_entries_per_host`).
+        let size = match hosts {
+            [_] => 1,
+            _ => prime_up_to(config.size.clamp(2, MOST)),
+        };
         let mut keyed: Vec<_> = (0_u32..)
             .zip(hosts)
             .map(|(at, host)| (key(&host.host, config.keys), at, host.share))
@@ -56,7 +60,7 @@ impl Maglev {
             .map(|(key, at, share)| Entry {
                 at: *at,
                 offset: xx(key.as_bytes()) % size,
-                skip: xx_seeded(key.as_bytes(), 1) % (size - 1) + 1,
+                skip: xx_seeded(key.as_bytes(), 1) % (size - 1).max(1) + 1,
                 share: *share,
                 target: 0.0,
                 next: 0,

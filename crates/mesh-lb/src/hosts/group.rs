@@ -22,7 +22,7 @@ pub(crate) struct Tier {
     pub(crate) priority: u32,
     pub(crate) healthy: HostList,
     pub(crate) degraded: HostList,
-    /// Everyone but those that drain.
+    /// Everyone.
     pub(crate) all: HostList,
     /// By locality, where they are told apart: the node's own first, the others in their order
     /// (Envoy's `HostsPerLocality`).
@@ -33,6 +33,10 @@ pub(crate) struct Tier {
     pub(crate) schedules: [Schedule; 2],
     /// Where a worker keeps how much stays in its own zone.
     pub(crate) zone_slot: usize,
+    /// How many of all are left out when it is judged whether there are enough healthy ones.
+    pub(crate) excluded: usize,
+    /// The weights of all localities together.
+    weights: u64,
     /// Carried over from the set before, or built: with the set for the whole cluster, when it is
     /// first needed for a subset.
     table: OnceLock<Option<Arc<Table>>>,
@@ -46,6 +50,7 @@ pub(crate) struct Area {
     pub(crate) healthy: HostList,
     pub(crate) degraded: HostList,
     all: Vec<Arc<Host>>,
+    excluded: usize,
 }
 
 /// Areas by weight.
@@ -63,9 +68,23 @@ pub(crate) struct Plan<'a> {
     pub(crate) members: &'a Members,
     /// Where the node is.
     pub(crate) own: Option<&'a Locality>,
-    /// Localities have weights. Not in subsets (Envoy's `locality_weight_aware`).
+    /// Localities have weights. In clusters with subsets only where that is said (Envoy's
+    /// `locality_weight_aware`).
     pub(crate) weighted: bool,
+    /// Only some of the cluster's hosts are meant.
+    pub(crate) within: Option<Within<'a>>,
 }
+
+/// What groups of some of a cluster's hosts have to know of all of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Within<'a> {
+    /// Weights of localities are those of the hosts that are meant: their share of so many (Envoy
+    /// `scale_locality_weight`).
+    pub(crate) sizes: Option<&'a Sizes>,
+}
+
+/// How many hosts there are at each priority and in each locality.
+pub(crate) type Sizes = BTreeMap<(u32, Arc<Locality>), usize>;
 
 /// Hosts by their health.
 #[derive(Default)]
@@ -73,6 +92,7 @@ struct Sorted {
     healthy: Vec<Arc<Host>>,
     degraded: Vec<Arc<Host>>,
     all: Vec<Arc<Host>>,
+    excluded: usize,
 }
 
 // === impl Sorted ===
@@ -82,10 +102,11 @@ impl Sorted {
         match host.health() {
             Health::Healthy => self.healthy.push(host.clone()),
             Health::Degraded => self.degraded.push(host.clone()),
-            // Gets no new requests, not even in panic, and is not missed either.
-            Health::Draining => return,
             _ => {}
         }
+        // Who drains is not missed, as in Envoy (`excludeBasedOnHealthFlag`), and used in panic.
+        let drains = host.health() == Health::Draining;
+        self.excluded += usize::from(drains || host.checked().excluded);
         self.all.push(host.clone());
     }
 }
@@ -175,9 +196,8 @@ impl Group {
             hash::shares(list.hosts(), 1.0, &mut hosts);
             return hosts;
         }
-        let sum: u64 = tier.areas.iter().map(|area| u64::from(area.weight)).sum();
         for area in tier.areas.iter().filter(|area| area.weight > 0) {
-            let part = f64::from(area.weight) / sum as f64;
+            let part = f64::from(area.weight) / tier.weights as f64;
             let list = if panic {
                 &area.all
             } else {
@@ -199,6 +219,27 @@ impl Plan<'_> {
     }
 }
 
+impl Plan<'_> {
+    /// What a locality weighs with so many of its hosts.
+    fn weight(self, priority: u32, locality: &Arc<Locality>, hosts: usize) -> u32 {
+        if !self.weighted {
+            return 0;
+        }
+        let weight = self.members.weight(priority, locality);
+        let Some(sizes) = self.within.and_then(|within| within.sizes) else {
+            return weight;
+        };
+        match sizes.get(&(priority, locality.clone())) {
+            // In single precision and rounded, as Envoy does it.
+            Some(all) if *all > 0 => {
+                let part = u64::from(weight) * hosts as u64;
+                (part as f32 / *all as f32).round() as u32
+            }
+            _ => 0,
+        }
+    }
+}
+
 // === impl Tier ===
 
 impl Tier {
@@ -206,8 +247,15 @@ impl Tier {
         let mut sorted = Sorted::default();
         hosts.iter().for_each(|host| sorted.push(host));
         let areas = match plan.config.localities {
-            LocalityBalancing::Ignored => Vec::new(),
+            // Who says where the node is wants them told apart.
+            LocalityBalancing::Ignored if plan.own.is_none() => Vec::new(),
             _ => areas(plan, priority, hosts, slots),
+        };
+        let of_areas = areas.iter().map(|area| u64::from(area.weight)).sum();
+        let weights = match plan.within {
+            // Localities that none of the hosts is in count, too, as in Envoy.
+            Some(Within { sizes: None }) if plan.weighted => plan.members.weights_at(priority),
+            _ => of_areas,
         };
         let has_own_area = areas
             .first()
@@ -228,6 +276,8 @@ impl Tier {
             has_own_area,
             schedules,
             zone_slot: slots.next(),
+            excluded: sorted.excluded,
+            weights,
             table: OnceLock::new(),
         }
     }
@@ -238,11 +288,12 @@ impl Tier {
     }
 
     fn counts(&self) -> Counts {
-        let count = |list: &HostList| u32::try_from(list.len()).unwrap_or(u32::MAX);
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Counts {
-            total: count(&self.all),
-            healthy: count(&self.healthy),
-            degraded: count(&self.degraded),
+            total: count(self.all.len() - self.excluded),
+            healthy: count(self.healthy.len()),
+            degraded: count(self.degraded.len()),
+            excluded: count(self.excluded),
         }
     }
 }
@@ -261,14 +312,12 @@ fn areas(plan: Plan<'_>, priority: u32, hosts: &[&Arc<Host>], slots: &mut Slots)
     by_locality
         .into_iter()
         .map(|((_, locality), sorted)| Area {
-            weight: match plan.weighted {
-                true => plan.members.weight(priority, locality),
-                false => 0,
-            },
+            weight: plan.weight(priority, locality, sorted.all.len()),
             locality: locality.clone(),
             healthy: HostList::new(sorted.healthy, slots),
             degraded: HostList::new(sorted.degraded, slots),
             all: sorted.all,
+            excluded: sorted.excluded,
         })
         .collect()
 }
@@ -282,10 +331,11 @@ fn effective(areas: &[Area], healthy: bool, overprovisioning: u32) -> Vec<(usize
         } else {
             &area.degraded
         };
-        if area.all.is_empty() {
+        let count = area.all.len() - area.excluded;
+        if count == 0 {
             return (at, 0.0);
         }
-        let ratio = usable.len() as f64 / area.all.len() as f64;
+        let ratio = usable.len() as f64 / count as f64;
         let available = (f64::from(overprovisioning) / 100.0 * ratio).min(1.0);
         (at, f64::from(area.weight) * available)
     });

@@ -1,5 +1,6 @@
 //! Which hosts a cluster has, whatever their health.
 
+use super::group::Sizes;
 use crate::Host;
 use crate::tier::OVERPROVISIONING;
 use crate::words::WordMap;
@@ -27,8 +28,14 @@ pub(crate) struct Members {
 
 impl Members {
     /// The hosts for these endpoints: those of `previous` where the address is the same. Of
-    /// several endpoints with one address the first counts.
-    pub(crate) fn build(stamp: u64, endpoints: &EndpointSet, previous: &Self) -> Self {
+    /// several endpoints with one address the first counts. Those of `previous` that are not among
+    /// the endpoints any more are kept if they are to stay.
+    pub(crate) fn update(
+        stamp: u64,
+        endpoints: &EndpointSet,
+        previous: &Self,
+        stays: impl Fn(&Host) -> bool,
+    ) -> Self {
         let known: HashMap<&Address, &Arc<Host>> = previous
             .hosts
             .iter()
@@ -54,18 +61,36 @@ impl Members {
                 });
             }
         }
-        let by_id = hosts
-            .iter()
-            .enumerate()
-            .map(|(at, host)| (host.id(), at))
-            .collect();
+        let left = previous.hosts.iter();
+        let left = left.filter(|host| !taken.contains(host.address()) && stays(host));
+        hosts.extend(left.map(Host::left));
         Self {
             stamp,
+            by_id: by_id(&hosts),
             hosts,
-            by_id,
             overprovisioning: endpoints.overprovisioning,
             drops: endpoints.drops.clone(),
             weights,
+        }
+    }
+
+    /// As [`Members::update`]; nobody stays.
+    #[cfg(test)]
+    pub(crate) fn build(stamp: u64, endpoints: &EndpointSet, previous: &Self) -> Self {
+        Self::update(stamp, endpoints, previous, |_| false)
+    }
+
+    /// The same, but for one of the hosts.
+    pub(crate) fn without(&self, id: HostId) -> Self {
+        let hosts = self.hosts.iter().filter(|host| host.id() != id);
+        let hosts: Vec<_> = hosts.cloned().collect();
+        Self {
+            stamp: self.stamp,
+            by_id: by_id(&hosts),
+            hosts,
+            overprovisioning: self.overprovisioning,
+            drops: self.drops.clone(),
+            weights: self.weights.clone(),
         }
     }
 
@@ -92,9 +117,33 @@ impl Members {
         weight.copied().unwrap_or(0)
     }
 
+    /// The weights of all localities of a priority that have hosts, together.
+    pub(crate) fn weights_at(&self, priority: u32) -> u64 {
+        let all = self.sizes().into_keys();
+        let of_priority = all.filter(|(at, _)| *at == priority);
+        of_priority
+            .map(|(_, locality)| u64::from(self.weight(priority, &locality)))
+            .sum()
+    }
+
+    /// How many hosts there are at each priority and in each locality.
+    pub(crate) fn sizes(&self) -> Sizes {
+        let mut sizes = Sizes::new();
+        for host in &self.hosts {
+            let key = (host.priority(), host.shared_locality().clone());
+            *sizes.entry(key).or_default() += 1;
+        }
+        sizes
+    }
+
     /// Whether these are not the same hosts as `other`'s.
     pub(crate) fn differs_from(&self, other: &Self) -> bool {
         self.hosts.len() != other.hosts.len()
             || !self.hosts.iter().all(|host| other.contains(host.id()))
     }
+}
+
+fn by_id(hosts: &[Arc<Host>]) -> WordMap<HostId, usize> {
+    let ids = hosts.iter().enumerate();
+    ids.map(|(at, host)| (host.id(), at)).collect()
 }

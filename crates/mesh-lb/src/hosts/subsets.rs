@@ -1,12 +1,12 @@
 //! Subsets of a cluster by the metadata of its endpoints (Envoy's `SubsetLoadBalancer`).
 
-use super::group::{Group, Plan};
+use super::group::{Group, Plan, Within};
 use super::list::Slots;
-use crate::Host;
+use crate::{Host, labels};
 use mesh_core::Name;
-use mesh_core::model::{SubsetBalancing, SubsetFallback};
+use mesh_core::model::{SubsetBalancing, SubsetFallback, SubsetLocalities};
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// The subsets of one set of hosts.
@@ -50,28 +50,38 @@ pub(crate) enum Way<'a> {
 
 type Criteria = Vec<(Name, Name)>;
 
+/// The most subsets that one selector puts an endpoint in because of its lists.
+const MOST_PARTS: usize = 1024;
+
 // === impl Subsets ===
 
 impl Subsets {
     pub(crate) fn build(plan: Plan<'_>, config: &Arc<SubsetBalancing>, slots: &mut Slots) -> Self {
         let hosts = plan.members.hosts();
+        let sizes = (plan.weighted && config.localities == SubsetLocalities::Scaled)
+            .then(|| plan.members.sizes());
+        let plan = Plan {
+            within: Some(Within {
+                sizes: sizes.as_ref(),
+            }),
+            ..plan
+        };
         let mut found: HashMap<Criteria, (bool, Vec<&Arc<Host>>)> = HashMap::new();
         let mut duplicates: BTreeMap<u32, u64> = BTreeMap::new();
         for host in hosts {
             let count = duplicates.entry(host.priority()).or_default();
             for selector in &config.selectors {
-                let Some(criteria) = criteria_of(host, &selector.keys) else {
-                    continue;
-                };
-                // Of two selectors by the same keys the first says what kind of subset it is.
-                let (single, members) = found
-                    .entry(criteria)
-                    .or_insert_with(|| (selector.single, Vec::new()));
-                let same_priority = |other: &&Arc<Host>| other.priority() == host.priority();
-                if *single && members.iter().any(same_priority) {
-                    *count += 1;
-                } else if members.last().is_none_or(|last| last.id() != host.id()) {
-                    members.push(host);
+                for criteria in criteria_of(host, &selector.keys, config.list_as_any) {
+                    // Of two selectors by the same keys the first says what kind of subset it is.
+                    let (single, members) = found
+                        .entry(criteria)
+                        .or_insert_with(|| (selector.single, Vec::new()));
+                    let same_priority = |other: &&Arc<Host>| other.priority() == host.priority();
+                    if *single && members.iter().any(same_priority) {
+                        *count += 1;
+                    } else if members.last().is_none_or(|last| last.id() != host.id()) {
+                        members.push(host);
+                    }
                 }
             }
         }
@@ -92,10 +102,7 @@ impl Subsets {
         let default = needs_default(config).then(|| {
             let is_like_it = |host: &&Arc<Host>| {
                 let has = &host.endpoint().subset;
-                config
-                    .default
-                    .iter()
-                    .all(|(name, value)| has.get(name) == Some(value))
+                labels::has_all(has, &config.default, config.list_as_any)
             };
             Group::build(plan, hosts.iter().filter(is_like_it), slots)
         });
@@ -113,11 +120,45 @@ impl Subsets {
             if let Some(part) = self.find(wanted) {
                 return Way::Part(part);
             }
-            if let Some(fallback) = self.fallback_of(wanted) {
-                return Way::Instead(fallback);
+            if let Some((fallback, keys)) = self.fallback_of(wanted) {
+                if fallback != SubsetFallback::Keys {
+                    return Way::Instead(fallback);
+                }
+                let of_those = |(name, value): (&Name, &Name)| {
+                    let is_one = keys.contains(name);
+                    is_one.then(|| (name.clone(), value.clone()))
+                };
+                let reduced: BTreeMap<_, _> = wanted.iter().filter_map(of_those).collect();
+                // Each time there are fewer, so there is an end to it.
+                return match reduced.len() < wanted.len() {
+                    true => self.way(Some(&reduced)),
+                    false => Way::Instead(SubsetFallback::None),
+                };
             }
         }
         Way::Usual(self.config.fallback)
+    }
+
+    /// What a request asks for in turn that brings a list of further wishes along. None where it
+    /// brings none, or nobody reads such a list.
+    pub(crate) fn wishes(
+        &self,
+        wanted: Option<&BTreeMap<Name, Name>>,
+    ) -> Option<Vec<BTreeMap<Name, Name>>> {
+        let wanted = wanted.filter(|_| self.config.fallback_list)?;
+        let list = wanted.get(SubsetBalancing::FALLBACK_LIST)?;
+        let mut base = wanted.clone();
+        base.remove(SubsetBalancing::FALLBACK_LIST);
+        let entries = labels::entries(list).unwrap_or_default();
+        if entries.is_empty() {
+            return Some(vec![base]);
+        }
+        let with = |entry: &str| {
+            let mut wish = base.clone();
+            wish.extend(labels::fields(entry).unwrap_or_default());
+            wish
+        };
+        Some(entries.into_iter().map(with).collect())
     }
 
     /// The subset that has just what is asked for.
@@ -135,11 +176,11 @@ impl Subsets {
 
     /// What who asks by these names gets where their subset does not exist. None is what everybody
     /// else gets.
-    fn fallback_of(&self, wanted: &BTreeMap<Name, Name>) -> Option<SubsetFallback> {
+    fn fallback_of(&self, wanted: &BTreeMap<Name, Name>) -> Option<(SubsetFallback, &[Name])> {
         let by_these = |keys: &[Name]| keys.iter().eq(wanted.keys());
         let selectors = &self.config.selectors;
         let selector = selectors.iter().find(|selector| by_these(&selector.keys))?;
-        selector.fallback
+        Some((selector.fallback?, &selector.fallback_keys))
     }
 
     pub(crate) fn config(&self) -> &SubsetBalancing {
@@ -187,14 +228,37 @@ impl Subsets {
 }
 
 /// What a host has under all of these names, in their order; a name that comes twice counts once.
-fn criteria_of(host: &Host, keys: &[Name]) -> Option<Criteria> {
+/// Where lists stand for any of their entries, each combination of those (Envoy
+/// `extractSubsetMetadata`, with what it makes of an empty list: the names before it do not count).
+fn criteria_of(host: &Host, keys: &[Name], list_as_any: bool) -> Vec<Criteria> {
     let has = &host.endpoint().subset;
-    let found: Option<BTreeMap<_, _>> = keys
-        .iter()
-        .map(|key| Some((key.clone(), has.get(key)?.clone())))
-        .collect();
-    let criteria: Criteria = found?.into_iter().collect();
-    (!criteria.is_empty()).then_some(criteria)
+    let keys: BTreeSet<&Name> = keys.iter().collect();
+    let mut found: Vec<Criteria> = Vec::new();
+    for key in keys {
+        let Some(value) = has.get(key) else {
+            return Vec::new();
+        };
+        let entries = list_as_any.then(|| labels::entries(value)).flatten();
+        let values = match entries {
+            Some(entries) => entries.into_iter().map(Name::from).collect(),
+            None => vec![value.clone()],
+        };
+        if found.is_empty() {
+            found.push(Criteria::new());
+        }
+        let with = |before: &Criteria| {
+            let before = before.clone();
+            let add = |value: &Name| {
+                let mut criteria = before.clone();
+                criteria.push((key.clone(), value.clone()));
+                criteria
+            };
+            values.iter().map(add).collect::<Vec<_>>()
+        };
+        found = found.iter().flat_map(with).collect();
+        found.truncate(MOST_PARTS);
+    }
+    found
 }
 
 /// Whether anybody falls back on the default subset.
@@ -207,63 +271,4 @@ fn needs_default(config: &SubsetBalancing) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::hash::Table;
-    use crate::hosts::{HostSet, Members, Setting};
-    use crate::{Ask, Picker};
-    use mesh_core::model::{Balancing, Cluster, Endpoint, EndpointSet, Maglev, SubsetSelector};
-
-    /// Endpoints with a version each, in a cluster whose subsets are those.
-    fn versions(hosts: &[(u8, &str)], previous: Option<&HostSet>) -> HostSet {
-        let endpoints = hosts.iter().map(|(at, version)| {
-            let address = mesh_test::fixture::address(&format!("127.0.77.{at}:81"));
-            let mut endpoint = Endpoint::new(address);
-            endpoint.subset = Arc::new(BTreeMap::from([("version".into(), (*version).into())]));
-            Arc::new(endpoint)
-        });
-        let endpoints = EndpointSet::from_endpoints(endpoints.collect());
-        let old = previous.map(|set| set.members().clone());
-        let members = Members::build(1, &endpoints, &old.unwrap_or_default());
-        let mut subsets = SubsetBalancing::default();
-        let mut selector = SubsetSelector::default();
-        selector.keys = vec!["version".into()];
-        subsets.selectors = vec![selector];
-        let mut cluster = Cluster::new("c");
-        cluster.balancing = Balancing::Maglev(Maglev::default());
-        cluster.subsets = Some(Arc::new(subsets));
-        let setting = Setting {
-            previous,
-            ..Setting::default()
-        };
-        HostSet::build(1, Arc::new(cluster), Arc::new(members), setting)
-    }
-
-    /// The table of a version, if it was built.
-    fn table_of(set: &HostSet, version: &str) -> Option<Arc<Table>> {
-        let wanted = BTreeMap::from([("version".into(), version.into())]);
-        match &set.subsets()?.find(&wanted)?.held {
-            Held::Group(group) => group.tiers()[0].built_table().cloned(),
-            Held::Single(_) => None,
-        }
-    }
-
-    #[test]
-    fn subsets_keep_their_tables_while_their_hosts_stay() {
-        let first = versions(&[(1, "a"), (2, "a"), (3, "b"), (4, "c")], None);
-        for version in ["a", "b"] {
-            let wanted = BTreeMap::from([("version".into(), version.into())]);
-            let mut ask = Ask::new(0).hash(Some(7));
-            ask.subset = Some(&wanted);
-            assert!(Picker::default().choose(&first, &ask).is_some());
-        }
-        let built = |version| table_of(&first, version).expect("somebody asked for it");
-        let second = versions(&[(1, "a"), (2, "a"), (5, "b"), (4, "c")], Some(&first));
-        let kept = table_of(&second, "a").expect("it is carried over");
-        assert!(Arc::ptr_eq(&kept, &built("a")));
-        assert!(table_of(&second, "b").is_none(), "other hosts");
-        assert!(table_of(&second, "c").is_none(), "nobody asked for it");
-        let third = versions(&[(1, "a"), (2, "a")], Some(&second));
-        assert!(Arc::ptr_eq(&table_of(&third, "a").unwrap(), &kept));
-    }
-}
+mod tests;

@@ -15,6 +15,10 @@ pub enum Outcome {
     /// what it counts as where such failures are not judged apart (see
     /// [`Failure::local_origin`](mesh_core::Failure::local_origin)).
     Local(u16),
+    /// The same of a host that could be reached: there was a connection, and it broke or nothing
+    /// came. Where such failures are judged apart, it is a success first (Envoy's
+    /// `LocalOriginConnectSuccess`).
+    Broken(u16),
 }
 
 /// Consecutive failures of one host and what it did in the present interval.
@@ -49,12 +53,16 @@ impl Monitor {
                 }
                 self.note_status(by_codes(status, &policy.error_codes), policy)
             }
-            Outcome::Local(_) if policy.split_local_origin => {
+            Outcome::Local(_) | Outcome::Broken(_) if policy.split_local_origin => {
+                if matches!(outcome, Outcome::Broken(_)) {
+                    set_back(&self.local);
+                    self.local_rate.count(true, policy);
+                }
                 self.local_rate.count(false, policy);
-                let met = meets(&self.local, policy.consecutive_local_failure);
+                let met = meets(&self.local, Cause::ConsecutiveLocal.threshold(policy));
                 [met.then_some(Cause::ConsecutiveLocal), None]
             }
-            Outcome::Local(status) => self.note_status(status, policy),
+            Outcome::Local(status) | Outcome::Broken(status) => self.note_status(status, policy),
         }
     }
 
@@ -67,12 +75,12 @@ impl Monitor {
             return [None, None];
         }
         let gateway = if matches!(status, 502..=504) {
-            meets(&self.gateway, policy.consecutive_gateway_failure)
+            meets(&self.gateway, Cause::ConsecutiveGateway.threshold(policy))
         } else {
             set_back(&self.gateway);
             false
         };
-        let server = meets(&self.server, policy.consecutive_5xx);
+        let server = meets(&self.server, Cause::Consecutive5xx.threshold(policy));
         [
             gateway.then_some(Cause::ConsecutiveGateway),
             server.then_some(Cause::Consecutive5xx),
@@ -243,6 +251,31 @@ mod tests {
             Outcome::Local(503),
         ];
         assert!(met(&apart, &reached).iter().all(Vec::is_empty));
+    }
+
+    #[test]
+    fn a_connection_that_breaks_is_a_host_that_was_reached() {
+        let mut apart = policy(1, 1);
+        apart.split_local_origin = true;
+        apart.consecutive_local_failure = 2;
+        let broken = [Outcome::Broken(503); 5];
+        assert!(met(&apart, &broken).iter().all(Vec::is_empty));
+        apart.consecutive_local_failure = 1;
+        assert_eq!(met(&apart, &broken)[4], [Cause::ConsecutiveLocal]);
+        assert_eq!(
+            met(&policy(0, 2), &broken)[1],
+            [Cause::ConsecutiveGateway],
+            "not apart it is a failure as any other"
+        );
+    }
+
+    #[test]
+    fn a_detector_that_is_not_enforced_finds_the_same() {
+        let mut counting = policy(0, 0);
+        counting.unenforced.consecutive_5xx = 2;
+        let found = met(&counting, &answers(&[500, 500, 500, 500]));
+        assert_eq!(found[1], [Cause::Consecutive5xx]);
+        assert!(found[0].is_empty() && found[2].is_empty() && found[3].is_empty());
     }
 
     #[test]

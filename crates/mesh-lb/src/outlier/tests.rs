@@ -411,3 +411,21 @@ proptest! {
         prop_assert_eq!(due(&often), due(&once));
     }
 }
+
+#[test]
+fn what_a_detector_that_is_not_enforced_finds_is_told_and_ejects_nobody() {
+    let mut policy = Outlier::default();
+    policy.consecutive_5xx = 0;
+    policy.unenforced.consecutive_5xx = 2;
+    policy.max_ejection_percent = 100;
+    let host = host(1);
+    let mut ejector = Ejector::new(policy);
+    ejector.follow(std::slice::from_ref(&host));
+    let (mut events, now) = (Vec::new(), Instant::now());
+    for _ in 0..4 {
+        ejector.note(&host, Outcome::Answered(500), now, &mut events);
+    }
+    let found = Event::Detected(host.id(), Cause::Consecutive5xx);
+    assert_eq!(events, [found, found]);
+    assert!(!host.is_ejected());
+}

@@ -1,37 +1,59 @@
 //! What a retry would rather not get again.
 
-use mesh_core::HostId;
+use crate::{Host, labels};
+use mesh_core::{HostId, Name};
+use std::collections::BTreeMap;
 
 /// What a retry would rather not get again.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Avoid<'a> {
     /// Hosts of earlier attempts, in their order.
     pub hosts: &'a [HostId],
-    /// How often a choice that lands on one of `hosts` is made again before it is accepted
-    /// (Envoy's `host_selection_retry_max_attempts`).
+    /// A choice that lands on one of `hosts` is made again (Envoy's `previous_hosts`).
+    pub previous: bool,
+    /// So is one that lands on a canary (`omit_canary_hosts`).
+    pub canaries: bool,
+    /// So is one that lands on a host that has all that is in one of these, names and values as
+    /// JSON (`omit_host_metadata`). What is empty is nobody.
+    pub metadata: &'a [BTreeMap<Name, Name>],
+    /// How often a choice is made again before it is accepted (Envoy's
+    /// `host_selection_retry_max_attempts`).
     pub redraws: u32,
-    /// Leave out the priorities of `hosts`, looked at after every second attempt (Envoy's
-    /// `previous_priorities` with Istio's `update_frequency` of 2).
+    /// Leave out the priorities of `hosts` (Envoy's `previous_priorities`).
     pub priorities: bool,
+    /// After how many attempts their priorities are looked at again (`update_frequency`; Istio's
+    /// is 2). 0 counts as 1.
+    pub priority_attempts: u32,
 }
 
 // === impl Avoid ===
+
+impl Default for Avoid<'_> {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
 
 impl<'a> Avoid<'a> {
     /// Anything will do.
     pub const NONE: Self = Self {
         hosts: &[],
+        previous: false,
+        canaries: false,
+        metadata: &[],
         redraws: 0,
         priorities: false,
+        priority_attempts: 2,
     };
 
     /// Chooses again, up to `redraws` times, when one of `hosts` was chosen.
     pub fn hosts(hosts: &'a [HostId], redraws: u32) -> Self {
         Self {
             hosts,
+            previous: true,
             redraws,
-            priorities: false,
+            ..Self::NONE
         }
     }
 
@@ -42,11 +64,31 @@ impl<'a> Avoid<'a> {
         self
     }
 
-    /// The attempts whose priorities are left out: all up to the last even number of them.
-    pub(super) fn excluded(&self) -> &'a [HostId] {
+    /// Whether a choice that lands on this host is made again.
+    pub(super) fn would_rather_not(&self, host: &Host) -> bool {
+        let has = &host.endpoint().subset;
+        (self.previous && self.hosts.contains(&host.id()))
+            || (self.canaries && has.get("canary").is_some_and(|is| is == "true"))
+            || self
+                .metadata
+                .iter()
+                .any(|all| !all.is_empty() && labels::has_all(has, all, true))
+    }
+
+    /// The attempts whose priorities are left out: all up to the last at which they were looked
+    /// at, and since none was left (`is_all`).
+    pub(super) fn excluded(&self, is_all: impl Fn(&[HostId]) -> bool) -> &'a [HostId] {
         if !self.priorities {
             return &[];
         }
-        &self.hosts[..self.hosts.len() / 2 * 2]
+        let every = usize::try_from(self.priority_attempts.max(1)).unwrap_or(usize::MAX);
+        let (mut from, mut to) = (0_usize, 0_usize);
+        while let Some(end) = to.checked_add(every).filter(|end| *end <= self.hosts.len()) {
+            to = end;
+            if is_all(&self.hosts[from..to]) {
+                from = to;
+            }
+        }
+        &self.hosts[from..to]
     }
 }

@@ -6,7 +6,6 @@
 
 use super::Turn;
 use crate::hosts::HostList;
-use mesh_core::rng::mix;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
@@ -22,18 +21,31 @@ pub(super) struct Cycle {
 #[derive(Debug)]
 pub(super) struct Edf {
     heap: BinaryHeap<Entry>,
+    /// How many were put in so far.
+    entered: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     deadline: f64,
+    /// Of equal deadlines the least comes first.
+    order: u64,
     at: usize,
-    /// How often the host came up in this cycle.
+    /// How often the host came up in this cycle, or with this weight.
     picks: u32,
+    /// Since when it has this weight.
+    since: f64,
+    weight: f64,
 }
 
 /// Deadlines only grow; beyond this they begin anew, long before an f64 runs out of digits.
 const LATE: f64 = 1e9;
+
+/// A schedule begins after fewer picks than this.
+const BEGINS: u64 = 1 << 20;
+
+/// Picks with one weight are counted anew after so many.
+const COUNTED: u32 = 1 << 24;
 
 /// No weight is less, or one turn would last until the end of all numbers.
 const LIGHTEST: f64 = 1e-9;
@@ -63,8 +75,13 @@ impl Cycle {
                 done += u64::from(picks);
                 Entry {
                     deadline: deadline(picks + 1, weight),
+                    // As in Envoy, where what was put back first comes first: whose last turn is
+                    // longer ago.
+                    order: u64::from(weight),
                     at,
                     picks,
+                    since: 0.0,
+                    weight: f64::from(weight),
                 }
             })
             .collect();
@@ -108,22 +125,38 @@ fn deadline(n: u32, weight: u32) -> f64 {
 // === impl Edf ===
 
 impl Edf {
-    /// A schedule whose first turns are drawn from exponential distributions: the probability to
-    /// be first is then each host's share of the weights, so a schedule that keeps being started
-    /// anew, because endpoints keep changing, still follows them.
+    /// A schedule that begins anywhere: as if some picks, drawn with `word`, had been made already
+    /// (Envoy `EdfScheduler::createWithPicks`). The probability to be first is then each host's
+    /// share of the weights, so a schedule that keeps being started anew, because endpoints keep
+    /// changing, still follows them.
     pub(super) fn new(count: usize, word: u64, weight: impl Fn(usize) -> f64) -> Self {
+        let weight = |at| weight(at).max(LIGHTEST);
+        let sum: f64 = (0..count).map(weight).sum();
+        let before = word % BEGINS;
+        // Nearly all of them, without making them one by one.
+        let mut made = 0;
         let heap = (0..count)
             .map(|at| {
-                let part = (mix(word.wrapping_add(at as u64)) >> 11) + 1;
-                let share = -(part as f64 / (1_u64 << 53) as f64).ln();
+                let picks = (before as f64 * weight(at) / sum).floor();
+                made += picks as u64;
                 Entry {
-                    deadline: share / weight(at).max(LIGHTEST),
+                    deadline: (picks + 1.0) / weight(at),
+                    order: at as u64,
                     at,
-                    picks: 0,
+                    picks: picks as u32,
+                    since: 0.0,
+                    weight: weight(at),
                 }
             })
             .collect();
-        Self { heap }
+        let mut edf = Self {
+            heap,
+            entered: count as u64,
+        };
+        for _ in 0..before.saturating_sub(made).min(count as u64) {
+            edf.next(weight);
+        }
+        edf
     }
 
     /// The next of `count` in the schedule that is kept in `turn`, or in a new one.
@@ -149,14 +182,24 @@ impl Edf {
             .expect("a list with hosts has a schedule");
         let at = first.at;
         let late = first.deadline;
-        first.deadline += 1.0 / weight(at).max(LIGHTEST);
+        let weight = weight(at).max(LIGHTEST);
+        if first.weight == weight && first.picks < COUNTED {
+            first.picks += 1;
+        } else {
+            (first.since, first.weight, first.picks) = (late, weight, 0);
+        }
+        // Not one period after the other: what is due at once has to stay so.
+        first.deadline = first.since + (f64::from(first.picks) + 1.0) / weight;
+        first.order = self.entered;
         drop(first);
+        self.entered += 1;
         if late > LATE {
             let entries = std::mem::take(&mut self.heap).into_vec();
             self.heap = entries
                 .into_iter()
                 .map(|entry| Entry {
                     deadline: entry.deadline - late,
+                    since: entry.since - late,
                     ..entry
                 })
                 .collect();
@@ -168,12 +211,13 @@ impl Edf {
 // === impl Entry ===
 
 impl Ord for Entry {
-    /// The greatest entry comes up first: the earliest deadline and, of equal ones, the first in
-    /// the list. The order is total, so a cycle is the same however often it is begun.
+    /// The greatest entry comes up first: the earliest deadline and, of equal ones, the least order,
+    /// then the first in the list. The order is total, so a cycle is the same however often it is begun.
     fn cmp(&self, other: &Self) -> Ordering {
         other
             .deadline
             .total_cmp(&self.deadline)
+            .then_with(|| other.order.cmp(&self.order))
             .then_with(|| other.at.cmp(&self.at))
     }
 }

@@ -113,8 +113,16 @@ fn zoned(
     zones: Zones<'_>,
     peers: Zones<'_>,
 ) -> (BTreeMap<String, u32>, ClusterStats) {
+    divided(LocalityBalancing::ZoneAware(policy), zones, peers)
+}
+
+fn divided(
+    localities: LocalityBalancing,
+    zones: Zones<'_>,
+    peers: Zones<'_>,
+) -> (BTreeMap<String, u32>, ClusterStats) {
     let mut cluster = Cluster::new("c");
-    cluster.localities = LocalityBalancing::ZoneAware(policy);
+    cluster.localities = localities;
     let set = built(cluster, &endpoints(zones), None);
     let peers = built(Cluster::new("peers"), &endpoints(peers), None);
     let stats = ClusterStats::default();
@@ -153,6 +161,20 @@ fn the_own_zone_takes_all_that_it_has_room_for() {
     near(&shares, &[("own", 4_000), ("c", 6_000)]);
     let sampled = stat(&stats, ClusterStat::LbZoneSampled);
     assert_eq!(sampled + stat(&stats, ClusterStat::LbZoneCrossZone), 10_000);
+}
+
+#[test]
+fn the_own_zone_is_preferred_where_nothing_else_is_said_of_zones() {
+    // As in Envoy, which does so wherever `local_cluster_name` is set.
+    let peers: Zones<'_> = &[("own", 0, &[true]), ("b", 0, &[true; 3])];
+    let zones: Zones<'_> = &[("own", 0, &[true; 2]), ("b", 0, &[true; 4])];
+    let (shares, _) = divided(LocalityBalancing::Ignored, zones, peers);
+    near(&shares, &[("own", 10_000)]);
+    let (shares, _) = divided(LocalityBalancing::Weighted, zones, peers);
+    near(&shares, &[("own", 10_000)]);
+    let weights: Zones<'_> = &[("own", 1, &[true; 2]), ("b", 4, &[true; 4])];
+    let (shares, _) = divided(LocalityBalancing::Weighted, weights, peers);
+    near(&shares, &[("b", 8_000), ("own", 2_000)]);
 }
 
 #[test]

@@ -6,7 +6,21 @@ fn tier(total: u32, healthy: u32, degraded: u32) -> Counts {
         total,
         healthy,
         degraded,
+        excluded: 0,
     }
+}
+
+#[test]
+fn who_is_left_out_is_not_missed_and_counts_where_all_are_in_panic() {
+    let with = |excluded, counts: Counts| Counts { excluded, ..counts };
+    // Envoy 1.40: one of three and one that drains, six of nine and one, 50 % overprovisioned.
+    let tiers = [with(1, tier(3, 1, 0)), with(1, tier(9, 6, 0))];
+    let load = Load::with(&tiers, 50, 50);
+    assert_eq!(to_healthy(&load), [33, 67]);
+    assert!(load.is_in_panic(0) && !load.is_in_panic(1));
+    let nobody = [with(3, tier(0, 0, 0)), with(0, tier(1, 0, 0))];
+    let load = Load::compute(&nobody, 50);
+    assert_eq!(to_healthy(&load), [75, 25], "by how many there are");
 }
 
 /// Priorities of 100 hosts each, with these percentages healthy.
@@ -156,6 +170,7 @@ fn priorities_that_were_tried_are_left_out_until_none_is_left() {
 
 fn counts() -> impl Strategy<Value = Counts> {
     (0..200_u32, 0..200_u32, 0..200_u32).prop_map(|(healthy, degraded, rest)| Counts {
+        excluded: rest % 7,
         total: healthy + degraded + rest,
         healthy,
         degraded,
@@ -170,7 +185,7 @@ proptest! {
     ) {
         let load = Load::compute(&tiers, threshold);
         let usable = |c: &Counts| c.healthy + c.degraded > 0;
-        let has_hosts = tiers.iter().any(|c| c.total > 0);
+        let has_hosts = tiers.iter().any(|c| c.total + c.excluded > 0);
         if !has_hosts && threshold > 0 {
             return Ok(());
         }
@@ -184,7 +199,9 @@ proptest! {
                     prop_assert!(tiers[tier].healthy > 0),
                 Availability::Healthy => {}
                 Availability::Degraded => prop_assert!(tiers[tier].degraded > 0),
-                Availability::Panic => prop_assert!(tiers[tier].total > 0),
+                Availability::Panic => {
+                    prop_assert!(tiers[tier].total + tiers[tier].excluded > 0);
+                }
             }
         }
     }
@@ -195,7 +212,7 @@ proptest! {
     ) {
         let healthy = healthy.min(total - 1);
         let share = |healthy| {
-            Load::compute(&[Counts { total, healthy, degraded: 0 }, others], 0).shares()[0].0
+            Load::compute(&[tier(total, healthy, 0), others], 0).shares()[0].0
         };
         // What rounding leaves is at most two percent here, and goes to this priority.
         prop_assert!(share(healthy + 1) + 2 >= share(healthy));

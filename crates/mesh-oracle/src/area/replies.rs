@@ -77,7 +77,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     let mut host = json!({"name": "v0", "domains": ["*"], "routes": routes});
     if dice.chance(30) {
         host["response_headers_to_add"] = json!([{
-            "header": {"key": "x-edit", "value": "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%"},
+            "header": {"key": "x-edit", "value": "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %UPSTREAM_REQUEST_ATTEMPT_COUNT%"},
         }]);
     }
     if dice.chance(30) {

@@ -11,21 +11,45 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
+/// Where gRPC's health checks go. They are answered with a `HealthCheckResponse`, whose field 1 is
+/// UNKNOWN, SERVING, NOT_SERVING or SERVICE_UNKNOWN.
+const CHECK_OF_GRPC: &str = "/grpc.health.v1.Health/Check";
+
 pub(super) async fn serve(name: &'static str, stream: TcpStream, log: &Log) {
     let Ok(mut connection) = h2::server::handshake(stream).await else {
         return;
     };
     // All streams of a connection are served here, beside accepting more of them.
     let mut open = futures_util::stream::FuturesUnordered::new();
+    // Streams that are never answered, as they are when their connection goes.
+    let mut left = Vec::new();
     loop {
         tokio::select! {
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => open.push(answer(name, request, respond, log)),
                 _ => return,
             },
-            _ = futures_util::StreamExt::next(&mut open), if !open.is_empty() => {}
+            answered = futures_util::StreamExt::next(&mut open), if !open.is_empty() => {
+                match answered {
+                    Some((Away::No, _)) | None => {}
+                    Some((Away::Soon, _)) => connection.graceful_shutdown(),
+                    Some((Away::Now(reason), stream)) => {
+                        left.push(stream);
+                        connection.abrupt_shutdown(reason);
+                    }
+                }
+            }
         }
     }
+}
+
+/// Whether the connection goes away after an answer.
+enum Away {
+    No,
+    /// When all answers are out.
+    Soon,
+    /// With everything on it.
+    Now(Reason),
 }
 
 async fn answer(
@@ -33,7 +57,7 @@ async fn answer(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
     log: &Log,
-) {
+) -> (Away, SendResponse<Bytes>) {
     let (head, mut body) = request.into_parts();
     let mut message = Message::ended("whole");
     let path = head.uri.path_and_query().map_or("", |it| it.as_str());
@@ -59,10 +83,30 @@ async fn answer(
     if let Ok(Some(trailers)) = body.trailers().await {
         message.trailers = listed(&trailers);
     }
-    let word = log.note(name, message);
+    let checked = log.check(name, &message);
+    let word = match &checked {
+        Some(word) if path == CHECK_OF_GRPC => format!("health-{word}"),
+        Some(word) => word.clone(),
+        None => {
+            log.script_health(&message);
+            log.note(name, message)
+        }
+    };
     let bodiless = head.method == http::Method::HEAD;
+    match &*word {
+        "goaway-cut" => return (Away::Now(Reason::NO_ERROR), respond),
+        "goaway-error" => return (Away::Now(Reason::ENHANCE_YOUR_CALM), respond),
+        "close" if checked.is_some() => return (Away::Now(Reason::NO_ERROR), respond),
+        _ => {}
+    }
     // Who reset the stream is not told of it.
     let _ = act(&word, name, bodiless, &mut respond).await;
+    let away = if word == "goaway" {
+        Away::Soon
+    } else {
+        Away::No
+    };
+    (away, respond)
 }
 
 async fn act(
@@ -96,20 +140,65 @@ async fn act(
         "head-then-reset" if !bodiless => {
             let mut body = respond.send_response(head(200), false)?;
             body.send_data(Bytes::from_static(b"abc"), false)?;
-            sleep(Duration::from_millis(80)).await;
+            sleep(Duration::from_millis(200)).await;
             body.send_reset(Reason::INTERNAL_ERROR);
+        }
+        "head-then-hang" if !bodiless => {
+            let mut body = respond.send_response(head(200), false)?;
+            body.send_data(Bytes::from_static(b"abc"), false)?;
+            sleep(Duration::from_secs(3)).await;
+        }
+        "drip" if !bodiless => {
+            let mut body = respond.send_response(head(200), false)?;
+            for n in 1..=9 {
+                sleep(Duration::from_millis(80)).await;
+                body.send_data(Bytes::from_static(b"x"), n == 9)?;
+            }
+        }
+        "degraded" | "fail" => {
+            let (code, field) = match word {
+                "fail" => (503, "x-envoy-immediate-health-check-fail"),
+                _ => (200, "x-envoy-degraded"),
+            };
+            let mut response = head(code);
+            let value = HeaderValue::from_static("true");
+            response.headers_mut().insert(field, value);
+            respond.send_response(response, true)?;
+        }
+        "health-close" => respond.send_reset(Reason::INTERNAL_ERROR),
+        "health-hang" => sleep(Duration::from_secs(3)).await,
+        "ratelimited" | "retriable" => {
+            let (code, field) = match word {
+                "retriable" => (404, "x-retriable"),
+                _ => (429, "x-envoy-ratelimited"),
+            };
+            let mut response = head(code);
+            let value = HeaderValue::from_static("true");
+            response.headers_mut().insert(field, value);
+            respond.send_response(response, true)?;
         }
         "trailers" if !bodiless => {
             let mut body = respond.send_response(grpc(), false)?;
             body.send_data(Bytes::from_static(b"abc"), false)?;
             body.send_trailers(status("0"))?;
         }
-        _ if bodiless => {
+        _ if bodiless || matches!(word, "204" | "304") => {
             let status = word.parse().unwrap_or(200);
             respond.send_response(head(status), true)?;
         }
         _ => {
-            if let Some(code) = word.strip_prefix("grpc-late-") {
+            if let Some(word) = word.strip_prefix("health-") {
+                let (state, code) = match word {
+                    "200" => (1, "0"),
+                    "503" => (2, "0"),
+                    "degraded" => (0, "0"),
+                    "404" => (3, "0"),
+                    _ => (1, "14"),
+                };
+                let mut body = respond.send_response(grpc(), false)?;
+                body.send_data(Bytes::from(vec![0, 0, 0, 0, 2, 8, state]), false)?;
+                body.send_trailers(status(code))?;
+            } else if let Some(code) = word.strip_prefix("grpc-late-") {
                 let mut body = respond.send_response(grpc(), false)?;
                 body.send_data(Bytes::from_static(b"abc"), false)?;
                 body.send_trailers(status(code))?;

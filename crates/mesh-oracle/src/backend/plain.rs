@@ -2,16 +2,34 @@
 
 use super::Log;
 use crate::wire::{Kind, Wire};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
+/// As what a backend that is many endpoints was reached; no name that a header could have.
+pub(crate) const REACHED: &str = "(reached)";
+
 pub(super) async fn serve(name: &'static str, stream: TcpStream, log: &Log) {
     let mut wire = Wire::new(stream);
-    while let Ok(Some(request)) = wire.read(Kind::Request).await {
+    let at = wire.stream.local_addr().map(|at| at.ip());
+    let at = at.ok().filter(|at| *at != Ipv4Addr::LOCALHOST);
+    while let Ok(Some(mut request)) = wire.read(Kind::Request).await {
+        // One backend may be many endpoints.
+        request
+            .headers
+            .extend(at.map(|at| (REACHED.to_owned(), at.to_string())));
         let head = request.line.starts_with("HEAD ");
-        let word = log.note(name, request);
+        let case = request.header("x-case").unwrap_or_default().to_owned();
+        let mut word = log.check(name, &request).unwrap_or_else(|| {
+            log.script_health(&request);
+            log.note(name, request)
+        });
+        if word == "hold" {
+            log.hold(&case).await;
+            "200".clone_into(&mut word);
+        }
         if !act(&word, name, head, &mut wire).await {
             return;
         }
@@ -55,7 +73,7 @@ async fn act(word: &str, name: &str, head: bool, wire: &mut Wire) -> bool {
             let head = b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc";
             let _ = wire.stream.write_all(head).await;
             // Both proxies have to have read the head before the reset takes it away.
-            sleep(Duration::from_millis(80)).await;
+            sleep(Duration::from_millis(200)).await;
             reset(wire);
             return false;
         }
@@ -65,6 +83,17 @@ async fn act(word: &str, name: &str, head: bool, wire: &mut Wire) -> bool {
             let mut rest = [0; 64];
             while wire.stream.read(&mut rest).await.is_ok_and(|n| n > 0) {}
             return false;
+        }
+        "drip" => {
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n";
+            let _ = wire.stream.write_all(head).await;
+            for _ in 0..9 {
+                sleep(Duration::from_millis(80)).await;
+                if wire.stream.write_all(b"x").await.is_err() {
+                    return false;
+                }
+            }
+            return true;
         }
         "chunked-cut" => (
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n".into(),
@@ -79,6 +108,7 @@ async fn act(word: &str, name: &str, head: bool, wire: &mut Wire) -> bool {
             true,
         ),
         "chunked" => ok("transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"),
+        "trailers" => ok("transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-after: 1\r\n\r\n"),
         "until-close" => ("HTTP/1.1 200 OK\r\nx-a: 1\r\n\r\nrest".into(), false),
         "cookies" => ok(
             "Content-Length: 2\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nX-Multi: 1\r\nX-Multi: \
@@ -92,14 +122,40 @@ async fn act(word: &str, name: &str, head: bool, wire: &mut Wire) -> bool {
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".into(),
             true,
         ),
+        "early" => (
+            "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n\
+             HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+                .into(),
+            true,
+        ),
         "ratelimited" => (
             "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\nx-envoy-ratelimited: \
              true\r\n\r\n"
                 .into(),
             true,
         ),
+        "ratelimited-503" => (
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nx-envoy-ratelimited: \
+             true\r\n\r\n"
+                .into(),
+            true,
+        ),
+        "later" | "much-later" => {
+            let seconds = if word == "later" { 1 } else { 900 };
+            let head = format!(
+                "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: {seconds}\r\n\r\n"
+            );
+            (head, true)
+        }
         "retriable" => (
             "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nx-retriable: yes\r\n\r\n".into(),
+            true,
+        ),
+        "degraded" => ok("content-length: 0\r\nx-envoy-degraded: true\r\n\r\n"),
+        "fail" => (
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\
+             x-envoy-immediate-health-check-fail: true\r\n\r\n"
+                .into(),
             true,
         ),
         "garbage" => ("NOT HTTP AT ALL\r\n\r\n".into(), false),
@@ -111,10 +167,17 @@ async fn act(word: &str, name: &str, head: bool, wire: &mut Wire) -> bool {
         },
     };
     let mut bytes = bytes.as_bytes();
-    if head && let Some(at) = bytes.windows(4).position(|it| it == b"\r\n\r\n") {
-        bytes = &bytes[..at + 4];
+    let interim = heads_before(bytes);
+    if head && let Some(at) = bytes[interim..].windows(4).position(|it| it == b"\r\n\r\n") {
+        bytes = &bytes[..interim + at + 4];
     }
     wire.stream.write_all(bytes).await.is_ok() && goes_on
+}
+
+/// Where the head of the final response begins.
+fn heads_before(bytes: &[u8]) -> usize {
+    let starts = |it: &[u8]| it == b"\r\nHTTP/1.1 ";
+    bytes.windows(11).rposition(starts).map_or(0, |at| at + 2)
 }
 
 fn reset(wire: &Wire) {

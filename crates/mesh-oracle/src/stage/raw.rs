@@ -1,11 +1,14 @@
 //! Envoy's own configuration, given to Envoy and to mesh-proxy by a control plane that knows
 //! nothing of its resources.
 
+use super::bootstrap::Bootstraps;
 use super::{LOG, Peer, Placed, Refused};
 use crate::config::{Backends, Source, settle};
-use crate::envoy::Envoy;
+use crate::envoy::{self, Envoy, PEERS, ZONE, admin_text};
 use anyhow::Context;
 use mesh_core::Feed;
+use mesh_core::model::Locality;
+use mesh_lb::Zone;
 use mesh_proxy::Running;
 use mesh_proxy::xds::Driver;
 use mesh_xds::client::{Client, Variant};
@@ -22,8 +25,8 @@ use tokio::time::{Instant, sleep};
 
 const TYPE: &str = "type.googleapis.com/envoy";
 
-/// The longest that listeners are waited for.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The longest that listeners are waited for where nothing was refused.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest after a refusal came, when the rest is in force.
 const SETTLED: Duration = Duration::from_millis(250);
 
@@ -32,10 +35,17 @@ pub(crate) struct Stage {
     pub(crate) peers: Vec<Peer>,
     sets: Vec<ResourceSet>,
     news: News,
+    bootstraps: Bootstraps,
     // Both end with this.
     _envoy: Envoy,
     _ours: Running,
 }
+
+/// What a subject is given.
+pub(super) type Given = Vec<(TypeUrl, Encoded)>;
+
+/// Subjects that are given their configuration over xDS; they come first.
+pub(super) const OVER_XDS: usize = 2;
 
 /// Refusals by the subject's node name.
 type News = Arc<Mutex<Vec<(String, Vec<String>, String)>>>;
@@ -47,7 +57,8 @@ impl Stage {
         let sets = vec![ResourceSet::new(), ResourceSet::new()];
         let news = News::default();
         let plane = plane(sets.clone(), news.clone()).await?;
-        let node = json!({"id": "envoy", "cluster": "oracle"});
+        let locality = json!({"region": ZONE[0], "zone": ZONE[1]});
+        let node = json!({"id": "envoy", "cluster": "oracle", "locality": locality});
         let envoy = Envoy::start(binary, node, plane, &directory.join("raw-envoy")).await?;
 
         let client = Client::builder([format!("http://{plane}")]).variant(Variant::Delta);
@@ -55,78 +66,133 @@ impl Stage {
         let ours = driver
             .proxy()
             .concurrency(1)
+            .zone(Some(zone()))
             .drain_time(Duration::from_secs(1))
             .admin(Some(SocketAddr::from(([127, 0, 0, 1], 0))))
             .start()
             .await?;
         tokio::spawn(driver.run());
-        let peer = |name: &'static str, last: u8, admin| Peer {
-            name,
-            address: [127, 77, net, last].into(),
-            admin,
-            log: directory.join(format!("{name}.log")),
+        let peer = |name: &'static str, last: u8, admins| {
+            let address = [127, 77, net, last].into();
+            let mut peer = Peer::new(name, address, directory.join(format!("{name}.log")));
+            peer.admins = admins;
+            peer
         };
         let admin = ours.admin().context("the proxy has an admin interface")?;
         Ok(Self {
-            peers: vec![peer("envoy", 1, envoy.admin), peer("mesh-proxy", 2, admin)],
+            peers: vec![
+                peer("envoy", 1, vec![envoy.admin]),
+                peer("mesh-proxy", 2, vec![admin]),
+                peer("mesh-proxy -c", 3, Vec::new()),
+            ],
             sets,
             news,
+            bootstraps: Bootstraps::new(directory),
             _envoy: envoy,
             _ours: ours,
         })
     }
 
-    /// Puts these configurations in place of those before, at both. Returns what each refused.
+    /// Puts these configurations in place of those before. Returns what each subject refused. Not
+    /// `all` of them are given to the subject that is started anew for them.
     pub(crate) async fn deploy(
         &mut self,
         placed: &[Placed<'_>],
         backends: &Backends,
+        all: bool,
     ) -> anyhow::Result<Vec<Refused>> {
-        self.news
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
         let mut unreadable = Refused::new();
-        for (peer, set) in self.peers.iter().zip(&self.sets) {
-            let (mut listeners, mut clusters) = (Vec::new(), Vec::new());
+        let mut given = Vec::new();
+        for peer in &self.peers[..OVER_XDS] {
+            let mut of_peer = Given::new();
             for it in placed {
                 match resources(it, peer, backends) {
-                    Ok((listener, of_it)) => {
-                        listeners.push(listener);
-                        clusters.extend(of_it);
+                    Ok((listener, clusters)) => {
+                        of_peer.push((TypeUrl::Listener, listener));
+                        let clusters = clusters.into_iter();
+                        of_peer.extend(clusters.map(|it| (TypeUrl::Cluster, it)));
                     }
                     Err(why) => {
                         unreadable.insert(it.id.clone(), why);
                     }
                 }
             }
+            if peer.name != "envoy" {
+                // Envoy knows them from its bootstrap.
+                let text = envoy::peers().to_string();
+                let bytes = Codec::new().from_json("envoy.config.cluster.v3.Cluster", &text)?;
+                of_peer.push((TypeUrl::Cluster, Encoded::new(PEERS, bytes)));
+            }
+            given.push(of_peer);
+        }
+        let mut refused = self.give(placed, given, &unreadable).await;
+        let taken = |it: &&Placed<'_>| !refused.iter().any(|of| of.contains_key(&it.id));
+        let taken: Vec<&Placed<'_>> = placed.iter().filter(taken).collect();
+        let peer = &mut self.peers[OVER_XDS];
+        refused.push(
+            self.bootstraps
+                .deploy(peer, placed, &taken, backends, all)
+                .await?,
+        );
+        Ok(refused)
+    }
+
+    /// Gives what each subject is given over xDS, in place of what it had. Returns what each refused.
+    pub(super) async fn give(
+        &mut self,
+        placed: &[Placed<'_>],
+        given: Vec<Given>,
+        unreadable: &Refused,
+    ) -> Vec<Refused> {
+        self.news
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+        let clusters: Vec<Vec<String>> = given.iter().map(discovered).collect();
+        for (set, given) in self.sets.iter().zip(&given) {
             // New clusters before what names them.
-            set.replace(TypeUrl::Cluster, clusters);
-            set.replace(TypeUrl::Listener, listeners);
+            for kind in [
+                TypeUrl::Cluster,
+                TypeUrl::Endpoints,
+                TypeUrl::Routes,
+                TypeUrl::Listener,
+            ] {
+                let of_kind = given.iter().filter(|(it, _)| *it == kind);
+                set.replace(kind, of_kind.map(|(_, it)| it.clone()).collect());
+            }
         }
         let mut refused = Vec::new();
-        for peer in &self.peers {
+        for (peer, clusters) in self.peers[..OVER_XDS].iter().zip(clusters) {
             let mut of_peer = unreadable.clone();
             let mut end = Instant::now() + PATIENCE;
             let mut told = false;
             let mut open: Vec<&Placed<'_>> = placed.iter().collect();
+            let mut warm = clusters.is_empty();
             loop {
                 open.retain(|it| !of_peer.contains_key(&it.id));
                 for it in std::mem::take(&mut open) {
                     let at = SocketAddr::new(peer.address, it.port);
-                    if let Some(why) = self.refusal(peer, &it.id) {
+                    if let Some(why) = self.refusal(peer, it) {
                         of_peer.insert(it.id.clone(), why);
                     } else if TcpStream::connect(at).await.is_err() {
                         open.push(it);
                     }
                 }
-                if open.is_empty() {
+                // Long, so not asked for in vain.
+                if !warm && open.is_empty() {
+                    sleep(Duration::from_millis(50)).await;
+                    let text = admin_text(peer.admins[0], "/clusters").await;
+                    let there = |name: &String| text.contains(&format!("{name}::"));
+                    warm = clusters.iter().all(there);
+                }
+                if open.is_empty() && warm {
                     break;
                 }
                 if Instant::now() > end {
+                    let said = self.said(peer);
                     let late = open
                         .iter()
-                        .map(|it| (it.id.clone(), "nobody listens".into()));
+                        .map(|it| (it.id.clone(), format!("nobody listens; {said}")));
                     of_peer.extend(late);
                     break;
                 }
@@ -139,7 +205,15 @@ impl Stage {
             }
             refused.push(of_peer);
         }
-        Ok(refused)
+        refused
+    }
+
+    /// What a subject refused lately.
+    fn said(&self, peer: &Peer) -> String {
+        let news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_it = news.iter().filter(|(from, ..)| from == node_of(peer));
+        let texts: Vec<&str> = of_it.map(|(.., message)| message.as_str()).collect();
+        texts.join("; ")
     }
 
     fn refused_any(&self, peer: &Peer) -> bool {
@@ -147,13 +221,34 @@ impl Stage {
         news.iter().any(|(from, ..)| from == node_of(peer))
     }
 
-    fn refusal(&self, peer: &Peer, id: &str) -> Option<String> {
+    fn refusal(&self, peer: &Peer, placed: &Placed<'_>) -> Option<String> {
         let news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_it = |name: &String| name == id || name.starts_with(&format!("{id}."));
+        let of_it = |name: &String| Peer::is_of(placed, name);
         news.iter()
             .find(|(from, names, _)| from == node_of(peer) && names.iter().any(of_it))
             .map(|(_, _, message)| message.clone())
     }
+}
+
+/// Where the subjects are, and among whom.
+fn zone() -> Zone {
+    Zone {
+        locality: Locality {
+            region: ZONE[0].into(),
+            zone: ZONE[1].into(),
+            sub_zone: ZONE[2].into(),
+        },
+        cluster: Some(PEERS.into()),
+    }
+}
+
+/// Clusters that are there only once their endpoints came.
+fn discovered(given: &Given) -> Vec<String> {
+    let named = |kind| {
+        let of_kind = given.iter().filter(move |(it, _)| *it == kind);
+        of_kind.map(|(_, it)| it.name.to_string())
+    };
+    named(TypeUrl::Endpoints).collect()
 }
 
 /// The name of the node that a subject is.
@@ -199,9 +294,7 @@ fn resources(
     peer: &Peer,
     backends: &Backends,
 ) -> Result<(Encoded, Vec<Encoded>), String> {
-    let Source { manager, clusters } = &placed.config.source;
-    let manager = settle(manager, &placed.id, backends);
-    let clusters = settle(clusters, &placed.id, backends);
+    let (listener, clusters) = json(placed, peer, backends);
     let codec = Codec::new();
     let encode = |kind: &str, name: &str, value: &Value| {
         let bytes = codec.from_json(kind, &value.to_string());
@@ -209,18 +302,26 @@ fn resources(
             .map(|bytes| Encoded::new(name, bytes))
             .map_err(|error| error.to_string())
     };
-    let listener = listener(placed, peer, manager);
     let listener = encode("envoy.config.listener.v3.Listener", &placed.id, &listener)?;
     let clusters: Result<_, _> = clusters
-        .as_array()
-        .into_iter()
-        .flatten()
+        .iter()
         .map(|cluster| {
             let name = cluster["name"].as_str().unwrap_or_default();
             encode("envoy.config.cluster.v3.Cluster", name, cluster)
         })
         .collect();
     Ok((listener, clusters?))
+}
+
+/// The listener and the clusters of a configuration at one subject.
+pub(super) fn json(placed: &Placed<'_>, peer: &Peer, backends: &Backends) -> (Value, Vec<Value>) {
+    let Source { manager, clusters } = &placed.config.source;
+    let manager = settle(manager, &placed.id, backends);
+    let clusters = match settle(clusters, &placed.id, backends) {
+        Value::Array(clusters) => clusters,
+        _ => Vec::new(),
+    };
+    (listener(placed, peer, manager), clusters)
 }
 
 /// A listener around fields of its connection manager.
@@ -244,7 +345,7 @@ fn listener(placed: &Placed<'_>, peer: &Peer, fields: Value) -> Value {
             "name": "log",
             "typed_config": {
                 "@type": format!("{TYPE}.extensions.access_loggers.file.v3.FileAccessLog"),
-                "path": peer.log.to_string_lossy(),
+                "path": peer.log.as_deref().map(Path::to_string_lossy),
                 "log_format": {"text_format_source": {"inline_string": LOG}},
             },
         }],

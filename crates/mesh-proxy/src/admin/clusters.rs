@@ -108,8 +108,10 @@ fn host(host: &HostView) -> Value {
         Health::Draining => "DRAINING",
         _ => "UNHEALTHY",
     }});
-    if host.ejected {
-        health["failed_outlier_check"] = Value::Bool(true);
+    for (flag, said) in flags(host) {
+        if said {
+            health[flag] = Value::Bool(true);
+        }
     }
     json!({
         "address": address,
@@ -124,6 +126,18 @@ fn host(host: &HostView) -> Value {
             "sub_zone": host.locality.sub_zone.as_str(),
         },
     })
+}
+
+/// What takes a host out of balancing besides discovery (Envoy's `HostHealthStatus`).
+fn flags(host: &HostView) -> [(&'static str, bool); 6] {
+    [
+        ("failed_active_health_check", host.checked.failed),
+        ("failed_outlier_check", host.ejected),
+        ("failed_active_degraded_check", host.checked.degraded),
+        ("pending_dynamic_removal", host.leaving),
+        ("excluded_via_immediate_hc_fail", host.checked.excluded),
+        ("active_hc_timeout", host.checked.late),
+    ]
 }
 
 fn hostname(host: &HostView) -> &str {
@@ -147,15 +161,21 @@ fn numbers(host: &HostView) -> [(&'static str, u64); 7] {
 
 fn health_flags(host: &HostView) -> String {
     let mut flags = String::new();
-    if host.ejected {
-        flags += "/failed_outlier_check";
-    }
-    match host.health {
-        Health::Healthy => {}
-        Health::Degraded => flags += "/eds_status_degraded",
-        Health::Draining => flags += "/eds_status_draining",
-        _ => flags += "/failed_eds_health",
-    }
+    let mut add = |said: bool, flag: &str| {
+        if said {
+            flags += flag;
+        }
+    };
+    // In the order of Envoy's `HEALTH_FLAG_ENUM_VALUES`.
+    add(host.checked.failed, "/failed_active_hc");
+    add(host.ejected, "/failed_outlier_check");
+    add(host.health == Health::Unhealthy, "/failed_eds_health");
+    add(host.checked.degraded, "/degraded_active_hc");
+    add(host.health == Health::Degraded, "/eds_status_degraded");
+    add(host.leaving, "/pending_dynamic_removal");
+    add(host.checked.excluded, "/excluded_via_immediate_hc_fail");
+    add(host.checked.late, "/active_hc_timeout");
+    add(host.health == Health::Draining, "/eds_status_draining");
     if flags.is_empty() {
         "healthy".to_owned()
     } else {

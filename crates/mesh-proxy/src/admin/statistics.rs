@@ -134,6 +134,9 @@ async fn scrape(shared: &Shared) -> Scrape {
     for (prefix, block) in shared.statistics.tcp.all() {
         scrape.tcp(&prefix, &block);
     }
+    for ((prefix, name), block) in shared.statistics.all_authz() {
+        scrape.authz(prefix.as_deref(), &name, &block);
+    }
     for (address, block) in shared.statistics.listeners() {
         scrape.listener(&address, &block);
     }

@@ -165,7 +165,7 @@ impl EnvoyArgs {
                 proxy.drain().await;
                 return Ok(ExitCode::SUCCESS);
             }
-            until_told(proxy, [Some(driving), None]).await
+            until_told(proxy, [Some(driving), None, None]).await
         })
     }
 

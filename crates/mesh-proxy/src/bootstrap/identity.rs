@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `NAMESPACE`, `LABELS`, `INSTANCE_IPS`, `ISTIO_VERSION`, `CLUSTER_ID` | as Istio has them |
 //! | `INTERCEPTION_MODE` | `NONE`: connections come to the ports that the node was given; or `REDIRECT`, `TPROXY` |
+//! | `MESH_IDENTITY` | `"true"`, or `"false"`: whether the proxy has a certificate of the mesh |
 //! | `MESH_BASE_PORT` | `"20100"`: the node's first port |
 //! | `MESH_INBOUND` | `"9080=9180,…"`: accepted port and application port |
 //! | `MESH_MAP_PORT` | `"80=8080,…"`: a Gateway's port and the one that is accepted on |
@@ -40,6 +41,7 @@ pub(super) fn identity(
         role,
         capture: _,
         dns_capture,
+        identity: own,
     } = node;
     let kind = match role {
         Role::Gateway { .. } => "router",
@@ -60,6 +62,7 @@ pub(super) fn identity(
         .with_text("INSTANCE_IPS", ip)
         .with_text("ISTIO_VERSION", ISTIO_VERSION)
         .with_text("CLUSTER_ID", CLUSTER_ID)
+        .with_text("MESH_IDENTITY", own.to_string())
         .with_map("LABELS", labels);
     if *dns_capture {
         identity = identity.with_text("DNS_CAPTURE", "true");
@@ -138,6 +141,7 @@ mod tests {
             ("INSTANCE_IPS", "10.0.0.7"),
             ("MESH_BASE_PORT", "20100"),
             ("MESH_INBOUND", "9080=9180,9081=9181"),
+            ("MESH_IDENTITY", "false"),
         ] {
             assert_eq!(identity.text(key), Some(value), "{key}");
         }

@@ -1,12 +1,13 @@
 //! Serving until told to stop.
 
+use super::authority::Keeping;
 use super::identity::{address_towards, identity};
 use super::names::Names;
 use super::{RunArgs, envoy};
 use crate::config::{self, Configuration, NodeSpec, Source};
 use crate::explain::Token;
 use crate::xds::Driver;
-use crate::{Builder, Running};
+use crate::{Builder, Identity, Running};
 use anyhow::{Context, bail};
 use mesh_core::Name;
 use mesh_core::model::{AccessLog, ListenerAddress, UnixPath, WorkloadRef};
@@ -15,6 +16,7 @@ use mesh_xds::client::{self, Client};
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 /// Where the admin interface is when nothing is said.
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15000);
@@ -52,8 +54,12 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         }
         let wants_names = names.is_some();
         let change = |client| args.adjusted(client).names(wants_names);
-        let driver = Driver::from_bootstrap(&bootstrap, change)
+        let mut driver = Driver::from_bootstrap(&bootstrap, change)
             .with_context(|| file.display().to_string())?;
+        let own = args.own()?;
+        if let Some(own) = &own {
+            driver = driver.identity(own.identity.clone());
+        }
         let mut builder = args.settings(driver.proxy(), admin, workload)?;
         if let Some(names) = &names {
             builder = builder.names(names.statistics());
@@ -63,9 +69,15 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
             .iter()
             .map(|one| one.listener.name.clone())
             .collect();
-        return on_runtime(driven(driver, builder, wants, names));
+        return on_runtime(driven(driver, builder, wants, names, own));
     }
     from_yaml(&args)
+}
+
+/// Who the proxy is, and what keeps that up to date.
+pub(super) struct Own {
+    identity: Identity,
+    keeping: Keeping,
 }
 
 fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
@@ -83,11 +95,13 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
         _ if args.ip.is_some() => bail!("with --config, --ip is for --interception"),
         _ => {}
     }
+    let own = args.own()?;
     let source = Source {
         paths: args.from.config.clone(),
         mesh_config: args.mesh_config.clone(),
         node,
         dns_capture: !args.dns_proxy.is_empty(),
+        identity: own.is_some(),
         locality: args.node.locality(),
         access_log: args.access_log.clone(),
     };
@@ -113,11 +127,15 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
             }
             None => None,
         };
+        if let Some(own) = &own {
+            builder = builder.identity(own.identity.clone());
+        }
+        let keeping = kept(own).await;
         let proxy = builder.start().await.context("cannot start")?;
         let watching = tokio::spawn(configuration.watch(config::log));
         let answering = answering.map(|answering| tokio::spawn(answering.run()));
         announce(&proxy).await;
-        until_told(proxy, [Some(watching), answering]).await
+        until_told(proxy, [Some(watching), answering, keeping]).await
     })
 }
 
@@ -125,6 +143,8 @@ fn from_control_plane(args: &RunArgs, server: &str) -> anyhow::Result<ExitCode> 
     let (server, place) = args.control_plane.server(server)?;
     let mut node = args.node.exact()?;
     node.dns_capture = !args.dns_proxy.is_empty();
+    let own = args.own()?;
+    node.identity = own.is_some();
     let said = args.ip.or_else(instance_ip);
     let ip = said.unwrap_or_else(|| address_towards(place));
     let id = args.node.node.as_deref();
@@ -140,12 +160,15 @@ fn from_control_plane(args: &RunArgs, server: &str) -> anyhow::Result<ExitCode> 
     let client = Client::builder([server]).variant(args.xds_variant.into());
     let client = args.adjusted(client).names(node.dns_capture);
     let names = args.names(&node.namespace, identity.domain())?;
-    let driver = Driver::new(identity, client).context("--xds")?;
+    let mut driver = Driver::new(identity, client).context("--xds")?;
+    if let Some(own) = &own {
+        driver = driver.identity(own.identity.clone());
+    }
     let mut builder = args.settings(driver.proxy(), admin, workload)?;
     if let Some(names) = &names {
         builder = builder.names(names.statistics());
     }
-    on_runtime(driven(driver, builder, Vec::new(), names))
+    on_runtime(driven(driver, builder, Vec::new(), names, own))
 }
 
 /// The node's address, as Istio's injection sets it.
@@ -160,17 +183,19 @@ pub(super) async fn driven(
     builder: Builder,
     wanted: Vec<Name>,
     names: Option<Names>,
+    own: Option<Own>,
 ) -> anyhow::Result<ExitCode> {
     let answering = match names {
         Some(names) => Some(names.open(driver.names()).await?),
         None => None,
     };
+    let keeping = kept(own).await;
     let proxy = builder.start().await.context("cannot start")?;
     let driving = tokio::spawn(driver.run());
     let answering = answering.map(|answering| tokio::spawn(answering.run()));
     say_admin(&proxy);
     opened(&proxy, &wanted).await?;
-    until_told(proxy, [Some(driving), answering]).await
+    until_told(proxy, [Some(driving), answering, keeping]).await
 }
 
 /// Fails if a listener that has to be there from the start cannot be opened, as Envoy does.
@@ -219,23 +244,30 @@ fn say_admin(proxy: &Running) {
     }
 }
 
+/// Keeps the proxy's identity up to date, beginning now.
+async fn kept(own: Option<Own>) -> Option<JoinHandle<()>> {
+    let mut keeping = own?.keeping;
+    keeping.begin().await;
+    Some(tokio::spawn(keeping.run()))
+}
+
 /// Serves until it is told to stop, drains, and ends `beside`.
 pub(super) async fn until_told(
     mut proxy: Running,
-    beside: [Option<tokio::task::JoinHandle<()>>; 2],
+    beside: [Option<JoinHandle<()>>; 3],
 ) -> anyhow::Result<ExitCode> {
     tokio::select! {
         () = terminated() => tracing::info!("draining"),
         () = proxy.ended() => {}
     }
-    let [configuration, names] = beside;
+    let [configuration, names, identity] = beside;
     if let Some(configuration) = configuration {
         configuration.abort();
     }
     proxy.drain().await;
-    // Until the last: requests that finish may need names.
-    if let Some(names) = names {
-        names.abort();
+    // Until the last: requests that finish may need names and certificates.
+    for needed in [names, identity].into_iter().flatten() {
+        needed.abort();
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -260,6 +292,18 @@ impl RunArgs {
         };
         let address = address.with_context(|| format!("--admin {said:?} is not an address"))?;
         Ok((Some(address), 0))
+    }
+
+    /// Who the proxy is in the mesh, if the flags say so.
+    fn own(&self) -> anyhow::Result<Option<Own>> {
+        let given = match &self.identity_dir {
+            None => self.authority.identity()?,
+            Some(directory) => {
+                let read = Identity::in_directory(directory).context("--identity-dir")?;
+                Some((read.0, Keeping::Files(read.1)))
+            }
+        };
+        Ok(given.map(|(identity, keeping)| Own { identity, keeping }))
     }
 
     /// Who answers questions for names, if anybody.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 /// How much room is made at once for bytes that are looked at.
 const STEP: usize = 1024;
@@ -26,6 +27,15 @@ impl<IO> Prefixed<IO> {
         Self {
             io,
             kept: Vec::new(),
+            read: 0,
+        }
+    }
+
+    /// A connection of which `first` was read and is to be read again.
+    pub(crate) fn beginning(io: IO, first: &[u8]) -> Self {
+        Self {
+            io,
+            kept: first.to_vec(),
             read: 0,
         }
     }
@@ -69,6 +79,10 @@ impl<IO: Downstream> Downstream for Prefixed<IO> {
 
     fn reset_when_closed(&self) {
         self.io.reset_when_closed();
+    }
+
+    fn plain(&self) -> Option<&TcpStream> {
+        self.io.plain().filter(|_| self.kept.is_empty())
     }
 }
 

@@ -1,5 +1,8 @@
 //! Connections over in-memory pipes and paused time, with a stack that tells who called.
 
+mod inspected;
+mod tls;
+
 use super::*;
 use crate::http::stack;
 use crate::listener::{Plans, Statistics};
@@ -64,6 +67,7 @@ impl World {
             shard: Shard::default(),
             listeners: Listeners::default(),
             stack: stack::build(parts, telemetry.clone(), u32::MAX, None),
+            buffers: mesh_http1::Buffers::default(),
             tcp: Forwarder {
                 demand: None,
                 feed,
@@ -216,8 +220,8 @@ async fn the_futures_of_connections_are_small() {
     let plain = size_of_val(&serve_plain(pipe, peer, local, &state, &world.site).ok());
     let (pipe, _io) = Pipe::new(1);
     let any = size_of_val(&serve(pipe, peer, local, state, world.site));
-    assert!(plain <= 4608, "a plain connection is {plain} bytes");
-    assert!(any <= 3328, "another connection is {any} bytes");
+    assert!(plain <= 2304, "a plain connection is {plain} bytes");
+    assert!(any <= 3456, "another connection is {any} bytes");
 }
 
 #[tokio::test(start_paused = true)]
@@ -382,219 +386,4 @@ async fn the_listener_that_gets_a_connection_finds_out_for_itself() {
         .says(GET)
         .await;
     assert!(said.starts_with("http "), "{said}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_is_spoken_in_plain_text_chooses_the_chain() {
-    let mut listener = listener()
-        .chain(speaking(http("one"), &["http/1.0", "http/1.1"]))
-        .chain(speaking(bytes("two"), &["h2c"]))
-        .chain(bytes("other"));
-    listener.inspect.http = Some(Inspector::default());
-    let world = World::new();
-    let state = world.listen(listener);
-    let said = world.call(&state).says(GET).await;
-    assert!(said.starts_with("one "), "{said}");
-    world
-        .call(&state)
-        .says("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        .await;
-    assert_eq!(world.passed_on("two"), 1);
-    world.call(&state).says("\x16\x03hello").await;
-    assert_eq!(world.passed_on("other"), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_request_line_without_an_end_is_none() {
-    let mut listener = listener()
-        .chain(speaking(http("http"), &["http/1.1"]))
-        .chain(bytes("other"));
-    listener.inspect.http = Some(Inspector::default());
-    let world = World::new();
-    let state = world.listen(listener);
-    world.call(&state).says("x".repeat(64 << 10)).await;
-    assert_eq!(world.passed_on("other"), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_server_name_chooses_the_chain() {
-    let named = |name: &str| {
-        let mut chain = bytes(name);
-        chain.matches.server_names = vec![name.into()];
-        chain
-    };
-    let mut plain = http("plain");
-    plain.matches.transport = Some(TransportProtocol::Plain);
-    let mut listener = listener()
-        .chain(named("a.com"))
-        .chain(named("*.b.com"))
-        .chain(plain);
-    listener.inspect.tls = Some(Inspector::default());
-    let world = World::new();
-    let state = world.listen(listener);
-    for (server_name, chain) in [("a.com", "a.com"), ("x.b.com", "*.b.com")] {
-        let hello = hello(server_name).await;
-        // However it arrives.
-        let mut call = world.call(&state);
-        for byte in &hello {
-            call.io.write_all(&[*byte]).await.unwrap();
-            tokio::task::yield_now().await;
-        }
-        call.rest().await;
-        assert_eq!(world.passed_on(chain), 1, "{server_name}");
-    }
-    world.call(&state).says(hello("c.com").await).await;
-    assert_eq!(world.stat(ListenerStat::NoFilterChainMatch), 1);
-    let said = world.call(&state).says(GET).await;
-    assert!(said.starts_with("plain "), "{said}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_port_that_is_excepted_is_not_looked_at() {
-    let mut listener = listener()
-        .chain(speaking(bytes("http"), &["http/1.1"]))
-        .chain(bytes("other"));
-    listener.inspect.original_destination = true;
-    listener.inspect.http = Some(Inspector {
-        except: vec![PortRange::single(7000)],
-    });
-    let world = World::new();
-    let state = world.listen(listener);
-    // A caller that waits for the server to speak first would wait for ever otherwise.
-    world
-        .intercepted(&state, Some("10.1.1.1:7000"))
-        .rest()
-        .await;
-    assert_eq!(world.passed_on("other"), 1);
-    world
-        .intercepted(&state, Some("10.1.1.1:7001"))
-        .says(GET)
-        .await;
-    assert_eq!(world.passed_on("http"), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_caller_that_says_too_little_is_closed_in_time() {
-    let mut listener = listener().chain(bytes("all"));
-    listener.inspect.tls = Some(Inspector::default());
-    listener.inspect.timeout = Some(3 * SECOND);
-    let world = World::new();
-    let state = world.listen(listener);
-    let began = Instant::now();
-    let call = world.call(&state);
-    tokio::time::sleep(SECOND).await;
-    assert_eq!(world.stat(ListenerStat::PreCxActive), 1);
-    call.rest().await;
-    assert_eq!(began.elapsed(), 3 * SECOND);
-    assert_eq!(world.stat(ListenerStat::PreCxTimeout), 1);
-    assert_eq!(world.stat(ListenerStat::PreCxActive), 0);
-    assert_eq!(world.passed_on("all"), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn after_the_timeout_a_connection_goes_on_with_what_is_known() {
-    let mut listener = listener()
-        .chain(http("all"))
-        .chain(speaking(bytes("h1"), &["http/1.1"]));
-    listener.inspect.http = Some(Inspector::default());
-    listener.inspect.timeout = Some(3 * SECOND);
-    listener.inspect.continue_on_timeout = true;
-    let world = World::new();
-    let state = world.listen(listener);
-    let (first, rest) = GET.split_at(10);
-    let mut call = world.call(&state);
-    call.io.write_all(first.as_bytes()).await.unwrap();
-    tokio::time::sleep(4 * SECOND).await;
-    // The first bytes are not lost.
-    let said = call.says(rest).await;
-    assert!(said.starts_with("all "), "{said}");
-    assert_eq!(world.stat(ListenerStat::PreCxTimeout), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_caller_that_leaves_while_it_is_looked_at_is_gone() {
-    let mut listener = listener().chain(bytes("all"));
-    listener.inspect.tls = Some(Inspector::default());
-    listener.inspect.timeout = None;
-    let world = World::new();
-    let state = world.listen(listener);
-    let Call { io, task } = world.call(&state);
-    drop(io);
-    task.await.unwrap();
-    assert_eq!(world.passed_on("all"), 0);
-    assert_eq!(world.stat(ListenerStat::PreCxActive), 0);
-}
-
-/// A world with one certificate, and a chain that shows it.
-fn secured(mut chain: FilterChain) -> (World, Arc<ListenerState>) {
-    let made = rcgen::generate_simple_self_signed(["a.com".to_owned()]).unwrap();
-    let secret = Secret::certificate(made.cert.pem(), made.signing_key.serialize_pem());
-    let mut tls = ServerTls::default();
-    tls.certificates = vec![SecretRef::local("cert")];
-    tls.alpn = vec!["h2".into(), "http/1.1".into()];
-    chain.tls = Some(Arc::new(tls));
-    chain.handshake_timeout = Some(3 * SECOND);
-    let listener = listener().chain(chain);
-    let mut builder = SnapshotBuilder::new();
-    builder.routes(RouteTable::new("t"));
-    builder.listener(listener.clone());
-    builder.secret(SecretRef::local("cert"), Some(Arc::new(secret)));
-    let world = World::with(builder.build().unwrap().0);
-    let state = world.listen(listener);
-    (world, state)
-}
-
-async fn tls_to(
-    call: Call,
-    alpn: &str,
-) -> (mesh_identity::TlsStream<DuplexStream>, JoinHandle<()>) {
-    let mut tls = mesh_core::model::ClientTls::default();
-    tls.sni = "a.com".into();
-    tls.alpn = vec![alpn.into()];
-    let connector = mesh_identity::Connector::new(Arc::new(tls), |_| None).unwrap();
-    let (stream, told) = connector.connect(call.io, None).await.unwrap();
-    assert_eq!(&*told.alpn, alpn);
-    (stream, call.task)
-}
-
-#[tokio::test]
-async fn tls_ends_here_and_http_is_spoken_inside() {
-    let (world, state) = secured(http("tls"));
-    let (mut stream, task) = tls_to(world.call(&state), "http/1.1").await;
-    stream.write_all(GET.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.contains("\r\n\r\ntls 10.0.0.1:1000 to"), "{answer}");
-    task.await.unwrap();
-    assert_eq!(world.stat(ListenerStat::SslHandshake), 1);
-    assert_eq!(world.stat(ListenerStat::SslNoCertificate), 1);
-
-    let (stream, task) = tls_to(world.call(&state), "h2").await;
-    let io = hyper_util::rt::TokioIo::new(stream);
-    let executor = hyper_util::rt::TokioExecutor::new();
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io)
-        .await
-        .unwrap();
-    let driver = tokio::spawn(connection);
-    let request = Request::get("https://a.com/").body(String::new()).unwrap();
-    let response = sender.send_request(request).await.unwrap();
-    assert_eq!(response.version(), http::Version::HTTP_2);
-    drop((response, sender));
-    driver.await.unwrap().unwrap();
-    task.await.unwrap();
-    assert_eq!(world.stat(ListenerStat::CxActive), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_handshake_that_fails_or_takes_too_long_is_counted() {
-    let (world, state) = secured(bytes("tls"));
-    world.call(&state).says(GET).await;
-    assert_eq!(world.stat(ListenerStat::SslConnectionError), 1);
-    let began = Instant::now();
-    world.call(&state).rest().await;
-    assert_eq!(began.elapsed(), 3 * SECOND);
-    assert_eq!(world.stat(ListenerStat::CxTransportConnectTimeout), 1);
-    assert_eq!(world.stat(ListenerStat::SslHandshake), 0);
-    assert_eq!(world.stat(ListenerStat::CxActive), 0);
-    assert_eq!(world.passed_on("tls"), 0);
 }

@@ -105,6 +105,14 @@ fn host(standing: &Standing) -> Value {
     value["why"] = standing.verdict.to_string().into();
     value["priority"] = view.priority.into();
     value["ejected"] = view.ejected.into();
+    if view.checked.failed || view.checked.degraded {
+        let said = if view.checked.failed {
+            "failed"
+        } else {
+            "degraded"
+        };
+        value["health_check"] = said.into();
+    }
     value["active_requests"] = view.active.into();
     let place = &view.locality;
     if [&place.region, &place.zone, &place.sub_zone]

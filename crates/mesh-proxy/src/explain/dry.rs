@@ -4,6 +4,7 @@
 //! follows from the request and the configuration alone, so none of them waits. The layers that
 //! draw, count or wait (faults, limits, mirrors, retries, timeouts) are left out.
 
+use super::authz;
 use crate::http::admit::AdmitLayer;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, request};
@@ -14,8 +15,9 @@ use mesh_route::route::{destination, record};
 use mesh_route::{
     CorsLayer, EditLayer, Explanation, HashLayer, Head, ReplyLayer, RespondLayer, RouteLayer,
 };
+use serde_json::Value;
 use std::future::{Ready, ready};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tower_layer::Layer;
@@ -49,6 +51,8 @@ pub(super) struct Ran {
 pub(super) struct Told {
     pub(super) seen: Request<()>,
     pub(super) explanation: Explanation,
+    /// What policies say, in words.
+    pub(super) judged: Vec<Value>,
 }
 
 /// An answer that comes from the proxy.
@@ -178,7 +182,11 @@ impl<S> Judge<S> {
             }
         }
         let seen = head_of(request);
-        Some(Told { seen, explanation })
+        Some(Told {
+            seen,
+            explanation,
+            judged: Vec::new(),
+        })
     }
 }
 
@@ -209,19 +217,29 @@ fn heaviest(rule: &Rule) -> u64 {
 impl<S> Service<Request<Body>> for Judge<S>
 where
     S: Service<Request<Body>, Error = Error>,
+    S::Future: 'static,
+    S::Response: 'static,
 {
     type Response = S::Response;
     type Error = Error;
-    type Future = S::Future;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, Error>>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> S::Future {
-        let told = self.look(&request);
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let mut told = self.look(&request);
+        let (judged, denied) = authz::of_request(&self.snapshot, &request);
+        if let Some(told) = &mut told {
+            told.judged = judged;
+        }
         lock(&self.notes).told = told;
-        self.inner.call(request)
+        match denied {
+            // Above routing, as where traffic is served.
+            Some(error) => Box::pin(ready(Err(error))),
+            None => Box::pin(self.inner.call(request)),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::clusters::{cluster, is_discovered};
 use super::dry::{self, Answered, Asked, Ran, Told};
 use super::listener::{self, Choice, Chosen};
 use super::place::place;
-use super::{BadQuestion, Question, policies};
+use super::{BadQuestion, Question, authz, policies};
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, request};
 use mesh_core::exchange::TlsInfo;
@@ -46,6 +46,13 @@ pub(super) fn of_question(
     match chosen.as_ref().map(|chosen| &chosen.chain.filter) {
         Some(Filter::Tcp(proxy)) => {
             report.insert("tcp".into(), tcp(snapshot, proxy, bound));
+            let rules = chosen
+                .as_ref()
+                .map_or(&[][..], |chosen| &chosen.chain.authz);
+            if !rules.is_empty() {
+                let judged = authz::of_connection(snapshot, rules, &Caller::default());
+                report.insert("authorization".into(), judged.into());
+            }
         }
         Some(Filter::Http(manager)) => {
             let mut caller = Caller::default();
@@ -136,6 +143,10 @@ fn routed(
     report.insert("virtual_host".into(), host.into());
     if let Some(told) = &ran.told {
         rules(snapshot, told, manager, bound, report);
+    }
+    let judged = ran.told.as_ref().map(|told| &told.judged);
+    if let Some(judged) = judged.filter(|judged| !judged.is_empty()) {
+        report.insert("authorization".into(), judged.clone().into());
     }
     let matched = ran.exchange.matched();
     report.insert("route".into(), matched.map(route).into());

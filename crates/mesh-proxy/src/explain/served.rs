@@ -79,6 +79,10 @@ impl Served {
         if let Some(matched) = matched {
             own.set_matched(matched.clone());
         }
+        // Admission said who calls, and does not run again.
+        if let Some(remote) = self.exchange.remote().filter(|_| self.admitted) {
+            own.set_remote(remote);
+        }
         let asked = Asked {
             request: head_of(&self.head),
             exchange: own,

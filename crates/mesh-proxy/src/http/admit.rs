@@ -5,18 +5,31 @@
 //! cannot steer us with `x-envoy-*` headers. Settings come from the listener
 //! ([`HttpManager`]); bodies are not looked at.
 
-use super::path::{Normalized, normalize};
+mod authority;
+mod forwarded;
+mod hop;
+
+pub(super) use self::forwarded::append_via;
+
+use self::authority::{settle_authority, strip_port};
+use self::forwarded::{
+    X_FORWARDED_FOR, X_FORWARDED_PROTO, forwarded, forwarded_for, said_address, scheme,
+};
+use self::hop::{join_cookies, leave_connection};
+use super::certificate;
 use crate::explain::{Explainer, Served};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version, uri};
 use mesh_core::model::{Direction, HttpManager, StripPort};
 use mesh_core::reply::{Answer, Asked};
 use mesh_core::stats::HttpStat;
-use mesh_core::{Caller, Error, Exchange, Failure, Rng};
+use mesh_core::{Error, Exchange, Failure, Rng};
+use mesh_http1::server::Refused;
+use mesh_policy::path::{Normalized, normalize};
 use mesh_telemetry::istio::peer;
 use std::borrow::Cow;
 use std::future::{Ready, ready};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -49,11 +62,6 @@ pub(crate) enum ResponseFuture<F> {
 }
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_ENVOY_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
-
-const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 /// How callers could steer us: taken from everyone, because with Envoy's defaults no address counts
 /// as internal (`ConnectionManagerUtility::cleanInternalHeaders`).
@@ -87,15 +95,6 @@ const INSIDE_ONLY: [HeaderName; 5] = [
 /// By what workloads of the mesh know each other: nobody who comes through a gateway is one. Envoy
 /// knows nothing of it, so elsewhere it is left to the layers that exchange metadata.
 const PEER: [HeaderName; 2] = [peer::METADATA, peer::METADATA_ID];
-
-/// What `connection` cannot name: the message would mean something else without it.
-const NOT_FOR_US_ALONE: [HeaderName; 5] = [
-    header::HOST,
-    header::TE,
-    header::UPGRADE,
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-];
 
 // === impl AdmitLayer ===
 
@@ -212,10 +211,10 @@ fn admit<B>(
     exchange: &Exchange,
     rng: &Rng,
 ) -> Result<(), Error> {
-    if request.version() < Version::HTTP_11 {
-        // As Envoy without `accept_http_10`.
-        let answer = Answer::new(StatusCode::UPGRADE_REQUIRED).body("Upgrade Required");
-        return Err(Error::answer(Failure::BadRequest, answer));
+    if request.uri().path_and_query().is_none()
+        && let Some(refused) = request.extensions().get::<Refused>()
+    {
+        return Err(refuse(*refused));
     }
     if request.method() == Method::CONNECT {
         // Tunnels are not built here, so no rule can be one for them. In Envoy it is the router
@@ -224,17 +223,23 @@ fn admit<B>(
         exchange.caller().count(HttpStat::NoRoute);
         return Err(Error::new(Failure::NoRoute));
     }
-    settle_length(request)?;
-    settle_authority(request)?;
     let caller = exchange.caller();
     // What access logs tell of is noted again if so.
-    let mut changed = false;
+    let mut changed = leave_connection(request.headers_mut());
+    if let Err(error) = settle_authority(request) {
+        if changed {
+            exchange.note_head(request);
+        }
+        return Err(error);
+    }
     if manager.strip_port != StripPort::Keep {
         changed |= strip_port(request, manager.strip_port, caller);
     }
     changed |= settle_path(request, manager, exchange)?;
+    if request.version() > Version::HTTP_11 {
+        changed |= join_cookies(request.headers_mut());
+    }
     let headers = request.headers_mut();
-    changed |= leave_connection(headers);
     if let Some(protocol) = mesh_client::upgrade_of(headers) {
         let wanted = protocol.as_bytes().to_ascii_lowercase();
         if !manager
@@ -266,12 +271,7 @@ fn admit<B>(
             changed |= headers.remove(name).is_some();
         }
     }
-    let proved = caller.tls.as_ref().is_some_and(|tls| tls.peer.is_some());
-    if manager.use_remote_address || !proved {
-        // Who shows no certificate cannot vouch for one (Envoy's `forward_client_cert_details`, in
-        // every mode but the one that is refused), and nobody outside can.
-        changed |= headers.remove(X_FORWARDED_CLIENT_CERT).is_some();
-    }
+    changed |= certificate::settle(headers, manager.client_certificate, caller.tls.as_deref());
     if manager.use_remote_address {
         changed = true;
         forwarded(headers, exchange, manager);
@@ -304,114 +304,19 @@ fn admit<B>(
     Ok(())
 }
 
-/// Removes what `connection` names: meant for us alone (RFC 9110 §7.6.1). Done before any header of
-/// our own is set, or a caller could name `x-forwarded-for` and have ours removed on the way out
-/// (as in CVE-2022-31813).
-/// Says whether anything was.
-fn leave_connection(headers: &mut HeaderMap) -> bool {
-    if !headers.contains_key(header::CONNECTION) {
-        return false;
+/// The answer to what the codec takes for no request.
+fn refuse(refused: Refused) -> Error {
+    if refused == Refused::Timeout {
+        return Error::new(Failure::RequestHead);
     }
-    let upgrades = mesh_client::upgrade_of(headers).is_some();
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
-        .filter(|name| !NOT_FOR_US_ALONE.contains(name))
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    headers.remove(header::CONNECTION);
-    if upgrades {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    }
-    true
+    let status = refused.status();
+    let answer = Answer::new(status).body(status.canonical_reason().unwrap_or_default());
+    Error::answer(Failure::BadRequest, answer)
 }
 
-/// A body whose length two parties could read differently is how requests are smuggled (RFC 9112
-/// §6.1, §6.3): only `chunked`, and not together with a length.
-fn settle_length<B>(request: &Request<B>) -> Result<(), Error> {
-    if request.version() > Version::HTTP_11 {
-        return Ok(());
-    }
-    let Some(coding) = request.headers().get(header::TRANSFER_ENCODING) else {
-        return Ok(());
-    };
-    let more = request
-        .headers()
-        .get_all(header::TRANSFER_ENCODING)
-        .iter()
-        .count()
-        > 1;
-    if more
-        || !coding
-            .as_bytes()
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"chunked")
-    {
-        let answer = Answer::new(StatusCode::NOT_IMPLEMENTED);
-        return Err(Error::answer(Failure::BadRequest, answer));
-    }
-    if request.headers().contains_key(header::CONTENT_LENGTH) {
-        return Err(Error::new(Failure::BadRequest));
-    }
-    Ok(())
-}
-
-/// The target's authority wins over `host` (RFC 9112 §3.2.2), and one of them has to be there.
-fn settle_authority<B>(request: &mut Request<B>) -> Result<(), Error> {
-    if let Some(authority) = request.uri().authority() {
-        let text = authority.as_str();
-        let host = text.rsplit_once('@').map_or(text, |(_, host)| host);
-        let value = HeaderValue::from_str(host)
-            .map_err(|error| Error::with_source(Failure::BadRequest, error))?;
-        request.headers_mut().insert(header::HOST, value);
-        return Ok(());
-    }
-    let mut hosts = request.headers().get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) if !host.is_empty() => {
-            if host.as_bytes().iter().all(|byte| is_of_authority(*byte)) {
-                Ok(())
-            } else {
-                Err(Error::new(Failure::BadRequest))
-            }
-        }
-        (Some(_), Some(_)) => Err(Error::new(Failure::BadRequest)),
-        _ => Err(Error::new(Failure::MissingHost)),
-    }
-}
-
-/// RFC 3986 §3.2, without what separates user information: nobody should send any (RFC 9110 §4.2.4).
-fn is_of_authority(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(&byte)
-}
-
-/// Takes the port off the authority, wherever the request has it. Whether there was one.
-fn strip_port<B>(request: &mut Request<B>, which: StripPort, caller: &Caller) -> bool {
-    let host = request.headers().get(header::HOST);
-    let Some(host) = host.and_then(|host| host.to_str().ok()) else {
-        return false;
-    };
-    let Some((name, port)) = host.rsplit_once(':') else {
-        return false;
-    };
-    // What follows a colon within the brackets of an address is no number (Envoy
-    // `HeaderUtility::stripPortFromHost`).
-    let Ok(port) = port.parse::<u32>() else {
-        return false;
-    };
-    let ours = caller.local.map(|local| u32::from(local.port()));
-    if which == StripPort::Matching && ours != Some(port) {
-        return false;
-    }
-    let name = name.to_owned();
-    let mut uri = request.uri().clone();
-    let set = mesh_route::rewrite::set_authority(&mut uri, request.headers_mut(), &name);
-    *request.uri_mut() = uri;
-    set
+fn bad_request() -> Error {
+    let answer = Answer::new(StatusCode::BAD_REQUEST).body("Bad Request");
+    Error::answer(Failure::BadRequest, answer)
 }
 
 /// Whether it was changed.
@@ -455,75 +360,6 @@ fn set_path<B>(request: &mut Request<B>, path: &str) -> Result<(), Error> {
     *request.uri_mut() =
         Uri::from_parts(parts).map_err(|error| Error::with_source(Failure::InvalidPath, error))?;
     Ok(())
-}
-
-/// An edge proxy writes down whom it talks to, and does not believe what it is told.
-fn forwarded(headers: &mut HeaderMap, exchange: &Exchange, manager: &HttpManager) {
-    let caller = exchange.caller();
-    if !caller.is_connected() {
-        return;
-    }
-    // Who calls over a Unix domain socket has no address: the list stays as it is, as in Envoy.
-    let peer = caller.peer.map(|peer| peer.ip().to_canonical());
-    let before = forwarded_for(headers);
-    let hops = manager.trusted_hops.checked_sub(1);
-    let said = hops.and_then(|hops| said_address(&before, hops));
-    if let Some(said) = said {
-        exchange.set_remote(SocketAddr::new(said, 0));
-    }
-    let added = peer.filter(|_| !manager.keep_forwarded_for);
-    let list = added.map(|peer| match before.is_empty() {
-        true => peer.to_string().into_bytes(),
-        false => [&*before, b",", peer.to_string().as_bytes()].concat(),
-    });
-    if let Some(Ok(list)) = list.map(|list| HeaderValue::from_bytes(&list)) {
-        headers.insert(X_FORWARDED_FOR, list);
-    }
-    if manager.trusted_hops == 0 {
-        headers.insert(X_FORWARDED_PROTO, scheme(caller));
-    }
-    if let Some(trusted) = said.or(peer)
-        && let Ok(address) = HeaderValue::try_from(trusted.to_string())
-    {
-        headers.insert(X_ENVOY_EXTERNAL_ADDRESS, address);
-    }
-}
-
-/// All that `x-forwarded-for` says: it is one list, on however many lines (RFC 9110 §5.3).
-fn forwarded_for(headers: &HeaderMap) -> Cow<'_, [u8]> {
-    let mut lines = headers.get_all(X_FORWARDED_FOR).iter();
-    let lines = lines.by_ref().map(HeaderValue::as_bytes);
-    let mut lines = lines.filter(|line| !line.is_empty());
-    let Some(first) = lines.next() else {
-        return Cow::Borrowed(b"");
-    };
-    lines.fold(Cow::Borrowed(first), |all, line| {
-        Cow::Owned([&*all, b",", line].concat())
-    })
-}
-
-/// The address in such a list after which so many were added by proxies that are trusted
-/// (Envoy `Utility::getLastAddressFromXFF`).
-fn said_address(list: &[u8], hops: u32) -> Option<IpAddr> {
-    let mut addresses = list.rsplit(|byte| *byte == b',');
-    let address = addresses.nth(usize::try_from(hops).ok()?)?;
-    std::str::from_utf8(address).ok()?.trim().parse().ok()
-}
-
-/// Adds us to those that passed a message on (RFC 9110 §7.6.3, Envoy `via`).
-pub(super) fn append_via(headers: &mut HeaderMap, via: &str) {
-    let lines = headers.get_all(header::VIA).iter();
-    let lines = lines
-        .map(HeaderValue::as_bytes)
-        .filter(|line| !line.is_empty());
-    let all: Vec<&[u8]> = lines.chain([via.as_bytes()]).collect();
-    if let Ok(all) = HeaderValue::from_bytes(&all.join(&b", "[..])) {
-        headers.insert(header::VIA, all);
-    }
-}
-
-fn scheme(caller: &Caller) -> HeaderValue {
-    HeaderValue::from_static(if caller.is_secure() { "https" } else { "http" })
 }
 
 /// A random UUID (RFC 9562 version 4) from two random words.

@@ -1,19 +1,25 @@
-//! Serving one HTTP connection: every timeout and limit of hyper is set here and nowhere else.
+//! Serving one HTTP connection: every timeout and limit of the codecs is set here and nowhere else.
+//!
+//! HTTP/1 is served by mesh-http1, and HTTP/2 by hyper. The first bytes tell which, in TLS, too:
+//! whoever agreed on `h2` begins with its preface.
 
-use super::adapter::{Activity, Adapter};
-use super::stack::RequestStack;
-use crate::listener::Counted;
+use super::adapter::Adapter;
+use super::life::{Life, Open, Served};
+use super::stack::{RequestStack, StackBody};
+use super::streams::{Activity, Streams};
+use crate::connection::prefixed::Prefixed;
 use http::HeaderValue;
-use hyper::rt::{Read, Write};
+use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use mesh_core::Caller;
 use mesh_core::model::HttpManager;
-use mesh_core::stats::{Block, HttpStat, Raised};
-use mesh_core::{Caller, Shard};
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use mesh_core::stats::{Block, HttpStat};
+use mesh_http1::server::{self, Parts};
+use mesh_http1::{Buffers, Limits, Server};
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -25,31 +31,6 @@ use tokio_util::task::TaskTracker;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// How long a connection without a request yet is waited for when it has to close. Its caller may
-/// have sent one already, and could not tell whether it was looked at.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
-
-/// A connection that was told to close is dropped after this long without a request: its peer may
-/// be gone without having said so.
-const FAREWELL: Duration = Duration::from_secs(30);
-
-/// Where a connection is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Serving,
-    /// Serving -> Leaving: told to drain. Serves its first request if that has not come yet.
-    Leaving,
-    /// Serving or Leaving -> Closing: finishes what it has and takes nothing more.
-    Closing,
-}
-
-/// Counts an open connection, whatever becomes of the task that serves it.
-struct Open {
-    stats: Arc<Block<HttpStat>>,
-    shard: Shard,
-    _active: Raised<Counted<HttpStat>, HttpStat>,
-}
-
 /// A connection as the stack sees it.
 pub(crate) struct Connection {
     /// Who calls. The chain's settings and statistics are added.
@@ -59,9 +40,26 @@ pub(crate) struct Connection {
     /// The `server` header of every response.
     pub(crate) server: Option<HeaderValue>,
     pub(crate) stack: RequestStack,
+    /// The worker's buffers.
+    pub(crate) buffers: Buffers,
     pub(crate) tasks: TaskTracker,
     /// Says when to finish.
     pub(crate) drain: watch::Receiver<bool>,
+}
+
+/// A connection of HTTP/1, or one that has not said yet what it is.
+struct Http1<I> {
+    connection: server::Connection<I, Adapter, StackBody>,
+    /// How many requests there were when it was looked at last, and whether one was under way.
+    seen: (u64, bool),
+    /// When the last response ended, or the connection came.
+    since: Instant,
+}
+
+/// A connection of HTTP/2.
+struct Http2<'a, I> {
+    connection: Pin<&'a mut http2::Connection<TokioIo<Prefixed<I>>, Streams, TokioExecutor>>,
+    activity: Arc<Activity>,
 }
 
 /// Serves a connection until it closes, was idle for too long, or is told to drain.
@@ -69,148 +67,161 @@ pub(crate) fn serve<I>(io: I, connection: Connection) -> impl Future<Output = ()
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // Put together out here: what a future is given has its place in it as long as it lasts.
     let manager = connection.manager.clone();
     let open = Open::new(&connection.stats, connection.caller.shard);
     let drain = connection.drain.clone();
-    let activity = Arc::new(Activity::new());
-    let adapter = Adapter::new(connection, activity.clone());
-    serve_on(TokioIo::new(io), adapter, manager, open, activity, drain)
-}
-
-async fn serve_on<I>(
-    io: I,
-    adapter: Adapter,
-    manager: Arc<HttpManager>,
-    open: Open,
-    activity: Arc<Activity>,
-    mut drain: watch::Receiver<bool>,
-) where
-    I: Read + Write + Unpin + Send + 'static,
-{
-    let builder = builder(&manager);
-    let mut connection = pin!(builder.serve_connection_with_upgrades(io, adapter));
-    let mut idle = pin!(idle(manager.idle_timeout, &activity));
-    let mut phase = Phase::Serving;
-    loop {
-        tokio::select! {
-            biased;
-            result = connection.as_mut() => {
-                if let Err(error) = result {
-                    tracing::debug!(%error, "connection");
-                    if is_protocol_error(&*error) {
-                        open.count(HttpStat::CxProtocolError);
-                    }
+    let server = server(&manager, connection.buffers.clone());
+    let connection = server.serve(io, b"", Adapter::new(connection));
+    let mut http1 = Http1::new(connection);
+    // What the block is given stays where it is: moved into a variable, it would have two places
+    // in the future for as long as that lasts.
+    async move {
+        let timer = pin!(tokio::time::sleep(Duration::ZERO));
+        let mut life = Life::new(manager.idle_timeout, timer, drain, open);
+        match life.serve(&mut http1).await {
+            Some(Err(mesh_http1::Error::Http2)) => {
+                if let Some(parts) = http1.connection.into_parts() {
+                    // Boxed: most connections are none.
+                    Box::pin(serve_http2(parts, &manager, life)).await;
                 }
-                return;
             }
-            // The sender is gone only when the worker is: then finish as well.
-            _ = drain.wait_for(|drain| *drain), if phase == Phase::Serving => {
-                open.count(HttpStat::CxDrainClose);
-                phase = Phase::Leaving;
-                activity.leave();
-                idle.set(self::idle(Some(FIRST_REQUEST), &activity));
-            }
-            // Looked at whenever the connection was polled, which is when a request may have come.
-            () = poll_fn(|_| has_begun(&activity)), if phase == Phase::Leaving => {
-                phase = Phase::Closing;
-                connection.as_mut().graceful_shutdown();
-                idle.set(self::idle(Some(FAREWELL), &activity));
-            }
-            () = idle.as_mut() => {
-                match phase {
-                    Phase::Serving => open.count(HttpStat::CxIdleTimeout),
-                    Phase::Leaving => {}
-                    Phase::Closing => return,
+            Some(Err(error)) => {
+                tracing::debug!(%error, "connection");
+                if error.is_protocol() {
+                    life.open().count(HttpStat::CxProtocolError);
                 }
-                phase = Phase::Closing;
-                connection.as_mut().graceful_shutdown();
-                idle.set(self::idle(Some(FAREWELL), &activity));
             }
+            Some(Ok(())) | None => {}
         }
     }
 }
 
-fn builder(manager: &HttpManager) -> auto::Builder<TokioExecutor> {
-    // By the first bytes, in TLS, too: whoever agreed on `h2` begins with its preface.
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    let head = usize::try_from(manager.max_head_kib)
-        .unwrap_or(60)
-        .saturating_mul(1024)
-        .max(8192);
+async fn serve_http2<I>(parts: Parts<I, Adapter>, manager: &HttpManager, mut life: Life<'_>)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let activity = Arc::new(Activity::new());
+    let streams = Streams::new(parts.service, activity.clone());
+    let io = TokioIo::new(Prefixed::beginning(parts.io, &parts.first));
+    let connection = pin!(streams_of(manager).serve_connection(io, streams));
+    let mut http2 = Http2 {
+        connection,
+        activity,
+    };
+    if let Some(Err(error)) = life.serve(&mut http2).await {
+        tracing::debug!(%error, "connection");
+        if error.is_parse() {
+            life.open().count(HttpStat::CxProtocolError);
+        }
+    }
+}
+
+fn server(manager: &HttpManager, buffers: Buffers) -> Server {
+    let fields = usize::try_from(manager.max_headers).unwrap_or(100);
+    Server::with_buffers(buffers)
+        .limits(Limits::of(largest_head(manager), fields))
+        .head_timeout(manager.request_head_timeout)
+        // As Envoy without `accept_http_10`.
+        .http10(false)
+        // And without `enable_trailers`.
+        .trailers(false)
+        .gives_up_http2(true)
+        // As Envoy's codec.
+        .strict(true)
+        // They are in the access log and in the statistics as any other request is.
+        .tells_refusals(true)
+}
+
+fn streams_of(manager: &HttpManager) -> http2::Builder<TokioExecutor> {
+    let head = u32::try_from(largest_head(manager).max(8192)).unwrap_or(u32::MAX);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .http1()
         .timer(TokioTimer::new())
-        // hyper counts from the end of the last request. Without a limit of its own, a head that
-        // does not come is the business of `idle`.
-        .header_read_timeout(manager.request_head_timeout)
-        .max_headers(usize::try_from(manager.max_headers).unwrap_or(100))
-        .max_buf_size(head)
-        // A caller that closes its side has gone away, as in Envoy: its request is given up.
-        .half_close(false)
-        .keep_alive(true);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+        .max_header_list_size(head)
         .max_concurrent_streams(manager.max_concurrent_streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
     builder
 }
 
-fn has_begun(activity: &Activity) -> Poll<()> {
-    if activity.has_begun() {
-        Poll::Ready(())
-    } else {
-        Poll::Pending
-    }
+/// In bytes.
+fn largest_head(manager: &HttpManager) -> usize {
+    usize::try_from(manager.max_head_kib)
+        .unwrap_or(60)
+        .saturating_mul(1024)
 }
 
-fn is_protocol_error(error: &(dyn std::error::Error + 'static)) -> bool {
-    error
-        .downcast_ref::<hyper::Error>()
-        .is_some_and(hyper::Error::is_parse)
-}
+// === impl Http1 ===
 
-/// Ends once nothing happened for `limit`. Looks only when the limit could be up, so a busy
-/// connection pays nothing for it.
-async fn idle(limit: Option<Duration>, activity: &Activity) {
-    let Some(limit) = limit else {
-        return std::future::pending().await;
-    };
-    loop {
-        let left = match activity.idle_since() {
-            None => limit,
-            Some(since) => limit.saturating_sub(since.elapsed()),
-        };
-        if left.is_zero() {
-            return;
-        }
-        tokio::time::sleep_until(Instant::now() + left).await;
-    }
-}
-
-// === impl Open ===
-
-impl Open {
-    fn new(stats: &Arc<Block<HttpStat>>, shard: Shard) -> Self {
-        stats.inc(shard, HttpStat::CxTotal);
+impl<I> Http1<I> {
+    fn new(connection: server::Connection<I, Adapter, StackBody>) -> Self {
         Self {
-            _active: Raised::new(Counted::new(stats.clone()), shard, HttpStat::CxActive),
-            stats: stats.clone(),
-            shard,
+            connection,
+            seen: (0, false),
+            since: Instant::now(),
         }
-    }
-
-    fn count(&self, stat: HttpStat) {
-        self.stats.inc(self.shard, stat);
     }
 }
 
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.count(HttpStat::CxDestroy);
+impl<I> Served for Http1<I>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Error = mesh_http1::Error;
+
+    fn poll_served(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), mesh_http1::Error>> {
+        let result = Pin::new(&mut self.connection).poll(cx);
+        let now = (self.connection.requests(), self.connection.is_answering());
+        if now != self.seen && !now.1 {
+            self.since = Instant::now();
+        }
+        self.seen = now;
+        result
+    }
+
+    fn leave(&mut self) {
+        self.connection.last_request();
+    }
+
+    fn shut_down(&mut self) {
+        self.connection.graceful_shutdown();
+    }
+
+    fn has_begun(&self) -> bool {
+        self.connection.requests() > 0
+    }
+
+    fn idle_since(&self) -> Option<Instant> {
+        (!self.connection.is_answering()).then_some(self.since)
+    }
+}
+
+// === impl Http2 ===
+
+impl<I> Served for Http2<'_, I>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Error = hyper::Error;
+
+    fn poll_served(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        self.connection.as_mut().poll(cx)
+    }
+
+    fn leave(&mut self) {
+        // A stream does not say that it is the last: the connection does.
+    }
+
+    fn shut_down(&mut self) {
+        self.connection.as_mut().graceful_shutdown();
+    }
+
+    fn has_begun(&self) -> bool {
+        self.activity.has_begun()
+    }
+
+    fn idle_since(&self) -> Option<Instant> {
+        self.activity.idle_since()
     }
 }
 

@@ -3,8 +3,8 @@
 
 use mesh_core::Name;
 use mesh_core::model::ListenerAddress;
-use mesh_core::stats::{Block, HttpStat, ListenerStat, Stat, TcpStat, TlsStat};
-use std::collections::HashMap;
+use mesh_core::stats::{AuthzStat, Block, HttpStat, ListenerStat, Stat, TcpStat, TlsStat};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Blocks of statistics by prefix. Shared by all workers. Prefixes come from configuration, never
@@ -23,7 +23,11 @@ pub(crate) struct Statistics {
     listeners: Blocks<ListenerStat>,
     /// By address.
     tls: Blocks<TlsStat>,
+    authz: Arc<Mutex<BTreeMap<AuthzKey, Arc<Block<AuthzStat>>>>>,
 }
+
+/// The HTTP manager's prefix, where requests are judged, and the name before what is counted.
+type AuthzKey = (Option<Name>, Name);
 
 /// A block of statistics that a gauge can hold on to.
 #[derive(Debug)]
@@ -76,6 +80,19 @@ impl Statistics {
     /// What handshakes agreed on, by the listener's address.
     pub(crate) fn all_tls(&self) -> Vec<(Name, Arc<Block<TlsStat>>)> {
         self.tls.all()
+    }
+
+    /// The block of rules that judge requests of a manager with this prefix, or connections.
+    pub(crate) fn authz(&self, prefix: Option<&Name>, name: Name) -> Arc<Block<AuthzStat>> {
+        let mut blocks = self.authz.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (prefix.cloned(), name);
+        blocks.entry(key).or_default().clone()
+    }
+
+    /// All blocks of rules that judge.
+    pub(crate) fn all_authz(&self) -> Vec<(AuthzKey, Arc<Block<AuthzStat>>)> {
+        let blocks = self.authz.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.iter().map(|(n, b)| (n.clone(), b.clone())).collect()
     }
 
     /// The blocks of all listeners, by address.

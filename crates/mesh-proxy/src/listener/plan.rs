@@ -9,6 +9,7 @@ use mesh_core::model::{
     FilterChain, HttpManager, Inspect, Listener, ListenerAddress, Snapshot, TcpProxy,
 };
 use mesh_core::stats::{Block, HttpStat, ListenerStat, TcpStat, TlsStat};
+use mesh_policy::Judges;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -31,6 +32,8 @@ pub(crate) struct Chain {
     config: Arc<FilterChain>,
     security: Security,
     usage: Use,
+    /// Of its connections.
+    judges: Judges,
 }
 
 /// What a chain's connections are used for.
@@ -180,6 +183,7 @@ impl Chain {
             }
         };
         Self {
+            judges: Judges::of_connections(&config.authz, |name| statistics.authz(None, name)),
             security: Security::of(&config, snapshot),
             usage,
             config,
@@ -194,6 +198,11 @@ impl Chain {
         &self.security
     }
 
+    /// What judges its connections.
+    pub(crate) fn judges(&self) -> &Judges {
+        &self.judges
+    }
+
     pub(crate) fn usage(&self) -> &Use {
         &self.usage
     }
@@ -203,6 +212,12 @@ impl Chain {
 
 impl HttpChain {
     pub(crate) fn new(manager: Arc<HttpManager>, statistics: &Statistics) -> Self {
+        if !manager.authz.is_empty() {
+            let prefix = Some(&manager.stat_prefix);
+            let make =
+                || Judges::of_requests(&manager.authz, |name| statistics.authz(prefix, name));
+            manager.authz_slot.get_or_init(make);
+        }
         let server = Some(&manager.server_name).filter(|name| !name.is_empty());
         Self {
             stats: statistics.http.block(&manager.stat_prefix),

@@ -65,6 +65,13 @@ impl Meter {
         self.record.fail(error.failure(), error.cause());
     }
 
+    /// A policy denies it.
+    pub(super) fn denied(&self, policy: &str) {
+        let details = mesh_core::reply::denied(policy);
+        let exchange = self.record.exchange();
+        exchange.with_notes_mut(|notes| notes.termination = Some(details));
+    }
+
     /// There is nowhere to go.
     pub(super) fn no_route(&self) {
         self.count(TcpStat::CxNoRoute);

@@ -413,7 +413,11 @@ async fn an_idle_connection_holds_no_buffer() {
         ends.push((call, made));
     }
     settle().await;
-    assert_eq!(world.forwarder.buffers.unused(), 1, "all used the same");
+    assert_eq!(
+        world.forwarder.buffers.unused_buffers(),
+        1,
+        "all used the same"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -492,6 +496,6 @@ async fn a_thousand_bad_connections_leak_nothing() {
     drop(ends);
     world.assert_quiet();
     assert_eq!(world.stat(TcpStat::IdleTimeout), 500);
-    assert!(world.forwarder.buffers.unused() <= 64);
+    assert!(world.forwarder.buffers.unused_buffers() <= 64);
     assert_eq!(Arc::strong_count(&world.forwarder.telemetry), 1);
 }

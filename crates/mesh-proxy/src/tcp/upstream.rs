@@ -9,6 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
 /// Makes connections for bytes.
 pub(crate) trait Connect: Clone + Send + Sync + 'static {
@@ -37,6 +38,14 @@ pub(crate) trait Upstream: AsyncRead + AsyncWrite + Unpin + Send {
 
     /// Whether an HTTP proxy is in between, so that a reset is no more than an end.
     fn is_tunnel(&self) -> bool;
+
+    /// The socket, where bytes go over it as they are.
+    fn plain(&self) -> Option<&TcpStream> {
+        None
+    }
+
+    /// So many bytes were read from [`Upstream::plain`], and so many written to it.
+    fn moved(&self, _read: usize, _written: usize) {}
 }
 
 impl Connect for TcpUpstreams {
@@ -74,5 +83,14 @@ impl Upstream for TcpUpstream {
 
     fn is_tunnel(&self) -> bool {
         Self::is_tunnel(self)
+    }
+
+    fn plain(&self) -> Option<&TcpStream> {
+        self.tcp()
+    }
+
+    fn moved(&self, read: usize, written: usize) {
+        self.note_received(read as u64);
+        self.note_sent(written as u64);
     }
 }

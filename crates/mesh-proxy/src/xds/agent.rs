@@ -4,6 +4,7 @@
 //! | the secret's name | what is done |
 //! |---|---|
 //! | `file-cert:CERTIFICATE~KEY`, `file-root:FILE`, `file-crl:FILE`, `file-root:system` | read here, and followed |
+//! | `default`, `ROOTCA` of `sds-grpc` | the proxy's own [`Identity`] answers, if it has one |
 //! | another, of a service whose cluster is in the bootstrap with an address | the service is asked |
 //! | another | said in the log, once and with the reason; what needs it goes without it after its time |
 //!
@@ -12,7 +13,9 @@
 //! it.
 
 use super::servers::of_cluster;
-use mesh_core::model::SecretName;
+use crate::Identity;
+use crate::identity::{AGENT, CERTIFICATE, ROOTS};
+use mesh_core::model::{SecretName, StreamOpening};
 use mesh_core::{Feed, Name};
 use mesh_xds::Node;
 use mesh_xds::client::{Client, Gone, Handle, SecretClient, ServiceReference, Variant};
@@ -31,6 +34,7 @@ pub(super) struct Agent {
     unfit: BTreeMap<Name, String>,
     /// What was looked at the last time.
     known: BTreeSet<ServiceReference>,
+    identity: Option<Identity>,
 }
 
 // === impl Agent ===
@@ -46,6 +50,7 @@ impl Agent {
             reached: BTreeSet::new(),
             unfit: BTreeMap::new(),
             known: BTreeSet::new(),
+            identity: None,
         };
         for one in clusters {
             let name = one.cluster.name.clone();
@@ -76,6 +81,11 @@ impl Agent {
         this
     }
 
+    /// What answers for the proxy's own secrets.
+    pub(super) fn identify(&mut self, identity: Identity) {
+        self.identity = Some(identity);
+    }
+
     /// Runs until the client has ended.
     ///
     /// # Cancel safety
@@ -87,22 +97,47 @@ impl Agent {
         }
         loop {
             let needed = self.needed.load();
-            if self.look(&needed).await.is_err() || self.needed.changed().await.is_err() {
+            if self.look(&needed).await.is_err() {
                 return;
+            }
+            let renewed = async {
+                match &mut self.identity {
+                    Some(identity) => identity.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = self.needed.changed() => if changed.is_err() {
+                    return;
+                },
+                // Supplied anew, as what is wanted anew is.
+                () = renewed => self.known.retain(|one| !is_own(one)),
             }
         }
     }
 
     /// Supplies what is new, and says what nobody does.
     async fn look(&mut self, needed: &BTreeSet<ServiceReference>) -> Result<(), Gone> {
-        let mut files: BTreeMap<(&Name, Variant), Vec<SecretResource>> = BTreeMap::new();
+        let mut files: BTreeMap<(&Name, Variant, &StreamOpening), Vec<SecretResource>> =
+            BTreeMap::new();
         for one in needed.difference(&self.known) {
             let ServiceReference {
                 cluster,
                 variant,
+                opening,
                 name,
                 ..
             } = one;
+            if let Some(identity) = self.identity.as_ref().filter(|_| is_own(one)) {
+                // What is not there as yet is supplied when it comes.
+                if let Some(Some(secret)) = identity.secret(name) {
+                    let value = SecretValue::Given(secret);
+                    let name = name.clone();
+                    let of = files.entry((cluster, *variant, opening)).or_default();
+                    of.push(SecretResource { name, value });
+                }
+                continue;
+            }
             match SecretName::of(name) {
                 SecretName::Other(_) if self.reached.contains(cluster) => {}
                 SecretName::Other(_) => {
@@ -112,18 +147,24 @@ impl Agent {
                 at => {
                     let value = SecretValue::At(at.to_name());
                     let name = name.clone();
-                    let of = files.entry((cluster, *variant)).or_default();
+                    let of = files.entry((cluster, *variant, opening)).or_default();
                     of.push(SecretResource { name, value });
                 }
             }
         }
-        for ((cluster, variant), secrets) in files {
+        for ((cluster, variant, opening), secrets) in files {
             let refused = self
                 .handle
-                .supply_secrets(cluster.clone(), variant, secrets, Vec::new())
+                .supply_secrets(
+                    cluster.clone(),
+                    variant,
+                    opening.clone(),
+                    secrets,
+                    Vec::new(),
+                )
                 .await?;
             for (name, error) in refused {
-                tracing::warn!(%cluster, %name, %error, "a secret in files cannot be used");
+                tracing::warn!(%cluster, %name, %error, "a secret that is provided here cannot be used");
             }
         }
         // What is asked for again later has to be supplied again.
@@ -136,6 +177,11 @@ impl Agent {
         let reason = self.unfit.get(cluster);
         reason.map_or("the bootstrap has no cluster of that name", String::as_str)
     }
+}
+
+/// Whether this is one of the two secrets that a proxy's identity consists of.
+fn is_own(one: &ServiceReference) -> bool {
+    one.cluster == *AGENT && matches!(&*one.name, CERTIFICATE | ROOTS)
 }
 
 #[cfg(test)]

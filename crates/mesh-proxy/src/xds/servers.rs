@@ -40,6 +40,10 @@ pub(super) fn of_cluster(one: &ClusterResource) -> Result<Option<Server>, Invali
         let message = "not supported to a secret service";
         return Err(Invalid::new("upstream_bind_config", message));
     }
+    if !one.cluster.tls_matches.is_empty() {
+        let message = "not supported to a secret service";
+        return Err(Invalid::new("transport_socket_matches", message));
+    }
     let Some(tls) = &one.cluster.tls else {
         return Ok(Some(Server::at(server_uri(&endpoint.address, false))));
     };

@@ -24,6 +24,7 @@ fn at_service(cluster: &str, name: &str) -> SecretRef {
         source: SecretSource::Service {
             cluster: cluster.into(),
             delta: false,
+            opening: Default::default(),
             initial_fetch_timeout: Duration::from_millis(100),
         },
     }

@@ -243,10 +243,6 @@ fn what_comes_later_is_refused_by_name() {
             "{port: {number: 443, name: s, protocol: GRPC-WEB}, hosts: [a]}".to_owned(),
         ),
         (
-            "mode",
-            server("a").replace("hosts", "tls: {mode: ISTIO_MUTUAL}, hosts"),
-        ),
-        (
             "defaultEndpoint",
             server("a").replace("hosts", "defaultEndpoint: '127.0.0.1:1', hosts"),
         ),

@@ -331,14 +331,18 @@ async fn stat_prefix_counts_what_becomes_of_a_rules_requests() {
 
     let stats = town.admin("/stats?usedonly&filter=^vhost").await;
     let expected: Vec<String> = [
+        "front.r.upstream_rq_200: 2",
         "front.r.upstream_rq_2xx: 2",
+        "front.r.upstream_rq_404: 1",
         "front.r.upstream_rq_4xx: 1",
+        "front.r.upstream_rq_500: 1",
         "front.r.upstream_rq_5xx: 1",
         "front.r.upstream_rq_completed: 4",
         "front.r.upstream_rq_retry: 2",
         "front.r.upstream_rq_retry_limit_exceeded: 1",
         "front.r.upstream_rq_retry_success: 1",
         "front.r.upstream_rq_total: 6",
+        "late.upstream_rq_504: 1",
         "late.upstream_rq_5xx: 1",
         "late.upstream_rq_completed: 1",
         "late.upstream_rq_timeout: 1",

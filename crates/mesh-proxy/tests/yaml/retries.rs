@@ -272,7 +272,7 @@ fn retry_remote_localities_is_what_the_balancer_is_told() {
 
 #[test]
 fn conditions_that_nobody_knows_are_refused() {
-    for word in ["whenever", "retriable-headers", "'99'"] {
+    for word in ["whenever", "http3-post-connect-failure", "'99'"] {
         let retries = format!("{{attempts: 1, retryOn: {word}}}");
         let errors = refused(&routes(&format!(
             "{{retries: {retries}, route: [{{destination: {{host: a}}}}]}}"

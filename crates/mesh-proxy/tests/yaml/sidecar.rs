@@ -325,10 +325,6 @@ fn what_comes_later_is_refused_by_name() {
             "{outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}}".into(),
         ),
         (
-            "tls",
-            format!("{{ingress: [{{{port}, tls: {{mode: SIMPLE}}}}]}}"),
-        ),
-        (
             "bind",
             format!("{{egress: [{{{port}, bind: 'unix:///x', hosts: ['*/*']}}]}}")
                 .replace("number: 9000, protocol: HTTP", "protocol: TCP"),

@@ -3,8 +3,10 @@ use http::HeaderMap;
 use http_body_util::BodyExt;
 use mesh_core::Flags;
 use mesh_core::model::{Cluster, Retry, Rule};
+use mesh_core::stats::ClusterStat;
 use mesh_test::{Answers, BoxedBody, Probe, contract, empty, fixture, read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use tokio::time::Sleep;
 use tower::{ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -148,7 +150,8 @@ async fn a_stream_may_not_last_longer_than_its_rule_allows() {
     let request = fixture::with(Request::new(empty()), &exchange);
     let error = service.oneshot(request).await.unwrap_err();
     assert_eq!(error.failure(), Failure::MaxStreamDuration);
-    assert_eq!(counted(&exchange, ClusterStat::RqMaxDurationReached), 1);
+    assert_eq!(error.status(), 408, "the request has not even ended");
+    assert_eq!(counted(&exchange, ClusterStat::RqMaxDurationReached), 0);
     assert_eq!(counted(&exchange, ClusterStat::RqTimeout), 0);
 }
 
@@ -245,4 +248,71 @@ fn the_future_and_the_body_are_small() {
     // On top of the inner future and the body, with limits or without.
     assert!(size_of::<ResponseFuture<()>>() <= 208);
     assert_eq!(size_of::<DeadlineBody<u64>>(), 80 + 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_stream_has_a_limit_the_timeout_plays_no_part() {
+    let mut limited = rule(Some(SECOND));
+    limited.max_stream_duration = Some(3 * SECOND);
+    let exchange = arrived(limited);
+    let start = Instant::now();
+    let (error, headers) = unanswered(Request::new(empty()), &exchange).await;
+    assert_eq!(error.failure(), Failure::MaxStreamDuration);
+    assert_eq!(error.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(start.elapsed(), 3 * SECOND);
+    assert!(!headers.contains_key("x-envoy-expected-rq-timeout-ms"));
+}
+
+/// What a request that nobody answers ends in, and the headers that it went on with.
+async fn unanswered(request: Request<BoxedBody>, exchange: &Exchange) -> (Error, HeaderMap) {
+    let seen = Arc::new(Mutex::new(HeaderMap::new()));
+    let theirs = seen.clone();
+    let inner = service_fn(move |request: Request<BoxedBody>| {
+        theirs.lock().unwrap().clone_from(request.headers());
+        std::future::pending::<Result<Response<BoxedBody>, BoxError>>()
+    });
+    let request = fixture::with(request, exchange);
+    let error = DeadlineLayer::per_route().layer(inner).oneshot(request);
+    let error = error.await.map(drop).unwrap_err();
+    let headers = seen.lock().unwrap().clone();
+    (error, headers)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_may_shorten_the_stream_and_the_upstream_is_told() {
+    for (asked, most, expected, told) in [
+        ("2S", 5, 2, Some("2000m")),
+        ("9S", 5, 5, Some("5000m")),
+        ("9S", 0, 9, Some("9000m")),
+        ("nonsense", 5, 7, Some("7000m")),
+    ] {
+        let mut limited = rule(None);
+        limited.max_stream_duration = Some(7 * SECOND);
+        limited.max_grpc_timeout = Some(most * SECOND);
+        let exchange = arrived(limited);
+        let start = Instant::now();
+        let request = Request::get("/")
+            .header("content-type", "application/grpc")
+            .header("grpc-timeout", asked);
+        let (error, headers) = unanswered(request.body(empty()).unwrap(), &exchange).await;
+        assert_eq!(error.failure(), Failure::MaxStreamDuration);
+        assert_eq!(start.elapsed(), expected * SECOND, "{asked} of {most}");
+        let sent = headers.get("grpc-timeout").map(|it| it.to_str().unwrap());
+        assert_eq!(sent, told, "{asked} of {most}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_is_told_by_204_where_the_request_asks_for_it() {
+    for (asked, status) in [(true, 204), (false, 504)] {
+        let exchange = arrived(rule(Some(SECOND)));
+        let mut request = Request::get("/");
+        if asked {
+            request = request.header("x-envoy-upstream-rq-timeout-alt-response", "any");
+        }
+        let (error, sent) = unanswered(request.body(empty()).unwrap(), &exchange).await;
+        assert_eq!(error.failure(), Failure::RequestTimeout);
+        assert_eq!(error.status(), status);
+        assert!(!sent.contains_key("x-envoy-upstream-rq-timeout-alt-response"));
+    }
 }

@@ -1,8 +1,10 @@
 use super::*;
 use bytes::Bytes;
+use http::StatusCode;
+use http_body::Frame;
 use http_body_util::BodyExt;
-use mesh_core::model::{HttpManager, Retry, Rule};
-use mesh_core::{Caller, Flags};
+use mesh_core::model::{HttpManager, Rule};
+use mesh_core::{Caller, Failure, Flags};
 use mesh_test::{Answers, BoxedBody, Probe, contract, empty, fixture};
 use std::sync::Arc;
 use tokio::time::{Instant, Sleep};
@@ -14,14 +16,13 @@ const SECOND: Duration = Duration::from_secs(1);
 async fn keeps_the_contract_of_a_layer() {
     contract::check(IdleLayer::fixed(SECOND)).await;
     contract::check(IdleLayer::per_route()).await;
-    contract::check(IdleLayer::per_try()).await;
 }
 
 /// Waits these times before its frames, then for ever.
-struct Pauses(Vec<Duration>, Option<Pin<Box<Sleep>>>);
+pub(super) struct Pauses(Vec<Duration>, Option<Pin<Box<Sleep>>>);
 
 impl Pauses {
-    fn of(pauses: &[Duration]) -> Self {
+    pub(super) fn of(pauses: &[Duration]) -> Self {
         Self(pauses.iter().rev().copied().collect(), None)
     }
 }
@@ -128,23 +129,9 @@ async fn the_rules_limit_goes_before_the_listeners_and_zero_switches_it_off() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_idle_attempt_is_a_failure_of_the_attempt() {
-    let mut retry = Retry::default();
-    retry.per_try_idle_timeout = Some(SECOND);
-    let mut rule = Rule::prefix_to("/", "a");
-    rule.retry = Some(Arc::new(retry));
-    let exchange = fixture::exchange(rule, None);
-    let service = IdleLayer::per_try().layer(Probe::answering([Answers::Never]));
-    let request = fixture::with(Request::new(empty()), &exchange);
-    let error = service.oneshot(request).await.unwrap_err();
-    assert_eq!(error.failure(), Failure::TryIdleTimeout);
-    assert!(!exchange.timed_out(), "there may be another attempt");
-}
-
 #[test]
 fn the_future_is_small() {
     // On top of the inner future and the body, with a limit or without.
     assert!(size_of::<ResponseFuture<()>>() <= 216);
-    assert_eq!(size_of::<IdleBody<u64>>(), 96 + 8);
+    assert_eq!(size_of::<IdleBody<u64>>(), 88 + 8);
 }

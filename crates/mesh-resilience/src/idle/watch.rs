@@ -1,7 +1,8 @@
 //! Tells whether a stream has stood still for too long.
 
 use crate::time::{Deadline, later, poll_in};
-use mesh_core::{Exchange, Failure};
+use crate::watched;
+use mesh_core::{Error, Exchange, Failure};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -11,7 +12,6 @@ use tokio::time::{Instant, Sleep};
 #[derive(Debug)]
 pub(super) struct Watch {
     limit: Duration,
-    failure: Failure,
     exchange: Option<Exchange>,
     last: Instant,
     /// Bytes of the request when the timer was last set.
@@ -22,11 +22,10 @@ pub(super) struct Watch {
 // === impl Watch ===
 
 impl Watch {
-    pub(super) fn new(limit: Duration, failure: Failure, exchange: Option<Exchange>) -> Self {
+    pub(super) fn new(limit: Duration, exchange: Option<Exchange>) -> Self {
         let last = Instant::now();
         Self {
             limit,
-            failure,
             received: exchange.as_ref().map_or(0, Exchange::received),
             exchange,
             last,
@@ -34,37 +33,9 @@ impl Watch {
         }
     }
 
-    pub(super) fn exchange(&self) -> Option<&Exchange> {
-        self.exchange.as_ref()
-    }
-
     /// Something moved.
-    pub(super) fn progress(&mut self) {
+    fn progress(&mut self) {
         self.last = Instant::now();
-    }
-
-    /// Ready once nothing has moved for the limit.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
-        loop {
-            ready!(self.deadline.poll(cx));
-            if self.is_due() {
-                return Poll::Ready(self.failure);
-            }
-        }
-    }
-
-    /// As `poll`, with a timer in the caller's own future.
-    pub(super) fn poll_in(
-        &mut self,
-        mut timer: Pin<&mut Option<Sleep>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Failure> {
-        loop {
-            ready!(poll_in(&self.deadline, timer.as_mut(), cx));
-            if self.is_due() {
-                return Poll::Ready(self.failure);
-            }
-        }
     }
 
     /// The timer has fired: whether nothing has moved since, or else the timer is moved.
@@ -80,5 +51,50 @@ impl Watch {
         }
         self.deadline.reset(due);
         false
+    }
+}
+
+impl watched::Watch for Watch {
+    type Timer = Option<Sleep>;
+
+    fn poll_head(
+        &mut self,
+        mut timer: Pin<&mut Option<Sleep>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Error> {
+        loop {
+            ready!(poll_in(&self.deadline, timer.as_mut(), cx));
+            if self.is_due() {
+                break;
+            }
+        }
+        if let Some(exchange) = &self.exchange {
+            exchange.set_timed_out();
+        }
+        Poll::Ready(Error::new(Failure::StreamIdle))
+    }
+
+    fn begin(&mut self) {
+        self.progress();
+    }
+
+    fn moved(&mut self, _: bool) -> Result<bool, Error> {
+        self.progress();
+        Ok(true)
+    }
+
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        loop {
+            ready!(self.deadline.poll(cx));
+            if self.is_due() {
+                break;
+            }
+        }
+        let error = Error::new(Failure::StreamIdle);
+        if let Some(exchange) = &self.exchange {
+            exchange.set_timed_out();
+            exchange.note_error(&error);
+        }
+        Poll::Ready(error)
     }
 }

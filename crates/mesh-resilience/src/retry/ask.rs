@@ -6,14 +6,17 @@
 
 use super::decide::Conditions;
 use crate::limits::has_envoy_headers;
-use http::{HeaderMap, HeaderName, HeaderValue};
-use mesh_core::model::{Retry, RetryOn};
+use http::header::HOST;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use mesh_core::model::{HeaderKey, HeaderMatch, Retry, RetryOn};
+use mesh_core::{Caller, Exchange};
 
 const ON: HeaderName = HeaderName::from_static("x-envoy-retry-on");
 const GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on");
 const MAX: HeaderName = HeaderName::from_static("x-envoy-max-retries");
 const STATUS_CODES: HeaderName = HeaderName::from_static("x-envoy-retriable-status-codes");
 const HEADER_NAMES: HeaderName = HeaderName::from_static("x-envoy-retriable-header-names");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Hedging is not done here; Envoy consumes its header together with the others.
 const HEDGE: HeaderName = HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
 
@@ -49,12 +52,7 @@ impl Wanted {
         }
         let conditions = &mut wanted.conditions;
         if let Some(value) = headers.remove(ON) {
-            for name in list(&value) {
-                match name {
-                    "retriable-headers" => conditions.on_headers = true,
-                    _ => add(conditions, name, false),
-                }
-            }
+            list(&value).for_each(|name| add(conditions, name, false));
         }
         if let Some(value) = headers.remove(GRPC_ON) {
             list(&value).for_each(|name| add(conditions, name, true));
@@ -78,9 +76,58 @@ impl Wanted {
         wanted
     }
 
-    /// Whether there can be a retry at all.
+    /// Asks for nothing where the policy wants requests to be like something that this one is not
+    /// (Envoy `retriable_request_headers`), whatever the request itself asks for.
+    pub(super) fn only_of<B>(mut self, policy: Option<&Retry>, request: &Request<B>) -> Self {
+        let wants = policy.map_or(&[][..], |policy| &policy.request_headers);
+        if !wants.is_empty() && !wants.iter().any(|want| is_like(request, want)) {
+            self.conditions.on = RetryOn::default();
+        }
+        self
+    }
+
+    /// Whether nothing is ever tried again for. With conditions and no retries left the request is
+    /// told that it met their limit, as in Envoy.
     pub(super) fn is_nothing(&self) -> bool {
-        self.retries == 0 || self.conditions.is_empty()
+        self.conditions.is_empty()
+    }
+}
+
+/// Whether a request's head is as it has to be.
+fn is_like<B>(request: &Request<B>, want: &HeaderMatch) -> bool {
+    let headers = request.headers();
+    let lines = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let uri = request.uri();
+    match &want.key {
+        HeaderKey::Method => want.holds([request.method().as_str().as_bytes()]),
+        HeaderKey::Path => {
+            let path = uri.path_and_query().map(|both| both.as_str().as_bytes());
+            want.holds(path)
+        }
+        HeaderKey::Scheme => match uri.scheme_str() {
+            Some(scheme) => want.holds([scheme.as_bytes()]),
+            None => want.holds([scheme_of(request)]),
+        },
+        HeaderKey::Authority => authority_is(request, want),
+        HeaderKey::Header(name) if name == HOST => authority_is(request, want),
+        HeaderKey::Header(name) => want.holds(lines(name)),
+    }
+}
+
+/// There is one authority, whichever of its two names is asked for.
+fn authority_is<B>(request: &Request<B>, want: &HeaderMatch) -> bool {
+    let own = request.uri().authority().map(|own| own.as_str().as_bytes());
+    let host = || request.headers().get(HOST).map(HeaderValue::as_bytes);
+    want.holds(own.or_else(host))
+}
+
+/// Of a request that does not say it: as its caller's connection is.
+fn scheme_of<B>(request: &Request<B>) -> &[u8] {
+    let caller = Exchange::of(request).map(Exchange::caller);
+    match request.headers().get(FORWARDED_PROTO) {
+        Some(said) => said.as_bytes(),
+        None if caller.is_some_and(Caller::is_secure) => b"https",
+        None => b"http",
     }
 }
 
@@ -116,6 +163,7 @@ fn is_grpc(condition: RetryOn) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mesh_core::model::StringMatch;
     use proptest::prelude::*;
 
     fn policy(attempts: u32, on: RetryOn) -> Retry {
@@ -196,7 +244,47 @@ mod tests {
         );
         assert_eq!(wanted.conditions.status_codes, [409, 418]);
         assert_eq!(wanted.conditions.headers, ["x-one", "x-two"]);
-        assert!(wanted.conditions.on_headers);
+        assert!(wanted.conditions.on.has(RetryOn::RETRIABLE_HEADERS));
+    }
+
+    #[test]
+    fn only_requests_that_are_like_what_the_policy_wants_are_tried_again() {
+        let text = |key, text: &str| HeaderMatch::text(key, StringMatch::Exact(text.to_owned()));
+        let request = Request::put("/a?b")
+            .header(HOST, "one.test")
+            .header("x-mine", "no")
+            .header("x-mine", "yes")
+            .body(())
+            .unwrap();
+        let mine = || HeaderKey::Header(HeaderName::from_static("x-mine"));
+        let other = HeaderKey::Header(HeaderName::from_static("x-other"));
+        let mut policy = policy(2, RetryOn::SERVER_ERROR);
+        let nothing = |policy: &Retry, request: &Request<()>| {
+            let wanted = Wanted::by_policy(Some(policy));
+            wanted.only_of(Some(policy), request).is_nothing()
+        };
+        assert!(!nothing(&policy, &request), "nothing is wanted of it");
+        for (want, like) in [
+            (text(HeaderKey::Method, "PUT"), true),
+            (text(HeaderKey::Method, "GET"), false),
+            (text(HeaderKey::Path, "/a?b"), true),
+            (text(HeaderKey::Authority, "one.test"), true),
+            (text(HeaderKey::Header(HOST), "one.test"), true),
+            (text(HeaderKey::Scheme, "http"), true),
+            (text(HeaderKey::Scheme, "https"), false),
+            (text(mine(), "yes"), true),
+            (text(mine(), "no,yes"), false),
+            (text(other.clone(), ""), false),
+        ] {
+            policy.request_headers = vec![want.clone()];
+            assert_eq!(!nothing(&policy, &request), like, "{want:?}");
+            policy.request_headers.push(text(mine(), "no"));
+            assert!(!nothing(&policy, &request), "any of them will do");
+        }
+        let mut asked = take(Some(&policy), &[(ON, "reset")]);
+        policy.request_headers = vec![text(other, "x")];
+        asked = asked.only_of(Some(&policy), &request);
+        assert!(asked.is_nothing(), "whatever the request asks for");
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 use super::ask::Wanted;
 use super::budget::{self, Window};
 use super::replay::{Replay, ReplayBody};
-use super::{ATTEMPT_COUNT, Plan, Settings, backoff};
+use super::{ATTEMPT_COUNT, Plan, Settings, backoff, reset};
 use crate::count::count;
 use crate::limits::{EXPECTED, Limits};
 use http::request::Parts;
@@ -14,7 +14,7 @@ use mesh_core::body::Held;
 use mesh_core::model;
 use mesh_core::stats::ClusterStat;
 use mesh_core::usage::Taken;
-use mesh_core::{Error, Exchange, Flags};
+use mesh_core::{Error, Exchange, Failure, Flags};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -216,13 +216,14 @@ impl<S, B: Body> Attempts<S, B> {
             }
             Err(error) => conditions.meet_error(error),
         };
-        if !again {
-            if self.made > 0 && result.is_ok() {
-                self.count(ClusterStat::RqRetrySuccess);
-            }
+        if !self.replay.is_possible() {
             return None;
         }
-        if !self.replay.is_possible() {
+        if !again {
+            // Envoy calls a retry a success whose result is none to try again for.
+            if self.made > 0 && result.as_ref().err().is_none_or(is_of_an_attempt) {
+                self.count(ClusterStat::RqRetrySuccess);
+            }
             return None;
         }
         if self.made == self.wanted.retries {
@@ -237,8 +238,23 @@ impl<S, B: Body> Attempts<S, B> {
         };
         self.unit = unit;
         self.count(ClusterStat::RqRetry);
-        self.count(ClusterStat::RqRetryBackoff);
+        if let (Ok(response), Some(exchange)) = (result, &self.exchange)
+            && let Some(cluster) = exchange.cluster()
+        {
+            let stats = cluster.live().stats();
+            stats.retried(exchange.shard(), response.status());
+        }
         let policy = &self.policy;
+        let told = result.as_ref().ok().and_then(|response| {
+            let clock = &self.settings.clock;
+            reset::wait(policy, response.headers(), clock)
+        });
+        if let Some(told) = told {
+            self.made += 1;
+            self.count(ClusterStat::RqRetryBackoffRateLimited);
+            return Some(reset::jittered(told, self.settings.rng.word()));
+        }
+        self.count(ClusterStat::RqRetryBackoff);
         let window = backoff::window(policy.backoff_base, policy.backoff_max, self.made);
         self.made += 1;
         Some(backoff::pause(window, self.settings.rng.word()))
@@ -273,6 +289,13 @@ impl<S, B: Body> Attempts<S, B> {
             None => self.started.elapsed(),
         }
     }
+}
+
+/// Whether an attempt itself ended so, and not what is around it.
+fn is_of_an_attempt(error: &Error) -> bool {
+    let failure = error.failure();
+    failure.row().reset.is_some()
+        || matches!(failure, Failure::TryTimeout | Failure::TryIdleTimeout)
 }
 
 // === impl LateNotes ===

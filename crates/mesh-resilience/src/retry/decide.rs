@@ -3,8 +3,8 @@
 //! The conditions are those of Envoy's `x-envoy-retry-on` and `x-envoy-retry-grpc-on`
 //! (`source/common/router/retry_state_impl.cc`).
 
-use http::{HeaderMap, HeaderName, StatusCode};
-use mesh_core::model::{Retry, RetryOn};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use mesh_core::model::{HeaderKey, HeaderMatch, Retry, RetryOn};
 use mesh_core::{Error, Failure, RetryClass};
 use std::error::Error as _;
 
@@ -15,11 +15,9 @@ const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 #[derive(Clone, Debug, Default)]
 pub(super) struct Conditions {
     pub(super) on: RetryOn,
-    /// `retriable-headers`, which only a request can ask for.
-    pub(super) on_headers: bool,
     /// Status codes that the request named, besides the policy's.
     pub(super) status_codes: Vec<u16>,
-    /// Response headers that the request named.
+    /// Response headers that the request named, besides the policy's.
     pub(super) headers: Vec<HeaderName>,
 }
 
@@ -27,7 +25,7 @@ pub(super) struct Conditions {
 
 impl Conditions {
     pub(super) fn is_empty(&self) -> bool {
-        self.on.is_empty() && !self.on_headers
+        self.on.is_empty()
     }
 
     /// Whether a response with this head is one to try again for.
@@ -43,11 +41,15 @@ impl Conditions {
         }
         let code = status.as_u16();
         let named = || policy.status_codes.contains(&code) || self.status_codes.contains(&code);
+        let header = || {
+            let by_name = self.headers.iter().any(|name| headers.contains_key(name));
+            by_name || policy.headers.iter().any(|one| has(headers, one))
+        };
         (self.on.has(RetryOn::SERVER_ERROR) && status.is_server_error())
             || (self.on.has(RetryOn::GATEWAY_ERROR) && matches!(code, 502..=504))
             || (self.on.has(RetryOn::RETRIABLE_4XX) && status == StatusCode::CONFLICT)
             || (self.on.has(RetryOn::RETRIABLE_STATUS_CODES) && named())
-            || (self.on_headers && self.headers.iter().any(|name| headers.contains_key(name)))
+            || (self.on.has(RetryOn::RETRIABLE_HEADERS) && header())
             || grpc_condition(headers).is_some_and(|condition| self.on.has(condition))
     }
 
@@ -61,7 +63,7 @@ impl Conditions {
             .with(RetryOn::GATEWAY_ERROR)
             .with(RetryOn::RESET);
         self.on.has(any_reset)
-            || (self.on.has(RetryOn::RESET_BEFORE_REQUEST) && error.is_unsent())
+            || (self.on.has(RetryOn::RESET_BEFORE_REQUEST) && is_unsent(error))
             || match error.failure() {
                 Failure::ConnectFailed | Failure::ConnectTimeout => {
                     self.on.has(RetryOn::CONNECT_FAILURE)
@@ -70,6 +72,21 @@ impl Conditions {
                 _ => false,
             }
     }
+}
+
+/// Whether an answer's headers are as they have to be.
+fn has(headers: &HeaderMap, want: &HeaderMatch) -> bool {
+    let HeaderKey::Header(name) = &want.key else {
+        // An answer has no method, authority, scheme or path.
+        return want.holds([]);
+    };
+    want.holds(headers.get_all(name).iter().map(HeaderValue::as_bytes))
+}
+
+/// Whether no byte of the request went out. One that was refused did go out, even if the server
+/// did nothing about it.
+fn is_unsent(error: &Error) -> bool {
+    error.is_unsent() && error.failure() != Failure::RemoteRefused
 }
 
 /// An error that is not ours says nothing about itself: to us it is a reset of unknown kind.
@@ -97,7 +114,7 @@ fn grpc_condition(headers: &HeaderMap) -> Option<RetryOn> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use mesh_core::model::StringMatch;
     use proptest::prelude::*;
 
     fn on(names: &[&str]) -> Conditions {
@@ -168,10 +185,7 @@ mod tests {
             ("5xx", &resets[..]),
             ("gateway-error", &resets),
             ("reset", &resets),
-            (
-                "reset-before-request",
-                &[ConnectFailed, ConnectTimeout, RemoteRefused],
-            ),
+            ("reset-before-request", &[ConnectFailed, ConnectTimeout]),
             ("connect-failure", &[ConnectFailed, ConnectTimeout]),
             ("refused-stream", &[RemoteRefused]),
             ("retriable-4xx", &[]),
@@ -238,18 +252,51 @@ mod tests {
         conditions.headers = vec![HeaderName::from_static("x-try-again")];
         assert!(conditions.meet_head(&policy, StatusCode::IM_A_TEAPOT, &HeaderMap::new()));
         assert!(!conditions.meet_head(&policy, StatusCode::OK, &answer));
-        conditions.on_headers = true;
+        conditions.on = RetryOn::RETRIABLE_HEADERS;
         assert!(conditions.meet_head(&policy, StatusCode::OK, &answer));
-        conditions.on = RetryOn::default();
         assert!(!conditions.meet_head(&policy, StatusCode::IM_A_TEAPOT, &HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_policys_headers_are_looked_at_line_by_line() {
+        let name = HeaderName::from_static("x-again");
+        let exactly = |text: &str| {
+            let text = StringMatch::Exact(text.to_owned());
+            HeaderMatch::text(HeaderKey::Header(name.clone()), text)
+        };
+        let mut policy = Retry::default();
+        policy.headers = vec![exactly("yes"), exactly("sure")];
+        let conditions = on(&["retriable-headers"]);
+        let meets = |conditions: &Conditions, policy: &Retry, values: &[&'static str]| {
+            let pairs: Vec<_> = values.iter().map(|value| ("x-again", *value)).collect();
+            conditions.meet_head(policy, StatusCode::OK, &head(&pairs))
+        };
+        assert!(meets(&conditions, &policy, &["no", "sure"]));
+        assert!(!meets(&conditions, &policy, &["yes,sure"]));
+        assert!(!meets(&conditions, &policy, &[]));
+        assert!(!meets(&on(&["5xx"]), &policy, &["yes"]));
+        policy.headers[0].invert = true;
+        assert!(meets(&conditions, &policy, &["no"]));
+        assert!(
+            !meets(&conditions, &policy, &[]),
+            "what is missing does not match"
+        );
+        policy.headers = vec![HeaderMatch::text(
+            HeaderKey::Path,
+            StringMatch::Prefix(String::new()),
+        )];
+        assert!(
+            !meets(&conditions, &policy, &["yes"]),
+            "an answer has no path"
+        );
     }
 
     proptest! {
         /// More conditions never mean fewer retries, and none mean none.
         #[test]
         fn conditions_only_ever_add(
-            some in prop::collection::vec(0..14_usize, 0..6),
-            more in prop::collection::vec(0..14_usize, 0..6),
+            some in prop::collection::vec(0..RetryOn::NAMES.len(), 0..6),
+            more in prop::collection::vec(0..RetryOn::NAMES.len(), 0..6),
             code in 100..600_u16,
             grpc in 0..17_u8,
             limited: bool,

@@ -202,6 +202,11 @@ where
         if shared.attempt != self.attempt || self.sent < shared.kept.len() {
             return false;
         }
+        // There was a body to come when the request was made, if only its end: an attempt that
+        // begins when that is there already is framed as the first one was.
+        if self.bytes == 0 && !self.trailers_sent {
+            return false;
+        }
         match &shared.source {
             Some(source) => source.is_end_stream(),
             None => shared.ended.is_some() && (self.trailers_sent || shared.trailers.is_none()),

@@ -18,7 +18,7 @@ use mesh_core::model::{Fault, Limits, RateLimit, Retry, RetryOn};
 use mesh_core::{BoxError, Failure};
 use mesh_resilience::{
     BreakerLayer, DeadlineLayer, FaultLayer, IdleLayer, MapRequestBodyLayer, OverloadLayer,
-    RateLayer, ReplayBody, RetryLayer, TimeoutLayer,
+    RateLayer, ReplayBody, RetryLayer, TimeoutLayer, TryIdleLayer,
 };
 use network::{Protocol, connector};
 use respond::RespondLayer;
@@ -75,7 +75,7 @@ macro_rules! with_each_layer {
         with_each_layer!(@ $layer, $run,
             TimeoutLayer::fixed(SECOND), TimeoutLayer::per_try(),
             DeadlineLayer::fixed(SECOND), DeadlineLayer::per_route(),
-            IdleLayer::fixed(SECOND), IdleLayer::per_route(), IdleLayer::per_try(),
+            IdleLayer::fixed(SECOND), IdleLayer::per_route(), TryIdleLayer::per_route(),
             BreakerLayer::new(Limits::envoy()), BreakerLayer::per_route(),
             RateLayer::fixed(bucket()), RateLayer::per_route(),
             FaultLayer::fixed(Fault::default()), FaultLayer::per_route(),
@@ -241,6 +241,7 @@ async fn all_of_them_work_together_and_with_tower_https() {
         .layer(BreakerLayer::per_route())
         .layer(TimeoutLayer::fixed(SECOND))
         .layer(TimeoutLayer::per_try())
+        .layer(TryIdleLayer::per_route())
         .layer(MapRequestBodyLayer::new(
             Body::new::<ReplayBody<ReplayBody<Body>>>,
         ));

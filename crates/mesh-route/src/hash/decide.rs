@@ -3,7 +3,7 @@
 use super::cookie;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use mesh_core::Caller;
+use mesh_core::Exchange;
 use mesh_core::model::{HashPolicy, HashSource, Pattern};
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -19,23 +19,25 @@ pub struct Decision {
     pub cookies: Vec<HeaderValue>,
 }
 
-const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-
 /// Hashes a request by these policies in their order, each with XXH64; a hash is combined with
 /// those before it by turning those one bit to the left (Envoy `HashPolicyImpl::generateHash`).
+///
+/// Who calls is whom the exchange says ([`Exchange::remote`], Envoy `downstreamRemoteAddress`): it
+/// was decided when the request came in, and no edit of a header changes it.
 pub fn decide(
     policies: &[HashPolicy],
     headers: &HeaderMap,
     uri: &Uri,
-    caller: &Caller,
+    exchange: &Exchange,
 ) -> Decision {
     let mut decision = Decision::default();
     for policy in policies {
         let new = match &policy.source {
             HashSource::Header(name, rewrite) => header(name, rewrite.as_ref(), headers, uri),
-            HashSource::Cookie(wanted) => cookie::hash(wanted, headers, caller, &mut decision),
-            HashSource::SourceIp => source_ip(headers, caller).map(of_address),
+            HashSource::Cookie(wanted) => {
+                cookie::hash(wanted, headers, exchange.caller(), &mut decision)
+            }
+            HashSource::SourceIp => source_ip(exchange),
             HashSource::Query(name) => query(uri, name),
             _ => None,
         };
@@ -50,7 +52,16 @@ pub fn decide(
     decision
 }
 
-/// The hash of an address without its port.
+/// Who calls. An address that a header names stays as it is written there, in its family.
+fn source_ip(exchange: &Exchange) -> Option<u64> {
+    let remote = exchange.remote()?;
+    if exchange.caller().peer == Some(remote) {
+        return Some(of_address(remote.ip()));
+    }
+    Some(text(remote.ip().to_string().as_bytes()))
+}
+
+/// The hash of a peer's address without its port.
 pub fn of_address(ip: IpAddr) -> u64 {
     text(ip.to_canonical().to_string().as_bytes())
 }
@@ -88,34 +99,6 @@ fn header(
     }
     values.sort_unstable();
     Some(values.iter().fold(0, |seed, value| xxh64(value, seed)))
-}
-
-/// The caller's address, as far as it is believed what it says (Envoy's
-/// `downstreamRemoteAddress`): at the edge the peer's, or with trusted proxies in front what those
-/// saw, which is in `x-envoy-external-address` by now; elsewhere what `x-forwarded-for` says.
-fn source_ip(headers: &HeaderMap, caller: &Caller) -> Option<IpAddr> {
-    let peer = caller.peer.map(|peer| peer.ip().to_canonical());
-    let Some(manager) = &caller.manager else {
-        return peer;
-    };
-    let said = if !manager.use_remote_address {
-        forwarded_for(headers, manager.trusted_hops)
-    } else if manager.trusted_hops > 0 {
-        let value = headers.get(&EXTERNAL_ADDRESS);
-        value.and_then(|value| value.to_str().ok()?.parse().ok())
-    } else {
-        None
-    };
-    said.or(peer)
-}
-
-/// The address in `x-forwarded-for` so many places from the right; it is one list, on however many
-/// lines.
-fn forwarded_for(headers: &HeaderMap, hops: u32) -> Option<IpAddr> {
-    let lines = headers.get_all(&FORWARDED_FOR).iter().rev();
-    let mut entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
-    let entry = entries.nth(hops.try_into().ok()?)?;
-    std::str::from_utf8(entry).ok()?.trim().parse().ok()
 }
 
 /// The first value of a query parameter, as it stands there: nothing is decoded.

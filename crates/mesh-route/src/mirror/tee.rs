@@ -2,7 +2,8 @@
 //!
 //! Whoever reads the body for the request itself sets the pace. Each frame goes into a bounded
 //! queue for the copy on the way; a copy that falls behind fails, and neither slows nor fails the
-//! request.
+//! request. Where nobody reads on (the request failed on its own way), the copy gets what has arrived
+//! by then, as from Envoy.
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -32,7 +33,9 @@ enum Kind<B> {
 struct Teed<B> {
     #[pin]
     inner: B,
-    queues: Vec<Arc<Queue>>,
+    queues: Box<[Arc<Queue>]>,
+    /// [`give_rest`], which only bodies have.
+    give_rest: fn(Pin<&mut B>, &[Arc<Queue>]),
 }
 
 struct Copy {
@@ -94,7 +97,7 @@ impl<B: Body<Data = Bytes>> TeeBody<B> {
     /// A body and copies of it, each of which may be `limit` bytes behind.
     pub(crate) fn tee(inner: B, copies: usize, limit: usize) -> (Self, Vec<Self>) {
         let hint = inner.size_hint();
-        let queues: Vec<Arc<Queue>> = (0..copies)
+        let queues: Box<[Arc<Queue>]> = (0..copies)
             .map(|_| {
                 Arc::new(Queue {
                     limit,
@@ -112,7 +115,11 @@ impl<B: Body<Data = Bytes>> TeeBody<B> {
                 }))
             })
             .collect();
-        let teed = Teed { inner, queues };
+        let teed = Teed {
+            inner,
+            queues,
+            give_rest,
+        };
         if teed.inner.is_end_stream() {
             // Nobody has to poll a body that has ended.
             teed.end(End::Whole);
@@ -216,8 +223,36 @@ impl<B> Teed<B> {
 #[pinned_drop]
 impl<B> PinnedDrop for Teed<B> {
     fn drop(self: Pin<&mut Self>) {
+        let this = self.project();
+        if this.queues.iter().any(|queue| queue.is_open()) {
+            (this.give_rest)(this.inner, this.queues);
+        }
         // Has no effect on a copy that has everything.
-        end(&self.queues, End::Aborted);
+        end(this.queues, End::Aborted);
+    }
+}
+
+/// Hands over what can be had of a body without waiting, as much as may wait for a copy at most.
+fn give_rest<B: Body<Data = Bytes>>(mut body: Pin<&mut B>, queues: &[Arc<Queue>]) {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut room = queues.iter().map(|queue| queue.limit).max().unwrap_or(0);
+    for _ in 0..MOST_FRAMES {
+        if body.is_end_stream() {
+            return end(queues, End::Whole);
+        }
+        match body.as_mut().poll_frame(&mut cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                queues.iter().for_each(|queue| queue.push(&frame));
+                // More than that is behind, whoever reads it meanwhile.
+                let len = frame.data_ref().map_or(0, Bytes::len);
+                match room.checked_sub(len) {
+                    Some(left) => room = left,
+                    None => return end(queues, End::Overflow),
+                }
+            }
+            Poll::Ready(None) => return end(queues, End::Whole),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => return,
+        }
     }
 }
 
@@ -256,6 +291,12 @@ impl Drop for Copy {
 impl Queue {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody wants more, and it may come.
+    fn is_open(&self) -> bool {
+        let state = self.state();
+        !state.gone && state.end.is_none()
     }
 
     fn push(&self, frame: &Frame<Bytes>) {
@@ -321,7 +362,7 @@ impl State {
 mod tests {
     use super::*;
     use http::{HeaderMap, HeaderValue};
-    use http_body_util::BodyExt;
+    use http_body_util::{BodyExt, StreamBody};
     use mesh_test::{BoxedBody, chunks, empty, read_all, text};
 
     fn tee(body: BoxedBody, limit: usize) -> (TeeBody<BoxedBody>, TeeBody<BoxedBody>) {
@@ -403,8 +444,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_copy_gets_what_has_arrived_of_a_request_that_nobody_read() {
+        // Envoy 1.40: the copy of a request whose own connection is refused is whole.
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-t", HeaderValue::from_static("v"));
+        for read in [0, 1] {
+            let (mut body, copy) = tee(chunks(["a", "bc"], Some(trailers.clone())), 10);
+            for _ in 0..read {
+                body.frame().await.unwrap().unwrap();
+            }
+            drop(body);
+            let expected = ("abc".to_owned(), Some(trailers.clone()));
+            assert_eq!(read_all(copy).await, expected, "after {read} frames");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_handed_over_is_as_bounded_as_what_waits() {
+        let endless = std::iter::repeat("abcd");
+        let (body, copy) = tee(chunks(endless.take(1 << 20), None), 10);
+        drop(body);
+        assert!(copy.collect().await.is_err());
+        let (body, copy) = tee(chunks(std::iter::repeat_n("", MOST_FRAMES + 1), None), 10);
+        drop(body);
+        assert!(copy.collect().await.is_err());
+    }
+
+    #[tokio::test]
     async fn a_request_that_is_given_up_half_way_fails_its_copy() {
-        let (mut body, copy) = tee(chunks(["a", "b"], None), 10);
+        let (give, mut take) = tokio::sync::mpsc::unbounded_channel::<&str>();
+        let frames = futures_util::stream::poll_fn(move |cx| {
+            let part = ready!(take.poll_recv(cx));
+            Poll::Ready(part.map(|part| Ok::<_, BoxError>(Frame::data(Bytes::from(part)))))
+        });
+        let (mut body, copy) = tee(BodyExt::boxed(StreamBody::new(frames)), 10);
+        give.send("a").unwrap();
         body.frame().await.unwrap().unwrap();
         drop(body);
         assert!(copy.collect().await.is_err());

@@ -1,7 +1,9 @@
 use super::*;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, StatusCode};
-use mesh_core::model::{AddMode, HeaderAdd, HeaderTemplate, Piece, Rule};
+use mesh_core::model::{
+    Action, AddMode, Condition, HeaderAdd, HeaderTemplate, Piece, Redirect, Rule,
+};
 use mesh_core::{Failure, Flags};
 use mesh_test::{Answers, BoxedBody, Probe, contract, fixture, read, text};
 use tower::ServiceExt;
@@ -160,6 +162,28 @@ async fn a_preflight_is_answered_without_the_edits_of_the_rule() {
             edited,
             "{failure:?}"
         );
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_answers_itself_edits_no_other_local_reply() {
+    let redirect = Action::Redirect(Redirect::default());
+    let mut rule = Rule::new(Condition::default(), redirect);
+    rule.response_edits.add = vec![add(
+        "x-edit",
+        vec![Piece::Text("yes".into())],
+        AddMode::Append,
+    )];
+    for (failure, edited) in [
+        (Failure::Denied, false),
+        (Failure::RateLimited(429), false),
+        (Failure::Redirect, true),
+    ] {
+        let exchange = fixture::exchange(rule.clone(), None);
+        let probe = Probe::answering([Answers::Fails(failure)]);
+        let response = reply(probe, fixture::with(request(), &exchange)).await;
+        let headers = response.headers();
+        assert_eq!(headers.contains_key("x-edit"), edited, "{failure:?}");
     }
 }
 

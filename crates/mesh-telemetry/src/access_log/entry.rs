@@ -195,7 +195,12 @@ impl Line<'_> {
                 None if entry.status.is_some() => out.extend_from_slice(b"via_upstream"),
                 None => {}
             },
-            Operator::ConnectionTerminationDetails => {}
+            // Of what ends connections, only policies have something to say.
+            Operator::ConnectionTerminationDetails => {
+                if let Some(details) = &notes.termination {
+                    clean(details, b'_', out);
+                }
+            }
             Operator::RequestedServerName => self.tls(out, |tls, out| {
                 clean(&tls.server_name, b'_', out);
             }),
@@ -362,17 +367,8 @@ impl Line<'_> {
         });
     }
 
-    /// Zero for what never came as far as to its cluster, as in Envoy.
     fn attempts(&self, out: &mut Vec<u8>) {
-        let begun = self.exchange.answer_is_counted() || self.notes.upstream.is_some();
-        number(
-            if begun {
-                u64::from(self.exchange.attempts())
-            } else {
-                0
-            },
-            out,
-        );
+        number(u64::from(self.exchange.attempts_told(self.notes)), out);
     }
 
     fn since(&self, from: Option<Instant>, to: Option<Instant>, out: &mut Vec<u8>) {

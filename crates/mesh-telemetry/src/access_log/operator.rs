@@ -16,7 +16,7 @@ pub(super) enum Operator {
     UpstreamProtocol,
     ResponseCode,
     ResponseCodeDetails,
-    /// Only connections of plain TCP end with details, so for HTTP this is always missing.
+    /// Only connections of plain TCP end with details, and only those that a policy denies.
     ConnectionTerminationDetails,
     ResponseFlags,
     BytesReceived,

@@ -56,8 +56,8 @@ fn everything_is_shown_unless_only_what_is_used_is_asked_for() {
     let mut scrape = Scrape::new();
     scrape.cluster(&cluster("a", None));
     let all = scrape.text(&Query::default());
-    // But the size of a ring or a table, which this cluster has not got.
-    assert_eq!(all.lines().count(), ClusterStat::ALL.len() - 5 + 2);
+    // But the size of a ring or a table, and health checks, which this cluster has not got.
+    assert_eq!(all.lines().count(), ClusterStat::ALL.len() - 5 - 8 + 2);
     assert!(all.contains("cluster.a.upstream_cx_connect_ms: No recorded values\n"));
     assert!(!scrape.text(&query(ALL)).contains(": 0\n"));
     let gauges = scrape.text(&query("usedonly&type=Gauges"));

@@ -7,12 +7,14 @@
 //! An answer that the retry policy asks to try again, which is then not tried because the request's
 //! body could not be kept after an earlier retry, is taken for a success of that retry.
 
+use crate::telemetry::RouteStats;
 use http::StatusCode;
 use mesh_core::stats::{Block, RouteStat};
 use mesh_core::{Exchange, Failure, Flags};
 
 /// Counts a request whose answer is there.
-pub(super) fn answered(block: &Block<RouteStat>, exchange: &Exchange, status: StatusCode) {
+pub(super) fn answered(stats: &RouteStats, exchange: &Exchange, status: StatusCode) {
+    let block = &stats.block;
     unanswered(block, exchange);
     let count = |stat| block.inc(exchange.shard(), stat);
     let (failure, has_upstream) =
@@ -28,13 +30,21 @@ pub(super) fn answered(block: &Block<RouteStat>, exchange: &Exchange, status: St
         count(RouteStat::RqRetryLimitExceeded);
     }
     let from_host = failure.is_none() && has_upstream;
-    if from_host && exchange.attempts() > 1 && !refused && !exceeded {
+    let of_an_attempt = failure.is_none_or(|failure| {
+        failure.row().reset.is_some()
+            || matches!(failure, Failure::TryTimeout | Failure::TryIdleTimeout)
+    });
+    if of_an_attempt && has_upstream && exchange.attempts() > 1 && !refused && !exceeded {
         count(RouteStat::RqRetrySuccess);
     }
     if from_host || failure.is_some_and(Failure::replaces_an_answer) {
         count(RouteStat::RqCompleted);
-        // A gRPC caller is answered with 200.
-        let status = failure.map_or(status, |failure| failure.row().status);
+        // A gRPC caller is answered with 200, and whoever asks for it is told of timeouts by 204.
+        let status = match failure {
+            Some(failure) if status != StatusCode::NO_CONTENT => failure.row().status,
+            _ => status,
+        };
+        stats.codes.inc(exchange.shard(), status.as_u16());
         if let Some(class) = class(status) {
             count(class);
         }
@@ -53,6 +63,7 @@ pub(super) fn unanswered(block: &Block<RouteStat>, exchange: &Exchange) {
         block.add(shard, RouteStat::RqRetry, retries);
         exchange.tried().len() as u64
     };
+    let hosts = hosts.saturating_sub(exchange.unreached().into());
     block.add(shard, RouteStat::RqTotal, hosts);
     if failure == Some(Failure::RequestTimeout) {
         block.inc(shard, RouteStat::RqTimeout);

@@ -4,12 +4,13 @@ use super::route;
 use crate::access_log::Wanted;
 use crate::introduce::is_outside;
 use crate::istio::{Outcome, Reporter, Seen, Spoken, peer};
+use crate::telemetry::RouteStats;
 use crate::telemetry::{Own, Record};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use mesh_core::model::ClusterEntry;
-use mesh_core::stats::{Block, HttpStat, RouteStat};
+use mesh_core::stats::{HttpStat, RouteStat};
 use mesh_core::{BoxError, Caller, Error, Exchange, Failure, Flags, reply};
 use std::any::Any;
 use std::sync::Arc;
@@ -102,7 +103,7 @@ impl Tally {
             self.grpc_status(response.headers());
         }
         let status = response.status();
-        let answered = self.with_route(|block| route::answered(block, &self.exchange, status));
+        let answered = self.with_route(|stats| route::answered(stats, &self.exchange, status));
         if let Some(record) = &mut self.record {
             record.answered = answered;
         }
@@ -204,16 +205,17 @@ impl Tally {
         self.count(HttpStat::RqTxReset);
         if failure == Failure::RequestTimeout {
             let shard = self.exchange.shard();
-            self.with_route(|block| block.inc(shard, RouteStat::RqTimeout));
+            self.with_route(|stats| stats.block.inc(shard, RouteStat::RqTimeout));
         }
         // Envoy counts the calls that it has not yet taken for a success or a failure, and what a
-        // limit of ours cut off is none of them (`Filter::chargeUpstreamAbort`).
+        // limit of the request cut off is none of them (`Filter::chargeUpstreamAbort`).
         let is_open = record.grpc
             && record
                 .entry
                 .status()
                 .is_some_and(|it| !it.is_server_error());
-        if has_upstream && is_open && row.reset.is_some() {
+        let of_attempt = row.reset.is_some() || failure == Failure::TryIdleTimeout;
+        if has_upstream && is_open && of_attempt {
             self.count(HttpStat::RqResetAfterStart);
         }
         self.end(record);
@@ -224,19 +226,19 @@ impl Tally {
     }
 
     /// Counts for the rule, if it has statistics. Says whether it has.
-    fn with_route(&self, count: impl FnOnce(&Block<RouteStat>)) -> bool {
+    fn with_route(&self, count: impl FnOnce(&RouteStats)) -> bool {
         let matched = self.exchange.matched();
         let Some(matched) = matched.filter(|matched| !matched.rule().stat_prefix.is_empty()) else {
             return false;
         };
         let mut worker = self.telemetry.worker(self.exchange.shard());
-        let block = worker.routes.block(matched, &self.telemetry.routes);
-        block.map(count).is_some()
+        let stats = worker.routes.stats(matched, &self.telemetry.routes);
+        stats.map(count).is_some()
     }
 
     fn end(&self, mut record: Box<Record>) {
         if !record.answered {
-            self.with_route(|block| route::unanswered(block, &self.exchange));
+            self.with_route(|stats| route::unanswered(&stats.block, &self.exchange));
         }
         let now = tokio::time::Instant::now().into_std();
         let caller = self.exchange.caller();
@@ -279,6 +281,13 @@ impl Tally {
             .peer
             .as_ref()
             .and_then(|header| worker.cache.peer(header));
+        // What a certificate proved is not for its owner to say.
+        let shown = caller.tls.as_ref().and_then(|tls| tls.peer.as_ref());
+        let principal = shown.and_then(|peer| peer.uris.first());
+        let from = match (listener.reporter, principal) {
+            (Reporter::Destination, Some(principal)) => Some(worker.cache.proved(from, principal)),
+            _ => from,
+        };
         let outcome = |grpc_status| Outcome {
             code: record.entry.status().map_or(0, |status| status.as_u16()),
             flags: exchange.flags(),
@@ -288,7 +297,10 @@ impl Tally {
                 Spoken::Http
             },
             grpc_status,
-            tls: caller.is_secure(),
+            tls: match listener.reporter {
+                Reporter::Source => caller.is_secure(),
+                Reporter::Destination => shown.is_some(),
+            },
         };
         let duration = now.saturating_duration_since(exchange.started());
         exchange.with_notes(|notes| {

@@ -10,6 +10,7 @@ use super::registry::{Registry, Series};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use http::HeaderValue;
+use mesh_core::Name;
 use mesh_core::model::{Cluster, WorkloadRef};
 use std::sync::Arc;
 
@@ -25,6 +26,8 @@ pub(crate) struct Cache {
     series: HashMap<Key, Found, RandomState>,
     /// What a metadata header says; none where it is malformed.
     peers: HashMap<Box<[u8]>, Option<Arc<WorkloadRef>>, RandomState>,
+    /// Peers with what their certificate proved, by the address of what they say of themselves.
+    proved: HashMap<(usize, Name), Proved, RandomState>,
 }
 
 /// What is known of a request, by address where it is large.
@@ -48,6 +51,11 @@ struct Key {
     peer: usize,
     endpoint: usize,
     outcome: Outcome,
+}
+
+struct Proved {
+    _said: Option<Arc<WorkloadRef>>,
+    peer: Arc<WorkloadRef>,
 }
 
 struct Found {
@@ -107,6 +115,33 @@ impl Cache {
         // A copy: the value itself would hold the whole request head that it came in.
         self.peers.insert(header.as_bytes().into(), read.clone());
         read
+    }
+
+    /// A peer whose certificate proved who it is, whatever else it says of itself.
+    pub(crate) fn proved(
+        &mut self,
+        said: Option<Arc<WorkloadRef>>,
+        principal: &Name,
+    ) -> Arc<WorkloadRef> {
+        let key = (
+            said.as_ref().map_or(0, |said| Arc::as_ptr(said).addr()),
+            principal.clone(),
+        );
+        if let Some(known) = self.proved.get(&key) {
+            return known.peer.clone();
+        }
+        if self.proved.len() >= MOST_PEERS {
+            self.proved.clear();
+        }
+        let mut peer = said.as_deref().cloned().unwrap_or_default();
+        peer.principal = principal.clone();
+        let peer = Arc::new(peer);
+        let proved = Proved {
+            _said: said,
+            peer: peer.clone(),
+        };
+        self.proved.insert(key, proved);
+        peer
     }
 }
 

@@ -6,13 +6,21 @@
 
 use crate::shard::lock;
 use mesh_core::model::{Snapshot, VirtualHost};
-use mesh_core::stats::{Block, RouteStat};
+use mesh_core::stats::{Block, Codes, RouteStat};
 use mesh_core::{Matched, Name, Pinned};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, Weak};
 
 /// The name of a virtual host, and a prefix.
 pub(crate) type Names = (Name, Name);
+
+/// The statistics of the rules of a virtual host's name and a prefix.
+#[derive(Debug, Default)]
+pub(crate) struct RouteStats {
+    pub(crate) block: Block<RouteStat>,
+    /// Answers by their status code (`upstream_rq_<code>`).
+    pub(crate) codes: Codes,
+}
 
 /// The statistics of all rules that have a prefix, of every snapshot in use.
 #[derive(Debug, Default)]
@@ -27,9 +35,9 @@ pub(crate) struct Seen(Vec<Arc<Page>>);
 struct Page {
     /// Keeps the snapshot's address from being used again, but not what is in it.
     snapshot: Weak<Snapshot>,
-    names: HashMap<Names, Arc<Block<RouteStat>>>,
+    names: HashMap<Names, Arc<RouteStats>>,
     /// By the address of the virtual host and the place of the rule in it.
-    places: HashMap<(usize, usize), Arc<Block<RouteStat>>>,
+    places: HashMap<(usize, usize), Arc<RouteStats>>,
 }
 
 // === impl RouteBook ===
@@ -48,7 +56,7 @@ impl RouteBook {
     }
 
     /// Every block with its names, in their order.
-    pub(crate) fn all(&self) -> BTreeMap<Names, Arc<Block<RouteStat>>> {
+    pub(crate) fn all(&self) -> BTreeMap<Names, Arc<RouteStats>> {
         let mut pages = lock(&self.0);
         tidy(&mut pages);
         let names = pages.iter().flat_map(|page| &page.names);
@@ -75,11 +83,7 @@ fn tidy(pages: &mut Vec<Arc<Page>>) {
 
 impl Seen {
     /// The statistics of the rule, if it has any.
-    pub(crate) fn block(
-        &mut self,
-        matched: &Matched,
-        book: &RouteBook,
-    ) -> Option<&Block<RouteStat>> {
+    pub(crate) fn stats(&mut self, matched: &Matched, book: &RouteBook) -> Option<&RouteStats> {
         let page = self.page(matched.snapshot(), book)?;
         let place = (address(matched.host()), matched.rule_index());
         page.places.get(&place).map(Arc::as_ref)

@@ -1,7 +1,7 @@
 //! Clusters and their endpoints.
 
 use super::Assemble;
-use super::links::{is_made_up, key};
+use super::links::{is_made_up, key, shown};
 use super::secrets::{Needs, User};
 use super::waits::{Awaited, Waits};
 use crate::TypeUrl;
@@ -211,7 +211,8 @@ impl Assemble {
                         continue;
                     }
                     format!(
-                        "cluster {name:?} did not get its secret {key:?} in time; it goes on without it"
+                        "cluster {name:?} did not get its secret {:?} in time; it goes on without it",
+                        shown(&key)
                     )
                 }
                 _ => format!("cluster {name:?} got no endpoints in time; it goes on without any"),

@@ -9,7 +9,7 @@ use super::Assemble;
 use super::tables::clusters_of_host;
 use crate::TypeUrl;
 use crate::assemble::Interest;
-use crate::read::{Reference, Source};
+use crate::read::{Reference, Source, VirtualHostResource};
 use mesh_core::model::{RouteTable, VirtualHost};
 use mesh_core::{Invalid, Name};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -47,14 +47,19 @@ impl Space {
         table
     }
 
-    fn put(&mut self, name: &Name, host: VirtualHost) -> Result<(), Invalid> {
+    /// Takes one in, in place of these. Refused, it changes nothing.
+    fn put(&mut self, name: &Name, host: VirtualHost, replaced: &[Name]) -> Result<(), Invalid> {
         let mut seen = HashSet::new();
         for (at, domain) in host.domains.iter().enumerate() {
-            let other = self.domains.get(domain).filter(|other| *other != name);
+            let other = self.domains.get(domain);
+            let other = other.filter(|other| *other != name && !replaced.contains(other));
             if other.is_some() || !seen.insert(domain) {
                 let message = format!("{domain:?} is a domain of this table already");
                 return Err(Invalid::new(format!("domains[{at}]"), message));
             }
+        }
+        for left in replaced.iter().filter(|left| *left != name) {
+            self.take(left);
         }
         if self.hosts.get(name).is_some_and(|old| **old == host) {
             return Ok(());
@@ -126,14 +131,20 @@ impl Assemble {
     }
 
     /// A virtual host came or changed.
-    pub(super) fn set_host(&mut self, name: &Name, host: VirtualHost, ticket: u64) {
+    pub(super) fn set_host(&mut self, resource: VirtualHostResource, ticket: u64) {
+        let VirtualHostResource {
+            name,
+            host,
+            instead_of,
+        } = resource;
+        let name = &name;
         let result = self.check_host(name, &host);
         let space = space_of(name).and_then(|of| self.hosts.0.get_mut(of));
         // Nobody wants it any more.
         let Some(space) = space else {
             return self.verdict(ticket, TypeUrl::VirtualHost, name, Ok(()));
         };
-        match result.and_then(|()| space.put(name, host)) {
+        match result.and_then(|()| space.put(name, host, &instead_of)) {
             Ok(()) => space.waiting.push((ticket, name.clone())),
             Err(error) => self.verdict(ticket, TypeUrl::VirtualHost, name, Err(error)),
         }

@@ -4,8 +4,13 @@ use crate::TypeUrl;
 use crate::assemble::{Assemble, Interest};
 use crate::read::{Reference, Source};
 use mesh_core::Name;
+use mesh_core::model::StreamOpening;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use xxhash_rust::xxh3::Xxh3;
+
+/// What comes before the fingerprint of what streams begin with, in a name made up here.
+const OPENED: &str = ", opened as ";
 
 /// Resources of one type by their name in snapshots.
 #[derive(Debug)]
@@ -157,11 +162,42 @@ pub(super) fn key(from: &Source, name: &Name) -> Name {
     match from {
         Source::Ads => name.clone(),
         Source::Path(path) => format!("{name} (from {})", path.display()).into(),
-        Source::Service { cluster, delta } => {
+        Source::Service {
+            cluster,
+            delta,
+            opening,
+        } => {
             let variant = if *delta { "delta of " } else { "" };
-            format!("{name} (from {variant}service {cluster})").into()
+            let opened = match opening.is_empty() {
+                true => String::new(),
+                false => format!("{OPENED}{:032x}", fingerprint(opening)),
+            };
+            format!("{name} (from {variant}service {cluster}{opened})").into()
         }
     }
+}
+
+/// What a name that [`key`] made is in a message: nothing in it comes from a credential.
+pub(super) fn shown(key: &str) -> String {
+    match key.rsplit_once(OPENED) {
+        Some((before, _)) => format!("{before})"),
+        None => key.to_owned(),
+    }
+}
+
+/// Tells what streams begin with apart. Each part comes with its length, so that no two read alike.
+fn fingerprint(opening: &StreamOpening) -> u128 {
+    let mut hash = Xxh3::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update(&bytes.len().to_le_bytes());
+        hash.update(bytes);
+    };
+    part(opening.authority.as_bytes());
+    for (name, value) in opening.metadata.iter() {
+        part(name.as_str().as_bytes());
+        part(value.as_bytes());
+    }
+    hash.digest128()
 }
 
 /// The name by which a table that came with a listener is known here.

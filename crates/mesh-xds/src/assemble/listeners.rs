@@ -7,6 +7,7 @@ mod version;
 pub use admission::{Admit, Permit};
 
 use super::Assemble;
+use super::links::shown;
 use super::secrets::{Needs, User};
 use super::tables::Answer;
 use super::waits::{Awaited, Waits};
@@ -428,8 +429,9 @@ impl Assemble {
                     let link = self.secrets.links.get(&key);
                     if link.is_none_or(|link| link.value.is_none()) {
                         self.warn(format!(
-                            "listener {name:?} did not get its secret {key:?} in time; it goes on \
-                             without it"
+                            "listener {name:?} did not get its secret {:?} in time; it goes on \
+                             without it",
+                            shown(&key)
                         ));
                     }
                 }

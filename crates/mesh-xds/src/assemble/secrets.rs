@@ -42,7 +42,7 @@ pub(super) enum User {
 
 impl Needs {
     pub(super) fn of_cluster(cluster: &Cluster, given: Vec<(SecretRef, Arc<Secret>)>) -> Self {
-        let named = cluster.tls.iter().flat_map(|tls| tls.secrets());
+        let named = cluster.all_tls().flat_map(|tls| tls.secrets());
         Self::new(named, given)
     }
 
@@ -305,11 +305,13 @@ impl Assemble {
             return;
         }
         for cluster in all {
-            if !self.any_moved(cluster.tls.iter().flat_map(|tls| tls.secrets())) {
+            if !self.any_moved(cluster.all_tls().flat_map(|tls| tls.secrets())) {
                 continue;
             }
             let mut changed = Cluster::clone(cluster);
-            if let Some(tls) = &mut changed.tls {
+            let matched = changed.tls_matches.iter_mut();
+            let matched = matched.filter_map(|one| one.tls.as_mut());
+            for tls in changed.tls.iter_mut().chain(matched) {
                 let tls = Arc::make_mut(tls);
                 let validation = tls.validation.iter_mut();
                 let other = validation.flat_map(|v| [&mut v.roots, &mut v.revoked]);
@@ -358,11 +360,13 @@ fn reference(named: &SecretRef) -> Option<Reference> {
         SecretSource::Service {
             cluster,
             delta,
+            opening,
             initial_fetch_timeout,
         } => {
             let service = Source::Service {
                 cluster: cluster.clone(),
                 delta: *delta,
+                opening: opening.clone(),
             };
             (service, None, limit(*initial_fetch_timeout))
         }

@@ -2,11 +2,11 @@
 
 use super::Ads;
 use super::ignored::pass_over;
+use crate::pb::envoy::config::core::v3::GrpcService;
 use crate::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
-use crate::pb::envoy::config::core::v3::{GrpcService, HeaderValue as HeaderProto};
+use crate::read::opening::{authority as read_authority, metadata};
 use crate::read::{ClusterResource, SecretResource, SecretValue};
 use crate::wire::{At, each, refuse, required};
-use http::{HeaderName, HeaderValue};
 use mesh_core::Invalid;
 use mesh_core::model::{
     Address, ClientTls, Endpoint, EndpointSet, Health, Secret, SecretName, SecretRef, SecretSource,
@@ -58,6 +58,7 @@ fn envoy_grpc(
     } = value;
     refuse!(retry_policy, max_receive_message_length);
     pass_over!("envoy.config.core.v3.GrpcService.EnvoyGrpc": skip_envoy_headers);
+    let called = read_authority(authority)?;
     let named = |cluster: &&ClusterResource| *cluster.cluster.name == **cluster_name;
     let Some(cluster) = clusters.iter().find(named) else {
         let message = format!("no static cluster is called {cluster_name:?}");
@@ -97,7 +98,7 @@ fn envoy_grpc(
         servers,
         tls,
         secrets: given,
-        authority: (!authority.is_empty()).then(|| authority.as_str().into()),
+        authority: (!called.is_empty()).then_some(called),
         metadata: Vec::new(),
         connect_timeout: cluster.cluster.connect_timeout,
     })
@@ -166,84 +167,4 @@ fn own_secrets(
         trust.into_iter().try_for_each(&mut place)?;
     }
     Ok((Arc::new(tls), given))
-}
-
-/// A header that a stream begins with.
-fn metadata(value: &HeaderProto) -> Result<(HeaderName, HeaderValue), Invalid> {
-    let HeaderProto {
-        key,
-        value,
-        raw_value,
-    } = value;
-    let name = HeaderName::from_bytes(key.as_bytes())
-        .map_err(|_| Invalid::new("key", format!("{key:?} is no name of a header")))?;
-    // Nothing of what may be a credential is said.
-    let text = match value.is_empty() {
-        true => raw_value.as_slice(),
-        false => value.as_bytes(),
-    };
-    let plain = literal(text).ok_or_else(|| {
-        let message = "operators (%…%) are not supported here; write %% for %";
-        Invalid::new("value", message)
-    })?;
-    let mut value = HeaderValue::from_bytes(&plain)
-        .map_err(|_| Invalid::new("value", "has characters that no header has"))?;
-    value.set_sensitive(true);
-    Ok((name, value))
-}
-
-/// A text with `%%` for `%`; none if there is anything to be filled in.
-fn literal(text: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.iter().copied();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' && rest.next() != Some(b'%') {
-            return None;
-        }
-        out.push(byte);
-    }
-    Some(out)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(key: &str, value: &str) -> Result<(HeaderName, HeaderValue), Invalid> {
-        metadata(&HeaderProto {
-            key: key.to_owned(),
-            value: value.to_owned(),
-            raw_value: Vec::new(),
-        })
-    }
-
-    #[test]
-    fn metadata_is_taken_as_it_is_and_never_shown() {
-        let (name, value) = of("X-Key", "50%% hush").unwrap();
-        assert_eq!(
-            (name.as_str(), value.as_bytes()),
-            ("x-key", &b"50% hush"[..])
-        );
-        assert!(!format!("{value:?}").contains("hush"));
-        let raw = HeaderProto {
-            key: "a".to_owned(),
-            raw_value: b"raw".to_vec(),
-            ..HeaderProto::default()
-        };
-        assert_eq!(metadata(&raw).unwrap().1, "raw");
-    }
-
-    #[test]
-    fn what_no_header_can_be_is_refused_without_being_shown() {
-        for (key, value, path) in [
-            ("a b", "x", "key"),
-            ("a", "hush\n", "value"),
-            ("a", "hush %REQ(x)%", "value"),
-            ("a", "hush %", "value"),
-        ] {
-            let error = of(key, value).unwrap_err();
-            assert_eq!(error.path(), path);
-            assert!(!error.to_string().contains("hush"), "{error}");
-        }
-    }
 }

@@ -5,6 +5,7 @@ use super::machine::{ResourceStatus, Variant};
 use crate::TypeUrl;
 use crate::read::{Resource, SecretResource};
 use mesh_core::demand::{Missing, Outcome};
+use mesh_core::model::StreamOpening;
 use mesh_core::{Demand, Invalid, Name};
 use std::path::PathBuf;
 use tokio::sync::{mpsc, oneshot};
@@ -42,6 +43,8 @@ pub struct ServiceReference {
     pub cluster: Name,
     /// How it is to be spoken to.
     pub variant: Variant,
+    /// What its streams begin with besides.
+    pub opening: StreamOpening,
     /// The secret's name.
     pub name: Name,
 }
@@ -51,6 +54,7 @@ pub(super) enum Command {
     SupplySecrets {
         cluster: Name,
         variant: Variant,
+        opening: StreamOpening,
         secrets: Vec<SecretResource>,
         gone: Vec<Name>,
         answer: oneshot::Sender<Vec<(Name, Invalid)>>,
@@ -101,7 +105,7 @@ impl Handle {
     }
 
     /// Says what came and went of the secrets that the service at a cluster has, for those who want
-    /// them from it in this variant ([`ServiceReference`]). Returns what was refused.
+    /// them from it in this variant and so opened ([`ServiceReference`]). Returns what was refused.
     ///
     /// # Errors
     /// If the client has ended.
@@ -109,6 +113,7 @@ impl Handle {
         &self,
         cluster: Name,
         variant: Variant,
+        opening: StreamOpening,
         secrets: Vec<SecretResource>,
         gone: Vec<Name>,
     ) -> Result<Vec<(Name, Invalid)>, Gone> {
@@ -116,6 +121,7 @@ impl Handle {
         let command = Command::SupplySecrets {
             cluster,
             variant,
+            opening,
             secrets,
             gone,
             answer,

@@ -17,6 +17,7 @@
 
 mod answer;
 mod demand;
+mod moves;
 mod named;
 mod receive;
 mod record;
@@ -129,6 +130,9 @@ pub struct Update<R> {
     pub kind: TypeUrl,
     /// What came or changed. What could not be read is not among them; it is refused already.
     pub resources: Vec<(Name, R)>,
+    /// VHDS: virtual hosts that came, each with one whose place it takes if it is accepted: all that
+    /// led there leads to it then. If it is refused, the other one stays.
+    pub instead: Vec<(Name, Name)>,
     /// What went, or does not exist.
     pub removed: Vec<Name>,
 }

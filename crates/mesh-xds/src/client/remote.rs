@@ -3,10 +3,11 @@
 mod dial;
 
 use super::server::Server;
+use crate::read::opening::check_name;
 use bytes::Bytes;
 use dial::{Dial, Place};
 use http::{HeaderMap, HeaderValue, header};
-use mesh_core::model::UnixPath;
+use mesh_core::model::{StreamOpening, UnixPath};
 use mesh_core::{Invalid, Name};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ use std::sync::Arc;
 const TOKEN: u64 = 64 * 1024;
 
 /// A control plane that can be connected to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Remote {
     pub(super) uri: Name,
     pub(super) ignore_resource_deletion: bool,
@@ -151,7 +152,7 @@ impl Remote {
         }
         let mut metadata = HeaderMap::with_capacity(server.metadata.len());
         for (name, value) in &server.metadata {
-            check_metadata(name)?;
+            check_name(name).map_err(|message| Invalid::new("metadata", message))?;
             metadata.append(name, value.clone());
         }
         let dial = Dial {
@@ -164,7 +165,7 @@ impl Remote {
                 .transpose()
                 .map_err(|error| error.within("tls"))?,
         };
-        let mut endpoint = Endpoint::from(uri.clone()).connect_timeout(patience.connect);
+        let mut endpoint = Endpoint::from(uri).connect_timeout(patience.connect);
         if let Some((interval, timeout)) = patience.keep_alive {
             endpoint = endpoint
                 .http2_keep_alive_interval(interval)
@@ -172,11 +173,7 @@ impl Remote {
                 .keep_alive_while_idle(true);
         }
         if let Some(authority) = &server.authority {
-            let scheme = uri.scheme_str().unwrap_or("http");
-            let origin = format!("{scheme}://{authority}").parse().map_err(|_| {
-                Invalid::new("authority", format!("{authority:?} is no host and port"))
-            })?;
-            endpoint = endpoint.origin(origin);
+            endpoint = called(endpoint, authority)?;
         }
         Ok(Self {
             uri: server.uri.into(),
@@ -186,6 +183,21 @@ impl Remote {
             metadata,
             token: server.token,
         })
+    }
+
+    /// The same, whose streams begin with this besides.
+    pub(super) fn opened_with(&self, opening: &StreamOpening) -> Result<Self, Invalid> {
+        let mut this = self.clone();
+        for (name, value) in opening.metadata.iter() {
+            check_name(name).map_err(|message| Invalid::new("metadata", message))?;
+            let mut value = value.clone();
+            value.set_sensitive(true);
+            this.metadata.append(name, value);
+        }
+        if !opening.authority.is_empty() {
+            this.endpoint = called(this.endpoint, &opening.authority)?;
+        }
+        Ok(this)
     }
 
     /// A connection, or why there is none.
@@ -229,6 +241,15 @@ impl Keys {
     }
 }
 
+/// An endpoint that requests call so.
+fn called(endpoint: Endpoint, authority: &Name) -> Result<Endpoint, Invalid> {
+    let scheme = endpoint.uri().scheme_str().unwrap_or("http");
+    let origin = format!("{scheme}://{authority}")
+        .parse()
+        .map_err(|_| Invalid::new("authority", format!("{authority:?} is no host and port")))?;
+    Ok(endpoint.origin(origin))
+}
+
 /// The address of a server: what requests call it, and where it is.
 fn address(uri: &str) -> Result<(http::Uri, Place), Invalid> {
     let expected = || {
@@ -258,20 +279,6 @@ fn address(uri: &str) -> Result<(http::Uri, Place), Invalid> {
         }
         _ => Err(expected()),
     }
-}
-
-/// gRPC's own names, and those that are not text.
-fn check_metadata(name: &http::HeaderName) -> Result<(), Invalid> {
-    let own = ["te", "content-type", "user-agent", "host"].contains(&name.as_str());
-    if own || name.as_str().starts_with("grpc-") {
-        let message = format!("{name:?} is gRPC's own");
-        return Err(Invalid::new("metadata", message));
-    }
-    if name.as_str().ends_with("-bin") {
-        let message = format!("{name:?}: binary metadata is not supported");
-        return Err(Invalid::new("metadata", message));
-    }
-    Ok(())
 }
 
 /// What a file with a token says, as a header. What goes wrong never shows what is in it.

@@ -5,39 +5,43 @@
 //! each such cluster and variant asks for them, and hands over what comes. Secrets that came stay
 //! in use while the service is away.
 
-use super::driver::{now, sleep_until};
-use super::incoming::{Api, Opening};
-use super::machine::{Config, Event, Machine, Request, Variant};
+mod stream;
+
+use super::machine::{Config, Variant};
 use super::remote::{Keys, Patience, Remote, remotes};
 use super::{Client, Handle, Server, ServiceReference};
-use crate::read::Resource;
-use crate::{Node, TypeUrl};
-use mesh_core::model::SecretName;
-use mesh_core::{Feed, Invalid, Name, Rng};
+use crate::Node;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use mesh_core::model::{SecretName, StreamOpening};
+use mesh_core::{Feed, Invalid, Name};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
-use std::pin::pin;
 use std::time::Duration;
-use tokio::sync::mpsc;
-
-/// Requests that wait for the connection to take them.
-const REQUESTS: usize = 16;
+use stream::Stream;
 
 /// How long a connection may take to be there.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Asks a secret discovery service for what a [`Client`] needs of it.
+/// How many streams there may be at once. What is asked with yet another beginning has to wait.
+const STREAMS: usize = 64;
+
+/// Asks a secret discovery service for what a [`Client`] needs of it: on one stream for all that is
+/// asked with the same [`StreamOpening`].
 pub struct SecretClient {
-    cluster: Name,
+    service: Service,
     remote: Remote,
     keys: Keys,
-    machine: Machine<Resource>,
     needed: Feed<BTreeSet<ServiceReference>>,
-    asked: BTreeSet<Name>,
-    with_files: bool,
     handle: Handle,
-    random: Rng,
+}
+
+/// The service, and what is asked of it.
+#[derive(Clone)]
+struct Service {
+    cluster: Name,
+    config: Config,
+    with_files: bool,
 }
 
 // === impl SecretClient ===
@@ -63,16 +67,16 @@ impl SecretClient {
         };
         let (mut found, keys) = remotes(vec![server.into()], patience)?;
         Ok(Self {
-            cluster: cluster.into(),
+            service: Service {
+                cluster: cluster.into(),
+                config,
+                with_files: true,
+            },
             // One server is one remote.
             remote: found.remove(0),
             keys,
-            machine: Machine::new(config, crate::read::resource),
             needed: client.services(),
-            asked: BTreeSet::new(),
-            with_files: true,
             handle: client.handle(),
-            random: Rng::from_system(),
         })
     }
 
@@ -80,7 +84,7 @@ impl SecretClient {
     /// reads those.
     #[must_use]
     pub fn without_files(mut self) -> Self {
-        self.with_files = false;
+        self.service.with_files = false;
         self
     }
 
@@ -110,157 +114,83 @@ impl SecretClient {
     /// Until there is something to ask for. None: the client has ended.
     async fn first_needed(&mut self) -> Option<()> {
         let mut needed = self.needed.load();
-        loop {
-            self.ask(&needed);
-            if !self.asked.is_empty() {
-                return Some(());
-            }
+        while !needed.iter().any(|one| self.service.has(one)) {
             needed = self.needed.changed().await.ok()?;
         }
-    }
-
-    async fn serve(&mut self) {
-        loop {
-            // Without anything to ask for there is no reason to be connected.
-            while self.asked.is_empty() || self.machine.retry_at().is_some_and(|at| at > now()) {
-                let until = self.machine.retry_at().filter(|_| !self.asked.is_empty());
-                tokio::select! {
-                    () = sleep_until(until) => {}
-                    changed = self.needed.changed() => match changed {
-                        Ok(needed) => self.ask(&needed),
-                        Err(_) => return,
-                    },
-                }
-            }
-            let Some(error) = self.session().await else {
-                return;
-            };
-            let (cluster, server) = (&self.cluster, &self.remote.uri);
-            tracing::warn!(%cluster, %server, %error, "no secret service; secrets stay as they are");
-            self.machine.stream_ended();
-            self.machine.closed(now(), self.random.word());
-        }
-    }
-
-    /// Asks for what is needed from here, and for nothing else.
-    fn ask(&mut self, needed: &BTreeSet<ServiceReference>) {
-        let is_ours = |one: &&ServiceReference| {
-            let in_files = !matches!(SecretName::of(&one.name), SecretName::Other(_));
-            one.cluster == self.cluster
-                && one.variant == self.machine.config().variant
-                && (self.with_files || !in_files)
-        };
-        let ours = needed.iter().filter(is_ours);
-        let ours: BTreeSet<Name> = ours.map(|one| one.name.clone()).collect();
-        for name in ours.difference(&self.asked) {
-            self.machine.subscribe(TypeUrl::Secret, name);
-        }
-        for name in self.asked.difference(&ours) {
-            self.machine.unsubscribe(TypeUrl::Secret, name);
-        }
-        self.asked = ours;
-    }
-
-    /// One stream, until it fails for this reason. None: the client has ended.
-    async fn session(&mut self) -> Option<String> {
-        let channel = match self.remote.connect().await {
-            Ok(channel) => channel,
-            Err(error) => return Some(error),
-        };
-        self.machine.opened(&self.remote.uri);
-        let (requests, queue) = mpsc::channel(REQUESTS);
-        // What a server answers it may answer only after a first request.
-        self.send(&requests);
-        let opening = Opening {
-            api: Api::Secrets,
-            variant: self.machine.config().variant,
-            message: self.machine.config().limits.message,
-        };
-        let mut incoming = match opening.open(channel, &self.remote, queue).await {
-            Ok(incoming) => incoming,
-            Err(error) => return Some(error),
-        };
-        loop {
-            self.send(&requests);
-            let reads = self.machine.may_receive();
-            let full = requests.capacity() == 0;
-            tokio::select! {
-                message = incoming.next(), if reads => match message {
-                    Ok(response) => {
-                        self.machine.receive(response, now());
-                        self.hand_over().await?;
-                    }
-                    Err(error) => return Some(error),
-                },
-                changed = self.needed.changed() => match changed {
-                    Ok(needed) => self.ask(&needed),
-                    Err(_) => return None,
-                },
-                _ = requests.reserve(), if full => {}
-                () = sleep_until(self.machine.deadline()) => self.machine.tick(now()),
-            }
-        }
-    }
-
-    fn send(&mut self, requests: &mpsc::Sender<Request>) {
-        while let Ok(place) = requests.try_reserve() {
-            match self.machine.poll_request(now()) {
-                Some(request) => place.send(request),
-                None => return,
-            }
-        }
-    }
-
-    /// Gives what came to the client, and answers as it says. None: the client has ended.
-    async fn hand_over(&mut self) -> Option<()> {
-        let variant = self.machine.config().variant;
-        while let Some(event) = self.machine.poll_event() {
-            let update = match event {
-                Event::Update(update) => update,
-                Event::Missing(_, name) | Event::Absent(_, name) => {
-                    tracing::info!(cluster = %self.cluster, %name, "there is no such secret");
-                    continue;
-                }
-                Event::Refused(_, error) => {
-                    tracing::warn!(cluster = %self.cluster, %error, "a response was refused");
-                    continue;
-                }
-            };
-            let mut secrets = Vec::new();
-            let mut names = Vec::new();
-            for (name, resource) in update.resources {
-                match resource {
-                    Resource::Secret(secret) => {
-                        secrets.push(secret);
-                        names.push(name);
-                    }
-                    _ => {
-                        let error = "is not a secret".to_owned();
-                        self.machine.settle(update.ticket, &name, Err(error));
-                    }
-                }
-            }
-            let supplied =
-                self.handle
-                    .supply_secrets(self.cluster.clone(), variant, secrets, update.removed);
-            let refused = pin!(supplied).await.ok()?;
-            for name in names {
-                let error = refused.iter().find(|(refused, _)| *refused == name);
-                let result = error.map_or(Ok(()), |(_, error)| Err(error.to_string()));
-                self.machine.settle(update.ticket, &name, result);
-            }
-            self.machine.handed_over(update.ticket);
-        }
         Some(())
+    }
+
+    /// Starts a stream for each beginning that is needed; each ends by itself.
+    async fn serve(&mut self) {
+        let mut running = BTreeSet::new();
+        let mut without = BTreeSet::new();
+        let mut streams = FuturesUnordered::new();
+        loop {
+            let needed = self.needed.load();
+            let needed = needed.iter().filter(|one| self.service.has(one));
+            let wanted: BTreeSet<_> = needed.map(|one| one.opening.clone()).collect();
+            without.retain(|one| wanted.contains(one));
+            for opening in wanted {
+                if running.contains(&opening) {
+                    continue;
+                }
+                match self.stream(&opening, running.len()) {
+                    Ok(stream) => {
+                        streams.push(stream.run());
+                        without.remove(&opening);
+                        running.insert(opening);
+                    }
+                    // Said once, as long as it is wanted.
+                    Err(error) if without.insert(opening.clone()) => {
+                        let cluster = &self.service.cluster;
+                        tracing::warn!(%cluster, ?opening, %error, "secrets cannot be asked for");
+                    }
+                    Err(_) => {}
+                }
+            }
+            tokio::select! {
+                Some(ended) = streams.next() => {
+                    running.remove(&ended);
+                }
+                changed = self.needed.changed() => if changed.is_err() {
+                    return;
+                },
+            }
+        }
+    }
+
+    fn stream(&self, opening: &StreamOpening, running: usize) -> Result<Stream, Invalid> {
+        if running >= STREAMS {
+            let message = format!("there are {STREAMS} streams already, which is the most");
+            return Err(Invalid::new("", message));
+        }
+        Ok(Stream::new(
+            self.service.clone(),
+            opening.clone(),
+            self.remote.opened_with(opening)?,
+            self.needed.clone(),
+            self.handle.clone(),
+        ))
     }
 }
 
 impl fmt::Debug for SecretClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SecretClient")
-            .field("cluster", &self.cluster)
+            .field("cluster", &self.service.cluster)
             .field("server", &self.remote.uri)
-            .field("asked", &self.asked)
             .finish_non_exhaustive()
+    }
+}
+
+// === impl Service ===
+
+impl Service {
+    /// Whether this is to be asked of it here.
+    fn has(&self, one: &ServiceReference) -> bool {
+        let in_files = !matches!(SecretName::of(&one.name), SecretName::Other(_));
+        one.cluster == self.cluster
+            && one.variant == self.config.variant
+            && (self.with_files || !in_files)
     }
 }

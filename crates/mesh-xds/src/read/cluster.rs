@@ -6,7 +6,9 @@ use crate::pb::envoy::config::cluster::v3 as pb;
 use crate::pb::envoy::config::core::v3 as core;
 use crate::wire::{At, boolean, maybe_duration, number, refuse};
 use mesh_core::Invalid;
-use mesh_core::model::{Address, Cluster, TcpKeepalive};
+use mesh_core::model::{
+    Address, Cluster, DiscoveryKind, HealthCheck, Probe, TcpKeepalive, UpstreamProtocol,
+};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use std::time::Duration;
 mod balancing;
 mod discovery;
 mod dns;
+pub(super) mod health;
 mod limits;
 mod options;
 mod outlier;
@@ -78,12 +81,10 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
         lb_config,
     } = value;
     refuse!(
-        transport_socket_matches,
         transport_socket_matcher,
         stats_matcher,
         per_connection_buffer_limit_bytes,
         per_connection_buffer_high_watermark_timeout,
-        health_checks,
         dns_resolvers,
         use_tcp_for_dns_lookups,
         dns_resolution_config,
@@ -100,7 +101,6 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
     );
     crate::wire::pass_over!("envoy.config.cluster.v3.Cluster":
         cleanup_interval,
-        ignore_health_on_host_removal,
         wait_for_warm_on_init,
     );
     if name.is_empty() {
@@ -112,6 +112,22 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
     let mut cluster = Cluster::new(name.as_str());
     cluster.tls = transport.tls;
     cluster.proxy_protocol = transport.proxy_protocol;
+    let matches = transport::matches(transport_socket_matches, &mut given)?;
+    if let Some(first) = matches.first() {
+        // Every endpoint that none of them is for is reached the usual way; with one for all of
+        // them there is none, and its header counts.
+        if transport_socket.is_none() && matches.iter().any(|(one, _)| one.labels.is_empty()) {
+            cluster.proxy_protocol = first.1;
+        }
+        for (index, (_, announced)) in matches.iter().enumerate() {
+            if *announced != cluster.proxy_protocol {
+                let message = "not supported: the PROXY protocol to some endpoints only";
+                let path = format!("transport_socket_matches[{index}].transport_socket");
+                return Err(Invalid::new(path, message));
+            }
+        }
+    }
+    cluster.tls_matches = matches.into_iter().map(|(one, _)| one).collect();
     cluster.stat_name = (!alt_stat_name.is_empty()).then(|| alt_stat_name.into());
     if let Some(limit) = maybe_duration("connect_timeout", connect_timeout.as_ref())? {
         if limit.is_zero() {
@@ -168,6 +184,14 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
         selection: *protocol_selection,
     };
     options::read(typed_extension_protocol_options, &older, &mut cluster)?;
+    let checks = health::read(health_checks)?;
+    if !checks.is_empty() {
+        check_checks(&cluster, &checks)?;
+        // Only these learn of endpoints that go one by one.
+        let is_dynamic = found.eds.is_some() || found.kind == DiscoveryKind::StrictDns;
+        cluster.keep_removed = is_dynamic && !ignore_health_on_host_removal;
+    }
+    cluster.health_checks = checks.into();
     if let Some(options) = upstream_connection_options {
         cluster.tcp_keepalive = connection_options(options).at("upstream_connection_options")?;
     }
@@ -180,6 +204,24 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
         eds: found.eds,
         secrets: given.into_inner(),
     })
+}
+
+/// What a cluster with health checks has to be.
+fn check_checks(cluster: &Cluster, checks: &[HealthCheck]) -> Result<(), Invalid> {
+    if matches!(
+        cluster.discovery,
+        DiscoveryKind::Authority | DiscoveryKind::OriginalDestination
+    ) {
+        let message = "not supported where requests or connections name the endpoints";
+        return Err(Invalid::new("health_checks", message));
+    }
+    // Envoy refuses it too.
+    let asks_grpc = |check: &HealthCheck| matches!(check.probe, Probe::Grpc(_));
+    if cluster.protocol == UpstreamProtocol::Http1 && checks.iter().any(asks_grpc) {
+        let message = "the cluster has to speak HTTP/2";
+        return Err(Invalid::new("health_checks[0].grpc_health_check", message));
+    }
+    Ok(())
 }
 
 /// The address that connections are made from; the port has to be any.

@@ -11,7 +11,8 @@ use crate::pb::envoy::config::endpoint::v3::cluster_load_assignment::{
 use crate::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 use crate::wire::{At, each, enumeration, number, pass_over, refuse, required, share};
 use mesh_core::model::{
-    Address, Drop, Endpoint, EndpointSet, Fraction, Health, Locality, LocalityEndpoints,
+    Address, Drop, Endpoint, EndpointCheck, EndpointSet, Fraction, Health, Locality,
+    LocalityEndpoints,
 };
 use mesh_core::{Invalid, Name};
 use std::sync::Arc;
@@ -128,7 +129,7 @@ fn endpoint(value: &pb::LbEndpoint) -> Result<Endpoint, Invalid> {
         load_balancing_weight,
         host_identifier,
     } = value;
-    let (at, hostname) = match required("host_identifier", host_identifier)? {
+    let (at, hostname, check) = match required("host_identifier", host_identifier)? {
         pb::lb_endpoint::HostIdentifier::Endpoint(endpoint) => host(endpoint).at("endpoint")?,
         pb::lb_endpoint::HostIdentifier::EndpointName(_) => {
             return Err(Invalid::new("endpoint_name", "not supported; use endpoint"));
@@ -136,6 +137,7 @@ fn endpoint(value: &pb::LbEndpoint) -> Result<Endpoint, Invalid> {
     };
     let mut endpoint = Endpoint::new(at);
     endpoint.hostname = hostname;
+    endpoint.check = check.map(Arc::new);
     endpoint.weight = number(load_balancing_weight.as_ref()).unwrap_or(1);
     if endpoint.weight == 0 {
         return Err(Invalid::new("load_balancing_weight", "must be 1 or more"));
@@ -152,8 +154,8 @@ fn endpoint(value: &pb::LbEndpoint) -> Result<Endpoint, Invalid> {
     Ok(endpoint)
 }
 
-/// The address, and the name of its machine where that says more.
-fn host(value: &pb::Endpoint) -> Result<(Address, Name), Invalid> {
+/// The address, the name of its machine where that says more, and what it says of its checks.
+fn host(value: &pb::Endpoint) -> Result<(Address, Name, Option<EndpointCheck>), Invalid> {
     let pb::Endpoint {
         address: at,
         health_check_config,
@@ -161,15 +163,39 @@ fn host(value: &pb::Endpoint) -> Result<(Address, Name), Invalid> {
         additional_addresses,
         observability_name,
     } = value;
-    refuse!(
-        health_check_config,
-        additional_addresses,
-        observability_name
-    );
+    refuse!(additional_addresses, observability_name);
     let at = address(required("address", at)?).at("address")?;
     let said = match &at {
         Address::Host(name, _) if hostname == name.as_str() => Name::default(),
         _ => Name::from(hostname),
     };
-    Ok((at, said))
+    let own = health_check_config.as_ref();
+    let own = own.map(|own| check(own, &at)).transpose();
+    let own = own.at("health_check_config")?;
+    Ok((at, said, own.filter(|own| *own != EndpointCheck::default())))
+}
+
+fn check(value: &pb::endpoint::HealthCheckConfig, own: &Address) -> Result<EndpointCheck, Invalid> {
+    let pb::endpoint::HealthCheckConfig {
+        port_value,
+        hostname,
+        address: other,
+        disable_active_health_check,
+    } = value;
+    let other = other.as_ref().map(address).transpose().at("address")?;
+    let port = u16::try_from(*port_value);
+    let port = port.map_err(|_| Invalid::new("port_value", "is not a port"))?;
+    let port = (port != 0).then_some(port);
+    if port.is_some() && matches!(other.as_ref().unwrap_or(own), Address::Unix(_)) {
+        return Err(Invalid::new(
+            "port_value",
+            "a Unix domain socket has no port",
+        ));
+    }
+    Ok(EndpointCheck {
+        disabled: *disable_active_health_check,
+        port,
+        address: other,
+        hostname: super::cluster::health::authority("hostname", hostname)?,
+    })
 }

@@ -6,13 +6,15 @@ use crate::pb::envoy::config::core::v3::http_protocol_options::HeadersWithUnders
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
-    ServerHeaderTransformation, StripPortMode, UpgradeConfig,
+    ServerHeaderTransformation, SetCurrentClientCertDetails, StripPortMode, UpgradeConfig,
 };
 use crate::wire::{
     At, boolean, each, enumeration, pass_over, maybe_duration, number, refuse, required, unsupported,
 };
 use http::HeaderValue;
-use mesh_core::model::{EscapedSlashes, HttpManager, PathNormalization, StripPort};
+use mesh_core::model::{
+    ClientCertificate, EscapedSlashes, ForwardedCertificate, HttpManager, PathNormalization, StripPort,
+};
 use mesh_core::{Invalid, Name};
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,7 +115,6 @@ pub(super) fn manager(
     pass_over!("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager":
         add_proxy_protocol_connection_state,
         proxy_100_continue,
-        set_current_client_cert_details,
         tracing,
     );
     // These do nothing at their default, whether it is written or not.
@@ -132,13 +133,6 @@ pub(super) fn manager(
     if enumeration::<CodecType>("codec_type", *codec_type)? != CodecType::Auto {
         let message = "only AUTO is supported: HTTP/1.1 and HTTP/2 are told apart by themselves";
         return Err(Invalid::new("codec_type", message));
-    }
-    // Without mutual TLS all but the last of these take the header away.
-    let details: ForwardClientCertDetails =
-        enumeration("forward_client_cert_details", *forward_client_cert_details)?;
-    if details == ForwardClientCertDetails::AlwaysForwardOnly {
-        let message = "ALWAYS_FORWARD_ONLY is not supported";
-        return Err(Invalid::new("forward_client_cert_details", message));
     }
     if stat_prefix.is_empty() {
         return Err(Invalid::new("stat_prefix", "required, but missing"));
@@ -168,6 +162,10 @@ pub(super) fn manager(
         _ => server_name.into(),
     };
     manager.server_if_absent = server == ServerHeaderTransformation::AppendIfAbsent;
+    manager.client_certificate = client_certificate(
+        enumeration("forward_client_cert_details", *forward_client_cert_details)?,
+        set_current_client_cert_details.as_ref(),
+    )?;
     manager.via = header_text("via", via)?;
     manager.access_log = each("access_log", access_log, access_log::access_log)?;
     manager.path = PathNormalization {
@@ -220,6 +218,7 @@ pub(super) fn manager(
     let filters = filters::read(http_filters)?;
     manager.rate_limit = filters.limit.map(Arc::new);
     manager.on_demand = filters.on_demand;
+    manager.authz = filters.authz;
     manager.missing_filters = filters.missing;
     Ok((manager, routes))
 }
@@ -349,4 +348,37 @@ fn upgrade(value: &UpgradeConfig) -> Result<Option<Name>, Invalid> {
         return Err(Invalid::new("upgrade_type", message));
     }
     Ok(boolean(enabled.as_ref(), true).then(|| name.into()))
+}
+
+/// What upstreams are told of callers' certificates.
+fn client_certificate(
+    mode: ForwardClientCertDetails,
+    details: Option<&SetCurrentClientCertDetails>,
+) -> Result<ClientCertificate, Invalid> {
+    let default = SetCurrentClientCertDetails::default();
+    let SetCurrentClientCertDetails {
+        subject,
+        cert,
+        chain,
+        dns,
+        uri,
+        issuer,
+        format,
+    } = details.unwrap_or(&default);
+    let check = || {
+        refuse!(issuer, format);
+        Ok(())
+    };
+    check().at("set_current_client_cert_details")?;
+    let mut told = ClientCertificate::default();
+    told.mode = match mode {
+        ForwardClientCertDetails::Sanitize => ForwardedCertificate::Sanitize,
+        ForwardClientCertDetails::ForwardOnly => ForwardedCertificate::ForwardOnly,
+        ForwardClientCertDetails::AppendForward => ForwardedCertificate::AppendForward,
+        ForwardClientCertDetails::SanitizeSet => ForwardedCertificate::SanitizeSet,
+        ForwardClientCertDetails::AlwaysForwardOnly => ForwardedCertificate::AlwaysForwardOnly,
+    };
+    told.subject = boolean(subject.as_ref(), false);
+    (told.cert, told.chain, told.dns, told.uri) = (*cert, *chain, *dns, *uri);
+    Ok(told)
 }

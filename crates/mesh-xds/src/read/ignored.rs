@@ -28,10 +28,8 @@ const OPAQUE: &str = "information for the control plane and for people; nothing 
 pub const FIELDS: &[Field] = &[
     field("envoy.config.cluster.v3.CircuitBreakers.Thresholds", "track_remaining", "adds statistics that are not kept here"),
     field("envoy.config.cluster.v3.Cluster", "cleanup_interval", "nothing is remembered of hosts that requests name"),
-    field("envoy.config.cluster.v3.Cluster", "ignore_health_on_host_removal", "matters to active health checks only, which are refused"),
     field("envoy.config.cluster.v3.Cluster", "wait_for_warm_on_init", "clusters always wait for their endpoints"),
     field("envoy.config.cluster.v3.Cluster.CommonLbConfig", "update_merge_window", "endpoints are published as they come"),
-    field("envoy.config.cluster.v3.OutlierDetection", "successful_active_health_check_uneject_host", "matters to active health checks only, which are refused"),
     field("envoy.config.core.v3.ApiConfigSource", "set_node_on_first_message_only", "the node is always sent with the first message only"),
     field("envoy.config.core.v3.DataSource", "watched_directory", WATCHED),
     field("envoy.config.core.v3.GrpcService.EnvoyGrpc", "skip_envoy_headers", "no such headers are sent to a service"),
@@ -80,7 +78,6 @@ pub const FIELDS: &[Field] = &[
     field("envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector", "initial_read_buffer_size", "as much is looked at as is needed, up to 16 KiB"),
     field("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "add_proxy_protocol_connection_state", "nothing that is read afterwards looks at it"),
     field("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "proxy_100_continue", "the answer 100 is given here, when the body is first wanted"),
-    field("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "set_current_client_cert_details", "nobody is told about a caller's certificate: the header is always taken away"),
     field("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "tracing", "there is no tracer; one that is named here is refused"),
     field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "edns0_max_payload_size", NO_CARES),
     field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "filter_unroutable_families", NO_CARES),

@@ -5,6 +5,8 @@ mod inspect;
 mod matches;
 mod network;
 
+pub(super) use matches::block;
+
 use super::address::listener_address;
 use super::{Given, ListenerResource, access_log};
 use crate::metadata::LISTENER;

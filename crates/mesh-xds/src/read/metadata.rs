@@ -1,12 +1,12 @@
 //! Metadata: who a cluster or an endpoint stands for.
 //!
-//! Metadata has no effect of its own. What acts on it is read (subsets, keys to hash by) or refused
-//! where it is configured (a choice of transport socket, matching on it), so metadata that nobody
+//! Metadata has no effect of its own. What acts on it is read (subsets, keys to hash by, the choice
+//! of a transport socket) or refused where it is configured (other matching on it), so metadata that nobody
 //! here knows is no reason to refuse a resource.
 
 use crate::metadata::{
-    BALANCING, HASH_KEY, ISTIO, LABELS, MESH, SERVICE, SERVICES, SUBSET, WORKLOAD, is_structure,
-    port_in,
+    BALANCING, HASH_KEY, ISTIO, LABELS, MESH, SERVICE, SERVICES, SUBSET, TRANSPORT, WORKLOAD,
+    is_structure, port_in,
 };
 use crate::pb::envoy::config::core::v3::Metadata;
 use crate::pb::google::protobuf::{ListValue, Struct, Value, value::Kind};
@@ -110,6 +110,9 @@ pub(super) fn endpoint(metadata: &Metadata, endpoint: &mut Endpoint) {
             values.remove(HASH_KEY);
         }
         endpoint.subset = Arc::new(values);
+    }
+    if let Some(own) = all.get(TRANSPORT) {
+        endpoint.transport = Arc::new(values(own));
     }
 }
 

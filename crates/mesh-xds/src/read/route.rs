@@ -22,7 +22,7 @@ use std::sync::Arc;
 mod answer;
 mod condition;
 mod cors;
-mod edits;
+pub(super) mod edits;
 mod fault;
 mod filters;
 mod forward;
@@ -31,6 +31,8 @@ mod limit;
 mod retry;
 mod rule;
 mod template;
+
+pub(super) use condition::header as header_match;
 
 /// The largest body of a direct response where a table does not say
 /// (`max_direct_response_body_size_bytes`).

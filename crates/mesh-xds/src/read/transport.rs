@@ -1,6 +1,7 @@
 //! Transport sockets: how connections are secured, and whether the PROXY protocol comes first.
 
-use super::{Given, tls};
+use super::{Given, metadata, tls};
+use crate::pb::envoy::config::cluster::v3::cluster::TransportSocketMatch;
 use crate::pb::envoy::config::core::v3::proxy_protocol_config::Version;
 use crate::pb::envoy::config::core::v3::transport_socket::ConfigType;
 use crate::pb::envoy::config::core::v3::{ProxyProtocolConfig, TransportSocket};
@@ -10,10 +11,11 @@ use crate::pb::envoy::extensions::transport_sockets::tls::v3::{
     DownstreamTlsContext, UpstreamTlsContext,
 };
 use crate::pb::google::protobuf::Any;
-use crate::wire::{At, enumeration, refuse, required, type_name, unpack};
+use crate::wire::{At, each, enumeration, refuse, required, type_name, unpack};
 use mesh_core::Invalid;
-use mesh_core::model::{ClientTls, ProxyProtocol, ServerTls};
+use mesh_core::model::{ClientTls, ProxyProtocol, ServerTls, TlsMatch};
 use prost::Name as _;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// How connections to endpoints start.
@@ -61,6 +63,41 @@ pub(super) fn client(
         })
     };
     read().at("typed_config").at("transport_socket")
+}
+
+/// How connections to some endpoints start, by what these say, in order.
+pub(super) fn matches(
+    value: &[TransportSocketMatch],
+    given: &mut Given,
+) -> Result<Vec<(TlsMatch, Option<ProxyProtocol>)>, Invalid> {
+    let one = |value: &TransportSocketMatch| {
+        let TransportSocketMatch {
+            name,
+            r#match: labels,
+            transport_socket,
+        } = value;
+        if name.is_empty() {
+            return Err(Invalid::new("name", "required, but missing"));
+        }
+        let labels = labels.as_ref().map(metadata::values).unwrap_or_default();
+        let how = client(transport_socket.as_ref(), given)?;
+        let one = TlsMatch {
+            name: name.into(),
+            labels,
+            tls: how.tls,
+        };
+        Ok((one, how.proxy_protocol))
+    };
+    let matches = each("transport_socket_matches", value, one)?;
+    // As in Envoy.
+    let mut names = HashSet::new();
+    match matches.iter().find(|(one, _)| !names.insert(&one.name)) {
+        Some((twice, _)) => {
+            let message = format!("two are called {:?}", twice.name);
+            Err(Invalid::new("transport_socket_matches", message))
+        }
+        None => Ok(matches),
+    }
 }
 
 fn config(value: &TransportSocket) -> Result<&Any, Invalid> {

@@ -3,8 +3,8 @@
 use super::loads::Loads;
 use super::registry::Registry;
 use super::{
-    Assign, ConnectionStatus, Limits, LoadReport, Observer, ResourceStatus, Routes, StreamId,
-    Timing,
+    Assign, Certify, ConnectionStatus, Limits, LoadReport, Observer, ResourceStatus, Routes,
+    StreamId, Timing,
 };
 use crate::TypeUrl;
 use mesh_core::Name;
@@ -31,6 +31,8 @@ pub(super) struct Shared {
     pub(super) loads: Loads,
     pub(super) load_interval: Duration,
     pub(super) health: HealthReporter,
+    /// Who makes certificates, if anybody does.
+    pub(super) certify: Option<Arc<dyn Certify>>,
 }
 
 /// How connections are kept.
@@ -50,6 +52,7 @@ pub struct ServerBuilder {
     identifier: Option<Name>,
     transport: Transport,
     load_interval: Duration,
+    certify: Option<Arc<dyn Certify>>,
 }
 
 // === impl Server ===
@@ -69,6 +72,7 @@ impl Server {
                 grace: Duration::from_secs(10),
             },
             load_interval: Duration::from_secs(10),
+            certify: None,
         }
     }
 
@@ -169,6 +173,14 @@ impl ServerBuilder {
         self
     }
 
+    /// Who makes certificates (`istio.v1.auth.IstioCertificateService`): connections with TLS only.
+    /// Default nobody.
+    #[must_use]
+    pub fn certify(mut self, certify: Arc<dyn Certify>) -> Self {
+        self.certify = Some(certify);
+        self
+    }
+
     /// The server. It does nothing until it is asked.
     pub fn build(self) -> Server {
         let limits = Arc::new(self.limits);
@@ -183,6 +195,7 @@ impl ServerBuilder {
                 loads: Loads::default(),
                 load_interval: self.load_interval,
                 health: HealthReporter::new(),
+                certify: self.certify,
             }),
         }
     }

@@ -1,6 +1,7 @@
 //! Which method is served by what.
 
 use super::body::Messages;
+use super::certificates;
 use super::csds::StatusService;
 use super::handle::Shared;
 use super::loads::LoadService;
@@ -8,6 +9,7 @@ use super::requests::Requests;
 use super::stream::{Peer, Request, responses};
 use super::{Scope, Variant};
 use crate::TypeUrl;
+use crate::certificates::{CREATE, SERVICE};
 use crate::pb::envoy::service::discovery::v3 as discovery;
 use crate::pb::envoy::service::load_stats::v3::load_reporting_service_server::LoadReportingServiceServer;
 use crate::pb::envoy::service::status::v3::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
@@ -104,6 +106,7 @@ enum Method {
     Status,
     Loads,
     Health,
+    Certify,
     Unknown,
 }
 
@@ -119,6 +122,7 @@ impl Method {
             "grpc.health.v1.Health" => return Self::Health,
             "envoy.service.status.v3.ClientStatusDiscoveryService" => return Self::Status,
             "envoy.service.load_stats.v3.LoadReportingService" => return Self::Loads,
+            SERVICE if path == CREATE => return Self::Certify,
             _ => {}
         }
         let Some(service) = service.strip_prefix("envoy.service.") else {
@@ -222,6 +226,10 @@ where
                 let mut service = HealthServer::new(service);
                 ResponseFuture::of(always(service.call(request)))
             }
+            Method::Certify => match &self.shared.certify {
+                Some(certify) => ResponseFuture::of(certificates::serve(certify.clone(), request)),
+                None => refuse("this server makes no certificates"),
+            },
             Method::Fetch => refuse(
                 "unary discovery is not supported; use the streaming method of the same service",
             ),

@@ -9,6 +9,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_core::Rng;
+use mesh_core::exchange::TlsInfo;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -137,7 +138,7 @@ async fn secure(
     stopped: watch::Receiver<bool>,
 ) {
     match security {
-        Security::Plain => serve(shared, stream, address, age, stopped).await,
+        Security::Plain => serve(shared, stream, (address, None), age, stopped).await,
         #[cfg(feature = "tls")]
         Security::Tls(acceptor) => {
             let mut told = stopped.clone();
@@ -147,7 +148,9 @@ async fn secure(
                 _ = told.wait_for(|stop| *stop) => return,
             };
             match accepted {
-                Ok(Ok((stream, _))) => serve(shared, stream, address, age, stopped).await,
+                Ok(Ok((stream, told))) => {
+                    serve(shared, stream, (address, Some(told)), age, stopped).await
+                }
                 Ok(Err(error)) => tracing::info!(%error, %address, "a handshake failed"),
                 Err(_) => tracing::info!(%address, "a handshake took too long"),
             }
@@ -159,13 +162,14 @@ async fn secure(
 async fn serve(
     shared: Arc<Shared>,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    address: SocketAddr,
+    (address, tls): (SocketAddr, Option<Arc<TlsInfo>>),
     age: Option<Duration>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let (end, closing) = watch::channel(false);
     let peer = Peer {
         address: Some(address),
+        tls,
         closing,
     };
     let tasks = Tasks::default();

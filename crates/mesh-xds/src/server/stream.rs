@@ -10,6 +10,7 @@ use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::envoy::service::discovery::v3 as discovery;
 use futures_util::stream::{self, SelectAll, Stream, StreamExt};
 use mesh_core::Feed;
+use mesh_core::exchange::TlsInfo;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,6 +29,8 @@ pub(super) trait Request: prost::Message + Default + Send + 'static {
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) address: Option<SocketAddr>,
+    /// Its handshake, where there was one.
+    pub(super) tls: Option<Arc<TlsInfo>>,
     /// Becomes true when streams are to end.
     pub(super) closing: watch::Receiver<bool>,
 }
@@ -76,7 +79,7 @@ pub(super) fn responses<R: Request>(
     })
 }
 
-fn status(refused: &Refused) -> Status {
+pub(super) fn status(refused: &Refused) -> Status {
     Status::new(tonic::Code::from_i32(refused.code()), refused.message())
 }
 

@@ -6,9 +6,19 @@ pub(crate) const CORS: &str = "envoy.filters.http.cors";
 pub(crate) const FAULT: &str = "envoy.filters.http.fault";
 /// Local rate limit.
 pub(crate) const RATE_LIMIT: &str = "envoy.filters.http.local_ratelimit";
+/// Rules that judge requests.
+pub(crate) const AUTHZ: &str = "envoy.filters.http.rbac";
+/// Rules that judge connections.
+pub(crate) const AUTHZ_OF_CONNECTIONS: &str = "envoy.filters.network.rbac";
+/// Tokens, and where what they say is kept.
+pub(crate) const JWT: &str = "envoy.filters.http.jwt_authn";
+/// What a token says.
+pub(crate) const JWT_PAYLOAD: &str = "payload";
 /// What is missing is asked for.
 pub(crate) const ON_DEMAND: &str = "envoy.filters.http.on_demand";
 /// Retries avoid hosts that were tried.
 pub(crate) const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
+pub(crate) const OMIT_CANARY_HOSTS: &str = "envoy.retry_host_predicates.omit_canary_hosts";
+pub(crate) const OMIT_HOST_METADATA: &str = "envoy.retry_host_predicates.omit_host_metadata";
 /// Retries avoid priorities that were tried.
 pub(crate) const PREVIOUS_PRIORITIES: &str = "envoy.retry_priorities.previous_priorities";

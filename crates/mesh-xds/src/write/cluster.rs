@@ -20,6 +20,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 mod balancing;
+mod health;
 mod options;
 mod outlier;
 
@@ -38,7 +39,14 @@ pub(super) fn cluster(cluster: &Cluster, endpoints: Option<&EndpointSet>) -> pb:
         upstream_connection_options: cluster.tcp_keepalive.as_ref().map(keepalive),
         metadata: metadata::cluster(cluster),
         transport_socket: tls::client(cluster),
+        transport_socket_matches: cluster
+            .tls_matches
+            .iter()
+            .map(|one| tls::matched(cluster, one))
+            .collect(),
         upstream_bind_config: cluster.bind_source.map(bind),
+        health_checks: cluster.health_checks.iter().map(health::check).collect(),
+        ignore_health_on_host_removal: !cluster.health_checks.is_empty() && !cluster.keep_removed,
         ..pb::Cluster::default()
     };
     dns(&mut out, &cluster.dns);

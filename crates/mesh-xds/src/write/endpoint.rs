@@ -8,7 +8,7 @@ use crate::pb::envoy::config::endpoint::v3::cluster_load_assignment::{
 };
 use crate::wire::share::to_fraction;
 use crate::wire::to_number;
-use mesh_core::model::{Endpoint, EndpointSet, Health, LocalityEndpoints};
+use mesh_core::model::{Endpoint, EndpointCheck, EndpointSet, Health, LocalityEndpoints};
 
 pub(super) fn endpoints(name: &str, set: &EndpointSet) -> pb::ClusterLoadAssignment {
     pb::ClusterLoadAssignment {
@@ -65,7 +65,17 @@ fn endpoint(endpoint: &Endpoint) -> pb::LbEndpoint {
         host_identifier: Some(pb::lb_endpoint::HostIdentifier::Endpoint(pb::Endpoint {
             address: Some(to_address(&endpoint.address)),
             hostname: endpoint.hostname.to_string(),
+            health_check_config: endpoint.check.as_deref().map(check),
             ..pb::Endpoint::default()
         })),
+    }
+}
+
+fn check(check: &EndpointCheck) -> pb::endpoint::HealthCheckConfig {
+    pb::endpoint::HealthCheckConfig {
+        port_value: check.port.unwrap_or(0).into(),
+        hostname: check.hostname.to_string(),
+        address: check.address.as_ref().map(to_address),
+        disable_active_health_check: check.disabled,
     }
 }

@@ -1,6 +1,6 @@
 //! The HTTP connection manager.
 
-use super::{access_log, ads, dns_cache, route};
+use super::{access_log, ads, authz, dns_cache, route};
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use crate::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
@@ -11,12 +11,12 @@ use crate::pb::envoy::extensions::filters::http::on_demand::v3::OnDemand;
 use crate::pb::envoy::extensions::filters::http::router::v3::Router;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, StripPortMode,
-    UpgradeConfig,
+    ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+    ServerHeaderTransformation, SetCurrentClientCertDetails, StripPortMode, UpgradeConfig,
 };
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use crate::wire::{limit, names, on_demand, pack, to_boolean, to_duration, to_number};
-use mesh_core::model::{EscapedSlashes, HttpManager, RouteTable, StripPort};
+use mesh_core::model::{ClientCertificate, EscapedSlashes, ForwardedCertificate, HttpManager, RouteTable, StripPort};
 use prost::Name;
 use std::time::Duration;
 
@@ -82,6 +82,7 @@ pub(super) fn manager(
             .collect(),
         ..pb::HttpConnectionManager::default()
     };
+    client_certificate(&mut out, manager.client_certificate);
     if manager.server_name.is_empty() {
         out.server_header_transformation = ServerHeaderTransformation::PassThrough.into();
     } else {
@@ -92,6 +93,28 @@ pub(super) fn manager(
         }
     }
     out
+}
+
+/// What is told of callers' certificates.
+fn client_certificate(out: &mut pb::HttpConnectionManager, told: ClientCertificate) {
+    out.forward_client_cert_details = match told.mode {
+        ForwardedCertificate::Sanitize => ForwardClientCertDetails::Sanitize,
+        ForwardedCertificate::ForwardOnly => ForwardClientCertDetails::ForwardOnly,
+        ForwardedCertificate::AppendForward => ForwardClientCertDetails::AppendForward,
+        ForwardedCertificate::SanitizeSet => ForwardClientCertDetails::SanitizeSet,
+        ForwardedCertificate::AlwaysForwardOnly => ForwardClientCertDetails::AlwaysForwardOnly,
+    }
+    .into();
+    let details = SetCurrentClientCertDetails {
+        subject: told.subject.then(|| to_boolean(true)).flatten(),
+        cert: told.cert,
+        chain: told.chain,
+        dns: told.dns,
+        uri: told.uri,
+        ..SetCurrentClientCertDetails::default()
+    };
+    out.set_current_client_cert_details =
+        (details != SetCurrentClientCertDetails::default()).then_some(details);
 }
 
 fn rds(manager: &HttpManager) -> RouteSpecifier {
@@ -120,6 +143,10 @@ fn filters(manager: &HttpManager, forward_proxy: bool) -> Vec<pb::HttpFilter> {
             filter("envoy.filters.http.local_ratelimit.listener", &limit),
         );
     }
+    // Before anything with an effect, as istiod has them.
+    let authz = manager.authz.iter();
+    let authz = authz.map(|one| filter(names::AUTHZ, &authz::of_requests(one)));
+    all.splice(0..0, authz);
     if let Some(clusters) = manager.on_demand {
         // First, as in Envoy the request waits before any other filter sees it.
         let config = OnDemand {

@@ -4,7 +4,9 @@ mod inspect;
 mod matches;
 mod tcp;
 
-use super::{access_log, http, metadata, tls, to_listener_address};
+pub(super) use matches::block;
+
+use super::{access_log, authz, http, metadata, tls, to_listener_address};
 use crate::pb::envoy::config::accesslog::v3::AccessLog as Log;
 use crate::pb::envoy::config::accesslog::v3::{
     AccessLogFilter, ResponseFlagFilter, access_log_filter::FilterSpecifier,
@@ -13,7 +15,7 @@ use crate::pb::envoy::config::core::v3::TrafficDirection;
 use crate::pb::envoy::config::listener::v3 as pb;
 use crate::pb::envoy::config::listener::v3::filter::ConfigType;
 use crate::pb::envoy::extensions::filters::network::sni_cluster::v3::SniCluster;
-use crate::wire::{pack, to_boolean, to_duration};
+use crate::wire::{names, pack, to_boolean, to_duration};
 use mesh_core::model::{
     AccessLog, Direction, Filter, FilterChain, Listener, RouteTable, TcpTarget,
 };
@@ -68,6 +70,10 @@ fn chain_of(
     inbound: bool,
 ) -> pb::FilterChain {
     let mut filters = Vec::new();
+    for one in &chain.authz {
+        let rules = authz::of_connections(one);
+        filters.push(filter(names::AUTHZ_OF_CONNECTIONS, &rules));
+    }
     let mut edge = false;
     match &chain.filter {
         Filter::Http(manager) => {

@@ -1,8 +1,8 @@
 //! Metadata: who a cluster or an endpoint stands for.
 
 use crate::metadata::{
-    BALANCING, HASH_KEY, ISTIO, LABELS, LISTENER, MESH, SERVICE, SERVICES, SUBSET, WORKLOAD,
-    is_structure, parts_mut, port_in,
+    BALANCING, HASH_KEY, ISTIO, LABELS, LISTENER, MESH, SERVICE, SERVICES, SUBSET, TRANSPORT,
+    WORKLOAD, is_structure, parts_mut, port_in,
 };
 use crate::pb::envoy::config::core::v3::Metadata;
 use crate::pb::google::protobuf::{ListValue, Struct, Value, value::Kind};
@@ -97,6 +97,9 @@ pub(super) fn endpoint(endpoint: &Endpoint) -> Option<Metadata> {
     }
     if !endpoint.hash_key.is_empty() {
         put(&mut metadata, BALANCING, HASH_KEY, text(&endpoint.hash_key));
+    }
+    for (key, value) in endpoint.transport.iter() {
+        put(&mut metadata, TRANSPORT, key, value_of(value));
     }
     some(metadata)
 }

@@ -22,12 +22,14 @@ use std::collections::HashMap;
 
 mod answer;
 mod condition;
-mod edits;
+pub(super) mod edits;
 mod filters;
 mod forward;
 mod hash;
 mod retry;
 mod rule;
+
+pub(super) use condition::header as header_match;
 
 /// The largest body of a direct response that a table allows, unless it has a larger one; istiod
 /// sends the same.

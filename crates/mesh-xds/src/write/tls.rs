@@ -2,6 +2,7 @@
 
 mod secrets;
 
+use crate::pb::envoy::config::cluster::v3::cluster::TransportSocketMatch;
 use crate::pb::envoy::config::core::v3::data_source::Specifier;
 use crate::pb::envoy::config::core::v3::proxy_protocol_config::Version;
 use crate::pb::envoy::config::core::v3::transport_socket::ConfigType;
@@ -18,8 +19,8 @@ use crate::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context
 use crate::wire::text::to_string_match;
 use crate::wire::{base64, pack, tls, to_boolean};
 use mesh_core::model::{
-    ClientTls, Cluster, ProxyProtocol, SecretName, SecretRef, SecretSource, ServerTls, TlsParams,
-    Validation,
+    ClientTls, Cluster, ProxyProtocol, SecretName, SecretRef, SecretSource, ServerTls, TlsMatch,
+    TlsParams, Validation,
 };
 use prost::Name;
 
@@ -46,7 +47,28 @@ pub(super) fn client(cluster: &Cluster) -> Option<TransportSocket> {
     let Some(version) = cluster.proxy_protocol else {
         return secured;
     };
-    let plain = || socket("envoy.transport_sockets.raw_buffer", &RawBuffer::default());
+    Some(announced(version, secured.unwrap_or_else(plain)))
+}
+
+/// How connections to some of its endpoints start.
+pub(super) fn matched(cluster: &Cluster, one: &TlsMatch) -> TransportSocketMatch {
+    let secured = one.tls.as_ref().map_or_else(plain, |tls| context(tls));
+    TransportSocketMatch {
+        name: one.name.to_string(),
+        r#match: Some(super::metadata::values(&one.labels)),
+        transport_socket: Some(match cluster.proxy_protocol {
+            Some(version) => announced(version, secured),
+            None => secured,
+        }),
+    }
+}
+
+fn plain() -> TransportSocket {
+    socket("envoy.transport_sockets.raw_buffer", &RawBuffer::default())
+}
+
+/// The PROXY protocol's header first.
+fn announced(version: ProxyProtocol, then: TransportSocket) -> TransportSocket {
     let announced = ProxyProtocolUpstreamTransport {
         config: Some(ProxyProtocolConfig {
             version: match version {
@@ -56,11 +78,11 @@ pub(super) fn client(cluster: &Cluster) -> Option<TransportSocket> {
             .into(),
             ..ProxyProtocolConfig::default()
         }),
-        transport_socket: Some(secured.unwrap_or_else(plain)),
+        transport_socket: Some(then),
         ..ProxyProtocolUpstreamTransport::default()
     };
     let name = "envoy.transport_sockets.upstream_proxy_protocol";
-    Some(socket(name, &announced))
+    socket(name, &announced)
 }
 
 fn context(tls: &ClientTls) -> TransportSocket {

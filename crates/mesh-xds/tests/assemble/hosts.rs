@@ -21,10 +21,15 @@ fn asking(name: &str) -> RouteTable {
 }
 
 fn host(name: &str, domain: &str, cluster: &str) -> Resource {
+    host_instead(&[], name, domain, cluster)
+}
+
+fn host_instead(instead_of: &[&str], name: &str, domain: &str, cluster: &str) -> Resource {
     let host = VirtualHost::new("any", [domain]).rule(Rule::prefix_to("/", cluster));
     Resource::VirtualHost(Box::new(VirtualHostResource {
         name: name.into(),
         host,
+        instead_of: instead_of.iter().map(|&name| name.into()).collect(),
     }))
 }
 
@@ -118,6 +123,31 @@ fn a_host_with_the_domain_of_another_is_refused_alone() {
     // What comes with the table wins over what came on demand.
     world.set([host("t/four", "own", "a")]);
     assert_eq!(domains(&world, "t"), ["own", "one", "three"]);
+}
+
+#[test]
+fn a_host_takes_the_place_of_another_unless_it_is_refused() {
+    let mut world = World::new();
+    let mut table = asking("t");
+    table.validate_clusters = true;
+    world.set([
+        cluster("a"),
+        listener("in", 80, "t"),
+        Resource::Routes(Box::new(table)),
+    ]);
+    world.set([host("t/one", "one", "a"), host("t/other", "other", "a")]);
+    // With a cluster that nobody knows, and with a domain of somebody else's.
+    for bad in [("one", "gone"), ("other", "a")] {
+        let step = world.set([host_instead(&["t/one"], "t/two", bad.0, bad.1)]);
+        assert_eq!(refused(&step)[0].0, "t/two");
+        assert_eq!(domains(&world, "t"), ["own", "one", "other"]);
+    }
+    let step = world.set([host_instead(&["t/one"], "t/two", "one", "a")]);
+    assert_eq!(accepted(&step), ["t/two"]);
+    assert_eq!(domains(&world, "t"), ["own", "other", "one"]);
+    // That the other one is gone is said then, and is no news.
+    assert!(world.remove(VHDS, "t/one").snapshot.is_none());
+    assert_eq!(domains(&world, "t"), ["own", "other", "one"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::support::{World, cluster, listener, routes, table};
 use mesh_core::model::{
     ClientTls, FilterChain, HttpManager, Listener, Secret, SecretName, SecretRef, SecretSource,
-    ServerTls, Snapshot, Validation,
+    ServerTls, Snapshot, StreamOpening, Validation,
 };
 use mesh_xds::TypeUrl;
 use mesh_xds::assemble::{Interest, Step, To};
@@ -30,6 +30,7 @@ fn by_service(name: &str) -> SecretRef {
         source: SecretSource::Service {
             cluster: "sds-grpc".into(),
             delta: false,
+            opening: StreamOpening::default(),
             initial_fetch_timeout: Duration::ZERO,
         },
     }
@@ -192,6 +193,7 @@ fn the_same_name_from_two_places_is_two_secrets() {
     let from = Source::Service {
         cluster: "sds-grpc".into(),
         delta: false,
+        opening: StreamOpening::default(),
     };
     let asked = |interest: &Interest| matches!(interest, Interest::Start(_, to) if to.from == from);
     assert!(step.interests.iter().any(asked));
@@ -207,6 +209,40 @@ fn the_same_name_from_two_places_is_two_secrets() {
         live(&snapshot, &service),
         Some(Arc::new(Secret::roots("of the service")))
     );
+}
+
+#[test]
+fn who_waited_in_vain_does_not_show_what_the_stream_begins_with() {
+    let mut world = World::new();
+    let key = http::HeaderName::from_static("x-key");
+    let of = |value| {
+        let mut named = by_service("a");
+        if let SecretSource::Service {
+            opening,
+            initial_fetch_timeout,
+            ..
+        } = &mut named.source
+        {
+            opening.metadata = [(key.clone(), http::HeaderValue::from_static(value))].into();
+            *initial_fetch_timeout = WAIT;
+        }
+        named
+    };
+    let (one, two) = (of("hush-1"), of("hush-2"));
+    let step = world.set([client("c", &one), client("d", &two)]);
+    let asked = step.interests.iter().filter_map(|interest| match interest {
+        Interest::Start(TypeUrl::Secret, to) => Some(&to.from),
+        _ => None,
+    });
+    let asked: Vec<_> = asked.collect();
+    assert!(asked.len() == 2 && asked[0] != asked[1], "{asked:?}");
+    let step = world.sleep(WAIT);
+    assert_eq!(step.warnings.len(), 2);
+    for warning in &step.warnings {
+        let expected = "did not get its secret \"a (from service sds-grpc)\" in time";
+        assert!(warning.message.contains(expected), "{warning}");
+    }
+    assert_eq!(step.snapshot.unwrap().clusters().len(), 2);
 }
 
 #[test]

@@ -33,14 +33,11 @@ pub(crate) fn receive(client: &mut Client, resources: Vec<discovery::Resource>, 
         .receive(Response::Delta(Box::new(response)), now);
 }
 
-fn events(client: &mut Client) -> Vec<Event<String>> {
-    std::iter::from_fn(|| client.machine.poll_event()).collect()
-}
-
 /// Accepts whatever came; returns what came, what went, and what is absent.
 pub(crate) fn accept(client: &mut Client) -> (Vec<String>, Vec<String>, Vec<String>) {
     let (mut came, mut went, mut absent) = (Vec::new(), Vec::new(), Vec::new());
-    for event in events(client) {
+    // What is accepted may let something else go.
+    while let Some(event) = client.machine.poll_event() {
         match event {
             Event::Update(update) => {
                 for (name, _) in &update.resources {

@@ -40,15 +40,115 @@ fn an_alias_does_not_leave_what_is_in_force_for_what_cannot_be_read() {
 }
 
 #[test]
-fn what_an_alias_leaves_goes_in_the_update_that_brings_what_it_leads_to() {
+fn what_an_alias_leaves_goes_once_what_it_leads_to_is_accepted() {
     let mut client = following(&["t/a"]);
     receive(&mut client, vec![host("t/one", &["t/a"], Some("x"))], &[]);
     accept(&mut client);
     receive(&mut client, vec![host("t/two", &["t/a"], Some("y"))], &[]);
     let update = client.update();
     assert_eq!(names(&update), ["t/two"]);
-    assert_eq!(update.removed, ["t/one"]);
+    assert!(update.removed.is_empty());
+    assert_eq!(update.instead, [("t/two".into(), "t/one".into())]);
     assert!(client.machine.poll_event().is_none());
+    let leads_to = |client: &Client| client.machine.resolved(VHDS, &"t/a".into()).to_string();
+    assert_eq!(leads_to(&client), "t/one");
+    client
+        .machine
+        .settle(update.ticket, &"t/two".into(), Ok(()));
+    assert_eq!(leads_to(&client), "t/two");
+    assert_eq!(client.update().removed, ["t/one"]);
+    assert!(client.machine.poll_event().is_none());
+}
+
+#[test]
+fn an_alias_does_not_leave_what_is_in_force_for_what_is_refused_later() {
+    let mut client = following(&["t/a"]);
+    receive(&mut client, vec![host("t/one", &["t/a"], Some("x"))], &[]);
+    accept(&mut client);
+    receive(&mut client, vec![host("t/two", &["t/a"], Some("y"))], &[]);
+    let update = client.update();
+    let refused = Err("no".to_owned());
+    client
+        .machine
+        .settle(update.ticket, &"t/two".into(), refused);
+    client.machine.handed_over(update.ticket);
+    assert_eq!(accept(&mut client), (vec![], vec![], vec![]));
+    assert_eq!(*client.machine.resolved(VHDS, &"t/a".into()), "t/one");
+    // The next one is taken as if that had not come.
+    receive(&mut client, vec![host("t/three", &["t/a"], Some("z"))], &[]);
+    assert_eq!(accept(&mut client).1, ["t/one"]);
+    assert_eq!(*client.machine.resolved(VHDS, &"t/a".into()), "t/three");
+}
+
+#[test]
+fn an_alias_goes_by_what_came_last_whenever_that_is_accepted() {
+    let mut client = following(&["t/a"]);
+    receive(&mut client, vec![host("t/one", &["t/a"], Some("x"))], &[]);
+    accept(&mut client);
+    receive(&mut client, vec![host("t/two", &["t/a"], Some("y"))], &[]);
+    let two = client.update();
+    receive(&mut client, vec![host("t/three", &["t/a"], Some("z"))], &[]);
+    let three = client.update();
+    let left: Vec<_> = three
+        .instead
+        .iter()
+        .map(|(_, left)| left.as_str())
+        .collect();
+    assert_eq!(left, ["t/two", "t/one"]);
+    client
+        .machine
+        .settle(three.ticket, &"t/three".into(), Ok(()));
+    assert_eq!(*client.machine.resolved(VHDS, &"t/a".into()), "t/three");
+    client.machine.settle(two.ticket, &"t/two".into(), Ok(()));
+    assert_eq!(*client.machine.resolved(VHDS, &"t/a".into()), "t/three");
+    let mut gone = accept(&mut client).1;
+    gone.sort();
+    assert_eq!(gone, ["t/one", "t/two"]);
+}
+
+#[test]
+fn what_goes_before_it_was_accepted_takes_along_what_it_was_to_replace() {
+    let mut client = following(&["t/a"]);
+    receive(&mut client, vec![host("t/one", &["t/a"], Some("x"))], &[]);
+    accept(&mut client);
+    receive(&mut client, vec![host("t/two", &["t/a"], Some("y"))], &[]);
+    let two = client.update();
+    receive(&mut client, vec![], &["t/two"]);
+    let (_, mut gone, absent) = accept(&mut client);
+    gone.sort();
+    assert_eq!(
+        (gone, absent),
+        (texts(&["t/one", "t/two"]), texts(&["t/a"]))
+    );
+    client.machine.settle(two.ticket, &"t/two".into(), Ok(()));
+    assert_eq!(*client.machine.resolved(VHDS, &"t/a".into()), "t/a");
+}
+
+#[test]
+fn what_still_has_an_alias_is_not_replaced() {
+    let mut client = following(&["t/a", "t/b"]);
+    let both = host("t/one", &["t/a", "t/b"], Some("x"));
+    receive(&mut client, vec![both], &[]);
+    accept(&mut client);
+    receive(&mut client, vec![host("t/two", &["t/a"], Some("y"))], &[]);
+    let two = client.update();
+    assert!(two.instead.is_empty());
+    client.machine.settle(two.ticket, &"t/two".into(), Ok(()));
+    assert_eq!(*client.machine.resolved(VHDS, &"t/b".into()), "t/one");
+    assert!(client.machine.poll_event().is_none());
+}
+
+#[test]
+fn what_came_for_an_alias_that_nobody_wants_by_then_goes() {
+    let mut client = following(&["t/a"]);
+    receive(&mut client, vec![host("t/one", &["t/a"], Some("x"))], &[]);
+    accept(&mut client);
+    receive(&mut client, vec![host("t/two", &["t/a"], Some("y"))], &[]);
+    let two = client.update();
+    client.machine.take_back(VHDS, &"t/a".into());
+    assert_eq!(client.update().removed, ["t/one"]);
+    client.machine.settle(two.ticket, &"t/two".into(), Ok(()));
+    assert_eq!(client.update().removed, ["t/two"]);
 }
 
 #[test]

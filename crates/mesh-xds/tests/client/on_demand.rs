@@ -18,7 +18,8 @@ const VHDS: TypeUrl = TypeUrl::VirtualHost;
 const SOME: Option<ClustersOnDemand> = Some(ClustersOnDemand::Within(Duration::from_secs(9)));
 
 /// As `decode`, but clusters called `refused` need a secret that nobody has, and tables and virtual
-/// hosts are those of requests that ask: a virtual host's text is its cluster.
+/// hosts are those of requests that ask: a virtual host's text is its cluster, and one whose name
+/// begins with `clashes` has a domain twice.
 fn asking(kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
     match decode(kind, bytes)? {
         Resource::Cluster(mut cluster) if cluster.cluster.name == *"refused" => {
@@ -33,9 +34,13 @@ fn asking(kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
             let mut host = VirtualHost::clone(&table.virtual_hosts[0]);
             let (_, domain) = table.name.rsplit_once('/').unwrap();
             host.domains = vec![domain.into()];
+            if domain.starts_with("clashes") {
+                host.domains.push(domain.into());
+            }
             Ok(Resource::VirtualHost(Box::new(VirtualHostResource {
                 name: table.name.clone(),
                 host,
+                instead_of: Vec::new(),
             })))
         }
         Resource::Routes(mut table) => {
@@ -116,6 +121,48 @@ async fn a_virtual_host_whose_next_version_cannot_be_read_stays_in_force() {
     assert_eq!(soon(demand.ask(host())).await, Outcome::Came);
     stream.send(VHDS, "3", &[("t/a.com", "two")]).await;
     assert_eq!(answer(&mut stream, VHDS, "5").await, None);
+    running.abort();
+}
+
+#[tokio::test]
+async fn an_alias_that_moves_to_what_is_refused_when_it_is_put_together_keeps_what_it_had() {
+    let mut server = Server::start().await;
+    let client = builder(&[&server])
+        .decode(asking)
+        .clusters(Wanted::Nothing)
+        .build()
+        .unwrap();
+    let (snapshots, demand) = (client.snapshots(), client.handle().demand());
+    let running = tokio::spawn(client.run(std::future::pending()));
+    let mut stream = server.stream().await;
+    stream.asked_for(LDS).await;
+    stream.send(LDS, "1", &[("l", "80 t")]).await;
+    stream.asked_for(RDS).await;
+    stream.send(RDS, "1", &[("t", "")]).await;
+    let host = || Missing::VirtualHost {
+        table: "t".into(),
+        host: "a.com".into(),
+    };
+    let asked = tokio::spawn(demand.ask(host()));
+    while stream.asked_for(VHDS).await.names != ["t/a.com"] {}
+    let domains = || {
+        let snapshot = snapshots.load();
+        let hosts = &snapshot.table("t").unwrap().virtual_hosts;
+        let domains = hosts.iter().flat_map(|host| &host.domains);
+        domains.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let to = |name: &'static str| [(name, "one")];
+    stream.send_for(&["t/a.com"], VHDS, "1", &to("t/one")).await;
+    assert_eq!(soon(asked).await.unwrap(), Outcome::Came);
+    stream
+        .send_for(&["t/a.com"], VHDS, "2", &to("t/clashes"))
+        .await;
+    assert!(answer(&mut stream, VHDS, "4").await.is_some());
+    assert_eq!(domains(), ["one"], "the last good one stays");
+    assert_eq!(soon(demand.ask(host())).await, Outcome::Came);
+    stream.send_for(&["t/a.com"], VHDS, "3", &to("t/two")).await;
+    assert_eq!(answer(&mut stream, VHDS, "5").await, None);
+    assert_eq!(domains(), ["two"]);
     running.abort();
 }
 

@@ -136,6 +136,17 @@ impl Stream {
     }
 
     pub(crate) async fn send(&mut self, kind: TypeUrl, version: &str, items: &[(&str, &str)]) {
+        self.send_for(&[], kind, version, items).await;
+    }
+
+    /// The same, with aliases (in delta only).
+    pub(crate) async fn send_for(
+        &mut self,
+        aliases: &[&str],
+        kind: TypeUrl,
+        version: &str,
+        items: &[(&str, &str)],
+    ) {
         self.nonce += 1;
         let nonce = self.nonce.to_string();
         let type_url = kind.url().to_owned();
@@ -146,6 +157,7 @@ impl Stream {
             let resource = |(name, any): (&str, _)| discovery::Resource {
                 name: name.to_owned(),
                 version: version.to_owned(),
+                aliases: aliases.iter().map(|&alias| alias.to_owned()).collect(),
                 resource: Some(any),
                 ..Default::default()
             };

@@ -300,7 +300,7 @@ fn balancing_that_cannot_be_is_refused_by_its_field() {
             ..Default::default()
         });
     }
-    let changes: [(&str, Change); 20] = [
+    let changes: [(&str, Change); 22] = [
         (
             "ring_hash_lb_config.minimum_ring_size: 0 is not a number from 1",
             |c| {
@@ -408,23 +408,43 @@ fn balancing_that_cannot_be_is_refused_by_its_field() {
             },
         ),
         (
-            "lb_subset_config.subset_selectors[0].fallback_policy: KEYS_SUBSET is not",
+            "lb_subset_config.subset_selectors[0].fallback_keys_subset: must not be empty",
             |c| {
                 selector(c, |selector| selector.fallback_policy = 4);
             },
         ),
         (
-            "lb_subset_config.subset_selectors[0].fallback_keys_subset: not supported",
+            "lb_subset_config.subset_selectors[0].fallback_keys_subset: is for KEYS_SUBSET only",
             |c| {
                 selector(c, |selector| {
                     selector.fallback_keys_subset.push("k".to_owned())
                 });
             },
         ),
-        ("lb_subset_config.list_as_any: not supported", |c| {
-            let list_as_any = true;
+        (
+            "lb_subset_config.subset_selectors[0].fallback_keys_subset: must be some of keys",
+            |c| {
+                selector(c, |selector| {
+                    selector.keys = vec!["a".to_owned(), "b".to_owned()];
+                    selector.fallback_policy = 4;
+                    selector.fallback_keys_subset.push("k".to_owned());
+                });
+            },
+        ),
+        (
+            "lb_subset_config.subset_selectors[0].fallback_keys_subset: must not be all of keys",
+            |c| {
+                selector(c, |selector| {
+                    selector.keys = vec!["k".to_owned()];
+                    selector.fallback_policy = 4;
+                    selector.fallback_keys_subset.push("k".to_owned());
+                });
+            },
+        ),
+        ("lb_subset_config.metadata_fallback_policy: ", |c| {
+            let metadata_fallback_policy = 2;
             c.lb_subset_config = Some(LbSubsetConfig {
-                list_as_any,
+                metadata_fallback_policy,
                 ..Default::default()
             });
         }),

@@ -3,7 +3,7 @@
 use mesh_core::Name;
 use mesh_core::model::{
     Balancing, Cluster, HashFunction, HashKeys, LocalityBalancing, Maglev, Real, RingHash,
-    SlowStart, SubsetBalancing, SubsetFallback, SubsetSelector, ZoneAware,
+    SlowStart, SubsetBalancing, SubsetFallback, SubsetLocalities, SubsetSelector, ZoneAware,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -159,21 +159,36 @@ fn subsets() -> BoxedStrategy<SubsetBalancing> {
         ]
     };
     let keys = btree_set("[a-z]{0,3}".prop_map(Name::from), 0..3);
-    let selector = (keys, any::<bool>(), option::of(fallback()));
-    let selector = selector.prop_map(|(keys, single, fallback)| {
+    let selector = (keys, any::<bool>(), option::of(fallback()), any::<bool>());
+    let selector = selector.prop_map(|(keys, single, fallback, by_fewer)| {
         let mut selector = SubsetSelector::default();
         selector.keys = keys.into_iter().collect();
         selector.single = single;
         selector.fallback = fallback;
+        if by_fewer && selector.keys.len() > 1 {
+            selector.fallback = Some(SubsetFallback::Keys);
+            selector.fallback_keys = selector.keys[1..].to_vec();
+        }
         selector
     });
-    (vec(selector, 1..4), fallback(), values(), any::<bool>())
-        .prop_map(|(selectors, fallback, default, panic_mode_any)| {
+    let localities = prop_oneof![
+        Just(SubsetLocalities::Ignored),
+        Just(SubsetLocalities::Weighted),
+        Just(SubsetLocalities::Scaled),
+    ];
+    let more = (any::<bool>(), any::<bool>(), any::<bool>(), localities);
+    (vec(selector, 1..4), fallback(), values(), more)
+        .prop_map(|(selectors, fallback, default, more)| {
             let mut subsets = SubsetBalancing::default();
             subsets.selectors = selectors;
             subsets.fallback = fallback;
             subsets.default = default;
-            subsets.panic_mode_any = panic_mode_any;
+            (
+                subsets.panic_mode_any,
+                subsets.list_as_any,
+                subsets.fallback_list,
+                subsets.localities,
+            ) = more;
             subsets
         })
         .boxed()

@@ -1,7 +1,7 @@
 //! Parts of a cluster that requests ask for.
 
 use super::balancing::{eds, listed, with};
-use mesh_core::model::SubsetFallback;
+use mesh_core::model::{SubsetFallback, SubsetLocalities};
 use mesh_xds::pb::envoy::config::cluster::v3 as pb;
 use mesh_xds::pb::envoy::config::cluster::v3::cluster::{
     LbPolicy, LbSubsetConfig, lb_subset_config::LbSubsetSelector,
@@ -23,9 +23,9 @@ fn both_spellings_of_subsets_mean_the_same() {
     };
     let selector = LbSubsetSelector {
         keys: vec!["b".to_owned(), "a".to_owned(), "b".to_owned()],
-        fallback_policy: 2,
+        fallback_policy: 4,
+        fallback_keys_subset: vec!["b".to_owned()],
         single_host_per_subset: true,
-        ..Default::default()
     };
     let older = pb::Cluster {
         lb_policy: LbPolicy::RoundRobin.into(),
@@ -34,7 +34,10 @@ fn both_spellings_of_subsets_mean_the_same() {
             default_subset: Some(default.clone()),
             subset_selectors: vec![selector],
             panic_mode_any: true,
-            ..Default::default()
+            list_as_any: true,
+            locality_weight_aware: true,
+            scale_locality_weight: true,
+            metadata_fallback_policy: 1,
         }),
         ..eds()
     };
@@ -43,11 +46,15 @@ fn both_spellings_of_subsets_mean_the_same() {
         default_subset: Some(default),
         subset_selectors: vec![policies::subset::v3::subset::LbSubsetSelector {
             keys: vec!["a".to_owned(), "b".to_owned()],
-            fallback_policy: 2,
+            fallback_policy: 4,
+            fallback_keys_subset: vec!["b".to_owned()],
             single_host_per_subset: true,
-            ..Default::default()
         }],
         panic_mode_any: true,
+        list_as_any: true,
+        locality_weight_aware: true,
+        scale_locality_weight: true,
+        metadata_fallback_policy: 1,
         subset_lb_policy: Some(listed(&policies::round_robin::v3::RoundRobin::default())),
         ..Default::default()
     });
@@ -55,7 +62,10 @@ fn both_spellings_of_subsets_mean_the_same() {
     assert_eq!(read::cluster(&newer).unwrap().cluster, older);
     let subsets = older.subsets.unwrap();
     assert_eq!(subsets.selectors[0].keys, ["a", "b"]);
-    assert_eq!(subsets.selectors[0].fallback, Some(SubsetFallback::Any));
+    assert_eq!(subsets.selectors[0].fallback, Some(SubsetFallback::Keys));
+    assert_eq!(subsets.selectors[0].fallback_keys, ["b"]);
+    assert_eq!(subsets.localities, SubsetLocalities::Scaled);
+    assert!(subsets.list_as_any && subsets.fallback_list);
     assert_eq!(subsets.fallback, SubsetFallback::Default);
     assert_eq!(subsets.default["v"], "\"1\"");
 }

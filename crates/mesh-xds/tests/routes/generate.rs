@@ -6,7 +6,8 @@ use mesh_core::model::{
     DirectResponse, Fault, FaultAbort, FaultDelay, Forward, Fraction, HashCookie, HashPolicy,
     HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch, HeaderTemplate, HostsOnDemand,
     Mirror, PathMatch, PathRewrite, Pattern, Piece, QueryMatch, RateLimit, Redirect, RedirectPath,
-    Retry, RetryOn, RouteTable, Rule, StringMatch, Target, ValueMatch, VirtualHost, Weighted,
+    ResetFormat, ResetHeader, Retry, RetryOn, RouteTable, Rule, StringMatch, Target, ValueMatch,
+    VirtualHost, Weighted,
 };
 use mesh_core::{Name, Origin};
 use proptest::collection::{btree_map, vec};
@@ -123,7 +124,7 @@ fn with_action(action: Action) -> Rule {
 }
 
 fn forwarding() -> impl Strategy<Value = Rule> {
-    let limits = (of(some_time()), of(time()), of(time()), of(time()));
+    let limits = (of(some_time()), of(time()), of(time()), of(time()), time());
     (forward(), limits, of(retry()), vec(mirror(), 0..3)).prop_map(
         |(forward, limits, retry, mirrors)| {
             let mut rule = with_action(Action::Forward(forward));
@@ -132,6 +133,7 @@ fn forwarding() -> impl Strategy<Value = Rule> {
                 rule.idle_timeout,
                 rule.max_stream_duration,
                 rule.max_grpc_timeout,
+                rule.grpc_timeout_offset,
             ) = limits;
             rule.retry = retry.map(Arc::new);
             rule.mirrors = mirrors;
@@ -140,15 +142,19 @@ fn forwarding() -> impl Strategy<Value = Rule> {
     )
 }
 
-fn condition() -> impl Strategy<Value = Condition> {
-    let header = (header_key(), value(true), any::<bool>(), any::<bool>()).prop_map(
+fn header_match() -> impl Strategy<Value = HeaderMatch> {
+    (header_key(), value(true), any::<bool>(), any::<bool>()).prop_map(
         |(key, value, invert, missing_is_empty)| HeaderMatch {
             key,
             value,
             invert,
             missing_is_empty,
         },
-    );
+    )
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    let header = header_match();
     let query = (text(), value(false)).prop_map(|(name, value)| QueryMatch { name, value });
     let path = prop_oneof![
         "/[ -~]{0,8}".prop_map(PathMatch::Prefix),
@@ -345,7 +351,7 @@ fn response() -> impl Strategy<Value = DirectResponse> {
 
 fn retry() -> impl Strategy<Value = Retry> {
     let names = RetryOn::NAMES.map(|(_, bit)| bit).to_vec();
-    let on = subsequence(names, 0..=14)
+    let on = subsequence(names, 0..=RetryOn::NAMES.len())
         .prop_map(|bits| bits.into_iter().fold(RetryOn::default(), RetryOn::with));
     let times = (of(some_time()), of(some_time()));
     let back_off = prop_oneof![
@@ -361,21 +367,58 @@ fn retry() -> impl Strategy<Value = Retry> {
         times,
         back_off,
         hosts,
+        of_headers(),
+        (any::<bool>(), vec(subset(), 0..3)),
     )
-        .prop_map(|(attempts, on, status_codes, times, back_off, hosts)| {
-            let mut retry = Retry::default();
-            retry.attempts = attempts;
-            retry.on = on;
-            retry.status_codes = status_codes;
-            (retry.per_try_timeout, retry.per_try_idle_timeout) = times;
-            (retry.backoff_base, retry.backoff_max) = back_off;
-            (
-                retry.avoid_previous_hosts,
-                retry.host_attempts,
-                retry.other_priorities,
-            ) = hosts;
-            retry
-        })
+        .prop_map(
+            |(attempts, on, status_codes, times, back_off, hosts, headers, avoided)| {
+                let mut retry = Retry::default();
+                retry.attempts = attempts;
+                retry.on = on;
+                retry.status_codes = status_codes;
+                (retry.per_try_timeout, retry.per_try_idle_timeout) = times;
+                (retry.backoff_base, retry.backoff_max) = back_off;
+                (
+                    retry.avoid_previous_hosts,
+                    retry.host_attempts,
+                    retry.other_priorities,
+                ) = hosts;
+                (
+                    retry.headers,
+                    retry.request_headers,
+                    retry.resets,
+                    retry.reset_max,
+                ) = headers;
+                (retry.avoid_canaries, retry.avoid_metadata) = avoided;
+                retry
+            },
+        )
+}
+
+type OfHeaders = (
+    Vec<HeaderMatch>,
+    Vec<HeaderMatch>,
+    Vec<ResetHeader>,
+    Duration,
+);
+
+/// What a policy says of headers.
+fn of_headers() -> impl Strategy<Value = OfHeaders> {
+    let of_answers = vec((header_name(), header_match()), 0..3).prop_map(|all| {
+        let named = |(name, header)| HeaderMatch {
+            key: HeaderKey::Header(name),
+            ..header
+        };
+        all.into_iter().map(named).collect::<Vec<_>>()
+    });
+    let format = prop_oneof![Just(ResetFormat::Seconds), Just(ResetFormat::UnixTimestamp)];
+    let reset = (header_name(), format).prop_map(|(name, format)| ResetHeader { name, format });
+    let resets = prop_oneof![
+        Just((Vec::new(), Duration::from_secs(300))),
+        (vec(reset, 1..3), some_time()),
+    ];
+    (of_answers, vec(header_match(), 0..3), resets)
+        .prop_map(|(answers, requests, (resets, most))| (answers, requests, resets, most))
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
@@ -514,6 +557,7 @@ fn operator() -> impl Strategy<Value = Piece> {
             Piece::RouteName,
             Piece::UpstreamHost,
             Piece::UpstreamCluster,
+            Piece::UpstreamRequestAttemptCount,
             Piece::StartTime,
         ]),
     ]

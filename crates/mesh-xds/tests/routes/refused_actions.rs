@@ -131,7 +131,7 @@ fn actions_that_the_model_cannot_express() {
             "hash_policy[0].query_parameter.name",
         ),
         (
-            |it| it.grpc_timeout_offset = seconds(1),
+            |it| it.grpc_timeout_offset = seconds(-1),
             "grpc_timeout_offset",
         ),
         (
@@ -157,7 +157,7 @@ fn actions_that_the_model_cannot_express() {
         (
             |it| {
                 it.max_stream_duration = Some(pb::route_action::MaxStreamDuration {
-                    grpc_timeout_header_offset: seconds(1),
+                    grpc_timeout_header_offset: seconds(-1),
                     ..Default::default()
                 });
             },
@@ -239,10 +239,13 @@ fn weights_that_do_not_work() {
 
 #[test]
 fn retries_that_the_model_cannot_express() {
-    use pb::retry_policy::{RetryBackOff, RetryHostPredicate, RetryPriority};
+    use pb::retry_policy::{
+        RateLimitedRetryBackOff, ResetHeader, RetryBackOff, RetryHostPredicate, RetryPriority,
+    };
     for (change, path) in [
         (
-            (|it| it.retry_on = "5xx,retriable-headers".into()) as fn(&mut pb::RetryPolicy),
+            (|it| it.retry_on = "5xx,http3-post-connect-failure".into())
+                as fn(&mut pb::RetryPolicy),
             "retry_on",
         ),
         (
@@ -251,15 +254,49 @@ fn retries_that_the_model_cannot_express() {
         ),
         (
             |it| it.rate_limited_retry_back_off = Some(Default::default()),
-            "rate_limited_retry_back_off",
+            "rate_limited_retry_back_off.reset_headers",
         ),
         (
-            |it| it.retriable_headers = vec![Default::default()],
-            "retriable_headers",
+            |it| {
+                it.rate_limited_retry_back_off = Some(RateLimitedRetryBackOff {
+                    reset_headers: vec![ResetHeader {
+                        name: "retry-after".into(),
+                        format: 2,
+                    }],
+                    max_interval: None,
+                });
+            },
+            "rate_limited_retry_back_off.reset_headers[0].format",
         ),
         (
-            |it| it.retriable_request_headers = vec![Default::default()],
-            "retriable_request_headers",
+            |it| {
+                it.rate_limited_retry_back_off = Some(RateLimitedRetryBackOff {
+                    reset_headers: vec![ResetHeader {
+                        name: "retry-after".into(),
+                        format: 0,
+                    }],
+                    max_interval: seconds(0),
+                });
+            },
+            "rate_limited_retry_back_off.max_interval",
+        ),
+        (
+            |it| {
+                it.retriable_headers = vec![pb::HeaderMatcher {
+                    name: ":path".into(),
+                    ..Default::default()
+                }];
+            },
+            "retriable_headers[0].name",
+        ),
+        (
+            |it| {
+                it.retriable_request_headers = vec![pb::HeaderMatcher {
+                    name: ":status".into(),
+                    ..Default::default()
+                }];
+            },
+            "retriable_request_headers[0].name",
         ),
         (
             |it| it.refresh_cluster_on_retry = true,
@@ -298,7 +335,7 @@ fn retries_that_the_model_cannot_express() {
         (
             |it| {
                 it.retry_host_predicate = vec![RetryHostPredicate {
-                    name: "envoy.retry_host_predicates.omit_canary_hosts".into(),
+                    name: "envoy.retry_host_predicates.others".into(),
                     config_type: None,
                 }];
             },

@@ -47,17 +47,23 @@ fn the_old_grpc_limit_counts_only_without_the_new_message() {
     assert_eq!(two.max_grpc_timeout, Some(Duration::from_secs(2)));
     let none = forwarding(|action| {
         action.max_grpc_timeout = seconds(2);
+        action.grpc_timeout_offset = seconds(1);
         action.max_stream_duration = Some(pb::route_action::MaxStreamDuration::default());
     });
     assert_eq!(none.max_grpc_timeout, None);
+    assert_eq!(none.grpc_timeout_offset, Duration::ZERO);
+    let early = forwarding(|action| action.grpc_timeout_offset = seconds(1));
+    assert_eq!(early.grpc_timeout_offset, Duration::from_secs(1));
     let new = forwarding(|action| {
         action.max_stream_duration = Some(pb::route_action::MaxStreamDuration {
             grpc_timeout_header_max: seconds(0),
+            grpc_timeout_header_offset: seconds(1),
             ..Default::default()
         });
     });
     assert_eq!(new.max_grpc_timeout, Some(Duration::ZERO));
-    assert_eq!(new.max_stream_duration, None);
+    assert_eq!(new.max_stream_duration, Some(Duration::ZERO));
+    assert_eq!(new.grpc_timeout_offset, Duration::from_secs(1));
 }
 
 #[test]
@@ -177,7 +183,29 @@ fn retries_may_be_said_in_istiods_words() {
         ..Default::default()
     });
     assert_eq!(base.backoff_max, Duration::from_secs(10));
-    assert!(base.avoid_previous_hosts);
+    assert!(base.avoid_previous_hosts && !base.avoid_canaries);
+    let predicate = |name: &str| pb::retry_policy::RetryHostPredicate {
+        name: format!("envoy.retry_host_predicates.{name}"),
+        config_type: None,
+    };
+    let by_name = retry(pb::RetryPolicy {
+        retry_host_predicate: vec![
+            predicate("omit_canary_hosts"),
+            predicate("omit_host_metadata"),
+        ],
+        rate_limited_retry_back_off: Some(pb::retry_policy::RateLimitedRetryBackOff {
+            reset_headers: vec![pb::retry_policy::ResetHeader {
+                name: "Retry-After".into(),
+                format: 0,
+            }],
+            max_interval: None,
+        }),
+        ..Default::default()
+    });
+    assert!(by_name.avoid_canaries && !by_name.avoid_previous_hosts);
+    assert_eq!(by_name.avoid_metadata.len(), 1, "and it avoids nobody");
+    assert_eq!(by_name.resets[0].name, "retry-after");
+    assert_eq!(by_name.reset_max, Duration::from_secs(300));
 }
 
 #[test]

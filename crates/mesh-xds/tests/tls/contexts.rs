@@ -13,7 +13,7 @@ use mesh_xds::pb::envoy::extensions::transport_sockets::tls::v3::subject_alt_nam
 use mesh_xds::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
 use mesh_xds::pb::google::protobuf::{Any, BoolValue, UInt32Value};
 use mesh_xds::read::{self, ClusterResource};
-use mesh_xds::write;
+use mesh_xds::{schema, write};
 use prost::{Message, Name};
 use std::time::Duration;
 
@@ -336,14 +336,25 @@ fn what_a_client_cannot_do_is_refused_by_its_field() {
 }
 
 #[test]
-fn what_only_some_streams_of_a_secret_service_would_begin_with_is_refused_by_name() {
+fn what_streams_of_a_secret_service_begin_with_is_read_and_never_shown() {
     use core::grpc_service::{EnvoyGrpc, TargetSpecifier};
-    let of = |target: EnvoyGrpc, initial_metadata: Vec<core::HeaderValue>| {
+    let of = |authority: &str, initial_metadata: &[(&str, &str)]| {
+        let target = EnvoyGrpc {
+            cluster_name: "agent".to_owned(),
+            authority: authority.to_owned(),
+            ..Default::default()
+        };
+        let metadata = initial_metadata.iter();
+        let metadata = metadata.map(|(key, value)| core::HeaderValue {
+            key: (*key).to_owned(),
+            value: (*value).to_owned(),
+            ..Default::default()
+        });
         let api = core::ApiConfigSource {
             api_type: core::api_config_source::ApiType::Grpc.into(),
             grpc_services: vec![core::GrpcService {
                 target_specifier: Some(TargetSpecifier::EnvoyGrpc(target)),
-                initial_metadata,
+                initial_metadata: metadata.collect(),
                 ..Default::default()
             }],
             ..Default::default()
@@ -357,30 +368,59 @@ fn what_only_some_streams_of_a_secret_service_would_begin_with_is_refused_by_nam
         let mut context = tls::UpstreamTlsContext::default();
         let common = context.common_tls_context.get_or_insert_default();
         common.tls_certificate_sds_secret_configs = vec![sds("a", Some(source))];
-        read::cluster(&cluster_with(&context))
+        cluster_with(&context)
     };
-    let target = || EnvoyGrpc {
-        cluster_name: "agent".to_owned(),
-        ..Default::default()
+    let opening = |cluster| {
+        let tls = read::cluster(&cluster).unwrap().cluster.tls.unwrap();
+        match &tls.certificates[0].source {
+            SecretSource::Service { opening, .. } => opening.clone(),
+            other => panic!("{other:?}"),
+        }
     };
-    assert!(of(target(), Vec::new()).is_ok());
-    let header = core::HeaderValue {
-        key: "x-key".to_owned(),
-        value: "hush".to_owned(),
-        ..Default::default()
-    };
-    let named = EnvoyGrpc {
-        authority: "spire".to_owned(),
-        ..target()
-    };
-    for (read, field) in [
-        (of(target(), vec![header]), "initial_metadata"),
-        (of(named, Vec::new()), "envoy_grpc.authority"),
+    assert!(opening(of("", &[])).is_empty());
+    let full = of("spire:1", &[("X-Key", "100%% hush"), ("x-key", "hush too")]);
+    let read_back = opening(full.clone());
+    assert_eq!(read_back.authority, "spire:1");
+    let (name, value) = &read_back.metadata[0];
+    assert_eq!(
+        (name.as_str(), value.to_str().unwrap()),
+        ("x-key", "100% hush")
+    );
+    assert_eq!(read_back.metadata[1].1, "hush too");
+    assert!(!format!("{:?}", read::cluster(&full)).contains("hush"));
+    let shown = schema::redact("envoy.config.cluster.v3.Cluster", &full.encode_to_vec());
+    let shown = String::from_utf8_lossy(&shown);
+    assert!(
+        shown.contains("spire:1") && !shown.contains("hush"),
+        "{shown}"
+    );
+
+    let at = "api_config_source.grpc_services[0]";
+    for (authority, key, value, expected) in [
+        (
+            "a b",
+            "x",
+            "hush",
+            "envoy_grpc.authority: \"a b\" is no host and port",
+        ),
+        ("", "x", "%HUSH%", "initial_metadata[0].value: operators"),
+        (
+            "",
+            "te",
+            "hush",
+            "initial_metadata[0].key: \"te\" is gRPC's own",
+        ),
+        (
+            "",
+            "x-bin",
+            "hush",
+            "initial_metadata[0].key: \"x-bin\": binary metadata",
+        ),
     ] {
-        let error = read.unwrap_err().to_string();
-        let expected = format!("api_config_source.grpc_services[0].{field}: not supported");
-        assert!(error.ends_with(&expected), "{error}");
-        assert!(!error.contains("hush"), "{error}");
+        let error = read::cluster(&of(authority, &[(key, value)])).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains(&format!("{at}.{expected}")), "{error}");
+        assert!(!error.to_lowercase().contains("hush"), "{error}");
     }
 }
 

@@ -1,8 +1,10 @@
 //! Transport security at random.
 
+use http::{HeaderName, HeaderValue};
 use mesh_core::Name;
 use mesh_core::model::{
-    SecretName, SecretRef, SecretSource, ServerTls, StringMatch, TlsVersion, Validation,
+    SecretName, SecretRef, SecretSource, ServerTls, StreamOpening, StringMatch, TlsVersion,
+    Validation,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -29,10 +31,13 @@ pub(crate) fn source() -> BoxedStrategy<SecretSource> {
         wait().prop_map(|wait| SecretSource::ControlPlane {
             initial_fetch_timeout: wait
         }),
-        (name(), any::<bool>(), wait()).prop_map(|(cluster, delta, wait)| SecretSource::Service {
-            cluster,
-            delta,
-            initial_fetch_timeout: wait,
+        (name(), any::<bool>(), opening(), wait()).prop_map(|(cluster, delta, opening, wait)| {
+            SecretSource::Service {
+                cluster,
+                delta,
+                opening,
+                initial_fetch_timeout: wait,
+            }
         }),
         ("/[a-z]{1,5}", watched).prop_map(|(path, watched)| SecretSource::File {
             path: path.into(),
@@ -40,6 +45,25 @@ pub(crate) fn source() -> BoxedStrategy<SecretSource> {
         }),
     ]
     .boxed()
+}
+
+fn opening() -> impl Strategy<Value = StreamOpening> {
+    let authority = prop_oneof![Just(String::new()), "[a-z]{1,6}(:[1-9][0-9]{0,3})?"];
+    // Bytes above those of ASCII are no UTF-8 mostly.
+    let value = vec(prop_oneof![0x20_u8..0x7f, Just(b'%'), 0x80_u8..], 1..9);
+    let value = value.prop_filter_map("a header", |bytes| {
+        let text = bytes.trim_ascii();
+        HeaderValue::from_bytes(text)
+            .ok()
+            .filter(|_| !text.is_empty())
+    });
+    let name = "x-[a-z]{1,5}".prop_map(|name| name.parse::<HeaderName>().unwrap());
+    (authority, vec((name, value), 0..3)).prop_map(|(authority, metadata)| {
+        let mut opening = StreamOpening::default();
+        opening.authority = authority.into();
+        opening.metadata = metadata.into();
+        opening
+    })
 }
 
 fn file() -> impl Strategy<Value = String> {

@@ -3,8 +3,10 @@
 use super::pki::{Authority, validation};
 use super::*;
 use mesh_core::Failure;
-use mesh_core::model::{ClientTls, SecretRef, UpstreamProtocol};
+use mesh_core::Name;
+use mesh_core::model::{ClientTls, EndpointSet, SecretRef, TlsMatch, UpstreamProtocol};
 use mesh_identity::Acceptor;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 type Seen = Arc<Mutex<Vec<(String, String)>>>;
@@ -258,4 +260,53 @@ async fn a_certificate_is_shown_and_a_server_that_refuses_late_says_why() {
         assert_eq!(net.get().await.unwrap(), "1");
         net.finish().await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_is_reached_the_way_that_it_says_and_connections_are_not_mixed() {
+    let authority = Authority::new();
+    let secure = authority.server(&["a.test"], BOTH, false);
+    let mut cluster = secured(UpstreamProtocol::Http1, |_| {});
+    let labels = BTreeMap::from([("tlsMode".into(), "\"istio\"".into())]);
+    let way = |name: &str, labels, tls| TlsMatch {
+        name: name.into(),
+        labels,
+        tls,
+    };
+    let tls = cluster.tls.take();
+    cluster.tls_matches = vec![
+        way("tlsMode-istio", labels.clone(), tls),
+        way("tlsMode-disabled", BTreeMap::new(), None),
+    ];
+    let acceptor = secure.acceptor.clone();
+    let net = Net::new(cluster, move |number, stream| {
+        let acceptor = acceptor.clone();
+        tokio::spawn(async move {
+            // Every other connection is expected to be secured.
+            let answer = move |_| async move { text(number.to_string()) };
+            if number % 2 == 0 {
+                serve(stream, answer);
+            } else {
+                let (stream, _) = acceptor.accept(stream).await.unwrap();
+                serve(stream, answer);
+            }
+        });
+    });
+    net.publish(&roots(), Some(authority.roots()));
+    let set = net.entry.live().endpoints().load();
+    let saying = |labels: &BTreeMap<Name, Name>| {
+        let mut set = EndpointSet::clone(&set);
+        let endpoint = &mut set.localities[0].endpoints[0];
+        Arc::make_mut(endpoint).transport = Arc::new(labels.clone());
+        Arc::new(set)
+    };
+    assert_eq!(net.get().await.unwrap(), "0");
+    assert_eq!(net.stat(ClusterStat::SslHandshake), 0);
+    net.entry.live().publish_endpoints(saying(&labels));
+    assert_eq!(net.get().await.unwrap(), "1");
+    assert_eq!(net.stat(ClusterStat::SslHandshake), 1);
+    let more = BTreeMap::from([("tlsMode".into(), "\"other\"".into())]);
+    net.entry.live().publish_endpoints(saying(&more));
+    assert_eq!(net.get().await.unwrap(), "2");
+    assert_eq!(net.stat(ClusterStat::SslHandshake), 1);
 }

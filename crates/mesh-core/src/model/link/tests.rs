@@ -1,7 +1,7 @@
 //! Tests of putting snapshots together.
 
 use super::*;
-use crate::model::{HttpManager, Rule, TcpProxy};
+use crate::model::{HttpManager, Rule, TcpProxy, VirtualHost};
 use crate::origin::Place;
 
 fn table(rules: &[&str]) -> RouteTable {

@@ -1,7 +1,6 @@
 //! Bodies that are read elsewhere, or not to their end.
 
 use super::*;
-use crate::BodyError;
 use futures_util::{FutureExt, future};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};

@@ -7,21 +7,12 @@ use mesh_core::Name;
 use mesh_core::model::{Cluster, Direction, FilterChain, TcpProxy};
 
 use super::super::route::{Site, gateway_name};
-use super::super::{Compiler, cluster, l4, scope, tls};
+use super::super::{Compiler, cluster, l4, mutual, scope, tls};
 use super::{bound_hosts, join, manager, table};
 use crate::names::{complete, covers, server_name};
 use crate::registry::Entry;
 use crate::spec::gateway::{Protocol, Security, Server};
 use crate::spec::{Meta, VirtualService};
-
-/// The protocols by which sidecars call one another over mutual TLS.
-const MESH: [&str; 5] = [
-    "istio",
-    "istio-peer-exchange",
-    "istio-http/1.0",
-    "istio-http/1.1",
-    "istio-h2",
-];
 
 /// What is known of a socket so far.
 #[derive(Debug, Default)]
@@ -189,7 +180,7 @@ fn by_cluster(compiler: &mut Compiler<'_>, meta: &Meta, server: &Server) -> Vec<
             let proxy = inward(TcpProxy::to(name.clone(), name.clone()));
             let mut chain = l4::chain(proxy, origin);
             chain.matches.server_names = vec![name];
-            chain.matches.protocols = MESH.map(Name::from).to_vec();
+            chain.matches.protocols = mutual::PROTOCOLS.map(Name::from).to_vec();
             chains.push(chain);
         }
     }
@@ -212,6 +203,7 @@ fn by_name(compiler: &mut Compiler<'_>, like: &Cluster) -> Option<Name> {
     cluster.name = name.clone();
     cluster.stat_name = compiler.stat_name(&name);
     cluster.tls = None;
+    cluster.tls_matches.clear();
     cluster.metadata.remove("istio/alpn_override");
     let half = &mut compiler.half;
     let endpoints = half.endpoints.iter().find(|(of, _)| *of == like.name);

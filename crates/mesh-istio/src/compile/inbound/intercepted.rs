@@ -1,7 +1,7 @@
 //! The one listener by which intercepted connections come in to a workload.
 //!
 //! Chains for the ports that are known, by protocol, and for all others what tells HTTP from the
-//! rest. Those of the mesh's own mutual TLS are not here: they come with its certificates.
+//! rest; beside them those of the mesh's own mutual TLS.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::model::{
-    Direction, FilterChain, HttpManager, Inspector, Listener, OriginalSource, PortRange,
-    RouteTable, Rule, TcpProxy, TransportProtocol, VirtualHost,
+    Direction, FilterChain, ForwardedCertificate, HttpManager, Listener, OriginalSource,
+    RouteTable, Rule, TcpProxy, VirtualHost,
 };
 use mesh_core::{Name, Origin};
 
-use super::super::{Compiler, cluster, drafts, intercepted};
+use super::super::{Compiler, cluster, intercepted};
+use super::accepts::{Accepts, Needs};
+use crate::names::BLACK_HOLE;
 use crate::node::Capture;
 use crate::spec::kubernetes::Protocol;
 
@@ -31,7 +33,7 @@ const MARK: u32 = 1337;
 /// The chains of the ports that are known.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
-    ports: BTreeMap<u16, (Protocol, Vec<FilterChain>)>,
+    ports: BTreeMap<u16, Vec<FilterChain>>,
 }
 
 /// The address that connections to the application come from: who has it is not intercepted.
@@ -43,46 +45,25 @@ pub(super) fn source(compiler: &Compiler<'_>) -> IpAddr {
 }
 
 impl Gate {
-    /// Adds a port: what is done with its HTTP, and what with its bytes.
+    /// Adds the chains of a port.
     pub(super) fn port(
         &mut self,
         compiler: &Compiler<'_>,
-        (number, protocol): (u16, Protocol),
-        manager: HttpManager,
-        cluster: &str,
+        number: u16,
+        mut chains: Vec<FilterChain>,
         origin: Origin,
     ) {
         let name = Name::from(format!("{}_{number}", intercepted::any(compiler)));
-        let mut chains = Vec::new();
-        if protocol.is_http() {
-            let mut http = FilterChain::http(manager);
-            http.matches = drafts::plain_http();
-            if protocol != Protocol::Unknown {
-                http.matches.protocols.clear();
-            }
-            chains.push(http);
-        }
-        let bytes = || FilterChain::tcp(proxy(compiler, cluster));
-        let kinds = match protocol {
-            Protocol::Unknown => vec![TransportProtocol::Plain, TransportProtocol::Tls],
-            _ if protocol.is_http() => Vec::new(),
-            _ => vec![TransportProtocol::Tls, TransportProtocol::Plain],
-        };
-        chains.extend(kinds.into_iter().map(|transport| {
-            let mut chain = bytes();
-            chain.matches.transport = Some(transport);
-            chain
-        }));
         for chain in &mut chains {
             chain.name = name.clone();
             chain.origin = origin;
             chain.matches.destination_port = Some(number);
         }
-        self.ports.insert(number, (protocol, chains));
+        self.ports.insert(number, chains);
     }
 
     /// Adds the listener, with what is done with connections to other ports.
-    pub(super) fn finish(self, compiler: &mut Compiler<'_>) {
+    pub(super) fn finish(self, compiler: &mut Compiler<'_>, others: &Accepts) {
         let mut pass = cluster::passthrough(compiler, PASSTHROUGH);
         pass.bind_source = Some(source(compiler));
         compiler.half.clusters.push(Arc::new(pass));
@@ -99,45 +80,37 @@ impl Gate {
         let timeout = compiler.mesh.detection_timeout;
         inspect.timeout = (!timeout.is_zero()).then_some(timeout);
         inspect.continue_on_timeout = true;
-        inspect.tls = Some(Inspector {
-            except: vec![only(PORT)],
-        });
-        // Of a port whose protocol is known it need not be found out.
-        let known = self.ports.iter();
-        let known = known.filter(|(_, (protocol, _))| *protocol != Protocol::Unknown);
-        let mut except: Vec<u16> = known.map(|(port, _)| *port).collect();
-        except.push(PORT);
-        except.sort_unstable();
-        except.dedup();
-        inspect.http = Some(Inspector {
-            except: except.into_iter().map(only).collect(),
-        });
         let hole = intercepted::loops(PORT, "virtualInbound-blackhole", Direction::Inbound);
-        listener = listener.chain(hole);
-        for chain in rest(compiler) {
+        let known = self.ports.into_values().flatten();
+        let chains = std::iter::once(hole)
+            .chain(rest(compiler, others))
+            .chain(known);
+        let mut needs = Needs::default();
+        for chain in chains {
+            needs.of(&chain.matches);
             listener = listener.chain(chain);
         }
-        for (_, chains) in self.ports.into_values() {
-            for chain in chains {
-                listener = listener.chain(chain);
-            }
-        }
+        listener.inspect.tls = needs.tls();
+        listener.inspect.http = needs.http();
         compiler.add_listener(listener);
     }
 }
 
 /// What is done with connections to unknown ports.
-fn rest(compiler: &Compiler<'_>) -> Vec<FilterChain> {
-    let mut http = FilterChain::http(manager(compiler, PASSTHROUGH.to_owned(), PASSTHROUGH));
-    http.name = Name::from("virtualInbound-catchall-http");
-    http.matches = drafts::plain_http();
-    let bytes = [TransportProtocol::Plain, TransportProtocol::Tls].map(|transport| {
-        let mut chain = FilterChain::tcp(proxy(compiler, PASSTHROUGH));
-        chain.name = Name::from("virtualInbound");
-        chain.matches.transport = Some(transport);
+fn rest(compiler: &Compiler<'_>, accepts: &Accepts) -> Vec<FilterChain> {
+    let http = || {
+        let manager = manager(compiler, PASSTHROUGH.to_owned(), PASSTHROUGH);
+        let mut chain = FilterChain::http(manager);
+        chain.name = Name::from("virtualInbound-catchall-http");
         chain
-    });
-    std::iter::once(http).chain(bytes).collect()
+    };
+    let bytes = |cluster: &str| {
+        let mut chain = FilterChain::tcp(proxy(compiler, cluster));
+        chain.name = Name::from("virtualInbound");
+        chain
+    };
+    let refused = || bytes(BLACK_HOLE);
+    accepts.chains(Protocol::Unknown, &http, &|| bytes(PASSTHROUGH), &refused)
 }
 
 /// The connection manager on the way in.
@@ -145,6 +118,9 @@ pub(super) fn manager(compiler: &Compiler<'_>, stat_prefix: String, routes: &str
     let mut manager = compiler.manager(stat_prefix, routes);
     manager.direction = Direction::Inbound;
     manager.server_name = Name::from("istio-envoy");
+    let told = &mut manager.client_certificate;
+    told.mode = ForwardedCertificate::AppendForward;
+    (told.subject, told.dns, told.uri) = (true, true, true);
     manager
 }
 
@@ -154,13 +130,6 @@ pub(super) fn proxy(compiler: &Compiler<'_>, cluster: &str) -> TcpProxy {
     proxy.direction = Direction::Inbound;
     proxy.access_log = compiler.access_log();
     proxy
-}
-
-fn only(port: u16) -> PortRange {
-    PortRange {
-        start: u32::from(port),
-        end: u32::from(port) + 1,
-    }
 }
 
 fn table() -> RouteTable {

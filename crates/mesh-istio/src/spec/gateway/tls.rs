@@ -27,6 +27,8 @@ pub enum Security {
 pub struct Termination {
     /// Where it starts.
     pub at: Position,
+    /// With the mesh's own certificates (`ISTIO_MUTUAL`): those below are none.
+    pub mesh: bool,
     /// What the server shows: one certificate, or one with an RSA key and one with an ECDSA key.
     pub certificates: Vec<Credential>,
     /// Whether callers show one.
@@ -64,6 +66,7 @@ enum Mode {
     Passthrough,
     AutoPassthrough,
     Terminate(Callers),
+    Mesh,
 }
 
 /// Fields that say something about a certificate of ours.
@@ -89,7 +92,7 @@ const ENDING: [&str; 9] = [
 ];
 
 /// The settings, and whether everything is redirected to https.
-pub(super) fn read(cursor: &Cursor<'_>) -> Option<(Security, bool)> {
+pub(in crate::spec) fn read(cursor: &Cursor<'_>) -> Option<(Security, bool)> {
     let mut fields = cursor.fields()?;
     let redirect = fields.get("httpsRedirect", read::bool).unwrap_or_default();
     // PASSTHROUGH is the first value of the enum, hence what proto-JSON makes of nothing.
@@ -104,6 +107,10 @@ pub(super) fn read(cursor: &Cursor<'_>) -> Option<(Security, bool)> {
         Some(Mode::Terminate(callers)) => {
             let termination = Termination::read(cursor, &mut fields, callers);
             termination.map(|one| Security::Terminate(Box::new(one)))
+        }
+        Some(Mode::Mesh) => {
+            let termination = Termination::read_mesh(cursor, &mut fields);
+            Some(Security::Terminate(Box::new(termination)))
         }
         Some(passed_on) => {
             for name in OWN.into_iter().chain(ENDING) {
@@ -134,20 +141,44 @@ pub(super) fn read(cursor: &Cursor<'_>) -> Option<(Security, bool)> {
 }
 
 fn mode(cursor: &Cursor<'_>) -> Option<Mode> {
-    if cursor.node().text() == Some("ISTIO_MUTUAL") {
-        cursor.error("not supported yet: mode ISTIO_MUTUAL comes with the mesh's own certificates");
-        return None;
-    }
     cursor.choice(&[
         ("PASSTHROUGH", Mode::Passthrough),
         ("SIMPLE", Mode::Terminate(Callers::Anonymous)),
         ("MUTUAL", Mode::Terminate(Callers::MustShow)),
         ("AUTO_PASSTHROUGH", Mode::AutoPassthrough),
         ("OPTIONAL_MUTUAL", Mode::Terminate(Callers::MayShow)),
+        ("ISTIO_MUTUAL", Mode::Mesh),
     ])
 }
 
 impl Termination {
+    /// Mode `ISTIO_MUTUAL`: everything but names, versions and ciphers is the mesh's.
+    fn read_mesh(cursor: &Cursor<'_>, fields: &mut Fields<'_>) -> Self {
+        let given = ["caCertificates", "caCrl", "caCertCredentialName"];
+        let pins = ["verifyCertificateSpki", "verifyCertificateHash"];
+        for name in OWN.into_iter().chain(given).chain(pins) {
+            if fields.has(name) {
+                cursor.error(format!(
+                    "{name} is not allowed with mode ISTIO_MUTUAL, which has certificates of its own"
+                ));
+            }
+            fields.ignore(name);
+        }
+        Self {
+            at: cursor.at(),
+            mesh: true,
+            certificates: Vec::new(),
+            callers: Callers::MustShow,
+            roots: None,
+            subject_alt_names: fields.get("subjectAltNames", strings).unwrap_or_default(),
+            spki: Vec::new(),
+            hashes: Vec::new(),
+            min: fields.get("minProtocolVersion", tls::version),
+            max: fields.get("maxProtocolVersion", tls::version),
+            ciphers: fields.get("cipherSuites", tls::ciphers).unwrap_or_default(),
+        }
+    }
+
     fn read(cursor: &Cursor<'_>, fields: &mut Fields<'_>, callers: Callers) -> Option<Self> {
         let certificates = certificates(cursor, fields);
         let files = fields.get("caCertificates", tls::path);
@@ -192,6 +223,7 @@ impl Termination {
         }
         let found = Self {
             at: cursor.at(),
+            mesh: false,
             certificates,
             callers,
             roots,

@@ -15,6 +15,8 @@ pub enum ClientTls {
     Disable,
     /// With TLS.
     Originate(Box<Origination>),
+    /// The mesh's own mutual TLS (`ISTIO_MUTUAL`).
+    Mesh(Box<MeshTls>),
 }
 
 /// TLS that begins here.
@@ -32,6 +34,18 @@ pub struct Origination {
     pub sni: String,
     /// Endpoints' certificates are not checked at all.
     pub skip_verify: bool,
+}
+
+/// The mesh's own mutual TLS towards a destination.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MeshTls {
+    /// Where it starts.
+    pub at: Position,
+    /// Names of which an endpoint's certificate must have one; empty is the service accounts of
+    /// the endpoints.
+    pub subject_alt_names: Vec<String>,
+    /// The server name to ask for; empty is the one that istiod gives the cluster.
+    pub sni: String,
 }
 
 /// A tunnel through the destination (`tunnel`).
@@ -53,6 +67,7 @@ enum Mode {
     Disable,
     Simple,
     Mutual,
+    Mesh,
 }
 
 /// Fields that only matter with TLS.
@@ -84,6 +99,7 @@ impl ClientTls {
                 }
                 Some(Self::Disable)
             }
+            Some(Mode::Mesh) => Some(Self::Mesh(Box::new(MeshTls::read(cursor, &mut fields)))),
             Some(mode) => {
                 let origination = Origination::read(cursor, &mut fields, mode);
                 Some(Self::Originate(Box::new(origination)))
@@ -102,23 +118,18 @@ impl ClientTls {
     /// What TLS is begun, if any.
     pub fn origination(&self) -> Option<&Origination> {
         match self {
-            Self::Disable => None,
+            Self::Disable | Self::Mesh(_) => None,
             Self::Originate(origination) => Some(origination),
         }
     }
 }
 
 fn mode(cursor: &Cursor<'_>) -> Option<Mode> {
-    if cursor.node().text() == Some("ISTIO_MUTUAL") {
-        cursor.error(
-            "not supported yet: tls mode ISTIO_MUTUAL comes with the mesh's own certificates",
-        );
-        return None;
-    }
     cursor.choice(&[
         ("DISABLE", Mode::Disable),
         ("SIMPLE", Mode::Simple),
         ("MUTUAL", Mode::Mutual),
+        ("ISTIO_MUTUAL", Mode::Mesh),
     ])
 }
 
@@ -183,14 +194,7 @@ impl Origination {
             (None, Some(roots)) => Some(Roots::Files { roots, revoked }),
             (None, None) => None,
         };
-        let sni = fields.get("sni", |cursor| {
-            let name = cursor.string()?;
-            if !name.is_empty() && (!is_host(&name) || name.contains('*')) {
-                cursor.error(format!("{name:?} is not a host name"));
-                return None;
-            }
-            Some(name)
-        });
+        let sni = fields.get("sni", server_name);
         Self {
             at: cursor.at(),
             certificate,
@@ -208,6 +212,38 @@ impl Origination {
             _ => None,
         }
     }
+}
+
+// === impl MeshTls ===
+
+impl MeshTls {
+    fn read(cursor: &Cursor<'_>, fields: &mut Fields<'_>) -> Self {
+        for name in FIELDS {
+            if matches!(name, "subjectAltNames" | "sni") {
+                continue;
+            }
+            if fields.has(name) {
+                cursor.error(format!(
+                    "{name} is not allowed with mode ISTIO_MUTUAL, which has certificates of its own"
+                ));
+            }
+            fields.ignore(name);
+        }
+        Self {
+            at: cursor.at(),
+            subject_alt_names: fields.get("subjectAltNames", strings).unwrap_or_default(),
+            sni: fields.get("sni", server_name).unwrap_or_default(),
+        }
+    }
+}
+
+fn server_name(cursor: &Cursor<'_>) -> Option<String> {
+    let name = cursor.string()?;
+    if !name.is_empty() && (!is_host(&name) || name.contains('*')) {
+        cursor.error(format!("{name:?} is not a host name"));
+        return None;
+    }
+    Some(name)
 }
 
 // === impl Tunnel ===

@@ -181,7 +181,7 @@ fn retry_on(cursor: &Cursor<'_>) -> Option<(Option<RetryOn>, Vec<u16>)> {
         }
         match word.parse::<u16>() {
             Ok(code) if (100..=599).contains(&code) => codes.push(code),
-            _ if matches!(word, "retriable-headers" | "http3-post-connect-failure") => {
+            _ if word == "http3-post-connect-failure" => {
                 cursor.error(format!("not supported: retry condition {word:?}"));
             }
             _ => cursor.error(format!(

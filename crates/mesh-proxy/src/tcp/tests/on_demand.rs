@@ -39,7 +39,11 @@ async fn a_caller_that_leaves_while_its_cluster_is_asked_for_is_let_go_at_once()
     assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());
     assert_eq!(world.stat(TcpStat::OnDemandAttempt), 2);
     assert_eq!(world.stat(TcpStat::OnDemandTimeout), 0);
-    assert_eq!(world.forwarder.buffers.unused(), 1, "they are given back");
+    assert_eq!(
+        world.forwarder.buffers.unused_buffers(),
+        1,
+        "they are given back"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -153,6 +153,18 @@ async fn every_attempt_announces_the_same_length() {
 }
 
 #[tokio::test]
+async fn an_attempt_after_a_body_of_no_bytes_is_framed_as_the_first_one_was() {
+    // A length that was not told: chunks of HTTP/1.1 that end at once.
+    let (replay, first) = Replay::begin(chunks([], None), LIMIT);
+    assert!(!first.is_end_stream());
+    assert_eq!(read(first).await, "");
+    let second = replay.next();
+    assert!(!second.is_end_stream(), "it would be sent with a length");
+    assert_eq!(second.size_hint().exact(), None);
+    assert_eq!(read(second).await, "");
+}
+
+#[tokio::test]
 async fn without_a_body_there_is_nothing_to_share() {
     let (replay, first) = Replay::begin(empty(), LIMIT);
     assert!(!replay.has_body());

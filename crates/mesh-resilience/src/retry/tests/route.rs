@@ -138,3 +138,35 @@ async fn each_attempt_tells_the_upstream_the_time_that_is_left() {
     // While the request still comes its time has not begun.
     assert_eq!(told(text("body"), false).await, ["5000", "5000"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_are_tried_again_for_are_counted_by_their_code() {
+    let mut rule = Rule::prefix_to("/", "a");
+    rule.retry = Some(Arc::new(policy(3, RetryOn::SERVER_ERROR)));
+    let exchange = fixture::exchange(rule, Some(cluster()));
+    let bad = Answers::With(StatusCode::BAD_GATEWAY, "");
+    let good = Answers::With(StatusCode::OK, "");
+    let probe = Probe::answering([UNAVAILABLE, bad, UNAVAILABLE, good]);
+    let request = fixture::with(Request::new(empty()), &exchange);
+    let service = Layer0::per_route().layer(probe.clone());
+    assert_eq!(service.oneshot(request).await.unwrap().status(), 200);
+    let stats = exchange.cluster().unwrap().live().stats().clone();
+    let codes = stats.retried_codes().unwrap().counts();
+    assert_eq!(codes, [(502, 1), (503, 2)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_ends_in_what_is_not_tried_again_for_is_a_success() {
+    let mut rule = Rule::prefix_to("/", "a");
+    let mut only = policy(3, RetryOn::RETRIABLE_STATUS_CODES);
+    only.status_codes = vec![503];
+    rule.retry = Some(Arc::new(only));
+    for (last, successes) in [(Failure::RemoteReset, 1), (Failure::NoHealthyHost, 0)] {
+        let exchange = fixture::exchange(rule.clone(), Some(cluster()));
+        let probe = Probe::answering([UNAVAILABLE, Answers::Fails(last)]);
+        let request = fixture::with(Request::new(empty()), &exchange);
+        let service = Layer0::per_route().layer(probe);
+        assert_eq!(service.oneshot(request).await.unwrap_err().failure(), last);
+        assert_eq!(counted(&exchange, ClusterStat::RqRetrySuccess), successes);
+    }
+}

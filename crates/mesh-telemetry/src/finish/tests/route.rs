@@ -11,6 +11,8 @@ use mesh_core::{Matched, Pinned};
 enum Step {
     /// An attempt goes to a host.
     Host,
+    /// There was no connection to it.
+    Unreached,
     /// There is a retry.
     Again,
     /// Something is flagged.
@@ -22,7 +24,7 @@ enum Step {
     /// The response's body breaks off.
     Broken(Failure),
 }
-use Step::{Again, Broken, Flag, Host, Made, Wait};
+use Step::{Again, Broken, Flag, Host, Made, Unreached, Wait};
 
 fn snapshot(prefix: &str) -> Arc<Snapshot> {
     let mut rule = Rule::prefix_to("/", "c");
@@ -42,6 +44,7 @@ async fn run(place: &Place, snapshot: &Arc<Snapshot>, steps: &'static [Step], st
                     let endpoint = Endpoint::new(fixture::address("127.0.0.1:1"));
                     exchange.set_upstream(Upstream::new(Arc::new(endpoint)));
                 }
+                Unreached => exchange.note_unreached(),
                 Again => drop(exchange.for_attempt()),
                 Flag(flags) => exchange.flag(*flags),
                 Made(failure) => exchange.note_error(&Error::new(*failure)),
@@ -77,25 +80,25 @@ fn stats(place: &Place, snapshot: Option<&Snapshot>) -> String {
 #[tokio::test(start_paused = true)]
 async fn a_rule_counts_what_envoys_router_counts_and_nothing_else() {
     let rows: &[(&'static [Step], u16, &str)] = &[
-        (&[Host], 200, "2xx completed total"),
-        (&[Host], 404, "4xx completed total"),
-        (&[Made(Failure::NoHealthyHost)], 503, "5xx completed"),
+        (&[Host], 200, "200 2xx completed total"),
+        (&[Host], 404, "404 4xx completed total"),
+        (&[Made(Failure::NoHealthyHost)], 503, "503 5xx completed"),
         (
-            &[Host, Made(Failure::ConnectFailed)],
+            &[Host, Unreached, Made(Failure::ConnectFailed)],
             503,
-            "5xx completed total",
+            "503 5xx completed",
         ),
         (
             &[Host, Made(Failure::TryTimeout)],
             504,
-            "5xx completed total",
+            "504 5xx completed total",
         ),
         (
             &[Host, Made(Failure::RequestTimeout)],
             504,
-            "5xx completed timeout total",
+            "504 5xx completed timeout total",
         ),
-        (&[Made(Failure::Overflow)], 503, "5xx completed"),
+        (&[Made(Failure::Overflow)], 503, "503 5xx completed"),
         // What answers before the router, or around it.
         (&[Made(Failure::DirectResponse)], 200, ""),
         (&[Made(Failure::Redirect)], 301, ""),
@@ -107,39 +110,44 @@ async fn a_rule_counts_what_envoys_router_counts_and_nothing_else() {
         (
             &[Host, Again, Host],
             200,
-            "2xx completed retry retry_success total=2",
+            "200 2xx completed retry retry_success total=2",
+        ),
+        (
+            &[Host, Again, Host, Made(Failure::RemoteReset)],
+            503,
+            "503 5xx completed retry retry_success total=2",
         ),
         (
             &[Host, Again, Host, Again, Host, Flag(Flags::URX)],
             503,
-            "5xx completed retry=2 retry_limit_exceeded total=3",
+            "503 5xx completed retry=2 retry_limit_exceeded total=3",
         ),
         (
             &[Host, Flag(Flags::UO)],
             503,
-            "5xx completed retry_overflow total",
+            "503 5xx completed retry_overflow total",
         ),
         (
             &[Host, Flag(Flags::UO), Made(Failure::TryTimeout)],
             504,
-            "5xx completed retry_overflow total",
+            "504 5xx completed retry_overflow total",
         ),
         (
             &[Host, Again, Made(Failure::NoHealthyHost)],
             503,
-            "5xx completed retry total",
+            "503 5xx completed retry total",
         ),
         // No answer, or none that lasts.
         (&[Host, Again, Host, Wait], 200, "retry total=2"),
         (
             &[Host, Broken(Failure::RemoteReset)],
             200,
-            "2xx completed total",
+            "200 2xx completed total",
         ),
         (
             &[Host, Broken(Failure::RequestTimeout)],
             200,
-            "2xx completed timeout total",
+            "200 2xx completed timeout total",
         ),
     ];
     let snapshot = snapshot("p");

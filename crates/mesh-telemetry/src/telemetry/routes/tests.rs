@@ -25,14 +25,15 @@ fn matched(snapshot: &Arc<Snapshot>, host: usize, rule: usize) -> Matched {
 
 /// Counts one request for a rule.
 fn count(seen: &mut Seen, book: &RouteBook, matched: &Matched) {
-    let block = seen.block(matched, book).expect("the rule has a prefix");
-    block.inc(Shard::default(), RouteStat::RqTotal);
+    let stats = seen.stats(matched, book).expect("the rule has a prefix");
+    stats.block.inc(Shard::default(), RouteStat::RqTotal);
 }
 
 /// Everything in the book that is not zero.
 fn totals(book: &RouteBook) -> Vec<(String, u64)> {
     let all = book.all().into_iter();
-    all.map(|((host, prefix), block)| (format!("{host}.{prefix}"), block.get(RouteStat::RqTotal)))
+    let total = |stats: &RouteStats| stats.block.get(RouteStat::RqTotal);
+    all.map(|((host, prefix), stats)| (format!("{host}.{prefix}"), total(&stats)))
         .filter(|(_, total)| *total != 0)
         .collect()
 }

@@ -174,6 +174,7 @@ impl Core {
             ticket,
             kind,
             resources,
+            instead,
             removed,
         } = update;
         if kind == TypeUrl::NameTable {
@@ -202,7 +203,9 @@ impl Core {
             // Called by its resource's name, whatever it says itself.
             Resource::VirtualHost(host) => {
                 let name = form;
+                let replaced = instead.iter().filter(|(by, _)| *by == name);
                 vec![Resource::VirtualHost(Box::new(VirtualHostResource {
+                    instead_of: replaced.map(|(_, left)| left.clone()).collect(),
                     name,
                     ..*host
                 }))]
@@ -245,12 +248,17 @@ impl Core {
                 Interest::Stop(TypeUrl::VirtualHost, _, table) => self.unfollow(&table),
                 Interest::Start(kind, to) => match to.from {
                     Source::Ads => known.extend(self.subscribe(kind, &to.name)),
-                    Source::Service { cluster, delta } => {
+                    Source::Service {
+                        cluster,
+                        delta,
+                        opening,
+                    } => {
                         let services =
                             services.get_or_insert_with(|| (*self.services.load()).clone());
                         services.insert(ServiceReference {
                             cluster,
                             variant: variant(delta),
+                            opening,
                             name: to.name,
                         });
                     }
@@ -267,12 +275,17 @@ impl Core {
                 },
                 Interest::Stop(kind, from, name) => match from {
                     Source::Ads => self.unsubscribe(kind, &name),
-                    Source::Service { cluster, delta } => {
+                    Source::Service {
+                        cluster,
+                        delta,
+                        opening,
+                    } => {
                         let services =
                             services.get_or_insert_with(|| (*self.services.load()).clone());
                         services.remove(&ServiceReference {
                             cluster,
                             variant: variant(delta),
+                            opening,
                             name,
                         });
                     }
@@ -290,19 +303,22 @@ impl Core {
             self.services.publish(Arc::new(services));
         }
         let mut refused = Vec::new();
-        self.demands_settled(&step.verdicts);
-        for verdict in step.verdicts {
+        for verdict in &step.verdicts {
             if let Err(error) = &verdict.result {
                 let (kind, name) = (verdict.kind.short(), &verdict.name);
                 tracing::warn!(kind, %name, %error, "a resource was refused; the last good one stays");
             }
             if verdict.ticket == GIVEN {
-                refused.extend(verdict.result.err().map(|error| (verdict.name, error)));
+                let error = verdict.result.clone().err();
+                refused.extend(error.map(|error| (verdict.name.clone(), error)));
             } else {
-                let result = verdict.result.map_err(|error| error.to_string());
+                let result = verdict.result.as_ref().copied();
+                let result = result.map_err(ToString::to_string);
                 self.settle(verdict.ticket, &verdict.name, result);
             }
         }
+        // Behind it, since what is accepted may answer for more names.
+        self.demands_settled(&step.verdicts);
         if !known.is_empty() {
             let step = self.assemble.apply(known, now);
             self.act(step, now);

@@ -30,6 +30,7 @@ impl Core {
             Command::SupplySecrets {
                 cluster,
                 variant,
+                opening,
                 secrets,
                 gone,
                 answer,
@@ -37,6 +38,7 @@ impl Core {
                 let from = Source::Service {
                     cluster,
                     delta: variant == Variant::Delta,
+                    opening,
                 };
                 let gone = gone.into_iter().map(|name| To::Gone(TypeUrl::Secret, name));
                 let came = secrets.into_iter().map(|one| To::Is(Resource::Secret(one)));

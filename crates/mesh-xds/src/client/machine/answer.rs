@@ -32,6 +32,9 @@ impl<R> Machine<R> {
         if let Err(reason) = &result {
             update.refused.push((name.to_string(), reason.clone()));
         }
+        let moves = update.moves.extract_if(.., |(_, to)| to == name);
+        let aliases: Vec<Name> = moves.map(|(alias, _)| alias).collect();
+        let accepted = result.is_ok();
         let mut expires = None;
         if let Some(all) = self.kinds.get_mut(&kind) {
             let wanted = all.wants(name);
@@ -61,6 +64,13 @@ impl<R> Machine<R> {
         }
         if let Some(at) = expires {
             self.expires(kind, name, at);
+        }
+        if accepted {
+            self.moved(kind, ticket, name, aliases);
+        } else {
+            for alias in &aliases {
+                self.is_unusable(kind, alias);
+            }
         }
         self.finish(ticket, kind);
     }

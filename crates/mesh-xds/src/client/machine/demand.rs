@@ -18,10 +18,11 @@ impl Kind {
         !self.tables.is_empty()
     }
 
-    /// An alias leads to this from now on, or to nothing. Returns what it led to, if that is
-    /// something else.
-    pub(super) fn lead(&mut self, alias: &Name, to: Option<Name>) -> Option<Name> {
+    /// An alias leads to this from this ticket on, or to nothing. Returns what it led to, if that
+    /// is something else.
+    pub(super) fn lead(&mut self, alias: &Name, to: Option<Name>, ticket: u64) -> Option<Name> {
         let record = self.records.get_mut(alias)?;
+        record.led_by = ticket;
         if record.leads_to == to {
             return None;
         }
@@ -134,6 +135,7 @@ impl<R> Machine<R> {
         };
         let aliases = removed.iter().filter_map(|name| all.aliases.get(name));
         let mut aliases: Vec<Name> = aliases.flatten().cloned().collect();
+        aliases.extend(self.wait_for(kind, removed));
         // What is called gone may be the alias itself.
         aliases.extend(removed.iter().cloned());
         let mut led_to = Vec::new();
@@ -149,7 +151,8 @@ impl<R> Machine<R> {
     fn leads_nowhere(&mut self, kind: TypeUrl, name: &Name) -> Option<Name> {
         let all = self.kinds.get_mut(&kind)?;
         all.records.get_mut(name)?.missing = true;
-        all.lead(name, None)
+        // Whatever comes for it from now on has a later ticket.
+        all.lead(name, None, self.next_ticket)
     }
 
     /// Who asked for it on demand need not wait any more.
@@ -196,6 +199,7 @@ impl<R> Machine<R> {
             ticket,
             kind,
             resources: Vec::new(),
+            instead: Vec::new(),
             removed: names,
         }));
     }

@@ -176,6 +176,7 @@ impl<R> Machine<R> {
             server,
             waiting: HashMap::new(),
             refused: Vec::new(),
+            moves: Vec::new(),
             handed_over: false,
         };
         let mut resources = Vec::with_capacity(parts.items.len());
@@ -268,13 +269,15 @@ impl<R> Machine<R> {
         for name in &removed {
             self.removed(kind, name, number);
         }
+        let (moves, instead) = self.hold_back(kind, &mut resolved, &removed);
+        ticket.moves = moves;
         let mut left = Vec::new();
         if let Some(all) = self.kinds.get_mut(&kind) {
             for (alias, name) in resolved {
                 if let Some(record) = all.records.get_mut(&alias) {
                     record.missing = false;
                 }
-                left.extend(all.lead(&alias, Some(name)));
+                left.extend(all.lead(&alias, Some(name), number));
             }
         }
         self.led_nowhere(kind, &removed);
@@ -305,6 +308,7 @@ impl<R> Machine<R> {
             ticket: number,
             kind,
             resources,
+            instead,
             removed,
         }));
     }
@@ -354,6 +358,7 @@ impl<R> Machine<R> {
             ticket,
             kind,
             resources: Vec::new(),
+            instead: Vec::new(),
             removed: vec![name],
         }));
     }

@@ -56,6 +56,8 @@ pub(super) struct Record {
     pub(super) on_demand: bool,
     /// VHDS: it is an alias, and this is the resource that it leads to.
     pub(super) leads_to: Option<Name>,
+    /// VHDS: the ticket that decided what it leads to.
+    pub(super) led_by: u64,
     /// The server of this stream was told that it is asked for by name.
     pub(super) told: bool,
     /// The version in force, and the server that it is from.

@@ -109,7 +109,7 @@ impl<R> Machine<R> {
             self.timers
                 .remove(&(at, kind, name.clone(), Timer::Missing));
         }
-        let led_to = all.lead(name, None);
+        let led_to = all.lead(name, None, self.next_ticket);
         let was_glob = all.globs.remove(name);
         if all.wildcard || all.is_member(name) {
             all.tidy(name);

@@ -23,6 +23,8 @@ pub(super) struct Ticket {
     /// What waits for a verdict.
     pub(super) waiting: HashMap<Name, Offered>,
     pub(super) refused: Vec<(String, String)>,
+    /// VHDS: aliases that move to one of those that wait, once it is accepted.
+    pub(super) moves: Vec<(Name, Name)>,
     /// The caller has seen it.
     pub(super) handed_over: bool,
 }
@@ -82,6 +84,7 @@ mod tests {
             server: Name::default(),
             waiting: HashMap::new(),
             refused: Vec::new(),
+            moves: Vec::new(),
             handed_over: true,
         };
         assert_eq!(ticket.error(), None);

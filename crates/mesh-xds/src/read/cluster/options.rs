@@ -111,7 +111,9 @@ fn names_of(
         override_auto_sni_header,
     } = value;
     refuse!(override_auto_sni_header);
-    if let Some(tls) = &mut cluster.tls {
+    let matched = cluster.tls_matches.iter_mut();
+    let matched = matched.filter_map(|one| one.tls.as_mut());
+    for tls in cluster.tls.iter_mut().chain(matched) {
         let tls = Arc::make_mut(tls);
         tls.auto_sni |= auto_sni;
         tls.auto_san |= auto_san_validation;

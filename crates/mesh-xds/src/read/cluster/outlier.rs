@@ -5,7 +5,7 @@
 
 use crate::pb::envoy::config::cluster::v3::OutlierDetection;
 use crate::pb::google::protobuf::UInt32Value;
-use crate::wire::{boolean, maybe_duration, number, pass_over, refuse};
+use crate::wire::{boolean, maybe_duration, number, refuse};
 use mesh_core::Invalid;
 use mesh_core::model::{FailurePercentage, Outlier, SuccessRate};
 use std::time::Duration;
@@ -40,8 +40,6 @@ pub(super) fn read(value: &OutlierDetection) -> Result<Outlier, Invalid> {
         detect_degraded_hosts,
     } = value;
     refuse!(monitors);
-    pass_over!("envoy.config.cluster.v3.OutlierDetection":
-        successful_active_health_check_uneject_host);
     if boolean(detect_degraded_hosts.as_ref(), false) {
         refuse!(detect_degraded_hosts);
     }
@@ -59,29 +57,30 @@ pub(super) fn read(value: &OutlierDetection) -> Result<Outlier, Invalid> {
     let enforced = |field, value: &Option<UInt32Value>, default| {
         enforced(field, number(value.as_ref()).unwrap_or(default))
     };
+    // The threshold of the detector that ejects, or else of the one that counts.
+    let either = |on: bool, threshold: u32| if on { (threshold, 0) } else { (0, threshold) };
+    let unenforced = &mut outlier.unenforced;
     let on = enforced("enforcing_consecutive_5xx", enforcing_consecutive_5xx, 100)?;
-    outlier.consecutive_5xx = if on { or(consecutive_5xx, 5) } else { 0 };
+    (outlier.consecutive_5xx, unenforced.consecutive_5xx) = either(on, or(consecutive_5xx, 5));
     let on = enforced(
         "enforcing_consecutive_gateway_failure",
         enforcing_consecutive_gateway_failure,
         0,
     )?;
-    outlier.consecutive_gateway_failure = if on {
-        or(consecutive_gateway_failure, 5)
-    } else {
-        0
-    };
+    (
+        outlier.consecutive_gateway_failure,
+        unenforced.consecutive_gateway_failure,
+    ) = either(on, or(consecutive_gateway_failure, 5));
     outlier.split_local_origin = split;
     let on = enforced(
         "enforcing_consecutive_local_origin_failure",
         enforcing_consecutive_local_origin_failure,
         100,
     )?;
-    outlier.consecutive_local_failure = if on {
-        or(consecutive_local_origin_failure, 5)
-    } else {
-        0
-    };
+    (
+        outlier.consecutive_local_failure,
+        unenforced.consecutive_local_failure,
+    ) = either(on, or(consecutive_local_origin_failure, 5));
 
     outlier.interval = time("interval", interval, Duration::from_secs(10))?;
     outlier.base_ejection_time = time(
@@ -97,6 +96,8 @@ pub(super) fn read(value: &OutlierDetection) -> Result<Outlier, Invalid> {
     }
     outlier.max_ejection_percent = percent("max_ejection_percent", or(max_ejection_percent, 10))?;
     outlier.always_eject_one = boolean(always_eject_one_host.as_ref(), false);
+    let uneject = successful_active_health_check_uneject_host.as_ref();
+    outlier.uneject_on_check = boolean(uneject, true);
 
     let on = enforced("enforcing_success_rate", enforcing_success_rate, 100)?;
     let field = "enforcing_local_origin_success_rate";

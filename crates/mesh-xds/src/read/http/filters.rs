@@ -12,19 +12,21 @@ use crate::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
 use crate::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
 use crate::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use crate::pb::envoy::extensions::filters::http::on_demand::v3::OnDemand;
+use crate::pb::envoy::extensions::filters::http::rbac::v3::Rbac;
 use crate::pb::envoy::extensions::filters::http::router::v3::Router;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpFilter, http_filter::ConfigType,
 };
 use crate::pb::google::protobuf::Any;
-use crate::read::{cluster, extension};
+use crate::read::{authz, cluster, extension};
 use crate::wire::{
     At, boolean, limit, names, on_demand, pass_over, refuse, required, type_name, unpack,
     unsupported,
 };
-use mesh_core::model::{ClustersOnDemand, RateLimit};
+use mesh_core::model::{Authz, ClustersOnDemand, RateLimit};
 use mesh_core::{Invalid, Name};
 use prost::Name as _;
+use std::sync::Arc;
 
 /// The filters that routes may configure, each with its message.
 const CONFIGURABLE: [(&str, &str); 3] = [
@@ -44,6 +46,9 @@ enum Known {
     Router,
     Limit(RateLimit),
     OnDemand(ClustersOnDemand),
+    Authz(Box<Authz>),
+    /// It may answer, or change what comes after it.
+    Acts,
     Nothing,
 }
 
@@ -54,6 +59,8 @@ pub(super) struct Filters {
     pub(super) limit: Option<RateLimit>,
     /// What is asked for on demand, if the filter is there.
     pub(super) on_demand: Option<ClustersOnDemand>,
+    /// The rules that judge, in order.
+    pub(super) authz: Vec<Arc<Authz>>,
     /// Those that routes may configure and that are not there.
     pub(super) missing: Vec<Name>,
 }
@@ -61,6 +68,8 @@ pub(super) struct Filters {
 pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
     let mut limit = None;
     let mut on_demand = None;
+    let mut authz = Vec::new();
+    let mut acted = false;
     let last = filters.len().saturating_sub(1);
     if filters.is_empty() {
         let message = "required, but missing: the last one is envoy.filters.http.router";
@@ -78,7 +87,10 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
             Known::Limit(_) if limit.is_some() => {
                 return Err(Invalid::new(place, "a second rate limit is not supported"));
             }
-            Known::Limit(found) => limit = Some(found),
+            Known::Limit(found) => {
+                acted = true;
+                limit = Some(found);
+            }
             Known::OnDemand(_) if on_demand.is_some() => {
                 let message = "a second filter for what is missing is not supported";
                 return Err(Invalid::new(place, message));
@@ -88,6 +100,12 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
                 return Err(Invalid::new(format!("{place}.name"), message));
             }
             Known::OnDemand(found) => on_demand = Some(found),
+            Known::Authz(_) if acted => {
+                let message = "rules that judge have to stand before rate limits, faults and CORS";
+                return Err(Invalid::new(place, message));
+            }
+            Known::Authz(found) => authz.push(Arc::new(*found)),
+            Known::Acts => acted = true,
             Known::Nothing => {}
         }
     }
@@ -98,6 +116,7 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
     Ok(Filters {
         limit,
         on_demand,
+        authz,
         missing: missing.map(|(name, _)| name.into()).collect(),
     })
 }
@@ -135,7 +154,7 @@ fn known(any: &Any, optional: bool) -> Result<Known, Invalid> {
     if name == LocalRateLimit::full_name() {
         // A filter without a bucket leaves everything to the routes.
         let limit::Read { limit, on } = limit::read(&unpack(any)?)?;
-        return Ok(limit.filter(|_| on).map_or(Known::Nothing, Known::Limit));
+        return Ok(limit.filter(|_| on).map_or(Known::Acts, Known::Limit));
     }
     if name == HttpFault::full_name() {
         if unpack::<HttpFault>(any)? != HttpFault::default() {
@@ -143,12 +162,17 @@ fn known(any: &Any, optional: bool) -> Result<Known, Invalid> {
                            configure it in typed_per_filter_config";
             return Err(Invalid::new("", message));
         }
+        return Ok(Known::Acts);
+    } else if name == Rbac::full_name() {
+        let authz = authz::of_requests(&unpack(any)?)?;
+        return Ok(Known::Authz(Box::new(authz)));
     } else if name == OnDemand::full_name() {
         let OnDemand { odcds } = unpack(any)?;
         let clusters = on_demand::clusters(odcds.as_ref()).at("odcds")?;
         return Ok(Known::OnDemand(clusters));
     } else if name == Cors::full_name() {
         let Cors {} = unpack(any)?;
+        return Ok(Known::Acts);
     } else if name == FilterConfig::full_name() {
         forward_proxy(&unpack(any)?)?;
     } else if let Err(error) = extension::passed_over(any) {

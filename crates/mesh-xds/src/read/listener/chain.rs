@@ -44,6 +44,7 @@ pub(super) fn chain(
     let places = [metadata.as_ref(), listener.metadata];
     let side = direction(listener.inbound, edge, &places);
     let mut chain = FilterChain::new(read.filter);
+    chain.authz = read.authz;
     match &mut chain.filter {
         Filter::Http(manager) => Arc::make_mut(manager).direction = side,
         Filter::Tcp(proxy) => Arc::make_mut(proxy).direction = side,

@@ -62,7 +62,7 @@ fn port(value: &u32) -> Result<u16, Invalid> {
 
 /// A block of addresses. As in Envoy, nothing said is the empty prefix, and one that is too long
 /// is the whole address.
-fn block(value: &CidrRange) -> Result<Cidr, Invalid> {
+pub(in crate::read) fn block(value: &CidrRange) -> Result<Cidr, Invalid> {
     let CidrRange {
         address_prefix,
         prefix_len,

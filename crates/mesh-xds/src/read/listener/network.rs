@@ -2,13 +2,14 @@
 
 use crate::pb::envoy::config::listener::v3::{Filter as Proto, filter::ConfigType};
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
+use crate::pb::envoy::extensions::filters::network::rbac::v3::Rbac;
 use crate::pb::envoy::extensions::filters::network::sni_cluster::v3::SniCluster;
 use crate::pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use crate::pb::google::protobuf::Any;
-use crate::read::{RouteSource, extension, http, tcp};
+use crate::read::{RouteSource, authz, extension, http, tcp};
 use crate::wire::{At, required, type_name, unpack, unsupported};
 use mesh_core::Invalid;
-use mesh_core::model::Filter;
+use mesh_core::model::{Authz, Filter};
 use prost::Name as _;
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ use std::sync::Arc;
 pub(super) struct Read {
     pub(super) filter: Filter,
     pub(super) routes: Option<RouteSource>,
+    /// The rules that judge connections, in order.
+    pub(super) authz: Vec<Arc<Authz>>,
 }
 
 /// Reads the filters of a chain. `listener` names routes where nothing else does.
@@ -24,6 +27,7 @@ pub(super) fn filters(values: &[Proto], listener: &str) -> Result<Read, Invalid>
         return Err(Invalid::new("filters", "required, but missing"));
     };
     let mut by_name = None;
+    let mut authz = Vec::new();
     for (at, value) in before.iter().enumerate() {
         let place = format!("filters[{at}]");
         let any = config(value).at(&place)?;
@@ -31,6 +35,11 @@ pub(super) fn filters(values: &[Proto], listener: &str) -> Result<Read, Invalid>
             name if name == SniCluster::full_name() => {
                 unpack::<SniCluster>(any).at("typed_config").at(&place)?;
                 by_name = Some(place);
+            }
+            name if name == Rbac::full_name() => {
+                let rules: Rbac = unpack(any).at("typed_config").at(&place)?;
+                let rules = authz::of_connections(&rules);
+                authz.push(Arc::new(rules.at("typed_config").at(&place)?));
             }
             name if is_last(name) => {
                 let message = "nothing may follow an HTTP connection manager or a TCP proxy";
@@ -47,11 +56,13 @@ pub(super) fn filters(values: &[Proto], listener: &str) -> Result<Read, Invalid>
             Ok(Read {
                 filter: Filter::Http(Arc::new(manager)),
                 routes: Some(routes),
+                authz,
             })
         }
         name if name == TcpProxy::full_name() => Ok(Read {
             filter: Filter::Tcp(Arc::new(tcp::proxy(&unpack(any)?, by_name.is_some())?)),
             routes: None,
+            authz,
         }),
         name => {
             let message = format!(

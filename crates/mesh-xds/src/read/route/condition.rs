@@ -74,7 +74,7 @@ fn separated(text: &str, any_case: bool) -> Result<PathMatch, Invalid> {
 
 /// Without a specifier, the header has to be there.
 #[expect(deprecated, reason = "the old spellings are read too")]
-fn header(proto: &pb::HeaderMatcher) -> Result<HeaderMatch, Invalid> {
+pub(in crate::read) fn header(proto: &pb::HeaderMatcher) -> Result<HeaderMatch, Invalid> {
     let pb::HeaderMatcher {
         name,
         invert_match,

@@ -11,7 +11,7 @@ use mesh_core::Invalid;
 use mesh_core::model::{AddMode, HeaderAdd, HeaderEdits};
 
 /// The changes of requests.
-pub(super) fn request(
+pub(in crate::read) fn request(
     add: &[HeaderValueOption],
     remove: &[String],
 ) -> Result<HeaderEdits, Invalid> {
@@ -20,6 +20,14 @@ pub(super) fn request(
             editable("", name)
         })?,
         add: each("request_headers_to_add", add, one)?,
+    })
+}
+
+/// What is put on a call.
+pub(in crate::read) fn metadata(add: &[HeaderValueOption]) -> Result<HeaderEdits, Invalid> {
+    Ok(HeaderEdits {
+        remove: Vec::new(),
+        add: each("initial_metadata", add, one)?,
     })
 }
 

@@ -78,7 +78,6 @@ pub(super) fn read(
         retry_policy_typed_config,
         priority,
         rate_limits,
-        grpc_timeout_offset,
         upgrade_configs,
         internal_redirect_policy,
         internal_redirect_action,
@@ -121,6 +120,8 @@ pub(super) fn read(
     match max_stream_duration {
         None => {
             rule.max_grpc_timeout = maybe_duration("max_grpc_timeout", max_grpc_timeout.as_ref())?;
+            let offset = maybe_duration("grpc_timeout_offset", grpc_timeout_offset.as_ref())?;
+            rule.grpc_timeout_offset = offset.unwrap_or_default();
         }
         // Envoy does not look at `max_grpc_timeout` then, whatever is set in here.
         Some(limits) => stream_limits(limits, rule).at("max_stream_duration")?,
@@ -149,13 +150,15 @@ fn stream_limits(proto: &MaxStreamDuration, rule: &mut Rule) -> Result<(), Inval
         grpc_timeout_header_max,
         grpc_timeout_header_offset,
     } = proto;
-    refuse!(grpc_timeout_header_offset);
-    if let Some(limit) = max_stream_duration {
-        rule.max_stream_duration = Some(duration("max_stream_duration", limit)?);
-    }
+    // That the message is there switches `timeout` off, whatever is in it.
+    let limit = maybe_duration("max_stream_duration", max_stream_duration.as_ref())?;
+    rule.max_stream_duration = Some(limit.unwrap_or_default());
     if let Some(limit) = grpc_timeout_header_max {
         rule.max_grpc_timeout = Some(duration("grpc_timeout_header_max", limit)?);
     }
+    let field = "grpc_timeout_header_offset";
+    let offset = maybe_duration(field, grpc_timeout_header_offset.as_ref())?;
+    rule.grpc_timeout_offset = offset.unwrap_or_default();
     Ok(())
 }
 

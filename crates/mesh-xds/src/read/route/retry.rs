@@ -1,19 +1,28 @@
 //! Retries, from `RetryPolicy`.
 
+use super::condition::header;
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::retry_policy::{
-    RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
+    RateLimitedRetryBackOff, ResetHeaderFormat, RetryBackOff, RetryHostPredicate, RetryPriority,
+    retry_host_predicate, retry_priority,
 };
+use crate::pb::envoy::extensions::retry::host::omit_canary_hosts::v3::OmitCanaryHostsPredicate;
+use crate::pb::envoy::extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig;
 use crate::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use crate::pb::envoy::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 use crate::pb::google::protobuf::Any;
-use crate::wire::names::{PREVIOUS_HOSTS, PREVIOUS_PRIORITIES};
+use crate::read::metadata;
+use crate::wire::names::{
+    OMIT_CANARY_HOSTS, OMIT_HOST_METADATA, PREVIOUS_HOSTS, PREVIOUS_PRIORITIES,
+};
+use crate::wire::text::header_name;
 use crate::wire::{
-    At, duration, each, maybe_duration, number, pass_over, refuse, required, unpack,
+    At, duration, each, enumeration, maybe_duration, number, refuse, required, type_name, unpack,
 };
 use mesh_core::Invalid;
-use mesh_core::model::{Retry, RetryOn};
+use mesh_core::model::{HeaderKey, HeaderMatch, ResetFormat, ResetHeader, Retry, RetryOn};
 use prost::{Message, Name};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Reads a retry policy.
@@ -34,13 +43,7 @@ pub(super) fn read(proto: &pb::RetryPolicy) -> Result<Retry, Invalid> {
         retriable_request_headers,
         refresh_cluster_on_retry,
     } = proto;
-    refuse!(
-        retry_options_predicates,
-        rate_limited_retry_back_off,
-        retriable_headers,
-        retriable_request_headers,
-        refresh_cluster_on_retry,
-    );
+    refuse!(retry_options_predicates, refresh_cluster_on_retry);
     let mut retry = Retry::default();
     retry.on = conditions(retry_on)?;
     retry.attempts = number(num_retries.as_ref()).unwrap_or(1);
@@ -50,11 +53,26 @@ pub(super) fn read(proto: &pb::RetryPolicy) -> Result<Retry, Invalid> {
     retry.per_try_idle_timeout =
         maybe_duration("per_try_idle_timeout", per_try_idle_timeout.as_ref())?.filter(some);
     if let Some(priority) = retry_priority {
-        previous_priorities(priority).at("retry_priority")?;
+        retry.priority_attempts = previous_priorities(priority).at("retry_priority")?;
         retry.other_priorities = true;
     }
-    let predicates = each("retry_host_predicate", retry_host_predicate, previous_hosts)?;
-    retry.avoid_previous_hosts = !predicates.is_empty();
+    let avoided = each("retry_host_predicate", retry_host_predicate, hosts)?;
+    for avoided in avoided {
+        match avoided {
+            Avoided::Previous => retry.avoid_previous_hosts = true,
+            Avoided::Canaries => retry.avoid_canaries = true,
+            Avoided::With(metadata) => retry.avoid_metadata.push(metadata),
+        }
+    }
+    retry.headers = each("retriable_headers", retriable_headers, answer_header)?;
+    retry.request_headers = each(
+        "retriable_request_headers",
+        retriable_request_headers,
+        header,
+    )?;
+    if let Some(back_off) = rate_limited_retry_back_off {
+        (retry.resets, retry.reset_max) = resets(back_off).at("rate_limited_retry_back_off")?;
+    }
     retry.host_attempts = match host_selection_retry_max_attempts {
         0 => 1,
         times => u32::try_from(*times).map_err(|_| {
@@ -107,27 +125,86 @@ fn windows(proto: &RetryBackOff) -> Result<(Duration, Duration), Invalid> {
     Ok((base, max))
 }
 
-fn previous_hosts(proto: &RetryHostPredicate) -> Result<(), Invalid> {
+/// A header of an answer, which has none of what begins with a colon but its status.
+fn answer_header(proto: &pb::HeaderMatcher) -> Result<HeaderMatch, Invalid> {
+    let header = header(proto)?;
+    match header.key {
+        HeaderKey::Header(_) => Ok(header),
+        _ => {
+            let message = format!("{} is no header of an answer", proto.name);
+            Err(Invalid::new("name", message))
+        }
+    }
+}
+
+/// Where answers say how long to wait, and the longest that counts.
+fn resets(proto: &RateLimitedRetryBackOff) -> Result<(Vec<ResetHeader>, Duration), Invalid> {
+    let RateLimitedRetryBackOff {
+        reset_headers,
+        max_interval,
+    } = proto;
+    let resets = each("reset_headers", reset_headers, |reset| {
+        let pb::retry_policy::ResetHeader { name, format } = reset;
+        Ok(ResetHeader {
+            name: header_name("name", name)?,
+            format: match enumeration("format", *format)? {
+                ResetHeaderFormat::Seconds => ResetFormat::Seconds,
+                ResetHeaderFormat::UnixTimestamp => ResetFormat::UnixTimestamp,
+            },
+        })
+    })?;
+    if resets.is_empty() {
+        return Err(Invalid::new("reset_headers", "must name a header"));
+    }
+    let most = maybe_duration("max_interval", max_interval.as_ref())?;
+    if most.is_some_and(|most| most.is_zero()) {
+        return Err(Invalid::new("max_interval", "must be longer than 0 s"));
+    }
+    Ok((resets, most.unwrap_or_else(|| Retry::default().reset_max)))
+}
+
+/// Hosts that a further attempt would rather not go to.
+enum Avoided {
+    Previous,
+    Canaries,
+    With(BTreeMap<mesh_core::Name, mesh_core::Name>),
+}
+
+fn hosts(proto: &RetryHostPredicate) -> Result<Avoided, Invalid> {
     let RetryHostPredicate { name, config_type } = proto;
     let config = config_type
         .as_ref()
         .map(|retry_host_predicate::ConfigType::TypedConfig(config)| config);
+    let by_name = config.is_none().then_some(name.as_str());
+    let by_type = config.map(type_name).unwrap_or_default();
+    if by_name == Some(OMIT_CANARY_HOSTS) || by_type == OmitCanaryHostsPredicate::full_name() {
+        let OmitCanaryHostsPredicate {} = extension(name, config, OMIT_CANARY_HOSTS)?;
+        return Ok(Avoided::Canaries);
+    }
+    if by_name == Some(OMIT_HOST_METADATA) || by_type == OmitHostMetadataConfig::full_name() {
+        let OmitHostMetadataConfig { metadata_match } =
+            extension(name, config, OMIT_HOST_METADATA)?;
+        return Ok(Avoided::With(metadata::asked(metadata_match.as_ref())));
+    }
     let PreviousHostsPredicate {} = extension(name, config, PREVIOUS_HOSTS)?;
-    Ok(())
+    Ok(Avoided::Previous)
 }
 
-fn previous_priorities(proto: &RetryPriority) -> Result<(), Invalid> {
+/// After how many attempts the priorities tried are looked at again.
+fn previous_priorities(proto: &RetryPriority) -> Result<u32, Invalid> {
     let RetryPriority { name, config_type } = proto;
     let config = config_type
         .as_ref()
         .map(|retry_priority::ConfigType::TypedConfig(config)| config);
     let PreviousPrioritiesConfig { update_frequency } =
         extension(name, config, PREVIOUS_PRIORITIES)?;
-    pass_over!(
-        "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig":
-            update_frequency
-    );
-    Ok(())
+    match u32::try_from(update_frequency) {
+        Ok(attempts) if attempts > 0 => Ok(attempts),
+        _ => {
+            let message = format!("{update_frequency} is not a number from 1 to {}", i32::MAX);
+            Err(Invalid::new("typed_config.update_frequency", message))
+        }
+    }
 }
 
 /// The configuration of the one extension that is known in this place. What counts is its type;

@@ -10,9 +10,9 @@ use crate::pb::envoy::config::core::v3::{
 };
 use crate::pb::envoy::extensions::transport_sockets::tls::v3 as pb;
 use crate::pb::envoy::extensions::transport_sockets::tls::v3::secret::Type;
-use crate::read::{Given, SecretResource, SecretValue, source};
+use crate::read::{Given, SecretResource, SecretValue, opening, source};
 use crate::wire::{At, each, enumeration, pass_over, refuse, required, unsupported};
-use mesh_core::model::{Secret, SecretName, SecretRef, SecretSource, Validation};
+use mesh_core::model::{Secret, SecretName, SecretRef, SecretSource, StreamOpening, Validation};
 use mesh_core::{Invalid, Name};
 use std::sync::Arc;
 
@@ -182,18 +182,20 @@ fn source_of(value: &ConfigSource) -> Result<SecretSource, Invalid> {
             read().at("path_config_source")
         }
         ConfigSourceSpecifier::ApiConfigSource(api) => {
-            let (cluster, delta) = service(api).at("api_config_source")?;
+            let (cluster, opening, delta) = service(api).at("api_config_source")?;
             Ok(SecretSource::Service {
                 cluster,
                 delta,
+                opening,
                 initial_fetch_timeout,
             })
         }
     }
 }
 
-/// The cluster of a secret discovery service of its own, and whether it is spoken to in delta.
-fn service(value: &ApiConfigSource) -> Result<(Name, bool), Invalid> {
+/// The cluster of a secret discovery service of its own, what its streams begin with, and whether
+/// it is spoken to in delta.
+fn service(value: &ApiConfigSource) -> Result<(Name, StreamOpening, bool), Invalid> {
     let ApiConfigSource {
         api_type,
         transport_api_version,
@@ -224,19 +226,21 @@ fn service(value: &ApiConfigSource) -> Result<(Name, bool), Invalid> {
     }
     let mut clusters = each("grpc_services", grpc_services, grpc)?;
     match (clusters.pop(), clusters.is_empty()) {
-        (Some(cluster), true) => Ok((cluster, kind == ApiType::DeltaGrpc)),
+        (Some((cluster, opening)), true) => Ok((cluster, opening, kind == ApiType::DeltaGrpc)),
         _ => Err(Invalid::new("grpc_services", "has to be one")),
     }
 }
 
-fn grpc(value: &GrpcService) -> Result<Name, Invalid> {
+fn grpc(value: &GrpcService) -> Result<(Name, StreamOpening), Invalid> {
     let GrpcService {
         timeout,
         initial_metadata,
         retry_policy,
         target_specifier,
     } = value;
-    refuse!(timeout, initial_metadata, retry_policy);
+    refuse!(timeout, retry_policy);
+    let mut opening = StreamOpening::default();
+    opening.metadata = each("initial_metadata", initial_metadata, opening::metadata)?.into();
     match required("target_specifier", target_specifier)? {
         TargetSpecifier::EnvoyGrpc(target) => {
             let EnvoyGrpc {
@@ -247,12 +251,13 @@ fn grpc(value: &GrpcService) -> Result<Name, Invalid> {
                 skip_envoy_headers,
             } = target;
             let read = || {
-                refuse!(authority, retry_policy, max_receive_message_length);
+                refuse!(retry_policy, max_receive_message_length);
                 pass_over!("envoy.config.core.v3.GrpcService.EnvoyGrpc": skip_envoy_headers);
                 if cluster_name.is_empty() {
                     return Err(Invalid::new("cluster_name", "required, but missing"));
                 }
-                Ok(cluster_name.into())
+                opening.authority = opening::authority(authority)?;
+                Ok((cluster_name.into(), opening))
             };
             read().at("envoy_grpc")
         }

@@ -15,7 +15,7 @@ fn sensitive_fields() -> Vec<String> {
 }
 
 #[test]
-fn what_envoy_marks_as_sensitive_is_known() {
+fn what_is_sensitive_is_known() {
     let fields = sensitive_fields();
     for field in [
         "TlsCertificate.private_key",
@@ -30,6 +30,9 @@ fn what_envoy_marks_as_sensitive_is_known() {
     }
     let google = "envoy.config.core.v3.GrpcService.GoogleGrpc.SslCredentials.private_key";
     assert!(fields.iter().any(|field| field == google), "{fields:#?}");
+    // Envoy shows it; here it may be a credential.
+    let metadata = "envoy.config.core.v3.GrpcService.initial_metadata";
+    assert!(fields.iter().any(|field| field == metadata), "{fields:#?}");
     let shown = format!("{TLS}.TlsCertificate.certificate_chain");
     assert!(!fields.contains(&shown));
 }

@@ -7,7 +7,7 @@ use crate::pb::envoy::config::cluster::v3::cluster::common_lb_config::{
     ConsistentHashingLbConfig, LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig,
 };
 use crate::pb::envoy::config::cluster::v3::cluster::lb_subset_config::{
-    LbSubsetFallbackPolicy as Fallback, LbSubsetSelector,
+    LbSubsetFallbackPolicy as Fallback, LbSubsetMetadataFallbackPolicy as Wishes, LbSubsetSelector,
     lb_subset_selector::LbSubsetSelectorFallbackPolicy as Own,
 };
 use crate::pb::envoy::config::cluster::v3::cluster::ring_hash_lb_config::HashFunction as Function;
@@ -22,7 +22,7 @@ use crate::wire::{to_duration, to_number};
 use crate::write::metadata;
 use mesh_core::model::{
     Balancing, Cluster, DiscoveryKind, HashFunction, HashKeys, LocalityBalancing, Maglev, Real,
-    RingHash, SlowStart, SubsetBalancing, SubsetFallback,
+    RingHash, SlowStart, SubsetBalancing, SubsetFallback, SubsetLocalities,
 };
 
 /// How many hosts are drawn for least request where nothing is said.
@@ -121,6 +121,9 @@ pub(super) fn subsets(cluster: &Cluster) -> Option<LbSubsetConfig> {
         fallback,
         default,
         panic_mode_any,
+        list_as_any,
+        localities,
+        fallback_list,
         ..
     } = subsets;
     let selectors = selectors.iter().map(|selector| LbSubsetSelector {
@@ -130,10 +133,15 @@ pub(super) fn subsets(cluster: &Cluster) -> Option<LbSubsetConfig> {
             None => Own::NotDefined,
             Some(SubsetFallback::Any) => Own::AnyEndpoint,
             Some(SubsetFallback::Default) => Own::DefaultSubset,
+            Some(SubsetFallback::Keys) => Own::KeysSubset,
             Some(_) => Own::NoFallback,
         }
         .into(),
-        ..LbSubsetSelector::default()
+        fallback_keys_subset: selector
+            .fallback_keys
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
     });
     Some(LbSubsetConfig {
         fallback_policy: match fallback {
@@ -144,8 +152,15 @@ pub(super) fn subsets(cluster: &Cluster) -> Option<LbSubsetConfig> {
         .into(),
         default_subset: (!default.is_empty()).then(|| metadata::values(default)),
         subset_selectors: selectors.collect(),
+        locality_weight_aware: *localities != SubsetLocalities::Ignored,
+        scale_locality_weight: *localities == SubsetLocalities::Scaled,
         panic_mode_any: *panic_mode_any,
-        ..LbSubsetConfig::default()
+        list_as_any: *list_as_any,
+        metadata_fallback_policy: match fallback_list {
+            true => Wishes::FallbackList,
+            false => Wishes::MetadataNoFallback,
+        }
+        .into(),
     })
 }
 

@@ -61,7 +61,7 @@ fn common(cluster: &Cluster) -> Option<core::HttpProtocolOptions> {
 
 /// The server name that TLS asks for.
 fn names(cluster: &Cluster) -> Option<core::UpstreamHttpProtocolOptions> {
-    let tls = cluster.tls.as_ref().filter(|tls| tls.auto_sni)?;
+    let tls = cluster.all_tls().find(|tls| tls.auto_sni)?;
     Some(core::UpstreamHttpProtocolOptions {
         auto_sni: true,
         auto_san_validation: tls.auto_san,

@@ -46,7 +46,7 @@ pub(super) fn matches(matches: &ChainMatch) -> Option<FilterChainMatch> {
     })
 }
 
-fn block(block: &Cidr) -> CidrRange {
+pub(in crate::write) fn block(block: &Cidr) -> CidrRange {
     CidrRange {
         address_prefix: block.address().to_string(),
         prefix_len: to_number(block.length().into()),

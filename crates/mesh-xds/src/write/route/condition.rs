@@ -46,7 +46,7 @@ fn path(path: &PathMatch) -> (Option<PathSpecifier>, bool) {
     (Some(specifier), any_case)
 }
 
-fn header(header: &HeaderMatch) -> pb::HeaderMatcher {
+pub(in crate::write) fn header(header: &HeaderMatch) -> pb::HeaderMatcher {
     let name = match &header.key {
         HeaderKey::Method => ":method",
         HeaderKey::Authority => ":authority",

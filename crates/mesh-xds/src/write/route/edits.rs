@@ -5,7 +5,7 @@ use crate::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use mesh_core::model::{AddMode, HeaderAdd, HeaderEdits, HeaderKey, HeaderTemplate, Piece};
 
 /// What is added, and the names of what is removed.
-pub(super) fn write(edits: &HeaderEdits) -> (Vec<HeaderValueOption>, Vec<String>) {
+pub(in crate::write) fn write(edits: &HeaderEdits) -> (Vec<HeaderValueOption>, Vec<String>) {
     let add = edits.add.iter().map(one).collect();
     let remove = edits.remove.iter().map(ToString::to_string).collect();
     (add, remove)
@@ -91,6 +91,7 @@ fn operator(piece: &Piece) -> Option<String> {
         Piece::RouteName => "ROUTE_NAME",
         Piece::UpstreamHost => "UPSTREAM_HOST",
         Piece::UpstreamCluster => "UPSTREAM_CLUSTER",
+        Piece::UpstreamRequestAttemptCount => "UPSTREAM_REQUEST_ATTEMPT_COUNT",
         Piece::StartTime => "START_TIME",
         _ => return None,
     };

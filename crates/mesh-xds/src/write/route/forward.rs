@@ -26,15 +26,17 @@ pub(super) fn write(rule: &Rule, forward: &Forward) -> pb::RouteAction {
         PathRewrite::Regex(pattern, with) => (String::new(), Some(to_substitution(pattern, with))),
         _ => (String::new(), None),
     };
+    let offset = Some(rule.grpc_timeout_offset).filter(|offset| !offset.is_zero());
+    let offset = offset.map(to_duration);
     // With `max_stream_duration` there, Envoy does not look at `max_grpc_timeout`.
     let max_stream_duration = rule.max_stream_duration.map(|limit| MaxStreamDuration {
         max_stream_duration: Some(to_duration(limit)),
         grpc_timeout_header_max: rule.max_grpc_timeout.map(to_duration),
-        grpc_timeout_header_offset: None,
+        grpc_timeout_header_offset: offset,
     });
-    let max_grpc_timeout = match max_stream_duration {
-        Some(_) => None,
-        None => rule.max_grpc_timeout.map(to_duration),
+    let (max_grpc_timeout, grpc_timeout_offset) = match max_stream_duration {
+        Some(_) => (None, None),
+        None => (rule.max_grpc_timeout.map(to_duration), offset),
     };
     pb::RouteAction {
         cluster_not_found_response_code: not_found(forward).into(),
@@ -46,6 +48,7 @@ pub(super) fn write(rule: &Rule, forward: &Forward) -> pb::RouteAction {
         retry_policy: rule.retry.as_deref().map(retry::write),
         request_mirror_policies: rule.mirrors.iter().map(mirror).collect(),
         max_grpc_timeout,
+        grpc_timeout_offset,
         max_stream_duration,
         cluster_specifier: target(&forward.to),
         host_rewrite_specifier: forward.authority.as_ref().and_then(authority),

@@ -10,7 +10,8 @@ use crate::pb::envoy::extensions::transport_sockets::tls::v3 as pb;
 use crate::pb::envoy::extensions::transport_sockets::tls::v3::certificate_validation_context::SystemRootCerts;
 use crate::pb::envoy::extensions::transport_sockets::tls::v3::secret::Type;
 use crate::wire::to_duration;
-use mesh_core::model::{Secret, SecretName, SecretRef, SecretSource};
+use http::{HeaderName, HeaderValue};
+use mesh_core::model::{Secret, SecretName, SecretRef, SecretSource, StreamOpening};
 use std::time::Duration;
 
 /// How long Envoy waits where nothing is said.
@@ -52,9 +53,11 @@ fn source(source: &SecretSource) -> Option<core::ConfigSource> {
         SecretSource::Service {
             cluster,
             delta,
+            opening,
             initial_fetch_timeout,
         } => {
-            let service = ConfigSourceSpecifier::ApiConfigSource(service(cluster, *delta));
+            let service = service(cluster, *delta, opening);
+            let service = ConfigSourceSpecifier::ApiConfigSource(service);
             (service, *initial_fetch_timeout)
         }
         SecretSource::File { path, watched } => {
@@ -79,7 +82,7 @@ fn source(source: &SecretSource) -> Option<core::ConfigSource> {
 }
 
 /// A service of its own, as istiod has it.
-fn service(cluster: &str, delta: bool) -> core::ApiConfigSource {
+fn service(cluster: &str, delta: bool, opening: &StreamOpening) -> core::ApiConfigSource {
     let kind = match delta {
         true => ApiType::DeltaGrpc,
         false => ApiType::Grpc,
@@ -91,11 +94,33 @@ fn service(cluster: &str, delta: bool) -> core::ApiConfigSource {
         grpc_services: vec![core::GrpcService {
             target_specifier: Some(TargetSpecifier::EnvoyGrpc(EnvoyGrpc {
                 cluster_name: cluster.to_owned(),
+                authority: opening.authority.to_string(),
                 ..EnvoyGrpc::default()
             })),
+            initial_metadata: opening.metadata.iter().map(metadata).collect(),
             ..core::GrpcService::default()
         }],
         ..core::ApiConfigSource::default()
+    }
+}
+
+/// Metadata as a format that says nothing but it.
+fn metadata((name, value): &(HeaderName, HeaderValue)) -> core::HeaderValue {
+    let mut plain = Vec::with_capacity(value.len());
+    for &byte in value.as_bytes() {
+        plain.push(byte);
+        if byte == b'%' {
+            plain.push(byte);
+        }
+    }
+    let (value, raw_value) = match String::from_utf8(plain) {
+        Ok(text) => (text, Vec::new()),
+        Err(other) => (String::new(), other.into_bytes()),
+    };
+    core::HeaderValue {
+        key: name.to_string(),
+        value,
+        raw_value,
     }
 }
 

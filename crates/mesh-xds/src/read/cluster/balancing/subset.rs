@@ -2,15 +2,17 @@
 
 use crate::pb::envoy::config::cluster::v3::cluster::LbSubsetConfig;
 use crate::pb::envoy::config::cluster::v3::cluster::lb_subset_config::{
-    LbSubsetFallbackPolicy as Fallback, LbSubsetSelector, lb_subset_selector,
+    LbSubsetFallbackPolicy as Fallback, LbSubsetMetadataFallbackPolicy as Wishes, LbSubsetSelector,
+    lb_subset_selector,
 };
 use crate::pb::envoy::extensions::load_balancing_policies::subset::v3::{Subset, subset as newer};
 use crate::pb::google::protobuf::Struct;
 use crate::read::metadata;
 use crate::wire::{each, enumeration, refuse};
 use lb_subset_selector::LbSubsetSelectorFallbackPolicy as Own;
-use mesh_core::model::{SubsetBalancing, SubsetFallback, SubsetSelector};
+use mesh_core::model::{SubsetBalancing, SubsetFallback, SubsetLocalities, SubsetSelector};
 use mesh_core::{Invalid, Name};
+use newer::LbSubsetMetadataFallbackPolicy as NewerWishes;
 
 /// The older field; nothing where no selector is, as in Envoy.
 pub(super) fn by_name(value: &LbSubsetConfig) -> Result<Option<SubsetBalancing>, Invalid> {
@@ -24,19 +26,14 @@ pub(super) fn by_name(value: &LbSubsetConfig) -> Result<Option<SubsetBalancing>,
         list_as_any,
         metadata_fallback_policy,
     } = value;
-    refuse!(
-        locality_weight_aware,
-        scale_locality_weight,
-        list_as_any,
-        metadata_fallback_policy
-    );
     let selectors = each("subset_selectors", subset_selectors, selector)?;
-    made(
-        *fallback_policy,
-        default_subset.as_ref(),
-        selectors,
-        *panic_mode_any,
-    )
+    let wishes: Wishes = enumeration("metadata_fallback_policy", *metadata_fallback_policy)?;
+    let mut subsets = made(*fallback_policy, default_subset.as_ref(), selectors)?;
+    subsets.panic_mode_any = *panic_mode_any;
+    subsets.list_as_any = *list_as_any;
+    subsets.localities = localities(*locality_weight_aware, *scale_locality_weight);
+    subsets.fallback_list = wishes == Wishes::FallbackList;
+    Ok(some(subsets))
 }
 
 /// The newer one, but for the policy inside.
@@ -53,13 +50,7 @@ pub(super) fn extension(value: &Subset) -> Result<Option<SubsetBalancing>, Inval
         metadata_fallback_policy,
         subset_lb_policy: _,
     } = value;
-    refuse!(
-        allow_redundant_keys,
-        locality_weight_aware,
-        scale_locality_weight,
-        list_as_any,
-        metadata_fallback_policy
-    );
+    refuse!(allow_redundant_keys);
     let selectors = each("subset_selectors", subset_selectors, |value| {
         let newer::LbSubsetSelector {
             keys,
@@ -75,34 +66,44 @@ pub(super) fn extension(value: &Subset) -> Result<Option<SubsetBalancing>, Inval
             fallback_keys_subset: fallback_keys_subset.clone(),
         })
     })?;
-    made(
-        *fallback_policy,
-        default_subset.as_ref(),
-        selectors,
-        *panic_mode_any,
-    )
+    let wishes: NewerWishes = enumeration("metadata_fallback_policy", *metadata_fallback_policy)?;
+    let mut subsets = made(*fallback_policy, default_subset.as_ref(), selectors)?;
+    subsets.panic_mode_any = *panic_mode_any;
+    subsets.list_as_any = *list_as_any;
+    subsets.localities = localities(*locality_weight_aware, *scale_locality_weight);
+    subsets.fallback_list = wishes == NewerWishes::FallbackList;
+    Ok(some(subsets))
+}
+
+/// Scaling is about weights that are there.
+fn localities(weighted: bool, scaled: bool) -> SubsetLocalities {
+    match (weighted, scaled) {
+        (false, _) => SubsetLocalities::Ignored,
+        (true, false) => SubsetLocalities::Weighted,
+        (true, true) => SubsetLocalities::Scaled,
+    }
+}
+
+/// Nothing where no selector is, as in Envoy.
+fn some(subsets: SubsetBalancing) -> Option<SubsetBalancing> {
+    (!subsets.selectors.is_empty()).then_some(subsets)
 }
 
 fn made(
     fallback: i32,
     default: Option<&Struct>,
     selectors: Vec<SubsetSelector>,
-    panic_mode_any: bool,
-) -> Result<Option<SubsetBalancing>, Invalid> {
+) -> Result<SubsetBalancing, Invalid> {
     let fallback = match enumeration("fallback_policy", fallback)? {
         Fallback::NoFallback => SubsetFallback::None,
         Fallback::AnyEndpoint => SubsetFallback::Any,
         Fallback::DefaultSubset => SubsetFallback::Default,
     };
-    if selectors.is_empty() {
-        return Ok(None);
-    }
     let mut subsets = SubsetBalancing::default();
     subsets.selectors = selectors;
     subsets.fallback = fallback;
     subsets.default = default.map(metadata::values).unwrap_or_default();
-    subsets.panic_mode_any = panic_mode_any;
-    Ok(Some(subsets))
+    Ok(subsets)
 }
 
 fn selector(value: &LbSubsetSelector) -> Result<SubsetSelector, Invalid> {
@@ -112,7 +113,6 @@ fn selector(value: &LbSubsetSelector) -> Result<SubsetSelector, Invalid> {
         fallback_policy,
         fallback_keys_subset,
     } = value;
-    refuse!(fallback_keys_subset);
     let mut selector = SubsetSelector::default();
     selector.keys = keys.iter().map(Name::from).collect();
     selector.keys.sort();
@@ -123,12 +123,23 @@ fn selector(value: &LbSubsetSelector) -> Result<SubsetSelector, Invalid> {
         Own::NoFallback => Some(SubsetFallback::None),
         Own::AnyEndpoint => Some(SubsetFallback::Any),
         Own::DefaultSubset => Some(SubsetFallback::Default),
-        Own::KeysSubset => {
-            return Err(Invalid::new(
-                "fallback_policy",
-                "KEYS_SUBSET is not supported",
-            ));
-        }
+        Own::KeysSubset => Some(SubsetFallback::Keys),
     };
-    Ok(selector)
+    selector.fallback_keys = fallback_keys_subset.iter().map(Name::from).collect();
+    selector.fallback_keys.sort();
+    selector.fallback_keys.dedup();
+    let keys = &selector.fallback_keys;
+    let message = match selector.fallback {
+        Some(SubsetFallback::Keys) if keys.is_empty() => "must not be empty for KEYS_SUBSET",
+        Some(SubsetFallback::Keys) if !keys.iter().all(|key| selector.keys.contains(key)) => {
+            "must be some of keys"
+        }
+        Some(SubsetFallback::Keys) if keys.len() == selector.keys.len() => {
+            "must not be all of keys"
+        }
+        Some(SubsetFallback::Keys) => return Ok(selector),
+        _ if keys.is_empty() => return Ok(selector),
+        _ => "is for KEYS_SUBSET only",
+    };
+    Err(Invalid::new("fallback_keys_subset", message))
 }

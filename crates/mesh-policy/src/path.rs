@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 /// What becomes of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Normalized<'a> {
+pub enum Normalized<'a> {
     /// This path, which may be the same.
     Path(Cow<'a, str>),
     /// Answer 400.
@@ -18,7 +18,7 @@ pub(crate) enum Normalized<'a> {
 }
 
 /// Normalises a path with its query. The query is left alone.
-pub(crate) fn normalize(target: &str, rules: PathNormalization) -> Normalized<'_> {
+pub fn normalize(target: &str, rules: PathNormalization) -> Normalized<'_> {
     let at = target.find(['?', '#']).unwrap_or(target.len());
     let (path, query) = target.split_at(at);
     if !path.starts_with('/') {

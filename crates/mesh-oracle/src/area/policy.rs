@@ -1,0 +1,112 @@
+//! Rules that judge requests (Envoy's `rbac`), and requests that try to get around them.
+
+mod evade;
+mod rules;
+
+use super::{cluster, paths};
+use crate::config::{Config, Source};
+use crate::dice::Dice;
+use serde_json::{Value, json};
+
+pub(crate) use rules::kinds;
+
+const TYPE: &str = "type.googleapis.com/envoy";
+
+/// What `rules_stat_prefix` and `shadow_rules_stat_prefix` are; counters are known by them.
+const PREFIXES: [&str; 2] = ["", "own_"];
+
+pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
+    let mut filters = Vec::new();
+    for _ in 0..dice.pick(&[1, 1, 1, 2, 3]) {
+        filters.push(filter(dice));
+    }
+    let named = |name: &str, kind: &str| {
+        json!({
+            "name": format!("envoy.filters.http.{name}"),
+            "typed_config": {"@type": format!("{TYPE}.extensions.filters.http.{name}.v3.{kind}")},
+        })
+    };
+    filters.push(named("fault", "HTTPFault"));
+    filters.push(named("cors", "Cors"));
+    filters.push(named("router", "Router"));
+    let mut manager = json!({
+        "http_filters": filters,
+        "normalize_path": dice.chance(70),
+        "merge_slashes": dice.chance(30),
+        "path_with_escaped_slashes_action": dice.pick(&[
+            "KEEP_UNCHANGED", "KEEP_UNCHANGED", "REJECT_REQUEST", "UNESCAPE_AND_FORWARD",
+        ]),
+        "use_remote_address": dice.chance(50),
+        "xff_num_trusted_hops": dice.below(2),
+        "route_config": {"virtual_hosts": [host(dice)], "validate_clusters": false},
+    });
+    if dice.chance(20) {
+        manager["strip_any_host_port"] = json!(true);
+    }
+    let calls = (0..requests).map(|_| evade::call(dice, &filters)).collect();
+    Config {
+        area: "policy",
+        source: Source {
+            manager,
+            clusters: json!([cluster("a", &["a"]), cluster("b", &["b"])]),
+        },
+        calls,
+    }
+}
+
+/// Routes that rewrite, answer and redirect; some paths have none.
+fn host(dice: &mut Dice) -> Value {
+    let mut routes = vec![
+        json!({"name": "rewritten", "match": {"prefix": "/old/"},
+               "route": {"cluster": "$a", "prefix_rewrite": "/admin/"}}),
+        json!({"name": "answered", "match": {"path": "/fixed"},
+               "direct_response": {"status": 200, "body": {"inline_string": "fixed"}}}),
+        json!({"name": "redirected", "match": {"prefix": "/moved"},
+               "redirect": {"path_redirect": "/new"}}),
+        json!({"name": "admin", "match": {"prefix": "/admin"}, "route": {"cluster": "$b"}}),
+    ];
+    // Without it some requests meet no route, and are judged nevertheless.
+    if dice.chance(75) {
+        routes.push(json!({"name": "rest", "match": {"prefix": "/"}, "route": {"cluster": "$a"}}));
+    }
+    json!({
+        "name": "v0",
+        "domains": ["*"],
+        "routes": routes,
+        "response_headers_to_add": [{"header": {"key": "x-edit", "value": "%RESPONSE_CODE%"}}],
+    })
+}
+
+fn filter(dice: &mut Dice) -> Value {
+    let mut config = json!({
+        "@type": format!("{TYPE}.extensions.filters.http.rbac.v3.RBAC"),
+        "rules_stat_prefix": dice.pick(&PREFIXES),
+        "shadow_rules_stat_prefix": dice.pick(&PREFIXES),
+    });
+    if dice.chance(93) {
+        config["rules"] = rules::rules(dice);
+    }
+    if dice.chance(30) {
+        config["shadow_rules"] = rules::rules(dice);
+    }
+    json!({"name": "envoy.filters.http.rbac", "typed_config": config})
+}
+
+/// A path of the few that rules are about.
+fn path(dice: &mut Dice) -> String {
+    match dice.below(4) {
+        0 => paths::path(dice, 3),
+        _ => dice
+            .pick(&[
+                "/admin",
+                "/admin/",
+                "/admin/x",
+                "/api/v1/x",
+                "/old/x",
+                "/fixed",
+                "/moved",
+                "/",
+            ])
+            .to_owned(),
+    }
+}

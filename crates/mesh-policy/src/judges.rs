@@ -1,0 +1,204 @@
+//! Several sets of rules in order, and what they count.
+
+use crate::decide::{Compiled, Verdict, compile, decide};
+use crate::facts::Facts;
+use mesh_core::model::{Authz, AuthzPolicy, AuthzRules};
+use mesh_core::stats::{AuthzStat, Block};
+use mesh_core::{Name, Shard};
+use std::fmt;
+use std::sync::Arc;
+
+/// Sets of rules that judge one after the other: what one denies the next is not asked about.
+#[derive(Debug, Default)]
+pub struct Judges(Vec<Judge>);
+
+/// It may not go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// The policy that says so; none where it takes one to allow it.
+    pub policy: Option<Arc<AuthzPolicy>>,
+}
+
+/// What one set of rules says, to be told.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Judged<'a> {
+    /// The rules.
+    pub rules: &'a AuthzRules,
+    /// They are on trial: what they say has no effect.
+    pub on_trial: bool,
+    /// What they say.
+    pub verdict: Verdict<'a>,
+}
+
+#[derive(Debug)]
+struct Judge {
+    authz: Arc<Authz>,
+    rules: Arc<Block<AuthzStat>>,
+    trial: Arc<Block<AuthzStat>>,
+}
+
+/// The compiled forms of rules, kept in their slot. Rules that cannot be compiled deny everything.
+#[derive(Debug)]
+struct Forms {
+    rules: Option<Option<Compiled>>,
+    trial: Option<Option<Compiled>>,
+}
+
+// === impl Judges ===
+
+impl Judges {
+    /// Judges of requests that count by the names that Envoy counts by, in the blocks that `block`
+    /// gives for everything before `allowed` and `denied`, e.g. `rbac.`: names under
+    /// `http.<stat_prefix>.`.
+    pub fn of_requests(
+        authz: &[Arc<Authz>],
+        mut block: impl FnMut(Name) -> Arc<Block<AuthzStat>>,
+    ) -> Self {
+        let judge = |authz: &Arc<Authz>| {
+            let rules = format!("rbac.{}", dotted(&authz.stat_prefix));
+            let trial = format!("rbac.{}shadow_", dotted(&authz.trial_prefix));
+            Judge::new(authz, block(rules.into()), block(trial.into()))
+        };
+        Self(authz.iter().map(judge).collect())
+    }
+
+    /// Judges of connections, see [`Judges::of_requests`]; the names are whole, e.g. `tcp.rbac.`.
+    pub fn of_connections(
+        authz: &[Arc<Authz>],
+        mut block: impl FnMut(Name) -> Arc<Block<AuthzStat>>,
+    ) -> Self {
+        let judge = |authz: &Arc<Authz>| {
+            let prefix = format!("{}rbac.", dotted(&authz.stat_prefix));
+            let trial = format!("{prefix}{}shadow_", dotted(&authz.trial_prefix));
+            Judge::new(authz, block(prefix.into()), block(trial.into()))
+        };
+        Self(authz.iter().map(judge).collect())
+    }
+
+    /// Judges that count for themselves.
+    pub fn new(authz: &[Arc<Authz>]) -> Self {
+        Self::of_requests(authz, |_| Arc::default())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Judges, and counts it.
+    ///
+    /// # Errors
+    /// If it may not go on.
+    pub fn judge(&self, facts: &Facts<'_>, shard: Shard) -> Result<(), Denied> {
+        for judge in &self.0 {
+            let forms = Forms::of(&judge.authz);
+            if let Some(trial) = &forms.trial {
+                let verdict = ask(trial.as_ref(), facts);
+                judge.trial.inc(shard, stat(verdict.allowed));
+            }
+            if let Some(rules) = &forms.rules {
+                let verdict = ask(rules.as_ref(), facts);
+                judge.rules.inc(shard, stat(verdict.allowed));
+                if !verdict.allowed {
+                    let policy = verdict.policy.cloned();
+                    return Err(Denied { policy });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What rules would say, until one set denies. Nothing is counted.
+pub fn explain<'a>(
+    authz: impl IntoIterator<Item = &'a Arc<Authz>>,
+    facts: &Facts<'_>,
+) -> Vec<Judged<'a>> {
+    let mut all = Vec::new();
+    for authz in authz {
+        let forms = Forms::of(authz);
+        let told = |rules, form: &'a Option<Compiled>, on_trial| Judged {
+            rules,
+            on_trial,
+            verdict: ask(form.as_ref(), facts),
+        };
+        if let (Some(rules), Some(form)) = (&authz.trial, &forms.trial) {
+            all.push(told(rules, form, true));
+        }
+        if let (Some(rules), Some(form)) = (&authz.rules, &forms.rules) {
+            let judged = told(rules, form, false);
+            all.push(judged);
+            if !judged.verdict.allowed {
+                break;
+            }
+        }
+    }
+    all
+}
+
+fn ask<'a>(rules: Option<&'a Compiled>, facts: &Facts<'_>) -> Verdict<'a> {
+    const NOT: Verdict<'_> = Verdict {
+        allowed: false,
+        policy: None,
+    };
+    rules.map_or(NOT, |rules| decide(rules, facts))
+}
+
+/// A prefix as Envoy puts it before other names: with a dot at its end, unless it is empty.
+fn dotted(prefix: &str) -> String {
+    match prefix.is_empty() || prefix.ends_with('.') {
+        true => prefix.to_owned(),
+        false => format!("{prefix}."),
+    }
+}
+
+fn stat(allowed: bool) -> AuthzStat {
+    match allowed {
+        true => AuthzStat::Allowed,
+        false => AuthzStat::Denied,
+    }
+}
+
+// === impl Judge ===
+
+impl Judge {
+    fn new(authz: &Arc<Authz>, rules: Arc<Block<AuthzStat>>, trial: Arc<Block<AuthzStat>>) -> Self {
+        // Now rather than at the first request.
+        Forms::of(authz);
+        Self {
+            authz: authz.clone(),
+            rules,
+            trial,
+        }
+    }
+}
+
+// === impl Forms ===
+
+impl Forms {
+    fn of(authz: &Authz) -> &Self {
+        let form = |rules: &AuthzRules| compile(rules).ok();
+        authz.slot.get_or_init(|| Self {
+            rules: authz.rules.as_ref().map(form),
+            trial: authz.trial.as_ref().map(form),
+        })
+    }
+}
+
+// === impl Denied ===
+
+impl Denied {
+    /// The name of the policy that denies; `none` where none allows.
+    pub fn name(&self) -> &str {
+        self.policy.as_ref().map_or("none", |policy| &policy.name)
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::error::Error for Denied {}

@@ -1,0 +1,68 @@
+//! What of a head is meant for one hop, and goes no further.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use mesh_route::list;
+
+/// What `connection` cannot name: the message would mean something else without it.
+const NOT_FOR_US_ALONE: [HeaderName; 4] = [
+    header::TE,
+    header::UPGRADE,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+];
+
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Removes what `connection` names: meant for us alone (RFC 9110 §7.6.1). Done before any header of
+/// our own is set, or a caller could name `x-forwarded-for` and have ours removed on the way out
+/// (as in CVE-2022-31813). Whoever names `host` has none, as in Envoy.
+///
+/// Nobody switches to `h2c` any more (RFC 9113 §3.1): it is left out, as by Envoy.
+///
+/// Says whether anything was removed.
+pub(super) fn leave_connection(headers: &mut HeaderMap) -> bool {
+    let is_h2c = |to: &HeaderValue| to.as_bytes().eq_ignore_ascii_case(b"h2c");
+    let changed = headers.get(header::UPGRADE).is_some_and(is_h2c);
+    if changed {
+        headers.remove(header::UPGRADE);
+        headers.remove(HTTP2_SETTINGS);
+    }
+    if !headers.contains_key(header::CONNECTION) {
+        return changed;
+    }
+    let upgrades = mesh_client::upgrade_of(headers).is_some();
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .filter(|name| !NOT_FOR_US_ALONE.contains(name))
+        .filter(|name| !upgrades || *name != header::HOST)
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    headers.remove(header::CONNECTION);
+    if upgrades {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    true
+}
+
+/// HTTP/2 may cut a cookie into lines, for its compression; nobody else reads it so (RFC 9113
+/// §8.2.3). Says whether it was.
+pub(super) fn join_cookies(headers: &mut HeaderMap) -> bool {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return false;
+    }
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    let is_sensitive = lines.any(HeaderValue::is_sensitive);
+    let all = list::whole(headers, &header::COOKIE, "; ");
+    let Ok(mut all) = HeaderValue::from_bytes(&all) else {
+        return false;
+    };
+    // RFC 7541 §7.1.3: nobody on the way may write it into a table.
+    all.set_sensitive(is_sensitive);
+    headers.insert(header::COOKIE, all);
+    true
+}

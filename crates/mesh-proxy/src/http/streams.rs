@@ -1,0 +1,127 @@
+//! HTTP/2: the streams of a connection, which hyper serves.
+
+use super::adapter::{Adapter, ResponseFuture};
+use super::stack::StackBody;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use mesh_client::Body;
+use mesh_core::body::Held;
+use mesh_core::stats::HttpStat;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use tokio::time::Instant;
+
+/// The way of a connection's streams into the stack.
+pub(super) struct Streams {
+    adapter: Mutex<Adapter>,
+    activity: Arc<Activity>,
+}
+
+/// What is going on on a connection, to tell an idle one.
+#[derive(Debug)]
+pub(super) struct Activity {
+    /// Requests whose response has not ended.
+    active: AtomicUsize,
+    /// Requests so far.
+    requests: AtomicUsize,
+    /// When the last response ended, or the connection came.
+    since: Mutex<Instant>,
+}
+
+/// The future of a stream's response.
+#[pin_project::pin_project]
+pub(super) struct StreamFuture {
+    #[pin]
+    inner: ResponseFuture,
+    /// Moves into the response's body.
+    busy: Option<Busy>,
+}
+
+/// A request under way, until its response has ended or was dropped.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Activity>);
+
+// === impl Streams ===
+
+impl Streams {
+    pub(super) fn new(adapter: Adapter, activity: Arc<Activity>) -> Self {
+        Self {
+            adapter: Mutex::new(adapter),
+            activity,
+        }
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Streams {
+    type Response = Response<Held<StackBody, Busy>>;
+    type Error = Infallible;
+    type Future = StreamFuture;
+
+    fn call(&self, request: Request<Incoming>) -> StreamFuture {
+        // hyper calls this from the connection's own task, so nobody waits for this lock; what it
+        // returns is polled elsewhere.
+        let mut adapter = self.adapter.lock().unwrap_or_else(PoisonError::into_inner);
+        adapter.begin(HttpStat::CxHttp2Total);
+        StreamFuture {
+            inner: adapter.send(request.map(Body::new)).0,
+            busy: Some(Busy::new(&self.activity)),
+        }
+    }
+}
+
+// === impl StreamFuture ===
+
+impl Future for StreamFuture {
+    type Output = Result<Response<Held<StackBody, Busy>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Ok(response) = ready!(this.inner.poll(cx));
+        let busy = this.busy.take();
+        Poll::Ready(Ok(response.map(|body| Held::new(body, busy))))
+    }
+}
+
+// === impl Activity ===
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self {
+            active: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
+            since: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Whether there was a request.
+    pub(super) fn has_begun(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// Since when nothing is going on; none while there is a request.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.active.load(Ordering::Relaxed) == 0).then_some(since)
+    }
+}
+
+// === impl Busy ===
+
+impl Busy {
+    fn new(activity: &Arc<Activity>) -> Self {
+        activity.active.fetch_add(1, Ordering::Relaxed);
+        activity.requests.fetch_add(1, Ordering::Relaxed);
+        Self(activity.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let since = &self.0.since;
+        *since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
