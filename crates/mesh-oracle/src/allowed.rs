@@ -206,19 +206,27 @@ pub(crate) const ALLOWED: &[Allowed] = &[
     },
     Allowed {
         id: "route-of-a-refused-path",
-        reason: "a path with %00 is refused before a route is looked for; Envoy's log names the one that \
-                 it would have taken, and its answer is edited as that one's are",
+        reason: "a path that is refused, for %00 or an escaped slash, is refused before a route is looked \
+                 for; Envoy's log names the one that it would have taken, and its answer is edited as \
+                 that one's are",
         holds: |it, case| {
+            let manager = &case.config.source.manager;
+            let normalized = manager["normalize_path"] == true;
+            let slashes = manager["path_with_escaped_slashes_action"] == "REJECT_REQUEST";
             let refused = |call: &Call| {
-                let raw = call.raw.as_deref().unwrap_or(&call.target);
-                raw.contains("%00")
+                let target = call.raw.as_deref().unwrap_or(&call.target);
+                let line = target.split("\r\n").next().unwrap_or(target);
+                let path = line.split(['?', '#']).next().unwrap_or(line);
+                let path = path.to_ascii_lowercase();
+                (normalized && path.contains("%00"))
+                    || (slashes && (path.contains("%2f") || path.contains("%5c")))
             };
             let unknown = match &*it.fact {
                 "log route" | "log cluster" => it.ours == "-",
                 "header x-edit" => it.ours == "(none)",
                 _ => false,
             };
-            unknown && case.config.source.manager["normalize_path"] == true && case.is(refused)
+            unknown && case.is(refused)
         },
     },
     Allowed {

@@ -176,6 +176,31 @@ fn a_table_that_is_no_longer_followed_takes_its_hosts_along() {
 }
 
 #[test]
+fn what_crosses_the_message_that_it_is_not_wanted_any_more_is_passed_over() {
+    let mut client = following(&["t/a"]);
+    receive(&mut client, vec![host("t/none", &["t/a"], None)], &[]);
+    assert_eq!(accept(&mut client).2, ["t/a"]);
+    client.requests();
+    client.machine.take_back(VHDS, &"t/a".into());
+    assert_eq!(client.request().resource_names_unsubscribe, ["t/a"]);
+    // Nobody would tell what becomes of them.
+    let crossed = vec![
+        host("t/a", &[], Some("x")),
+        host("t/one", &["t/a"], Some("x")),
+    ];
+    receive(&mut client, crossed, &[]);
+    assert_eq!(accept(&mut client).0, Vec::<String>::new());
+    // What another one leads to is wanted all the same, and so is this one once it is asked for.
+    client.machine.ask(VHDS, &"t/b".into());
+    let shared = host("t/one", &["t/a", "t/b"], Some("x"));
+    receive(&mut client, vec![shared], &[]);
+    assert_eq!(accept(&mut client).0, ["t/one"]);
+    client.machine.ask(VHDS, &"t/a".into());
+    receive(&mut client, vec![host("t/a", &[], Some("x"))], &[]);
+    assert_eq!(accept(&mut client).0, ["t/a"]);
+}
+
+#[test]
 fn a_cluster_that_a_request_wants_is_asked_for_without_everything_else() {
     let mut client = Client::delta();
     client.machine.ask(CDS, &"a".into());

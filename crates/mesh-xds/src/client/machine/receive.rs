@@ -193,7 +193,7 @@ impl<R> Machine<R> {
                 continue;
             }
             // Passed over: it was not asked for, or not any more.
-            if !all.wants(&item.name) && !item.aliases.iter().any(|alias| all.wants(alias)) {
+            if !all.wants_any(&item.name, &item.aliases) {
                 continue;
             }
             let name = Name::from(item.name.as_str());

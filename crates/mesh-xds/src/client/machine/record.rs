@@ -25,6 +25,9 @@ pub(super) struct Kind {
     /// Names to be sent with the next request.
     pub(super) subscribe: BTreeSet<Name>,
     pub(super) unsubscribe: BTreeSet<Name>,
+    /// VHDS: names that this stream's server need not send any more. What it sends for them has
+    /// crossed that message, and it will tell nothing more of it. Forgotten when there are too many.
+    pub(super) taken_back: BTreeSet<Name>,
     /// State of the world: names in requests of this stream.
     pub(super) told: BTreeSet<Name>,
     /// State of the world: names to be left out of the next request and to be in the one after.
@@ -161,14 +164,41 @@ impl KindStatus {
 
 // === impl Kind ===
 
+/// The most names that are noted as taken back; only those of a moment ago matter.
+const TAKEN_BACK: usize = 1_000;
+
 impl Kind {
     pub(super) fn wants(&self, name: &str) -> bool {
         self.wildcard
             || self.records.get(name).is_some_and(|record| record.named)
             || self.is_member(name)
-            || name
-                .rsplit_once('/')
-                .is_some_and(|(table, _)| self.tables.contains(table))
+            || self.is_of_followed(name) && !self.taken_back.contains(name)
+    }
+
+    /// Whether a resource is wanted that has these aliases. One that has them was sent for their
+    /// sake: it is not unasked for when all of them were taken back.
+    pub(super) fn wants_any(&self, name: &str, aliases: &[String]) -> bool {
+        let named = |name: &str| self.records.get(name).is_some_and(|record| record.named);
+        let back = |alias: &String| self.taken_back.contains(alias.as_str()) && !named(alias);
+        let aliases_want = aliases.iter().any(|alias| self.wants(alias));
+        let all_back = !aliases.is_empty() && aliases.iter().all(back);
+        aliases_want || self.wants(name) && (!all_back || self.wildcard || named(name))
+    }
+
+    fn is_of_followed(&self, name: &str) -> bool {
+        let table = name.rsplit_once('/').map(|(table, _)| table);
+        table.is_some_and(|table| self.tables.contains(table))
+    }
+
+    /// The server hears that this is no longer asked for.
+    pub(super) fn is_taken_back(&mut self, name: &Name) {
+        self.unsubscribe.insert(name.clone());
+        if self.is_of_followed(name) {
+            if self.taken_back.len() >= TAKEN_BACK {
+                self.taken_back.clear();
+            }
+            self.taken_back.insert(name.clone());
+        }
     }
 
     /// Whether it is in a glob collection that is asked for.
@@ -233,6 +263,7 @@ impl Kind {
         // The first request of the next stream says all.
         self.subscribe.clear();
         self.unsubscribe.clear();
+        self.taken_back.clear();
         self.told.clear();
         self.again.clear();
         for record in self.records.values_mut() {

@@ -61,6 +61,7 @@ impl<R> Machine<R> {
         if kind.asked {
             // It was not taken back yet.
             record.told |= kind.unsubscribe.remove(name);
+            kind.taken_back.remove(name);
             kind.subscribe.insert(name.clone());
             // A server that hears the same names as before sends nothing. It has to hear a request
             // without this one first.
@@ -96,16 +97,17 @@ impl<R> Machine<R> {
             return;
         }
         all.named -= 1;
+        let missing_at = record.missing_at.take();
         if all.asked {
             all.again.remove(name);
             record.again = 0;
             all.subscribe.remove(name);
             // What was never said is not taken back.
             if std::mem::take(&mut record.told) {
-                all.unsubscribe.insert(name.clone());
+                all.is_taken_back(name);
             }
         }
-        if let Some(at) = record.missing_at.take() {
+        if let Some(at) = missing_at {
             self.timers
                 .remove(&(at, kind, name.clone(), Timer::Missing));
         }
