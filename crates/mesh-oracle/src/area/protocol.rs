@@ -211,6 +211,9 @@ const NO_HOSTS: &[&str] = &[
 /// Something that has to be tried: its name, and how a request that does is known.
 type Kind = (&'static str, fn(&str) -> bool);
 
+/// How often a request is drawn until it is of a kind. The rarest kind is one of two hundred.
+const TRIES: usize = 2_000;
+
 pub(crate) const KINDS: &[Kind] = &[
     ("upgrade to h2c", |raw| holds(raw, "upgrade: h2c")),
     ("another upgrade", |raw| holds(raw, "upgrade: bar")),
@@ -293,8 +296,22 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
             manager,
             clusters: Value::Array(usual_clusters()),
         },
-        calls: (0..requests).map(|_| call(dice, limits)).collect(),
+        calls: calls(dice, requests, limits),
     }
+}
+
+/// One of each kind first, as far as there is room for as many others: what is rare by chance has to
+/// be tried, too.
+fn calls(dice: &mut Dice, requests: usize, limits: (usize, usize)) -> Vec<Call> {
+    let mut calls: Vec<Call> = Vec::with_capacity(requests);
+    for (_, is) in KINDS.iter().take(requests / 2) {
+        let mut drawn = (0..TRIES).map(|_| call(dice, limits));
+        calls.extend(drawn.find(|call| call.raw.as_deref().is_some_and(is)));
+    }
+    while calls.len() < requests {
+        calls.push(call(dice, limits));
+    }
+    calls
 }
 
 fn call(dice: &mut Dice, (most_bytes, most_fields): (usize, usize)) -> Call {
