@@ -14,30 +14,41 @@ use mesh_xds::client::{Client, SecretClient, Variant};
 use mesh_xds::pb::envoy::service::status::v3 as csds;
 use mesh_xds::server::{self, Changes, ResourceSet, Server, View};
 use mesh_xds::{Encoded, Node, TypeUrl, write};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 
 const SOON: Duration = Duration::from_secs(60);
 
 /// A server of everything in the set, at the address.
 async fn serve(set: &ResourceSet) -> String {
-    serve_seen(set, |_| {}).await
-}
-
-/// The same, and says in which variant it is spoken to.
-async fn serve_seen(
-    set: &ResourceSet,
-    seen: impl Fn(server::Variant) + Send + Sync + 'static,
-) -> String {
-    let shared = set.clone();
-    let assign = move |_: &Node| Ok(Feed::fixed(View::of([shared.clone()])));
-    let observer = move |peer: &server::Client, _: &server::Event| seen(peer.variant);
-    let server = Server::builder(assign).observer(observer).build();
+    let server = Server::builder(everything(set)).build();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { server.serve(listener, std::future::pending()).await });
     address
+}
+
+/// The same as an agent is reached: on a Unix domain socket. Says in which variant it is spoken to.
+fn serve_agent(
+    set: &ResourceSet,
+    path: &Path,
+    seen: impl Fn(server::Variant) + Send + Sync + 'static,
+) -> String {
+    let observer = move |peer: &server::Client, _: &server::Event| {
+        assert_eq!(peer.address, None);
+        seen(peer.variant);
+    };
+    let server = Server::builder(everything(set)).observer(observer).build();
+    let listener = UnixListener::bind(path).unwrap();
+    tokio::spawn(async move { server.serve_unix(listener, std::future::pending()).await });
+    format!("unix://{}", path.display())
+}
+
+fn everything(set: &ResourceSet) -> impl Fn(&Node) -> Result<Feed<View>, server::Refused> + use<> {
+    let shared = set.clone();
+    move |_: &Node| Ok(Feed::fixed(View::of([shared.clone()])))
 }
 
 fn secret(name: &str, secret: &Secret) -> Encoded {
@@ -125,7 +136,9 @@ async fn follow(delta: bool) {
         false => (Variant::Sotw, server::Variant::StateOfTheWorld),
     };
     let control_at = serve(&control).await;
-    let agent_at = serve_seen(&agent, move |seen| assert_eq!(seen, expected)).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("agent");
+    let agent_at = serve_agent(&agent, &path, move |seen| assert_eq!(seen, expected));
     let cert = Secret::certificate("chain", "hush-hush");
     control.apply(resources(delta).set(TypeUrl::Secret, secret("cert", &cert)));
 

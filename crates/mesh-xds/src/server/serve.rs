@@ -17,7 +17,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic_health::ServingStatus;
@@ -41,6 +41,18 @@ enum Security {
     Tls(mesh_identity::Acceptor),
 }
 
+/// Where connections come from.
+enum Door {
+    Tcp(TcpListener, Security),
+    Unix(UnixListener),
+}
+
+/// What came in.
+enum Caller {
+    Tcp(TcpStream, SocketAddr, Security),
+    Unix(UnixStream),
+}
+
 /// Runs the tasks of one connection's streams; they end with it.
 #[derive(Clone, Default)]
 struct Tasks(Arc<Mutex<JoinSet<()>>>);
@@ -61,7 +73,21 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        self.accept(listener, Security::Plain, shutdown).await
+        let door = Door::Tcp(listener, Security::Plain);
+        self.accept(door, shutdown).await
+    }
+
+    /// As [`Server::serve`], on a Unix domain socket: who may reach its file may ask. Callers have
+    /// no address.
+    ///
+    /// # Errors
+    /// The listener is broken.
+    pub async fn serve_unix(
+        &self,
+        listener: UnixListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        self.accept(Door::Unix(listener), shutdown).await
     }
 
     /// As [`Server::serve`], but with TLS: callers that offer protocols have to offer `h2`. Several
@@ -76,14 +102,13 @@ impl Server {
         acceptor: mesh_identity::Acceptor,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        self.accept(listener, Security::Tls(acceptor), shutdown)
-            .await
+        let door = Door::Tcp(listener, Security::Tls(acceptor));
+        self.accept(door, shutdown).await
     }
 
     async fn accept(
         &self,
-        listener: TcpListener,
-        security: Security,
+        door: Door,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let mut shutdown = pin!(shutdown);
@@ -98,14 +123,11 @@ impl Server {
             tokio::select! {
                 () = &mut shutdown => break,
                 Some(_) = connections.join_next() => {}
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, address)) => {
+                accepted = door.accept() => match accepted {
+                    Ok(caller) => {
                         let age = self.shared.transport.age.map(|age| jitter(age, rng.word()));
                         let shared = self.shared.clone();
-                        let (security, stopped) = (security.clone(), stopped.clone());
-                        // Messages are written whole; waiting to fill a segment only delays them.
-                        let _ = stream.set_nodelay(true);
-                        connections.spawn(secure(shared, security, stream, address, age, stopped));
+                        connections.spawn(secure(shared, caller, age, stopped.clone()));
                     }
                     Err(error) if is_passing(&error) => {
                         tracing::warn!(%error, "cannot accept a connection");
@@ -115,7 +137,7 @@ impl Server {
                 },
             }
         }
-        drop(listener);
+        drop(door);
         self.shared
             .health
             .set_service_status("", ServingStatus::NotServing)
@@ -128,17 +150,35 @@ impl Server {
     }
 }
 
+// === impl Door ===
+
+impl Door {
+    async fn accept(&self) -> io::Result<Caller> {
+        match self {
+            Self::Tcp(listener, security) => {
+                let (stream, address) = listener.accept().await?;
+                // Messages are written whole; waiting to fill a segment only delays them.
+                let _ = stream.set_nodelay(true);
+                Ok(Caller::Tcp(stream, address, security.clone()))
+            }
+            Self::Unix(listener) => Ok(Caller::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
 /// One connection, from its first byte.
 async fn secure(
     shared: Arc<Shared>,
-    security: Security,
-    stream: TcpStream,
-    address: SocketAddr,
+    caller: Caller,
     age: Option<Duration>,
     stopped: watch::Receiver<bool>,
 ) {
+    let (stream, address, security) = match caller {
+        Caller::Unix(stream) => return serve(shared, stream, (None, None), age, stopped).await,
+        Caller::Tcp(stream, address, security) => (stream, address, security),
+    };
     match security {
-        Security::Plain => serve(shared, stream, (address, None), age, stopped).await,
+        Security::Plain => serve(shared, stream, (Some(address), None), age, stopped).await,
         #[cfg(feature = "tls")]
         Security::Tls(acceptor) => {
             let mut told = stopped.clone();
@@ -149,7 +189,7 @@ async fn secure(
             };
             match accepted {
                 Ok(Ok((stream, told))) => {
-                    serve(shared, stream, (address, Some(told)), age, stopped).await
+                    serve(shared, stream, (Some(address), Some(told)), age, stopped).await
                 }
                 Ok(Err(error)) => tracing::info!(%error, %address, "a handshake failed"),
                 Err(_) => tracing::info!(%address, "a handshake took too long"),
@@ -162,13 +202,13 @@ async fn secure(
 async fn serve(
     shared: Arc<Shared>,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    (address, tls): (SocketAddr, Option<Arc<TlsInfo>>),
+    (address, tls): (Option<SocketAddr>, Option<Arc<TlsInfo>>),
     age: Option<Duration>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let (end, closing) = watch::channel(false);
     let peer = Peer {
-        address: Some(address),
+        address,
         tls,
         closing,
     };
@@ -207,9 +247,9 @@ async fn serve(
     }
 }
 
-fn log(ended: Result<(), hyper::Error>, address: SocketAddr) {
+fn log(ended: Result<(), hyper::Error>, address: Option<SocketAddr>) {
     if let Err(error) = ended {
-        tracing::debug!(%error, %address, "a connection broke");
+        tracing::debug!(%error, ?address, "a connection broke");
     }
 }
 
