@@ -32,6 +32,11 @@ impl Difference {
             "status" | "upstream count" | "log flags" | "log details" | "end" => {
                 format!("{} {}", short(&self.envoy), short(&self.ours))
             }
+            // Who refused it, whatever for.
+            "configuration" => {
+                let word = |text: &str| text.chars().take(8).collect::<String>();
+                format!("{} {}", word(&self.envoy), word(&self.ours))
+            }
             _ => {
                 let there = |text: &str| if text == "(none)" { "no" } else { "a" };
                 format!("{} {}", there(&self.envoy), there(&self.ours))

@@ -106,11 +106,7 @@ impl Server {
         self.accept(door, shutdown).await
     }
 
-    async fn accept(
-        &self,
-        door: Door,
-        shutdown: impl Future<Output = ()>,
-    ) -> io::Result<()> {
+    async fn accept(&self, door: Door, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let mut shutdown = pin!(shutdown);
         let (stop, stopped) = watch::channel(false);
         let mut connections = JoinSet::new();

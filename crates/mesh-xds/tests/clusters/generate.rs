@@ -42,7 +42,13 @@ impl Choice {
         }
         cluster.balancing = self.balancing;
         cluster.slow_start = self.slow_start.filter(|_| slow);
-        cluster.subsets = self.subsets.map(Arc::new);
+        cluster.subsets = self.subsets.map(|mut subsets| {
+            // They weigh what has weights.
+            if cluster.localities != LocalityBalancing::Weighted {
+                subsets.localities = SubsetLocalities::Ignored;
+            }
+            Arc::new(subsets)
+        });
     }
 }
 

@@ -4,9 +4,11 @@ use super::balancing::{eds, listed, with};
 use mesh_core::model::{SubsetFallback, SubsetLocalities};
 use mesh_xds::pb::envoy::config::cluster::v3 as pb;
 use mesh_xds::pb::envoy::config::cluster::v3::cluster::{
-    LbPolicy, LbSubsetConfig, lb_subset_config::LbSubsetSelector,
+    CommonLbConfig, LbPolicy, LbSubsetConfig,
+    common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig},
+    lb_subset_config::LbSubsetSelector,
 };
-use mesh_xds::pb::envoy::extensions::load_balancing_policies as policies;
+use mesh_xds::pb::envoy::extensions::load_balancing_policies::{self as policies, common};
 use mesh_xds::pb::google::protobuf::{Struct, Value, value::Kind};
 use mesh_xds::read;
 
@@ -27,6 +29,20 @@ fn both_spellings_of_subsets_mean_the_same() {
         fallback_keys_subset: vec!["b".to_owned()],
         single_host_per_subset: true,
     };
+    // What weighs localities in either spelling.
+    let weighted = CommonLbConfig {
+        locality_config_specifier: Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(
+            LocalityWeightedLbConfig::default(),
+        )),
+        ..Default::default()
+    };
+    let by_weight = common::v3::LocalityLbConfig {
+        locality_config_specifier: Some(
+            common::v3::locality_lb_config::LocalityConfigSpecifier::LocalityWeightedLbConfig(
+                Default::default(),
+            ),
+        ),
+    };
     let older = pb::Cluster {
         lb_policy: LbPolicy::RoundRobin.into(),
         lb_subset_config: Some(LbSubsetConfig {
@@ -39,6 +55,7 @@ fn both_spellings_of_subsets_mean_the_same() {
             scale_locality_weight: true,
             metadata_fallback_policy: 1,
         }),
+        common_lb_config: Some(weighted.clone()),
         ..eds()
     };
     let newer = with(&policies::subset::v3::Subset {
@@ -55,7 +72,10 @@ fn both_spellings_of_subsets_mean_the_same() {
         locality_weight_aware: true,
         scale_locality_weight: true,
         metadata_fallback_policy: 1,
-        subset_lb_policy: Some(listed(&policies::round_robin::v3::RoundRobin::default())),
+        subset_lb_policy: Some(listed(&policies::round_robin::v3::RoundRobin {
+            locality_lb_config: Some(by_weight),
+            ..Default::default()
+        })),
         ..Default::default()
     });
     let older = read::cluster(&older).unwrap().cluster;
@@ -68,6 +88,24 @@ fn both_spellings_of_subsets_mean_the_same() {
     assert!(subsets.list_as_any && subsets.fallback_list);
     assert_eq!(subsets.fallback, SubsetFallback::Default);
     assert_eq!(subsets.default["v"], "\"1\"");
+}
+
+#[test]
+fn weights_of_localities_in_subsets_need_weights_of_localities() {
+    let mut proto = eds();
+    proto.lb_subset_config = Some(LbSubsetConfig {
+        locality_weight_aware: true,
+        ..Default::default()
+    });
+    let zones = LocalityConfigSpecifier::ZoneAwareLbConfig(ZoneAwareLbConfig::default());
+    for locality_config_specifier in [None, Some(zones)] {
+        proto.common_lb_config = Some(CommonLbConfig {
+            locality_config_specifier,
+            ..Default::default()
+        });
+        let error = read::cluster(&proto).unwrap_err();
+        assert_eq!(error.path(), "lb_subset_config.locality_weight_aware");
+    }
 }
 
 #[test]

@@ -142,6 +142,14 @@ fn by_name(parts: &Parts<'_>, common: &Common) -> Result<Chosen, Invalid> {
             return Err(Invalid::new(name(other), message));
         }
     };
+    let aware = parts.subsets.is_some_and(|it| it.locality_weight_aware);
+    if aware && common.localities != LocalityBalancing::Weighted {
+        let message = "goes with common_lb_config.locality_weighted_lb_config";
+        return Err(Invalid::new(
+            "lb_subset_config.locality_weight_aware",
+            message,
+        ));
+    }
     let subsets = parts.subsets.map(subset::by_name).transpose();
     let subsets = subsets.at("lb_subset_config")?.flatten();
     if subsets.is_some() && policy == LbPolicy::ClusterProvided {

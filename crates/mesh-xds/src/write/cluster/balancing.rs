@@ -152,7 +152,9 @@ pub(super) fn subsets(cluster: &Cluster) -> Option<LbSubsetConfig> {
         .into(),
         default_subset: (!default.is_empty()).then(|| metadata::values(default)),
         subset_selectors: selectors.collect(),
-        locality_weight_aware: *localities != SubsetLocalities::Ignored,
+        // Envoy refuses it where localities have no weights, and then it says nothing.
+        locality_weight_aware: *localities != SubsetLocalities::Ignored
+            && cluster.localities == LocalityBalancing::Weighted,
         scale_locality_weight: *localities == SubsetLocalities::Scaled,
         panic_mode_any: *panic_mode_any,
         list_as_any: *list_as_any,
