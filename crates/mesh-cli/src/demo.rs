@@ -9,6 +9,7 @@ mod credentials;
 mod edit;
 mod envoy;
 mod files;
+mod identities;
 mod judge;
 mod outside;
 mod plane;

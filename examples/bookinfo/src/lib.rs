@@ -30,7 +30,7 @@ use std::{collections::HashMap, future::ready, io, net::SocketAddr};
 
 use axum::{
     Json, Router,
-    middleware::map_response,
+    middleware::{from_fn, map_response},
     response::{IntoResponse, Response},
     serve::ListenerExt as _,
 };
@@ -39,6 +39,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
 
+mod caller;
 mod client;
 mod details;
 mod page;
@@ -122,13 +123,14 @@ impl Default for Services {
     }
 }
 
-/// Makes every answer of a service say who gave it, a 404 for an unknown path included.
+/// Makes every answer of a service say who gave it, and to whom, a 404 for an unknown path included.
 pub(crate) fn signed(router: Router, name: &'static str) -> Router {
     let name = HeaderValue::from_static(name);
-    router.layer(map_response(move |mut response: Response| {
+    let named = router.layer(map_response(move |mut response: Response| {
         response.headers_mut().insert(SERVED_BY, name.clone());
         ready(response)
-    }))
+    }));
+    named.layer(from_fn(caller::told))
 }
 
 /// An answer in JSON.

@@ -7,6 +7,7 @@ use http::StatusCode;
 use self::markup::Markup;
 use crate::{
     SERVED_BY,
+    caller::CALLED_BY,
     client::Call,
     details::Details,
     reviews::{Color, Rating, Review, Reviews},
@@ -28,6 +29,8 @@ const MOST_STARS: u8 = 5;
 pub(crate) struct View<'a> {
     pub(crate) user: Option<&'a str>,
     pub(crate) request_id: Option<&'a str>,
+    /// Who asked for the page, as the mesh has verified it.
+    pub(crate) caller: Option<&'a str>,
     pub(crate) details: Part<Details>,
     pub(crate) reviews: Part<Reviews>,
     pub(crate) took: Duration,
@@ -70,6 +73,7 @@ pub(crate) fn product(view: &View<'_>) -> String {
             ("calls", calls(view)),
             ("took", Markup::text(&milliseconds(view.took))),
             ("request", request(view.request_id)),
+            ("caller", caller(view.caller)),
         ],
     )
     .into_string()
@@ -267,8 +271,22 @@ fn row(call: &Call, attempt: usize, of: usize) -> Markup {
             ("upstream", text(upstream.as_deref())),
             ("server", text(call.header("server"))),
             ("version", text(served_by)),
+            ("caller", text(call.header(CALLED_BY.as_str()))),
         ],
     )
+}
+
+fn caller(caller: Option<&str>) -> Markup {
+    match caller {
+        None => Markup::raw("It was asked for without mutual TLS."),
+        Some(caller) => {
+            let caller = [("caller", Markup::text(caller))];
+            Markup::fill(
+                "It was asked for over mutual TLS, by <code>{{caller}}</code>.",
+                &caller,
+            )
+        }
+    }
 }
 
 fn request(id: Option<&str>) -> Markup {

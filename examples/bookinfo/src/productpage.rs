@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::{
     Services, answer,
+    caller::caller,
     client::{Call, Client},
     details::Details,
     healthy,
@@ -107,6 +108,7 @@ async fn product_page(State(shared): State<Shared>, headers: HeaderMap) -> Respo
     html(page::product(&View {
         user: user.as_ref().map(User::name),
         request_id: headers.get("x-request-id").and_then(|id| id.to_str().ok()),
+        caller: caller(&headers),
         details,
         reviews,
         took,

@@ -1,6 +1,7 @@
 //! A real Envoy beside the demo: found, started with a bootstrap of its own, and ended.
 
 use super::admin::ask;
+use super::identities::Agent;
 use super::proxy::{PATIENCE, Proxy};
 use anyhow::{Context, bail};
 use mesh_istio::{Node, Role};
@@ -24,6 +25,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub(crate) struct Envoy {
     process: Child,
     admin: SocketAddr,
+    /// Keeps its certificate.
+    _agent: Agent,
 }
 
 /// The binary: the one that was named, else `envoy` in PATH, else what `cargo xtask envoy`
@@ -75,6 +78,7 @@ impl Envoy {
         node: &Node,
         identity: &mesh_xds::Node,
         xds: SocketAddr,
+        agent: Agent,
     ) -> anyhow::Result<Self> {
         let admin = node.admin().with_context(|| {
             format!(
@@ -93,7 +97,7 @@ impl Envoy {
         }
         let process = Command::new(binary)
             .arg("--config-yaml")
-            .arg(bootstrap(identity, admin, xds).to_string())
+            .arg(bootstrap(identity, admin, xds, &agent.socket()).to_string())
             .args(["--concurrency", "1", "--disable-hot-restart"])
             .args(["--log-level", "critical"])
             .stdin(Stdio::null())
@@ -101,7 +105,11 @@ impl Envoy {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;
-        Ok(Self { process, admin })
+        Ok(Self {
+            process,
+            admin,
+            _agent: agent,
+        })
     }
 
     /// Waits until it has its first configuration.
@@ -189,14 +197,15 @@ fn ports(node: &Node) -> Vec<SocketAddr> {
     }
 }
 
-/// Envoy's configuration: everything by delta ADS from the control plane.
-fn bootstrap(node: &mesh_xds::Node, admin: SocketAddr, xds: SocketAddr) -> Value {
+/// Envoy's configuration: everything by delta ADS from the control plane, and its own secrets from
+/// its agent.
+fn bootstrap(node: &mesh_xds::Node, admin: SocketAddr, xds: SocketAddr, agent: &Path) -> Value {
     let address = |at: SocketAddr| {
         let ip = at.ip().to_string();
         json!({"socket_address": {"address": ip, "port_value": at.port()}})
     };
     let dynamic = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
-    let texts = ["NAME", "NAMESPACE", "INTERCEPTION_MODE"];
+    let texts = ["NAME", "NAMESPACE", "INTERCEPTION_MODE", "MESH_IDENTITY"];
     let texts = texts
         .iter()
         .filter_map(|key| Some((*key, node.text(key)?.into())));
@@ -209,6 +218,21 @@ fn bootstrap(node: &mesh_xds::Node, admin: SocketAddr, xds: SocketAddr) -> Value
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": {}},
     });
+    let cluster = |name: &str, address: Value| {
+        json!({
+            "name": name,
+            "type": "STATIC",
+            "connect_timeout": "1s",
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2,
+            },
+            "load_assignment": {
+                "cluster_name": name,
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+            },
+        })
+    };
+    let agent = json!({"pipe": {"path": agent}});
     json!({
         "node": {"id": node.id(), "cluster": node.cluster(), "metadata": metadata},
         "admin": {"address": address(admin)},
@@ -223,18 +247,7 @@ fn bootstrap(node: &mesh_xds::Node, admin: SocketAddr, xds: SocketAddr) -> Value
             "lds_config": dynamic,
         },
         "static_resources": {
-            "clusters": [{
-                "name": "xds-grpc",
-                "type": "STATIC",
-                "connect_timeout": "1s",
-                "typed_extension_protocol_options": {
-                    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2,
-                },
-                "load_assignment": {
-                    "cluster_name": "xds-grpc",
-                    "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(xds)}}]}],
-                },
-            }],
+            "clusters": [cluster("xds-grpc", address(xds)), cluster("sds-grpc", agent)],
         },
     })
 }
@@ -273,7 +286,7 @@ mod tests {
             SocketAddr::from(([127, 0, 0, 1], 20000)),
             SocketAddr::from(([127, 0, 0, 1], 20810)),
         );
-        let text = bootstrap(&node, admin, xds).to_string();
+        let text = bootstrap(&node, admin, xds, Path::new("/run/agent")).to_string();
         let read = mesh_xds::bootstrap::Bootstrap::from_json(&text).unwrap();
         assert_eq!(read.admin, Some(admin.into()));
         assert_eq!(read.node.id(), node.id());

@@ -101,7 +101,7 @@ fn source(dir: &Path, node: &Node) -> Source {
             namespace: node.namespace.clone(),
         },
         dns_capture: false,
-        identity: false,
+        identity: true,
         locality: None,
         access_log: None,
     }

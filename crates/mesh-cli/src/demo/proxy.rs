@@ -2,6 +2,7 @@
 //! ours may read it in the files as well.
 
 use super::envoy::Envoy;
+use super::identities::{Identities, Member};
 use super::judge::Judge;
 use super::plane::Plane;
 use anyhow::{Context, bail};
@@ -37,6 +38,8 @@ pub(crate) enum Proxy {
         running: Running,
         /// What follows the control plane, or the files.
         driving: JoinSet<()>,
+        /// Renews its certificate.
+        _member: Member,
     },
     Envoy(Envoy),
 }
@@ -53,14 +56,16 @@ impl DataPlane {
         node: &Node,
         plane: Option<&Plane>,
         judge: &Arc<Judge>,
+        identities: &Identities,
     ) -> anyhow::Result<Proxy> {
         let plane = || plane.context("the control plane does not run");
+        let member = identities.member(node)?;
         match self {
-            Self::MeshProxy => by_xds(node, plane()?, judge).await,
-            Self::ReadsYaml => by_yaml(node, judge).await,
+            Self::MeshProxy => by_xds(node, plane()?, judge, member).await,
+            Self::ReadsYaml => by_yaml(node, judge, member).await,
             Self::Envoy(binary) => {
                 let (identity, plane) = (identity(node), plane()?);
-                let envoy = Envoy::start(binary, node, &identity, plane.xds)?;
+                let envoy = Envoy::start(binary, node, &identity, plane.xds, member.agent()?)?;
                 envoy.ready(|| plane.rejection(identity.id())).await
             }
         }
@@ -72,10 +77,15 @@ impl DataPlane {
     }
 }
 
-async fn by_xds(node: &Node, plane: &Plane, judge: &Judge) -> anyhow::Result<Proxy> {
+async fn by_xds(
+    node: &Node,
+    plane: &Plane,
+    judge: &Judge,
+    member: Member,
+) -> anyhow::Result<Proxy> {
     let identity = identity(node);
     let client = Client::builder([format!("http://{}", plane.xds)]);
-    let driver = Driver::new(identity.clone(), client)?;
+    let driver = Driver::new(identity.clone(), client)?.identity(member.identity());
     let running = start(judge.introduce(node, driver.proxy()), node).await?;
     let mut driving = JoinSet::new();
     driving.spawn(driver.run());
@@ -84,19 +94,28 @@ async fn by_xds(node: &Node, plane: &Plane, judge: &Judge) -> anyhow::Result<Pro
         bail!("it rejects its configuration: {reason}");
     }
     started.with_context(|| format!("it has no configuration after {PATIENCE:?}"))?;
-    opened(Proxy::MeshProxy { running, driving })
+    opened(Proxy::MeshProxy {
+        running,
+        driving,
+        _member: member,
+    })
 }
 
-async fn by_yaml(node: &Node, judge: &Arc<Judge>) -> anyhow::Result<Proxy> {
+async fn by_yaml(node: &Node, judge: &Arc<Judge>, member: Member) -> anyhow::Result<Proxy> {
     // What there is to say about it has been said.
     let (configuration, _) = Configuration::load(judge.source(node))?;
     let builder = mesh_proxy::Proxy::builder(configuration.feed());
+    let builder = builder.identity(member.identity());
     let running = start(builder.workload(configuration.workload()), node).await?;
     let judge = judge.clone();
     let mut driving = JoinSet::new();
     driving.spawn(configuration.watch(move |_| judge.look()));
     running.ready().await;
-    opened(Proxy::MeshProxy { running, driving })
+    opened(Proxy::MeshProxy {
+        running,
+        driving,
+        _member: member,
+    })
 }
 
 async fn start(proxy: Builder, node: &Node) -> std::io::Result<Running> {
@@ -122,6 +141,7 @@ impl Proxy {
             Self::MeshProxy {
                 running,
                 mut driving,
+                _member,
             } => {
                 driving.abort_all();
                 running.drain().await;
@@ -150,5 +170,6 @@ fn identity(node: &Node) -> mesh_xds::Node {
         .with_text("NAME", name)
         .with_text("NAMESPACE", namespace)
         .with_text("INTERCEPTION_MODE", "NONE")
+        .with_text("MESH_IDENTITY", "true")
         .with_map("LABELS", &node.labels)
 }

@@ -135,6 +135,12 @@ const TASKS: &[Task] = &[
         "the own zone first, another region at last",
         ["reviews.yaml"]
     ),
+    task!(
+        "19-mutual-tls",
+        "Mutual TLS",
+        "who has no certificate of the mesh is refused",
+        ["policy.yaml"]
+    ),
 ];
 
 pub(crate) fn list(json: bool) {

@@ -4,6 +4,7 @@ use super::Args;
 use super::admin::ask;
 use super::application::Applications;
 use super::files;
+use super::identities::Identities;
 use super::judge::Judge;
 use super::outside::{self, Outside};
 use super::plane::Plane;
@@ -88,6 +89,7 @@ impl Town {
             applications: Applications::none(),
             outside: Outside::default(),
         };
+        let identities = Identities::new(&world)?;
         let certificates = files::certificates(dir)?;
         for server in outside::SERVERS {
             let starting = town.outside.start(server, args.base_port, &certificates);
@@ -95,7 +97,7 @@ impl Town {
             announced(server.0, style, starting).await?;
         }
         for node in &nodes {
-            let starting = town.start_node(node, data_plane, &judge);
+            let starting = town.start_node(node, data_plane, &judge, &identities);
             announced(&node.name, style, starting).await?;
         }
         if let Some(plane) = &mut town.plane {
@@ -109,6 +111,7 @@ impl Town {
         node: &Node,
         data_plane: &DataPlane,
         judge: &Arc<Judge>,
+        identities: &Identities,
     ) -> anyhow::Result<((), String)> {
         let mut what = Vec::new();
         match &node.role {
@@ -135,7 +138,8 @@ impl Town {
                 }
             }
         }
-        let proxy = data_plane.start(node, self.plane.as_ref(), judge).await?;
+        let plane = self.plane.as_ref();
+        let proxy = data_plane.start(node, plane, judge, identities).await?;
         self.proxies.push(proxy);
         Ok(((), what.join(", ")))
     }

@@ -5,6 +5,7 @@
 
 mod balancing;
 mod gateways;
+mod identities;
 
 use crate::demo::Demo;
 use crate::support::{Answer, Client, wait_until};
@@ -35,6 +36,7 @@ macro_rules! test_every_task_on {
             task_16_a_sidecar_speaks_tls_where_its_application_speaks_http
             task_17_a_caller_stays_with_an_endpoint_by_a_cookie_or_a_header
             task_18_requests_stay_near_until_nobody_is_there_or_follow_shares
+            task_19_who_has_no_certificate_of_the_mesh_is_refused
         }
     };
     ($demo:expr; $($task:ident)*) => {
@@ -51,6 +53,7 @@ macro_rules! test_every_task_on {
 }
 pub use balancing::*;
 pub use gateways::*;
+pub use identities::*;
 pub(crate) use test_every_task_on;
 
 pub const REVIEWS: &str = "http://reviews:9080/reviews/0";

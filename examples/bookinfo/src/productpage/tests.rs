@@ -135,6 +135,27 @@ async fn what_a_proxy_adds_to_an_answer_is_in_the_table() {
 }
 
 #[tokio::test]
+async fn the_page_tells_who_was_seen_at_either_end_of_mutual_tls() {
+    let answer = get(async || {
+        let seen = [("x-called-by", "spiffe://d/ns/a/sa/<page>")];
+        (StatusCode::SERVICE_UNAVAILABLE, seen, "")
+    });
+    let services = with_reviews(answer);
+    let plain = page(&services).await;
+    assert!(plain.contains("without mutual TLS"));
+    assert!(main_of(&plain).contains("spiffe://d/ns/a/sa/&lt;page&gt;"));
+    let request = Request::get("/productpage");
+    let request = request.header("x-forwarded-client-cert", "URI=spiffe://d/ns/a/sa/gateway");
+    let response = send(&services, request.body(Body::empty()).unwrap()).await;
+    assert_eq!(
+        response.headers()["x-called-by"],
+        "spiffe://d/ns/a/sa/gateway"
+    );
+    let page = text(response).await;
+    assert!(page.contains("over mutual TLS, by <code>spiffe://d/ns/a/sa/gateway</code>"));
+}
+
+#[tokio::test]
 async fn a_hostile_user_name_stays_text() {
     let services = bookinfo(ReviewsVersion::V1);
     let form = Request::post("/login")
