@@ -55,7 +55,7 @@ fn both_spellings_of_subsets_mean_the_same() {
             scale_locality_weight: true,
             metadata_fallback_policy: 1,
         }),
-        common_lb_config: Some(weighted.clone()),
+        common_lb_config: Some(weighted),
         ..eds()
     };
     let newer = with(&policies::subset::v3::Subset {
