@@ -64,10 +64,7 @@ pub struct Shedding(Arc<AtomicU32>);
 
 /// Somebody tells how much is shed.
 #[derive(Clone, Debug)]
-struct Told {
-    shedding: Shedding,
-    rng: Arc<Rng>,
-}
+struct Told(Arc<(Shedding, Arc<Rng>)>);
 
 /// A service that sheds what is too much for this process.
 #[derive(Clone, Debug)]
@@ -112,7 +109,7 @@ impl OverloadLayer {
     /// Sheds besides what `shedding` says. `rng` chooses the requests.
     #[must_use]
     pub fn shedding(mut self, shedding: Shedding, rng: Arc<Rng>) -> Self {
-        self.told = Some(Told { shedding, rng });
+        self.told = Some(Told(Arc::new((shedding, rng))));
         self
     }
 
@@ -160,7 +157,8 @@ impl Shedding {
 impl Told {
     fn sheds(&self) -> bool {
         // Mostly nothing is shed, and no word is drawn for that.
-        self.shedding.0.load(Ordering::Relaxed) > 0 && self.shedding.sheds(self.rng.word())
+        let (shedding, rng) = &*self.0;
+        shedding.0.load(Ordering::Relaxed) > 0 && shedding.sheds(rng.word())
     }
 }
 
