@@ -66,7 +66,7 @@ impl Handshake {
             return None;
         };
         let handshake = self.acceptor.accept(io);
-        let done = match self.timeout.or(guard.limits().handshake_time) {
+        let done = match self.timeout.or_else(|| guard.limits().handshake_time) {
             None => handshake.await,
             Some(limit) => match tokio::time::timeout(limit, handshake).await {
                 Ok(done) => done,

@@ -7,9 +7,10 @@ fn peer(last: u8) -> SocketAddr {
 }
 
 fn limits() -> Limits {
-    let mut limits = Limits::default();
-    limits.connections = Some(3);
-    limits
+    Limits {
+        connections: Some(3),
+        ..Limits::default()
+    }
 }
 
 fn guard(limits: Limits, config: Overload) -> Guard {

@@ -178,7 +178,7 @@ impl Service<Request<mesh_http1::Body>> for Adapter {
             // It began with its first byte.
             let waited = self.caller.manager.as_ref();
             let waited = waited.and_then(|manager| manager.request_head_timeout);
-            let waited = waited.or(self.guard.limits().head_time);
+            let waited = waited.or_else(|| self.guard.limits().head_time);
             began = began
                 .checked_sub(waited.unwrap_or_default())
                 .unwrap_or(began);
