@@ -1,9 +1,11 @@
 //! Frames of HTTP/2 that cost us more than whoever sends them: counted as they pass, by Envoy's
 //! rules and with its defaults.
 //!
-//! Everything else that a peer could do is bounded by the codec: the sizes of tables, heads and
-//! windows, the number of CONTINUATION frames, and answers to PING and SETTINGS, of which the next
-//! is not looked at before the last was written.
+//! PING and SETTINGS, which have to be answered, are counted by the second: Envoy counts the answers
+//! that nobody has read, of which there are none here, because the codec looks at no more frames than
+//! it can answer. Everything else that a peer could do is bounded by the codec: the sizes of tables,
+//! heads and windows, and the number of CONTINUATION frames. After some frames other connections have
+//! their turn.
 
 use mesh_core::stats::Http2Stat;
 use std::io;
@@ -11,7 +13,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 /// What a connection begins with, which is no frame (RFC 9113 §3.4).
 const PREFACE: usize = 24;
@@ -27,12 +31,22 @@ const UPDATES: u64 = 10;
 /// Frames without content in a row (Envoy `max_consecutive_inbound_frames_with_empty_payload`).
 const EMPTY: u64 = 1;
 
+/// PING and SETTINGS in a second, and two more for each frame with content (Envoy
+/// `max_outbound_control_frames`, of those that wait).
+const CONTROLS: u64 = 1000;
+
+/// Frames that are read before other connections have their turn.
+const TURN: u32 = 256;
+
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
 
 /// A connection whose frames are counted. It breaks off where there are too many.
 #[derive(Debug)]
@@ -41,6 +55,8 @@ pub(super) struct Counted<I> {
     received: Scanner,
     sent: Scanner,
     counts: Counts,
+    /// Frames since others had their turn.
+    turn: u32,
     flood: Arc<OnceLock<Http2Stat>>,
 }
 
@@ -70,6 +86,10 @@ struct Counts {
     priorities: u64,
     updates: u64,
     empty: u64,
+    /// When the present second began, and what came in it.
+    second: Option<Instant>,
+    controls: u64,
+    content: u64,
 }
 
 // === impl Counted ===
@@ -86,6 +106,7 @@ impl<I> Counted<I> {
             received,
             sent: Scanner::default(),
             counts: Counts::default(),
+            turn: 0,
             flood: Arc::default(),
         }
     }
@@ -103,12 +124,18 @@ impl<I: AsyncRead + Unpin> AsyncRead for Counted<I> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.turn > TURN {
+            this.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        let counts = &mut this.counts;
+        let (counts, turn) = (&mut this.counts, &mut this.turn);
         let new = &buf.filled()[before..];
         let mut found = Ok(());
         this.received.scan(new, |frame| {
+            *turn += 1;
             if found.is_ok() {
                 found = counts.received(frame);
             }
@@ -219,7 +246,20 @@ impl Counts {
                     return Err(Http2Stat::WindowUpdateFramesFlood);
                 }
             }
+            PING | SETTINGS if frame.flags & ACK == 0 => {
+                let now = Instant::now();
+                let began = *self.second.get_or_insert(now);
+                if now.duration_since(began) >= Duration::from_secs(1) {
+                    self.second = Some(now);
+                    (self.controls, self.content) = (0, 0);
+                }
+                self.controls += 1;
+                if self.controls > CONTROLS + 2 * self.content {
+                    return Err(Http2Stat::ControlFlood);
+                }
+            }
             DATA | HEADERS | CONTINUATION => {
+                self.content += 1;
                 if frame.kind == HEADERS && frame.stream > self.latest {
                     self.latest = frame.stream;
                     self.streams += 1;
@@ -240,6 +280,7 @@ impl Counts {
 
     fn sent(&mut self, frame: Frame) {
         self.data_sent += u64::from(frame.kind == DATA);
+        self.content += u64::from(matches!(frame.kind, DATA | HEADERS));
     }
 }
 

@@ -91,6 +91,29 @@ fn frames_without_content_are_taken_one_at_a_time() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn frames_that_want_answers_are_counted_by_the_second_and_by_what_else_comes() {
+    let mut counts = Counts::default();
+    let ping = Frame::of([0, 0, 8, PING, 0, 0, 0, 0, 0]);
+    let answer = Frame::of([0, 0, 8, PING, ACK, 0, 0, 0, 0]);
+    for _ in 0..3 {
+        for _ in 0..1000 {
+            counts.received(ping).unwrap();
+            counts.received(answer).unwrap();
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    for _ in 0..1000 {
+        counts.received(ping).unwrap();
+    }
+    counts.sent(Frame::of([0, 1, 0, DATA, 0, 0, 0, 0, 1]));
+    counts.received(ping).unwrap();
+    counts
+        .received(Frame::of([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]))
+        .unwrap();
+    assert_eq!(counts.received(ping), Err(Http2Stat::ControlFlood));
+}
+
 #[tokio::test]
 async fn a_flood_breaks_the_connection_off_and_says_what_it_was() {
     let mut said = vec![b'x'; PREFACE];
