@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod advisories;
 mod api;
 mod bench;
 mod cargo;
@@ -41,6 +42,8 @@ enum Command {
     Envoy,
     /// Print the path of a Python that has gRPC with xDS, after installing it in target/venv
     Python,
+    /// Look for dependencies with known weaknesses, by cargo-deny
+    Advisories(advisories::Options),
     /// Write the table of Envoy's messages that mesh-xds carries, from envoy-types
     Schema(schema::Options),
     /// Build the fuzz targets in fuzz/ and run them, a minute each unless told otherwise
@@ -74,6 +77,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Api(options) => api::run(&workspace, &options),
         Command::Envoy => venv::print_envoy(&workspace),
         Command::Python => venv::print_python(&workspace),
+        Command::Advisories(options) => advisories::run(&workspace, &options),
         Command::Schema(options) => schema::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Oracle(options) => oracle::run(&workspace, &options),

@@ -12,7 +12,10 @@ mod tls;
 
 pub use codes::Codes;
 pub use histogram::{BOUNDS, Histogram, Summary};
-pub use names::{AuthzStat, ClusterStat, HttpStat, ListenerStat, RouteStat, TcpStat};
+pub use names::{
+    AuthzStat, ClusterStat, ConnectionLimitStat, Http2Stat, HttpStat, ListenerStat, RouteStat,
+    TcpStat,
+};
 pub use tls::TlsStat;
 
 use std::fmt;

@@ -1,8 +1,10 @@
 //! The admin interface: what an operator may look at, and two things to ask for.
 //!
-//! Paths and shapes are Envoy's where Envoy has them. There is no authentication: it belongs on a
-//! loopback address. Anything that changes something wants `POST`.
+//! Paths and shapes are Envoy's where Envoy has them. It belongs on a loopback address; elsewhere what
+//! changes something, and what is known of secrets, needs a token (`access.rs`). Anything that changes
+//! something wants `POST`.
 
+mod access;
 mod certs;
 mod clusters;
 mod dump;
@@ -11,6 +13,7 @@ mod secrets;
 mod serving;
 mod statistics;
 
+use self::access::Kind;
 use crate::accept::{Accept, Accepting, UnixSocket};
 use crate::explain::{Question, explain};
 use crate::runtime::{Order, Shared};
@@ -121,8 +124,8 @@ impl Admin {
     /// Serves until the proxy has ended.
     pub(crate) async fn run(self, ended: watch::Receiver<bool>) {
         match self.listener {
-            Listener::Tcp(listener) => serve(listener, self.shared, ended).await,
-            Listener::Unix(listener) => serve(listener, self.shared, ended).await,
+            Listener::Tcp(listener) => serve(listener, self.address, self.shared, ended).await,
+            Listener::Unix(listener) => serve(listener, self.address, self.shared, ended).await,
         }
     }
 }
@@ -142,7 +145,12 @@ async fn listen(address: &ListenerAddress, mode: u32) -> io::Result<(Listener, L
     }
 }
 
-async fn serve(listener: impl Accept, shared: Arc<Shared>, mut ended: watch::Receiver<bool>) {
+async fn serve(
+    listener: impl Accept,
+    address: ListenerAddress,
+    shared: Arc<Shared>,
+    mut ended: watch::Receiver<bool>,
+) {
     let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let server = serving::server();
     let mut connections = JoinSet::new();
@@ -156,9 +164,9 @@ async fn serve(listener: impl Accept, shared: Arc<Shared>, mut ended: watch::Rec
         let Ok(permit) = room.clone().acquire_owned().await else {
             return;
         };
-        let shared = shared.clone();
+        let (shared, address) = (shared.clone(), address.clone());
         let service = service_fn(move |request| {
-            let response = answer(&shared, &request);
+            let response = answer(&shared, &address, &request);
             async move { Ok::<_, Infallible>(response.await) }
         });
         let connection = server.serve(stream, b"", service);
@@ -173,18 +181,31 @@ async fn serve(listener: impl Accept, shared: Arc<Shared>, mut ended: watch::Rec
 
 fn answer<B>(
     shared: &Arc<Shared>,
+    address: &ListenerAddress,
     request: &Request<B>,
 ) -> impl Future<Output = Response<Full<Bytes>>> + Send + use<B> {
     let shared = shared.clone();
     let (method, uri) = (request.method().clone(), request.uri().clone());
+    let kind = Kind::of(uri.path());
+    let allowed = kind.check(request.headers(), shared.admin_token.as_ref(), address);
     async move {
         let query = Parameters(uri.query().unwrap_or_default().to_owned());
-        let changes = matches!(uri.path(), "/quitquitquit" | "/drain_listeners");
+        let changes = kind == Kind::Change;
         if changes && method != Method::POST {
             return text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n");
         }
         if !changes && method != Method::GET {
             return text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
+        }
+        if let Err((status, why)) = allowed {
+            let mut response = text(status, why);
+            if status == StatusCode::UNAUTHORIZED {
+                let scheme = HeaderValue::from_static("Bearer");
+                response
+                    .headers_mut()
+                    .insert(header::WWW_AUTHENTICATE, scheme);
+            }
+            return response;
         }
         match uri.path() {
             "/" | "/help" => text(StatusCode::OK, help()),

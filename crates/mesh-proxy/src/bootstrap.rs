@@ -3,6 +3,7 @@
 mod authority;
 mod control_plane;
 mod envoy;
+mod guard;
 mod identity;
 mod log;
 mod names;
@@ -115,10 +116,12 @@ pub struct RunArgs {
     /// Worker threads; 0 is one per core.
     #[arg(long, default_value_t = 0, env = "MESH_CONCURRENCY")]
     concurrency: usize,
-    /// Address of the admin interface, `unix://PATH`, or `off`. It has no authentication: keep it on loopback.
+    /// Address of the admin interface, `unix://PATH`, or `off`. Keep it on loopback.
     /// Default: the node's base port, the bootstrap's, else 127.0.0.1:15000.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
+    #[command(flatten)]
+    guard: guard::GuardArgs,
     /// Answer applications' questions for names at these addresses, over UDP and TCP, with what the
     /// mesh knows; others are passed on to the name servers of --dns-resolv-conf. Istio's agent
     /// listens on 127.0.0.1:15053, where `mesh intercept --redirect-dns` sends them. Services

@@ -5,6 +5,7 @@ mod arrival;
 pub(crate) mod prefixed;
 
 use self::arrival::Arrival;
+use crate::guard::Guard;
 use crate::http::serve;
 use crate::http::stack::RequestStack;
 use crate::listener::{ChainState, Counted, Current, HttpChain, ListenerState, Use};
@@ -35,6 +36,7 @@ pub(crate) struct Site {
     pub(crate) buffers: mesh_http1::Buffers,
     pub(crate) tcp: tcp::Forwarder,
     pub(crate) tasks: TaskTracker,
+    pub(crate) guard: Guard,
 }
 
 /// Counts a connection of a listener, whatever becomes of it.
@@ -76,7 +78,7 @@ pub(crate) fn serve_plain<IO: Downstream>(
     else {
         return Err(io);
     };
-    if !chain.chain().judges().is_empty() {
+    if !chain.chain().judges().is_empty() || chain.chain().limited().is_some() {
         return Err(io);
     }
     let mut arrival = Arrival::new(io, peer, local, listener.address().unix());
@@ -119,6 +121,19 @@ pub(crate) async fn serve<IO: Downstream>(
     };
     let mut caller = arrival.caller(site.shard, &chain.chain().config().name);
     let open = Open::new(current.plan().stats(), site.shard);
+    let counted = chain
+        .chain()
+        .limited()
+        .map(|limited| limited.count(site.shard));
+    if let Some(limited) = chain.chain().limited()
+        && counted
+            .as_ref()
+            .is_some_and(|counted| counted.is_too_many())
+    {
+        // Boxed, as it is over soon.
+        Box::pin(limited.delay(chain.drained())).await;
+        return;
+    }
     match chain.chain().security() {
         Security::Plain => {
             drop(current);
@@ -128,7 +143,9 @@ pub(crate) async fn serve<IO: Downstream>(
             let agreed = current.plan().tls().clone();
             drop(current);
             // Boxed, as what follows: a connection keeps no room for what is over.
-            let accepting = Box::pin(handshake.accept(arrival.io, &open.stats, agreed, site.shard));
+            let shaking =
+                handshake.accept(arrival.io, &open.stats, agreed, site.shard, &site.guard);
+            let accepting = Box::pin(shaking);
             if let Some((io, info)) = accepting.await {
                 caller.tls = Some(info);
                 pass(io, caller, &chain, &site).await;
@@ -233,6 +250,7 @@ fn http_connection(
         stack: site.stack.clone(),
         buffers: site.buffers.clone(),
         tasks: site.tasks.clone(),
+        guard: site.guard.clone(),
         drain: chain.drained(),
     }
 }

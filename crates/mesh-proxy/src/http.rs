@@ -3,6 +3,7 @@
 mod adapter;
 pub(crate) mod admit;
 mod certificate;
+mod frames;
 mod life;
 pub(crate) mod serve;
 pub(crate) mod stack;

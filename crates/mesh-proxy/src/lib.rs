@@ -30,6 +30,7 @@ pub mod chain;
 pub mod config;
 mod connection;
 pub mod explain;
+mod guard;
 mod http;
 mod identity;
 #[doc(hidden)]
@@ -46,13 +47,14 @@ mod watch;
 mod worker;
 pub mod xds;
 
+pub use guard::Limits;
 pub use identity::{Identity, IdentityFiles};
 pub use reconcile::Listening;
 pub use renewal::{AuthorityOptions, Renewal};
 pub use runtime::Running;
 
 use mesh_client::Slot;
-use mesh_core::model::{ListenerAddress, Snapshot, WorkloadRef};
+use mesh_core::model::{ListenerAddress, Overload, Snapshot, WorkloadRef};
 use mesh_core::{Demand, Feed};
 use mesh_discovery::dns::server as dns;
 use mesh_lb::Zone;
@@ -83,6 +85,9 @@ pub struct Builder {
     demand: Option<Demand>,
     token: Option<explain::Token>,
     identity: Option<Identity>,
+    limits: Limits,
+    overload: Overload,
+    admin_token: Option<explain::Token>,
 }
 
 #[derive(Debug, Default)]
@@ -113,6 +118,9 @@ impl Proxy {
             demand: None,
             token: None,
             identity: None,
+            limits: Limits::default(),
+            overload: guard::usual(),
+            admin_token: None,
         }
     }
 }
@@ -134,7 +142,8 @@ impl Builder {
         self
     }
 
-    /// The address of the admin interface. It has no authentication: keep it on loopback.
+    /// The address of the admin interface. Keep it on loopback: whoever reaches it may look at all
+    /// but secrets, and elsewhere the rest needs a token ([`Builder::admin_token`]).
     #[must_use]
     pub fn admin(self, address: Option<SocketAddr>) -> Self {
         self.admin_at(address.map(ListenerAddress::Socket), 0)
@@ -159,6 +168,31 @@ impl Builder {
     #[must_use]
     pub fn drain_time(mut self, time: Duration) -> Self {
         self.drain_time = time;
+        self
+    }
+
+    /// What the admin interface wants as `authorization: Bearer TOKEN` of whoever changes anything or
+    /// looks at what is known of secrets (`/certs`, `/config_dump`). Default: none, and these are for
+    /// interfaces on loopback and on Unix domain sockets only.
+    #[must_use]
+    pub fn admin_token(mut self, token: Option<explain::Token>) -> Self {
+        self.admin_token = token;
+        self
+    }
+
+    /// What callers may ask of the process. Default: [`Limits::default`].
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// What is done when something runs out. Default: of the file descriptors that the process may
+    /// have, from 85 % on connections end with their next response, from 95 % on requests are
+    /// answered 503, and from 98 % on no connection is accepted.
+    #[must_use]
+    pub fn overload(mut self, overload: Overload) -> Self {
+        self.overload = overload;
         self
     }
 

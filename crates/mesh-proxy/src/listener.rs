@@ -1,6 +1,7 @@
 //! What one worker keeps about one listener.
 
 mod blocks;
+mod connections;
 mod plan;
 
 pub(crate) use blocks::{Counted, Statistics};

@@ -2,7 +2,8 @@
 
 use crate::admin::Admin;
 use crate::connection::Site;
-use crate::explain::Explainer;
+use crate::explain::{Explainer, Token};
+use crate::guard::{Guard, watch_over};
 use crate::http::stack;
 use crate::listener::{Plans, Statistics};
 use crate::reconcile::{Listening, RETRY, Reconciler};
@@ -52,6 +53,9 @@ pub(crate) struct Shared {
     /// What a name server for the applications counts, if there is one.
     pub(crate) names: Option<Arc<mesh_discovery::dns::server::Statistics>>,
     pub(crate) workload: WorkloadRef,
+    pub(crate) guard: Guard,
+    /// What the admin interface wants of who changes something.
+    pub(crate) admin_token: Option<Token>,
     /// When the latest snapshot came into force, in milliseconds since 1970.
     pub(crate) updated: AtomicU64,
 }
@@ -191,6 +195,9 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         demand,
         token,
         identity,
+        limits,
+        overload,
+        admin_token,
     } = builder;
     let telemetry = Arc::new(Telemetry::new(workload.clone()));
     let statistics = Statistics::default();
@@ -200,6 +207,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
     let mut commands = Vec::with_capacity(workers);
     let mut threads = Vec::with_capacity(workers);
     let budgets = Budgets::default();
+    let guard = Guard::new(limits, overload, rng.fork());
     let explainer = token.map(|token| Arc::new(Explainer::new(token, feed.clone())));
     for number in 0..workers {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -230,7 +238,13 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         let site = Site {
             shard: Shard::of_worker(number),
             listeners: Listeners::default(),
-            stack: stack::build(parts, telemetry.clone(), most_requests, explainer.clone()),
+            stack: stack::build(
+                parts,
+                telemetry.clone(),
+                (most_requests, guard.shedding()),
+                explainer.clone(),
+            ),
+            guard: guard.clone(),
             buffers,
             tcp,
             tasks: TaskTracker::new(),
@@ -257,6 +271,8 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         control,
         names,
         workload,
+        guard: guard.clone(),
+        admin_token,
         updated: AtomicU64::new(0),
     });
     let (stop, stopped) = watch::channel(false);
@@ -275,7 +291,15 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
     }
     let checks = HealthChecks::new(shared.feed.clone()).rng(rng.fork());
     let feed = shared.feed.clone();
-    tokio::spawn(follow(files, identity, checks, feed, ended.clone()));
+    let watching = watch_over(guard);
+    tokio::spawn(follow(
+        files,
+        identity,
+        checks,
+        watching,
+        feed,
+        ended.clone(),
+    ));
     let supervisor = tokio::spawn(supervise(
         shared.clone(),
         reconciler,
@@ -314,11 +338,12 @@ fn spawn_worker(
 }
 
 /// Keeps what lies outside of the configuration up to date until the proxy ends: secrets in files,
-/// the proxy's own identity, the addresses behind names, and the health of those.
+/// the proxy's own identity, the addresses behind names, the health of those, and what runs out.
 async fn follow(
     files: Files,
     identity: Option<Identity>,
     checks: HealthChecks,
+    watching: impl Future<Output = ()>,
     feed: Feed<Snapshot>,
     mut ended: watch::Receiver<bool>,
 ) {
@@ -331,7 +356,7 @@ async fn follow(
     tokio::select! {
         // A lost sender means the same.
         _ = ended.wait_for(|ended| *ended) => {}
-        _ = async { tokio::join!(files.run(), identity, resolver.run(), checks.run()) } => {}
+        _ = async { tokio::join!(files.run(), identity, resolver.run(), checks.run(), watching) } => {}
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a chain's connections are secured.
 
+use crate::guard::Guard;
 use crate::origin::Downstream;
 use mesh_core::exchange::TlsInfo;
 use mesh_core::model::{FilterChain, Snapshot};
@@ -58,9 +59,14 @@ impl Handshake {
         stats: &Block<ListenerStat>,
         agreed: Arc<Block<TlsStat>>,
         shard: Shard,
+        guard: &Guard,
     ) -> Option<(TlsStream<IO>, Arc<TlsInfo>)> {
+        let Some(_place) = guard.shake() else {
+            stats.inc(shard, ListenerStat::HandshakeOverflow);
+            return None;
+        };
         let handshake = self.acceptor.accept(io);
-        let done = match self.timeout {
+        let done = match self.timeout.or_else(|| guard.limits().handshake_time) {
             None => handshake.await,
             Some(limit) => match tokio::time::timeout(limit, handshake).await {
                 Ok(done) => done,

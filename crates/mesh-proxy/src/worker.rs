@@ -3,6 +3,7 @@
 
 use crate::accept::{Accept, Opened, Ready};
 use crate::connection::{Site, serve, serve_plain};
+use crate::guard::Permit;
 use crate::listener::{ListenerState, Plan, Plans};
 use crate::origin::NOWHERE;
 use mesh_client::Upstreams;
@@ -11,7 +12,9 @@ use mesh_core::model::{Listener, ListenerAddress};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -44,6 +47,14 @@ pub(crate) struct Worker {
 /// One worker's listeners, by the addresses that they are bound to or stand for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Listeners(Arc<Mutex<HashMap<SocketAddr, Arc<ListenerState>>>>);
+
+/// A connection that is served, and its place.
+#[pin_project::pin_project]
+struct Admitted<F> {
+    #[pin]
+    serving: F,
+    _permit: Permit,
+}
 
 /// A listener in service. Dropping it ends its accept loop and drains its connections.
 struct Open {
@@ -186,6 +197,25 @@ impl Listeners {
     }
 }
 
+// === impl Admitted ===
+
+impl<F> Admitted<F> {
+    fn new(serving: F, permit: Permit) -> Self {
+        Self {
+            serving,
+            _permit: permit,
+        }
+    }
+}
+
+impl<F: Future> Future for Admitted<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.project().serving.poll(cx)
+    }
+}
+
 // === impl Open ===
 
 impl Drop for Open {
@@ -214,21 +244,29 @@ async fn accept_all<A: Accept>(
         let local = local
             .or_else(|| state.address().socket())
             .unwrap_or(NOWHERE);
+        let permit = match site.guard.admit(peer) {
+            Ok(permit) => permit,
+            Err(refused) => return state.current().count(site.shard, refused),
+        };
         match serve_plain(stream, peer, local, &state, &site) {
-            Ok(serving) => site.tasks.spawn(serving),
+            Ok(serving) => site.tasks.spawn(Admitted::new(serving, permit)),
             Err(stream) => {
                 let serving = serve(stream, peer, local, state.clone(), site.clone());
-                site.tasks.spawn(serving)
+                site.tasks.spawn(Admitted::new(serving, permit))
             }
         };
     };
+    let mut stopped = site.guard.stopped();
     loop {
+        let open = !*stopped.borrow_and_update();
         // To drain first: with enough callers there is always one more to accept.
         tokio::select! {
             biased;
             // Both a changed value and a lost sender mean the end.
             _ = drained.wait_for(|drain| *drain) => break,
-            accepted = socket.next() => serve(accepted),
+            // The guard, which has the sender, lives as long as this.
+            _ = stopped.changed() => {}
+            accepted = socket.next(), if open => serve(accepted),
         }
     }
     socket.waiting().into_iter().for_each(serve);

@@ -43,7 +43,7 @@ use crate::{Builder, Identity, Proxy};
 use agent::Agent;
 use files::{Files, Watched};
 use mesh_core::discovery::NameTable;
-use mesh_core::model::{Locality, Snapshot};
+use mesh_core::model::{Locality, Overload, Snapshot};
 use mesh_core::{Feed, Invalid};
 use mesh_lb::Zone;
 use mesh_xds::bootstrap::{Bootstrap, From, Subscription};
@@ -65,6 +65,8 @@ pub struct Driver {
     agent: Agent,
     /// Where the node says that it is.
     zone: Option<Zone>,
+    /// What the bootstrap says is to be done when something runs out.
+    overload: Option<Overload>,
 }
 
 // === impl Driver ===
@@ -152,6 +154,7 @@ impl Driver {
             gate,
             control,
             zone: zone(bootstrap),
+            overload: bootstrap.overload.clone(),
         })
     }
 
@@ -167,6 +170,9 @@ impl Driver {
     /// A proxy that serves what the driver has, where the node says that it is.
     pub fn proxy(&self) -> Builder {
         let mut builder = Proxy::builder(self.snapshots()).zone(self.zone.clone());
+        if let Some(overload) = &self.overload {
+            builder = builder.overload(overload.clone());
+        }
         builder.gate = self.gate.clone();
         builder.control = Some(self.control.clone());
         builder.demand = Some(self.client.handle().demand());

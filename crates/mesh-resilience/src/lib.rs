@@ -50,7 +50,7 @@ pub use deadline::{Deadline, DeadlineBody, DeadlineLayer};
 pub use fault::{Fault, FaultLayer};
 pub use idle::{Idle, IdleBody, IdleLayer, TryIdle, TryIdleBody, TryIdleLayer};
 pub use map::{MapRequestBody, MapRequestBodyLayer};
-pub use overload::{Overload, OverloadLayer};
+pub use overload::{Overload, OverloadLayer, Shedding};
 pub use rate::{Rate, RateLayer};
 pub use retry::{Budgets, ReplayBody, Retry, RetryLayer};
 pub use timeout::{Timeout, TimeoutLayer};

@@ -6,8 +6,8 @@
 //! response, so that a refusal costs next to nothing; unlike
 //! [`BreakerLayer`](crate::BreakerLayer) it protects this process rather than an upstream.
 //!
-//! The number is all that is looked at: neither memory nor latency, and every request weighs the
-//! same. A proxy with one stack per worker has the limit per worker unless the workers' stacks are
+//! The number is all that the layer looks at itself, and every request weighs the same. Who looks at
+//! memory or at anything else tells it by a [`Shedding`] how much is to be shed. A proxy with one stack per worker has the limit per worker unless the workers' stacks are
 //! built from clones of one layer.
 //!
 //! # Example
@@ -39,11 +39,12 @@ use http_body::Body;
 use mesh_core::body::Held;
 use mesh_core::stats::HttpStat;
 use mesh_core::usage::{Resource, Taken};
-use mesh_core::{BoxError, Error, Exchange, Failure, Usage};
+use mesh_core::{BoxError, Error, Exchange, Failure, Rng, Usage};
 use pin_project::pin_project;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -53,7 +54,17 @@ use tower_service::Service;
 pub struct OverloadLayer {
     usage: Arc<Usage>,
     most: u32,
+    told: Option<Told>,
 }
+
+/// The part of all requests that is shed, whatever their number. A clone is the same one: whoever
+/// looks at the process sets it, and layers obey. Default: none.
+#[derive(Clone, Debug, Default)]
+pub struct Shedding(Arc<AtomicU32>);
+
+/// Somebody tells how much is shed.
+#[derive(Clone, Debug)]
+struct Told(Arc<(Shedding, Arc<Rng>)>);
 
 /// A service that sheds what is too much for this process.
 #[derive(Clone, Debug)]
@@ -61,6 +72,7 @@ pub struct Overload<S> {
     inner: S,
     usage: Arc<Usage>,
     most: u32,
+    told: Option<Told>,
 }
 
 /// The response future of [`Overload`].
@@ -90,7 +102,15 @@ impl OverloadLayer {
         Self {
             usage: Arc::default(),
             most,
+            told: None,
         }
+    }
+
+    /// Sheds besides what `shedding` says. `rng` chooses the requests.
+    #[must_use]
+    pub fn shedding(mut self, shedding: Shedding, rng: Arc<Rng>) -> Self {
+        self.told = Some(Told(Arc::new((shedding, rng))));
+        self
     }
 
     /// How many requests are in the layer now.
@@ -107,7 +127,38 @@ impl<S> Layer<S> for OverloadLayer {
             inner,
             usage: self.usage.clone(),
             most: self.most,
+            told: self.told.clone(),
         }
+    }
+}
+
+// === impl Shedding ===
+
+impl Shedding {
+    /// All of them, in millionths.
+    const ALL: u32 = 1_000_000;
+
+    /// Sheds so many of a million requests, from now on. More than a million is all.
+    pub fn set(&self, millionths: u32) {
+        self.0.store(millionths, Ordering::Relaxed);
+    }
+
+    /// Whether a request with this random word is shed.
+    pub fn sheds(&self, word: u64) -> bool {
+        match self.0.load(Ordering::Relaxed) {
+            0 => false,
+            some => word % u64::from(Self::ALL) < u64::from(some),
+        }
+    }
+}
+
+// === impl Told ===
+
+impl Told {
+    fn sheds(&self) -> bool {
+        // Mostly nothing is shed, and no word is drawn for that.
+        let (shedding, rng) = &*self.0;
+        shedding.0.load(Ordering::Relaxed) > 0 && shedding.sheds(rng.word())
     }
 }
 
@@ -128,7 +179,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Some(unit) = self.usage.take(Resource::Requests, self.most) else {
+        let told = self.told.as_ref();
+        let unit = match told.is_some_and(Told::sheds) {
+            true => None,
+            false => self.usage.take(Resource::Requests, self.most),
+        };
+        let Some(unit) = unit else {
             if let Some(exchange) = Exchange::of(&request) {
                 exchange.caller().count(HttpStat::RqOverloadClose);
             }
@@ -223,6 +279,30 @@ mod tests {
         assert_eq!(layer.active(), 1);
         drop(waiting);
         assert_eq!(layer.active(), 0);
+    }
+
+    #[tokio::test]
+    async fn as_much_is_shed_as_somebody_says() {
+        let shedding = Shedding::default();
+        let layer = OverloadLayer::fixed(u32::MAX);
+        let layer = layer.shedding(shedding.clone(), Arc::new(Rng::with_seed(1)));
+        let service = layer.layer(Probe::new());
+        for (millionths, least, most) in [
+            (0, 0, 0),
+            (250_000, 150, 350),
+            (1_000_000, 1000, 1000),
+            (u32::MAX, 1000, 1000),
+            (0, 0, 0),
+        ] {
+            shedding.set(millionths);
+            let mut shed = 0;
+            for _ in 0..1000 {
+                let answer = service.clone().oneshot(Request::new(empty())).await;
+                shed += usize::from(answer.is_err());
+            }
+            assert!((least..=most).contains(&shed), "{millionths}: {shed}");
+        }
+        contract::check(layer).await;
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Envoy's own configuration: the bootstrap, and the files that it may refer to.
 //!
-//! What is read: `node`, the address of `admin`, `static_resources` (listeners, clusters and secrets), and
-//! `dynamic_resources` from an aggregated stream (`ads`) or from files (`path_config_source`).
+//! What is read: `node`, the address of `admin`, `static_resources` (listeners, clusters and secrets),
+//! `overload_manager`, and `dynamic_resources` from an aggregated stream (`ads`) or from files (`path_config_source`).
 //! What has no effect here is accepted by name only ([`ignored`]); everything else is refused by
 //! name. Extensions are those of [`crate::read`].
 //!
@@ -27,6 +27,7 @@ mod file;
 mod grpc;
 pub mod ignored;
 mod message;
+mod overload;
 
 pub use file::{FileContents, Format};
 pub use grpc::{in_order, server_uri};
@@ -36,7 +37,7 @@ use crate::read::{ClusterResource, ListenerResource, Resource, SecretResource};
 use crate::{Node, schema};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use mesh_core::model::{ClientTls, ListenerAddress, Secret, SecretRef};
+use mesh_core::model::{ClientTls, ListenerAddress, Overload, Secret, SecretRef};
 use mesh_core::{Invalid, Name};
 use std::fmt;
 use std::path::PathBuf;
@@ -72,6 +73,8 @@ pub struct Bootstrap {
     /// The cluster whose endpoints are nodes like this one
     /// (`cluster_manager.local_cluster_name`).
     pub local_cluster: Option<Name>,
+    /// What is done when something runs out (`overload_manager`).
+    pub overload: Option<Overload>,
     /// The message itself, as protobuf bytes, for those who show it: without what nobody may see.
     pub encoded: Bytes,
 }

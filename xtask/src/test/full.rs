@@ -24,6 +24,11 @@ pub(super) const STEPS: &[Step] = &[
         run: api,
     },
     Step {
+        name: "advisories",
+        what: "no dependency has a known weakness (cargo-deny, where it is installed)",
+        run: |context| crate::advisories::check(context.workspace.root()),
+    },
+    Step {
         name: "features",
         what: "each crate builds alone, with each feature alone",
         run: features::run,

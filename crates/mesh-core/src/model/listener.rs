@@ -96,10 +96,28 @@ pub struct FilterChain {
     pub tls: Option<Arc<ServerTls>>,
     /// Rules that judge connections, in order (Envoy's network filter `rbac`).
     pub authz: Vec<Arc<Authz>>,
-    /// How long a handshake may take (`transport_socket_connect_timeout`). None is without end.
+    /// How long a handshake may take (`transport_socket_connect_timeout`). None leaves it to the
+    /// proxy; in Envoy it is without end.
     pub handshake_timeout: Option<Duration>,
+    /// How many connections there may be at once (Envoy's network filter `connection_limit`).
+    pub connection_limit: Option<ConnectionLimit>,
     /// What is done with what comes in.
     pub filter: Filter,
+}
+
+/// A limit on the connections of a chain (Envoy's network filter `connection_limit`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct ConnectionLimit {
+    /// Prefix of its statistics: `connection_limit.<prefix>.*`.
+    pub stat_prefix: Name,
+    /// Connections at once, of all workers together; one more is closed. At least 1.
+    pub max_connections: u64,
+    /// How long a connection that is too many is left open, so that its caller does not come back
+    /// at once. Default: closed at once.
+    pub delay: Duration,
+    /// Whether it is enforced (`runtime_enabled`). Default true.
+    pub enabled: bool,
 }
 
 /// Which connections a chain is for (Envoy `FilterChainMatch`). What is empty matches all. Of the
@@ -427,6 +445,20 @@ impl Listener {
     }
 }
 
+// === impl ConnectionLimit ===
+
+impl ConnectionLimit {
+    /// So many connections at once; what is more is closed at once.
+    pub fn new(stat_prefix: impl Into<Name>, max_connections: u64) -> Self {
+        Self {
+            stat_prefix: stat_prefix.into(),
+            max_connections,
+            delay: Duration::ZERO,
+            enabled: true,
+        }
+    }
+}
+
 // === impl FilterChain ===
 
 impl FilterChain {
@@ -439,6 +471,7 @@ impl FilterChain {
             tls: None,
             authz: Vec::new(),
             handshake_timeout: None,
+            connection_limit: None,
             filter,
         }
     }

@@ -231,6 +231,10 @@ crate::stats! {
         CxIdleTimeout = Counter "downstream_cx_idle_timeout",
         /// Connections that broke the protocol.
         CxProtocolError = Counter "downstream_cx_protocol_error",
+        /// Connections ended with a response because the process runs out of something.
+        CxOverloadDisableKeepalive = Counter "downstream_cx_overload_disable_keepalive",
+        /// Connections closed because most of their many requests were reset early.
+        RqTooManyPrematureResets = Counter "downstream_rq_too_many_premature_resets",
         /// Connections closed because of a drain.
         CxDrainClose = Counter "downstream_cx_drain_close",
         /// Upgraded connections, total.
@@ -320,6 +324,16 @@ crate::stats! {
         CxTransportConnectTimeout = Counter "downstream_cx_transport_socket_connect_timeout",
         /// Connections that no chain matches.
         NoFilterChainMatch = Counter "no_filter_chain_match",
+        /// Connections closed at once because the process has as many as it may.
+        GlobalCxOverflow = Counter "downstream_global_cx_overflow",
+        /// Connections closed at once because their caller's address has as many as it may. Envoy
+        /// has no such limit.
+        AddressCxOverflow = Counter "downstream_address_cx_overflow",
+        /// Connections closed at once because the process runs out of something.
+        CxOverloadReject = Counter "downstream_cx_overload_reject",
+        /// Connections closed because there are as many handshakes under way as there may be.
+        /// Envoy has no such limit.
+        HandshakeOverflow = Counter "downstream_cx_handshake_overflow",
         /// TLS handshakes that succeeded.
         SslHandshake = Counter "ssl.handshake",
         /// TLS handshakes that resumed a session.
@@ -374,6 +388,31 @@ crate::stats! {
         IdleTimeout = Counter "idle_timeout",
         /// Connections closed for their age.
         MaxDuration = Counter "max_downstream_connection_duration",
+    }
+}
+
+crate::stats! {
+    /// What is counted where connections are limited (Envoy's `connection_limit.<stat_prefix>.*`).
+    pub enum ConnectionLimitStat {
+        /// Connections closed for being too many.
+        LimitedConnections = Counter "limited_connections",
+        /// Connections open.
+        ActiveConnections = Gauge "active_connections",
+    }
+}
+
+crate::stats! {
+    /// What is counted of callers' connections of HTTP/2 (Envoy's `http2.*`), for all listeners
+    /// together.
+    pub enum Http2Stat {
+        /// Connections closed for frames without content, one after the other.
+        EmptyFramesFlood = Counter "inbound_empty_frames_flood",
+        /// Connections closed for too many PRIORITY frames.
+        PriorityFramesFlood = Counter "inbound_priority_frames_flood",
+        /// Connections closed for too many WINDOW_UPDATE frames.
+        WindowUpdateFramesFlood = Counter "inbound_window_update_frames_flood",
+        /// Connections closed for frames that have to be answered, faster than they are.
+        ControlFlood = Counter "outbound_control_flood",
     }
 }
 

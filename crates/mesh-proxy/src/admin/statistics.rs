@@ -143,6 +143,14 @@ async fn scrape(shared: &Shared) -> Scrape {
     for (address, block) in shared.statistics.all_tls() {
         scrape.listener_tls(&address, &block);
     }
+    for (prefix, block) in shared.statistics.limits.all() {
+        for (name, kind, value) in block.iter() {
+            scrape.value(&format!("connection_limit.{prefix}.{name}"), kind, value);
+        }
+    }
+    for (name, kind, value) in shared.guard.statistics() {
+        scrape.value(&name, kind, value);
+    }
     let listening = shared.listening.load();
     scrape
         .value(

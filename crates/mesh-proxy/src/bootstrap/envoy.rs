@@ -1,5 +1,6 @@
 //! Envoy's own flags, so that the proxy can stand in for `envoy` where others start one.
 
+use super::guard::GuardArgs;
 use super::log::log_to;
 use super::serve::{on_runtime, opened, until_told};
 use crate::config;
@@ -53,6 +54,8 @@ pub(super) struct EnvoyArgs {
     /// Write the address of the admin interface to this file.
     #[arg(long, value_name = "FILE")]
     admin_address_path: Option<PathBuf>,
+    #[command(flatten)]
+    guard: GuardArgs,
     #[command(flatten)]
     unused: Unused,
 }
@@ -140,6 +143,7 @@ impl EnvoyArgs {
             .workload(workload(&bootstrap.node))
             .admin_at(bootstrap.admin.clone(), bootstrap.admin_mode)
             .drain_time(Duration::from_secs(self.drain_time_s.unwrap_or(5)));
+        builder = self.guard.apply(builder)?;
         if let Some(workers) = self.concurrency {
             builder = builder.concurrency(workers);
         }

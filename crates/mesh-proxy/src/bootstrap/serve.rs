@@ -14,6 +14,7 @@ use mesh_core::model::{AccessLog, ListenerAddress, UnixPath, WorkloadRef};
 use mesh_istio::{Capture, Role};
 use mesh_xds::client::{self, Client};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -341,6 +342,7 @@ impl RunArgs {
             .admin_at(admin, mode)
             .seed(self.seed)
             .drain_time(Duration::from_secs(self.drain_time));
+        let builder = self.guard.apply(builder)?;
         Ok(match self.concurrency {
             0 => builder,
             workers => builder.concurrency(workers),
@@ -351,11 +353,15 @@ impl RunArgs {
         let Some(file) = &self.explain_token_file else {
             return Ok(None);
         };
-        let read = std::fs::read_to_string(file).map_err(anyhow::Error::from);
-        let token = read.and_then(|text| Token::new(&text).map_err(Into::into));
-        let token = token.with_context(|| format!("--explain-token-file {}", file.display()))?;
-        Ok(Some(token))
+        token_in(file, "--explain-token-file").map(Some)
     }
+}
+
+/// The token in a file that a flag names.
+pub(super) fn token_in(file: &Path, flag: &str) -> anyhow::Result<Token> {
+    let read = std::fs::read_to_string(file).map_err(anyhow::Error::from);
+    let token = read.and_then(|text| Token::new(&text).map_err(Into::into));
+    token.with_context(|| format!("{flag} {}", file.display()))
 }
 
 /// SIGTERM or Ctrl-C.

@@ -4,6 +4,8 @@ mod inspected;
 mod tls;
 
 use super::*;
+use crate::Limits;
+use crate::guard::Guard;
 use crate::http::stack;
 use crate::listener::{Plans, Statistics};
 use crate::origin::pipe::Pipe;
@@ -12,9 +14,9 @@ use http::{Request, Response};
 use mesh_client::tcp::TcpUpstreams;
 use mesh_client::{Body, Boxed, Parts, Slot, Upstreams};
 use mesh_core::model::{
-    AcceptProxyProtocol, FilterChain, HttpManager, Inspector, Listener, PortRange, RouteTable,
-    Secret, SecretRef, ServerTls, Snapshot, SnapshotBuilder, TcpProxy, TransportProtocol,
-    WorkloadRef,
+    AcceptProxyProtocol, FilterChain, HttpManager, Inspector, Listener, Overload, PortRange,
+    RouteTable, Secret, SecretRef, ServerTls, Snapshot, SnapshotBuilder, TcpProxy,
+    TransportProtocol, WorkloadRef,
 };
 use mesh_core::stats::{Block, TcpStat};
 use mesh_core::{Error, Exchange, Publisher, Rng};
@@ -63,10 +65,12 @@ impl World {
         }));
         let telemetry = Arc::new(Telemetry::new(WorkloadRef::default()));
         let statistics = Statistics::default();
+        let guard = Guard::new(Limits::default(), Overload::default(), Rng::with_seed(1));
         let site = Site {
             shard: Shard::default(),
             listeners: Listeners::default(),
-            stack: stack::build(parts, telemetry.clone(), u32::MAX, None),
+            stack: stack::build(parts, telemetry.clone(), (u32::MAX, guard.shedding()), None),
+            guard,
             buffers: mesh_http1::Buffers::default(),
             tcp: Forwarder {
                 demand: None,

@@ -1,5 +1,6 @@
 //! Who may ask a serving proxy by a header of the request.
 
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use std::fmt;
 use std::hint::black_box;
@@ -7,7 +8,8 @@ use std::hint::black_box;
 /// The request header that carries the token, and the response header that carries the answer.
 pub(super) const NAME: HeaderName = HeaderName::from_static("x-mesh-explain");
 
-/// The secret that a request has to bring in `x-mesh-explain` to be explained.
+/// The secret that a request has to bring: in `x-mesh-explain` to be explained, or to the admin
+/// interface as `authorization: Bearer TOKEN`.
 #[derive(Clone)]
 pub struct Token(Box<[u8]>);
 
@@ -47,6 +49,19 @@ impl Token {
         let right = self.is(first.as_bytes()) && !more;
         headers.remove(&NAME);
         right
+    }
+
+    /// Whether a request brings it as `authorization: Bearer TOKEN` (RFC 6750 §2.1), once.
+    pub(crate) fn authorizes(&self, headers: &HeaderMap) -> bool {
+        let mut lines = headers.get_all(AUTHORIZATION).iter();
+        let (Some(line), None) = (lines.next(), lines.next()) else {
+            return false;
+        };
+        let line = line.as_bytes();
+        let Some((scheme, said)) = line.split_at_checked(b"Bearer ".len()) else {
+            return false;
+        };
+        scheme.eq_ignore_ascii_case(b"Bearer ") && self.is(said)
     }
 
     /// Compares in a time that says nothing of where two texts of one length differ.

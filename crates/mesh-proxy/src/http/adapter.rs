@@ -7,6 +7,7 @@ use super::admit::{X_REQUEST_ID, append_via};
 use super::serve::Connection;
 use super::stack::{RequestStack, StackBody, StackFuture};
 use super::tunnel::tunnel;
+use crate::guard::Guard;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use mesh_client::Body;
@@ -33,6 +34,7 @@ pub(crate) struct Adapter {
     /// What else the listener puts on responses; mostly nothing.
     marks: Option<Arc<HttpManager>>,
     tasks: TaskTracker,
+    guard: Guard,
     /// There was a request.
     begun: bool,
 }
@@ -48,6 +50,8 @@ pub(crate) struct ResponseFuture {
     arriving: Option<Exchange>,
     /// It was not polled yet.
     at_once: bool,
+    /// The connection of HTTP/1 ends with the response.
+    last: bool,
     /// Most requests have nothing.
     special: Option<(Special, Exchange)>,
 }
@@ -84,6 +88,7 @@ impl Adapter {
                     || manager.server_if_absent
             }),
             tasks: connection.tasks,
+            guard: connection.guard,
             begun: false,
         }
     }
@@ -93,6 +98,20 @@ impl Adapter {
         if !std::mem::replace(&mut self.begun, true) {
             self.caller.count(stat);
         }
+    }
+
+    pub(super) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Whether the connection is to end with the next response because the process runs out of
+    /// something. Counts it.
+    pub(super) fn is_last(&self) -> bool {
+        let last = self.guard.ends_connections();
+        if last {
+            self.caller.count(HttpStat::CxOverloadDisableKeepalive);
+        }
+        last
     }
 
     /// Calls the stack, in which nothing is ever not ready.
@@ -117,6 +136,7 @@ impl Adapter {
             marks,
             arriving: None,
             at_once: true,
+            last: false,
             special: None,
         };
         (future, exchange)
@@ -158,6 +178,7 @@ impl Service<Request<mesh_http1::Body>> for Adapter {
             // It began with its first byte.
             let waited = self.caller.manager.as_ref();
             let waited = waited.and_then(|manager| manager.request_head_timeout);
+            let waited = waited.or_else(|| self.guard.limits().head_time);
             began = began
                 .checked_sub(waited.unwrap_or_default())
                 .unwrap_or(began);
@@ -165,6 +186,7 @@ impl Service<Request<mesh_http1::Body>> for Adapter {
         let (mut future, exchange) = self.send_begun(request.map(Body::new), began);
         future.special = special.map(|special| (special, exchange.clone()));
         future.arriving = has_body.then_some(exchange);
+        future.last = self.is_last();
         future
     }
 }
@@ -191,10 +213,9 @@ impl Future for ResponseFuture {
         if let Some((special, exchange)) = this.special.take() {
             special.answered(&exchange, &mut response);
         }
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS
-            && let Some(exchange) = this.arriving.take()
-            && is_early(&exchange, at_once)
-        {
+        let early = this.arriving.take();
+        let early = early.is_some_and(|exchange| is_early(&exchange, at_once));
+        if (early || *this.last) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }

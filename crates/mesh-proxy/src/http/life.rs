@@ -171,6 +171,10 @@ impl Open {
         }
     }
 
+    pub(super) fn shard(&self) -> Shard {
+        self.shard
+    }
+
     pub(super) fn count(&self, stat: HttpStat) {
         self.stats.inc(self.shard, stat);
     }

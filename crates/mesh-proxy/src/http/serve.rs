@@ -4,10 +4,12 @@
 //! whoever agreed on `h2` begins with its preface.
 
 use super::adapter::Adapter;
+use super::frames::Counted;
 use super::life::{Life, Open, Served};
 use super::stack::{RequestStack, StackBody};
 use super::streams::{Activity, Streams};
 use crate::connection::prefixed::Prefixed;
+use crate::guard::Guard;
 use http::HeaderValue;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -43,6 +45,7 @@ pub(crate) struct Connection {
     /// The worker's buffers.
     pub(crate) buffers: Buffers,
     pub(crate) tasks: TaskTracker,
+    pub(crate) guard: Guard,
     /// Says when to finish.
     pub(crate) drain: watch::Receiver<bool>,
 }
@@ -58,8 +61,22 @@ struct Http1<I> {
 
 /// A connection of HTTP/2.
 struct Http2<'a, I> {
-    connection: Pin<&'a mut http2::Connection<TokioIo<Prefixed<I>>, Streams, TokioExecutor>>,
+    connection: Pin<&'a mut http2::Connection<TokioIo<Io<I>>, Streams, TokioExecutor>>,
     activity: Arc<Activity>,
+    /// It was told that it is to end.
+    leaving: bool,
+}
+
+type Io<I> = Counted<Prefixed<I>>;
+
+/// Why a connection of HTTP/2 failed.
+#[derive(Debug, thiserror::Error)]
+enum Http2Error {
+    #[error(transparent)]
+    Codec(#[from] hyper::Error),
+    /// Nobody wants to have the answers.
+    #[error("too many requests were reset early")]
+    Resets,
 }
 
 /// Serves a connection until it closes, was idle for too long, or is told to drain.
@@ -70,7 +87,8 @@ where
     let manager = connection.manager.clone();
     let open = Open::new(&connection.stats, connection.caller.shard);
     let drain = connection.drain.clone();
-    let server = server(&manager, connection.buffers.clone());
+    let head_time = connection.guard.limits().head_time;
+    let server = server(&manager, connection.buffers.clone(), head_time);
     let connection = server.serve(io, b"", Adapter::new(connection));
     let mut http1 = Http1::new(connection);
     // What the block is given stays where it is: moved into a variable, it would have two places
@@ -101,26 +119,40 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Arc::new(Activity::new());
+    let guard = parts.service.guard().clone();
     let streams = Streams::new(parts.service, activity.clone());
-    let io = TokioIo::new(Prefixed::beginning(parts.io, &parts.first));
+    let io = Counted::new(Prefixed::beginning(parts.io, &parts.first));
+    let flood = io.flood();
+    let io = TokioIo::new(io);
     let connection = pin!(streams_of(manager).serve_connection(io, streams));
     let mut http2 = Http2 {
         connection,
         activity,
+        leaving: false,
     };
-    if let Some(Err(error)) = life.serve(&mut http2).await {
-        tracing::debug!(%error, "connection");
-        if error.is_parse() {
-            life.open().count(HttpStat::CxProtocolError);
+    let Some(Err(error)) = life.serve(&mut http2).await else {
+        return;
+    };
+    tracing::debug!(%error, "connection");
+    let open = life.open();
+    match (error, flood.get()) {
+        (Http2Error::Resets, _) => open.count(HttpStat::RqTooManyPrematureResets),
+        (_, Some(flood)) => {
+            guard.http2().inc(open.shard(), *flood);
+            open.count(HttpStat::CxProtocolError);
         }
+        (Http2Error::Codec(error), None) if error.is_parse() => {
+            open.count(HttpStat::CxProtocolError);
+        }
+        (Http2Error::Codec(_), None) => {}
     }
 }
 
-fn server(manager: &HttpManager, buffers: Buffers) -> Server {
+fn server(manager: &HttpManager, buffers: Buffers, head_time: Option<Duration>) -> Server {
     let fields = usize::try_from(manager.max_headers).unwrap_or(100);
     Server::with_buffers(buffers)
         .limits(Limits::of(largest_head(manager), fields))
-        .head_timeout(manager.request_head_timeout)
+        .head_timeout(manager.request_head_timeout.or(head_time))
         // As Envoy without `accept_http_10`.
         .http10(false)
         // And without `enable_trailers`.
@@ -202,10 +234,21 @@ impl<I> Served for Http2<'_, I>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    type Error = hyper::Error;
+    type Error = Http2Error;
 
-    fn poll_served(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        self.connection.as_mut().poll(cx)
+    fn poll_served(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Http2Error>> {
+        loop {
+            if let Poll::Ready(result) = self.connection.as_mut().poll(cx) {
+                return Poll::Ready(result.map_err(Into::into));
+            }
+            if self.activity.is_abused() {
+                return Poll::Ready(Err(Http2Error::Resets));
+            }
+            if self.leaving || !self.activity.is_last() {
+                return Poll::Pending;
+            }
+            self.shut_down();
+        }
     }
 
     fn leave(&mut self) {
@@ -213,6 +256,7 @@ where
     }
 
     fn shut_down(&mut self) {
+        self.leaving = true;
         self.connection.as_mut().graceful_shutdown();
     }
 

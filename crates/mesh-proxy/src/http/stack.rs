@@ -8,7 +8,7 @@ use crate::explain::Explainer;
 use http::Request;
 use mesh_client::{Body, Outbound, Parts};
 use mesh_core::Rng;
-use mesh_resilience::{Overload, OverloadLayer};
+use mesh_resilience::{Overload, OverloadLayer, Shedding};
 use mesh_route::reply::{Reply, ReplyLayer};
 use mesh_telemetry::{Finish, FinishLayer, IntroduceLayer, Telemetry};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ impl<B> ResponseBody for http::Response<B> {
 pub(crate) fn build(
     mut parts: Parts,
     telemetry: Arc<Telemetry>,
-    most_requests: u32,
+    (most_requests, shedding): (u32, &Shedding),
     explainer: Option<Arc<Explainer>>,
 ) -> RequestStack {
     let rng = Arc::new(Rng::with_seed(parts.rng.word()));
@@ -42,7 +42,9 @@ pub(crate) fn build(
     // Routing, policy, balancing, connections.
     let stack = parts.outbound();
     // Sheds before matching spends time.
-    let stack = OverloadLayer::fixed(most_requests).layer(stack);
+    let stack = OverloadLayer::fixed(most_requests)
+        .shedding(shedding.clone(), rng.clone())
+        .layer(stack);
     // Nothing below sees a malformed head.
     let stack = AdmitLayer::new(rng).explaining(explainer).layer(stack);
     // Every error becomes a response.

@@ -9,10 +9,19 @@ use mesh_core::body::Held;
 use mesh_core::stats::HttpStat;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// Requests of a connection before it is judged by how many were reset (Envoy
+/// `overload.premature_reset_total_stream_count`).
+const MANY: usize = 500;
+
+/// What is reset within this time without an answer is reset early (Envoy
+/// `overload.premature_reset_min_stream_lifetime_seconds`, which cuts off parts of seconds).
+const EARLY: Duration = Duration::from_secs(2);
 
 /// The way of a connection's streams into the stack.
 pub(super) struct Streams {
@@ -29,15 +38,22 @@ pub(super) struct Activity {
     requests: AtomicUsize,
     /// When the last response ended, or the connection came.
     since: Mutex<Instant>,
+    /// Requests that are over.
+    over: AtomicUsize,
+    /// Those of them that were reset early, without an answer.
+    reset: AtomicUsize,
+    /// The connection is to end with what it has.
+    last: AtomicBool,
 }
 
 /// The future of a stream's response.
-#[pin_project::pin_project]
+#[pin_project::pin_project(PinnedDrop)]
 pub(super) struct StreamFuture {
     #[pin]
     inner: ResponseFuture,
     /// Moves into the response's body.
     busy: Option<Busy>,
+    began: Instant,
 }
 
 /// A request under way, until its response has ended or was dropped.
@@ -65,9 +81,13 @@ impl hyper::service::Service<Request<Incoming>> for Streams {
         // returns is polled elsewhere.
         let mut adapter = self.adapter.lock().unwrap_or_else(PoisonError::into_inner);
         adapter.begin(HttpStat::CxHttp2Total);
+        if !self.activity.is_last() && adapter.is_last() {
+            self.activity.last.store(true, Ordering::Relaxed);
+        }
         StreamFuture {
             inner: adapter.send(request.map(Body::new)).0,
             busy: Some(Busy::new(&self.activity)),
+            began: Instant::now(),
         }
     }
 }
@@ -85,6 +105,18 @@ impl Future for StreamFuture {
     }
 }
 
+#[pin_project::pinned_drop]
+impl PinnedDrop for StreamFuture {
+    /// Reset before there was an answer.
+    fn drop(self: Pin<&mut Self>) {
+        if let Some(Busy(activity)) = &self.busy
+            && self.began.elapsed() < EARLY
+        {
+            activity.reset.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 // === impl Activity ===
 
 impl Activity {
@@ -93,7 +125,25 @@ impl Activity {
             active: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
             since: Mutex::new(Instant::now()),
+            over: AtomicUsize::new(0),
+            reset: AtomicUsize::new(0),
+            last: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the connection is to end with what it has.
+    pub(super) fn is_last(&self) -> bool {
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// Whether so many requests were reset early that nobody wants their answers (Envoy
+    /// `overload.premature_reset_total_stream_count`): half of all, and half of [`MANY`] at least.
+    pub(super) fn is_abused(&self) -> bool {
+        let (reset, over) = (
+            self.reset.load(Ordering::Relaxed),
+            self.over.load(Ordering::Relaxed),
+        );
+        2 * reset >= over.max(MANY)
     }
 
     /// Whether there was a request.
@@ -120,6 +170,7 @@ impl Busy {
 
 impl Drop for Busy {
     fn drop(&mut self) {
+        self.0.over.fetch_add(1, Ordering::Relaxed);
         let since = &self.0.since;
         *since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         self.0.active.fetch_sub(1, Ordering::Relaxed);

@@ -3,7 +3,9 @@
 
 use mesh_core::Name;
 use mesh_core::model::ListenerAddress;
-use mesh_core::stats::{AuthzStat, Block, HttpStat, ListenerStat, Stat, TcpStat, TlsStat};
+use mesh_core::stats::{
+    AuthzStat, Block, ConnectionLimitStat, HttpStat, ListenerStat, Stat, TcpStat, TlsStat,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,6 +25,8 @@ pub(crate) struct Statistics {
     listeners: Blocks<ListenerStat>,
     /// By address.
     tls: Blocks<TlsStat>,
+    /// By the connection limit's prefix.
+    pub(crate) limits: Blocks<ConnectionLimitStat>,
     authz: Arc<Mutex<BTreeMap<AuthzKey, Arc<Block<AuthzStat>>>>>,
 }
 

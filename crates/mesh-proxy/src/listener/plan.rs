@@ -1,6 +1,7 @@
 //! What is made of a listener's configuration, once for all workers.
 
 use super::blocks::Statistics;
+use super::connections::Limited;
 use crate::chain::{Matcher, Traits};
 use crate::tls::Security;
 use http::HeaderValue;
@@ -34,6 +35,8 @@ pub(crate) struct Chain {
     usage: Use,
     /// Of its connections.
     judges: Judges,
+    /// How many there may be.
+    limited: Option<Arc<Limited>>,
 }
 
 /// What a chain's connections are used for.
@@ -184,6 +187,9 @@ impl Chain {
         };
         Self {
             judges: Judges::of_connections(&config.authz, |name| statistics.authz(None, name)),
+            limited: config.connection_limit.as_ref().and_then(|limit| {
+                Limited::new(limit, || statistics.limits.block(&limit.stat_prefix))
+            }),
             security: Security::of(&config, snapshot),
             usage,
             config,
@@ -201,6 +207,11 @@ impl Chain {
     /// What judges its connections.
     pub(crate) fn judges(&self) -> &Judges {
         &self.judges
+    }
+
+    /// How many connections there may be; none is no limit.
+    pub(crate) fn limited(&self) -> Option<&Arc<Limited>> {
+        self.limited.as_ref()
     }
 
     pub(crate) fn usage(&self) -> &Use {

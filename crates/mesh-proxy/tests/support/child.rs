@@ -24,9 +24,9 @@ impl Proxy {
     /// Starts a binary with a bootstrap, in a directory of its own. Both know the same flags. The
     /// admin interface gets a port that is free.
     pub async fn start(binary: &str, mut config: Value, directory: &Path) -> Self {
-        config["admin"] = json!({"address": {"socket_address": {
+        config["admin"]["address"] = json!({"socket_address": {
             "address": "127.0.0.1", "port_value": 0,
-        }}});
+        }});
         let file = directory.join("bootstrap.json");
         std::fs::write(&file, serde_json::to_vec_pretty(&config).unwrap()).unwrap();
         let place = directory.join("admin.txt");

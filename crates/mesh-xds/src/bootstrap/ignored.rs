@@ -16,7 +16,7 @@ const TUNING: &str = "tunes Envoy's threads and memory";
 pub const FIELDS: &[Field] = &[
     field("envoy.config.bootstrap.v3.Admin", "access_log", "requests to the admin interface are not logged"),
     field("envoy.config.bootstrap.v3.Admin", "access_log_path", "requests to the admin interface are not logged"),
-    field("envoy.config.bootstrap.v3.Admin", "ignore_global_conn_limit", "there is no limit for all listeners together"),
+    field("envoy.config.bootstrap.v3.Admin", "ignore_global_conn_limit", "connections to the admin interface are never counted among those of callers"),
     field("envoy.config.bootstrap.v3.Admin", "profile_path", "there is no profiler in the admin interface"),
     field("envoy.config.bootstrap.v3.Bootstrap", "application_log_config", "the log has a form of its own"),
     field("envoy.config.bootstrap.v3.Bootstrap", "deferred_stat_options", NO_STATS),

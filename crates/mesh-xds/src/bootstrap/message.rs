@@ -2,6 +2,7 @@
 
 use super::dynamic;
 use super::ignored::pass_over;
+use super::overload;
 use super::{Ads, Bootstrap, MESSAGE};
 use crate::Node;
 use crate::pb::envoy::config::bootstrap::v3 as pb;
@@ -88,7 +89,6 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
         flags_path,
         stats_sinks,
         tracing,
-        overload_manager,
         header_prefix,
         use_tcp_for_dns_lookups,
         dns_resolution_config,
@@ -139,6 +139,8 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
         Some(resources) => statics(resources).at("static_resources")?,
         None => Statics::default(),
     };
+    let overload = overload_manager.as_ref().map(overload::read);
+    let overload = overload.transpose().at("overload_manager")?;
     let dynamic = match dynamic_resources {
         Some(resources) => dynamic::read(resources, &clusters, &secrets).at("dynamic_resources")?,
         None => dynamic::Dynamic::default(),
@@ -155,6 +157,7 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
         lds: dynamic.lds,
         cds: dynamic.cds,
         local_cluster,
+        overload,
         encoded: shown(&message.0),
     })
 }

@@ -11,13 +11,15 @@ use crate::pb::envoy::config::accesslog::v3::AccessLog as Log;
 use crate::pb::envoy::config::accesslog::v3::{
     AccessLogFilter, ResponseFlagFilter, access_log_filter::FilterSpecifier,
 };
-use crate::pb::envoy::config::core::v3::TrafficDirection;
+use crate::pb::envoy::config::core::v3::{RuntimeFeatureFlag, TrafficDirection};
 use crate::pb::envoy::config::listener::v3 as pb;
 use crate::pb::envoy::config::listener::v3::filter::ConfigType;
+use crate::pb::envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit as LimitProto;
 use crate::pb::envoy::extensions::filters::network::sni_cluster::v3::SniCluster;
+use crate::pb::google::protobuf::UInt64Value;
 use crate::wire::{names, pack, to_boolean, to_duration};
 use mesh_core::model::{
-    AccessLog, Direction, Filter, FilterChain, Listener, RouteTable, TcpTarget,
+    AccessLog, ConnectionLimit, Direction, Filter, FilterChain, Listener, RouteTable, TcpTarget,
 };
 use prost::Name;
 use std::time::Duration;
@@ -70,6 +72,12 @@ fn chain_of(
     inbound: bool,
 ) -> pb::FilterChain {
     let mut filters = Vec::new();
+    if let Some(limit) = &chain.connection_limit {
+        filters.push(filter(
+            "envoy.filters.network.connection_limit",
+            &connection_limit(limit),
+        ));
+    }
     for one in &chain.authz {
         let rules = authz::of_connections(one);
         filters.push(filter(names::AUTHZ_OF_CONNECTIONS, &rules));
@@ -119,6 +127,21 @@ fn chain_of(
         transport_socket: chain.tls.as_ref().map(|tls| tls::server(tls)),
         transport_socket_connect_timeout: chain.handshake_timeout.map(to_duration),
         ..pb::FilterChain::default()
+    }
+}
+
+fn connection_limit(limit: &ConnectionLimit) -> LimitProto {
+    LimitProto {
+        stat_prefix: limit.stat_prefix.to_string(),
+        max_connections: Some(UInt64Value {
+            value: limit.max_connections,
+        }),
+        delay: (!limit.delay.is_zero()).then(|| to_duration(limit.delay)),
+        runtime_enabled: (!limit.enabled).then(|| RuntimeFeatureFlag {
+            default_value: to_boolean(false),
+            // Envoy wants one. Nobody sets it.
+            runtime_key: "connection_limit.enabled".to_owned(),
+        }),
     }
 }
 

@@ -3,9 +3,9 @@
 use crate::tls::server_tls;
 use crate::{access_log, manager, name, time};
 use mesh_core::model::{
-    AcceptProxyProtocol, ChainMatch, Cidr, ClustersOnDemand, Direction, Filter, FilterChain,
-    Inspect, Inspector, Listener, OriginalSource, PortRange, SourceKind, TcpProxy, TcpSplit,
-    TcpTarget, TransportProtocol, Tunnel,
+    AcceptProxyProtocol, ChainMatch, Cidr, ClustersOnDemand, ConnectionLimit, Direction, Filter,
+    FilterChain, Inspect, Inspector, Listener, OriginalSource, PortRange, SourceKind, TcpProxy,
+    TcpSplit, TcpTarget, TransportProtocol, Tunnel,
 };
 use mesh_core::{Name, Origin};
 use proptest::collection::vec;
@@ -117,8 +117,9 @@ fn filter() -> BoxedStrategy<Filter> {
 fn chain(at: usize) -> BoxedStrategy<FilterChain> {
     let tls = option::of(server_tls().prop_map(Arc::new));
     let label = prop_oneof![Just(Name::default()), name()];
-    (label, matches(), tls, option::of(time()), filter())
-        .prop_map(move |(label, matches, tls, limit, filter)| {
+    let times = (option::of(time()), option::of(connection_limit()));
+    (label, matches(), tls, times, filter())
+        .prop_map(move |(label, matches, tls, (limit, connections), filter)| {
             let mut chain = FilterChain::new(filter);
             chain.name = label;
             chain.matches = matches;
@@ -133,7 +134,19 @@ fn chain(at: usize) -> BoxedStrategy<FilterChain> {
             }
             chain.tls = tls;
             chain.handshake_timeout = limit;
+            chain.connection_limit = connections;
             chain
+        })
+        .boxed()
+}
+
+fn connection_limit() -> BoxedStrategy<ConnectionLimit> {
+    (name(), 1..u64::MAX, time(), any::<bool>())
+        .prop_map(|(name, most, delay, enabled)| {
+            let mut limit = ConnectionLimit::new(name, most);
+            limit.delay = delay;
+            limit.enabled = enabled;
+            limit
         })
         .boxed()
 }

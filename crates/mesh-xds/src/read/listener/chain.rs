@@ -45,6 +45,7 @@ pub(super) fn chain(
     let side = direction(listener.inbound, edge, &places);
     let mut chain = FilterChain::new(read.filter);
     chain.authz = read.authz;
+    chain.connection_limit = read.limit;
     match &mut chain.filter {
         Filter::Http(manager) => Arc::make_mut(manager).direction = side,
         Filter::Tcp(proxy) => Arc::make_mut(proxy).direction = side,

@@ -1,15 +1,16 @@
 //! Network filters: an HTTP connection manager or a TCP proxy, and what may stand before them.
 
 use crate::pb::envoy::config::listener::v3::{Filter as Proto, filter::ConfigType};
+use crate::pb::envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit as LimitProto;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use crate::pb::envoy::extensions::filters::network::rbac::v3::Rbac;
 use crate::pb::envoy::extensions::filters::network::sni_cluster::v3::SniCluster;
 use crate::pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use crate::pb::google::protobuf::Any;
 use crate::read::{RouteSource, authz, extension, http, tcp};
-use crate::wire::{At, required, type_name, unpack, unsupported};
+use crate::wire::{At, boolean, maybe_duration, required, type_name, unpack, unsupported};
 use mesh_core::Invalid;
-use mesh_core::model::{Authz, Filter};
+use mesh_core::model::{Authz, ConnectionLimit, Filter};
 use prost::Name as _;
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub(super) struct Read {
     pub(super) routes: Option<RouteSource>,
     /// The rules that judge connections, in order.
     pub(super) authz: Vec<Arc<Authz>>,
+    /// How many connections there may be.
+    pub(super) limit: Option<ConnectionLimit>,
 }
 
 /// Reads the filters of a chain. `listener` names routes where nothing else does.
@@ -28,6 +31,7 @@ pub(super) fn filters(values: &[Proto], listener: &str) -> Result<Read, Invalid>
     };
     let mut by_name = None;
     let mut authz = Vec::new();
+    let mut limit = None;
     for (at, value) in before.iter().enumerate() {
         let place = format!("filters[{at}]");
         let any = config(value).at(&place)?;
@@ -40,6 +44,13 @@ pub(super) fn filters(values: &[Proto], listener: &str) -> Result<Read, Invalid>
                 let rules: Rbac = unpack(any).at("typed_config").at(&place)?;
                 let rules = authz::of_connections(&rules);
                 authz.push(Arc::new(rules.at("typed_config").at(&place)?));
+            }
+            name if name == LimitProto::full_name() => {
+                let read = unpack(any).and_then(|value| connection_limit(&value));
+                if limit.replace(read.at("typed_config").at(&place)?).is_some() {
+                    let message = "one connection_limit is all that a chain may have";
+                    return Err(Invalid::new(place, message));
+                }
             }
             name if is_last(name) => {
                 let message = "nothing may follow an HTTP connection manager or a TCP proxy";
@@ -57,12 +68,14 @@ pub(super) fn filters(values: &[Proto], listener: &str) -> Result<Read, Invalid>
                 filter: Filter::Http(Arc::new(manager)),
                 routes: Some(routes),
                 authz,
+                limit,
             })
         }
         name if name == TcpProxy::full_name() => Ok(Read {
             filter: Filter::Tcp(Arc::new(tcp::proxy(&unpack(any)?, by_name.is_some())?)),
             routes: None,
             authz,
+            limit,
         }),
         name => {
             let message = format!(
@@ -80,6 +93,23 @@ pub(super) fn filters(values: &[Proto], listener: &str) -> Result<Read, Invalid>
         }
         _ => Ok(read),
     }
+}
+
+fn connection_limit(value: &LimitProto) -> Result<ConnectionLimit, Invalid> {
+    let LimitProto {
+        stat_prefix,
+        max_connections,
+        delay,
+        runtime_enabled,
+    } = value;
+    let most = required("max_connections", max_connections)?.value;
+    let mut limit = ConnectionLimit::new(stat_prefix.as_str(), most);
+    limit.delay = maybe_duration("delay", delay.as_ref())?.unwrap_or_default();
+    // Nothing here looks at runtime keys: the default holds.
+    let enabled = runtime_enabled.as_ref();
+    let enabled = enabled.and_then(|flag| flag.default_value.as_ref());
+    limit.enabled = boolean(enabled, true);
+    Ok(limit)
 }
 
 fn is_last(name: &str) -> bool {
