@@ -66,7 +66,9 @@
 
 mod body;
 mod client;
+pub mod authn;
 pub mod guard;
+mod jwks;
 pub mod health;
 pub mod proxy_protocol;
 mod slot;

@@ -131,8 +131,6 @@ pub struct RemoteJwks {
     pub cache_for: Duration,
     /// Further attempts after one that failed. Default 0.
     pub retries: u32,
-    /// Get them before a request needs them (`async_fetch`). Default false.
-    pub ahead: bool,
 }
 
 // === impl AuthnRule ===
@@ -198,7 +196,6 @@ impl RemoteJwks {
             timeout: Duration::from_secs(5),
             cache_for: Duration::from_secs(600),
             retries: 0,
-            ahead: false,
         }
     }
 }

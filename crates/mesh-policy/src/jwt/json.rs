@@ -22,8 +22,7 @@ pub(super) fn text(value: &Claim) -> String {
 fn write(value: &Claim, out: &mut String) {
     match value {
         Claim::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-        // Writing to a String cannot fail.
-        Claim::Number(number) => drop(write!(out, "{number}")),
+        Claim::Number(number) => out.push_str(&number.to_string()),
         Claim::Text(text) => quoted(text, out),
         Claim::List(items) => {
             out.push('[');
@@ -64,7 +63,8 @@ fn quoted(text: &str, out: &mut String) {
             '\u{c}' => out.push_str("\\f"),
             // As protobuf writes it.
             '<' | '>' | '\u{7f}' | '\0'..='\u{1f}' => {
-                drop(write!(out, "\\u{:04x}", u32::from(char)));
+                // Writing to a String cannot fail.
+                let _ = write!(out, "\\u{:04x}", u32::from(char));
             }
             other => out.push(other),
         }
