@@ -126,8 +126,14 @@ fn keys(compiler: &mut Compiler<'_>, meta: &Meta, rule: &JwtRule) -> Jwks {
     Jwks::Remote(remote)
 }
 
-/// As istiod has it where it could not get any: every token is refused.
-const NO_KEYS: &str = r#"{"keys":[]}"#;
+/// As istiod has it where it could not get any: every token is refused. Envoy takes no set without a
+/// key; this one's private half was thrown away when it was made.
+const NO_KEYS: &str = "{\"keys\":[{\"kty\":\"RSA\",\"kid\":\"nobody\",\"alg\":\"RS256\",\"e\":\"AQAB\",\"n\":\"\
+     rOY5-C9HJ72YZU7sYgy-Goz1kp7uGunV8RYFwDyZ4NoQWclmDMU29lB8__dYW9FSt5z8_l4Qg2sKxIso\
+     UFt-KD4lA5FpYYjpIUsqL9csCMmaHOc4wYmhaRIhsWFe2RRTdB6BORyXS0SY-GL0aqn7IlpKhIZH9D-B\
+     vCLfBaYAE5W4lzr5hzabEwihjDfR6CLwouGTr4pVjpmxn146IFrgXCU71mJEqcfZelUcflJUp0dFWbuW\
+     7ZtAZLq8jjkbLsrES1xefCmcPkZufKy_YC0nIpin9WUZhkJDkkAVHHX2lLIdyAWg6mOQrnsq1A57Nfz7\
+     0gSXZsHGbgxfPmwaNX0J3Q\"}]}";
 
 /// A token of any provider, all of them valid, or none.
 fn requirement(providers: &[JwtProvider]) -> TokenRequirement {

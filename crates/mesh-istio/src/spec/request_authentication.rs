@@ -9,6 +9,7 @@ use super::authorization_policy::target;
 use super::common::{header_name, selector};
 use crate::cursor::{Cursor, read};
 use crate::diagnostic::Position;
+use crate::yaml::{Value, compose};
 
 /// A `RequestAuthentication`.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,7 +93,7 @@ impl JwtRule {
         let uri = fields.get("jwksUri", uri);
         // The deprecated spelling of the same field.
         let uri = fields.get("jwks_uri", self::uri).or(uri);
-        let jwks = fields.get("jwks", read::filled);
+        let jwks = fields.get("jwks", jwks);
         if uri.is_some() && jwks.is_some() {
             cursor.error("jwksUri and jwks exclude each other");
         }
@@ -144,6 +145,20 @@ impl std::fmt::Debug for JwtRule {
             .field("keys", &self.keys)
             .finish_non_exhaustive()
     }
+}
+
+/// A set that no key is in would have Envoy refuse the whole listener.
+fn jwks(cursor: &Cursor<'_>) -> Option<String> {
+    let text = cursor.filled()?;
+    let documents = compose(&text).unwrap_or_default();
+    let keys = match &documents[..] {
+        [set] => set.get("keys").map(|keys| &keys.value),
+        _ => None,
+    };
+    if !matches!(keys, Some(Value::List(keys)) if !keys.is_empty()) {
+        cursor.error("not a JSON Web Key Set: {\"keys\": [...]} with at least one key");
+    }
+    Some(text)
 }
 
 fn uri(cursor: &Cursor<'_>) -> Option<Uri> {

@@ -33,7 +33,6 @@ const KINDS: &[&str] = &[
 /// What is wrong with tokens.
 const REFUSALS: &[&str] = &[
     "Audiences_in_Jwt_are_not_allowed",
-    "Jwks_doesn't_have_any_valid_public_key",
     "Jwks_doesn't_have_key_to_match_kid_or_alg_from_Jwt",
     "Jwt_is_expired",
     "Jwt_is_missing",

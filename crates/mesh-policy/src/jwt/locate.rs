@@ -2,7 +2,7 @@
 
 use super::head::Work;
 use super::query::Query;
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use http::header::{AUTHORIZATION, COOKIE};
 use mesh_core::Name;
 use mesh_core::model::JwtProvider;
@@ -90,17 +90,24 @@ impl Places {
     pub(super) fn find(&self, head: &Work<'_>) -> Vec<Found<'_>> {
         let mut found = Vec::new();
         for (name, prefix, issuers) in self.headers.values() {
-            for line in head.headers().get_all(name) {
-                if let Some(text) = after(line.as_bytes(), prefix) {
-                    let text = text.to_vec();
-                    let place = Place::Header(name);
-                    found.push(Found {
-                        text,
-                        issuers,
-                        place,
-                    });
+            let lines = head.headers().get_all(name).iter();
+            let lines = lines.map(HeaderValue::as_bytes);
+            let joined;
+            let lines: Vec<_> = match *name == AUTHORIZATION {
+                false => lines.collect(),
+                // Envoy has this one in one line.
+                true => {
+                    joined = lines.collect::<Vec<_>>().join(&b","[..]);
+                    let is_there = head.headers().contains_key(name);
+                    is_there.then_some(&*joined).into_iter().collect()
                 }
-            }
+            };
+            let texts = lines.into_iter().filter_map(|line| after(line, prefix));
+            found.extend(texts.map(|text| Found {
+                text: text.to_vec(),
+                issuers,
+                place: Place::Header(name),
+            }));
         }
         if let Some(path) = head.path().filter(|_| !self.params.is_empty()) {
             let query = Query::of(path);

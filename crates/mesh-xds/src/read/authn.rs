@@ -1,5 +1,7 @@
 //! Tokens that requests have to bring, from Envoy's `JwtAuthentication`.
 
+mod jwks;
+
 use super::route;
 use crate::pb::envoy::config::core::v3::http_uri::HttpUpstreamType;
 use crate::pb::envoy::config::core::v3::{DataSource, HttpUri, RetryPolicy, data_source};
@@ -83,7 +85,11 @@ fn provider(name: &str, value: &pb::JwtProvider) -> Result<JwtProvider, Invalid>
         failed_status_in_metadata,
     );
     let keys = match required("jwks_source_specifier", jwks_source_specifier)? {
-        JwksSourceSpecifier::LocalJwks(source) => Jwks::Inline(inline(source).at("local_jwks")?),
+        JwksSourceSpecifier::LocalJwks(source) => {
+            let text = inline(source).at("local_jwks")?;
+            jwks::check(&text).at("local_jwks")?;
+            Jwks::Inline(text)
+        }
         JwksSourceSpecifier::RemoteJwks(remote) => {
             Jwks::Remote(fetched(remote).at("remote_jwks")?)
         }

@@ -124,11 +124,11 @@ fn keys(dice: &mut Dice) -> Value {
         json!({"keys": [oct, rsa]}),
         json!({"keys": []}),
         json!({"key": []}),
-        json!({"keys": [bad]}),
     ];
-    let at = match dice.chance(88) {
+    // Envoy takes no set without a key.
+    let at = match dice.chance(98) {
         true => dice.below(5),
-        false => 5 + dice.below(3),
+        false => 5 + dice.below(2),
     };
     sets[at].clone()
 }
