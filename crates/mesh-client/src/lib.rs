@@ -64,12 +64,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod authn;
 mod body;
 mod client;
-pub mod authn;
 pub mod guard;
-mod jwks;
 pub mod health;
+mod jwks;
 pub mod proxy_protocol;
 mod slot;
 mod stack;

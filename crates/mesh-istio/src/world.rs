@@ -14,8 +14,8 @@ use crate::files::{File, Files};
 use crate::registry::Services;
 use crate::spec::{
     AuthorizationPolicy, Decoded, DestinationRule, Gateway, Kind, MeshConfig, Meta, Object,
-    PeerAuthentication, RequestAuthentication, ServiceEntry, Sidecar, Spec, VirtualService, WorkloadEntry, decode,
-    decode_mesh_config, kubernetes,
+    PeerAuthentication, RequestAuthentication, ServiceEntry, Sidecar, Spec, VirtualService,
+    WorkloadEntry, decode, decode_mesh_config, kubernetes,
 };
 use crate::yaml::{Node, Value, compose};
 

@@ -553,13 +553,19 @@ fn the_other_kinds_are_checked() {
             "spec.jwtRules[0].issuer",
         ),
         (
-            object("RequestAuthentication", "jwtRules: [{issuer: a, jwks: '{\"keys\": []}'}]")
-                .replace("networking", "security"),
+            object(
+                "RequestAuthentication",
+                "jwtRules: [{issuer: a, jwks: '{\"keys\": []}'}]",
+            )
+            .replace("networking", "security"),
             "not a JSON Web Key Set",
         ),
         (
-            object("RequestAuthentication", "jwtRules: [{issuer: a, jwksUri: /keys}]")
-                .replace("networking", "security"),
+            object(
+                "RequestAuthentication",
+                "jwtRules: [{issuer: a, jwksUri: /keys}]",
+            )
+            .replace("networking", "security"),
             "is not a URI of http or https",
         ),
         ("a: 1\n".to_owned(), "apiVersion and kind are missing"),

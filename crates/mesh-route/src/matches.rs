@@ -6,7 +6,9 @@
 use crate::head::{Head, with_header};
 use http::header::HOST;
 use http::{HeaderValue, Method};
-use mesh_core::model::{ClaimCondition, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch};
+use mesh_core::model::{
+    ClaimCondition, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch,
+};
 use mesh_core::reply::is_grpc;
 
 /// A part of a [`Condition`].

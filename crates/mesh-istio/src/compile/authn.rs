@@ -68,12 +68,7 @@ fn names(texts: &[String]) -> Vec<Name> {
     texts.iter().map(Name::from).collect()
 }
 
-fn provider(
-    compiler: &mut Compiler<'_>,
-    meta: &Meta,
-    rule: &JwtRule,
-    name: String,
-) -> JwtProvider {
+fn provider(compiler: &mut Compiler<'_>, meta: &Meta, rule: &JwtRule, name: String) -> JwtProvider {
     let keys = keys(compiler, meta, rule);
     let mut provider = JwtProvider::new(name, &rule.issuer, keys);
     provider.origin = compiler.origin(meta, rule.at);
@@ -83,10 +78,13 @@ fn provider(
     provider.from_cookies.clone_from(&rule.from_cookies);
     provider.payload_header.clone_from(&rule.payload_header);
     provider.forward = rule.forward;
-    let headers = rule.claim_headers.iter().map(|(header, claim)| ClaimHeader {
-        header: header.clone(),
-        claim: claim.into(),
-    });
+    let headers = rule
+        .claim_headers
+        .iter()
+        .map(|(header, claim)| ClaimHeader {
+            header: header.clone(),
+            claim: claim.into(),
+        });
     provider.claim_headers = headers.collect();
     provider.keep_claims = true;
     let own = rule.word_claims.iter().map(String::as_str);
@@ -138,7 +136,8 @@ const NO_KEYS: &str = "{\"keys\":[{\"kty\":\"RSA\",\"kid\":\"nobody\",\"alg\":\"
 /// A token of any provider, all of them valid, or none.
 fn requirement(providers: &[JwtProvider]) -> TokenRequirement {
     let of = |provider: &JwtProvider| TokenRequirement::Provider(provider.name.clone(), Vec::new());
-    let maybe = |provider| TokenRequirement::Any(vec![of(provider), TokenRequirement::AllowMissing]);
+    let maybe =
+        |provider| TokenRequirement::Any(vec![of(provider), TokenRequirement::AllowMissing]);
     match providers {
         [only] => maybe(only),
         several => {

@@ -165,9 +165,9 @@ impl Kind {
             | Self::ServiceEntry
             | Self::WorkloadEntry
             | Self::Sidecar => "networking.istio.io/v1",
-            Self::AuthorizationPolicy
-            | Self::PeerAuthentication
-            | Self::RequestAuthentication => "security.istio.io/v1",
+            Self::AuthorizationPolicy | Self::PeerAuthentication | Self::RequestAuthentication => {
+                "security.istio.io/v1"
+            }
             Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::Service
             | Self::Endpoints

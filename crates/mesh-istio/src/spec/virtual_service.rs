@@ -202,7 +202,10 @@ fn check_claims(cursor: &Cursor<'_>, http: &[HttpRoute], gateways: &[String]) {
     };
     let asks = |block: &HttpMatch| !(block.claims.is_empty() && block.without_claims.is_empty());
     let blocks = http.iter().flat_map(|route| &route.matches);
-    if blocks.into_iter().any(|it| asks(it) && in_mesh(&it.gateways)) {
+    if blocks
+        .into_iter()
+        .any(|it| asks(it) && in_mesh(&it.gateways))
+    {
         cursor.error(
             "http: claims (@request.auth.claims) are matched on gateways only: name the gateways, \
              without \"mesh\"",

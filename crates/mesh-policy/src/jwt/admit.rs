@@ -130,12 +130,7 @@ pub fn explain<B>(authn: &Authn, request: &Request<B>, now: Now) -> (JwtStatus, 
 
 /// Looks at the tokens of a request: it goes on with what that changes ([`Passed::apply`]), or not
 /// at all. Without `fetch`, keys that would have to be got are as good as missing.
-pub fn step<B>(
-    authn: &Authn,
-    request: &Request<B>,
-    fetch: Option<&dyn Fetch>,
-    now: Now,
-) -> Step {
+pub fn step<B>(authn: &Authn, request: &Request<B>, fetch: Option<&dyn Fetch>, now: Now) -> Step {
     let exchange = Exchange::of(request).cloned();
     let count = |stat| {
         if let Some(exchange) = &exchange {
@@ -145,7 +140,11 @@ pub fn step<B>(
     if authn.bypass_preflight && is_preflight(request) {
         count(HttpStat::JwtPreflight);
         count(HttpStat::JwtAllowed);
-        return Step::Through(Passed::default());
+        let mut work = Work::of(request.uri(), request.headers());
+        if let Some(plan) = &Ready::of(authn).plan {
+            plan.sanitize(&mut work);
+        }
+        return Step::Through(Passed(work.changes()));
     }
     let ready = Ready::of(authn);
     let mut work = Work::of(request.uri(), request.headers());
@@ -200,11 +199,15 @@ impl Passed {
     /// it has one and as an extension ([`mesh_core::Claims`]).
     pub fn apply<B>(self, request: &mut Request<B>) {
         let changes = self.0;
+        let head = changes.uri.is_some() || changes.headers.is_some();
         if let Some(uri) = changes.uri {
             *request.uri_mut() = uri;
         }
         if let Some(headers) = changes.headers {
             *request.headers_mut() = headers;
+        }
+        if let Some(exchange) = Exchange::of(request).filter(|_| head) {
+            exchange.note_head(request);
         }
         // What was said before somebody else looked says nothing.
         request.extensions_mut().remove::<mesh_core::Claims>();
@@ -248,7 +251,10 @@ fn challenge<B>(status: JwtStatus, request: &Request<B>) -> Option<HeaderValue> 
     };
     let facts = facts.request?;
     let mut value = b"Bearer realm=\"".to_vec();
-    let path = facts.headers().get(ORIGINAL_PATH).map(HeaderValue::as_bytes);
+    let path = facts
+        .headers()
+        .get(ORIGINAL_PATH)
+        .map(HeaderValue::as_bytes);
     let path = path.or(facts.path_and_query().map(str::as_bytes));
     if let Some(path) = path {
         value.extend(facts.scheme().as_bytes());

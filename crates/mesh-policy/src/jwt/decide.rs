@@ -132,6 +132,12 @@ impl Plan {
         run.node(node, head)
     }
 
+    /// Takes off what only we may write, whoever's tokens it is for.
+    pub(super) fn sanitize(&self, head: &mut Work<'_>) {
+        let configs = self.providers.iter().map(|provider| &provider.config);
+        Places::of(configs).sanitize(head);
+    }
+
     /// The provider for tokens of an issuer, where none is asked for by name.
     fn by_issuer(&self, issuer: &str) -> Option<usize> {
         let of = |issuer: &str| {
@@ -197,7 +203,12 @@ fn node(
         TokenRequirement::All(all) => Node::All(several(all)?),
         TokenRequirement::AllowMissing => open(false),
         TokenRequirement::AllowMissingOrFailed => open(true),
-        _ => return Err(Invalid::new("", "is a kind of requirement that is not known")),
+        _ => {
+            return Err(Invalid::new(
+                "",
+                "is a kind of requirement that is not known",
+            ));
+        }
     })
 }
 

@@ -142,15 +142,22 @@ mod tests {
 
     #[test]
     fn reads_objects_only_and_each_name_once() {
-        for bad in ["", "1", "[]", "{", "{\"a\":1,\"a\":1}", "{\"a\":1}x", "{a:1}"] {
+        for bad in [
+            "",
+            "1",
+            "[]",
+            "{",
+            "{\"a\":1,\"a\":1}",
+            "{\"a\":1}x",
+            "{a:1}",
+        ] {
             assert_eq!(object(bad.as_bytes()), None, "{bad}");
         }
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(500), "]".repeat(500));
         assert_eq!(object(deep.as_bytes()), None);
         let all = r#" {"b":[1,1.5,-2,true,null,"x\"<"],"a":{"c":12345678901234567890}} "#;
         let claim = object(all.as_bytes()).unwrap();
-        let expected =
-            r#"{"a":{"c":12345678901234567000},"b":[1,1.5,-2,true,null,"x\"\u003c"]}"#;
+        let expected = r#"{"a":{"c":12345678901234567000},"b":[1,1.5,-2,true,null,"x\"\u003c"]}"#;
         assert_eq!(text(&claim), expected);
     }
 }

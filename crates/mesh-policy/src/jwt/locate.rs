@@ -2,8 +2,8 @@
 
 use super::head::Work;
 use super::query::Query;
-use http::{HeaderName, HeaderValue};
 use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderName, HeaderValue};
 use mesh_core::Name;
 use mesh_core::model::JwtProvider;
 use std::collections::{BTreeMap, BTreeSet};
@@ -138,8 +138,7 @@ fn after<'a>(line: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
     let mut windows = line.windows(prefix.len());
     let at = windows.position(|window| window == prefix.as_bytes())?;
     let rest = &line[at + prefix.len()..];
-    let of_token =
-        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let of_token = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     match rest.iter().position(of_token) {
         Some(begin) => Some(&rest[begin..]),
         // As ever in Envoy.

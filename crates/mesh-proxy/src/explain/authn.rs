@@ -18,7 +18,9 @@ pub(super) fn of_request<B>(snapshot: &Snapshot, request: &Request<B>) -> Option
     let since = WallClock::system().now();
     let now = Now {
         instant: Instant::now().into_std(),
-        since_epoch: since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+        since_epoch: since
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default(),
     };
     let (status, looks) = explain(authn, request, now);
     let origin = |look: &Look| {

@@ -3,7 +3,9 @@
 use super::Unmet;
 use crate::head::Head;
 use crate::matches::{Predicate, query_value, with_value};
-use mesh_core::model::{ClaimCondition, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch};
+use mesh_core::model::{
+    ClaimCondition, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch,
+};
 use std::fmt::Write;
 
 /// Of what a request brings, so much is repeated, in bytes.

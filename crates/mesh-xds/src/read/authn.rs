@@ -90,9 +90,7 @@ fn provider(name: &str, value: &pb::JwtProvider) -> Result<JwtProvider, Invalid>
             jwks::check(&text).at("local_jwks")?;
             Jwks::Inline(text)
         }
-        JwksSourceSpecifier::RemoteJwks(remote) => {
-            Jwks::Remote(fetched(remote).at("remote_jwks")?)
-        }
+        JwksSourceSpecifier::RemoteJwks(remote) => Jwks::Remote(fetched(remote).at("remote_jwks")?),
     };
     let mut provider = JwtProvider::new(name, issuer, keys);
     provider.audiences = audiences.iter().map(Name::from).collect();
@@ -165,9 +163,7 @@ fn inline(source: &DataSource) -> Result<Name, Invalid> {
             Err(_) => Err(Invalid::new("inline_bytes", "is not UTF-8")),
         },
         data_source::Specifier::Filename(_) => Err(unsupported("filename")),
-        data_source::Specifier::EnvironmentVariable(_) => {
-            Err(unsupported("environment_variable"))
-        }
+        data_source::Specifier::EnvironmentVariable(_) => Err(unsupported("environment_variable")),
     }
 }
 
@@ -187,12 +183,11 @@ fn fetched(value: &pb::RemoteJwks) -> Result<RemoteJwks, Invalid> {
     let HttpUpstreamType::Cluster(cluster) =
         required("http_upstream_type", http_upstream_type).at("http_uri")?;
     let parsed = uri.parse::<Uri>().ok().filter(|uri| uri.host().is_some());
-    let parsed = parsed.ok_or_else(|| {
-        Invalid::new("http_uri.uri", format!("{uri:?} is not a URI with a host"))
-    })?;
+    let parsed = parsed
+        .ok_or_else(|| Invalid::new("http_uri.uri", format!("{uri:?} is not a URI with a host")))?;
     let mut remote = RemoteJwks::new(parsed, cluster);
-    remote.timeout = duration("timeout", required("timeout", timeout).at("http_uri")?)
-        .at("http_uri")?;
+    remote.timeout =
+        duration("timeout", required("timeout", timeout).at("http_uri")?).at("http_uri")?;
     if let Some(value) = cache_duration {
         remote.cache_for = duration("cache_duration", value)?;
     }
@@ -234,13 +229,14 @@ fn rule(
     let mut plain = Condition::default();
     plain.path = condition.path.clone();
     if plain != condition {
-        return Err(Invalid::new("match", "only conditions on paths are supported"));
+        return Err(Invalid::new(
+            "match",
+            "only conditions on paths are supported",
+        ));
     }
     let requires = match requirement_type {
         None => TokenRequirement::Nothing,
-        Some(RequirementType::Requires(value)) => {
-            requirement(value, known, 0).at("requires")?
-        }
+        Some(RequirementType::Requires(value)) => requirement(value, known, 0).at("requires")?,
         Some(RequirementType::RequirementName(name)) => {
             let value = named.get(name).ok_or_else(|| {
                 let message = format!("{name:?} is not in requirement_map");
@@ -269,7 +265,9 @@ fn requirement(
         }
     };
     let several = |list: &[pb::JwtRequirement]| {
-        each("requirements", list, |one| requirement(one, known, depth + 1))
+        each("requirements", list, |one| {
+            requirement(one, known, depth + 1)
+        })
     };
     let pb::JwtRequirement { requires_type } = value;
     let Some(requires) = requires_type else {

@@ -127,12 +127,12 @@ fn requirement(requires: &TokenRequirement) -> pb::JwtRequirement {
         TokenRequirement::Provider(name, audiences) if audiences.is_empty() => {
             Some(RequiresType::ProviderName(name.to_string()))
         }
-        TokenRequirement::Provider(name, audiences) => {
-            Some(RequiresType::ProviderAndAudiences(pb::ProviderWithAudiences {
+        TokenRequirement::Provider(name, audiences) => Some(RequiresType::ProviderAndAudiences(
+            pb::ProviderWithAudiences {
                 provider_name: name.to_string(),
                 audiences: texts(audiences),
-            }))
-        }
+            },
+        )),
         TokenRequirement::Any(list) => Some(RequiresType::RequiresAny(pb::JwtRequirementOrList {
             requirements: all(list),
         })),

@@ -11,8 +11,7 @@ use serde_json::{Map, Value, json};
 const TYPE: &str = "type.googleapis.com/envoy";
 const ISSUERS: &[&str] = &["https://a.test", "https://b.test"];
 const RSA: &[u8] = include_bytes!("key.pk8");
-const MODULUS: &str =
-    "wkVtKNy4nlKt08H8reI6lDGgfsm_bCPqS36FKQzyr1rNT5we5cidCRUK-QDPEjDdn69boBNmlrq8vLY5\
+const MODULUS: &str = "wkVtKNy4nlKt08H8reI6lDGgfsm_bCPqS36FKQzyr1rNT5we5cidCRUK-QDPEjDdn69boBNmlrq8vLY5\
      cdsZaxT1h2Eja2EWrIC-lSNd1534ASLDurTj36t4ZriX8Aw4YT4CFRRpY4uRl2ZdeYlLtGFq_7rn5_XO\
      45GEH7Nbh_2tz57D4TtUN3UvsLs-ug8Ls7a3xaKMtJjWoTODXD_bl7EX9s-ZvZnCpjdrIl-xVqRAZuAT\
      FMTKMioucWnISj5xXQm3gg8z4DsvVCMUucRaoAFdfyk3OlRe4m4nWxVaS-zW46-xEMdgTYbjcmjYc6iT\
@@ -183,18 +182,26 @@ pub(super) fn bring(dice: &mut Dice, mut call: Call) -> Call {
     for _ in 0..dice.pick(&[0, 1, 1, 1, 1, 1, 2, 3]) {
         let token = token(dice);
         match dice.below(10) {
-            0..=4 => {
-                let before = dice.pick(&["Bearer ", "Bearer ", "Bearer ", "bearer ", "Bearer  ", "x Bearer "]);
+            // Envoy makes one line of several.
+            0..=4 if call.header("authorization").is_none() => {
+                let before = dice.pick(&[
+                    "Bearer ",
+                    "Bearer ",
+                    "Bearer ",
+                    "bearer ",
+                    "Bearer  ",
+                    "x Bearer ",
+                ]);
                 call = call.with("authorization", &format!("{before}{token}"));
             }
-            5 | 6 => {
+            0..=1 | 5 | 6 => {
                 let name = dice.pick(&["access_token", "access_token", "tok"]);
                 let mark = if call.target.contains('?') { '&' } else { '?' };
                 call.target = format!("{}{mark}{name}={token}", call.target);
-                let more = dice.pick(&["", "", "&z=1&a=%20b", "&x=a+b&x", "&q=%41%2f%3D&%zz=1"]);
+                let more = dice.pick(&["", "", "&z=1&a=+b", "&x=a+b&x", "&q=%41%2f%3D&%zz=1"]);
                 call.target += more;
             }
-            7 | 8 => {
+            2..=4 | 7 | 8 => {
                 let before = dice.pick(&["Token ", "Token ", "", "Token=", "token "]);
                 call = call.with("x-jwt", &format!("{before}{token}"));
             }
@@ -210,7 +217,9 @@ pub(super) fn bring(dice: &mut Dice, mut call: Call) -> Call {
         call = call.with(dice.pick(&["x-sub", "x-payload", "x-deep"]), "forged");
     }
     if call.method == "OPTIONS" && dice.chance(70) {
-        call = call.with("origin", "http://o.test").with("access-control-request-method", "GET");
+        call = call
+            .with("origin", "http://o.test")
+            .with("access-control-request-method", "GET");
     }
     call
 }
@@ -218,7 +227,16 @@ pub(super) fn bring(dice: &mut Dice, mut call: Call) -> Call {
 fn token(dice: &mut Dice) -> String {
     if dice.chance(6) {
         return dice
-            .pick(&["", "x", "a.b", "a.b.c", "a.b.c.d", "..", "e30.e30.", "e30.e30.e30"])
+            .pick(&[
+                "",
+                "x",
+                "a.b",
+                "a.b.c",
+                "a.b.c.d",
+                "..",
+                "e30.e30.",
+                "e30.e30.e30",
+            ])
             .to_owned();
     }
     let mut payload = json!({
@@ -231,7 +249,12 @@ fn token(dice: &mut Dice) -> String {
         "num": dice.pick(&[json!(1), json!(1.5), json!(-2), json!(true), json!(1e20), json!(null)]),
     });
     if dice.chance(65) {
-        let lists = [json!("shop"), json!(["pay", "shop"]), json!("http://shop/"), json!([])];
+        let lists = [
+            json!("shop"),
+            json!(["pay", "shop"]),
+            json!("http://shop/"),
+            json!([]),
+        ];
         payload["aud"] = dice.pick(&lists);
     }
     // What is wrong with it, if anything is.
@@ -260,7 +283,13 @@ fn token(dice: &mut Dice) -> String {
     let mut text = payload.to_string();
     if dice.chance(4) {
         text = dice
-            .pick(&["[]", "{", "{\"a\":1,\"a\":1}", " {\"iss\":\"https://a.test\"} ", "1"])
+            .pick(&[
+                "[]",
+                "{",
+                "{\"a\":1,\"a\":1}",
+                " {\"iss\":\"https://a.test\"} ",
+                "1",
+            ])
             .to_owned();
     }
     signed(dice, &text)
@@ -268,7 +297,9 @@ fn token(dice: &mut Dice) -> String {
 
 /// A token with this payload, signed as it has to be, or not.
 fn signed(dice: &mut Dice, payload: &str) -> String {
-    let algorithm = dice.pick(&["RS256", "RS256", "RS256", "RS256", "EdDSA", "HS256", "PS384"]);
+    let algorithm = dice.pick(&[
+        "RS256", "RS256", "RS256", "RS256", "EdDSA", "HS256", "PS384",
+    ]);
     let own = match algorithm {
         "EdDSA" => "e",
         "HS256" => "o",
@@ -284,11 +315,15 @@ fn signed(dice: &mut Dice, payload: &str) -> String {
     if dice.chance(6) {
         header["alg"] = dice.pick(&[json!("none"), json!("RS512"), json!(1), json!("HS256")]);
     }
-    let signed = format!("{}.{}", base64(header.to_string().as_bytes()), base64(payload.as_bytes()));
+    let signed = format!(
+        "{}.{}",
+        base64(header.to_string().as_bytes()),
+        base64(payload.as_bytes())
+    );
     let mut signature = sign(algorithm, signed.as_bytes());
     match dice.below(14) {
-        0 => signature[0] ^= 1,
-        1 => drop(signature.pop()),
+        0 | 1 => signature[0] ^= 1,
+        2 => drop(signature.pop()),
         _ => {}
     }
     let mut token = format!("{signed}.{}", base64(&signature));

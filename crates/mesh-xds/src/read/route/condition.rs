@@ -12,7 +12,8 @@ use crate::wire::text::{header_name, pattern, string_match};
 use crate::wire::{At, boolean, each, refuse, required, unsupported};
 use mesh_core::Invalid;
 use mesh_core::model::{
-    ClaimCondition, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, StringMatch, ValueMatch,
+    ClaimCondition, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, StringMatch,
+    ValueMatch,
 };
 
 /// Reads a condition.

@@ -12,7 +12,9 @@ use crate::wire::share::to_runtime_fraction;
 use crate::wire::text::{to_nothing, to_pattern, to_string_match};
 use crate::wire::to_boolean;
 use crate::write::authz;
-use mesh_core::model::{ClaimCondition, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch};
+use mesh_core::model::{
+    ClaimCondition, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch,
+};
 
 pub(in crate::write) fn write(condition: &Condition) -> pb::RouteMatch {
     let (path_specifier, any_case) = path(&condition.path);
