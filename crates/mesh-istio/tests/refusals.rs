@@ -550,7 +550,7 @@ fn the_other_kinds_are_checked() {
         ),
         (
             object("RequestAuthentication", "jwtRules: [{}]").replace("networking", "security"),
-            "spec.jwtRules[0].issuer",
+            "spec.jwtRules[0]: issuer is missing",
         ),
         (
             object(
