@@ -237,13 +237,13 @@ impl Exchange {
         self.request.caller.shard
     }
 
-    /// Records what the caller's token says. Only the first call counts.
+    /// Records what the caller's token says, for routes that go by it. Only the first call counts.
     pub fn set_claims(&self, claims: Claims) {
         // A second look at the same request would find the same.
         let _ = self.request.claims.set(claims);
     }
 
-    /// What the caller's token says, if a valid one was brought.
+    /// What the caller's token says, if a valid one was brought and routes may go by it.
     pub fn claims(&self) -> Option<&Claims> {
         self.request.claims.get()
     }

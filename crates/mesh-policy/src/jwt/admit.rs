@@ -163,6 +163,9 @@ pub fn step<B>(authn: &Authn, request: &Request<B>, fetch: Option<&dyn Fetch>, n
         }
         Ok(status) => {
             count(HttpStat::JwtDenied);
+            if let Some(exchange) = &exchange {
+                note(exchange, work.changes(), request);
+            }
             Step::Refused(refusal(status, request, authn.silent))
         }
         Err(Wanted(at)) => {
@@ -174,6 +177,19 @@ pub fn step<B>(authn: &Authn, request: &Request<B>, fetch: Option<&dyn Fetch>, n
             }
         }
     }
+}
+
+/// Access logs have the head as the first of several tokens left it, though another was refused.
+fn note<B>(exchange: &Exchange, changes: Changes, request: &Request<B>) {
+    if changes.uri.is_none() && changes.headers.is_none() {
+        return;
+    }
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = changes.uri.unwrap_or_else(|| request.uri().clone());
+    let headers = changes.headers;
+    *head.headers_mut() = headers.unwrap_or_else(|| request.headers().clone());
+    exchange.note_head(&head);
 }
 
 // === impl Passed ===
@@ -195,8 +211,8 @@ impl Passed {
         self.0.clear_route
     }
 
-    /// Takes tokens off, writes headers, and notes what was said, on the request's [`Exchange`] if
-    /// it has one and as an extension ([`mesh_core::Claims`]).
+    /// Takes tokens off, writes headers, and notes what was said, as an extension
+    /// ([`mesh_core::Claims`]) and, if routes go by it, on the request's [`Exchange`].
     pub fn apply<B>(self, request: &mut Request<B>) {
         let changes = self.0;
         let head = changes.uri.is_some() || changes.headers.is_some();
@@ -212,7 +228,9 @@ impl Passed {
         // What was said before somebody else looked says nothing.
         request.extensions_mut().remove::<mesh_core::Claims>();
         if let Some(claims) = changes.claims {
-            if let Some(exchange) = Exchange::of(request) {
+            // Routes go by it only where they are looked for afterwards.
+            let exchange = Exchange::of(request).filter(|_| changes.clear_route);
+            if let Some(exchange) = exchange {
                 exchange.set_claims(claims.clone());
             }
             request.extensions_mut().insert(claims);

@@ -120,6 +120,8 @@ impl Plan {
         setting: &Setting<'_>,
         looks: &mut Vec<Look>,
     ) -> Result<JwtStatus, Wanted> {
+        // Whatever is asked: nobody behind shall take what callers forged (Envoy 1.40).
+        self.sanitize(head);
         let rule = self.rules.iter().find(|(path, _)| matches(path, head));
         let Some((_, node)) = rule else {
             return Ok(JwtStatus::Valid);

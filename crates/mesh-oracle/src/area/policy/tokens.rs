@@ -267,6 +267,8 @@ fn token(dice: &mut Dice) -> String {
             ("exp", json!(0)),
             ("nbf", json!(LATER)),
             ("nbf", json!(LATER)),
+            ("nbf", json!(LATER)),
+            ("nbf", json!(LATER)),
             ("nbf", json!(1e30)),
             ("iat", json!(false)),
             ("iss", json!(1)),
