@@ -19,6 +19,7 @@ mod first;
 mod http1;
 mod identity;
 mod istio;
+mod jwt;
 mod message;
 mod names;
 mod parts;
@@ -101,6 +102,8 @@ pub const TARGETS: &[Target] = &[
     dns::TARGET,
     identity::SPIFFE,
     identity::REQUEST,
+    jwt::JWT,
+    jwt::JWKS,
     names::TARGET,
 ];
 

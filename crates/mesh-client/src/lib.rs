@@ -64,10 +64,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod authn;
 mod body;
 mod client;
 pub mod guard;
 pub mod health;
+mod jwks;
 pub mod proxy_protocol;
 mod slot;
 mod stack;

@@ -4,7 +4,9 @@
 //! request is data in the matched rule; a layer without policy steps aside.
 
 use crate::Body;
+use crate::authn::Authn;
 use crate::guard::Guard;
+use crate::jwks::Fetcher;
 use crate::slot::{Slot, Slotted};
 use crate::upstream::Upstreams;
 use mesh_core::model::Snapshot;
@@ -62,7 +64,7 @@ type Attempts = Account<Idle<Deadline<Retry<Attempt, Body>>>>;
 /// Everything that needs a cluster.
 type Forwarding = Edit<Respond<Hash<Mirror<Introduce<Attempts>, PerRoute, Spawn, Body>>>>;
 /// The whole stack.
-pub type Outbound = Slotted<Guard<OnDemand<Route<Rate<Fault<Cors<Slotted<Forwarding>>>>>>>>;
+pub type Outbound = Slotted<Authn<Guard<OnDemand<Route<Rate<Fault<Cors<Slotted<Forwarding>>>>>>>>>;
 
 /// Runs mirrored requests on the tokio runtime that the request was made on. They end with their
 /// response, their timeout, or the runtime.
@@ -106,10 +108,13 @@ impl Parts {
         } = self;
         let rng = |salt: u64| Arc::new(Rng::with_seed(rng.word() ^ salt));
         // Chooses a host and sends, within the limits of the cluster.
+        let shard = upstreams.shard();
         let mut stack = Dispatch::new(upstreams).rng(rng(1));
         if let Some(zone) = zone {
             stack = stack.zone(zone);
         }
+        // Keys of tokens come from clusters like anything else.
+        let fetcher = Fetcher::new(feed.clone(), stack.clone(), shard);
         // The limits of one attempt.
         let stack = TryIdleLayer::per_route().layer(stack);
         let stack = TimeoutLayer::per_try().layer(stack);
@@ -157,7 +162,9 @@ impl Parts {
         let notes = route.notes();
         let stack = OnDemandLayer::new(route, demand).layer(stack);
         // What is denied learns nothing of routes.
-        let stack = Guard::new(stack, notes);
+        let stack = Guard::new(stack, notes.clone());
+        // Policies and routes may go by what a token says.
+        let stack = Authn::new(stack, notes, fetcher);
         // May change headers that routing reads.
         before_route.around(stack)
     }

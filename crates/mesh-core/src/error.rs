@@ -57,6 +57,13 @@ impl Error {
         }))
     }
 
+    /// Says how it is answered, other than by its failure's row.
+    #[must_use]
+    pub fn answered(mut self, answer: Answer) -> Self {
+        self.0.answer = Some(answer);
+        self
+    }
+
     /// Takes any error. One of ours comes back as it was; anything else is [`Failure::Internal`].
     pub fn wrap(error: impl Into<BoxError>) -> Self {
         match error.into().downcast::<Self>() {

@@ -22,7 +22,7 @@ pub use signal::Signal;
 
 use crate::model::{ClusterEntry, Rule};
 use crate::stats::Shard;
-use crate::{Error, Failure, Flags};
+use crate::{Claims, Error, Failure, Flags};
 use attempt::Attempt;
 use http::{HeaderName, HeaderValue, Request};
 use std::fmt;
@@ -44,6 +44,8 @@ struct State {
     caller: Caller,
     /// The caller's address, where it is not the one of the connection.
     remote: OnceLock<SocketAddr>,
+    /// What the caller's token says, where one was found valid.
+    claims: OnceLock<Claims>,
     /// What is wanted of the head in the end; mostly nothing.
     watch: OnceLock<Arc<Watch>>,
     goal: OnceLock<Goal>,
@@ -99,6 +101,7 @@ impl Exchange {
             started: now,
             caller,
             remote: OnceLock::new(),
+            claims: OnceLock::new(),
             watch: OnceLock::new(),
             shadow,
             timed_out: AtomicBool::new(false),
@@ -167,6 +170,9 @@ impl Exchange {
     #[must_use]
     pub fn for_shadow(&self, matched: Matched) -> Self {
         let shadow = Self::make(self.request.started, self.request.caller.clone(), true);
+        if let Some(claims) = self.claims() {
+            shadow.set_claims(claims.clone());
+        }
         shadow.set_matched(matched);
         shadow
     }
@@ -229,6 +235,17 @@ impl Exchange {
     /// The worker that handles the request.
     pub fn shard(&self) -> Shard {
         self.request.caller.shard
+    }
+
+    /// Records what the caller's token says, for routes that go by it. Only the first call counts.
+    pub fn set_claims(&self, claims: Claims) {
+        // A second look at the same request would find the same.
+        let _ = self.request.claims.set(claims);
+    }
+
+    /// What the caller's token says, if a valid one was brought and routes may go by it.
+    pub fn claims(&self) -> Option<&Claims> {
+        self.request.claims.get()
     }
 
     /// Records what the router found. Only the first call counts.

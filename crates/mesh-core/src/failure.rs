@@ -62,6 +62,8 @@ pub enum Failure {
     FaultAbortGrpc(u32),
     /// The local rate limit, with this status.
     RateLimited(u16),
+    /// Without a token that is asked for, or with one that is not valid.
+    Unauthenticated,
     /// Refused by an authorization policy.
     Denied,
     /// Shed because the process is overloaded.
@@ -128,7 +130,7 @@ pub enum RetryClass {
 
 impl Failure {
     /// Every failure, for tests and for the table in the documentation.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyHost,
@@ -152,6 +154,7 @@ impl Failure {
         Self::FaultAbort(500),
         Self::FaultAbortGrpc(14),
         Self::RateLimited(429),
+        Self::Unauthenticated,
         Self::Denied,
         Self::Overloaded,
         Self::BadRequest,
@@ -313,6 +316,13 @@ impl Failure {
                 code(status),
                 "local_rate_limited",
                 "local_rate_limited",
+                Never,
+            ),
+            Self::Unauthenticated => plain(
+                NONE,
+                StatusCode::UNAUTHORIZED,
+                "jwt_authn_access_denied{Jwt_is_missing}",
+                "Jwt is missing",
                 Never,
             ),
             Self::Denied => plain(
@@ -482,6 +492,12 @@ mod tests {
             ),
             (Failure::FaultAbort(500), 500, "FI", "fault_filter_abort"),
             (Failure::RateLimited(429), 429, "RL", "local_rate_limited"),
+            (
+                Failure::Unauthenticated,
+                401,
+                "-",
+                "jwt_authn_access_denied{Jwt_is_missing}",
+            ),
             (
                 Failure::Denied,
                 403,

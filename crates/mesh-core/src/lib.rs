@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+pub mod claim;
 pub mod clock;
 pub mod demand;
 pub mod discovery;
@@ -39,6 +40,7 @@ pub mod slot;
 pub mod stats;
 pub mod usage;
 
+pub use claim::{Claim, Claims};
 pub use clock::WallClock;
 pub use demand::Demand;
 pub use error::{BoxError, Error};

@@ -24,6 +24,7 @@
 //! # Ok::<(), mesh_core::Invalid>(())
 //! ```
 
+mod authn;
 mod authz;
 mod balancing;
 mod cluster;
@@ -48,6 +49,7 @@ mod text;
 mod tls;
 mod unix;
 
+pub use authn::*;
 pub use authz::*;
 pub use balancing::*;
 pub use cluster::*;

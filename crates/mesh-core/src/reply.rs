@@ -82,6 +82,9 @@ pub fn details(error: &Error) -> String {
     if let (Failure::Denied, Some(policy)) = (error.failure(), error.cause()) {
         return denied(&policy);
     }
+    if let (Failure::Unauthenticated, Some(why)) = (error.failure(), error.cause()) {
+        return format!("jwt_authn_access_denied{{{}}}", why.replace(BLANK, "_"));
+    }
     let Some(reset) = row.reset else {
         return row.details.to_owned();
     };
@@ -95,9 +98,11 @@ pub fn details(error: &Error) -> String {
     format!("{}{{{reset}{cause}}}", row.details).replace(' ', "_")
 }
 
+/// What stands for the end of a field in access logs.
+const BLANK: [char; 6] = [' ', '\t', '\x0c', '\x0b', '\n', '\r'];
+
 /// The details of a request or connection that a policy denies (Envoy `responseDetail`).
 pub fn denied(policy: &str) -> String {
-    const BLANK: [char; 6] = [' ', '\t', '\x0c', '\x0b', '\n', '\r'];
     let policy = policy.replace(BLANK, "_");
     format!("rbac_access_denied_matched_policy[{policy}]")
 }

@@ -22,6 +22,7 @@ use crate::spec::mesh_config::Normalization;
 use crate::spec::{MeshConfig, Meta, Visibility};
 use crate::world::World;
 
+mod authn;
 mod authz;
 mod cluster;
 mod drafts;

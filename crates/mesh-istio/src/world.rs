@@ -14,8 +14,8 @@ use crate::files::{File, Files};
 use crate::registry::Services;
 use crate::spec::{
     AuthorizationPolicy, Decoded, DestinationRule, Gateway, Kind, MeshConfig, Meta, Object,
-    PeerAuthentication, ServiceEntry, Sidecar, Spec, VirtualService, WorkloadEntry, decode,
-    decode_mesh_config, kubernetes,
+    PeerAuthentication, RequestAuthentication, ServiceEntry, Sidecar, Spec, VirtualService,
+    WorkloadEntry, decode, decode_mesh_config, kubernetes,
 };
 use crate::yaml::{Node, Value, compose};
 
@@ -240,6 +240,8 @@ accessors! {
     authorization_policies: AuthorizationPolicy(AuthorizationPolicy);
     /// Which connections workloads accept.
     peer_authentications: PeerAuthentication(PeerAuthentication);
+    /// Which tokens callers of workloads may bring.
+    request_authentications: RequestAuthentication(RequestAuthentication);
     /// The Kubernetes services.
     services: Service(kubernetes::Service);
     /// The Kubernetes endpoints.

@@ -549,8 +549,24 @@ fn the_other_kinds_are_checked() {
             "not supported: kind EnvoyFilter of networking.istio.io",
         ),
         (
-            object("RequestAuthentication", "").replace("networking", "security"),
-            "RequestAuthentication x.default: not supported: kind RequestAuthentication",
+            object("RequestAuthentication", "jwtRules: [{}]").replace("networking", "security"),
+            "spec.jwtRules[0]: issuer is missing",
+        ),
+        (
+            object(
+                "RequestAuthentication",
+                "jwtRules: [{issuer: a, jwks: '{\"keys\": []}'}]",
+            )
+            .replace("networking", "security"),
+            "not a JSON Web Key Set",
+        ),
+        (
+            object(
+                "RequestAuthentication",
+                "jwtRules: [{issuer: a, jwksUri: /keys}]",
+            )
+            .replace("networking", "security"),
+            "is not a URI of http or https",
         ),
         ("a: 1\n".to_owned(), "apiVersion and kind are missing"),
         (

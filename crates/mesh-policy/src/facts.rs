@@ -3,7 +3,7 @@
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use mesh_core::exchange::TlsInfo;
-use mesh_core::{Caller, Exchange};
+use mesh_core::{Caller, Claim, Claims, Exchange};
 use std::net::{IpAddr, SocketAddr};
 
 /// What is known about a request or connection. Borrows everything; nothing is worked out before a
@@ -23,6 +23,8 @@ pub struct Facts<'a> {
     pub destination: Option<SocketAddr>,
     /// What was agreed on with TLS, or seen of it.
     pub tls: Option<&'a TlsInfo>,
+    /// What the caller's token says, where one was found valid.
+    pub claims: Option<&'a Claim>,
 }
 
 /// The head of a request.
@@ -50,6 +52,7 @@ impl<'a> Facts<'a> {
             remote: source,
             destination: caller.original.or(caller.local),
             tls: caller.tls.as_deref(),
+            claims: None,
         }
     }
 
@@ -62,6 +65,8 @@ impl<'a> Facts<'a> {
         let said = request.headers().get(FORWARDED_PROTO);
         let said = said.filter(|_| believes).and_then(is_https);
         let mut facts = Self::of_connection(caller);
+        let claims = exchange.claims().or_else(|| request.extensions().get());
+        facts.claims = claims.map(Claims::payload);
         facts.remote = exchange.remote().map(|remote| remote.ip());
         facts.request = Some(RequestFacts {
             secure: said.unwrap_or_else(|| caller.is_secure()),
@@ -74,6 +79,7 @@ impl<'a> Facts<'a> {
     pub fn of_request<B>(request: &'a Request<B>) -> Self {
         Self {
             request: Some(RequestFacts::of(request)),
+            claims: request.extensions().get().map(Claims::payload),
             ..Self::default()
         }
     }

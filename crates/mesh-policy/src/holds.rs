@@ -80,8 +80,7 @@ fn is(fact: &Fact, facts: &Facts<'_>) -> bool {
         Fact::Direct(block) => facts.direct.is_some_and(|ip| block.contains(ip)),
         Fact::Source(block) => facts.source.is_some_and(|ip| block.contains(ip)),
         Fact::Remote(block) => facts.remote.is_some_and(|ip| block.contains(ip)),
-        // Nobody validates tokens, so there are no claims. As Envoy without `jwt_authn`.
-        Fact::Claim(_) => false,
+        Fact::Claim(want) => want.holds(facts.claims),
         _ => false,
     }
 }

@@ -10,7 +10,8 @@
 //! those of Envoy's filters `envoy.filters.http.rbac` and `envoy.filters.network.rbac`
 //! (`mesh_core::model::Authz`).
 //!
-//! Nothing here validates tokens: without claims no condition on claims holds.
+//! Tokens of callers are validated with the feature `jwt`; without claims no condition on claims
+//! holds.
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,8 @@ mod holds;
 mod index;
 mod judges;
 
+#[cfg(feature = "jwt")]
+pub mod jwt;
 pub mod layer;
 pub mod path;
 

@@ -29,6 +29,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod authn;
 mod authz;
 mod bound;
 mod clusters;

@@ -2,7 +2,7 @@
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
-use mesh_core::Exchange;
+use mesh_core::{Claim, Claims, Exchange};
 
 /// The head of a request as routing sees it. Cheap to copy; borrows everything.
 ///
@@ -14,6 +14,7 @@ pub struct Head<'a> {
     headers: &'a HeaderMap,
     scheme: &'a str,
     secure: bool,
+    claims: Option<&'a Claim>,
 }
 
 /// What a trusted proxy in front says about the caller's connection.
@@ -30,6 +31,7 @@ impl<'a> Head<'a> {
             headers,
             scheme: uri.scheme_str().unwrap_or("http"),
             secure: false,
+            claims: None,
         }
     }
 
@@ -44,7 +46,7 @@ impl<'a> Head<'a> {
 
     /// The same of its parts.
     pub(crate) fn with(
-        exchange: Option<&Exchange>,
+        exchange: Option<&'a Exchange>,
         method: &'a Method,
         uri: &'a Uri,
         headers: &'a HeaderMap,
@@ -60,6 +62,7 @@ impl<'a> Head<'a> {
             .unwrap_or_else(|| caller.is_some_and(|caller| caller.is_secure()));
         Self {
             secure,
+            claims: exchange.and_then(Exchange::claims).map(Claims::payload),
             scheme: uri
                 .scheme_str()
                 .unwrap_or(if secure { "https" } else { "http" }),
@@ -80,6 +83,11 @@ impl<'a> Head<'a> {
     /// `http` or `https` (or whatever scheme the URI has).
     pub fn scheme(&self) -> &'a str {
         self.scheme
+    }
+
+    /// What the caller's token says, where one was found valid.
+    pub fn claims(&self) -> Option<&'a Claim> {
+        self.claims
     }
 
     /// Whether the caller's own connection is encrypted, as far as is known.

@@ -6,7 +6,9 @@
 use crate::head::{Head, with_header};
 use http::header::HOST;
 use http::{HeaderValue, Method};
-use mesh_core::model::{Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch};
+use mesh_core::model::{
+    ClaimCondition, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch,
+};
 use mesh_core::reply::is_grpc;
 
 /// A part of a [`Condition`].
@@ -17,6 +19,8 @@ pub(crate) enum Predicate {
     Header(usize),
     /// The query match at this place.
     Query(usize),
+    /// The condition on a claim at this place.
+    Claim(usize),
     Grpc,
     Share,
 }
@@ -44,6 +48,10 @@ pub(crate) fn unmet_beside_path(
     }
     if let Some(at) = condition.query.iter().position(|want| !query(want, head)) {
         return Some(Predicate::Query(at));
+    }
+    let met = |want: &ClaimCondition| want.claim.holds(head.claims()) != want.invert;
+    if let Some(at) = condition.claims.iter().position(|want| !met(want)) {
+        return Some(Predicate::Claim(at));
     }
     if condition.grpc && !is_grpc(head.headers()) {
         return Some(Predicate::Grpc);

@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 
 mod access_log;
 mod address;
+mod authn;
 mod authz;
 mod cluster;
 mod endpoint;

@@ -43,6 +43,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 mod access_log;
+mod authn;
 mod authz;
 mod cluster;
 mod endpoint;

@@ -66,18 +66,10 @@ pub(crate) const EXCUSES: &[Excuse] = &[
         node: Some(Sidecar),
         places: &[(Cluster, "inbound|*", "cleanup_interval")],
     },
-    Excuse {
-        verdict: NotYet(7),
-        why: "RequestAuthentication",
-        cases: &["36"],
-        node: Some(Sidecar),
-        places: &[(Listener, "virtualInbound", "filter_chains")],
-    },
 ];
 
 /// Objects that are refused whole: the case, the object, and why.
 pub(crate) const REFUSED: &[(&str, &str, Verdict)] = &[
-    ("36", "RequestAuthentication jwt.shop", NotYet(7)),
     ("43", "DestinationRule md.shop", Deliberate),
     ("43", "VirtualService catalog.shop", Deliberate),
 ];

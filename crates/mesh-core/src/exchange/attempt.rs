@@ -85,8 +85,8 @@ impl Attempt {
         let mut notes = self.notes();
         notes.failure = Some(error.failure());
         notes.details = Some(Cow::Owned(reply::details(error)));
-        // The cause of a denial is a policy's name.
-        let denied = error.failure() == Failure::Denied;
+        // The cause of a denial is a policy's name, or what is wrong with a token.
+        let denied = matches!(error.failure(), Failure::Denied | Failure::Unauthenticated);
         notes.transport_failure = error.cause().filter(|_| !denied);
     }
 

@@ -4,7 +4,7 @@
 //! AuthorizationPolicy is compiled to it.
 
 use super::{Cidr, HeaderMatch, PathTemplate, PortRange, StringMatch};
-use crate::{Name, Origin, Slot};
+use crate::{Claim, Name, Origin, Slot};
 use std::sync::Arc;
 
 /// Rules that judge together (Envoy's `RBAC` filter, for HTTP and for connections).
@@ -131,6 +131,19 @@ pub struct ClaimMatch {
 // === impl ClaimMatch ===
 
 impl ClaimMatch {
+    /// Whether a token says so. Without a token nothing does.
+    pub fn holds(&self, claims: Option<&Claim>) -> bool {
+        let one = |claim: &Claim| {
+            let text = claim.text().map(str::as_bytes);
+            text.is_some_and(|text| self.values.iter().any(|value| value.matches(text)))
+        };
+        match claims.and_then(|claims| claims.at(&self.path)) {
+            Some(Claim::List(items)) => self.list && items.iter().any(one),
+            Some(claim) => one(claim),
+            None => false,
+        }
+    }
+
     /// A claim by the way to it, and what it may be.
     pub fn new(
         path: impl IntoIterator<Item = impl Into<Name>>,

@@ -1,7 +1,7 @@
 //! Listeners: the addresses that a proxy accepts on, and what it does with what comes in.
 
 use super::policy::RateLimit;
-use super::{Authz, Cidr, ListenerAddress, PortRange, ServerTls, TcpProxy};
+use super::{Authn, Authz, Cidr, ListenerAddress, PortRange, ServerTls, TcpProxy};
 use crate::{Name, Origin, Slot};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -244,6 +244,9 @@ pub struct HttpManager {
     pub upgrades: Vec<Name>,
     /// What upstreams are told of the caller's certificate in `x-forwarded-client-cert`.
     pub client_certificate: ClientCertificate,
+    /// Which tokens requests have to bring, before anything judges them (Envoy's HTTP filter
+    /// `jwt_authn`). Default none.
+    pub authn: Option<Arc<Authn>>,
     /// Rules that judge requests, in order, once their route is known (Envoy's HTTP filter `rbac`).
     pub authz: Vec<Arc<Authz>>,
     /// For what judges by them, with what it counts.
@@ -376,6 +379,7 @@ impl HttpManager {
             max_concurrent_streams: 1024,
             upgrades: vec!["websocket".into()],
             client_certificate: ClientCertificate::default(),
+            authn: None,
             authz: Vec::new(),
             authz_slot: Slot::default(),
             rate_limit: None,

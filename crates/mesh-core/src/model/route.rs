@@ -152,10 +152,21 @@ pub struct Condition {
     pub headers: Vec<HeaderMatch>,
     /// Query parameters.
     pub query: Vec<QueryMatch>,
+    /// What the caller's token says (Envoy `dynamic_metadata` of the filter `jwt_authn`).
+    pub claims: Vec<ClaimCondition>,
     /// Only gRPC requests (`content-type: application/grpc…`).
     pub grpc: bool,
     /// Only this share of requests.
     pub share: Option<super::Fraction>,
+}
+
+/// A condition on a claim of the caller's token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimCondition {
+    /// The claim.
+    pub claim: super::ClaimMatch,
+    /// Match when it is not so; a missing claim then matches.
+    pub invert: bool,
 }
 
 /// How the path is compared. The query never takes part.

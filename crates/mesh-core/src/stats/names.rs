@@ -293,6 +293,16 @@ crate::stats! {
         RateLimited = Counter "local_rate_limit.rate_limited",
         /// Local rate limit: let through.
         RateOk = Counter "local_rate_limit.ok",
+        /// Requests whose token is as it has to be, or that need none.
+        JwtAllowed = Counter "jwt_authn.allowed",
+        /// Requests refused for their token, or for having none.
+        JwtDenied = Counter "jwt_authn.denied",
+        /// Preflights that were let through without a token.
+        JwtPreflight = Counter "jwt_authn.cors_preflight_bypassed",
+        /// Sets of keys that were got.
+        JwksFetched = Counter "jwt_authn.jwks_fetch_success",
+        /// Sets of keys that could not be got, or are none.
+        JwksFailed = Counter "jwt_authn.jwks_fetch_failed",
         /// Virtual hosts and clusters asked for. Envoy counts nothing here; the names are those of
         /// its TCP proxy.
         OnDemandAttempt = Counter "on_demand.attempt",

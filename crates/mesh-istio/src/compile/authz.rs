@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mesh_core::Name;
 use mesh_core::model::{
-    Authz, AuthzAction, AuthzPolicy, AuthzRules, Fact, Filter, Listener, Predicate,
+    Authn, Authz, AuthzAction, AuthzPolicy, AuthzRules, Fact, Filter, Listener, Predicate,
 };
 
 use super::Compiler;
@@ -22,7 +22,7 @@ mod trust;
 const ACTIONS: [PolicyAction; 3] = [PolicyAction::Audit, PolicyAction::Deny, PolicyAction::Allow];
 
 /// The label of a proxy that was started for a Gateway of Kubernetes.
-const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+pub(super) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 /// What makes a policy one on trial.
 const DRY_RUN: &str = "istio.io/dry-run";
 /// The chain that connections to the listener itself end in.
@@ -33,6 +33,7 @@ const BLACK_HOLE: &str = "virtualInbound-blackhole";
 pub(super) struct Judges {
     requests: Vec<Arc<Authz>>,
     connections: Vec<Arc<Authz>>,
+    tokens: Option<Arc<Authn>>,
 }
 
 /// The policies for the node that is compiled for.
@@ -41,7 +42,10 @@ pub(super) fn judges(compiler: &mut Compiler<'_>) -> Judges {
     for (meta, spec) in selected(compiler) {
         by_action.entry(spec.action).or_default().push((meta, spec));
     }
-    let mut judges = Judges::default();
+    let mut judges = Judges {
+        tokens: super::authn::authn(compiler),
+        ..Judges::default()
+    };
     for action in ACTIONS {
         let Some(policies) = by_action.get(&action) else {
             continue;
@@ -58,12 +62,16 @@ pub(super) fn judges(compiler: &mut Compiler<'_>) -> Judges {
 impl Judges {
     /// Puts what judges before whatever a listener does.
     pub(super) fn guard(&self, listener: &mut Listener) {
-        if self.requests.is_empty() {
+        if self.requests.is_empty() && self.tokens.is_none() {
             return;
         }
         listener.for_each_chain(|chain| match &mut chain.filter {
             _ if *chain.name == *BLACK_HOLE => {}
-            Filter::Http(manager) => Arc::make_mut(manager).authz.clone_from(&self.requests),
+            Filter::Http(manager) => {
+                let manager = Arc::make_mut(manager);
+                manager.authn.clone_from(&self.tokens);
+                manager.authz.clone_from(&self.requests);
+            }
             _ => chain.authz.clone_from(&self.connections),
         });
     }

@@ -106,7 +106,7 @@ impl AuthorizationPolicy {
 }
 
 /// The name of a Gateway.
-fn target(cursor: &Cursor<'_>) -> Option<String> {
+pub(super) fn target(cursor: &Cursor<'_>) -> Option<String> {
     let mut fields = cursor.fields()?;
     let group = fields.get("group", read::string).unwrap_or_default();
     let kind = fields.need("kind", read::filled);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::kubernetes::{Endpoints, Pod, Secret, Service};
 use super::{
     AuthorizationPolicy, DestinationRule, Gateway, MeshConfig, Meta, PeerAuthentication,
-    ServiceEntry, Sidecar, VirtualService, WorkloadEntry,
+    RequestAuthentication, ServiceEntry, Sidecar, VirtualService, WorkloadEntry,
 };
 use crate::cursor::{Cursor, Report, Shift, read};
 use crate::diagnostic::{Diagnostic, Position, Severity};
@@ -32,6 +32,8 @@ pub enum Kind {
     AuthorizationPolicy,
     /// `security.istio.io`
     PeerAuthentication,
+    /// `security.istio.io`
+    RequestAuthentication,
     /// The ConfigMap `istio`, or a file of its own.
     MeshConfig,
     /// `v1`
@@ -81,6 +83,8 @@ pub enum Spec {
     AuthorizationPolicy(AuthorizationPolicy),
     /// Which connections workloads accept.
     PeerAuthentication(PeerAuthentication),
+    /// Which tokens callers of workloads may bring.
+    RequestAuthentication(RequestAuthentication),
     /// The mesh's configuration.
     MeshConfig(MeshConfig),
     /// A Kubernetes service.
@@ -135,6 +139,7 @@ impl Kind {
             (SECURITY, "v1" | "v1beta1") => Some(match kind {
                 "AuthorizationPolicy" => Self::AuthorizationPolicy,
                 "PeerAuthentication" => Self::PeerAuthentication,
+                "RequestAuthentication" => Self::RequestAuthentication,
                 _ => return None,
             }),
             ("", "v1") => Some(match kind {
@@ -160,7 +165,9 @@ impl Kind {
             | Self::ServiceEntry
             | Self::WorkloadEntry
             | Self::Sidecar => "networking.istio.io/v1",
-            Self::AuthorizationPolicy | Self::PeerAuthentication => "security.istio.io/v1",
+            Self::AuthorizationPolicy | Self::PeerAuthentication | Self::RequestAuthentication => {
+                "security.istio.io/v1"
+            }
             Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::Service
             | Self::Endpoints
@@ -188,6 +195,7 @@ impl Kind {
             Self::Sidecar => "Sidecar",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
+            Self::RequestAuthentication => "RequestAuthentication",
             Self::MeshConfig => "MeshConfig",
             Self::Service => "Service",
             Self::Endpoints => "Endpoints",
@@ -466,6 +474,9 @@ fn read_spec(root: &Cursor<'_>, kind: Kind) -> Option<Spec> {
                 Spec::AuthorizationPolicy(AuthorizationPolicy::read(cursor)?)
             }
             Kind::PeerAuthentication => Spec::PeerAuthentication(PeerAuthentication::read(cursor)?),
+            Kind::RequestAuthentication => {
+                Spec::RequestAuthentication(RequestAuthentication::read(cursor)?)
+            }
             _ => Spec::Service(Service::read(cursor)?),
         })
     });

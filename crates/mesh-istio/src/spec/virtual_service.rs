@@ -106,6 +106,10 @@ pub struct HttpMatch {
     pub headers: Vec<(HeaderName, Option<StringMatch>)>,
     /// Headers that must not be so; `None` is absence.
     pub without_headers: Vec<(HeaderName, Option<StringMatch>)>,
+    /// Claims of the caller's token, each by the way to it.
+    pub claims: Vec<(Vec<String>, StringMatch)>,
+    /// Claims that must not be so.
+    pub without_claims: Vec<(Vec<String>, StringMatch)>,
     /// Query parameters; `None` is presence.
     pub query: Vec<(String, Option<StringMatch>)>,
     /// Only where the listener or service has this port.
@@ -164,6 +168,9 @@ impl VirtualService {
             gateways
         };
         check_hosts(cursor, &hosts, &gateways);
+        if !hosts.is_empty() {
+            check_claims(cursor, &http, &gateways);
+        }
         let delegates = |route: &HttpRoute| matches!(route.action, Action::Delegate(_));
         if hosts.is_empty() && !(tls.is_empty() && tcp.is_empty()) {
             cursor.error("a delegate, which this is for want of hosts, has http rules only");
@@ -184,6 +191,25 @@ impl VirtualService {
     /// Whether it applies to sidecars at all.
     pub fn in_mesh(&self) -> bool {
         self.gateways.iter().any(|gateway| gateway == "mesh")
+    }
+}
+
+/// Tokens are looked at before routing on gateways only, as in Istio.
+fn check_claims(cursor: &Cursor<'_>, http: &[HttpRoute], gateways: &[String]) {
+    let in_mesh = |own: &[String]| {
+        let gateways = if own.is_empty() { gateways } else { own };
+        gateways.iter().any(|gateway| gateway == "mesh")
+    };
+    let asks = |block: &HttpMatch| !(block.claims.is_empty() && block.without_claims.is_empty());
+    let blocks = http.iter().flat_map(|route| &route.matches);
+    if blocks
+        .into_iter()
+        .any(|it| asks(it) && in_mesh(&it.gateways))
+    {
+        cursor.error(
+            "http: claims (@request.auth.claims) are matched on gateways only: name the gateways, \
+             without \"mesh\"",
+        );
     }
 }
 

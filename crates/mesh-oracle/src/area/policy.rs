@@ -2,6 +2,7 @@
 
 mod evade;
 mod rules;
+mod tokens;
 
 use super::{cluster, paths};
 use crate::config::{Config, Source};
@@ -17,8 +18,12 @@ const PREFIXES: [&str; 2] = ["", "own_"];
 
 pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     let mut filters = Vec::new();
+    let asks = dice.chance(50);
+    if asks {
+        filters.push(tokens::filter(dice));
+    }
     for _ in 0..dice.pick(&[1, 1, 1, 2, 3]) {
-        filters.push(filter(dice));
+        filters.push(filter(dice, asks));
     }
     let named = |name: &str, kind: &str| {
         json!({
@@ -38,12 +43,19 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
         ]),
         "use_remote_address": dice.chance(50),
         "xff_num_trusted_hops": dice.below(2),
-        "route_config": {"virtual_hosts": [host(dice)], "validate_clusters": false},
+        "route_config": {"virtual_hosts": [host(dice, asks)], "validate_clusters": false},
     });
     if dice.chance(20) {
         manager["strip_any_host_port"] = json!(true);
     }
-    let calls = (0..requests).map(|_| evade::call(dice, &filters)).collect();
+    let calls = (0..requests).map(|_| {
+        let call = evade::call(dice, &filters);
+        match asks {
+            true => tokens::bring(dice, call),
+            false => call,
+        }
+    });
+    let calls = calls.collect();
     Config {
         area: "policy",
         source: Source {
@@ -55,7 +67,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
 }
 
 /// Routes that rewrite, answer and redirect; some paths have none.
-fn host(dice: &mut Dice) -> Value {
+fn host(dice: &mut Dice, asks: bool) -> Value {
     let mut routes = vec![
         json!({"name": "rewritten", "match": {"prefix": "/old/"},
                "route": {"cluster": "$a", "prefix_rewrite": "/admin/"}}),
@@ -65,6 +77,13 @@ fn host(dice: &mut Dice) -> Value {
                "redirect": {"path_redirect": "/new"}}),
         json!({"name": "admin", "match": {"prefix": "/admin"}, "route": {"cluster": "$b"}}),
     ];
+    if asks && dice.chance(60) {
+        let matcher = tokens::claim(dice);
+        let route = json!({"name": "claimed", "route": {"cluster": "$b"},
+                           "match": {"prefix": "/", "dynamic_metadata": [matcher]}});
+        let at = dice.below(routes.len() + 1);
+        routes.insert(at, route);
+    }
     // Without it some requests meet no route, and are judged nevertheless.
     if dice.chance(75) {
         routes.push(json!({"name": "rest", "match": {"prefix": "/"}, "route": {"cluster": "$a"}}));
@@ -77,17 +96,17 @@ fn host(dice: &mut Dice) -> Value {
     })
 }
 
-fn filter(dice: &mut Dice) -> Value {
+fn filter(dice: &mut Dice, asks: bool) -> Value {
     let mut config = json!({
         "@type": format!("{TYPE}.extensions.filters.http.rbac.v3.RBAC"),
         "rules_stat_prefix": dice.pick(&PREFIXES),
         "shadow_rules_stat_prefix": dice.pick(&PREFIXES),
     });
     if dice.chance(93) {
-        config["rules"] = rules::rules(dice);
+        config["rules"] = rules::rules(dice, asks);
     }
     if dice.chance(30) {
-        config["shadow_rules"] = rules::rules(dice);
+        config["shadow_rules"] = rules::rules(dice, asks);
     }
     json!({"name": "envoy.filters.http.rbac", "typed_config": config})
 }

@@ -30,6 +30,18 @@ const KINDS: &[&str] = &[
     "url_path",
 ];
 
+/// What is wrong with tokens.
+const REFUSALS: &[&str] = &[
+    "Audiences_in_Jwt_are_not_allowed",
+    "Jwks_doesn't_have_key_to_match_kid_or_alg_from_Jwt",
+    "Jwt_is_expired",
+    "Jwt_is_missing",
+    "Jwt_is_not_in_the_form_of_Header.Payload.Signature_with_two_dots_and_3_sections",
+    "Jwt_issuer_is_not_configured",
+    "Jwt_not_yet_valid",
+    "Jwt_verification_fails",
+];
+
 /// How often what was seen: denied, and not.
 #[derive(Debug, Default)]
 pub(super) struct Policies(BTreeMap<&'static str, (u64, u64)>);
@@ -40,6 +52,16 @@ impl Policies {
         let denied = details.starts_with("rbac_access_denied_matched_policy");
         if denied && !details.contains("[none]") {
             self.one("denied by a policy's name", true);
+        }
+        let refused = details.strip_prefix("jwt_authn_access_denied{");
+        for why in REFUSALS {
+            if refused.and_then(|rest| rest.strip_suffix('}')) == Some(*why) {
+                self.one(why, true);
+            }
+        }
+        let filters = config.source.manager["http_filters"].to_string();
+        if filters.contains("JwtAuthentication") {
+            self.one("asked for tokens", refused.is_some());
         }
         if facts.get("upstream count") != "0" {
             self.one("reached a backend", true);
@@ -59,7 +81,9 @@ impl Policies {
 
     pub(super) fn lacking(&self) -> Vec<String> {
         let mut lacking = Vec::new();
-        let both = KINDS.iter().chain(&["no route, or denied"]);
+        let both = KINDS
+            .iter()
+            .chain(&["no route, or denied", "asked for tokens"]);
         for kind in both {
             let (denied, not) = self.0.get(*kind).copied().unwrap_or_default();
             if denied.min(not) < EACH {
@@ -68,8 +92,9 @@ impl Policies {
                 ));
             }
         }
-        for kind in ["denied by a policy's name", "reached a backend"] {
-            let (seen, _) = self.0.get(kind).copied().unwrap_or_default();
+        let once = ["denied by a policy's name", "reached a backend"];
+        for kind in once.iter().chain(REFUSALS) {
+            let (seen, _) = self.0.get(*kind).copied().unwrap_or_default();
             if seen < EACH {
                 lacking.push(format!("policy, {kind}: {seen} times"));
             }

@@ -4,13 +4,14 @@
 //! follows from the request and the configuration alone, so none of them waits. The layers that
 //! draw, count or wait (faults, limits, mirrors, retries, timeouts) are left out.
 
-use super::authz;
+use super::{authn, authz};
 use crate::http::admit::AdmitLayer;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, request};
 use http_body_util::Empty;
 use mesh_core::model::{Fraction, Rule, Snapshot, Target, VirtualHost};
 use mesh_core::{Error, Exchange, Failure, Matched, Pinned, Publisher, Rng};
+use mesh_policy::jwt::Step;
 use mesh_route::route::{destination, record};
 use mesh_route::{
     CorsLayer, EditLayer, Explanation, HashLayer, Head, ReplyLayer, RespondLayer, RouteLayer,
@@ -51,6 +52,8 @@ pub(super) struct Ran {
 pub(super) struct Told {
     pub(super) seen: Request<()>,
     pub(super) explanation: Explanation,
+    /// What is found about tokens, in words, where they are asked for.
+    pub(super) tokens: Option<Value>,
     /// What policies say, in words.
     pub(super) judged: Vec<Value>,
 }
@@ -185,6 +188,7 @@ impl<S> Judge<S> {
         Some(Told {
             seen,
             explanation,
+            tokens: None,
             judged: Vec::new(),
         })
     }
@@ -228,14 +232,34 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let mut told = self.look(&request);
-        let (judged, denied) = authz::of_request(&self.snapshot, &request);
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let (mut told, mut tokens, mut refused) = (None, None, None);
+        if let Some((words, step)) = authn::of_request(&self.snapshot, &request) {
+            tokens = Some(words);
+            match step {
+                Step::Through(passed) => {
+                    // As where traffic is served: the route is the one that it had before.
+                    if passed.changes() && !passed.clears_route() {
+                        told = self.look(&request);
+                    }
+                    passed.apply(&mut request);
+                }
+                Step::Refused(error) => refused = Some(error),
+                Step::Waits(_) => {}
+            }
+        }
+        let mut told = told.or_else(|| self.look(&request));
+        let (judged, denied) = match &refused {
+            // Nobody asks those who judge.
+            Some(_) => (Vec::new(), None),
+            None => authz::of_request(&self.snapshot, &request),
+        };
         if let Some(told) = &mut told {
+            told.tokens = tokens;
             told.judged = judged;
         }
         lock(&self.notes).told = told;
-        match denied {
+        match refused.or(denied) {
             // Above routing, as where traffic is served.
             Some(error) => Box::pin(ready(Err(error))),
             None => Box::pin(self.inner.call(request)),

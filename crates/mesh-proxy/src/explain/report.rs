@@ -144,6 +144,9 @@ fn routed(
     if let Some(told) = &ran.told {
         rules(snapshot, told, manager, bound, report);
     }
+    if let Some(tokens) = ran.told.as_ref().and_then(|told| told.tokens.as_ref()) {
+        report.insert("authentication".into(), tokens.clone());
+    }
     let judged = ran.told.as_ref().map(|told| &told.judged);
     if let Some(judged) = judged.filter(|judged| !judged.is_empty()) {
         report.insert("authorization".into(), judged.clone().into());

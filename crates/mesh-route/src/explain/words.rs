@@ -3,7 +3,9 @@
 use super::Unmet;
 use crate::head::Head;
 use crate::matches::{Predicate, query_value, with_value};
-use mesh_core::model::{Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch};
+use mesh_core::model::{
+    ClaimCondition, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch,
+};
 use std::fmt::Write;
 
 /// Of what a request brings, so much is repeated, in bytes.
@@ -14,6 +16,7 @@ pub(super) fn all(condition: &Condition) -> Vec<String> {
     let mut all = vec![path(&condition.path)];
     all.extend(condition.headers.iter().map(header));
     all.extend(condition.query.iter().map(query));
+    all.extend(condition.claims.iter().map(claim));
     if condition.grpc {
         all.push(GRPC.to_owned());
     }
@@ -46,6 +49,15 @@ pub(super) fn describe(condition: &Condition, predicate: Predicate, head: &Head<
                 had: query_value(head, &want.name).map(|value| cut(value.as_bytes())),
             }
         }
+        Predicate::Claim(at) => {
+            let want = &condition.claims[at];
+            let had = head.claims().and_then(|claims| claims.at(&want.claim.path));
+            Unmet {
+                wanted: claim(want),
+                // What callers say of themselves is told to nobody else.
+                had: had.map(|_| "another".to_owned()),
+            }
+        }
         Predicate::Grpc => Unmet {
             wanted: GRPC.to_owned(),
             had: head
@@ -61,6 +73,13 @@ pub(super) fn describe(condition: &Condition, predicate: Predicate, head: &Head<
             had: Some("a draw outside of it".to_owned()),
         },
     }
+}
+
+fn claim(want: &ClaimCondition) -> String {
+    let way: Vec<_> = want.claim.path.iter().map(|name| name.as_str()).collect();
+    let values: Vec<_> = want.claim.values.iter().map(ToString::to_string).collect();
+    let not = if want.invert { "not " } else { "" };
+    format!("claim {} {not}{}", way.join("."), values.join(" or "))
 }
 
 fn path(want: &PathMatch) -> String {

@@ -2,6 +2,8 @@
 
 mod claim;
 
+pub(super) use claim::inverted as claim;
+
 use super::{listener, route};
 use crate::pb::envoy::config::core::v3::{CidrRange, TypedExtensionConfig};
 use crate::pb::envoy::config::rbac::v3 as pb;

@@ -218,6 +218,7 @@ pub(super) fn manager(
     let filters = filters::read(http_filters)?;
     manager.rate_limit = filters.limit.map(Arc::new);
     manager.on_demand = filters.on_demand;
+    manager.authn = filters.authn;
     manager.authz = filters.authz;
     manager.missing_filters = filters.missing;
     Ok((manager, routes))

@@ -33,6 +33,7 @@ mod rule;
 mod template;
 
 pub(super) use condition::header as header_match;
+pub(super) use condition::read as route_match;
 
 /// The largest body of a direct response where a table does not say
 /// (`max_direct_response_body_size_bytes`).

@@ -6,6 +6,8 @@
 
 mod claim;
 
+pub(super) use claim::write as claim;
+
 use super::{listener, route};
 use crate::pb::envoy::config::core::v3::TypedExtensionConfig;
 use crate::pb::envoy::config::rbac::v3 as pb;

@@ -1,6 +1,6 @@
 //! The HTTP connection manager.
 
-use super::{access_log, ads, authz, dns_cache, route};
+use super::{access_log, ads, authn, authz, dns_cache, route};
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use crate::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
@@ -147,6 +147,10 @@ fn filters(manager: &HttpManager, forward_proxy: bool) -> Vec<pb::HttpFilter> {
     let authz = manager.authz.iter();
     let authz = authz.map(|one| filter(names::AUTHZ, &authz::of_requests(one)));
     all.splice(0..0, authz);
+    // Before those who go by what tokens say.
+    if let Some(authn) = &manager.authn {
+        all.insert(0, filter(names::JWT, &authn::write(authn)));
+    }
     if let Some(clusters) = manager.on_demand {
         // First, as in Envoy the request waits before any other filter sees it.
         let config = OnDemand {

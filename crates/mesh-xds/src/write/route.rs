@@ -30,6 +30,7 @@ mod retry;
 mod rule;
 
 pub(super) use condition::header as header_match;
+pub(super) use condition::write as route_match;
 
 /// The largest body of a direct response that a table allows, unless it has a larger one; istiod
 /// sends the same.

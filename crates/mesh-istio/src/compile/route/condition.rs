@@ -1,7 +1,8 @@
 //! A match block as a condition. Parts are sorted by name, as istiod sorts them.
 
 use mesh_core::model::{
-    Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, StringMatch, ValueMatch,
+    ClaimCondition, ClaimMatch, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch,
+    StringMatch, ValueMatch,
 };
 
 use crate::spec::virtual_service::HttpMatch;
@@ -51,6 +52,17 @@ pub(super) fn condition(block: &HttpMatch) -> Condition {
             .map(|value| HeaderMatch::text(key, value.clone()))
     }));
     condition.headers = headers;
+    let claim = |(way, value): &(Vec<String>, StringMatch), invert| {
+        let mut claim = ClaimMatch::new(way, [value.clone()]);
+        claim.list = true;
+        ClaimCondition { claim, invert }
+    };
+    let with = block.claims.iter().map(|one| claim(one, false));
+    let without = block.without_claims.iter().map(|one| claim(one, true));
+    condition.claims = with.chain(without).collect();
+    condition
+        .claims
+        .sort_by(|a, b| a.claim.path.cmp(&b.claim.path));
     condition.query = block
         .query
         .iter()

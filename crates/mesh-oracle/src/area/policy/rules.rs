@@ -56,7 +56,7 @@ fn collect(value: &Value, found: &mut Vec<&'static str>) {
     }
 }
 
-pub(super) fn rules(dice: &mut Dice) -> Value {
+pub(super) fn rules(dice: &mut Dice, asks: bool) -> Value {
     let mut policies = Map::new();
     let number = match dice.chance(5) {
         true => 0,
@@ -73,6 +73,9 @@ pub(super) fn rules(dice: &mut Dice) -> Value {
         }
         if dice.chance(30) {
             principals.push(one(dice, PRINCIPALS, 2));
+        }
+        if asks && dice.chance(40) {
+            principals = vec![json!({"metadata": super::tokens::claim(dice)})];
         }
         let policy = json!({"permissions": permissions, "principals": principals});
         policies.insert(name, policy);

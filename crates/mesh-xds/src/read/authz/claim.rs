@@ -11,13 +11,20 @@ use mesh_core::model::{ClaimMatch, StringMatch};
 use mesh_core::{Invalid, Name};
 
 pub(super) fn read(value: &MetadataMatcher) -> Result<ClaimMatch, Invalid> {
+    let MetadataMatcher { invert, .. } = value;
+    refuse!(invert);
+    let (claim, _) = inverted(value)?;
+    Ok(claim)
+}
+
+/// The same where it may be asked for the opposite.
+pub(in crate::read) fn inverted(value: &MetadataMatcher) -> Result<(ClaimMatch, bool), Invalid> {
     let MetadataMatcher {
         filter,
         path,
         value,
         invert,
     } = value;
-    refuse!(invert);
     if filter != JWT {
         let message = format!("{filter:?} is not supported: only {JWT} is");
         return Err(Invalid::new("filter", message));
@@ -37,7 +44,7 @@ pub(super) fn read(value: &MetadataMatcher) -> Result<ClaimMatch, Invalid> {
     };
     let mut claim = ClaimMatch::new(way.iter().cloned(), values);
     claim.list = list;
-    Ok(claim)
+    Ok((claim, *invert))
 }
 
 fn segment(value: &PathSegment) -> Result<Name, Invalid> {

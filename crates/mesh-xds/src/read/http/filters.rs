@@ -10,6 +10,7 @@ use crate::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
     FilterConfig, filter_config::ImplementationSpecifier,
 };
 use crate::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
+use crate::pb::envoy::extensions::filters::http::jwt_authn::v3::JwtAuthentication;
 use crate::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use crate::pb::envoy::extensions::filters::http::on_demand::v3::OnDemand;
 use crate::pb::envoy::extensions::filters::http::rbac::v3::Rbac;
@@ -18,12 +19,12 @@ use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3:
     HttpFilter, http_filter::ConfigType,
 };
 use crate::pb::google::protobuf::Any;
-use crate::read::{authz, cluster, extension};
+use crate::read::{authn, authz, cluster, extension};
 use crate::wire::{
     At, boolean, limit, names, on_demand, pass_over, refuse, required, type_name, unpack,
     unsupported,
 };
-use mesh_core::model::{Authz, ClustersOnDemand, RateLimit};
+use mesh_core::model::{Authn, Authz, ClustersOnDemand, RateLimit};
 use mesh_core::{Invalid, Name};
 use prost::Name as _;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ enum Known {
     Router,
     Limit(RateLimit),
     OnDemand(ClustersOnDemand),
+    Authn(Box<Authn>),
     Authz(Box<Authz>),
     /// It may answer, or change what comes after it.
     Acts,
@@ -59,6 +61,8 @@ pub(super) struct Filters {
     pub(super) limit: Option<RateLimit>,
     /// What is asked for on demand, if the filter is there.
     pub(super) on_demand: Option<ClustersOnDemand>,
+    /// The tokens that are asked for.
+    pub(super) authn: Option<Arc<Authn>>,
     /// The rules that judge, in order.
     pub(super) authz: Vec<Arc<Authz>>,
     /// Those that routes may configure and that are not there.
@@ -68,6 +72,7 @@ pub(super) struct Filters {
 pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
     let mut limit = None;
     let mut on_demand = None;
+    let mut authn = None;
     let mut authz = Vec::new();
     let mut acted = false;
     let last = filters.len().saturating_sub(1);
@@ -100,6 +105,17 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
                 return Err(Invalid::new(format!("{place}.name"), message));
             }
             Known::OnDemand(found) => on_demand = Some(found),
+            Known::Authn(_) if acted || !authz.is_empty() || authn.is_some() => {
+                let message = "tokens have to be asked for once, before rules that judge, rate \
+                               limits, faults and CORS";
+                return Err(Invalid::new(place, message));
+            }
+            Known::Authn(_) if value.name != names::JWT => {
+                // Rules and routes find by this name what tokens say.
+                let message = format!("has to be called {}", names::JWT);
+                return Err(Invalid::new(format!("{place}.name"), message));
+            }
+            Known::Authn(found) => authn = Some(Arc::new(*found)),
             Known::Authz(_) if acted => {
                 let message = "rules that judge have to stand before rate limits, faults and CORS";
                 return Err(Invalid::new(place, message));
@@ -116,6 +132,7 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
     Ok(Filters {
         limit,
         on_demand,
+        authn,
         authz,
         missing: missing.map(|(name, _)| name.into()).collect(),
     })
@@ -166,6 +183,9 @@ fn known(any: &Any, optional: bool) -> Result<Known, Invalid> {
     } else if name == Rbac::full_name() {
         let authz = authz::of_requests(&unpack(any)?)?;
         return Ok(Known::Authz(Box::new(authz)));
+    } else if name == JwtAuthentication::full_name() {
+        let authn = authn::read(&unpack(any)?)?;
+        return Ok(Known::Authn(Box::new(authn)));
     } else if name == OnDemand::full_name() {
         let OnDemand { odcds } = unpack(any)?;
         let clusters = on_demand::clusters(odcds.as_ref()).at("odcds")?;

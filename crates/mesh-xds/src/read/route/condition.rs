@@ -4,17 +4,20 @@ use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use crate::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
 use crate::pb::envoy::config::route::v3::route_match::PathSpecifier;
+use crate::pb::envoy::r#type::matcher::v3::MetadataMatcher;
 use crate::pb::envoy::r#type::v3::Int64Range;
+use crate::read::authz;
 use crate::wire::share::runtime_fraction;
 use crate::wire::text::{header_name, pattern, string_match};
 use crate::wire::{At, boolean, each, refuse, required, unsupported};
 use mesh_core::Invalid;
 use mesh_core::model::{
-    Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, StringMatch, ValueMatch,
+    ClaimCondition, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, StringMatch,
+    ValueMatch,
 };
 
 /// Reads a condition.
-pub(super) fn read(proto: &pb::RouteMatch) -> Result<Condition, Invalid> {
+pub(in crate::read) fn read(proto: &pb::RouteMatch) -> Result<Condition, Invalid> {
     let pb::RouteMatch {
         case_sensitive,
         runtime_fraction: share,
@@ -27,12 +30,13 @@ pub(super) fn read(proto: &pb::RouteMatch) -> Result<Condition, Invalid> {
         filter_state,
         path_specifier,
     } = proto;
-    refuse!(cookies, tls_context, dynamic_metadata, filter_state);
+    refuse!(cookies, tls_context, filter_state);
     let any_case = !boolean(case_sensitive.as_ref(), true);
     let mut condition = Condition::default();
     condition.path = path(required("path_specifier", path_specifier)?, any_case)?;
     condition.headers = each("headers", headers, header)?;
     condition.query = each("query_parameters", query_parameters, query)?;
+    condition.claims = each("dynamic_metadata", dynamic_metadata, claim)?;
     condition.grpc = grpc.is_some();
     condition.share = share
         .as_ref()
@@ -40,6 +44,11 @@ pub(super) fn read(proto: &pb::RouteMatch) -> Result<Condition, Invalid> {
         .transpose()
         .at("runtime_fraction")?;
     Ok(condition)
+}
+
+fn claim(matcher: &MetadataMatcher) -> Result<ClaimCondition, Invalid> {
+    let (claim, invert) = authz::claim(matcher)?;
+    Ok(ClaimCondition { claim, invert })
 }
 
 /// `case_sensitive` is for prefixes and paths; expressions and CONNECT do not know it.

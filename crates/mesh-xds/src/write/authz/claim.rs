@@ -10,7 +10,7 @@ use crate::wire::names::{JWT, JWT_PAYLOAD};
 use crate::wire::text::to_string_match;
 use mesh_core::model::{ClaimMatch, StringMatch};
 
-pub(super) fn write(claim: &ClaimMatch) -> MetadataMatcher {
+pub(in crate::write) fn write(claim: &ClaimMatch) -> MetadataMatcher {
     let way = claim.path.iter().map(|name| name.as_str());
     let segment = |key: &str| PathSegment {
         segment: Some(path_segment::Segment::Key(key.to_owned())),

@@ -6,23 +6,34 @@ use crate::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameter
 use crate::pb::envoy::config::route::v3::route_match::{
     ConnectMatcher, GrpcRouteMatchOptions, PathSpecifier,
 };
+use crate::pb::envoy::r#type::matcher::v3::MetadataMatcher;
 use crate::pb::envoy::r#type::v3::Int64Range;
 use crate::wire::share::to_runtime_fraction;
 use crate::wire::text::{to_nothing, to_pattern, to_string_match};
 use crate::wire::to_boolean;
-use mesh_core::model::{Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch};
+use crate::write::authz;
+use mesh_core::model::{
+    ClaimCondition, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch,
+};
 
-pub(super) fn write(condition: &Condition) -> pb::RouteMatch {
+pub(in crate::write) fn write(condition: &Condition) -> pb::RouteMatch {
     let (path_specifier, any_case) = path(&condition.path);
     pb::RouteMatch {
         case_sensitive: any_case.then(|| to_boolean(false)).flatten(),
         runtime_fraction: condition.share.map(to_runtime_fraction),
         headers: condition.headers.iter().map(header).collect(),
         query_parameters: condition.query.iter().map(query).collect(),
+        dynamic_metadata: condition.claims.iter().map(claim).collect(),
         grpc: condition.grpc.then_some(GrpcRouteMatchOptions {}),
         path_specifier,
         ..Default::default()
     }
+}
+
+fn claim(condition: &ClaimCondition) -> MetadataMatcher {
+    let mut matcher = authz::claim(&condition.claim);
+    matcher.invert = condition.invert;
+    matcher
 }
 
 /// The path, and whether its case is ignored.
