@@ -4,7 +4,7 @@
 //! request is data in the matched rule; a layer without policy steps aside.
 
 use crate::Body;
-use crate::guard::Guard;
+use crate::guard::{Authorizers, Guard};
 use crate::slot::{Slot, Slotted};
 use crate::upstream::Upstreams;
 use mesh_core::model::Snapshot;
@@ -105,6 +105,12 @@ impl Parts {
             per_attempt,
         } = self;
         let rng = |salt: u64| Arc::new(Rng::with_seed(rng.word() ^ salt));
+        // Whom policies have asked.
+        let mut asking = Dispatch::new(upstreams.clone()).rng(rng(6));
+        if let Some(zone) = &zone {
+            asking = asking.zone(zone.clone());
+        }
+        let authorizers = Authorizers::new(feed.clone(), asking);
         // Chooses a host and sends, within the limits of the cluster.
         let mut stack = Dispatch::new(upstreams).rng(rng(1));
         if let Some(zone) = zone {
@@ -157,7 +163,7 @@ impl Parts {
         let notes = route.notes();
         let stack = OnDemandLayer::new(route, demand).layer(stack);
         // What is denied learns nothing of routes.
-        let stack = Guard::new(stack, notes);
+        let stack = Guard::new(stack, notes, authorizers);
         // May change headers that routing reads.
         before_route.around(stack)
     }

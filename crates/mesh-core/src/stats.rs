@@ -12,7 +12,7 @@ mod tls;
 
 pub use codes::Codes;
 pub use histogram::{BOUNDS, Histogram, Summary};
-pub use names::{AuthzStat, ClusterStat, HttpStat, ListenerStat, RouteStat, TcpStat};
+pub use names::{AuthzStat, ClusterStat, ExternalStat, HttpStat, ListenerStat, RouteStat, TcpStat};
 pub use tls::TlsStat;
 
 use std::fmt;

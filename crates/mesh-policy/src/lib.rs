@@ -20,10 +20,12 @@ mod holds;
 mod index;
 mod judges;
 
+pub mod external;
 pub mod layer;
 pub mod path;
 
 pub use decide::{Compiled, Verdict, compile, decide};
 pub use facts::{Facts, RequestFacts};
-pub use judges::{Denied, Judged, Judges, explain};
-pub use layer::{Authorize, AuthzLayer, admit};
+pub use external::ExtAuthzLayer;
+pub use judges::{Denied, Judged, Judges, Step, explain};
+pub use layer::{Authorize, AuthzLayer, admit, judges, step};

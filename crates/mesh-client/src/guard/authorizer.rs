@@ -1,0 +1,83 @@
+//! Services that are asked whether something may go on, by the names of their clusters.
+
+use crate::{Body, Upstreams};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use mesh_core::body::Held;
+use mesh_core::model::{ClusterEntry, Snapshot};
+use mesh_core::{Caller, Error, Exchange, Failure, Feed, Shard};
+use mesh_lb::{Active, Dispatch};
+use mesh_policy::external::AskBody;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tower_service::Service;
+
+/// One worker's way to the clusters of services that are asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Authorizers {
+    feed: Feed<Snapshot>,
+    dispatch: Dispatch<Upstreams>,
+}
+
+/// The way to one cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Authorizer {
+    dispatch: Dispatch<Upstreams>,
+    /// None: there is no such cluster.
+    cluster: Option<Arc<ClusterEntry>>,
+    shard: Shard,
+}
+
+type Answer = Response<Held<Body, Active>>;
+
+// === impl Authorizers ===
+
+impl Authorizers {
+    pub(crate) fn new(feed: Feed<Snapshot>, dispatch: Dispatch<Upstreams>) -> Self {
+        Self { feed, dispatch }
+    }
+
+    /// The way to a cluster, as it is now, for whoever handles `request`.
+    pub(crate) fn of<B>(&self, cluster: &str, request: &Request<B>) -> Authorizer {
+        let shard = Exchange::of(request).map_or_else(Shard::default, Exchange::shard);
+        self.on(cluster, shard)
+    }
+
+    /// The way to a cluster, for a worker.
+    pub(crate) fn on(&self, cluster: &str, shard: Shard) -> Authorizer {
+        Authorizer {
+            dispatch: self.dispatch.clone(),
+            cluster: self.feed.load().cluster(cluster).cloned(),
+            shard,
+        }
+    }
+}
+
+// === impl Authorizer ===
+
+impl Service<Request<AskBody>> for Authorizer {
+    type Response = Answer;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<AskBody>) -> Self::Future {
+        let Some(cluster) = self.cluster.clone() else {
+            return Box::pin(async { Err(Failure::NoCluster.into()) });
+        };
+        let mut request = request.map(|body| Body::new(body.map_err(|never| match never {})));
+        let mut caller = Caller::default();
+        caller.shard = self.shard;
+        let now = tokio::time::Instant::now().into_std();
+        // Its own: what becomes of the question is not what becomes of the request.
+        let exchange = Exchange::new(now, caller);
+        exchange.set_cluster(cluster);
+        exchange.attach(&mut request);
+        Box::pin(self.dispatch.call(request))
+    }
+}
