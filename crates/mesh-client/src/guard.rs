@@ -8,7 +8,7 @@
 
 mod authorizer;
 
-pub(crate) use authorizer::Authorizers;
+pub use authorizer::{Authorizer, Authorizers};
 
 use crate::Body;
 use http::{Request, Response};
@@ -54,7 +54,11 @@ impl<S> Guard<S> {
     }
 
     /// Asks the service at this place, and judges on.
-    async fn asking<R>(mut self, mut at: usize, mut request: Request<Body>) -> Result<Response<R>, Error>
+    async fn asking<R>(
+        mut self,
+        mut at: usize,
+        mut request: Request<Body>,
+    ) -> Result<Response<R>, Error>
     where
         S: Service<Request<Body>, Response = Response<R>>,
         S::Error: Into<BoxError>,

@@ -106,11 +106,10 @@ impl Parts {
         } = self;
         let rng = |salt: u64| Arc::new(Rng::with_seed(rng.word() ^ salt));
         // Whom policies have asked.
-        let mut asking = Dispatch::new(upstreams.clone()).rng(rng(6));
+        let mut authorizers = Authorizers::new(feed.clone(), upstreams.clone()).rng(rng(6));
         if let Some(zone) = &zone {
-            asking = asking.zone(zone.clone());
+            authorizers = authorizers.zone(zone.clone());
         }
-        let authorizers = Authorizers::new(feed.clone(), asking);
         // Chooses a host and sends, within the limits of the cluster.
         let mut stack = Dispatch::new(upstreams).rng(rng(1));
         if let Some(zone) = zone {

@@ -95,7 +95,9 @@ where
     B::Error: Into<BoxError>,
 {
     let exchange = Exchange::of(&request).cloned();
-    let shard = exchange.as_ref().map_or_else(Shard::default, Exchange::shard);
+    let shard = exchange
+        .as_ref()
+        .map_or_else(Shard::default, Exchange::shard);
     let (mut request, sent) = hold(external, request).await?;
     let question = question(external, exchange.as_ref(), &request, sent.as_ref());
     let mut decision = ask(external, authorizer, question).await;
@@ -265,7 +267,8 @@ where
 /// Gives a question its target.
 fn absolute(request: &mut Request<AskBody>, authority: &[u8], path: &str) {
     let mut parts = Uri::default().into_parts();
-    parts.path_and_query = Some(PathAndQuery::try_from(path).unwrap_or(PathAndQuery::from_static("/")));
+    parts.path_and_query =
+        Some(PathAndQuery::try_from(path).unwrap_or(PathAndQuery::from_static("/")));
     match Authority::try_from(authority) {
         Ok(authority) => {
             parts.scheme = Some(Scheme::HTTP);

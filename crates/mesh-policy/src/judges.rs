@@ -23,13 +23,13 @@ pub struct Denied {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Judged<'a> {
-    /// The rules.
-    pub rules: &'a AuthzRules,
+    /// The rules. None: there are none, and it is for a service to say.
+    pub rules: Option<&'a AuthzRules>,
     /// They are on trial: what they say has no effect.
     pub on_trial: bool,
     /// What they say.
     pub verdict: Verdict<'a>,
-    /// On trial only to find out whether this is to be asked, and it is.
+    /// It is to be asked, behind these rules.
     pub asked: Option<&'a External>,
 }
 
@@ -180,7 +180,7 @@ pub fn explain<'a>(
     for authz in authz {
         let forms = Forms::of(authz);
         let told = |rules, form: &'a Option<Compiled>, on_trial| Judged {
-            rules,
+            rules: Some(rules),
             on_trial,
             verdict: ask(form.as_ref(), facts),
             asked: None,
@@ -197,6 +197,18 @@ pub fn explain<'a>(
             if !judged.verdict.allowed {
                 break;
             }
+        }
+        let external = authz.external.as_ref();
+        if let Some(external) = external.filter(|external| external.only.is_none()) {
+            all.push(Judged {
+                rules: None,
+                on_trial: false,
+                verdict: Verdict {
+                    allowed: true,
+                    policy: None,
+                },
+                asked: Some(external),
+            });
         }
     }
     all

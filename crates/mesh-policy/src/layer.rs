@@ -164,7 +164,8 @@ pub fn admit<B>(request: &Request<B>) -> Result<(), Error> {
 /// As [`admit`].
 pub fn step<B>(request: &Request<B>, from: usize) -> Result<Step, Error> {
     let exchange = Exchange::of(request);
-    let Some((exchange, manager)) = exchange.and_then(|one| Some((one, one.caller().manager.as_ref()?)))
+    let Some((exchange, manager)) =
+        exchange.and_then(|one| Some((one, one.caller().manager.as_ref()?)))
     else {
         return Ok(Step::Admitted);
     };
@@ -178,7 +179,9 @@ pub fn step<B>(request: &Request<B>, from: usize) -> Result<Step, Error> {
 
 /// What judges requests by the rules of a listener.
 pub fn judges(manager: &HttpManager) -> &Judges {
-    manager.authz_slot.get_or_init(|| Judges::new(&manager.authz))
+    manager
+        .authz_slot
+        .get_or_init(|| Judges::new(&manager.authz))
 }
 
 fn judge<B>(

@@ -25,7 +25,7 @@ pub mod layer;
 pub mod path;
 
 pub use decide::{Compiled, Verdict, compile, decide};
-pub use facts::{Facts, RequestFacts};
 pub use external::ExtAuthzLayer;
+pub use facts::{Facts, RequestFacts};
 pub use judges::{Denied, Judged, Judges, Step, explain};
 pub use layer::{Authorize, AuthzLayer, admit, judges, step};

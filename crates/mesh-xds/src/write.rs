@@ -46,6 +46,7 @@ mod access_log;
 mod authz;
 mod cluster;
 mod endpoint;
+mod external;
 mod http;
 mod listener;
 mod metadata;

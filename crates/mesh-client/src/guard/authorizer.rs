@@ -5,8 +5,8 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use mesh_core::body::Held;
 use mesh_core::model::{ClusterEntry, Snapshot};
-use mesh_core::{Caller, Error, Exchange, Failure, Feed, Shard};
-use mesh_lb::{Active, Dispatch};
+use mesh_core::{Caller, Error, Exchange, Failure, Feed, Rng, Shard};
+use mesh_lb::{Active, Dispatch, Zone};
 use mesh_policy::external::AskBody;
 use std::future::Future;
 use std::pin::Pin;
@@ -16,14 +16,14 @@ use tower_service::Service;
 
 /// One worker's way to the clusters of services that are asked.
 #[derive(Clone, Debug)]
-pub(crate) struct Authorizers {
+pub struct Authorizers {
     feed: Feed<Snapshot>,
     dispatch: Dispatch<Upstreams>,
 }
 
 /// The way to one cluster.
 #[derive(Clone, Debug)]
-pub(crate) struct Authorizer {
+pub struct Authorizer {
     dispatch: Dispatch<Upstreams>,
     /// None: there is no such cluster.
     cluster: Option<Arc<ClusterEntry>>,
@@ -35,8 +35,26 @@ type Answer = Response<Held<Body, Active>>;
 // === impl Authorizers ===
 
 impl Authorizers {
-    pub(crate) fn new(feed: Feed<Snapshot>, dispatch: Dispatch<Upstreams>) -> Self {
-        Self { feed, dispatch }
+    /// The way to clusters of the snapshots in `feed`, by connections of this worker's.
+    pub fn new(feed: Feed<Snapshot>, upstreams: Upstreams) -> Self {
+        Self {
+            feed,
+            dispatch: Dispatch::new(upstreams),
+        }
+    }
+
+    /// Draws from `rng` instead of one that the system seeds.
+    #[must_use]
+    pub fn rng(mut self, rng: Arc<Rng>) -> Self {
+        self.dispatch = self.dispatch.rng(rng);
+        self
+    }
+
+    /// Says where the node is, for clusters whose localities are told apart.
+    #[must_use]
+    pub fn zone(mut self, zone: Arc<Zone>) -> Self {
+        self.dispatch = self.dispatch.zone(zone);
+        self
     }
 
     /// The way to a cluster, as it is now, for whoever handles `request`.
@@ -46,7 +64,7 @@ impl Authorizers {
     }
 
     /// The way to a cluster, for a worker.
-    pub(crate) fn on(&self, cluster: &str, shard: Shard) -> Authorizer {
+    pub fn on(&self, cluster: &str, shard: Shard) -> Authorizer {
         Authorizer {
             dispatch: self.dispatch.clone(),
             cluster: self.feed.load().cluster(cluster).cloned(),

@@ -117,13 +117,7 @@ fn address(peer: &mut Writer, address: Option<SocketAddr>) {
 }
 
 /// `AttributeContext.HttpRequest`.
-fn of_http(
-    http: &mut Writer,
-    ask: &AskGrpc,
-    about: &About<'_>,
-    sent: Option<&Sent>,
-    raw: bool,
-) {
+fn of_http(http: &mut Writer, ask: &AskGrpc, about: &About<'_>, sent: Option<&Sent>, raw: bool) {
     let request = &about.request;
     let id = request.headers().get("x-request-id");
     http.bytes(1, &text(id.map_or(&[], HeaderValue::as_bytes)));
@@ -176,7 +170,12 @@ fn text(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// What the service's answer says.
-pub(super) fn decision(status: StatusCode, headers: &HeaderMap, body: &Bytes, trailers: &HeaderMap) -> Decision {
+pub(super) fn decision(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &Bytes,
+    trailers: &HeaderMap,
+) -> Decision {
     // Without a message the status may be in the head.
     let code = trailers.get("grpc-status");
     let code = code.or_else(|| headers.get("grpc-status"));

@@ -56,7 +56,11 @@ impl<'a> Peers<'a> {
 // === impl About ===
 
 impl<'a> About<'a> {
-    pub(super) fn of<B>(request: &'a Request<B>, facts: RequestFacts<'a>, peers: Peers<'a>) -> Self {
+    pub(super) fn of<B>(
+        request: &'a Request<B>,
+        facts: RequestFacts<'a>,
+        peers: Peers<'a>,
+    ) -> Self {
         Self {
             request: facts,
             version: request.version(),

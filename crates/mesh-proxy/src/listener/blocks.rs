@@ -3,7 +3,9 @@
 
 use mesh_core::Name;
 use mesh_core::model::ListenerAddress;
-use mesh_core::stats::{AuthzStat, Block, HttpStat, ListenerStat, Stat, TcpStat, TlsStat};
+use mesh_core::stats::{
+    AuthzStat, Block, ExternalStat, HttpStat, ListenerStat, Stat, TcpStat, TlsStat,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,6 +26,7 @@ pub(crate) struct Statistics {
     /// By address.
     tls: Blocks<TlsStat>,
     authz: Arc<Mutex<BTreeMap<AuthzKey, Arc<Block<AuthzStat>>>>>,
+    external: Arc<Mutex<BTreeMap<AuthzKey, Arc<Block<ExternalStat>>>>>,
 }
 
 /// The HTTP manager's prefix, where requests are judged, and the name before what is counted.
@@ -92,6 +95,20 @@ impl Statistics {
     /// All blocks of rules that judge.
     pub(crate) fn all_authz(&self) -> Vec<(AuthzKey, Arc<Block<AuthzStat>>)> {
         let blocks = self.authz.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.iter().map(|(n, b)| (n.clone(), b.clone())).collect()
+    }
+
+    /// The block of a service that is asked about requests of a manager with this prefix, or about
+    /// connections.
+    pub(crate) fn external(&self, prefix: Option<&Name>, name: Name) -> Arc<Block<ExternalStat>> {
+        let mut blocks = self.external.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (prefix.cloned(), name);
+        blocks.entry(key).or_default().clone()
+    }
+
+    /// All blocks of services that are asked.
+    pub(crate) fn all_external(&self) -> Vec<(AuthzKey, Arc<Block<ExternalStat>>)> {
+        let blocks = self.external.lock().unwrap_or_else(PoisonError::into_inner);
         blocks.iter().map(|(n, b)| (n.clone(), b.clone())).collect()
     }
 
