@@ -1,9 +1,10 @@
 //! Rules that judge requests (Envoy's `rbac`), and requests that try to get around them.
 
+mod asked;
 mod evade;
 mod rules;
 
-use super::{cluster, paths};
+use super::{cluster, cluster2, paths};
 use crate::config::{Config, Source};
 use crate::dice::Dice;
 use serde_json::{Value, json};
@@ -26,6 +27,12 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
             "typed_config": {"@type": format!("{TYPE}.extensions.filters.http.{name}.v3.{kind}")},
         })
     };
+    let asks = dice.chance(45);
+    if asks {
+        let at = dice.below(filters.len() + 1);
+        let asked = asked::filters(dice);
+        filters.splice(at..at, asked);
+    }
     filters.push(named("fault", "HTTPFault"));
     filters.push(named("cors", "Cors"));
     filters.push(named("router", "Router"));
@@ -43,12 +50,21 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     if dice.chance(20) {
         manager["strip_any_host_port"] = json!(true);
     }
-    let calls = (0..requests).map(|_| evade::call(dice, &filters)).collect();
+    let call = |dice: &mut Dice| match evade::call(dice, &filters) {
+        call if asks => asked::told(dice, call),
+        call => call,
+    };
+    let calls = (0..requests).map(|_| call(dice)).collect();
     Config {
         area: "policy",
         source: Source {
             manager,
-            clusters: json!([cluster("a", &["a"]), cluster("b", &["b"])]),
+            clusters: json!([
+                cluster("a", &["a"]),
+                cluster("b", &["b"]),
+                cluster2("y", &["y"]),
+                cluster("z", &["z"]),
+            ]),
         },
         calls,
     }
