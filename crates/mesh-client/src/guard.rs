@@ -15,7 +15,7 @@ use http::{Request, Response};
 use mesh_core::{BoxError, Error, Exchange, Failure};
 use mesh_policy::Step;
 use mesh_policy::external::{Checked, Consulted, consult};
-use mesh_route::route::Notes;
+use mesh_route::route::{Notes, record};
 use pin_project::pin_project;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -85,23 +85,45 @@ impl<S> Guard<S> {
         let manager = manager.ok_or(Failure::Internal)?;
         let asked = mesh_policy::judges(&manager).external(at);
         let (external, stats) = asked.ok_or(Failure::Internal)?;
-        // The route is that of the request as it came, unless it has to be found anew. What is
-        // there on demand is not found before somebody waited for it, which is not done here.
-        let anew = external.clear_route || manager.on_demand.is_some();
-        let before = anew.then(|| copy(&request));
-        if !anew {
-            self.notes.note(&request);
+        let found = self.notes.find(&request);
+        // As in Envoy nobody is asked about what has no route. What is there on demand is not found
+        // before somebody waited for it, which is not done here.
+        if found.is_none() && manager.on_demand.is_none() {
+            return Ok(request);
         }
-        let authorizer = self.authorizers.of(&external.cluster, &request);
-        match consult(external, stats, authorizer, request).await {
-            Ok(Consulted { request, .. }) => Ok(request.map(plain)),
-            Err(error) => {
-                if let Some(before) = before {
-                    self.notes.note(&before);
+        // The route is that of the request as it came, unless it has to be found anew.
+        let anew = external.clear_route || manager.on_demand.is_some();
+        let exchange = Exchange::of(&request).cloned();
+        let mut later = None;
+        match (found, &exchange) {
+            (Some(found), Some(_)) if anew => later = Some((found, copy(&request))),
+            (Some(found), Some(exchange)) if exchange.matched().is_none() => {
+                record(exchange, found, &request);
+            }
+            _ => {}
+        }
+        let authorizer = self.authorizers.of(external, &request);
+        let error = match consult(external, stats, authorizer, request).await {
+            Ok(Consulted { request, .. }) => {
+                // It may have changed, and logs tell of it as it goes on.
+                if let Some(exchange) = &exchange {
+                    exchange.note_head(&request);
                 }
-                Err(error)
+                return Ok(request.map(plain));
+            }
+            Err(error) => error,
+        };
+        if let Some(exchange) = exchange {
+            if let Some((found, before)) = later.filter(|_| exchange.matched().is_none()) {
+                record(&exchange, found, &before);
+            }
+            // Counted as if the cluster had said so (Envoy `charge_cluster_response_stats`).
+            if let (Failure::CheckDenied(_), Some(cluster)) = (error.failure(), exchange.cluster()) {
+                let stats = cluster.live().stats();
+                stats.answered(exchange.shard(), error.status());
             }
         }
+        Err(error)
     }
 }
 

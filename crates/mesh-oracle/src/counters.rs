@@ -92,12 +92,10 @@ const OF_MANAGER: &[&str] = &[
     "ext_authz.denied",
     "ext_authz.error",
     "ext_authz.failure_mode_allowed",
-    "ext_authz.disabled",
     "ext_authz.own.ok",
     "ext_authz.own.denied",
     "ext_authz.own.error",
     "ext_authz.own.failure_mode_allowed",
-    "ext_authz.own.disabled",
     "cors.origin_valid",
     "cors.origin_invalid",
 ];

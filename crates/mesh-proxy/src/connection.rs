@@ -175,7 +175,7 @@ async fn ask<IO: Downstream>(
 ) {
     let judges = chain.chain().judges();
     while let Some((external, stats)) = judges.external(at) {
-        let authorizer = site.authorizers.on(&external.cluster, site.shard);
+        let authorizer = site.authorizers.on(external, site.shard);
         if let Err(error) = consult_about(external, stats, authorizer, &caller).await {
             if let Use::Tcp(tcp) = chain.chain().usage() {
                 tcp::refuse(tcp, caller, &error, &site.tcp);

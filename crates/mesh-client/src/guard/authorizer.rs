@@ -1,10 +1,11 @@
 //! Services that are asked whether something may go on, by the names of their clusters.
 
 use crate::{Body, Upstreams};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use mesh_core::body::Held;
-use mesh_core::model::{ClusterEntry, Snapshot};
+use mesh_core::model::{ClusterEntry, External, Snapshot};
+use mesh_core::stats::ClusterStat;
 use mesh_core::{Caller, Error, Exchange, Failure, Feed, Rng, Shard};
 use mesh_lb::{Active, Dispatch, Zone};
 use mesh_policy::external::AskBody;
@@ -12,6 +13,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tower_service::Service;
 
 /// One worker's way to the clusters of services that are asked.
@@ -27,6 +29,7 @@ pub struct Authorizer {
     dispatch: Dispatch<Upstreams>,
     /// None: there is no such cluster.
     cluster: Option<Arc<ClusterEntry>>,
+    timeout: Option<Duration>,
     shard: Shard,
 }
 
@@ -57,17 +60,18 @@ impl Authorizers {
         self
     }
 
-    /// The way to a cluster, as it is now, for whoever handles `request`.
-    pub(crate) fn of<B>(&self, cluster: &str, request: &Request<B>) -> Authorizer {
+    /// The way to whom to ask, as it is now, for whoever handles `request`.
+    pub(crate) fn of<B>(&self, external: &External, request: &Request<B>) -> Authorizer {
         let shard = Exchange::of(request).map_or_else(Shard::default, Exchange::shard);
-        self.on(cluster, shard)
+        self.on(external, shard)
     }
 
-    /// The way to a cluster, for a worker.
-    pub fn on(&self, cluster: &str, shard: Shard) -> Authorizer {
+    /// The way to whom to ask, for a worker.
+    pub fn on(&self, external: &External, shard: Shard) -> Authorizer {
         Authorizer {
             dispatch: self.dispatch.clone(),
-            cluster: self.feed.load().cluster(cluster).cloned(),
+            cluster: self.feed.load().cluster(&external.cluster).cloned(),
+            timeout: external.timeout,
             shard,
         }
     }
@@ -94,8 +98,24 @@ impl Service<Request<AskBody>> for Authorizer {
         let now = tokio::time::Instant::now().into_std();
         // Its own: what becomes of the question is not what becomes of the request.
         let exchange = Exchange::new(now, caller);
-        exchange.set_cluster(cluster);
+        exchange.set_cluster(cluster.clone());
         exchange.attach(&mut request);
-        Box::pin(self.dispatch.call(request))
+        let (shard, timeout) = (self.shard, self.timeout);
+        let asking = self.dispatch.call(request);
+        Box::pin(async move {
+            let Some(limit) = timeout else {
+                return asking.await;
+            };
+            match tokio::time::timeout(limit, asking).await {
+                Ok(answered) => answered,
+                Err(_) => {
+                    // Counted for the cluster, as Envoy's router does; whoever asks gives up now, too.
+                    let live = cluster.live();
+                    live.stats().block().inc(shard, ClusterStat::RqTimeout);
+                    live.stats().answered(shard, StatusCode::GATEWAY_TIMEOUT);
+                    Err(Failure::RequestTimeout.into())
+                }
+            }
+        })
     }
 }

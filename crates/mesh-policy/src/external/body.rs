@@ -34,6 +34,8 @@ pub(super) struct Sent {
     pub(super) bytes: Bytes,
     /// There is more of it.
     pub(super) partial: bool,
+    /// As much was read, in bytes.
+    pub(super) read: usize,
 }
 
 /// The largest answer that is read of a service, in bytes: Envoy's default limit of buffers.
@@ -131,6 +133,7 @@ impl<B: Body<Data = Bytes>> Checked<B> {
         let sent = Sent {
             bytes: first.slice(..first.len().min(most)),
             partial: first.len() > most,
+            read: first.len(),
         };
         let rest = (!ended).then_some(body);
         let checked = Self {

@@ -145,7 +145,7 @@ fn of_http(http: &mut Writer, ask: &AskGrpc, about: &About<'_>, sent: Option<&Se
     http.bytes(4, about.path().as_bytes());
     http.bytes(5, &text(about.authority()));
     http.bytes(6, request.scheme().as_bytes());
-    http.number(9, sent.map_or(0, |sent| sent.bytes.len() as u64));
+    http.number(9, sent.map_or(0, |sent| sent.read as u64));
     let version = match about.version {
         Version::HTTP_10 => "HTTP/1.0",
         Version::HTTP_2 => "HTTP/2",
