@@ -118,7 +118,8 @@ impl<S> Guard<S> {
                 record(&exchange, found, &before);
             }
             // Counted as if the cluster had said so (Envoy `charge_cluster_response_stats`).
-            if let (Failure::CheckDenied(_), Some(cluster)) = (error.failure(), exchange.cluster()) {
+            if let (Failure::CheckDenied(_), Some(cluster)) = (error.failure(), exchange.cluster())
+            {
                 let stats = cluster.live().stats();
                 stats.answered(exchange.shard(), error.status());
             }

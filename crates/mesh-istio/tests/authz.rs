@@ -250,7 +250,6 @@ fn what_istio_would_not_admit_or_is_not_supported_is_refused_by_name() {
     let from = |text: &str| format!("{{rules: [{{from: [{{source: {{{text}}}}}]}}]}}");
     let when = |text: &str| format!("{{rules: [{{when: [{{{text}}}]}}]}}");
     for (spec, words) in [
-        ("{action: CUSTOM, provider: {name: x}}".to_owned(), "CUSTOM"),
         ("{action: DENY}".to_owned(), "never does without rules"),
         (
             "{rules: [{from: []}]}".to_owned(),

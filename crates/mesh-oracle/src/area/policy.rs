@@ -51,7 +51,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
         manager["strip_any_host_port"] = json!(true);
     }
     let call = |dice: &mut Dice| match evade::call(dice, &filters) {
-        call if asks => asked::told(dice, call),
+        call if asks => asked::told(dice, &filters, call),
         call => call,
     };
     let calls = (0..requests).map(|_| call(dice)).collect();

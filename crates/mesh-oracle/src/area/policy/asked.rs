@@ -111,7 +111,7 @@ fn over_http(dice: &mut Dice) -> Value {
 }
 
 /// Lets a request tell the service what to say.
-pub(super) fn told(dice: &mut Dice, call: Call) -> Call {
+pub(super) fn told(dice: &mut Dice, filters: &[Value], call: Call) -> Call {
     let word = match dice.chance(15) {
         true => dice.pick(MORE),
         false => dice.pick(WORDS),
@@ -129,7 +129,18 @@ pub(super) fn told(dice: &mut Dice, call: Call) -> Call {
     if dice.chance(40) {
         call.method = "POST".to_owned();
         call.body = dice.pick(&["", "abc", "abcdef", "abcdefghij"]).to_owned();
+        if filters.iter().any(|it| exceeds(it, &call)) {
+            // Of HTTP/2 Envoy lets a last frame through, however long.
+            call.http2 = false;
+        }
         call.chunked = !call.http2 && !call.body.is_empty() && dice.chance(30);
     }
     call
+}
+
+/// Whether a body is longer than what a filter takes.
+fn exceeds(filter: &Value, call: &Call) -> bool {
+    let body = &filter["typed_config"]["with_request_body"];
+    let limit = body["max_request_bytes"].as_u64();
+    limit.is_some_and(|limit| call.body.len() as u64 > limit)
 }
