@@ -27,7 +27,7 @@ pub use edits::{Edits, Part};
 pub use layer::ExtAuthzLayer;
 
 use crate::facts::Facts;
-use ::http::header::{CONNECTION, HOST, UPGRADE};
+use ::http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use ::http::uri::{Authority, PathAndQuery, Scheme};
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use body::Sent;
@@ -118,8 +118,12 @@ where
             }
             Ok(Consulted { request, reply })
         }
-        Decision::Denied(answer) => {
+        Decision::Denied(mut answer) => {
             stats.inc(shard, ExternalStat::Denied);
+            // Seen of Envoy: what has no body has no type.
+            if answer.body.is_empty() {
+                answer.headers.remove(CONTENT_TYPE);
+            }
             let failure = Failure::CheckDenied(answer.status.as_u16());
             Err(Error::answer(failure, answer))
         }

@@ -87,12 +87,15 @@ impl Policies {
             "asked: allowed",
             "asked: denied",
             "asked: failed",
-            "asked: too large",
         ] {
             let (seen, _) = self.0.get(kind).copied().unwrap_or_default();
             if seen < EACH {
                 lacking.push(format!("policy, {kind}: {seen} times"));
             }
+        }
+        let (seen, _) = self.0.get("asked: too large").copied().unwrap_or_default();
+        if seen == 0 {
+            lacking.push("policy, asked: too large: never".to_owned());
         }
         lacking
     }
