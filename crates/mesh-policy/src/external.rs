@@ -224,20 +224,14 @@ fn question<B>(
         None => Facts::of_request(request),
     };
     let peers = exchange.map(|exchange| Peers::of(exchange.caller()));
-    let facts = facts.request.unwrap_or(crate::RequestFacts::of(request));
+    let facts = facts
+        .request
+        .unwrap_or_else(|| crate::RequestFacts::of(request));
     let about = About::of(request, facts, peers.unwrap_or_default());
     match &external.ask {
-        Ask::Grpc(ask) => grpc::question(external, ask, &about, sent, now()),
+        Ask::Grpc(ask) => grpc::question(external, ask, &about, sent, SystemTime::now()),
         Ask::Http(ask) => http::question(external, ask, &about, sent),
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "told to whoever is asked; nothing here goes by it"
-)]
-fn now() -> SystemTime {
-    SystemTime::now()
 }
 
 /// Sends a question and understands the answer.

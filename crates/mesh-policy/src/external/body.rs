@@ -20,7 +20,7 @@ pub struct AskBody(Bytes);
 #[derive(Debug)]
 pub struct Checked<B> {
     first: Bytes,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
     /// None: it was read to its end.
     #[pin]
     rest: Option<B>,
@@ -123,7 +123,7 @@ impl<B: Body<Data = Bytes>> Checked<B> {
             };
             match frame.map_err(Error::wrap)?.into_data() {
                 Ok(data) => first.extend_from_slice(&data),
-                Err(frame) => trailers = frame.into_trailers().ok(),
+                Err(frame) => trailers = frame.into_trailers().ok().map(Box::new),
             }
             if !limit.partial && first.len() > most {
                 return Err(Error::new(Failure::PayloadTooLarge));
@@ -167,7 +167,7 @@ impl<B: Body<Data = Bytes>> Body for Checked<B> {
         Poll::Ready(
             this.trailers
                 .take()
-                .map(|trailers| Ok(Frame::trailers(trailers))),
+                .map(|trailers| Ok(Frame::trailers(*trailers))),
         )
     }
 
@@ -181,7 +181,7 @@ impl<B: Body<Data = Bytes>> Body for Checked<B> {
         let rest = self
             .rest
             .as_ref()
-            .map_or(SizeHint::with_exact(0), Body::size_hint);
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
         let first = self.first.len() as u64;
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower().saturating_add(first));
