@@ -163,9 +163,11 @@ fn what_cannot_be_asked_here_is_refused_with_its_place() {
         };
         change(&mut filter);
         let asks = ("asks", packed(&filter, http_pb::ExtAuthz::full_name()));
-        let mut before = Rbac::default();
-        before.shadow_rules = Some(Default::default());
-        before.shadow_rules_stat_prefix = "asks_".to_owned();
+        let before = Rbac {
+            shadow_rules: Some(Default::default()),
+            shadow_rules_stat_prefix: "asks_".to_owned(),
+            ..Rbac::default()
+        };
         let before = ("rules", packed(&before, Rbac::full_name()));
         match rules {
             true => refusal(None, &[before, asks]),
