@@ -176,11 +176,20 @@ fn status(cursor: &Cursor<'_>) -> Option<Option<u16>> {
         return Some(None);
     }
     let status = text.parse().ok();
-    let status = status.filter(|status| (200..600).contains(status));
+    let status = status.filter(|status| is_known(*status));
     if status.is_none() {
         cursor.error(format!("{text:?} is not the status of an answer"));
     }
     status.map(Some)
+}
+
+/// Whether Envoy has a name for a status (`envoy.type.v3.StatusCode`).
+fn is_known(status: u16) -> bool {
+    matches!(
+        status,
+        200..=208 | 226 | 300..=305 | 307 | 308 | 400..=417 | 421..=424 | 426 | 428 | 429 | 431
+            | 500..=508 | 510 | 511
+    )
 }
 
 fn body(cursor: &Cursor<'_>) -> Option<AskedBody> {

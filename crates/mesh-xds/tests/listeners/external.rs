@@ -73,7 +73,12 @@ fn asking(ask: BoxedStrategy<Ask>) -> BoxedStrategy<Authz> {
             partial,
             raw,
         });
-    let more = (any::<bool>(), 200..600_u16, option::of(body), any::<bool>());
+    let more = (
+        any::<bool>(),
+        proptest::sample::select(vec![403_u16, 429, 503]),
+        option::of(body),
+        any::<bool>(),
+    );
     let timeout = option::of((1..9000_u64).prop_map(Duration::from_millis));
     let only = option::of((text(), rules(), option::of(rules()), name()));
     (name(), ask, timeout, more, only, name())
