@@ -2,12 +2,23 @@
 //!
 //! Outside routing, because what is denied must not tell whether there is a route, nor have anything
 //! asked for on demand. Access logs say which route it would have taken nevertheless, as in Envoy.
+//!
+//! Where a service has to be asked, the request waits for its answer here; the call goes to the
+//! service's cluster as any other request does, but it is tried once.
 
+mod authorizer;
+
+pub use authorizer::{Authorizer, Authorizers};
+
+use crate::Body;
 use http::{Request, Response};
-use mesh_core::{BoxError, Error, Failure};
-use mesh_route::route::Notes;
+use mesh_core::{BoxError, Error, Exchange, Failure};
+use mesh_policy::Step;
+use mesh_policy::external::{Checked, Consulted, consult};
+use mesh_route::route::{Notes, record};
 use pin_project::pin_project;
-use std::future::Future;
+use std::fmt;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tower_service::Service;
@@ -17,14 +28,16 @@ use tower_service::Service;
 pub struct Guard<S> {
     inner: S,
     notes: Notes,
+    authorizers: Authorizers,
 }
 
 /// The response future of [`Guard`].
 #[pin_project(project = Proj)]
-#[derive(Debug)]
-pub enum ResponseFuture<F> {
+pub enum ResponseFuture<F, R> {
     /// Let through.
     Going(#[pin] F),
+    /// A service is asked first.
+    Asking(Pin<Box<dyn Future<Output = Result<R, Error>> + Send>>),
     /// Denied; none once it was told.
     Denied(Option<Error>),
 }
@@ -32,27 +45,132 @@ pub enum ResponseFuture<F> {
 // === impl Guard ===
 
 impl<S> Guard<S> {
-    pub(crate) fn new(inner: S, notes: Notes) -> Self {
-        Self { inner, notes }
+    pub(crate) fn new(inner: S, notes: Notes, authorizers: Authorizers) -> Self {
+        Self {
+            inner,
+            notes,
+            authorizers,
+        }
+    }
+
+    /// Asks the service at this place, and judges on.
+    async fn asking<R>(
+        mut self,
+        mut at: usize,
+        mut request: Request<Body>,
+    ) -> Result<Response<R>, Error>
+    where
+        S: Service<Request<Body>, Response = Response<R>>,
+        S::Error: Into<BoxError>,
+    {
+        loop {
+            request = self.ask(at, request).await?;
+            match mesh_policy::step(&request, at + 1) {
+                Ok(Step::Admitted) => break,
+                Ok(Step::Ask(next)) => at = next,
+                Err(error) => {
+                    self.notes.note(&request);
+                    return Err(error);
+                }
+            }
+        }
+        let ready = poll_fn(|cx| self.inner.poll_ready(cx)).await;
+        ready.map_err(Error::wrap)?;
+        self.inner.call(request).await.map_err(Error::wrap)
+    }
+
+    /// Asks the service at this place, once.
+    async fn ask(&self, at: usize, request: Request<Body>) -> Result<Request<Body>, Error> {
+        let manager = Exchange::of(&request).and_then(|one| one.caller().manager.clone());
+        let manager = manager.ok_or(Failure::Internal)?;
+        let asked = mesh_policy::judges(&manager).external(at);
+        let (external, stats) = asked.ok_or(Failure::Internal)?;
+        let found = self.notes.find(&request);
+        // As in Envoy nobody is asked about what has no route. What is there on demand is not found
+        // before somebody waited for it, which is not done here.
+        if found.is_none() && manager.on_demand.is_none() {
+            return Ok(request);
+        }
+        // The route is that of the request as it came, unless it has to be found anew.
+        let anew = external.clear_route || manager.on_demand.is_some();
+        let exchange = Exchange::of(&request).cloned();
+        let mut later = None;
+        match (found, &exchange) {
+            (Some(found), Some(_)) if anew => later = Some((found, copy(&request))),
+            (Some(found), Some(exchange)) if exchange.matched().is_none() => {
+                record(exchange, found, &request);
+            }
+            _ => {}
+        }
+        let authorizer = self.authorizers.of(external, &request);
+        let error = match consult(external, stats, authorizer, request).await {
+            Ok(Consulted { request, .. }) => {
+                // It may have changed, and logs tell of it as it goes on.
+                if let Some(exchange) = &exchange {
+                    exchange.note_head(&request);
+                }
+                return Ok(request.map(plain));
+            }
+            Err(error) => error,
+        };
+        if let Some(exchange) = exchange {
+            if let Some((found, before)) = later.filter(|_| exchange.matched().is_none()) {
+                record(&exchange, found, &before);
+            }
+            // Counted as if the cluster had said so (Envoy `charge_cluster_response_stats`).
+            if let (Failure::CheckDenied(_), Some(cluster)) = (error.failure(), exchange.cluster())
+            {
+                let stats = cluster.live().stats();
+                stats.answered(exchange.shard(), error.status());
+            }
+        }
+        Err(error)
     }
 }
 
-impl<S, B, R> Service<Request<B>> for Guard<S>
+/// The head of a request, with its exchange.
+fn copy(request: &Request<Body>) -> Request<()> {
+    let mut copy = Request::new(());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    copy.headers_mut().clone_from(request.headers());
+    if let Some(exchange) = Exchange::of(request) {
+        exchange.attach(&mut copy);
+    }
+    copy
+}
+
+/// The body itself, where nothing of it was read.
+fn plain(body: Checked<Body>) -> Body {
+    match body.into_whole() {
+        Ok(body) => body,
+        Err(read) => Body::new(read),
+    }
+}
+
+impl<S, R> Service<Request<Body>> for Guard<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    R: 'static,
+    S: Service<Request<Body>, Response = Response<R>> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
+    S::Future: Send,
 {
     type Response = Response<R>;
     type Error = Error;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S::Future, Response<R>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        match mesh_policy::admit(&request) {
-            Ok(()) => ResponseFuture::Going(self.inner.call(request)),
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        match mesh_policy::step(&request, 0) {
+            Ok(Step::Admitted) => ResponseFuture::Going(self.inner.call(request)),
+            Ok(Step::Ask(at)) => {
+                let asking = self.clone().asking(at, request);
+                ResponseFuture::Asking(Box::pin(asking))
+            }
             Err(error) => {
                 self.notes.note(&request);
                 ResponseFuture::Denied(Some(error))
@@ -63,20 +181,31 @@ where
 
 // === impl ResponseFuture ===
 
-impl<F, R, E> Future for ResponseFuture<F>
+impl<F, R, E> Future for ResponseFuture<F, R>
 where
-    F: Future<Output = Result<Response<R>, E>>,
+    F: Future<Output = Result<R, E>>,
     E: Into<BoxError>,
 {
-    type Output = Result<Response<R>, Error>;
+    type Output = Result<R, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             Proj::Going(inner) => Poll::Ready(ready!(inner.poll(cx)).map_err(Error::wrap)),
+            Proj::Asking(asking) => asking.as_mut().poll(cx),
             Proj::Denied(error) => {
                 let error = error.take();
                 Poll::Ready(Err(error.unwrap_or_else(|| Error::new(Failure::Denied))))
             }
         }
+    }
+}
+
+impl<F, R> fmt::Debug for ResponseFuture<F, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Going(_) => "Going",
+            Self::Asking(_) => "Asking",
+            Self::Denied(_) => "Denied",
+        })
     }
 }

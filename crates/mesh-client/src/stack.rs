@@ -5,7 +5,7 @@
 
 use crate::Body;
 use crate::authn::Authn;
-use crate::guard::Guard;
+use crate::guard::{Authorizers, Guard};
 use crate::jwks::Fetcher;
 use crate::slot::{Slot, Slotted};
 use crate::upstream::Upstreams;
@@ -107,6 +107,11 @@ impl Parts {
             per_attempt,
         } = self;
         let rng = |salt: u64| Arc::new(Rng::with_seed(rng.word() ^ salt));
+        // Whom policies have asked.
+        let mut authorizers = Authorizers::new(feed.clone(), upstreams.clone()).rng(rng(6));
+        if let Some(zone) = &zone {
+            authorizers = authorizers.zone(zone.clone());
+        }
         // Chooses a host and sends, within the limits of the cluster.
         let shard = upstreams.shard();
         let mut stack = Dispatch::new(upstreams).rng(rng(1));
@@ -162,7 +167,7 @@ impl Parts {
         let notes = route.notes();
         let stack = OnDemandLayer::new(route, demand).layer(stack);
         // What is denied learns nothing of routes.
-        let stack = Guard::new(stack, notes.clone());
+        let stack = Guard::new(stack, notes.clone(), authorizers);
         // Policies and routes may go by what a token says.
         let stack = Authn::new(stack, notes, fetcher);
         // May change headers that routing reads.

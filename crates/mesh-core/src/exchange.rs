@@ -12,12 +12,14 @@ mod attempt;
 mod caller;
 mod head;
 mod matched;
+mod reply_edit;
 mod signal;
 
 pub use attempt::{AttemptNotes, HostId, Upstream};
 pub use caller::{Caller, PeerCertificate, TlsInfo};
 pub use head::{Head, Watch};
 pub use matched::{Matched, Pinned};
+pub use reply_edit::{PutReply, ReplyEdit};
 pub use signal::Signal;
 
 use crate::model::{ClusterEntry, Rule};
@@ -83,6 +85,7 @@ struct Shared {
     /// Attempts that had no connection.
     unreached: u32,
     reply_headers: Vec<(HeaderName, HeaderValue)>,
+    reply_edits: Vec<ReplyEdit>,
     request_id: Option<HeaderValue>,
     /// Boxed: most requests have none.
     head: Option<Box<Head>>,
@@ -365,6 +368,22 @@ impl Exchange {
     /// The headers recorded by [`Exchange::add_reply_header`], which are taken out.
     pub fn take_reply_headers(&self) -> Vec<(HeaderName, HeaderValue)> {
         std::mem::take(&mut self.shared().reply_headers)
+    }
+
+    /// A change of the response's headers, whoever makes it, after those of
+    /// [`Exchange::add_reply_header`].
+    pub fn edit_reply(&self, edit: ReplyEdit) {
+        self.shared().reply_edits.push(edit);
+    }
+
+    /// The changes recorded by [`Exchange::edit_reply`], which are taken out.
+    pub fn take_reply_edits(&self) -> Vec<ReplyEdit> {
+        std::mem::take(&mut self.shared().reply_edits)
+    }
+
+    /// Whether anything is recorded by [`Exchange::edit_reply`].
+    pub fn edits_reply(&self) -> bool {
+        !self.shared().reply_edits.is_empty()
     }
 
     /// Records the request id.

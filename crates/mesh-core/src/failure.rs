@@ -66,6 +66,12 @@ pub enum Failure {
     Unauthenticated,
     /// Refused by an authorization policy.
     Denied,
+    /// Refused by a service that was asked, with this status.
+    CheckDenied(u16),
+    /// A service that has to be asked could not be; answered with this status.
+    CheckFailed(u16),
+    /// The body is larger than what may be held back meanwhile.
+    PayloadTooLarge,
     /// Shed because the process is overloaded.
     Overloaded,
     /// The request head breaks HTTP.
@@ -130,7 +136,7 @@ pub enum RetryClass {
 
 impl Failure {
     /// Every failure, for tests and for the table in the documentation.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 43] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyHost,
@@ -156,6 +162,9 @@ impl Failure {
         Self::RateLimited(429),
         Self::Unauthenticated,
         Self::Denied,
+        Self::CheckDenied(403),
+        Self::CheckFailed(403),
+        Self::PayloadTooLarge,
         Self::Overloaded,
         Self::BadRequest,
         Self::BadBody,
@@ -332,6 +341,19 @@ impl Failure {
                 "RBAC: access denied",
                 Never,
             ),
+            Self::CheckDenied(status) => {
+                plain(Flags::UAEX, code(status), "ext_authz_denied", "", Never)
+            }
+            Self::CheckFailed(status) => {
+                plain(Flags::UAEX, code(status), "ext_authz_error", "", Never)
+            }
+            Self::PayloadTooLarge => plain(
+                NONE,
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "request_payload_too_large",
+                "Payload Too Large",
+                Never,
+            ),
             Self::Overloaded => plain(
                 Flags::OM,
                 UNAVAILABLE,
@@ -503,6 +525,14 @@ mod tests {
                 403,
                 "-",
                 "rbac_access_denied_matched_policy[none]",
+            ),
+            (Failure::CheckDenied(401), 401, "UAEX", "ext_authz_denied"),
+            (Failure::CheckFailed(503), 503, "UAEX", "ext_authz_error"),
+            (
+                Failure::PayloadTooLarge,
+                413,
+                "-",
+                "request_payload_too_large",
             ),
         ];
         for (failure, status, flags, details) in rows {

@@ -13,8 +13,8 @@ mod tls;
 pub use codes::Codes;
 pub use histogram::{BOUNDS, Histogram, Summary};
 pub use names::{
-    AuthzStat, ClusterStat, ConnectionLimitStat, Http2Stat, HttpStat, ListenerStat, RouteStat,
-    TcpStat,
+    AuthzStat, ClusterStat, ConnectionLimitStat, ExternalStat, Http2Stat, HttpStat, ListenerStat,
+    RouteStat, TcpStat,
 };
 pub use tls::TlsStat;
 

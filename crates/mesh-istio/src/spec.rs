@@ -19,6 +19,7 @@ use crate::diagnostic::{Diagnostic, Position, Severity};
 pub mod authorization_policy;
 mod common;
 pub mod destination_rule;
+pub mod extension_provider;
 pub mod gateway;
 pub mod kubernetes;
 pub mod mesh_config;

@@ -250,7 +250,6 @@ fn what_istio_would_not_admit_or_is_not_supported_is_refused_by_name() {
     let from = |text: &str| format!("{{rules: [{{from: [{{source: {{{text}}}}}]}}]}}");
     let when = |text: &str| format!("{{rules: [{{when: [{{{text}}}]}}]}}");
     for (spec, words) in [
-        ("{action: CUSTOM, provider: {name: x}}".to_owned(), "CUSTOM"),
         ("{action: DENY}".to_owned(), "never does without rules"),
         (
             "{rules: [{from: []}]}".to_owned(),
@@ -295,5 +294,198 @@ fn what_istio_would_not_admit_or_is_not_supported_is_refused_by_name() {
         let found = lines(&findings).join("\n");
         assert!(world.is_empty(), "{spec}");
         assert!(found.contains(words), "{spec}: {found}");
+    }
+}
+
+const AUTHORIZERS: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: authz, namespace: tools}
+spec:
+  ports: [{name: http, port: 8000}, {name: grpc, port: 9000}]
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    extensionProviders:
+    - name: over-grpc
+      envoyExtAuthzGrpc: {service: tools/authz.tools.svc.cluster.local, port: 9000, timeout: 2s}
+    - name: over-http
+      envoyExtAuthzHttp:
+        service: authz.tools.svc.cluster.local
+        port: 8000
+        failOpen: true
+        statusOnError: '503'
+        pathPrefix: /check
+        includeRequestHeadersInCheck: [x-token, 'x-ext-*']
+        includeAdditionalHeadersInCheck: {x-b: '2', x-a: '1'}
+        includeRequestBodyInCheck: {maxRequestBytes: 64, allowPartialMessage: true}
+        headersToUpstreamOnAllow: ['*-user']
+        headersToDownstreamOnDeny: [x-why]
+        headersToDownstreamOnAllow: [set-cookie]
+        clearRouteCache: true
+    - name: traces
+      zipkin: {service: zipkin.tools.svc.cluster.local, port: 9411}
+";
+
+fn custom(name: &str, provider: &str) -> String {
+    let spec = format!(
+        "{{action: CUSTOM, provider: {{name: {provider}}}, \
+         rules: [{{to: [{{operation: {{paths: [/admin]}}}}]}}]}}"
+    );
+    policy("shop", name, &spec)
+}
+
+#[test]
+fn a_policy_that_asks_becomes_rules_on_trial_and_whom_they_ask() {
+    let deny = policy("shop", "deny", "{action: DENY, rules: [{}]}");
+    let text = town(&[AUTHORIZERS.to_owned(), custom("ask", "over-http"), deny]);
+    let (http, tcp) = judges(&web(&text));
+    let [asks, denies] = &http[..] else {
+        panic!("whoever is asked comes first")
+    };
+    assert!(denies.external.is_none());
+    assert!(asks.rules.is_none());
+    let trial = asks.trial.as_ref().unwrap();
+    assert_eq!(trial.action, AuthzAction::Deny);
+    assert_eq!(
+        names(trial),
+        ["istio-ext-authz-over-http-ns[shop]-policy[ask]-rule[0]"]
+    );
+    assert_eq!(asks.trial_prefix, "istio_ext_authz_");
+    let external = asks.external.as_ref().unwrap();
+    assert_eq!(
+        external.cluster,
+        "outbound|8000||authz.tools.svc.cluster.local"
+    );
+    assert_eq!(
+        external.only,
+        Some(StringMatch::Prefix("istio-ext-authz-over-http-".to_owned()))
+    );
+    assert_eq!(external.timeout, Some(std::time::Duration::from_secs(600)));
+    assert_eq!((external.fail_open, external.status_on_error), (true, 503));
+    assert!(external.clear_route);
+    assert_eq!(
+        external
+            .body
+            .map(|body| (body.limit, body.partial, body.raw)),
+        Some((64, true, false))
+    );
+    let mesh_core::model::Ask::Http(ask) = &external.ask else {
+        panic!("over HTTP")
+    };
+    assert_eq!(ask.path_prefix, "/check");
+    assert_eq!(
+        ask.headers,
+        [
+            StringMatch::ExactIgnoreCase("x-token".to_owned()),
+            StringMatch::PrefixIgnoreCase("x-ext-".to_owned()),
+        ]
+    );
+    assert_eq!(
+        ask.upstream,
+        [StringMatch::SuffixIgnoreCase("-user".to_owned())]
+    );
+    let added: Vec<_> = ask.add.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(added, ["x-a", "x-b"]);
+    // Over HTTP nobody is asked about connections.
+    assert!(tcp.iter().all(|authz| authz.external.is_none()));
+    assert_eq!(tcp.len(), 1);
+}
+
+#[test]
+fn over_grpc_connections_are_asked_about_too() {
+    let text = town(&[AUTHORIZERS.to_owned(), custom("ask", "over-grpc")]);
+    let (http, tcp) = judges(&web(&text));
+    for (all, prefix) in [(http, ""), (tcp, "tcp.")] {
+        let external = all[0].external.as_ref().unwrap();
+        assert_eq!(external.timeout, Some(std::time::Duration::from_secs(2)));
+        assert_eq!(external.stat_prefix, prefix);
+        let mesh_core::model::Ask::Grpc(ask) = &external.ask else {
+            panic!("over gRPC")
+        };
+        assert_eq!(
+            ask.authority,
+            "outbound_.9000_._.authz.tools.svc.cluster.local"
+        );
+    }
+}
+
+#[test]
+fn where_nobody_can_be_asked_what_rules_match_is_denied() {
+    let mut node = Node::sidecar("web-1", "shop");
+    node.labels.insert("app".to_owned(), "web".to_owned());
+    node.address = [10, 0, 0, 1].into();
+    node.capture = Capture::Redirect;
+    for (policies, said) in [
+        (
+            vec![custom("ask", "nobody")],
+            "there is no provider \"nobody\"",
+        ),
+        (vec![custom("ask", "traces")], "none that can be asked"),
+        (
+            vec![custom("a", "over-http"), custom("b", "over-grpc")],
+            "can have one provider",
+        ),
+    ] {
+        let text = town(&[vec![AUTHORIZERS.to_owned()], policies].concat());
+        let (snapshot, findings) = snapshot(&good(&text), &node);
+        let findings = lines(&findings).join("\n");
+        assert!(findings.contains(said), "{findings}");
+        let (http, _) = judges(&snapshot);
+        for authz in http {
+            assert!(authz.external.is_none());
+            let rules = authz.rules.as_ref().unwrap();
+            assert_eq!(rules.action, AuthzAction::Deny);
+            assert!(names(rules)[0].ends_with("-deny-due-to-bad-CUSTOM-action"));
+        }
+    }
+}
+
+#[test]
+fn providers_and_policies_that_say_too_little_are_refused() {
+    for (more, said) in [
+        (
+            policy("shop", "a", "{action: CUSTOM, rules: [{}]}"),
+            "provider.name: required",
+        ),
+        (
+            policy("shop", "a", "{action: CUSTOM, provider: {name: over-http}}"),
+            "never does without rules",
+        ),
+        (
+            policy("shop", "a", "{provider: {name: over-http}, rules: [{}]}"),
+            "only for CUSTOM",
+        ),
+        (
+            AUTHORIZERS.replace("statusOnError: '503'", "statusOnError: '99'"),
+            "statusOnError",
+        ),
+        (
+            AUTHORIZERS.replace("[x-why]", "['*']"),
+            "headersToDownstreamOnDeny[0]",
+        ),
+        (
+            AUTHORIZERS.replace("maxRequestBytes: 64", "maxRequestBytes: 0"),
+            "maxRequestBytes",
+        ),
+        (
+            AUTHORIZERS.replace("pathPrefix: /check", "pathPrefix: check"),
+            "pathPrefix",
+        ),
+        (
+            AUTHORIZERS.replace("x-a: '1'", "x-a: '%PROTOCOL%'"),
+            "includeAdditionalHeadersInCheck",
+        ),
+        (
+            AUTHORIZERS.replace("name: traces", "name: over-http"),
+            "another provider",
+        ),
+    ] {
+        let (_, findings) = world(&town(&[more]));
+        let findings = lines(&findings).join("\n");
+        assert!(findings.contains(said), "{said}: {findings}");
     }
 }

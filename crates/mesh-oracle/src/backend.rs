@@ -3,6 +3,7 @@
 //! The header `x-script` holds one word per attempt, the last for all that follow: a status,
 //! or one of the words in [`plain`] and [`framed`].
 
+mod asked;
 mod framed;
 mod plain;
 
@@ -19,7 +20,7 @@ use tokio::time::{Instant, sleep};
 
 /// Backends, and those that speak nothing but HTTP/2; the others speak it to whoever begins with
 /// its preface, too.
-const NAMES: [(&str, bool); 11] = [
+const NAMES: [(&str, bool); 13] = [
     ("a", false),
     ("b", false),
     ("c", false),
@@ -31,6 +32,8 @@ const NAMES: [(&str, bool); 11] = [
     ("twin2", false),
     ("twin3", false),
     (EVERYWHERE, false),
+    ("y", true),
+    ("z", false),
 ];
 
 /// Backends that nobody can tell apart, by the order in which a request came to them.
@@ -200,10 +203,16 @@ impl Log {
         let case = message.header("x-case").unwrap_or("").to_owned();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let of_case = seen.entry(case).or_default();
-        let main = |backend, it: &Message| !is_copy(backend, it);
+        // Whoever is asked about a request gets no attempt of it.
+        let main =
+            |backend: &str, it: &Message| !is_copy(backend, it) && !asked::ASKED.contains(&backend);
         let attempt = of_case.iter().filter(|(at, it)| main(at, it)).count();
         let copy = is_copy(backend, &message);
+        let word = message.header("x-asked").unwrap_or("allow").to_owned();
         of_case.push((backend, message));
+        if asked::ASKED.contains(&backend) {
+            return word;
+        }
         if copy {
             // It comes at any time, so no word of the script is for it.
             return "200".to_owned();

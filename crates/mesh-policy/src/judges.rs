@@ -2,8 +2,8 @@
 
 use crate::decide::{Compiled, Verdict, compile, decide};
 use crate::facts::Facts;
-use mesh_core::model::{Authz, AuthzPolicy, AuthzRules};
-use mesh_core::stats::{AuthzStat, Block};
+use mesh_core::model::{Authz, AuthzPolicy, AuthzRules, External};
+use mesh_core::stats::{AuthzStat, Block, ExternalStat};
 use mesh_core::{Name, Shard};
 use std::fmt;
 use std::sync::Arc;
@@ -23,12 +23,24 @@ pub struct Denied {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Judged<'a> {
-    /// The rules.
-    pub rules: &'a AuthzRules,
+    /// The rules. None: there are none, and it is for a service to say.
+    pub rules: Option<&'a AuthzRules>,
     /// They are on trial: what they say has no effect.
     pub on_trial: bool,
     /// What they say.
     pub verdict: Verdict<'a>,
+    /// It is to be asked, behind these rules.
+    pub asked: Option<&'a External>,
+}
+
+/// How far sets of rules have judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// All of them: it may go on.
+    Admitted,
+    /// As far as the one at this place, whose service has to be asked now ([`Judges::external`]). If
+    /// that says yes, it goes on with the one behind.
+    Ask(usize),
 }
 
 #[derive(Debug)]
@@ -36,6 +48,7 @@ struct Judge {
     authz: Arc<Authz>,
     rules: Arc<Block<AuthzStat>>,
     trial: Arc<Block<AuthzStat>>,
+    external: Arc<Block<ExternalStat>>,
 }
 
 /// The compiled forms of rules, kept in their slot. Rules that cannot be compiled deny everything.
@@ -54,11 +67,15 @@ impl Judges {
     pub fn of_requests(
         authz: &[Arc<Authz>],
         mut block: impl FnMut(Name) -> Arc<Block<AuthzStat>>,
+        mut external: impl FnMut(Name) -> Arc<Block<ExternalStat>>,
     ) -> Self {
         let judge = |authz: &Arc<Authz>| {
             let rules = format!("rbac.{}", dotted(&authz.stat_prefix));
             let trial = format!("rbac.{}shadow_", dotted(&authz.trial_prefix));
-            Judge::new(authz, block(rules.into()), block(trial.into()))
+            let asked = authz.external.as_ref().map_or_else(Arc::default, |asked| {
+                external(format!("ext_authz.{}", dotted(&asked.stat_prefix)).into())
+            });
+            Judge::new(authz, block(rules.into()), block(trial.into()), asked)
         };
         Self(authz.iter().map(judge).collect())
     }
@@ -67,18 +84,23 @@ impl Judges {
     pub fn of_connections(
         authz: &[Arc<Authz>],
         mut block: impl FnMut(Name) -> Arc<Block<AuthzStat>>,
+        mut external: impl FnMut(Name) -> Arc<Block<ExternalStat>>,
     ) -> Self {
         let judge = |authz: &Arc<Authz>| {
             let prefix = format!("{}rbac.", dotted(&authz.stat_prefix));
             let trial = format!("{prefix}{}shadow_", dotted(&authz.trial_prefix));
-            Judge::new(authz, block(prefix.into()), block(trial.into()))
+            let asked = authz.external.as_ref().map_or_else(Arc::default, |asked| {
+                // Seen of Envoy: `tcp.` gives `ext_authz.tcp..ok`.
+                external(format!("ext_authz.{}.", asked.stat_prefix).into())
+            });
+            Judge::new(authz, block(prefix.into()), block(trial.into()), asked)
         };
         Self(authz.iter().map(judge).collect())
     }
 
     /// Judges that count for themselves.
     pub fn new(authz: &[Arc<Authz>]) -> Self {
-        Self::of_requests(authz, |_| Arc::default())
+        Self::of_requests(authz, |_| Arc::default(), |_| Arc::default())
     }
 
     /// Whether there are none.
@@ -86,15 +108,33 @@ impl Judges {
         self.0.is_empty()
     }
 
-    /// Judges, and counts it.
+    /// The service of the set of rules at this place, and where it is counted what it says.
+    pub fn external(&self, at: usize) -> Option<(&External, &Block<ExternalStat>)> {
+        let judge = self.0.get(at)?;
+        Some((judge.authz.external.as_ref()?, &judge.external))
+    }
+
+    /// Judges, and counts it. Nobody is asked here: what would have to be is denied.
     ///
     /// # Errors
     /// If it may not go on.
     pub fn judge(&self, facts: &Facts<'_>, shard: Shard) -> Result<(), Denied> {
-        for judge in &self.0 {
+        match self.step(0, facts, shard)? {
+            Step::Admitted => Ok(()),
+            Step::Ask(_) => Err(Denied { policy: None }),
+        }
+    }
+
+    /// Judges, and counts it, from the set of rules at this place, the first of which is at 0, until
+    /// somebody has to be asked.
+    ///
+    /// # Errors
+    /// If it may not go on.
+    pub fn step(&self, from: usize, facts: &Facts<'_>, shard: Shard) -> Result<Step, Denied> {
+        for (at, judge) in self.0.iter().enumerate().skip(from) {
             let forms = Forms::of(&judge.authz);
-            if let Some(trial) = &forms.trial {
-                let verdict = ask(trial.as_ref(), facts);
+            let trial = forms.trial.as_ref().map(|trial| ask(trial.as_ref(), facts));
+            if let Some(verdict) = &trial {
                 judge.trial.inc(shard, stat(verdict.allowed));
             }
             if let Some(rules) = &forms.rules {
@@ -105,9 +145,30 @@ impl Judges {
                     return Err(Denied { policy });
                 }
             }
+            let Some(external) = &judge.authz.external else {
+                continue;
+            };
+            if !is_asked(external, forms, trial.as_ref()) {
+                judge.external.inc(shard, ExternalStat::Disabled);
+                continue;
+            }
+            return Ok(Step::Ask(at));
         }
-        Ok(())
+        Ok(Step::Admitted)
     }
+}
+
+/// Whether a service is to be asked, by what the rules on trial beside it say.
+fn is_asked(external: &External, forms: &Forms, trial: Option<&Verdict<'_>>) -> bool {
+    let Some(only) = &external.only else {
+        return true;
+    };
+    if matches!(forms.trial, Some(None)) {
+        // Nobody knows what they would say.
+        return true;
+    }
+    let policy = trial.and_then(|trial| trial.policy);
+    policy.is_some_and(|policy| only.matches(policy.name.as_bytes()))
 }
 
 /// What rules would say, until one set denies. Nothing is counted.
@@ -119,12 +180,16 @@ pub fn explain<'a>(
     for authz in authz {
         let forms = Forms::of(authz);
         let told = |rules, form: &'a Option<Compiled>, on_trial| Judged {
-            rules,
+            rules: Some(rules),
             on_trial,
             verdict: ask(form.as_ref(), facts),
+            asked: None,
         };
         if let (Some(rules), Some(form)) = (&authz.trial, &forms.trial) {
-            all.push(told(rules, form, true));
+            let mut judged = told(rules, form, true);
+            let external = authz.external.as_ref();
+            judged.asked = external.filter(|one| is_asked(one, forms, Some(&judged.verdict)));
+            all.push(judged);
         }
         if let (Some(rules), Some(form)) = (&authz.rules, &forms.rules) {
             let judged = told(rules, form, false);
@@ -132,6 +197,18 @@ pub fn explain<'a>(
             if !judged.verdict.allowed {
                 break;
             }
+        }
+        let external = authz.external.as_ref();
+        if let Some(external) = external.filter(|external| external.only.is_none()) {
+            all.push(Judged {
+                rules: None,
+                on_trial: false,
+                verdict: Verdict {
+                    allowed: true,
+                    policy: None,
+                },
+                asked: Some(external),
+            });
         }
     }
     all
@@ -163,13 +240,19 @@ fn stat(allowed: bool) -> AuthzStat {
 // === impl Judge ===
 
 impl Judge {
-    fn new(authz: &Arc<Authz>, rules: Arc<Block<AuthzStat>>, trial: Arc<Block<AuthzStat>>) -> Self {
+    fn new(
+        authz: &Arc<Authz>,
+        rules: Arc<Block<AuthzStat>>,
+        trial: Arc<Block<AuthzStat>>,
+        external: Arc<Block<ExternalStat>>,
+    ) -> Self {
         // Now rather than at the first request.
         Forms::of(authz);
         Self {
             authz: authz.clone(),
             rules,
             trial,
+            external,
         }
     }
 }

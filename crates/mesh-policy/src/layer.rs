@@ -32,12 +32,12 @@
 //! ```
 
 use crate::facts::Facts;
-use crate::judges::{Denied, Judges};
+use crate::judges::{Denied, Judges, Step};
 use crate::path::{Normalized, normalize};
 use http::header::LOCATION;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
-use mesh_core::model::{Authz, PathNormalization};
+use mesh_core::model::{Authz, HttpManager, PathNormalization};
 use mesh_core::reply::Answer;
 use mesh_core::{BoxError, Error, Exchange, Failure, Shard};
 use pin_project::pin_project;
@@ -150,13 +150,38 @@ impl By {
 /// # Errors
 /// [`Failure::Denied`], with the policy's name as its cause.
 pub fn admit<B>(request: &Request<B>) -> Result<(), Error> {
+    match step(request, 0)? {
+        Step::Admitted => Ok(()),
+        // Nobody is asked here.
+        Step::Ask(_) => Err(Denied { policy: None }.into()),
+    }
+}
+
+/// As [`admit`], from the set of rules at this place, until a service has to be asked
+/// ([`Judges::step`]).
+///
+/// # Errors
+/// As [`admit`].
+pub fn step<B>(request: &Request<B>, from: usize) -> Result<Step, Error> {
     let exchange = Exchange::of(request);
-    let manager = exchange.and_then(|exchange| exchange.caller().manager.as_ref());
-    let Some(manager) = manager.filter(|manager| !manager.authz.is_empty()) else {
-        return Ok(());
+    let Some((exchange, manager)) =
+        exchange.and_then(|one| Some((one, one.caller().manager.as_ref()?)))
+    else {
+        return Ok(Step::Admitted);
     };
-    let make = || Judges::new(&manager.authz);
-    judge(manager.authz_slot.get_or_init(make), exchange, request)
+    if manager.authz.is_empty() {
+        return Ok(Step::Admitted);
+    }
+    let facts = Facts::of_exchange(exchange, request);
+    let step = judges(manager).step(from, &facts, exchange.shard());
+    step.map_err(Error::from)
+}
+
+/// What judges requests by the rules of a listener.
+pub fn judges(manager: &HttpManager) -> &Judges {
+    manager
+        .authz_slot
+        .get_or_init(|| Judges::new(&manager.authz))
 }
 
 fn judge<B>(

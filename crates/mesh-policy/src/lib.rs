@@ -21,12 +21,14 @@ mod holds;
 mod index;
 mod judges;
 
+pub mod external;
 #[cfg(feature = "jwt")]
 pub mod jwt;
 pub mod layer;
 pub mod path;
 
 pub use decide::{Compiled, Verdict, compile, decide};
+pub use external::ExtAuthzLayer;
 pub use facts::{Facts, RequestFacts};
-pub use judges::{Denied, Judged, Judges, explain};
-pub use layer::{Authorize, AuthzLayer, admit};
+pub use judges::{Denied, Judged, Judges, Step, explain};
+pub use layer::{Authorize, AuthzLayer, admit, judges, step};

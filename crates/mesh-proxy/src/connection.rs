@@ -13,10 +13,12 @@ use crate::origin::Downstream;
 use crate::tcp;
 use crate::tls::Security;
 use crate::worker::Listeners;
+use mesh_client::Authorizers;
 use mesh_core::model::Inspect;
 use mesh_core::stats::{Block, ListenerStat, Raised};
 use mesh_core::{Caller, Name, Shard};
-use mesh_policy::Facts;
+use mesh_policy::external::consult_about;
+use mesh_policy::{Denied, Facts, Step};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -35,6 +37,8 @@ pub(crate) struct Site {
     /// For HTTP/1.
     pub(crate) buffers: mesh_http1::Buffers,
     pub(crate) tcp: tcp::Forwarder,
+    /// The way to services that are asked about connections.
+    pub(crate) authorizers: Authorizers,
     pub(crate) tasks: TaskTracker,
     pub(crate) guard: Guard,
 }
@@ -165,18 +169,59 @@ fn pass<'a, IO: Downstream>(
     site: &'a Site,
 ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
     let judges = chain.chain().judges();
-    let judged = match judges.is_empty() {
-        true => Ok(()),
-        false => judges.judge(&Facts::of_connection(&caller), site.shard),
-    };
-    match chain.chain().usage() {
-        Use::Tcp(tcp) if judged.is_err() => {
-            let denied = judged.err().map(|denied| denied.to_string());
-            tcp::deny(tcp, caller, &denied.unwrap_or_default(), &site.tcp);
+    if judges.is_empty() {
+        return go(io, caller, chain, site);
+    }
+    match judges.step(0, &Facts::of_connection(&caller), site.shard) {
+        Ok(Step::Admitted) => go(io, caller, chain, site),
+        Ok(Step::Ask(at)) => Box::pin(ask(io, caller, chain, site, at)),
+        Err(denied) => {
+            deny(caller, &denied, chain, site);
             Box::pin(std::future::ready(()))
         }
-        // Nothing was asked for yet that could be logged.
-        Use::Http(_) if judged.is_err() => Box::pin(std::future::ready(())),
+    }
+}
+
+/// Asks the service at this place about a connection, before anything of it is read, and judges on.
+async fn ask<IO: Downstream>(
+    io: IO,
+    caller: Caller,
+    chain: &ChainState,
+    site: &Site,
+    mut at: usize,
+) {
+    let judges = chain.chain().judges();
+    while let Some((external, stats)) = judges.external(at) {
+        let authorizer = site.authorizers.on(external, site.shard);
+        if let Err(error) = consult_about(external, stats, authorizer, &caller).await {
+            if let Use::Tcp(tcp) = chain.chain().usage() {
+                tcp::refuse(tcp, caller, &error, &site.tcp);
+            }
+            return;
+        }
+        match judges.step(at + 1, &Facts::of_connection(&caller), site.shard) {
+            Ok(Step::Admitted) => return go(io, caller, chain, site).await,
+            Ok(Step::Ask(next)) => at = next,
+            Err(denied) => return deny(caller, &denied, chain, site),
+        }
+    }
+}
+
+/// Notes that a connection is denied. Of HTTP nothing was asked for yet that could be logged.
+fn deny(caller: Caller, denied: &Denied, chain: &ChainState, site: &Site) {
+    if let Use::Tcp(tcp) = chain.chain().usage() {
+        tcp::deny(tcp, caller, &denied.to_string(), &site.tcp);
+    }
+}
+
+/// Passes on a connection that may go on.
+fn go<'a, IO: Downstream>(
+    io: IO,
+    caller: Caller,
+    chain: &'a ChainState,
+    site: &'a Site,
+) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    match chain.chain().usage() {
         Use::Http(http) => {
             let connection = http_connection(http, caller, chain, site);
             Box::pin(serve::serve(io, connection))

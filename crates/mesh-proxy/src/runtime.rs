@@ -14,7 +14,7 @@ use crate::xds::Control;
 use crate::{Builder, Identity};
 use mesh_client::health::HealthChecks;
 use mesh_client::tcp::TcpUpstreams;
-use mesh_client::{Parts, Upstreams};
+use mesh_client::{Authorizers, Parts, Upstreams};
 use mesh_core::model::{ListenerAddress, Snapshot, WorkloadRef};
 use mesh_core::{Feed, Rng, Shard, WallClock};
 use mesh_discovery::dns::{Resolver, System};
@@ -221,6 +221,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         parts.before_route = slots.before_route.clone();
         parts.after_route = slots.after_route.clone();
         parts.per_attempt = slots.per_attempt.clone();
+        let authorizers = Authorizers::new(feed.clone(), upstreams.clone());
         let tcp_rng = Arc::new(rng.fork());
         let mut tcp_upstreams = TcpUpstreams::new(upstreams.clone()).rng(tcp_rng.clone());
         if let Some(zone) = &zone {
@@ -247,6 +248,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
             guard: guard.clone(),
             buffers,
             tcp,
+            authorizers,
             tasks: TaskTracker::new(),
         };
         let worker = Worker {

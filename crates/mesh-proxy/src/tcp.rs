@@ -148,6 +148,12 @@ pub(crate) fn deny<C>(chain: &TcpChain, caller: Caller, policy: &str, forwarder:
     Meter::begin(chain, caller, &forwarder.telemetry).denied(policy);
 }
 
+/// Notes a connection that a service which is asked denies, or cannot be asked about, and that is
+/// closed before it goes anywhere.
+pub(crate) fn refuse<C>(chain: &TcpChain, caller: Caller, error: &Error, forwarder: &Forwarder<C>) {
+    Meter::begin(chain, caller, &forwarder.telemetry).refused(error);
+}
+
 /// Connects, with as many attempts as there may be.
 async fn connect<C: Connect>(
     cluster: &Arc<ClusterEntry>,

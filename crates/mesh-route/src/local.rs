@@ -9,6 +9,7 @@ use crate::header::{Direction, apply, levels};
 use crate::template::{Asked, Facts, Kept, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
+use mesh_core::exchange::ReplyEdit;
 use mesh_core::reply::{self, Answer};
 use mesh_core::{Error, Exchange, Failure, Matched, WallClock};
 
@@ -16,6 +17,7 @@ use mesh_core::{Error, Exchange, Failure, Matched, WallClock};
 #[derive(Debug, Default)]
 pub(crate) struct Recorded {
     headers: Vec<(HeaderName, HeaderValue)>,
+    edits: Vec<ReplyEdit>,
     kept: Kept,
 }
 
@@ -113,7 +115,7 @@ pub(crate) fn settle(
 /// Whether [`dress`] would change an answer.
 pub(crate) fn dresses(exchange: &Exchange) -> bool {
     let edited = |matched| levels(matched, Direction::Response).next().is_some();
-    if exchange.matched().is_some_and(edited) {
+    if exchange.matched().is_some_and(edited) || exchange.edits_reply() {
         return true;
     }
     let recorded = exchange.take_reply_headers();
@@ -143,7 +145,10 @@ fn plain(mut error: Error, retried: bool) -> Answer {
 impl Recorded {
     /// What was recorded in an exchange, which forgets it.
     pub(crate) fn take(exchange: &Exchange) -> Self {
-        let mut recorded = Self::default();
+        let mut recorded = Self {
+            edits: exchange.take_reply_edits(),
+            ..Self::default()
+        };
         for (name, value) in exchange.take_reply_headers() {
             if name == KEPT {
                 recorded.kept.read(&value);
@@ -154,13 +159,16 @@ impl Recorded {
         recorded
     }
 
-    /// Puts the recorded headers on a response, in place of any that have their names.
+    /// Puts the recorded headers on a response, in place of any that have their names, and edits it.
     pub(crate) fn put(self, headers: &mut HeaderMap) {
         for (name, _) in &self.headers {
             headers.remove(name);
         }
         for (name, value) in self.headers {
             headers.append(name, value);
+        }
+        for edit in self.edits {
+            edit.apply(headers);
         }
     }
 }

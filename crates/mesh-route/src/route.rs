@@ -232,6 +232,18 @@ where
 // === impl Notes ===
 
 impl Notes {
+    /// Which rule a request meets, if it meets one. Nothing is noted, nor counted.
+    pub fn find<B>(&self, request: &Request<B>) -> Option<Matched> {
+        let exchange = Exchange::of(request)?;
+        match exchange.matched() {
+            Some(known) => Some(known.clone()),
+            None => {
+                let found = self.0.look(request, exchange.caller(), self.0.word());
+                found.ok()
+            }
+        }
+    }
+
     /// Notes on the exchange of a request which rule it meets, if it meets one and that is not
     /// known yet. Nothing is counted.
     pub fn note<B>(&self, request: &Request<B>) {

@@ -40,8 +40,8 @@ use crate::Telemetry;
 use crate::istio::{Labels, Series, TcpSeries};
 use mesh_core::model::{Balancing, Cluster, ClusterEntry, Snapshot};
 use mesh_core::stats::{
-    AuthzStat, Block, ClusterStat, Codes, HttpStat, Kind, ListenerStat, RouteStat, Stat, Summary,
-    TcpStat, TlsStat,
+    AuthzStat, Block, ClusterStat, Codes, ExternalStat, HttpStat, Kind, ListenerStat, RouteStat,
+    Stat, Summary, TcpStat, TlsStat,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -169,6 +169,22 @@ impl Scrape {
         prefix: Option<&str>,
         name: &str,
         block: &Block<AuthzStat>,
+    ) -> &mut Self {
+        let owner = prefix.map_or(Owner::Process, |prefix| Owner::Http(clean(prefix)));
+        let name = clean(name);
+        for (stat, kind, value) in block.iter() {
+            self.sample(owner.clone(), &format!("{name}{stat}"), kind, value);
+        }
+        self
+    }
+
+    /// Adds what was counted where a service is asked about requests (`http.PREFIX.NAME*`) or, without
+    /// a prefix, about connections (`NAME*`).
+    pub fn external(
+        &mut self,
+        prefix: Option<&str>,
+        name: &str,
+        block: &Block<ExternalStat>,
     ) -> &mut Self {
         let owner = prefix.map_or(Owner::Process, |prefix| Owner::Http(clean(prefix)));
         let name = clean(name);

@@ -30,6 +30,7 @@ mod authz;
 mod cluster;
 mod endpoint;
 mod extension;
+pub(crate) mod external;
 mod given;
 mod http;
 pub mod ignored;

@@ -47,6 +47,7 @@ mod authn;
 mod authz;
 mod cluster;
 mod endpoint;
+mod external;
 mod http;
 mod listener;
 mod metadata;

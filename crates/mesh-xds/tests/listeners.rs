@@ -4,6 +4,8 @@
 mod authz;
 #[path = "listeners/chains.rs"]
 mod chains;
+#[path = "listeners/external.rs"]
+mod external;
 #[path = "listeners/generate.rs"]
 mod generate;
 #[path = "listeners/inspect.rs"]

@@ -3,7 +3,7 @@
 //! Plain data in Envoy's shape (`RBAC`), so that it says the same in three places. Istio's
 //! AuthorizationPolicy is compiled to it.
 
-use super::{Cidr, HeaderMatch, PathTemplate, PortRange, StringMatch};
+use super::{Cidr, External, HeaderMatch, PathTemplate, PortRange, StringMatch};
 use crate::{Claim, Name, Origin, Slot};
 use std::sync::Arc;
 
@@ -23,6 +23,8 @@ pub struct Authz {
     pub stat_prefix: Name,
     /// In front of the names of statistics and notes of `trial`, e.g. `istio_dry_run_allow_`.
     pub trial_prefix: Name,
+    /// Asked after the rules in force (Envoy's `ext_authz` behind the `RBAC` filter, Istio's CUSTOM).
+    pub external: Option<External>,
     /// For the compiled form, kept by whoever judges.
     pub slot: Slot,
 }

@@ -438,6 +438,23 @@ crate::stats! {
 }
 
 crate::stats! {
+    /// What is counted where a service is asked whether something may go on (Envoy's
+    /// `….ext_authz.*`).
+    pub enum ExternalStat {
+        /// It allowed it.
+        Ok = Counter "ok",
+        /// It denied it.
+        Denied = Counter "denied",
+        /// It could not be asked.
+        Error = Counter "error",
+        /// It could not be asked, and what it was asked about went on.
+        FailureModeAllowed = Counter "failure_mode_allowed",
+        /// It was not asked, because no rule wants it.
+        Disabled = Counter "disabled",
+    }
+}
+
+crate::stats! {
     /// What is counted for each rule with a prefix of its own (Envoy's
     /// `vhost.<virtual host>.route.<stat_prefix>.*`): of what was forwarded, not of answers that
     /// were made before (redirects, fixed responses, faults).

@@ -16,6 +16,7 @@ use crate::spec::authorization_policy::{
 use crate::spec::{AuthorizationPolicy, Meta};
 use crate::world::World;
 
+mod custom;
 mod trust;
 
 /// The filters in istiod's order: what is only noted, what denies, what allows.
@@ -46,6 +47,10 @@ pub(super) fn judges(compiler: &mut Compiler<'_>) -> Judges {
         tokens: super::authn::authn(compiler),
         ..Judges::default()
     };
+    // Whoever has to be asked is asked first.
+    if let Some(policies) = by_action.get(&PolicyAction::Custom) {
+        custom::judges(compiler, policies, &mut judges);
+    }
     for action in ACTIONS {
         let Some(policies) = by_action.get(&action) else {
             continue;
@@ -62,7 +67,8 @@ pub(super) fn judges(compiler: &mut Compiler<'_>) -> Judges {
 impl Judges {
     /// Puts what judges before whatever a listener does.
     pub(super) fn guard(&self, listener: &mut Listener) {
-        if self.requests.is_empty() && self.tokens.is_none() {
+        let judged = !(self.requests.is_empty() && self.connections.is_empty());
+        if !judged && self.tokens.is_none() {
             return;
         }
         listener.for_each_chain(|chain| match &mut chain.filter {
@@ -105,6 +111,8 @@ fn filter(
         PolicyAction::Allow => AuthzAction::Allow,
         PolicyAction::Deny => AuthzAction::Deny,
         PolicyAction::Audit => AuthzAction::Log,
+        // Made elsewhere: on trial it denies, to be noted.
+        PolicyAction::Custom => AuthzAction::Deny,
     };
     let (mut rules, mut trial) = (None, None);
     for (meta, spec) in policies {
@@ -112,26 +120,7 @@ fn filter(
         let dry = dry.is_some_and(|value| is_true(value));
         let rules = if dry { &mut trial } else { &mut rules };
         let rules = rules.get_or_insert_with(|| AuthzRules::new(judged, []));
-        let name = |at: usize| format!("ns[{}]-policy[{}]-rule[{at}]", meta.namespace, meta.name);
-        if spec.rules.is_empty() {
-            let never = || Predicate::Not(Box::new(Predicate::Always));
-            let mut policy = AuthzPolicy::new(name(0), never(), never());
-            policy.origin = compiler.origin(meta, meta.at);
-            rules.policies.push(Arc::new(policy));
-        }
-        for (at, rule) in spec.rules.iter().enumerate() {
-            let site = Site {
-                compiler,
-                namespace: &meta.namespace,
-                bytes,
-                strict: action == PolicyAction::Allow,
-            };
-            if let Some((permission, principal)) = site.rule(rule) {
-                let mut policy = AuthzPolicy::new(name(at), permission, principal);
-                policy.origin = compiler.origin(meta, rule.at);
-                rules.policies.push(Arc::new(policy));
-            }
-        }
+        policies_of(compiler, meta, spec, Naming::default(), bytes, rules);
     }
     for rules in rules.iter_mut().chain(&mut trial) {
         rules.policies.sort_by(|a, b| a.name.cmp(&b.name));
@@ -141,10 +130,52 @@ fn filter(
         // As istiod has it where there are none.
         (None, _) | (_, PolicyAction::Allow) => "istio_dry_run_allow_",
         (_, PolicyAction::Deny) => "istio_dry_run_deny_",
-        (_, PolicyAction::Audit) => "",
+        (_, PolicyAction::Audit | PolicyAction::Custom) => "",
     });
     (authz.rules, authz.trial) = (rules, trial);
     authz
+}
+
+/// What stands around the names of rules.
+#[derive(Clone, Copy, Debug, Default)]
+struct Naming<'a> {
+    prefix: &'a str,
+    suffix: &'a str,
+}
+
+/// Adds what the rules of one policy come to.
+fn policies_of(
+    compiler: &mut Compiler<'_>,
+    meta: &Meta,
+    spec: &AuthorizationPolicy,
+    naming: Naming<'_>,
+    bytes: bool,
+    rules: &mut AuthzRules,
+) {
+    let name = |at: usize| {
+        let Naming { prefix, suffix } = naming;
+        let (namespace, policy) = (&meta.namespace, &meta.name);
+        format!("{prefix}ns[{namespace}]-policy[{policy}]-rule[{at}]{suffix}")
+    };
+    if spec.rules.is_empty() {
+        let never = || Predicate::Not(Box::new(Predicate::Always));
+        let mut policy = AuthzPolicy::new(name(0), never(), never());
+        policy.origin = compiler.origin(meta, meta.at);
+        rules.policies.push(Arc::new(policy));
+    }
+    for (at, rule) in spec.rules.iter().enumerate() {
+        let site = Site {
+            compiler,
+            namespace: &meta.namespace,
+            bytes,
+            strict: spec.action == PolicyAction::Allow,
+        };
+        if let Some((permission, principal)) = site.rule(rule) {
+            let mut policy = AuthzPolicy::new(name(at), permission, principal);
+            policy.origin = compiler.origin(meta, rule.at);
+            rules.policies.push(Arc::new(policy));
+        }
+    }
 }
 
 /// What Go's `strconv.ParseBool` takes for true.

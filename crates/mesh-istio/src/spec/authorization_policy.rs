@@ -24,6 +24,8 @@ pub struct AuthorizationPolicy {
     pub gateways: Vec<String>,
     /// What a match means.
     pub action: PolicyAction,
+    /// Whom a match asks, where the action is to ask (`provider.name`).
+    pub provider: Option<Spanned<String>>,
     /// Any of these may match; without any none does.
     pub rules: Vec<PolicyRule>,
 }
@@ -38,6 +40,8 @@ pub enum PolicyAction {
     Deny,
     /// It is noted.
     Audit,
+    /// A service is asked (CUSTOM).
+    Custom,
 }
 
 /// A rule of a policy.
@@ -78,25 +82,36 @@ impl AuthorizationPolicy {
             cursor.error("targetRefs: at most 16 are allowed");
         }
         let action = fields.get("action", |cursor| {
-            if cursor.node().text() == Some("CUSTOM") {
-                cursor.error("not supported yet: CUSTOM, which asks a service elsewhere");
-                return None;
-            }
             cursor.choice(&[
                 ("ALLOW", PolicyAction::Allow),
                 ("DENY", PolicyAction::Deny),
                 ("AUDIT", PolicyAction::Audit),
+                ("CUSTOM", PolicyAction::Custom),
             ])
         });
         let action = action.unwrap_or_default();
-        fields.later("provider", "a provider is for CUSTOM");
+        let provider = fields.get("provider", |cursor| {
+            let mut fields = cursor.fields()?;
+            let name = fields.need("name", |cursor| cursor.spanned(Cursor::filled));
+            fields.done();
+            name
+        });
+        match (action, &provider) {
+            (PolicyAction::Custom, None) => cursor.error("provider.name: required for CUSTOM"),
+            (PolicyAction::Custom, _) | (_, None) => {}
+            _ => cursor.error("provider: only for CUSTOM"),
+        }
         let said = fields.has("rules");
         let rules = fields.list("rules", PolicyRule::read);
         if action == PolicyAction::Deny && !said {
             cursor.error("a policy that denies never does without rules; [{}] matches everything");
         }
+        if action == PolicyAction::Custom && !said {
+            cursor.error("a policy that asks never does without rules; [{}] matches everything");
+        }
         fields.done();
         Some(Self {
+            provider,
             selector: selected.filter(|labels| !labels.is_empty()),
             gateways,
             action,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::common::{Visibility, export_to};
+use super::extension_provider::{ExtensionProvider, providers};
 use super::sidecar::{OutboundPolicy, outbound_policy};
 use super::traffic_policy::{LocalitySetting, TrafficPolicy};
 use super::virtual_service::{Retries, retries};
@@ -42,6 +43,8 @@ pub struct MeshConfig {
     pub proxy_listen_port: u16,
     /// What is done to paths before they are matched.
     pub normalization: Normalization,
+    /// Services that policies ask, and providers of other things.
+    pub extension_providers: Vec<ExtensionProvider>,
     /// Who sees services that do not say.
     pub service_export: Visibility,
     /// Who sees virtual services that do not say.
@@ -80,6 +83,7 @@ impl Default for MeshConfig {
             access_log_file: String::new(),
             access_log_format: String::new(),
             proxy_listen_port: 15001,
+            extension_providers: Vec::new(),
             normalization: Normalization::Base,
             service_export: Visibility::All,
             virtual_service_export: Visibility::All,
@@ -138,6 +142,9 @@ impl MeshConfig {
             normalization: fields
                 .get("pathNormalization", normalization)
                 .unwrap_or(usual.normalization),
+            extension_providers: fields
+                .get("extensionProviders", providers)
+                .unwrap_or_default(),
             service_export: fields
                 .get("defaultServiceExportTo", export_to)
                 .unwrap_or(usual.service_export),

@@ -1,10 +1,11 @@
 //! Rules that judge requests (Envoy's `rbac`), and requests that try to get around them.
 
+mod asked;
 mod evade;
 mod rules;
 mod tokens;
 
-use super::{cluster, paths};
+use super::{cluster, cluster2, paths};
 use crate::config::{Config, Source};
 use crate::dice::Dice;
 use serde_json::{Value, json};
@@ -18,12 +19,12 @@ const PREFIXES: [&str; 2] = ["", "own_"];
 
 pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     let mut filters = Vec::new();
-    let asks = dice.chance(50);
-    if asks {
+    let tokens = dice.chance(50);
+    if tokens {
         filters.push(tokens::filter(dice));
     }
     for _ in 0..dice.pick(&[1, 1, 1, 2, 3]) {
-        filters.push(filter(dice, asks));
+        filters.push(filter(dice, tokens));
     }
     let named = |name: &str, kind: &str| {
         json!({
@@ -31,6 +32,14 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
             "typed_config": {"@type": format!("{TYPE}.extensions.filters.http.{name}.v3.{kind}")},
         })
     };
+    let asks = dice.chance(45);
+    if asks {
+        // Behind the tokens, as istiod has them.
+        let first = usize::from(tokens);
+        let at = first + dice.below(filters.len() + 1 - first);
+        let asked = asked::filters(dice);
+        filters.splice(at..at, asked);
+    }
     filters.push(named("fault", "HTTPFault"));
     filters.push(named("cors", "Cors"));
     filters.push(named("router", "Router"));
@@ -43,15 +52,18 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
         ]),
         "use_remote_address": dice.chance(50),
         "xff_num_trusted_hops": dice.below(2),
-        "route_config": {"virtual_hosts": [host(dice, asks)], "validate_clusters": false},
+        "route_config": {"virtual_hosts": [host(dice, tokens)], "validate_clusters": false},
     });
     if dice.chance(20) {
         manager["strip_any_host_port"] = json!(true);
     }
     let calls = (0..requests).map(|_| {
-        let call = evade::call(dice, &filters);
+        let mut call = evade::call(dice, &filters);
+        if tokens {
+            call = tokens::bring(dice, call);
+        }
         match asks {
-            true => tokens::bring(dice, call),
+            true => asked::told(dice, &filters, call),
             false => call,
         }
     });
@@ -60,14 +72,19 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
         area: "policy",
         source: Source {
             manager,
-            clusters: json!([cluster("a", &["a"]), cluster("b", &["b"])]),
+            clusters: json!([
+                cluster("a", &["a"]),
+                cluster("b", &["b"]),
+                cluster2("y", &["y"]),
+                cluster("z", &["z"]),
+            ]),
         },
         calls,
     }
 }
 
 /// Routes that rewrite, answer and redirect; some paths have none.
-fn host(dice: &mut Dice, asks: bool) -> Value {
+fn host(dice: &mut Dice, tokens: bool) -> Value {
     let mut routes = vec![
         json!({"name": "rewritten", "match": {"prefix": "/old/"},
                "route": {"cluster": "$a", "prefix_rewrite": "/admin/"}}),
@@ -77,7 +94,7 @@ fn host(dice: &mut Dice, asks: bool) -> Value {
                "redirect": {"path_redirect": "/new"}}),
         json!({"name": "admin", "match": {"prefix": "/admin"}, "route": {"cluster": "$b"}}),
     ];
-    if asks && dice.chance(60) {
+    if tokens && dice.chance(60) {
         let matcher = tokens::claim(dice);
         let route = json!({"name": "claimed", "route": {"cluster": "$b"},
                            "match": {"prefix": "/", "dynamic_metadata": [matcher]}});

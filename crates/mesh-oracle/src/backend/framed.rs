@@ -1,6 +1,6 @@
 //! A backend of HTTP/2 with prior knowledge.
 
-use super::Log;
+use super::{Log, asked};
 use crate::wire::Message;
 use crate::wire2::listed;
 use bytes::Bytes;
@@ -83,6 +83,10 @@ async fn answer(
     if let Ok(Some(trailers)) = body.trailers().await {
         message.trailers = listed(&trailers);
     }
+    let asks = path == asked::CHECK;
+    if asks {
+        message = asked::told(message);
+    }
     let checked = log.check(name, &message);
     let word = match &checked {
         Some(word) if path == CHECK_OF_GRPC => format!("health-{word}"),
@@ -92,6 +96,10 @@ async fn answer(
             log.note(name, message)
         }
     };
+    if asks && word != "hang" {
+        let _ = said(&word, &mut respond);
+        return (Away::No, respond);
+    }
     let bodiless = head.method == http::Method::HEAD;
     match &*word {
         "goaway-cut" => return (Away::Now(Reason::NO_ERROR), respond),
@@ -107,6 +115,26 @@ async fn answer(
         Away::No
     };
     (away, respond)
+}
+
+/// What a service says that is asked over gRPC.
+fn said(word: &str, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Error> {
+    let mut response = Response::new(());
+    let headers = response.headers_mut();
+    headers.insert("content-type", HeaderValue::from_static("application/grpc"));
+    let Some(message) = asked::message(word) else {
+        headers.insert("grpc-status", HeaderValue::from_static("14"));
+        respond.send_response(response, true)?;
+        return Ok(());
+    };
+    let mut body = respond.send_response(response, false)?;
+    let mut framed = vec![0];
+    framed.extend((message.len() as u32).to_be_bytes());
+    framed.extend(message);
+    body.send_data(framed.into(), false)?;
+    let zero = HeaderValue::from_static("0");
+    let name = http::HeaderName::from_static("grpc-status");
+    body.send_trailers(HeaderMap::from_iter([(name, zero)]))
 }
 
 async fn act(

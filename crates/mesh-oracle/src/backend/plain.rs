@@ -1,6 +1,6 @@
 //! A backend of HTTP/1.1.
 
-use super::Log;
+use super::{Log, asked};
 use crate::wire::{Kind, Wire};
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -49,7 +49,12 @@ async fn act(word: &str, name: &str, head: bool, wire: &mut Wire) -> bool {
         )
     };
     let ok = |rest: &str| (format!("HTTP/1.1 200 OK\r\n{rest}"), true);
+    let is_asked = asked::ASKED.contains(&name) && word != "hang";
     let (bytes, goes_on) = match word {
+        _ if is_asked => match asked::answer(word) {
+            Some(answer) => (answer, true),
+            None => return false,
+        },
         "close" => return false,
         "reset" => {
             reset(wire);

@@ -69,6 +69,19 @@ impl Policies {
         if facts.get("status") == "404" || denied {
             self.one("no route, or denied", denied);
         }
+        let asked = [
+            (
+                "asked: allowed",
+                facts.get("upstream 0 line").starts_with(['y', 'z'])
+                    && facts.get("status") == "200",
+            ),
+            ("asked: denied", details == "ext_authz_denied"),
+            ("asked: failed", details == "ext_authz_error"),
+            ("asked: too large", details == "request_payload_too_large"),
+        ];
+        for (kind, _) in asked.iter().filter(|(_, seen)| *seen) {
+            self.one(kind, true);
+        }
         for kind in policy::kinds(&config.source.manager["http_filters"]) {
             self.one(kind, denied);
         }
@@ -92,12 +105,22 @@ impl Policies {
                 ));
             }
         }
-        let once = ["denied by a policy's name", "reached a backend"];
+        let once = [
+            "denied by a policy's name",
+            "reached a backend",
+            "asked: allowed",
+            "asked: denied",
+            "asked: failed",
+        ];
         for kind in once.iter().chain(REFUSALS) {
             let (seen, _) = self.0.get(*kind).copied().unwrap_or_default();
             if seen < EACH {
                 lacking.push(format!("policy, {kind}: {seen} times"));
             }
+        }
+        let (seen, _) = self.0.get("asked: too large").copied().unwrap_or_default();
+        if seen == 0 {
+            lacking.push("policy, asked: too large: never".to_owned());
         }
         lacking
     }

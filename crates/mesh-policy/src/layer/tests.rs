@@ -90,10 +90,14 @@ async fn behind_a_listener_its_rules_judge_and_are_counted() {
     let mut manager = HttpManager::new("in", "t");
     manager.authz = vec![Arc::new(both)];
     let blocks: Mutex<BTreeMap<String, Arc<Block<AuthzStat>>>> = Mutex::default();
-    let judges = Judges::of_requests(&manager.authz, |name| {
-        let mut blocks = blocks.lock().unwrap();
-        blocks.entry(name.to_string()).or_default().clone()
-    });
+    let judges = Judges::of_requests(
+        &manager.authz,
+        |name| {
+            let mut blocks = blocks.lock().unwrap();
+            blocks.entry(name.to_string()).or_default().clone()
+        },
+        |_| Arc::default(),
+    );
     manager.authz_slot.get_or_init(|| judges);
     let mut caller = Caller::default();
     caller.peer = Some(([10, 1, 1, 1], 1).into());

@@ -137,6 +137,9 @@ async fn scrape(shared: &Shared) -> Scrape {
     for ((prefix, name), block) in shared.statistics.all_authz() {
         scrape.authz(prefix.as_deref(), &name, &block);
     }
+    for ((prefix, name), block) in shared.statistics.all_external() {
+        scrape.external(prefix.as_deref(), &name, &block);
+    }
     for (address, block) in shared.statistics.listeners() {
         scrape.listener(&address, &block);
     }

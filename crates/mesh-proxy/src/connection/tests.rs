@@ -12,7 +12,7 @@ use crate::origin::pipe::Pipe;
 use crate::tcp::{Buffers, Forwarder};
 use http::{Request, Response};
 use mesh_client::tcp::TcpUpstreams;
-use mesh_client::{Body, Boxed, Parts, Slot, Upstreams};
+use mesh_client::{Authorizers, Body, Boxed, Parts, Slot, Upstreams};
 use mesh_core::model::{
     AcceptProxyProtocol, FilterChain, HttpManager, Inspector, Listener, Overload, PortRange,
     RouteTable, Secret, SecretRef, ServerTls, Snapshot, SnapshotBuilder, TcpProxy,
@@ -72,6 +72,7 @@ impl World {
             stack: stack::build(parts, telemetry.clone(), (u32::MAX, guard.shedding()), None),
             guard,
             buffers: mesh_http1::Buffers::default(),
+            authorizers: Authorizers::new(feed.clone(), upstreams.clone()),
             tcp: Forwarder {
                 demand: None,
                 feed,

@@ -49,19 +49,29 @@ fn told(
 
 fn words(snapshot: &Snapshot, judged: &Judged<'_>) -> Value {
     let policy = judged.verdict.policy;
-    let action = match judged.rules.action {
-        AuthzAction::Allow => "ALLOW",
-        AuthzAction::Log => "AUDIT",
+    let action = match judged.rules.map(|rules| rules.action) {
+        _ if judged.asked.is_some() => "CUSTOM",
+        Some(AuthzAction::Allow) => "ALLOW",
+        Some(AuthzAction::Log) => "AUDIT",
         _ => "DENY",
     };
+    let verdict = match judged.verdict.allowed {
+        _ if judged.asked.is_some() => "asked",
+        true => "allowed",
+        false => "denied",
+    };
+    let policies = judged.rules.map_or(&[][..], |rules| &rules.policies);
     // Where nothing allows it, those that might have.
-    let from = policy.or_else(|| judged.rules.policies.first());
+    let from = policy.or_else(|| policies.first());
+    let from = from.map(|policy| policy.origin);
+    let from = from.or_else(|| judged.asked.map(|asked| asked.origin));
     json!({
         "action": action,
-        "dry_run": judged.on_trial,
-        "verdict": if judged.verdict.allowed { "allowed" } else { "denied" },
+        "dry_run": judged.on_trial && judged.asked.is_none(),
+        "verdict": verdict,
+        "asks": judged.asked.map(|asked| asked.cluster.as_str()),
         "policy": policy.map(|policy| policy.name.as_str()),
-        "policies": judged.rules.policies.len(),
-        "from": place(snapshot, from.map_or(Origin::NONE, |policy| policy.origin)),
+        "policies": policies.len(),
+        "from": place(snapshot, from.unwrap_or(Origin::NONE)),
     })
 }

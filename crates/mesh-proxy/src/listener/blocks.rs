@@ -4,7 +4,8 @@
 use mesh_core::Name;
 use mesh_core::model::ListenerAddress;
 use mesh_core::stats::{
-    AuthzStat, Block, ConnectionLimitStat, HttpStat, ListenerStat, Stat, TcpStat, TlsStat,
+    AuthzStat, Block, ConnectionLimitStat, ExternalStat, HttpStat, ListenerStat, Stat, TcpStat,
+    TlsStat,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,6 +29,7 @@ pub(crate) struct Statistics {
     /// By the connection limit's prefix.
     pub(crate) limits: Blocks<ConnectionLimitStat>,
     authz: Arc<Mutex<BTreeMap<AuthzKey, Arc<Block<AuthzStat>>>>>,
+    external: Arc<Mutex<BTreeMap<AuthzKey, Arc<Block<ExternalStat>>>>>,
 }
 
 /// The HTTP manager's prefix, where requests are judged, and the name before what is counted.
@@ -96,6 +98,20 @@ impl Statistics {
     /// All blocks of rules that judge.
     pub(crate) fn all_authz(&self) -> Vec<(AuthzKey, Arc<Block<AuthzStat>>)> {
         let blocks = self.authz.lock().unwrap_or_else(PoisonError::into_inner);
+        blocks.iter().map(|(n, b)| (n.clone(), b.clone())).collect()
+    }
+
+    /// The block of a service that is asked about requests of a manager with this prefix, or about
+    /// connections.
+    pub(crate) fn external(&self, prefix: Option<&Name>, name: Name) -> Arc<Block<ExternalStat>> {
+        let mut blocks = self.external.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (prefix.cloned(), name);
+        blocks.entry(key).or_default().clone()
+    }
+
+    /// All blocks of services that are asked.
+    pub(crate) fn all_external(&self) -> Vec<(AuthzKey, Arc<Block<ExternalStat>>)> {
+        let blocks = self.external.lock().unwrap_or_else(PoisonError::into_inner);
         blocks.iter().map(|(n, b)| (n.clone(), b.clone())).collect()
     }
 

@@ -186,7 +186,11 @@ impl Chain {
             }
         };
         Self {
-            judges: Judges::of_connections(&config.authz, |name| statistics.authz(None, name)),
+            judges: Judges::of_connections(
+                &config.authz,
+                |name| statistics.authz(None, name),
+                |name| statistics.external(None, name),
+            ),
             limited: config.connection_limit.as_ref().and_then(|limit| {
                 Limited::new(limit, || statistics.limits.block(&limit.stat_prefix))
             }),
@@ -225,8 +229,13 @@ impl HttpChain {
     pub(crate) fn new(manager: Arc<HttpManager>, statistics: &Statistics) -> Self {
         if !manager.authz.is_empty() {
             let prefix = Some(&manager.stat_prefix);
-            let make =
-                || Judges::of_requests(&manager.authz, |name| statistics.authz(prefix, name));
+            let make = || {
+                Judges::of_requests(
+                    &manager.authz,
+                    |name| statistics.authz(prefix, name),
+                    |name| statistics.external(prefix, name),
+                )
+            };
             manager.authz_slot.get_or_init(make);
         }
         let server = Some(&manager.server_name).filter(|name| !name.is_empty());

@@ -72,6 +72,15 @@ impl Meter {
         exchange.with_notes_mut(|notes| notes.termination = Some(details));
     }
 
+    /// A service that is asked denies it, or could not be asked.
+    pub(super) fn refused(&self, error: &Error) {
+        let row = error.failure().row();
+        let exchange = self.record.exchange();
+        exchange.flag(row.flags);
+        let details = row.details.to_owned();
+        exchange.with_notes_mut(|notes| notes.termination = Some(details));
+    }
+
     /// There is nowhere to go.
     pub(super) fn no_route(&self) {
         self.count(TcpStat::CxNoRoute);

@@ -8,6 +8,10 @@ pub(crate) const FAULT: &str = "envoy.filters.http.fault";
 pub(crate) const RATE_LIMIT: &str = "envoy.filters.http.local_ratelimit";
 /// Rules that judge requests.
 pub(crate) const AUTHZ: &str = "envoy.filters.http.rbac";
+/// A service is asked about requests.
+pub(crate) const EXTERNAL: &str = "envoy.filters.http.ext_authz";
+/// A service is asked about connections.
+pub(crate) const EXTERNAL_OF_CONNECTIONS: &str = "envoy.filters.network.ext_authz";
 /// Rules that judge connections.
 pub(crate) const AUTHZ_OF_CONNECTIONS: &str = "envoy.filters.network.rbac";
 /// Tokens, and where what they say is kept.

@@ -1,6 +1,6 @@
 //! The HTTP connection manager.
 
-use super::{access_log, ads, authn, authz, dns_cache, route};
+use super::{access_log, ads, authn, authz, dns_cache, external, route};
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use crate::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
@@ -144,8 +144,12 @@ fn filters(manager: &HttpManager, forward_proxy: bool) -> Vec<pb::HttpFilter> {
         );
     }
     // Before anything with an effect, as istiod has them.
-    let authz = manager.authz.iter();
-    let authz = authz.map(|one| filter(names::AUTHZ, &authz::of_requests(one)));
+    let authz = manager.authz.iter().flat_map(|one| {
+        let rules = || filter(names::AUTHZ, &authz::of_requests(one));
+        let asked = one.external.as_ref();
+        let asked = asked.map(|asked| filter(names::EXTERNAL, &external::of_requests(asked, one)));
+        authz::judges(one).then(rules).into_iter().chain(asked)
+    });
     all.splice(0..0, authz);
     // Before those who go by what tokens say.
     if let Some(authn) = &manager.authn {

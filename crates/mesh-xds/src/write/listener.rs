@@ -6,7 +6,7 @@ mod tcp;
 
 pub(super) use matches::block;
 
-use super::{access_log, authz, http, metadata, tls, to_listener_address};
+use super::{access_log, authz, external, http, metadata, tls, to_listener_address};
 use crate::pb::envoy::config::accesslog::v3::AccessLog as Log;
 use crate::pb::envoy::config::accesslog::v3::{
     AccessLogFilter, ResponseFlagFilter, access_log_filter::FilterSpecifier,
@@ -79,8 +79,13 @@ fn chain_of(
         ));
     }
     for one in &chain.authz {
-        let rules = authz::of_connections(one);
-        filters.push(filter(names::AUTHZ_OF_CONNECTIONS, &rules));
+        if authz::judges(one) {
+            let rules = authz::of_connections(one);
+            filters.push(filter(names::AUTHZ_OF_CONNECTIONS, &rules));
+        }
+        let asked = one.external.as_ref();
+        let asked = asked.and_then(|asked| external::of_connections(asked, one));
+        filters.extend(asked.map(|asked| filter(names::EXTERNAL_OF_CONNECTIONS, &asked)));
     }
     let mut edge = false;
     match &chain.filter {

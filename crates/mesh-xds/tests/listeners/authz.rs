@@ -24,7 +24,7 @@ use proptest::sample::select;
 use prost::{Message as _, Name as _};
 use std::sync::Arc;
 
-fn text() -> BoxedStrategy<StringMatch> {
+pub(crate) fn text() -> BoxedStrategy<StringMatch> {
     prop_oneof![
         "[a-z/*]{1,6}".prop_map(StringMatch::Exact),
         "[a-z/*]{1,6}".prop_map(StringMatch::Prefix),
@@ -115,7 +115,7 @@ fn predicate(fact: BoxedStrategy<Fact>) -> BoxedStrategy<Predicate> {
     .boxed()
 }
 
-fn rules() -> BoxedStrategy<AuthzRules> {
+pub(crate) fn rules() -> BoxedStrategy<AuthzRules> {
     let action = select(vec![
         AuthzAction::Allow,
         AuthzAction::Deny,
@@ -175,7 +175,7 @@ proptest! {
     }
 }
 
-fn packed(message: &impl prost::Name, url: String) -> Any {
+pub(crate) fn packed(message: &impl prost::Name, url: String) -> Any {
     Any {
         type_url: format!("type.googleapis.com/{url}"),
         value: message.encode_to_vec(),
@@ -183,7 +183,7 @@ fn packed(message: &impl prost::Name, url: String) -> Any {
 }
 
 /// What is said of a listener with these filters before its connection manager and its router.
-fn refusal(connections: Option<network::Rbac>, requests: &[(&str, Any)]) -> String {
+pub(crate) fn refusal(connections: Option<network::Rbac>, requests: &[(&str, Any)]) -> String {
     let plain = listener(FilterChain::http(HttpManager::new("p", "r")));
     let mut proto = write::listener(&plain, None);
     let filters = &mut proto.filter_chains[0].filters;

@@ -9,6 +9,7 @@ use crate::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use crate::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
     FilterConfig, filter_config::ImplementationSpecifier,
 };
+use crate::pb::envoy::extensions::filters::http::ext_authz::v3::ExtAuthz;
 use crate::pb::envoy::extensions::filters::http::fault::v3::HttpFault;
 use crate::pb::envoy::extensions::filters::http::jwt_authn::v3::JwtAuthentication;
 use crate::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
@@ -19,7 +20,7 @@ use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3:
     HttpFilter, http_filter::ConfigType,
 };
 use crate::pb::google::protobuf::Any;
-use crate::read::{authn, authz, cluster, extension};
+use crate::read::{authn, authz, cluster, extension, external};
 use crate::wire::{
     At, boolean, limit, names, on_demand, pass_over, refuse, required, type_name, unpack,
     unsupported,
@@ -49,6 +50,7 @@ enum Known {
     OnDemand(ClustersOnDemand),
     Authn(Box<Authn>),
     Authz(Box<Authz>),
+    External(Box<external::Read>),
     /// It may answer, or change what comes after it.
     Acts,
     Nothing,
@@ -75,6 +77,8 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
     let mut authn = None;
     let mut authz = Vec::new();
     let mut acted = false;
+    // The filter before is one that judges.
+    let mut judged = false;
     let last = filters.len().saturating_sub(1);
     if filters.is_empty() {
         let message = "required, but missing: the last one is envoy.filters.http.router";
@@ -82,6 +86,7 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
     }
     for (at, value) in filters.iter().enumerate() {
         let place = format!("http_filters[{at}]");
+        let behind = std::mem::take(&mut judged);
         match filter(value).at(&place)? {
             Known::Router if at == last => {}
             Known::Router => return Err(Invalid::new(place, "the router has to be the last")),
@@ -116,11 +121,18 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
                 return Err(Invalid::new(format!("{place}.name"), message));
             }
             Known::Authn(found) => authn = Some(Arc::new(*found)),
-            Known::Authz(_) if acted => {
+            Known::Authz(_) | Known::External(_) if acted => {
                 let message = "rules that judge have to stand before rate limits, faults and CORS";
                 return Err(Invalid::new(place, message));
             }
-            Known::Authz(found) => authz.push(Arc::new(*found)),
+            Known::Authz(found) => {
+                judged = true;
+                authz.push(Arc::new(*found));
+            }
+            Known::External(found) => {
+                let found = found.attach(&mut authz, behind);
+                found.at(format!("{place}.typed_config"))?;
+            }
             Known::Acts => acted = true,
             Known::Nothing => {}
         }
@@ -186,6 +198,9 @@ fn known(any: &Any, optional: bool) -> Result<Known, Invalid> {
     } else if name == JwtAuthentication::full_name() {
         let authn = authn::read(&unpack(any)?)?;
         return Ok(Known::Authn(Box::new(authn)));
+    } else if name == ExtAuthz::full_name() {
+        let external = external::of_requests(&unpack(any)?)?;
+        return Ok(Known::External(Box::new(external)));
     } else if name == OnDemand::full_name() {
         let OnDemand { odcds } = unpack(any)?;
         let clusters = on_demand::clusters(odcds.as_ref()).at("odcds")?;

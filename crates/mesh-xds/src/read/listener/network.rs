@@ -2,12 +2,13 @@
 
 use crate::pb::envoy::config::listener::v3::{Filter as Proto, filter::ConfigType};
 use crate::pb::envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit as LimitProto;
+use crate::pb::envoy::extensions::filters::network::ext_authz::v3::ExtAuthz;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use crate::pb::envoy::extensions::filters::network::rbac::v3::Rbac;
 use crate::pb::envoy::extensions::filters::network::sni_cluster::v3::SniCluster;
 use crate::pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
 use crate::pb::google::protobuf::Any;
-use crate::read::{RouteSource, authz, extension, http, tcp};
+use crate::read::{RouteSource, authz, extension, external, http, tcp};
 use crate::wire::{At, boolean, maybe_duration, required, type_name, unpack, unsupported};
 use mesh_core::Invalid;
 use mesh_core::model::{Authz, ConnectionLimit, Filter};
@@ -32,9 +33,12 @@ pub(super) fn filters(values: &[Proto], listener: &str) -> Result<Read, Invalid>
     let mut by_name = None;
     let mut authz = Vec::new();
     let mut limit = None;
+    // The filter before is one that judges.
+    let mut judged = false;
     for (at, value) in before.iter().enumerate() {
         let place = format!("filters[{at}]");
         let any = config(value).at(&place)?;
+        let behind = std::mem::take(&mut judged);
         match type_name(any) {
             name if name == SniCluster::full_name() => {
                 unpack::<SniCluster>(any).at("typed_config").at(&place)?;
@@ -44,6 +48,12 @@ pub(super) fn filters(values: &[Proto], listener: &str) -> Result<Read, Invalid>
                 let rules: Rbac = unpack(any).at("typed_config").at(&place)?;
                 let rules = authz::of_connections(&rules);
                 authz.push(Arc::new(rules.at("typed_config").at(&place)?));
+                judged = true;
+            }
+            name if name == ExtAuthz::full_name() => {
+                let mut read =
+                    || external::of_connections(&unpack(any)?)?.attach(&mut authz, behind);
+                read().at("typed_config").at(&place)?;
             }
             name if name == LimitProto::full_name() => {
                 let read = unpack(any).and_then(|value| connection_limit(&value));

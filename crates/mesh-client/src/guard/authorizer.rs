@@ -1,0 +1,121 @@
+//! Services that are asked whether something may go on, by the names of their clusters.
+
+use crate::{Body, Upstreams};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use mesh_core::body::Held;
+use mesh_core::model::{ClusterEntry, External, Snapshot};
+use mesh_core::stats::ClusterStat;
+use mesh_core::{Caller, Error, Exchange, Failure, Feed, Rng, Shard};
+use mesh_lb::{Active, Dispatch, Zone};
+use mesh_policy::external::AskBody;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tower_service::Service;
+
+/// One worker's way to the clusters of services that are asked.
+#[derive(Clone, Debug)]
+pub struct Authorizers {
+    feed: Feed<Snapshot>,
+    dispatch: Dispatch<Upstreams>,
+}
+
+/// The way to one cluster.
+#[derive(Clone, Debug)]
+pub struct Authorizer {
+    dispatch: Dispatch<Upstreams>,
+    /// None: there is no such cluster.
+    cluster: Option<Arc<ClusterEntry>>,
+    timeout: Option<Duration>,
+    shard: Shard,
+}
+
+type Answer = Response<Held<Body, Active>>;
+
+// === impl Authorizers ===
+
+impl Authorizers {
+    /// The way to clusters of the snapshots in `feed`, by connections of this worker's.
+    pub fn new(feed: Feed<Snapshot>, upstreams: Upstreams) -> Self {
+        Self {
+            feed,
+            dispatch: Dispatch::new(upstreams),
+        }
+    }
+
+    /// Draws from `rng` instead of one that the system seeds.
+    #[must_use]
+    pub fn rng(mut self, rng: Arc<Rng>) -> Self {
+        self.dispatch = self.dispatch.rng(rng);
+        self
+    }
+
+    /// Says where the node is, for clusters whose localities are told apart.
+    #[must_use]
+    pub fn zone(mut self, zone: Arc<Zone>) -> Self {
+        self.dispatch = self.dispatch.zone(zone);
+        self
+    }
+
+    /// The way to whom to ask, as it is now, for whoever handles `request`.
+    pub(crate) fn of<B>(&self, external: &External, request: &Request<B>) -> Authorizer {
+        let shard = Exchange::of(request).map_or_else(Shard::default, Exchange::shard);
+        self.on(external, shard)
+    }
+
+    /// The way to whom to ask, for a worker.
+    pub fn on(&self, external: &External, shard: Shard) -> Authorizer {
+        Authorizer {
+            dispatch: self.dispatch.clone(),
+            cluster: self.feed.load().cluster(&external.cluster).cloned(),
+            timeout: external.timeout,
+            shard,
+        }
+    }
+}
+
+// === impl Authorizer ===
+
+impl Service<Request<AskBody>> for Authorizer {
+    type Response = Answer;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<AskBody>) -> Self::Future {
+        let Some(cluster) = self.cluster.clone() else {
+            return Box::pin(async { Err(Failure::NoCluster.into()) });
+        };
+        let mut request = request.map(|body| Body::new(body.map_err(|never| match never {})));
+        let mut caller = Caller::default();
+        caller.shard = self.shard;
+        let now = tokio::time::Instant::now().into_std();
+        // Its own: what becomes of the question is not what becomes of the request.
+        let exchange = Exchange::new(now, caller);
+        exchange.set_cluster(cluster.clone());
+        exchange.attach(&mut request);
+        let (shard, timeout) = (self.shard, self.timeout);
+        let asking = self.dispatch.call(request);
+        Box::pin(async move {
+            let Some(limit) = timeout else {
+                return asking.await;
+            };
+            match tokio::time::timeout(limit, asking).await {
+                Ok(answered) => answered,
+                Err(_) => {
+                    // Counted for the cluster, as Envoy's router does; whoever asks gives up now, too.
+                    let live = cluster.live();
+                    live.stats().block().inc(shard, ClusterStat::RqTimeout);
+                    live.stats().answered(shard, StatusCode::GATEWAY_TIMEOUT);
+                    Err(Failure::RequestTimeout.into())
+                }
+            }
+        })
+    }
+}
