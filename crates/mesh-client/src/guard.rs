@@ -50,6 +50,7 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         match mesh_policy::admit(&request) {
             Ok(()) => ResponseFuture::Going(self.inner.call(request)),
@@ -70,6 +71,7 @@ where
 {
     type Output = Result<Response<R>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             Proj::Going(inner) => Poll::Ready(ready!(inner.poll(cx)).map_err(Error::wrap)),

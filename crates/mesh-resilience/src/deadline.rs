@@ -193,6 +193,7 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let expiry = self.limit.expiry(&mut request, &mut self.written);
         let connect = request.method() == Method::CONNECT;
@@ -218,6 +219,7 @@ where
 {
     type Output = Result<Response<DeadlineBody<R>>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let result = ready!(this.inner.poll(cx));

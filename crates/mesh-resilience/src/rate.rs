@@ -156,6 +156,7 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let state = match self.limit.refuses(Exchange::of(&request)) {
             None => State::Going(self.inner.call(request)),
@@ -174,6 +175,7 @@ where
 {
     type Output = Result<Response<R>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Going(inner) => Poll::Ready(ready!(inner.poll(cx)).map_err(Error::wrap)),

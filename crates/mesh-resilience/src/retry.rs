@@ -333,6 +333,7 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Some(plan) = self.settings.plan(&mut request) else {
             let request = request.map(|body| ReplayBody::once(body).into());
@@ -392,6 +393,7 @@ where
 {
     type Output = Result<Response<Held<R, LateNotes>>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
