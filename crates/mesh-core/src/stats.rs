@@ -32,7 +32,6 @@ pub trait Stat: Copy + fmt::Debug + Send + Sync + 'static {
     /// Every statistic with its Envoy name, in the order of [`Stat::index`].
     const ALL: &'static [(Self, &'static str, Kind)];
     /// Its place in a row.
-    #[inline]
     fn index(self) -> usize;
 }
 

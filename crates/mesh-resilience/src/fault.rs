@@ -214,7 +214,9 @@ where
         } else if let Some(failure) = plan.abort {
             State::Aborted(failure, exchange.cloned())
         } else {
-            State::Going(self.inner.call(request))
+            return ResponseFuture {
+                state: State::Going(self.inner.call(request)),
+            };
         };
         ResponseFuture { state }
     }
@@ -235,7 +237,7 @@ where
         loop {
             let next = match state.as_mut().project() {
                 StateProj::Going(inner) => {
-                    return Poll::Ready(ready!(inner.poll(cx)).map_err(Error::wrap));
+                    return inner.poll(cx).map_err(Error::wrap);
                 }
                 // -> Aborted or Going, when the time has come.
                 StateProj::Delayed(delayed) => {

@@ -115,7 +115,8 @@ where
     #[pin]
     state: State<S::Future>,
     /// None where there is nothing to retry.
-    attempts: Option<Attempts<S, B>>,
+    /// Boxed: every layer above moves the future, and what is kept for another attempt is large.
+    attempts: Option<Box<Attempts<S, B>>>,
 }
 
 #[pin_project(project = StateProj)]
@@ -344,20 +345,17 @@ where
         };
         // The ready one goes along; what stays here is not ready.
         let clone = self.inner.clone();
-        let mut service = mem::replace(&mut self.inner, clone);
+        let service = mem::replace(&mut self.inner, clone);
         let (head, body) = request.into_parts();
         let (replay, body) = Replay::begin(body, self.settings.buffer_limit);
         let saved = attempts::save(&head, plan.exchange.as_ref());
-        let first = service.call(Request::from_parts(head, body.into()));
+        let settings = self.settings.clone();
+        let attempts = Attempts::new(service, saved, replay, plan, settings);
+        let mut attempts = Box::new(attempts);
+        let request = Request::from_parts(head, body.into());
         ResponseFuture {
-            state: State::Going(first),
-            attempts: Some(Attempts::new(
-                service,
-                saved,
-                replay,
-                plan,
-                self.settings.clone(),
-            )),
+            state: State::Going(attempts.service.call(request)),
+            attempts: Some(attempts),
         }
     }
 }

@@ -163,11 +163,16 @@ where
             bodiless: request.method() == Method::HEAD && request.version() == Version::HTTP_2,
             version: request.version(),
         };
-        let state = match self.unready.take() {
-            Some(error) => State::Failed(Some(error)),
-            None => State::Calling(self.inner.call(request)),
-        };
-        ResponseFuture { state, asker }
+        if let Some(error) = self.unready.take() {
+            return ResponseFuture {
+                state: State::Failed(Some(error)),
+                asker,
+            };
+        }
+        ResponseFuture {
+            state: State::Calling(self.inner.call(request)),
+            asker,
+        }
     }
 }
 

@@ -217,10 +217,10 @@ where
         {
             exchange.caller().count(HttpStat::RouterRqTotal);
         }
-        ResponseFuture(match self.decide(&request) {
-            Some(error) => State::Answered(Some(error)),
-            None => State::Calling(self.inner.call(request)),
-        })
+        if let Some(error) = self.decide(&request) {
+            return ResponseFuture(State::Answered(Some(error)));
+        }
+        ResponseFuture(State::Calling(self.inner.call(request)))
     }
 }
 

@@ -62,7 +62,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -376,11 +376,13 @@ where
                 .take()
                 .expect("a future is not polled after it was ready"))),
             StateProj::Calling(inner) => {
-                let result = ready!(inner.poll(cx)).map_err(Error::wrap);
-                Poll::Ready(result.map_err(|error| match this.made.take() {
-                    Some(made) => made.dress(error),
-                    None => error,
-                }))
+                inner.poll(cx).map_err(|error| {
+                    let error = Error::wrap(error);
+                    match this.made.take() {
+                        Some(made) => made.dress(error),
+                        None => error,
+                    }
+                })
             }
         }
     }

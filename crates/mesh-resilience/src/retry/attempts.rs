@@ -117,10 +117,10 @@ impl Saved {
 
 /// Ends a request's attempts with this result.
 pub(super) fn finish<S, B, R: Body>(
-    attempts: Option<Attempts<S, B>>,
+    attempts: Option<Box<Attempts<S, B>>>,
     result: Result<Response<R>, Error>,
 ) -> Result<Response<Held<R, LateNotes>>, Error> {
-    let late = attempts.and_then(Attempts::settle);
+    let late = attempts.and_then(|attempts| attempts.settle());
     Ok(result?.map(|body| Held::new(body, late)))
 }
 
