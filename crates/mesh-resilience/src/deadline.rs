@@ -42,7 +42,7 @@
 
 mod expiry;
 
-use crate::limits::{Limits, has_envoy_headers, retry_of, stream_limit};
+use crate::limits::{Limits, has_envoy_headers, is_about_timeouts, retry_of, stream_limit};
 use crate::time::{Expiry, later};
 use crate::watched::{Watched, watched_body};
 use http::{HeaderName, Method, Request, Response, StatusCode};
@@ -198,7 +198,7 @@ where
         let expiry = self.limit.expiry(&mut request, &mut self.written);
         let connect = request.method() == Method::CONNECT;
         let alternative = matches!(self.limit, Limit::Route)
-            && has_envoy_headers(request.headers())
+            && has_envoy_headers(request.headers(), is_about_timeouts)
             && request.headers_mut().remove(ALTERNATIVE).is_some();
         ResponseFuture {
             inner: Watched::new(self.inner.call(request), expiry),

@@ -256,8 +256,9 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let planned = match shadow::can_be_copied(&request) {
-            true => self.target.plan(Exchange::of(&request), &self.settings.rng),
+        let exchange = Exchange::of(&request);
+        let planned = match shadow::can_be_copied(&request, exchange) {
+            true => self.target.plan(exchange, &self.settings.rng),
             false => Vec::new(),
         };
         if planned.is_empty() {

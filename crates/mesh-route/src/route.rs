@@ -375,15 +375,13 @@ where
             StateProj::Failed(error) => Poll::Ready(Err(error
                 .take()
                 .expect("a future is not polled after it was ready"))),
-            StateProj::Calling(inner) => {
-                inner.poll(cx).map_err(|error| {
-                    let error = Error::wrap(error);
-                    match this.made.take() {
-                        Some(made) => made.dress(error),
-                        None => error,
-                    }
-                })
-            }
+            StateProj::Calling(inner) => inner.poll(cx).map_err(|error| {
+                let error = Error::wrap(error);
+                match this.made.take() {
+                    Some(made) => made.dress(error),
+                    None => error,
+                }
+            }),
         }
     }
 }
