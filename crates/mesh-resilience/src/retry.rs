@@ -115,8 +115,7 @@ where
     #[pin]
     state: State<S::Future>,
     /// None where there is nothing to retry.
-    /// Boxed: every layer above moves the future, and what is kept for another attempt is large.
-    attempts: Option<Box<Attempts<S, B>>>,
+    attempts: Option<Attempts<S, B>>,
 }
 
 #[pin_project(project = StateProj)]
@@ -350,8 +349,7 @@ where
         let (replay, body) = Replay::begin(body, self.settings.buffer_limit);
         let saved = attempts::save(&head, plan.exchange.as_ref());
         let settings = self.settings.clone();
-        let attempts = Attempts::new(service, saved, replay, plan, settings);
-        let mut attempts = Box::new(attempts);
+        let mut attempts = Attempts::new(service, saved, replay, plan, settings);
         let request = Request::from_parts(head, body.into());
         ResponseFuture {
             state: State::Going(attempts.service.call(request)),
