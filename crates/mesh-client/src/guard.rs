@@ -29,6 +29,16 @@ pub struct Guard<S> {
     inner: S,
     notes: Notes,
     authorizers: Authorizers,
+    part: Part,
+}
+
+/// Which of a listener's rules judge.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part {
+    /// Those before tokens are asked for (`HttpManager::authn_at`).
+    BeforeTokens,
+    /// All others.
+    AfterTokens,
 }
 
 /// The response future of [`Guard`].
@@ -45,12 +55,29 @@ pub enum ResponseFuture<F, R> {
 // === impl Guard ===
 
 impl<S> Guard<S> {
-    pub(crate) fn new(inner: S, notes: Notes, authorizers: Authorizers) -> Self {
+    pub(crate) fn new(inner: S, notes: Notes, authorizers: Authorizers, part: Part) -> Self {
         Self {
             inner,
             notes,
             authorizers,
+            part,
         }
+    }
+
+    /// Judges by the rules of its part from this place on.
+    #[inline]
+    fn step(&self, request: &Request<Body>, from: usize) -> Result<Step, Error> {
+        let manager = Exchange::of(request).and_then(|one| one.caller().manager.as_ref());
+        let tokens = manager.filter(|manager| manager.authn.is_some());
+        let first = tokens.map_or(0, |manager| manager.authn_at);
+        let places = match self.part {
+            Part::BeforeTokens => from..first,
+            Part::AfterTokens => from.max(first)..usize::MAX,
+        };
+        if places.is_empty() {
+            return Ok(Step::Admitted);
+        }
+        mesh_policy::step(request, places)
     }
 
     /// Asks the service at this place, and judges on.
@@ -65,7 +92,7 @@ impl<S> Guard<S> {
     {
         loop {
             request = self.ask(at, request).await?;
-            match mesh_policy::step(&request, at + 1) {
+            match self.step(&request, at + 1) {
                 Ok(Step::Admitted) => break,
                 Ok(Step::Ask(next)) => at = next,
                 Err(error) => {
@@ -164,8 +191,9 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        match mesh_policy::step(&request, 0) {
+        match self.step(&request, 0) {
             Ok(Step::Admitted) => ResponseFuture::Going(self.inner.call(request)),
             Ok(Step::Ask(at)) => {
                 let asking = self.clone().asking(at, request);
@@ -188,6 +216,7 @@ where
 {
     type Output = Result<R, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             Proj::Going(inner) => Poll::Ready(ready!(inner.poll(cx)).map_err(Error::wrap)),

@@ -172,6 +172,7 @@ impl fmt::Debug for Boxed {
 
 impl Future for BoxedFuture {
     type Output = Result<Response<Body>, Error>;
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.0.as_mut().poll(cx)
     }
@@ -200,6 +201,7 @@ where
         }
     }
 
+    #[inline]
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         match self {
             Self::Empty(inner) => SlotFuture::Empty(inner.call(request)),
@@ -216,6 +218,7 @@ where
 {
     type Output = Result<Response<SlotBody<R>>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match self.project() {
             FutureProjected::Empty(inner) => {
@@ -238,6 +241,7 @@ where
     type Data = Bytes;
     type Error = Error;
 
+    #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -251,6 +255,7 @@ where
         }
     }
 
+    #[inline]
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty(body) => body.is_end_stream(),

@@ -5,7 +5,7 @@
 
 use crate::Body;
 use crate::authn::Authn;
-use crate::guard::{Authorizers, Guard};
+use crate::guard::{Authorizers, Guard, Part};
 use crate::jwks::Fetcher;
 use crate::slot::{Slot, Slotted};
 use crate::upstream::Upstreams;
@@ -64,7 +64,8 @@ type Attempts = Account<Idle<Deadline<Retry<Attempt, Body>>>>;
 /// Everything that needs a cluster.
 type Forwarding = Edit<Respond<Hash<Mirror<Introduce<Attempts>, PerRoute, Spawn, Body>>>>;
 /// The whole stack.
-pub type Outbound = Slotted<Authn<Guard<OnDemand<Route<Rate<Fault<Cors<Slotted<Forwarding>>>>>>>>>;
+pub type Outbound =
+    Slotted<Guard<Authn<Guard<OnDemand<Route<Rate<Fault<Cors<Slotted<Forwarding>>>>>>>>>>;
 
 /// Runs mirrored requests on the tokio runtime that the request was made on. They end with their
 /// response, their timeout, or the runtime.
@@ -167,9 +168,10 @@ impl Parts {
         let notes = route.notes();
         let stack = OnDemandLayer::new(route, demand).layer(stack);
         // What is denied learns nothing of routes.
-        let stack = Guard::new(stack, notes.clone(), authorizers);
+        let stack = Guard::new(stack, notes.clone(), authorizers.clone(), Part::AfterTokens);
         // Policies and routes may go by what a token says.
-        let stack = Authn::new(stack, notes, fetcher);
+        let stack = Authn::new(stack, notes.clone(), fetcher);
+        let stack = Guard::new(stack, notes, authorizers, Part::BeforeTokens);
         // May change headers that routing reads.
         before_route.around(stack)
     }

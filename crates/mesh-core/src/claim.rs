@@ -19,9 +19,9 @@ pub enum Claim {
     /// A text.
     Text(String),
     /// A list.
-    List(Vec<Claim>),
+    List(Vec<Self>),
     /// Named values. JSON has each name once.
-    Object(BTreeMap<String, Claim>),
+    Object(BTreeMap<String, Self>),
 }
 
 /// The claims of a token that was found valid. Cheap to clone. As an extension of a request they

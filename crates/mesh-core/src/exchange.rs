@@ -126,11 +126,13 @@ impl Exchange {
     }
 
     /// The exchange on a request, if it has one.
+    #[inline]
     pub fn of<B>(request: &Request<B>) -> Option<&Self> {
         request.extensions().get()
     }
 
     /// Puts this exchange on a request.
+    #[inline]
     pub fn attach<B>(&self, request: &mut Request<B>) {
         request.extensions_mut().insert(self.clone());
     }
@@ -181,6 +183,7 @@ impl Exchange {
     }
 
     /// Whether this is a mirror's copy: it gets no retries, no mirrors and no access log.
+    #[inline]
     pub fn is_shadow(&self) -> bool {
         self.request.shadow
     }
@@ -192,17 +195,20 @@ impl Exchange {
     }
 
     /// Whether a timeout dropped this request's attempts.
+    #[inline]
     pub fn timed_out(&self) -> bool {
         self.request.timed_out.load(Ordering::Relaxed)
     }
 
     /// Notes that the answer is counted for the cluster, once for all attempts.
+    #[inline]
     pub fn set_answer_is_counted(&self) {
         self.request.counted.store(true, Ordering::Relaxed);
     }
 
     /// Whether the answer is counted for the cluster, so that whoever sends an attempt does not
     /// count how that one was answered.
+    #[inline]
     pub fn answer_is_counted(&self) -> bool {
         self.request.counted.load(Ordering::Relaxed)
     }
@@ -214,10 +220,12 @@ impl Exchange {
         }
     }
 
+    #[inline]
     fn own(&self) -> &Attempt {
         self.attempt.as_deref().unwrap_or(&self.request.first)
     }
 
+    #[inline]
     fn shared(&self) -> MutexGuard<'_, Shared> {
         self.request
             .shared
@@ -226,16 +234,19 @@ impl Exchange {
     }
 
     /// When the request arrived.
+    #[inline]
     pub fn started(&self) -> Instant {
         self.request.started
     }
 
     /// Who called, and through which listener.
+    #[inline]
     pub fn caller(&self) -> &Caller {
         &self.request.caller
     }
 
     /// The worker that handles the request.
+    #[inline]
     pub fn shard(&self) -> Shard {
         self.request.caller.shard
     }
@@ -252,6 +263,7 @@ impl Exchange {
     }
 
     /// Records what the router found. Only the first call counts.
+    #[inline]
     pub fn set_matched(&self, matched: Matched) {
         // A second router below the first would be a mistake of composition; the first decides.
         let _ = self.request.goal.set(Goal::Route(matched));
@@ -263,6 +275,7 @@ impl Exchange {
     }
 
     /// What the router found.
+    #[inline]
     pub fn matched(&self) -> Option<&Matched> {
         match self.request.goal.get()? {
             Goal::Route(matched) => Some(matched),
@@ -271,11 +284,13 @@ impl Exchange {
     }
 
     /// The rule that the router found.
+    #[inline]
     pub fn rule(&self) -> Option<&Arc<Rule>> {
         self.matched().map(Matched::rule)
     }
 
     /// The cluster that the request goes to.
+    #[inline]
     pub fn cluster(&self) -> Option<&Arc<ClusterEntry>> {
         match self.request.goal.get()? {
             Goal::Route(matched) => matched.cluster(),
@@ -284,6 +299,7 @@ impl Exchange {
     }
 
     /// How many attempts were begun, the first included.
+    #[inline]
     pub fn attempts(&self) -> u32 {
         self.request.attempts.load(Ordering::Relaxed)
     }
@@ -313,6 +329,7 @@ impl Exchange {
     }
 
     /// Whether a host was chosen for an earlier attempt.
+    #[inline]
     pub fn was_tried(&self, host: HostId) -> bool {
         let shared = self.shared();
         shared.first_tried == Some(host) || shared.tried_after.contains(&host)
@@ -326,11 +343,13 @@ impl Exchange {
     }
 
     /// Sets response flags.
+    #[inline]
     pub fn flag(&self, flags: Flags) {
         self.own().flag(flags);
     }
 
     /// The response flags of this attempt (and, on the request's own exchange, of the winner).
+    #[inline]
     pub fn flags(&self) -> Flags {
         self.own().flags()
     }
@@ -351,11 +370,13 @@ impl Exchange {
     }
 
     /// Reads what the attempt learned so far.
+    #[inline]
     pub fn with_notes<R>(&self, read: impl FnOnce(&AttemptNotes) -> R) -> R {
         read(&self.own().notes())
     }
 
     /// Changes what the attempt learned so far.
+    #[inline]
     pub fn with_notes_mut<R>(&self, change: impl FnOnce(&mut AttemptNotes) -> R) -> R {
         change(&mut self.own().notes())
     }
@@ -403,42 +424,50 @@ impl Exchange {
     }
 
     /// What consistent hashing goes by, if there is anything.
+    #[inline]
     pub fn hash(&self) -> Option<u64> {
         self.request.hash.get().copied()
     }
 
     /// Counts bytes of the request's body.
+    #[inline]
     pub fn count_received(&self, bytes: u64) {
         self.request.received.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Bytes of the request's body so far.
+    #[inline]
     pub fn received(&self) -> u64 {
         self.request.received.load(Ordering::Relaxed)
     }
 
     /// Counts bytes of the response's body.
+    #[inline]
     pub fn count_sent(&self, bytes: u64) {
         self.request.sent.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Bytes of the response's body so far.
+    #[inline]
     pub fn sent(&self) -> u64 {
         self.request.sent.load(Ordering::Relaxed)
     }
 
     /// Notes that the request's last byte was read, before [`Exchange::request_end`] is set.
+    #[inline]
     pub fn set_request_is_whole(&self) {
         self.request.whole.store(true, Ordering::Relaxed);
     }
 
     /// Whether the request's last byte was read. One whose body was dropped, or broke off, has
     /// ended without that.
+    #[inline]
     pub fn request_is_whole(&self) -> bool {
         self.request.whole.load(Ordering::Relaxed)
     }
 
     /// Set when the request has arrived whole. Timeouts that count from there wait for it.
+    #[inline]
     pub fn request_end(&self) -> &Signal {
         &self.request.request_end
     }

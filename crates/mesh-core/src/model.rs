@@ -76,7 +76,7 @@ pub use text::{MAX_PATTERN, Pattern, StringMatch};
 pub use tls::*;
 pub use unix::{ListenerAddress, UnixPath};
 
-use crate::{Name, Origins};
+use crate::Origins;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -87,9 +87,9 @@ pub struct Snapshot {
     // Shared with the previous snapshot where nothing changed.
     listeners: Arc<Vec<Arc<Listener>>>,
     tables: Arc<Vec<Arc<RouteTable>>>,
-    table_index: Arc<HashMap<Name, usize>>,
+    table_index: link::Index,
     clusters: Arc<Vec<Arc<ClusterEntry>>>,
-    cluster_index: Arc<HashMap<Name, usize>>,
+    cluster_index: link::Index,
     secrets: Arc<HashMap<SecretRef, Arc<LiveSecret>>>,
     origins: Arc<Origins>,
     /// The key that the next new cluster gets.

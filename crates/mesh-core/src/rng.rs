@@ -36,6 +36,7 @@ impl Rng {
     }
 
     /// The next random word.
+    #[inline]
     pub fn word(&self) -> u64 {
         mix(self
             .state
@@ -56,6 +57,7 @@ impl Default for Rng {
 }
 
 /// Spreads a word over all bits; a second, independent draw from one word.
+#[inline]
 pub fn mix(mut word: u64) -> u64 {
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -20,6 +20,7 @@ impl Slot {
     ///
     /// # Panics
     /// If the slot already holds a value of another type: each slot belongs to one crate.
+    #[inline]
     pub fn get_or_init<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> &T {
         self.0
             .get_or_init(|| Arc::new(make()))
@@ -36,6 +37,7 @@ impl Slot {
     }
 
     /// The value in the slot, if it was made and has this type.
+    #[inline]
     pub fn get<T: Any + Send + Sync>(&self) -> Option<&T> {
         self.0.get()?.downcast_ref()
     }

@@ -70,6 +70,7 @@ impl Shard {
         Self((number % SHARDS) as u8)
     }
 
+    #[inline]
     pub(crate) fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -78,21 +79,25 @@ impl Shard {
 // === impl Block ===
 
 impl<S: Stat> Block<S> {
+    #[inline]
     fn row(&self, shard: Shard) -> &[AtomicU64] {
         self.rows[shard.index()].get_or_init(|| S::ALL.iter().map(|_| AtomicU64::new(0)).collect())
     }
 
     /// Adds one.
+    #[inline]
     pub fn inc(&self, shard: Shard, stat: S) {
         self.add(shard, stat, 1);
     }
 
     /// Adds `amount`.
+    #[inline]
     pub fn add(&self, shard: Shard, stat: S, amount: u64) {
         self.row(shard)[stat.index()].fetch_add(amount, Ordering::Relaxed);
     }
 
     /// Takes one off a gauge.
+    #[inline]
     pub fn dec(&self, shard: Shard, stat: S) {
         self.row(shard)[stat.index()].fetch_sub(1, Ordering::Relaxed);
     }
@@ -175,6 +180,7 @@ macro_rules! stats {
         impl $crate::stats::Stat for $name {
             const ALL: &'static [(Self, &'static str, $crate::stats::Kind)] =
                 &[$((Self::$stat, $text, $crate::stats::Kind::$kind),)*];
+            #[inline]
             fn index(self) -> usize { self as usize }
         }
     };

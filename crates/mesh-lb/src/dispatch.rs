@@ -142,6 +142,7 @@ where
     /// [`Failure::UnconditionalDrop`] where discovery wants it refused, with [`Failure::MissingHost`] or
     /// [`Failure::BadRequest`] where the cluster goes by the request's authority and there is
     /// none (a cluster that goes by the original destination has no healthy host then), and otherwise as the host's service does.
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let exchange = Exchange::of(&request).filter(|exchange| exchange.cluster().is_some());
         match exchange.cloned() {

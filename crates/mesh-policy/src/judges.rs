@@ -6,6 +6,7 @@ use mesh_core::model::{Authz, AuthzPolicy, AuthzRules, External};
 use mesh_core::stats::{AuthzStat, Block, ExternalStat};
 use mesh_core::{Name, Shard};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Sets of rules that judge one after the other: what one denies the next is not asked about.
@@ -119,19 +120,25 @@ impl Judges {
     /// # Errors
     /// If it may not go on.
     pub fn judge(&self, facts: &Facts<'_>, shard: Shard) -> Result<(), Denied> {
-        match self.step(0, facts, shard)? {
+        match self.step(0..usize::MAX, facts, shard)? {
             Step::Admitted => Ok(()),
             Step::Ask(_) => Err(Denied { policy: None }),
         }
     }
 
-    /// Judges, and counts it, from the set of rules at this place, the first of which is at 0, until
+    /// Judges, and counts it, by the sets of rules at these places, the first of which is at 0, until
     /// somebody has to be asked.
     ///
     /// # Errors
     /// If it may not go on.
-    pub fn step(&self, from: usize, facts: &Facts<'_>, shard: Shard) -> Result<Step, Denied> {
-        for (at, judge) in self.0.iter().enumerate().skip(from) {
+    pub fn step(
+        &self,
+        places: Range<usize>,
+        facts: &Facts<'_>,
+        shard: Shard,
+    ) -> Result<Step, Denied> {
+        let judges = self.0.iter().enumerate().take(places.end);
+        for (at, judge) in judges.skip(places.start) {
             let forms = Forms::of(&judge.authz);
             let trial = forms.trial.as_ref().map(|trial| ask(trial.as_ref(), facts));
             if let Some(verdict) = &trial {

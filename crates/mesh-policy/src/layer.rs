@@ -42,6 +42,7 @@ use mesh_core::reply::Answer;
 use mesh_core::{BoxError, Error, Exchange, Failure, Shard};
 use pin_project::pin_project;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -150,19 +151,19 @@ impl By {
 /// # Errors
 /// [`Failure::Denied`], with the policy's name as its cause.
 pub fn admit<B>(request: &Request<B>) -> Result<(), Error> {
-    match step(request, 0)? {
+    match step(request, 0..usize::MAX)? {
         Step::Admitted => Ok(()),
         // Nobody is asked here.
         Step::Ask(_) => Err(Denied { policy: None }.into()),
     }
 }
 
-/// As [`admit`], from the set of rules at this place, until a service has to be asked
+/// As [`admit`], by the sets of rules at these places, until a service has to be asked
 /// ([`Judges::step`]).
 ///
 /// # Errors
 /// As [`admit`].
-pub fn step<B>(request: &Request<B>, from: usize) -> Result<Step, Error> {
+pub fn step<B>(request: &Request<B>, places: Range<usize>) -> Result<Step, Error> {
     let exchange = Exchange::of(request);
     let Some((exchange, manager)) =
         exchange.and_then(|one| Some((one, one.caller().manager.as_ref()?)))
@@ -173,7 +174,7 @@ pub fn step<B>(request: &Request<B>, from: usize) -> Result<Step, Error> {
         return Ok(Step::Admitted);
     }
     let facts = Facts::of_exchange(exchange, request);
-    let step = judges(manager).step(from, &facts, exchange.shard());
+    let step = judges(manager).step(places, &facts, exchange.shard());
     step.map_err(Error::from)
 }
 

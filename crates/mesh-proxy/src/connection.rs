@@ -172,7 +172,7 @@ fn pass<'a, IO: Downstream>(
     if judges.is_empty() {
         return go(io, caller, chain, site);
     }
-    match judges.step(0, &Facts::of_connection(&caller), site.shard) {
+    match judges.step(0..usize::MAX, &Facts::of_connection(&caller), site.shard) {
         Ok(Step::Admitted) => go(io, caller, chain, site),
         Ok(Step::Ask(at)) => Box::pin(ask(io, caller, chain, site, at)),
         Err(denied) => {
@@ -199,7 +199,11 @@ async fn ask<IO: Downstream>(
             }
             return;
         }
-        match judges.step(at + 1, &Facts::of_connection(&caller), site.shard) {
+        match judges.step(
+            at + 1..usize::MAX,
+            &Facts::of_connection(&caller),
+            site.shard,
+        ) {
             Ok(Step::Admitted) => return go(io, caller, chain, site).await,
             Ok(Step::Ask(next)) => at = next,
             Err(denied) => return deny(caller, &denied, chain, site),

@@ -42,7 +42,7 @@
 
 mod expiry;
 
-use crate::limits::{Limits, has_envoy_headers, retry_of, stream_limit};
+use crate::limits::{Limits, has_envoy_headers, is_about_timeouts, retry_of, stream_limit};
 use crate::time::{Expiry, later};
 use crate::watched::{Watched, watched_body};
 use http::{HeaderName, Method, Request, Response, StatusCode};
@@ -193,11 +193,12 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let expiry = self.limit.expiry(&mut request, &mut self.written);
         let connect = request.method() == Method::CONNECT;
         let alternative = matches!(self.limit, Limit::Route)
-            && has_envoy_headers(request.headers())
+            && has_envoy_headers(request.headers(), is_about_timeouts)
             && request.headers_mut().remove(ALTERNATIVE).is_some();
         ResponseFuture {
             inner: Watched::new(self.inner.call(request), expiry),
@@ -218,6 +219,7 @@ where
 {
     type Output = Result<Response<DeadlineBody<R>>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let result = ready!(this.inner.poll(cx));

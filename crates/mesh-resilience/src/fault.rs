@@ -194,6 +194,7 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let exchange = Exchange::of(&request);
         let plan = self.plan(exchange);
@@ -213,7 +214,9 @@ where
         } else if let Some(failure) = plan.abort {
             State::Aborted(failure, exchange.cloned())
         } else {
-            State::Going(self.inner.call(request))
+            return ResponseFuture {
+                state: State::Going(self.inner.call(request)),
+            };
         };
         ResponseFuture { state }
     }
@@ -228,12 +231,13 @@ where
 {
     type Output = Result<Response<R>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
                 StateProj::Going(inner) => {
-                    return Poll::Ready(ready!(inner.poll(cx)).map_err(Error::wrap));
+                    return inner.poll(cx).map_err(Error::wrap);
                 }
                 // -> Aborted or Going, when the time has come.
                 StateProj::Delayed(delayed) => {

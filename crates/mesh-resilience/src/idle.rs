@@ -150,6 +150,7 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let watch = self.limit.watch(Exchange::of(&request));
         ResponseFuture(Watched::new(self.inner.call(request), watch))
@@ -167,6 +168,7 @@ where
 {
     type Output = Result<Response<IdleBody<R>>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let result = ready!(self.project().0.poll(cx));
         Poll::Ready(result.map(|response| response.map(IdleBody)))

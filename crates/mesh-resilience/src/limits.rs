@@ -31,12 +31,18 @@ pub(crate) struct Limits {
     pub(crate) grpc: bool,
 }
 
-/// Whether a request carries any of Envoy's own headers: one walk over the names instead of a
-/// search for each.
-pub(crate) fn has_envoy_headers(headers: &HeaderMap) -> bool {
+/// Whether a request carries any of Envoy's own headers that `asks` knows by what comes behind
+/// `x-envoy-`: one walk over the names instead of a search for each. Most requests upstream have
+/// some of the others, which we write ourselves.
+pub(crate) fn has_envoy_headers(headers: &HeaderMap, asks: impl Fn(&str) -> bool) -> bool {
     headers
         .keys()
-        .any(|name| name.as_str().starts_with("x-envoy-"))
+        .any(|name| name.as_str().strip_prefix("x-envoy-").is_some_and(&asks))
+}
+
+/// Whether this is one of the headers that ask for a timeout.
+pub(crate) fn is_about_timeouts(rest: &str) -> bool {
+    rest.starts_with("upstream-rq-")
 }
 
 /// How long the stream may last from its arrival: as the rule says, or as the caller of gRPC asks
@@ -73,10 +79,15 @@ pub(crate) fn retry_of(matched: &Matched) -> Option<&Arc<Retry>> {
 impl Limits {
     /// The limits of a request that went through the deadline layer, or else its rule's.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        if let Some(limits) = request.extensions().get() {
+        let extensions = request.extensions();
+        let exchange = Exchange::of(request);
+        // Mostly the exchange is all that there is.
+        if extensions.len() > usize::from(exchange.is_some())
+            && let Some(limits) = extensions.get()
+        {
             return *limits;
         }
-        Exchange::of(request)
+        exchange
             .and_then(Exchange::matched)
             .map(|matched| Self::of_rule(matched.rule(), retry_of(matched).map(|retry| &**retry)))
             .unwrap_or_default()
@@ -114,7 +125,7 @@ impl Limits {
             };
             limits.grpc = true;
         }
-        if !has_envoy_headers(headers) {
+        if !has_envoy_headers(headers, is_about_timeouts) {
             return limits.settled();
         }
         if let Some(value) = headers.remove(TOTAL)

@@ -41,7 +41,7 @@ use pin_project::pin_project;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -156,12 +156,16 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let state = match self.limit.refuses(Exchange::of(&request)) {
-            None => State::Going(self.inner.call(request)),
-            Some(failure) => State::Refused(failure),
-        };
-        ResponseFuture { state }
+        if let Some(failure) = self.limit.refuses(Exchange::of(&request)) {
+            return ResponseFuture {
+                state: State::Refused(failure),
+            };
+        }
+        ResponseFuture {
+            state: State::Going(self.inner.call(request)),
+        }
     }
 }
 
@@ -174,9 +178,10 @@ where
 {
     type Output = Result<Response<R>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProj::Going(inner) => Poll::Ready(ready!(inner.poll(cx)).map_err(Error::wrap)),
+            StateProj::Going(inner) => inner.poll(cx).map_err(Error::wrap),
             StateProj::Refused(failure) => Poll::Ready(Err(Error::new(*failure))),
         }
     }

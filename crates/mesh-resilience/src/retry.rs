@@ -333,6 +333,7 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Some(plan) = self.settings.plan(&mut request) else {
             let request = request.map(|body| ReplayBody::once(body).into());
@@ -343,20 +344,16 @@ where
         };
         // The ready one goes along; what stays here is not ready.
         let clone = self.inner.clone();
-        let mut service = mem::replace(&mut self.inner, clone);
+        let service = mem::replace(&mut self.inner, clone);
         let (head, body) = request.into_parts();
         let (replay, body) = Replay::begin(body, self.settings.buffer_limit);
         let saved = attempts::save(&head, plan.exchange.as_ref());
-        let first = service.call(Request::from_parts(head, body.into()));
+        let settings = self.settings.clone();
+        let mut attempts = Attempts::new(service, saved, replay, plan, settings);
+        let request = Request::from_parts(head, body.into());
         ResponseFuture {
-            state: State::Going(first),
-            attempts: Some(Attempts::new(
-                service,
-                saved,
-                replay,
-                plan,
-                self.settings.clone(),
-            )),
+            state: State::Going(attempts.service.call(request)),
+            attempts: Some(attempts),
         }
     }
 }
@@ -392,6 +389,7 @@ where
 {
     type Output = Result<Response<Held<R, LateNotes>>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {

@@ -121,6 +121,7 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let expiry = match self.limit {
             Limit::Fixed(limit) => Some(Expiry::from_now(limit, Failure::TryTimeout)),
@@ -146,6 +147,7 @@ where
 {
     type Output = Result<Response<R>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         // The response first: an answer that is already here beats a timer that fired in the same

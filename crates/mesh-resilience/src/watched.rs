@@ -78,6 +78,7 @@ where
 {
     type Output = Result<Response<WatchedBody<R, W>>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         // The response first: an answer that is already here beats a timer that fired in the same
@@ -127,6 +128,7 @@ where
     type Data = B::Data;
     type Error = Error;
 
+    #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -165,6 +167,7 @@ where
         polled.map(|frame| frame.map(|result| result.map_err(Error::wrap)))
     }
 
+    #[inline]
     fn is_end_stream(&self) -> bool {
         self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
@@ -192,6 +195,7 @@ macro_rules! watched_body {
             type Data = B::Data;
             type Error = mesh_core::Error;
 
+            #[inline]
             fn poll_frame(
                 self: std::pin::Pin<&mut Self>,
                 cx: &mut std::task::Context<'_>,
@@ -199,6 +203,7 @@ macro_rules! watched_body {
                 self.project().0.poll_frame(cx)
             }
 
+            #[inline]
             fn is_end_stream(&self) -> bool {
                 self.0.is_end_stream()
             }

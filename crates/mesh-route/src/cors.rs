@@ -143,6 +143,7 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let headers = match self.decide(&request) {
             Decision::Preflight { answer, .. } => {
@@ -165,6 +166,7 @@ where
 {
     type Output = Result<Response<R>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().0.project() {
             StateProj::Answered(error) => Poll::Ready(Err(error

@@ -6,18 +6,22 @@
 //! `VirtualHost.domains`).
 
 use crate::head::port_start;
+use foldhash::fast::RandomState;
 use mesh_core::model::RouteTable;
 use std::collections::HashMap;
+
+/// Which host has this name. Requests add none, so no hash has to be safe from them.
+type Names = HashMap<Box<str>, usize, RandomState>;
 
 /// The domains of a table, by kind and length.
 #[derive(Debug, Default)]
 pub(crate) struct Domains {
     ignore_port: bool,
-    exact: HashMap<Box<str>, usize>,
+    exact: Names,
     /// What follows the `*`, by length, longest first.
-    suffixes: Vec<(usize, HashMap<Box<str>, usize>)>,
+    suffixes: Vec<(usize, Names)>,
     /// What precedes the `*`, by length, longest first.
-    prefixes: Vec<(usize, HashMap<Box<str>, usize>)>,
+    prefixes: Vec<(usize, Names)>,
     any: Option<usize>,
 }
 
@@ -92,19 +96,19 @@ impl Domains {
     }
 }
 
-fn add_wildcard(by_length: &mut Vec<(usize, HashMap<Box<str>, usize>)>, fixed: &str, index: usize) {
+fn add_wildcard(by_length: &mut Vec<(usize, Names)>, fixed: &str, index: usize) {
     let known = by_length
         .iter()
         .position(|(length, _)| *length == fixed.len());
     let at = known.unwrap_or_else(|| {
-        by_length.push((fixed.len(), HashMap::new()));
+        by_length.push((fixed.len(), Names::default()));
         by_length.len() - 1
     });
     by_length[at].1.entry(fixed.into()).or_insert(index);
 }
 
 fn find_wildcard<'a>(
-    by_length: &[(usize, HashMap<Box<str>, usize>)],
+    by_length: &[(usize, Names)],
     host: usize,
     part: impl Fn(usize) -> Option<&'a str>,
 ) -> Option<usize> {

@@ -163,6 +163,7 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let exchange = match &self.policy.fixed {
             Some(_) => Exchange::of(&request).cloned(),
@@ -415,6 +416,7 @@ where
 {
     type Output = Result<Response<R>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().0.project() {
             StateProj::Failed(error) => Poll::Ready(Err(error

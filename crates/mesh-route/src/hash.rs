@@ -155,6 +155,7 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let cookies = self.cookies(&request);
         ResponseFuture {

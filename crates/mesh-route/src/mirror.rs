@@ -254,9 +254,11 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let planned = match shadow::can_be_copied(&request) {
-            true => self.target.plan(Exchange::of(&request), &self.settings.rng),
+        let exchange = Exchange::of(&request);
+        let planned = match shadow::can_be_copied(&request, exchange) {
+            true => self.target.plan(exchange, &self.settings.rng),
             false => Vec::new(),
         };
         if planned.is_empty() {
@@ -364,6 +366,7 @@ where
 {
     type Output = Result<Response<R>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.project().0.poll(cx).map_err(Error::wrap)
     }

@@ -138,6 +138,7 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let asks = self.asks.as_ref();
         let asks = asks.and_then(|asks| Some((asks, Exchange::of(&request)?)));
@@ -272,6 +273,7 @@ fn missing_cluster<B>(request: &Request<B>, matched: &Matched) -> Option<Name> {
 impl<S, B> Waiting<S, B> {
     /// Waits for what was asked for and for whatever turns out to be missing then; ready when the
     /// request can go on, or meets no rule.
+    #[inline]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
             let counted = match self.answered.as_mut().poll(cx) {
@@ -323,6 +325,7 @@ where
 {
     type Output = Result<Response<R>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {

@@ -153,6 +153,7 @@ where
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let asker = Asker {
             exchange: Exchange::of(&request).cloned(),
@@ -162,11 +163,16 @@ where
             bodiless: request.method() == Method::HEAD && request.version() == Version::HTTP_2,
             version: request.version(),
         };
-        let state = match self.unready.take() {
-            Some(error) => State::Failed(Some(error)),
-            None => State::Calling(self.inner.call(request)),
-        };
-        ResponseFuture { state, asker }
+        if let Some(error) = self.unready.take() {
+            return ResponseFuture {
+                state: State::Failed(Some(error)),
+                asker,
+            };
+        }
+        ResponseFuture {
+            state: State::Calling(self.inner.call(request)),
+            asker,
+        }
     }
 }
 
@@ -190,6 +196,7 @@ where
 {
     type Output = Result<Response<ReplyBody<R>>, Infallible>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let error = match this.state.project() {
@@ -262,6 +269,7 @@ where
     type Data = B::Data;
     type Error = B::Error;
 
+    #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -274,6 +282,7 @@ where
         }
     }
 
+    #[inline]
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Inner(body) => body.is_end_stream(),

@@ -103,8 +103,7 @@ impl<S> Layer<S> for RespondLayer {
 // === impl Respond ===
 
 impl<S> Respond<S> {
-    fn decide<B>(&self, request: &Request<B>) -> Option<Error> {
-        let exchange = Exchange::of(request);
+    fn decide<B>(&self, request: &Request<B>, exchange: Option<&Exchange>) -> Option<Error> {
         let count = |stat| {
             if let Some(exchange) = exchange {
                 exchange.caller().count(stat);
@@ -210,16 +209,16 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if let Some(exchange) = Exchange::of(&request)
-            && exchange.matched().is_some()
-        {
+        let exchange = Exchange::of(&request);
+        if let Some(exchange) = exchange.filter(|of| of.matched().is_some()) {
             exchange.caller().count(HttpStat::RouterRqTotal);
         }
-        ResponseFuture(match self.decide(&request) {
-            Some(error) => State::Answered(Some(error)),
-            None => State::Calling(self.inner.call(request)),
-        })
+        if let Some(error) = self.decide(&request, exchange) {
+            return ResponseFuture(State::Answered(Some(error)));
+        }
+        ResponseFuture(State::Calling(self.inner.call(request)))
     }
 }
 
@@ -232,6 +231,7 @@ where
 {
     type Output = Result<Response<R>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().0.project() {
             StateProj::Answered(error) => Poll::Ready(Err(error

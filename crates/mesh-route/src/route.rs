@@ -62,7 +62,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -195,6 +195,7 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let known = Exchange::of(&request).cloned();
         if known
@@ -379,19 +380,20 @@ where
 {
     type Output = Result<Response<R>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         match this.state.project() {
             StateProj::Failed(error) => Poll::Ready(Err(error
                 .take()
                 .expect("a future is not polled after it was ready"))),
-            StateProj::Calling(inner) => {
-                let result = ready!(inner.poll(cx)).map_err(Error::wrap);
-                Poll::Ready(result.map_err(|error| match this.made.take() {
+            StateProj::Calling(inner) => inner.poll(cx).map_err(|error| {
+                let error = Error::wrap(error);
+                match this.made.take() {
                     Some(made) => made.dress(error),
                     None => error,
-                }))
-            }
+                }
+            }),
         }
     }
 }

@@ -89,6 +89,7 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let exchange = Exchange::of(&request).filter(|of| of.cluster().is_some());
         let exchange = exchange.cloned();
@@ -111,6 +112,7 @@ where
 {
     type Output = Result<Response<R>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let result = ready!(this.inner.poll(cx)).map_err(Error::wrap);

@@ -150,6 +150,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let exchange = Exchange::of(&request).cloned().unwrap_or_else(|| {
             let now = tokio::time::Instant::now().into_std();
@@ -195,6 +196,7 @@ where
 {
     type Output = Result<Response<Tracked<R>>, E>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let result = ready!(this.inner.poll(cx));

@@ -136,6 +136,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, mut request: Request<B>) -> S::Future {
         if let Some(policy) = &self.policy {
             match policy.verdict(Exchange::of(&request)) {

@@ -1,7 +1,7 @@
 //! What may differ from istiod, and why. `docs/compatibility-istiod.md` says the same in prose.
 
 use crate::excuse::Excuse;
-use crate::excuse::Verdict::{self, Deliberate, NotYet};
+use crate::excuse::Verdict::{self, Deliberate};
 use crate::recorded::Kind::{Cluster, Endpoints, Listener, Routes};
 use crate::recorded::Node::Sidecar;
 

@@ -68,14 +68,17 @@ impl Upstream {
 // === impl Attempt ===
 
 impl Attempt {
+    #[inline]
     pub(super) fn flag(&self, flags: Flags) {
         self.flags.fetch_or(flags.bits(), Ordering::Relaxed);
     }
 
+    #[inline]
     pub(super) fn flags(&self) -> Flags {
         Flags::from_bits(self.flags.load(Ordering::Relaxed))
     }
 
+    #[inline]
     pub(super) fn notes(&self) -> MutexGuard<'_, AttemptNotes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }

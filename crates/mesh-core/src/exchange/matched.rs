@@ -35,6 +35,7 @@ impl Pinned {
     }
 
     /// The snapshot.
+    #[inline]
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.0
     }
@@ -42,6 +43,7 @@ impl Pinned {
 
 impl std::ops::Deref for Pinned {
     type Target = Snapshot;
+    #[inline]
     fn deref(&self) -> &Snapshot {
         &self.0
     }
@@ -78,36 +80,43 @@ impl Matched {
     }
 
     /// The snapshot in force for this request.
+    #[inline]
     pub fn snapshot(&self) -> &Pinned {
         &self.snapshot
     }
 
     /// The route table.
+    #[inline]
     pub fn table(&self) -> &Arc<RouteTable> {
         &self.snapshot.tables()[self.table]
     }
 
     /// The virtual host.
+    #[inline]
     pub fn host(&self) -> &Arc<VirtualHost> {
         &self.table().virtual_hosts[self.host]
     }
 
     /// The rule.
+    #[inline]
     pub fn rule(&self) -> &Arc<Rule> {
         &self.host().rules[self.rule]
     }
 
     /// The rule's place in its virtual host.
+    #[inline]
     pub fn rule_index(&self) -> usize {
         self.rule
     }
 
     /// The forwarding part of the rule.
+    #[inline]
     pub fn forward(&self) -> Option<&Forward> {
         self.rule().forward()
     }
 
     /// The destination of a weighted split that was drawn.
+    #[inline]
     pub fn weighted(&self) -> Option<&Weighted> {
         let Target::Weighted(parts) = &self.forward()?.to else {
             return None;
@@ -116,6 +125,7 @@ impl Matched {
     }
 
     /// The cluster that the request goes to, if it exists.
+    #[inline]
     pub fn cluster(&self) -> Option<&Arc<ClusterEntry>> {
         self.snapshot.clusters().get(self.cluster?)
     }

@@ -30,6 +30,7 @@ impl Signal {
     }
 
     /// Whether it is set.
+    #[inline]
     pub fn is_set(&self) -> bool {
         self.set.load(Ordering::Acquire)
     }

@@ -10,6 +10,7 @@ use super::{
     RouteTable, Secret, SecretRef, Snapshot,
 };
 use crate::{Invalid, Name, Origin, Origins, Slot};
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -43,7 +44,7 @@ pub struct Warning {
 }
 
 /// Where each name stands.
-type Index = Arc<HashMap<Name, usize>>;
+pub(super) type Index = Arc<HashMap<Name, usize, RandomState>>;
 
 // === impl SnapshotBuilder ===
 
@@ -424,7 +425,7 @@ fn index_of<T>(
     {
         return Ok(index.clone());
     }
-    let mut index = HashMap::with_capacity(items.len());
+    let mut index = HashMap::with_capacity_and_hasher(items.len(), RandomState::default());
     for (at, item) in items.iter().enumerate() {
         let name = name(item);
         if index.insert(name.clone(), at).is_some() {

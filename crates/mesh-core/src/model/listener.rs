@@ -247,6 +247,9 @@ pub struct HttpManager {
     /// Which tokens requests have to bring, before anything judges them (Envoy's HTTP filter
     /// `jwt_authn`). Default none.
     pub authn: Option<Arc<Authn>>,
+    /// How many of the sets of rules in `authz` judge before tokens are asked for; the others may go
+    /// by what tokens say (in Istio, CUSTOM comes first). Default 0.
+    pub authn_at: usize,
     /// Rules that judge requests, in order, once their route is known (Envoy's HTTP filter `rbac`).
     pub authz: Vec<Arc<Authz>>,
     /// For what judges by them, with what it counts.
@@ -380,6 +383,7 @@ impl HttpManager {
             upgrades: vec!["websocket".into()],
             client_certificate: ClientCertificate::default(),
             authn: None,
+            authn_at: 0,
             authz: Vec::new(),
             authz_slot: Slot::default(),
             rate_limit: None,

@@ -35,6 +35,8 @@ pub(super) struct Judges {
     requests: Vec<Arc<Authz>>,
     connections: Vec<Arc<Authz>>,
     tokens: Option<Arc<Authn>>,
+    /// How many of `requests` judge before tokens are asked for.
+    before_tokens: usize,
 }
 
 /// The policies for the node that is compiled for.
@@ -51,6 +53,7 @@ pub(super) fn judges(compiler: &mut Compiler<'_>) -> Judges {
     if let Some(policies) = by_action.get(&PolicyAction::Custom) {
         custom::judges(compiler, policies, &mut judges);
     }
+    judges.before_tokens = judges.requests.len();
     for action in ACTIONS {
         let Some(policies) = by_action.get(&action) else {
             continue;
@@ -76,6 +79,9 @@ impl Judges {
             Filter::Http(manager) => {
                 let manager = Arc::make_mut(manager);
                 manager.authn.clone_from(&self.tokens);
+                if manager.authn.is_some() {
+                    manager.authn_at = self.before_tokens;
+                }
                 manager.authz.clone_from(&self.requests);
             }
             _ => chain.authz.clone_from(&self.connections),

@@ -69,6 +69,7 @@ where
 {
     type Output = Result<Response<Held<R, Active>>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let result = loop {

@@ -5,9 +5,11 @@ use http::{HeaderMap, StatusCode};
 /// The HTTP status of an answer to be judged by: for a gRPC request whose answer carries
 /// `grpc-status` in its head (a failure without a body), what that stands for.
 pub(crate) fn judged_status(grpc: bool, status: StatusCode, headers: &HeaderMap) -> u16 {
+    if !grpc {
+        return status.as_u16();
+    }
     let code = headers
         .get("grpc-status")
-        .filter(|_| grpc)
         .and_then(|value| value.to_str().ok());
     code.map_or(status.as_u16(), |code| http_of(code.trim().parse().ok()))
 }

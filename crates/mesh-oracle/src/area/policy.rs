@@ -34,9 +34,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     };
     let asks = dice.chance(45);
     if asks {
-        // Behind the tokens, as istiod has them.
-        let first = usize::from(tokens);
-        let at = first + dice.below(filters.len() + 1 - first);
+        let at = dice.below(filters.len() + 1);
         let asked = asked::filters(dice);
         filters.splice(at..at, asked);
     }

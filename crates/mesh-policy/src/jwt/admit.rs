@@ -273,7 +273,7 @@ fn challenge<B>(status: JwtStatus, request: &Request<B>) -> Option<HeaderValue> 
         .headers()
         .get(ORIGINAL_PATH)
         .map(HeaderValue::as_bytes);
-    let path = path.or(facts.path_and_query().map(str::as_bytes));
+    let path = path.or_else(|| facts.path_and_query().map(str::as_bytes));
     if let Some(path) = path {
         value.extend(facts.scheme().as_bytes());
         value.extend(b"://");

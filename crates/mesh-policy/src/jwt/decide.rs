@@ -42,11 +42,11 @@ enum Node {
         places: Places,
     },
     Any {
-        nodes: Vec<Node>,
+        nodes: Vec<Self>,
         missing: bool,
         failed: bool,
     },
-    All(Vec<Node>),
+    All(Vec<Self>),
     Open {
         failed: bool,
         places: Places,
@@ -219,7 +219,7 @@ fn matches(want: &PathMatch, head: &Work<'_>) -> bool {
         return false;
     };
     let end = both.find(['?', '#']).unwrap_or(both.len());
-    let (both, path) = (both.as_bytes(), both[..end].as_bytes());
+    let (both, path) = (both.as_bytes(), &both.as_bytes()[..end]);
     let starts = |text: &[u8], prefix: &str| {
         let head = text.get(..prefix.len());
         head.is_some_and(|head| head.eq_ignore_ascii_case(prefix.as_bytes()))
@@ -435,7 +435,7 @@ impl Provider {
         let config = &self.config;
         if let Some(name) = &config.payload_header {
             let mut payload = token.encoded_payload().to_owned();
-            while config.pad_payload && payload.len() % 4 != 0 {
+            while config.pad_payload && !payload.len().is_multiple_of(4) {
                 payload.push('=');
             }
             head.add(name, &payload);

@@ -94,6 +94,7 @@ where
         self.inner.poll_ready(cx).map_err(Error::wrap)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let watch = Exchange::of(&request).and_then(Watch::of);
         ResponseFuture(Watched::new(self.inner.call(request), watch))
@@ -111,6 +112,7 @@ where
 {
     type Output = Result<Response<TryIdleBody<R>>, Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let result = ready!(self.project().0.poll(cx));
         Poll::Ready(result.map(|response| response.map(TryIdleBody)))
@@ -139,6 +141,7 @@ impl Watch {
     }
 
     /// Ready once the request has arrived and nothing has moved for the limit.
+    #[inline]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.deadline.is_none() {
             ready!(self.exchange.request_end().poll_set(cx));

@@ -78,9 +78,11 @@ impl watched::Watch for Watch {
         self.progress();
     }
 
-    fn moved(&mut self, _: bool) -> Result<bool, Error> {
-        self.progress();
-        Ok(true)
+    fn moved(&mut self, goes_on: bool) -> Result<bool, Error> {
+        if goes_on {
+            self.progress();
+        }
+        Ok(goes_on)
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Error> {

@@ -47,7 +47,7 @@ impl Wanted {
     /// What the policy and the request's headers say. The headers are taken out.
     pub(super) fn take(policy: Option<&Retry>, headers: &mut HeaderMap) -> Self {
         let mut wanted = Self::by_policy(policy);
-        if !has_envoy_headers(headers) {
+        if !has_envoy_headers(headers, is_about_retries) {
             return wanted;
         }
         let conditions = &mut wanted.conditions;
@@ -91,6 +91,19 @@ impl Wanted {
     pub(super) fn is_nothing(&self) -> bool {
         self.conditions.is_empty()
     }
+}
+
+/// Whether this is the end of one of the names that are looked for.
+fn is_about_retries(rest: &str) -> bool {
+    matches!(
+        rest,
+        "retry-on"
+            | "retry-grpc-on"
+            | "max-retries"
+            | "retriable-status-codes"
+            | "retriable-header-names"
+            | "hedge-on-per-try-timeout"
+    )
 }
 
 /// Whether a request's head is as it has to be.

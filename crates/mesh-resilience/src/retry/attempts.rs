@@ -8,7 +8,7 @@ use super::{ATTEMPT_COUNT, Plan, Settings, backoff, reset};
 use crate::count::count;
 use crate::limits::{EXPECTED, Limits};
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{Extensions, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body::Body;
 use mesh_core::body::Held;
 use mesh_core::model;
@@ -56,13 +56,7 @@ pub struct LateNotes {
 /// The exchange is not copied, because each attempt gets its own; where it is the only extension,
 /// which is the common case, no table of extensions is copied either.
 pub(super) fn save(head: &Parts, exchange: Option<&Exchange>) -> Saved {
-    let (mut saved, ()) = Request::new(()).into_parts();
-    saved.method = head.method.clone();
-    saved.uri = head.uri.clone();
-    saved.version = head.version;
-    if head.extensions.len() > usize::from(exchange.is_some()) {
-        saved.extensions = head.extensions.clone();
-    }
+    let others = head.extensions.len() > usize::from(exchange.is_some());
     let length = |(name, value): (&HeaderName, &HeaderValue)| {
         name.as_str().len() + value.len() + 2 * size_of::<u32>()
     };
@@ -77,7 +71,13 @@ pub(super) fn save(head: &Parts, exchange: Option<&Exchange>) -> Saved {
         }
     }
     Saved {
-        head: saved,
+        method: head.method.clone(),
+        uri: head.uri.clone(),
+        version: head.version,
+        extensions: match others {
+            true => head.extensions.clone(),
+            false => Extensions::new(),
+        },
         headers,
     }
 }
@@ -85,7 +85,10 @@ pub(super) fn save(head: &Parts, exchange: Option<&Exchange>) -> Saved {
 /// The head of a request whose headers are kept in one piece of memory: copying the map itself
 /// costs an allocation for each name that HTTP does not know, and most requests never need it.
 pub(super) struct Saved {
-    head: Parts,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    extensions: Extensions,
     headers: Vec<u8>,
 }
 
@@ -94,7 +97,11 @@ const SENSITIVE: u32 = 1 << 31;
 
 impl Saved {
     fn restore(&self) -> Parts {
-        let mut head = self.head.clone();
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.method = self.method.clone();
+        head.uri = self.uri.clone();
+        head.version = self.version;
+        head.extensions = self.extensions.clone();
         let mut rest = &self.headers[..];
         let mut part = || {
             let (length, after) = rest.split_first_chunk()?;

@@ -43,10 +43,10 @@ pub struct Planned {
 }
 
 /// Whether a request may be copied at all: what it opens is a tunnel otherwise.
-pub(super) fn can_be_copied<B>(request: &Request<B>) -> bool {
+pub(super) fn can_be_copied<B>(request: &Request<B>, exchange: Option<&Exchange>) -> bool {
     request.method() != Method::CONNECT
         && !request.headers().contains_key(header::UPGRADE)
-        && !Exchange::of(request).is_some_and(Exchange::is_shadow)
+        && !exchange.is_some_and(Exchange::is_shadow)
 }
 
 // === impl PerRoute ===

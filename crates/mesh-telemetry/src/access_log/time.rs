@@ -237,9 +237,8 @@ impl Civil {
             Piece::Second => padded(self.second_of_day % 60, 2, b'0', out),
             Piece::Epoch => padded(self.epoch, 1, b'0', out),
             Piece::Fraction(digits) => {
-                let at = out.len();
-                padded(u64::from(self.nanos), 9, b'0', out);
-                out.truncate(at + digits);
+                let cut = 10_u32.pow(9_u32.saturating_sub(*digits as u32));
+                padded(u64::from(self.nanos / cut), *digits, b'0', out);
             }
             Piece::Weekday(long) => name(WEEKDAYS[self.weekday], *long, out),
             Piece::MonthName(long) => name(MONTHS[self.month - 1], *long, out),
@@ -248,6 +247,11 @@ impl Civil {
 }
 
 fn padded(value: u64, width: usize, pad: u8, out: &mut Vec<u8>) {
+    if width == 2 && value < 100 {
+        // Nearly all parts of a time are like that.
+        let [tens, ones] = [value / 10, value % 10].map(|digit| b'0' + digit as u8);
+        return out.extend_from_slice(&[if value < 10 { pad } else { tens }, ones]);
+    }
     let mut buffer = itoa::Buffer::new();
     let text = buffer.format(value);
     out.extend(std::iter::repeat_n(pad, width.saturating_sub(text.len())));

@@ -20,7 +20,7 @@ use mesh_core::model::{
     Authn, AuthnRule, ClaimHeader, Condition, Jwks, JwtProvider, RemoteJwks, TokenRequirement,
 };
 use mesh_core::{Invalid, Name};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// How deep requirements may be in each other.
@@ -41,7 +41,7 @@ pub(super) fn read(value: &pb::JwtAuthentication) -> Result<Authn, Invalid> {
     } = value;
     refuse!(filter_state_rules, stat_prefix);
     let mut authn = Authn::default();
-    for (name, value) in providers.iter().collect::<BTreeMap<_, _>>() {
+    for (name, value) in providers.iter() {
         let provider = provider(name, value).at(format!("providers[{name}]"))?;
         authn.providers.push(provider);
     }

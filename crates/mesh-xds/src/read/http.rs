@@ -219,6 +219,7 @@ pub(super) fn manager(
     manager.rate_limit = filters.limit.map(Arc::new);
     manager.on_demand = filters.on_demand;
     manager.authn = filters.authn;
+    manager.authn_at = filters.authn_at;
     manager.authz = filters.authz;
     manager.missing_filters = filters.missing;
     Ok((manager, routes))

@@ -16,8 +16,10 @@ use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3:
 };
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use crate::wire::{limit, names, on_demand, pack, to_boolean, to_duration, to_number};
-use mesh_core::model::{ClientCertificate, EscapedSlashes, ForwardedCertificate, HttpManager, RouteTable, StripPort};
+use mesh_core::model::{
+    Authz, ClientCertificate, EscapedSlashes, ForwardedCertificate, HttpManager, RouteTable, StripPort};
 use prost::Name;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// HTTP/2 streams at once where nothing is said (Envoy).
@@ -144,17 +146,25 @@ fn filters(manager: &HttpManager, forward_proxy: bool) -> Vec<pb::HttpFilter> {
         );
     }
     // Before anything with an effect, as istiod has them.
-    let authz = manager.authz.iter().flat_map(|one| {
+    let judge = |one: &Arc<Authz>| {
         let rules = || filter(names::AUTHZ, &authz::of_requests(one));
         let asked = one.external.as_ref();
         let asked = asked.map(|asked| filter(names::EXTERNAL, &external::of_requests(asked, one)));
-        authz::judges(one).then(rules).into_iter().chain(asked)
-    });
-    all.splice(0..0, authz);
-    // Before those who go by what tokens say.
-    if let Some(authn) = &manager.authn {
-        all.insert(0, filter(names::JWT, &authn::write(authn)));
-    }
+        let both = authz::judges(one).then(rules).into_iter().chain(asked);
+        both.collect::<Vec<_>>()
+    };
+    // Tokens before those who go by what they say.
+    let authn = manager.authn.as_ref();
+    let (before, after) = match authn {
+        Some(_) => manager
+            .authz
+            .split_at(manager.authn_at.min(manager.authz.len())),
+        None => manager.authz.split_at(0),
+    };
+    let tokens = authn.map(|authn| filter(names::JWT, &authn::write(authn)));
+    let before = before.iter().flat_map(judge);
+    let judges = before.chain(tokens).chain(after.iter().flat_map(judge));
+    all.splice(0..0, judges);
     if let Some(clusters) = manager.on_demand {
         // First, as in Envoy the request waits before any other filter sees it.
         let config = OnDemand {

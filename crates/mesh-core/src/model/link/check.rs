@@ -4,6 +4,7 @@
 use super::Warning;
 use crate::model::{Forward, Listener, RouteTable, VirtualHost};
 use crate::{Invalid, Name};
+use foldhash::fast::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -53,7 +54,7 @@ pub(super) fn check_listeners(listeners: &[Arc<Listener>]) -> Result<(), Invalid
 
 pub(super) fn check_tables(
     listeners: &[Arc<Listener>],
-    tables: &HashMap<Name, usize>,
+    tables: &HashMap<Name, usize, RandomState>,
 ) -> Result<(), Invalid> {
     for listener in listeners {
         for manager in listener.managers() {
@@ -70,7 +71,7 @@ pub(super) fn check_tables(
 pub(super) fn check_clusters(
     table: &RouteTable,
     strict: bool,
-    known: &HashMap<Name, usize>,
+    known: &HashMap<Name, usize, RandomState>,
     warnings: &mut Vec<Warning>,
 ) -> Result<(), Invalid> {
     for host in &table.virtual_hosts {

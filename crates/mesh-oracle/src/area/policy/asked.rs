@@ -73,7 +73,7 @@ pub(super) fn filters(dice: &mut Dice) -> Vec<Value> {
         "name": "envoy.filters.http.rbac",
         "typed_config": {
             "@type": format!("{TYPE}.extensions.filters.http.rbac.v3.RBAC"),
-            "shadow_rules": super::rules::rules(dice),
+            "shadow_rules": super::rules::rules(dice, false),
             "shadow_rules_stat_prefix": "asked_",
         },
     });

@@ -65,6 +65,8 @@ pub(super) struct Filters {
     pub(super) on_demand: Option<ClustersOnDemand>,
     /// The tokens that are asked for.
     pub(super) authn: Option<Arc<Authn>>,
+    /// How many of the rules judge before that.
+    pub(super) authn_at: usize,
     /// The rules that judge, in order.
     pub(super) authz: Vec<Arc<Authz>>,
     /// Those that routes may configure and that are not there.
@@ -75,6 +77,7 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
     let mut limit = None;
     let mut on_demand = None;
     let mut authn = None;
+    let mut authn_at = 0;
     let mut authz = Vec::new();
     let mut acted = false;
     // The filter before is one that judges.
@@ -110,9 +113,9 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
                 return Err(Invalid::new(format!("{place}.name"), message));
             }
             Known::OnDemand(found) => on_demand = Some(found),
-            Known::Authn(_) if acted || !authz.is_empty() || authn.is_some() => {
-                let message = "tokens have to be asked for once, before rules that judge, rate \
-                               limits, faults and CORS";
+            Known::Authn(_) if acted || authn.is_some() => {
+                let message =
+                    "tokens have to be asked for once, before rate limits, faults and CORS";
                 return Err(Invalid::new(place, message));
             }
             Known::Authn(_) if value.name != names::JWT => {
@@ -120,7 +123,10 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
                 let message = format!("has to be called {}", names::JWT);
                 return Err(Invalid::new(format!("{place}.name"), message));
             }
-            Known::Authn(found) => authn = Some(Arc::new(*found)),
+            Known::Authn(found) => {
+                authn_at = authz.len();
+                authn = Some(Arc::new(*found));
+            }
             Known::Authz(_) | Known::External(_) if acted => {
                 let message = "rules that judge have to stand before rate limits, faults and CORS";
                 return Err(Invalid::new(place, message));
@@ -145,6 +151,7 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
         limit,
         on_demand,
         authn,
+        authn_at,
         authz,
         missing: missing.map(|(name, _)| name.into()).collect(),
     })
