@@ -12,12 +12,14 @@ mod attempt;
 mod caller;
 mod head;
 mod matched;
+mod onward;
 mod signal;
 
 pub use attempt::{AttemptNotes, HostId, Upstream};
 pub use caller::{Caller, PeerCertificate, TlsInfo};
 pub use head::{Head, Watch};
 pub use matched::{Matched, Pinned};
+pub use onward::Onward;
 pub use signal::Signal;
 
 use crate::model::{ClusterEntry, Rule};
@@ -50,7 +52,13 @@ struct State {
     first: Attempt,
     /// A copy of another request (a mirror's).
     shadow: bool,
+    /// A redirect led here.
+    onward: bool,
     timed_out: AtomicBool,
+    /// A redirect was followed: nobody gets the answer.
+    gone_on: AtomicBool,
+    /// Its attempts may overlap; see [`Exchange::set_hedged`].
+    hedged: AtomicBool,
     /// Somebody counts the answer for the cluster.
     counted: AtomicBool,
     attempts: AtomicU32,
@@ -84,6 +92,9 @@ struct Shared {
     request_id: Option<HeaderValue>,
     /// Boxed: most requests have none.
     head: Option<Box<Head>>,
+    /// Redirects that were followed; none for most.
+    past: Option<Box<onward::Past>>,
+    onward: Option<Box<Onward>>,
 }
 
 // === impl Exchange ===
@@ -101,7 +112,10 @@ impl Exchange {
             remote: OnceLock::new(),
             watch: OnceLock::new(),
             shadow,
+            onward: false,
             timed_out: AtomicBool::new(false),
+            gone_on: AtomicBool::new(false),
+            hedged: AtomicBool::new(false),
             counted: AtomicBool::new(false),
             goal: OnceLock::new(),
             first: Attempt::default(),
@@ -185,6 +199,17 @@ impl Exchange {
     /// Whether a timeout dropped this request's attempts.
     pub fn timed_out(&self) -> bool {
         self.request.timed_out.load(Ordering::Relaxed)
+    }
+
+    /// Notes that attempts may overlap: one that is late goes on beside the next, and the limit of
+    /// each is watched by whoever makes them (Envoy `hedge_on_per_try_timeout`).
+    pub fn set_hedged(&self) {
+        self.request.hedged.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether attempts may overlap.
+    pub fn is_hedged(&self) -> bool {
+        self.request.hedged.load(Ordering::Relaxed)
     }
 
     /// Notes that the answer is counted for the cluster, once for all attempts.

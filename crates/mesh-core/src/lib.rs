@@ -42,7 +42,7 @@ pub mod usage;
 pub use clock::WallClock;
 pub use demand::Demand;
 pub use error::{BoxError, Error};
-pub use exchange::{Caller, Exchange, HostId, Matched, Pinned};
+pub use exchange::{Caller, Exchange, HostId, Matched, Onward, Pinned};
 pub use failure::{Failure, Flags, RetryClass};
 pub use feed::{Feed, Publisher};
 pub use invalid::Invalid;

@@ -1,5 +1,7 @@
 //! What is done with a request that met a route: redirects, rewrites, edits, answers, copies.
 
+mod follow;
+
 use super::{cluster, other_case, paths, usual_clusters};
 use crate::config::{Config, Source};
 use crate::dice::Dice;
@@ -223,6 +225,9 @@ fn forward(dice: &mut Dice) -> Value {
         }
         to["request_mirror_policies"] = json!([mirror]);
     }
+    if dice.chance(40) {
+        follow::policy(dice, &mut to);
+    }
     if dice.chance(20) {
         to["timeout"] = json!(dice.pick(&["0s", "3s", "2.500s"]));
     }
@@ -383,7 +388,9 @@ fn call(dice: &mut Dice, routes: &[Value]) -> Call {
             call.body = "body of it".into();
         }
     }
-    if dice.chance(25) {
+    if dice.chance(35) {
+        call = follow::call(dice, call, routes.len());
+    } else if dice.chance(30) {
         call = call.script(dice.pick(&["cookies", "cors", "503", "404", "204", "chunked", "301"]));
     }
     call.http2 = dice.chance(25) && call.head().is_some();

@@ -145,7 +145,8 @@ where
         if let (Some(explainer), Some(exchange)) = (&self.explainer, &exchange) {
             served = explainer.take(&mut request, exchange);
         }
-        if let Some(exchange) = &exchange
+        // One that a redirect led here was looked at when it came, as in Envoy.
+        if let Some(exchange) = exchange.as_ref().filter(|of| !of.is_onward())
             && let Some(manager) = &exchange.caller().manager
             && let Err(error) = admit(&mut request, manager, exchange, &self.rng)
         {
