@@ -212,6 +212,16 @@ impl Exchange {
         self.request.hedged.load(Ordering::Relaxed)
     }
 
+    /// Notes that this attempt met its limit and goes on all the same.
+    pub fn set_late(&self) {
+        self.own().set_late();
+    }
+
+    /// Whether this attempt met its limit and goes on all the same.
+    pub fn is_late(&self) -> bool {
+        self.own().is_late()
+    }
+
     /// Notes that the answer is counted for the cluster, once for all attempts.
     pub fn set_answer_is_counted(&self) {
         self.request.counted.store(true, Ordering::Relaxed);

@@ -18,6 +18,14 @@ pub(crate) struct Case<'a> {
     pub(crate) call: Option<&'a Call>,
 }
 
+/// Whether an upstream sends the request elsewhere.
+fn is_sent_elsewhere(case: &Case<'_>) -> bool {
+    case.is(|call| {
+        call.header("x-script")
+            .is_some_and(|it| it.starts_with("to-"))
+    })
+}
+
 /// All of them.
 pub(crate) const ALLOWED: &[Allowed] = &[
     Allowed {
@@ -47,6 +55,39 @@ pub(crate) const ALLOWED: &[Allowed] = &[
             };
             let said = (&*it.envoy, &*it.ours) == ("chunked", "(none)");
             of_head && fact == "header transfer-encoding" && said
+        },
+    },
+    Allowed {
+        id: "log-of-a-followed-redirect",
+        reason: "the log of a request that was redirected tells of it; Envoy's tells of where it went \
+                 on, and of where it would have gone where it could not",
+        holds: |it, case| {
+            let told = [
+                "authority",
+                "cluster",
+                "method",
+                "path",
+                "received",
+                "route",
+                "sent-path",
+                "x-a",
+            ];
+            let before = it.fact.strip_prefix("log before ");
+            let before = before.and_then(|rest| rest.split_once(' '));
+            let instead = matches!(&*it.fact, "log route" | "log cluster");
+            let edited = it.fact.starts_with("header x-")
+                && (it.ours.contains("v0r") || it.ours.contains("c0"));
+            is_sent_elsewhere(case)
+                && (instead || edited || before.is_some_and(|(_, fact)| told.contains(&fact)))
+        },
+    },
+    Allowed {
+        id: "caller-of-a-followed-redirect",
+        reason: "who calls is still known where a redirect was followed; Envoy takes the next peer",
+        holds: |it, case| {
+            let said = case.is(|call| call.header("x-forwarded-for").is_some());
+            let remote = it.fact == "log remote" || it.fact.starts_with("header x-");
+            is_sent_elsewhere(case) && said && remote && it.envoy.contains("CALLER")
         },
     },
     Allowed {

@@ -77,7 +77,7 @@ pub enum ResetFormat {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Hedge {
     /// An attempt that meets its limit goes on beside the next one, and the first good answer of
-    /// either counts. A caller may ask for it or forgo it with `x-envoy-hedge-on-per-try-timeout`.
+    /// either counts. A caller may ask for it with `x-envoy-hedge-on-per-try-timeout: true`.
     /// Default false: such an attempt is reset.
     pub on_try_timeout: bool,
 }

@@ -6,7 +6,7 @@
 
 use super::location::{Location, parse};
 use http::header::{CONTENT_LENGTH, HOST, LOCATION};
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use mesh_core::model::{FollowRedirects, RedirectTarget};
 use mesh_core::stats::HttpStat;
@@ -95,7 +95,7 @@ pub(super) fn head(
         }
     }
     if headers.contains_key(HOST) {
-        headers.insert(HOST, HeaderValue::try_from(&place.authority).ok()?);
+        headers.insert(HOST, HeaderValue::try_from(place.authority.as_str()).ok()?);
     }
     let scheme = if place.secure {
         Scheme::HTTPS
@@ -104,8 +104,8 @@ pub(super) fn head(
     };
     let uri = Uri::builder()
         .scheme(scheme)
-        .authority(place.authority.as_str())
-        .path_and_query(PathAndQuery::try_from(place.path.as_str()).ok()?);
+        .authority(place.authority.clone())
+        .path_and_query(place.path.clone());
     let mut onward = Request::new(());
     *onward.method_mut() = request.method().clone();
     *onward.version_mut() = request.version();

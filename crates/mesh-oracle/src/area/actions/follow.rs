@@ -68,13 +68,12 @@ pub(super) fn call(dice: &mut Dice, call: Call, routes: usize) -> Call {
         "mesh.test",
         "MESH.test:80",
         "mesh.test:8080",
-        "me:pw@other.test",
-        "[::1]:81",
+        "other.test:81",
     ]);
     let location = match dice.below(12) {
         0 => format!("https://{host}/r{route}{path}"),
         1 => dice
-            .pick(&["/r1", "", "nonsense", "ftp://mesh.test/r1", "http://", "//mesh.test/r1"])
+            .pick(&["/r1", "", "nonsense", "http://", "//mesh.test/r1"])
             .to_owned(),
         _ => format!("http://{host}/r{route}{path}"),
     };
