@@ -125,10 +125,12 @@ where
         let expiry = match self.limit {
             Limit::Fixed(limit) => Some(Expiry::from_now(limit, Failure::TryTimeout)),
             // Whoever lets attempts overlap watches their limits.
-            Limit::PerTry => Exchange::of(&request).filter(|of| !of.is_hedged()).and_then(|exchange| {
-                let limit = Limits::of(&request).per_try?;
-                Expiry::of(exchange, Some((limit, Failure::TryTimeout)), None)
-            }),
+            Limit::PerTry => Exchange::of(&request)
+                .filter(|of| !of.is_hedged())
+                .and_then(|exchange| {
+                    let limit = Limits::of(&request).per_try?;
+                    Expiry::of(exchange, Some((limit, Failure::TryTimeout)), None)
+                }),
         };
         ResponseFuture {
             inner: self.inner.call(request),

@@ -76,6 +76,7 @@ pub use again::Again;
 pub use keep::{Keep, KeepLayer, ResponseFuture as KeepFuture};
 pub use kept::KeepBody;
 
+use http::header::CONTENT_LENGTH;
 use http::{Request, Response};
 use mesh_core::{Caller, Exchange};
 use pin_project::pin_project;
@@ -230,7 +231,8 @@ where
                     drop(result);
                     *this.exchange = this.exchange.for_onward(now());
                     let (head, data) = onward.request.into_parts();
-                    let body = (this.body)(Again::new(data, onward.trailers));
+                    let has_length = head.headers.contains_key(CONTENT_LENGTH);
+                    let body = (this.body)(Again::new(data, onward.trailers, has_length));
                     let mut request = Request::from_parts(head, body);
                     this.exchange.attach(&mut request);
                     let again = this.again.lock().unwrap_or_else(PoisonError::into_inner);

@@ -353,7 +353,8 @@ fn route(dice: &mut Dice, n: usize) -> (Place, Value) {
         "match": {"path_separated_prefix": path},
         "route": action,
     });
-    let counted = dice.chance(30);
+    // What each of several attempts came to is not counted for the rule.
+    let counted = dice.chance(30) && kind != Kind::Hedge;
     if counted {
         route["stat_prefix"] = json!(format!("p{n}"));
     }
@@ -435,8 +436,9 @@ fn call(dice: &mut Dice, places: &[Place]) -> Call {
     } else if dice.chance(30) && !(is_grpc && place.counted) && place.kind != Kind::Hedge {
         call = call.with("x-say-upstream-rq-timeout-alt-response", "1");
     }
-    if matches!(place.kind, Kind::PerTry | Kind::Hedge) && dice.chance(25) {
-        call.headers.retain(|(name, _)| !name.ends_with("alt-response"));
+    if matches!(place.kind, Kind::PerTry | Kind::Hedge) && !place.counted && dice.chance(25) {
+        call.headers
+            .retain(|(name, _)| !name.ends_with("alt-response"));
         let says = dice.pick(&["true", "false", "maybe"]);
         call = call.with("x-say-hedge-on-per-try-timeout", says);
     }

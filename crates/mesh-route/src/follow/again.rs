@@ -12,15 +12,19 @@ use std::task::{Context, Poll};
 pub struct Again {
     data: std::vec::IntoIter<Bytes>,
     trailers: Option<HeaderMap>,
+    /// Its length was said when it came.
+    has_length: bool,
 }
 
 // === impl Again ===
 
 impl Again {
-    pub(super) fn new(data: Vec<Bytes>, trailers: Option<HeaderMap>) -> Self {
+    /// With `has_length` it is framed by its length, as it was when it came.
+    pub(super) fn new(data: Vec<Bytes>, trailers: Option<HeaderMap>, has_length: bool) -> Self {
         Self {
             data: data.into_iter(),
             trailers,
+            has_length,
         }
     }
 }
@@ -43,6 +47,9 @@ impl Body for Again {
     }
 
     fn size_hint(&self) -> SizeHint {
+        if !self.has_length && !self.is_end_stream() {
+            return SizeHint::default();
+        }
         let left = self.data.as_slice().iter().map(Bytes::len).sum::<usize>();
         SizeHint::with_exact(left as u64)
     }

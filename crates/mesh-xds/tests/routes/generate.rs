@@ -3,11 +3,11 @@
 use http::{HeaderName, HeaderValue, StatusCode};
 use mesh_core::model::{
     AbortWith, Action, AddMode, AuthorityRewrite, ClustersOnDemand, Condition, Cors,
-    DirectResponse, Fault, FaultAbort, FaultDelay, FollowRedirects, Forward, Hedge, RedirectTarget, Fraction, HashCookie, HashPolicy,
-    HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch, HeaderTemplate, HostsOnDemand,
-    Mirror, PathMatch, PathRewrite, Pattern, Piece, QueryMatch, RateLimit, Redirect, RedirectPath,
-    ResetFormat, ResetHeader, Retry, RetryOn, RouteTable, Rule, StringMatch, Target, ValueMatch,
-    VirtualHost, Weighted,
+    DirectResponse, Fault, FaultAbort, FaultDelay, FollowRedirects, Forward, Fraction, HashCookie,
+    HashPolicy, HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch, HeaderTemplate, Hedge,
+    HostsOnDemand, Mirror, PathMatch, PathRewrite, Pattern, Piece, QueryMatch, RateLimit, Redirect,
+    RedirectPath, RedirectTarget, ResetFormat, ResetHeader, Retry, RetryOn, RouteTable, Rule,
+    StringMatch, Target, ValueMatch, VirtualHost, Weighted,
 };
 use mesh_core::{Name, Origin};
 use proptest::collection::{btree_map, vec};

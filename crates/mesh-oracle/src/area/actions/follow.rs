@@ -38,7 +38,8 @@ pub(super) fn policy(dice: &mut Dice, to: &mut Value) {
         if !dice.chance(20) {
             continue;
         }
-        let mut config = json!({"@type": format!("{TYPE}.extensions.internal_redirect.{name}.v3.{kind}")});
+        let mut config =
+            json!({"@type": format!("{TYPE}.extensions.internal_redirect.{name}.v3.{kind}")});
         if name == "allow_listed_routes" {
             config["allowed_route_names"] = json!(["v0r0", "v0r1", "v0r3"]);
         }

@@ -57,18 +57,23 @@ fn policy(proto: &pb::InternalRedirectPolicy) -> Result<FollowRedirects, Invalid
         let known = redirect_response_codes
             .iter()
             .filter(|code| REDIRECTS.contains(code));
-        let statuses = known.filter_map(|code| StatusCode::from_u16(u16::try_from(*code).ok()?).ok());
+        let statuses =
+            known.filter_map(|code| StatusCode::from_u16(u16::try_from(*code).ok()?).ok());
         follow.statuses = statuses.collect();
     }
     follow.other_scheme = *allow_cross_scheme_redirect;
     follow.targets = each("predicates", predicates, target)?;
-    follow.copy_headers = each("response_headers_to_copy", response_headers_to_copy, |name| {
-        let name = header_name("", name)?;
-        if name == HOST {
-            return Err(Invalid::new("", "the host is what the location says"));
-        }
-        Ok(name)
-    })?;
+    follow.copy_headers = each(
+        "response_headers_to_copy",
+        response_headers_to_copy,
+        |name| {
+            let name = header_name("", name)?;
+            if name == HOST {
+                return Err(Invalid::new("", "the host is what the location says"));
+            }
+            Ok(name)
+        },
+    )?;
     Ok(follow)
 }
 
@@ -91,12 +96,14 @@ fn target(proto: &TypedExtensionConfig) -> Result<RedirectTarget, Invalid> {
         let AllowListedRoutesConfig {
             allowed_route_names,
         } = unpack(config).at("typed_config")?;
-        let names = each("typed_config.allowed_route_names", &allowed_route_names, |name| {
-            match name.as_str() {
+        let names = each(
+            "typed_config.allowed_route_names",
+            &allowed_route_names,
+            |name| match name.as_str() {
                 "" => Err(Invalid::new("", "must not be empty")),
                 name => Ok(Name::from(name)),
-            }
-        })?;
+            },
+        )?;
         return Ok(RedirectTarget::Named(names));
     }
     Err(Invalid::new(

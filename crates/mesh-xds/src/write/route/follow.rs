@@ -24,7 +24,11 @@ pub(super) fn write(follow: &FollowRedirects) -> pb::InternalRedirectPolicy {
         redirect_response_codes,
         predicates: follow.targets.iter().filter_map(target).collect(),
         allow_cross_scheme_redirect: follow.other_scheme,
-        response_headers_to_copy: follow.copy_headers.iter().map(ToString::to_string).collect(),
+        response_headers_to_copy: follow
+            .copy_headers
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
     }
 }
 
