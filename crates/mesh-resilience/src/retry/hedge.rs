@@ -244,3 +244,87 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::RetryLayer;
+    use super::*;
+    use http_body::Body as _;
+    use mesh_core::model::{Cluster, Hedge as Policy, Retry, RetryOn, Rule};
+    use mesh_test::{Answers, Probe, empty, fixture};
+    use std::sync::Arc;
+    use tokio::time::Instant;
+    use tower::ServiceExt;
+    use tower_layer::Layer;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn exchange(retries: u32) -> Exchange {
+        let mut retry = Retry::default();
+        retry.attempts = retries;
+        retry.on = RetryOn::SERVER_ERROR;
+        retry.per_try_timeout = Some(SECOND);
+        let mut rule = Rule::prefix_to("/", "a");
+        rule.retry = Some(Arc::new(retry));
+        rule.hedge = Some(Policy {
+            on_try_timeout: true,
+        });
+        let exchange = fixture::exchange(rule, Some(Cluster::new("a")));
+        exchange.request_end().set();
+        exchange
+    }
+
+    async fn status(
+        exchange: &Exchange,
+        answers: impl IntoIterator<Item = Answers>,
+    ) -> (StatusCode, Duration) {
+        let start = Instant::now();
+        let layer = RetryLayer::<ReplayBody<_>>::per_route();
+        let service = layer.layer(Probe::answering(answers));
+        let request = fixture::with(Request::new(empty()), exchange);
+        let response = service.oneshot(request).await.unwrap();
+        assert!(response.body().size_hint().lower() < 10);
+        (response.status(), start.elapsed())
+    }
+
+    fn late(millis: u64, status: StatusCode) -> Answers {
+        Answers::After(Duration::from_millis(millis), status)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_late_attempt_goes_on_and_may_still_win() {
+        let exchange = exchange(1);
+        let answers = [late(1500, StatusCode::OK), Answers::Never];
+        let (status, took) = status(&exchange, answers).await;
+        assert_eq!((status, took), (StatusCode::OK, SECOND * 3 / 2));
+        assert_eq!(exchange.attempts(), 2);
+        let stats = exchange.cluster().unwrap().live().stats();
+        let count = |stat| stats.block().get(stat);
+        assert_eq!(count(ClusterStat::RqRetry), 1);
+        assert_eq!(count(ClusterStat::RqPerTryTimeout), 0);
+        assert_eq!(count(ClusterStat::RqRetrySuccess), 0, "it was the first");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bad_answer_waits_for_a_better_one() {
+        let exchange = exchange(1);
+        let bad = late(1500, StatusCode::SERVICE_UNAVAILABLE);
+        let answers = [bad, late(2000, StatusCode::OK)];
+        assert_eq!(status(&exchange, answers).await.0, StatusCode::OK);
+
+        // The last one is the answer, whatever it is.
+        let exchange = self::exchange(1);
+        let bad = |millis| late(millis, StatusCode::BAD_GATEWAY);
+        let (status, _) = status(&exchange, [bad(1500), bad(2000)]).await;
+        assert_eq!(status, StatusCode::BAD_GATEWAY);
+        assert!(exchange.flags().has(mesh_core::Flags::URX));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_retries_left_a_late_attempt_has_all_the_time() {
+        let exchange = exchange(0);
+        let (status, took) = status(&exchange, [late(9000, StatusCode::OK)]).await;
+        assert_eq!((status, took), (StatusCode::OK, 9 * SECOND));
+        assert_eq!(exchange.attempts(), 1);
+    }
+}

@@ -92,10 +92,8 @@ impl World {
             .header("content-length", text.len())
             .body(body(text))
             .unwrap();
-        let caller = Caller {
-            stats: Some(self.stats.clone()),
-            ..Caller::default()
-        };
+        let mut caller = Caller::default();
+        caller.stats = Some(self.stats.clone());
         let exchange = Exchange::new(now(), caller);
         exchange.attach(&mut request);
         let response = self.service.clone().oneshot(request).await.unwrap();
