@@ -144,7 +144,8 @@ pub(crate) const ALLOWED: &[Allowed] = &[
             let escaped = it.envoy.replace('<', "%3C").replace('>', "%3E");
             let sent = it.fact.ends_with(" line") || it.fact == "log sent-path";
             // Or told of it.
-            let path = sent || it.fact.starts_with("header x-");
+            let url = it.fact.ends_with("header x-envoy-original-url");
+            let path = sent || url || it.fact.starts_with("header x-");
             path && escaped != it.envoy && escaped == it.ours
         },
     },

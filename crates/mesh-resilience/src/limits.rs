@@ -374,6 +374,7 @@ mod tests {
     #[test]
     fn the_upstream_is_told_the_shorter_limit_less_the_time_that_has_passed() {
         let limits = |total, per_try| Limits {
+            hedged: false,
             total,
             per_try,
             grpc: true,

@@ -225,7 +225,8 @@ fn forward(dice: &mut Dice) -> Value {
         }
         to["request_mirror_policies"] = json!([mirror]);
     }
-    if dice.chance(40) {
+    // In which order copies of several requests come is a matter of time.
+    if to["request_mirror_policies"].is_null() && dice.chance(40) {
         follow::policy(dice, &mut to);
     }
     if dice.chance(20) {

@@ -363,7 +363,6 @@ fn route(dice: &mut Dice, n: usize) -> (Place, Value) {
         Kind::Headers | Kind::PerTry | Kind::Hedge | Kind::Timeout
     ) {
         let names = [
-            "hedge-on-per-try-timeout",
             "retry-on",
             "retry-grpc-on",
             "max-retries",
@@ -435,12 +434,6 @@ fn call(dice: &mut Dice, places: &[Place]) -> Call {
         call = with_headers(dice, call);
     } else if dice.chance(30) && !(is_grpc && place.counted) && place.kind != Kind::Hedge {
         call = call.with("x-say-upstream-rq-timeout-alt-response", "1");
-    }
-    if matches!(place.kind, Kind::PerTry | Kind::Hedge) && !place.counted && dice.chance(25) {
-        call.headers
-            .retain(|(name, _)| !name.ends_with("alt-response"));
-        let says = dice.pick(&["true", "false", "maybe"]);
-        call = call.with("x-say-hedge-on-per-try-timeout", says);
     }
     call = call.script(&scripts::script(
         dice,

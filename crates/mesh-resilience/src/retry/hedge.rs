@@ -249,7 +249,6 @@ where
 mod tests {
     use super::super::RetryLayer;
     use super::*;
-    use http_body::Body as _;
     use mesh_core::model::{Cluster, Hedge as Policy, Retry, RetryOn, Rule};
     use mesh_test::{Answers, Probe, empty, fixture};
     use std::sync::Arc;
