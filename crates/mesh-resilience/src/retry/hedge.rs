@@ -157,7 +157,7 @@ where
             return;
         };
         let own = self.tries[at].exchange.as_ref();
-        if let Some(exchange) = own.or(attempts.exchange()) {
+        if let Some(exchange) = own.or_else(|| attempts.exchange()) {
             // Whoever sends it sees that when it is polled next, which is at once.
             exchange.set_late();
         }
