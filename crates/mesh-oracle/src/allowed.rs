@@ -1,6 +1,8 @@
 //! Differences that are allowed, each narrow and with its reason. `docs/envoy-differences.md`
 //! tells users of them.
 
+mod redirects;
+
 use crate::config::Config;
 use crate::difference::Difference;
 use crate::request::Call;
@@ -16,14 +18,6 @@ pub(crate) struct Allowed {
 pub(crate) struct Case<'a> {
     pub(crate) config: &'a Config,
     pub(crate) call: Option<&'a Call>,
-}
-
-/// Whether an upstream sends the request elsewhere.
-fn is_sent_elsewhere(case: &Case<'_>) -> bool {
-    case.is(|call| {
-        call.header("x-script")
-            .is_some_and(|it| it.starts_with("to-"))
-    })
 }
 
 /// All of them.
@@ -61,25 +55,7 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         id: "log-of-a-followed-redirect",
         reason: "the log of a request that was redirected tells of it; Envoy's tells of where it went \
                  on, and of where it would have gone where it could not",
-        holds: |it, case| {
-            let told = [
-                "authority",
-                "cluster",
-                "method",
-                "path",
-                "received",
-                "route",
-                "sent-path",
-                "x-a",
-            ];
-            let before = it.fact.strip_prefix("log before ");
-            let before = before.and_then(|rest| rest.split_once(' '));
-            let instead = matches!(&*it.fact, "log route" | "log cluster");
-            let edited = it.fact.starts_with("header x-")
-                && (it.ours.contains("v0r") || it.ours.contains("c0"));
-            is_sent_elsewhere(case)
-                && (instead || edited || before.is_some_and(|(_, fact)| told.contains(&fact)))
-        },
+        holds: redirects::tells_of_the_next,
     },
     Allowed {
         id: "caller-of-a-followed-redirect",
@@ -87,8 +63,14 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         holds: |it, case| {
             let said = case.is(|call| call.header("x-forwarded-for").is_some());
             let remote = it.fact == "log remote" || it.fact.starts_with("header x-");
-            is_sent_elsewhere(case) && said && remote && it.envoy.contains("CALLER")
+            redirects::is_sent_elsewhere(case) && said && remote && it.envoy.contains("CALLER")
         },
+    },
+    Allowed {
+        id: "scheme-after-a-redirect",
+        reason: "an edit that tells the scheme of a request whose redirect could not be followed has it; \
+                 Envoy's has it twice",
+        holds: redirects::has_scheme_twice,
     },
     Allowed {
         id: "digits-of-a-length",

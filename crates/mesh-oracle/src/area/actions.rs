@@ -44,6 +44,7 @@ const VALUES: &[&str] = &[
 
 pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     let routes: Vec<Value> = (0..dice.between(3, 7)).map(|n| route(dice, n)).collect();
+    let follows = routes.iter().any(follow::is_followed);
     let mut host = json!({"name": "v0", "domains": ["*"], "routes": routes});
     edits(dice, &mut host, 25);
     if dice.chance(40) {
@@ -63,6 +64,9 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
         table["most_specific_header_mutations_wins"] = json!(true);
     }
     of_manager(dice, &mut manager);
+    if follows {
+        follow::keep_scheme(&mut manager);
+    }
     let calls = (0..requests).map(|_| call(dice, &routes)).collect();
     let mut clusters = usual_clusters();
     clusters.push(cluster("m", &["m"]));

@@ -61,6 +61,27 @@ pub(super) fn policy(dice: &mut Dice, to: &mut Value) {
     to["internal_redirect_policy"] = policy;
 }
 
+/// Whether a route follows redirects.
+pub(super) fn is_followed(route: &Value) -> bool {
+    let to = &route["route"];
+    !to["internal_redirect_policy"].is_null() || !to["internal_redirect_action"].is_null()
+}
+
+/// Takes out edits that remove `x-forwarded-proto`: without it Envoy finds no route for a request
+/// that goes on.
+pub(super) fn keep_scheme(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|name, it| {
+                name != "request_headers_to_remove" || *it != json!(["x-forwarded-proto"])
+            });
+            fields.values_mut().for_each(keep_scheme);
+        }
+        Value::Array(values) => values.iter_mut().for_each(keep_scheme),
+        _ => {}
+    }
+}
+
 /// A request whose answers send it elsewhere.
 pub(super) fn call(dice: &mut Dice, call: Call, routes: usize) -> Call {
     let path = dice.pick(&["", "/", "/x.test/y", "/a/../b", "?q=2", "/a#part", "/%61 b"]);
