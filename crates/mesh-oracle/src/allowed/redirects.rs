@@ -1,4 +1,5 @@
-//! Differences about redirects of upstreams that a route follows.
+//! Differences about requests that go on: redirects of upstreams that a route follows, and attempts
+//! beside others.
 
 use super::Case;
 use crate::difference::Difference;
@@ -63,6 +64,11 @@ pub(super) fn has_scheme_twice(it: &Difference, case: &Case<'_>) -> bool {
     it.fact.starts_with("header x-")
         && ["http", "https"].iter().any(twice)
         && is_sent_elsewhere(case)
+}
+
+/// Whether the route of a request lets attempts overlap.
+pub(super) fn overlaps(case: &Case<'_>) -> bool {
+    case.is(|call| !route(case, &call.target)["route"]["hedge_policy"].is_null())
 }
 
 /// The route for a path of this kind, by its number.
