@@ -103,6 +103,21 @@ impl From<Bytes> for Body {
     }
 }
 
+impl From<mesh_route::follow::Again> for Body {
+    fn from(body: mesh_route::follow::Again) -> Self {
+        Self::new(body)
+    }
+}
+
+impl From<mesh_route::follow::KeepBody<Self>> for Body {
+    fn from(body: mesh_route::follow::KeepBody<Self>) -> Self {
+        match body.into_plain() {
+            Ok(plain) => plain,
+            Err(kept) => Self::new(kept),
+        }
+    }
+}
+
 impl From<mesh_telemetry::finish::Received<Self>> for Body {
     fn from(body: mesh_telemetry::finish::Received<Self>) -> Self {
         Self::new(body)

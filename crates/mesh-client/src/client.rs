@@ -8,6 +8,7 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use mesh_core::model::{Snapshot, WorkloadRef};
 use mesh_core::{BoxError, Feed, Name, Rng, Shard};
+use mesh_route::follow::{Follow, FollowLayer, ResponseFuture as FollowFuture};
 use mesh_route::reply::{Reply, ReplyLayer};
 use mesh_telemetry::{Finish, FinishLayer, IntroduceLayer, Telemetry};
 use std::convert::Infallible;
@@ -20,7 +21,8 @@ use std::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
-type Stack = Finish<Reply<Outbound>, Body>;
+type Stack = Follow<Finished, Body>;
+type Finished = Finish<Reply<Outbound>, Body>;
 
 /// The mesh as a service: sends a request where the configuration says.
 ///
@@ -45,7 +47,7 @@ pub struct Builder {
 
 /// The response future of [`MeshClient`].
 #[pin_project::pin_project]
-pub struct ResponseFuture(#[pin] <Stack as Service<Request<Body>>>::Future);
+pub struct ResponseFuture(#[pin] FollowFuture<Finished, Body>);
 
 // === impl MeshClient ===
 
@@ -151,6 +153,7 @@ impl Builder {
         self.parts.introduce = IntroduceLayer::per_route(&telemetry);
         let stack = ReplyLayer::new().layer(self.parts.outbound());
         let stack = FinishLayer::<Body>::new(telemetry.clone()).layer(stack);
+        let stack = FollowLayer::new(Body::from).layer(stack);
         MeshClient {
             stack,
             upstreams,

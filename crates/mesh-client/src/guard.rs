@@ -20,6 +20,7 @@ use pin_project::pin_project;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tower_service::Service;
 
@@ -28,7 +29,7 @@ use tower_service::Service;
 pub struct Guard<S> {
     inner: S,
     notes: Notes,
-    authorizers: Authorizers,
+    authorizers: Arc<Authorizers>,
     part: Part,
 }
 
@@ -55,7 +56,7 @@ pub enum ResponseFuture<F, R> {
 // === impl Guard ===
 
 impl<S> Guard<S> {
-    pub(crate) fn new(inner: S, notes: Notes, authorizers: Authorizers, part: Part) -> Self {
+    pub(crate) fn new(inner: S, notes: Notes, authorizers: Arc<Authorizers>, part: Part) -> Self {
         Self {
             inner,
             notes,

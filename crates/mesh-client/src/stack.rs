@@ -18,6 +18,7 @@ use mesh_resilience::{
 };
 use mesh_route::cors::{Cors, CorsLayer};
 use mesh_route::edit::{Edit, EditLayer};
+use mesh_route::follow::{Keep, KeepLayer};
 use mesh_route::hash::{Hash, HashLayer};
 use mesh_route::mirror::{Executor, Mirror, MirrorLayer, PerRoute};
 use mesh_route::on_demand::{OnDemand, OnDemandLayer};
@@ -60,7 +61,7 @@ pub struct Parts {
 /// One attempt: a user's layer, its timeouts, an endpoint.
 type Attempt = Slotted<Timeout<TryIdle<Dispatch<Upstreams>>>>;
 /// All attempts.
-type Attempts = Account<Idle<Deadline<Retry<Attempt, Body>>>>;
+type Attempts = Account<Idle<Deadline<Keep<Retry<Attempt, Body>, Body>>>>;
 /// Everything that needs a cluster.
 type Forwarding = Edit<Respond<Hash<Mirror<Introduce<Attempts>, PerRoute, Spawn, Body>>>>;
 /// The whole stack.
@@ -113,6 +114,13 @@ impl Parts {
         if let Some(zone) = &zone {
             authorizers = authorizers.zone(zone.clone());
         }
+        let authorizers = Arc::new(authorizers);
+        let mut route = RouteLayer::new(feed.clone()).rng(rng(5));
+        if let Some(table) = table {
+            route = route.table(table);
+        }
+        // Finds routes for those that do not go there yet.
+        let notes = route.notes();
         // Chooses a host and sends, within the limits of the cluster.
         let shard = upstreams.shard();
         let mut stack = Dispatch::new(upstreams).rng(rng(1));
@@ -120,7 +128,7 @@ impl Parts {
             stack = stack.zone(zone);
         }
         // Keys of tokens come from clusters like anything else.
-        let fetcher = Fetcher::new(feed.clone(), stack.clone(), shard);
+        let fetcher = Fetcher::new(feed, stack.clone(), shard);
         // The limits of one attempt.
         let stack = TryIdleLayer::per_route().layer(stack);
         let stack = TimeoutLayer::per_try().layer(stack);
@@ -131,6 +139,8 @@ impl Parts {
             .rng(rng(2))
             .budgets(budgets)
             .layer(stack);
+        // Redirects are followed from the last attempt, each within a limit of its own.
+        let stack = KeepLayer::<Body>::per_route(notes.clone()).layer(stack);
         // Outside retry: the route's limit covers all attempts.
         let stack = DeadlineLayer::per_route().layer(stack);
         // Streams that stall.
@@ -159,13 +169,8 @@ impl Parts {
         // Before both, as in the filters that we write for Envoys. Affects direct responses too.
         let stack = RateLayer::per_route().layer(stack);
         // Everything above reads what this writes.
-        let mut route = RouteLayer::new(feed).rng(rng(5));
-        if let Some(table) = table {
-            route = route.table(table);
-        }
         let stack = route.layer(stack);
         // Waits for what routing finds missing.
-        let notes = route.notes();
         let stack = OnDemandLayer::new(route, demand).layer(stack);
         // What is denied learns nothing of routes.
         let stack = Guard::new(stack, notes.clone(), authorizers.clone(), Part::AfterTokens);

@@ -12,6 +12,7 @@ mod attempt;
 mod caller;
 mod head;
 mod matched;
+mod onward;
 mod reply_edit;
 mod signal;
 
@@ -19,6 +20,7 @@ pub use attempt::{AttemptNotes, HostId, Upstream};
 pub use caller::{Caller, PeerCertificate, TlsInfo};
 pub use head::{Head, Watch};
 pub use matched::{Matched, Pinned};
+pub use onward::Onward;
 pub use reply_edit::{PutReply, ReplyEdit};
 pub use signal::Signal;
 
@@ -54,7 +56,13 @@ struct State {
     first: Attempt,
     /// A copy of another request (a mirror's).
     shadow: bool,
+    /// A redirect led here.
+    onward: bool,
     timed_out: AtomicBool,
+    /// A redirect was followed: nobody gets the answer.
+    gone_on: AtomicBool,
+    /// Its attempts may overlap; see [`Exchange::set_hedged`].
+    hedged: AtomicBool,
     /// Somebody counts the answer for the cluster.
     counted: AtomicBool,
     attempts: AtomicU32,
@@ -89,6 +97,9 @@ struct Shared {
     request_id: Option<HeaderValue>,
     /// Boxed: most requests have none.
     head: Option<Box<Head>>,
+    /// Redirects that were followed; none for most.
+    past: Option<Box<onward::Past>>,
+    onward: Option<Box<Onward>>,
 }
 
 // === impl Exchange ===
@@ -107,7 +118,10 @@ impl Exchange {
             claims: OnceLock::new(),
             watch: OnceLock::new(),
             shadow,
+            onward: false,
             timed_out: AtomicBool::new(false),
+            gone_on: AtomicBool::new(false),
+            hedged: AtomicBool::new(false),
             counted: AtomicBool::new(false),
             goal: OnceLock::new(),
             first: Attempt::default(),
@@ -198,6 +212,27 @@ impl Exchange {
     #[inline]
     pub fn timed_out(&self) -> bool {
         self.request.timed_out.load(Ordering::Relaxed)
+    }
+
+    /// Notes that attempts may overlap: one that is late goes on beside the next, and the limit of
+    /// each is watched by whoever makes them (Envoy `hedge_on_per_try_timeout`).
+    pub fn set_hedged(&self) {
+        self.request.hedged.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether attempts may overlap.
+    pub fn is_hedged(&self) -> bool {
+        self.request.hedged.load(Ordering::Relaxed)
+    }
+
+    /// Notes that this attempt met its limit and goes on all the same.
+    pub fn set_late(&self) {
+        self.own().set_late();
+    }
+
+    /// Whether this attempt met its limit and goes on all the same.
+    pub fn is_late(&self) -> bool {
+        self.own().is_late()
     }
 
     /// Notes that the answer is counted for the cluster, once for all attempts.

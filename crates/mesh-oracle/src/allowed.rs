@@ -1,6 +1,8 @@
 //! Differences that are allowed, each narrow and with its reason. `docs/envoy-differences.md`
 //! tells users of them.
 
+mod redirects;
+
 use crate::config::Config;
 use crate::difference::Difference;
 use crate::request::Call;
@@ -68,6 +70,44 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         },
     },
     Allowed {
+        id: "log-of-a-followed-redirect",
+        reason: "the log of a request that was redirected tells of it; Envoy's tells of where it went \
+                 on, and of where it would have gone where it could not",
+        holds: redirects::tells_of_the_next,
+    },
+    Allowed {
+        id: "caller-of-a-followed-redirect",
+        reason: "who calls is still known where a redirect was followed; Envoy takes the next peer",
+        holds: |it, case| {
+            let said = case.is(|call| call.header("x-forwarded-for").is_some());
+            let remote = it.fact == "log remote" || it.fact.starts_with("header x-");
+            redirects::is_sent_elsewhere(case) && said && remote && it.envoy.contains("CALLER")
+        },
+    },
+    Allowed {
+        id: "scheme-after-a-redirect",
+        reason: "an edit that tells the scheme of a request whose redirect could not be followed has it; \
+                 Envoy's has it twice",
+        holds: redirects::has_scheme_twice,
+    },
+    Allowed {
+        id: "failure-of-another-attempt",
+        reason: "where attempts overlap, the one that timed out failed of nothing; Envoy's log still says \
+                 of what another one did",
+        holds: |it, case| {
+            let refused = it.envoy.ends_with("connect_error:_Connection_refused");
+            let hangs = case.is(|call| {
+                call.header("x-script")
+                    .is_some_and(|it| it.contains("hang"))
+            });
+            it.fact == "log failure"
+                && it.ours == "-"
+                && refused
+                && hangs
+                && redirects::overlaps(case)
+        },
+    },
+    Allowed {
         id: "digits-of-a-length",
         reason: "a length is written without the zeros that it began with; Envoy passes them on",
         holds: |it, _| {
@@ -121,7 +161,8 @@ pub(crate) const ALLOWED: &[Allowed] = &[
             let escaped = it.envoy.replace('<', "%3C").replace('>', "%3E");
             let sent = it.fact.ends_with(" line") || it.fact == "log sent-path";
             // Or told of it.
-            let path = sent || it.fact.starts_with("header x-");
+            let url = it.fact.ends_with("header x-envoy-original-url");
+            let path = sent || url || it.fact.starts_with("header x-");
             path && escaped != it.envoy && escaped == it.ours
         },
     },

@@ -211,6 +211,16 @@ impl Coverage {
             let details = facts.get("log details");
             let details = details.split(['{', ':']).next().unwrap_or(details);
             *self.details.entry(details.to_owned()).or_default() += 1;
+            if config.area == "actions" && facts.get("log before 0 details") == "internal_redirect"
+            {
+                self.one("redirect followed", true);
+            } else if config.area == "actions" && facts.get("status").starts_with("30") {
+                self.one("redirect followed", false);
+            }
+            if config.area == "retries" && is_hedged(config, facts.get("log route")) {
+                let attempts = facts.get("log attempts").parse().unwrap_or(0);
+                self.one("attempts may overlap, and there are several", attempts > 1);
+            }
             if config.area == "retries" {
                 let attempts = facts.get("log attempts").parse().unwrap_or(0);
                 if let Some(condition) = area::retried_for(config, facts.get("log route")) {
@@ -288,6 +298,16 @@ impl Coverage {
                 if held.min(not) < EACH_WAY {
                     lacking.push(format!("{kind}: held {held} times, did not {not} times"));
                 }
+            }
+        }
+        let both = [
+            ("actions", "redirect followed"),
+            ("retries", "attempts may overlap, and there are several"),
+        ];
+        for (_, kind) in both.iter().filter(|(area, _)| areas.contains(area)) {
+            let (held, not) = self.conditions.get(*kind).copied().unwrap_or_default();
+            if held.min(not) < EACH_RETRY {
+                lacking.push(format!("{kind}: held {held} times, did not {not} times"));
             }
         }
         if areas.contains(&"balancing") {
@@ -435,6 +455,14 @@ impl fmt::Display for Coverage {
         let share = self.reached * 100 / self.could.max(1);
         write!(f, "coverage: {share} % of requests reached a backend")
     }
+}
+
+/// Whether a route lets attempts overlap.
+fn is_hedged(config: &Config, route: &str) -> bool {
+    let host = &config.source.manager["route_config"]["virtual_hosts"][0];
+    let mut routes = list(&host["routes"]).iter();
+    let route = routes.find(|it| it["name"] == route);
+    route.is_some_and(|it| !it["route"]["hedge_policy"].is_null())
 }
 
 /// Those of which there were too few.

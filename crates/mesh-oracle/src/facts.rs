@@ -94,15 +94,23 @@ impl Facts {
         }
     }
 
-    /// A line of the access log without its number.
-    pub(crate) fn log(&mut self, line: Option<&str>) {
-        let Some(line) = line else {
+    /// The lines of the access log without their number: one for a request, and one more for each
+    /// redirect of its that was followed.
+    pub(crate) fn log(&mut self, lines: &[String]) {
+        let Some((last, before)) = lines.split_last() else {
             self.put("log", "no line".into());
             return;
         };
+        self.line("log", last);
+        for (n, line) in before.iter().enumerate() {
+            self.line(&format!("log before {n}"), line);
+        }
+    }
+
+    fn line(&mut self, prefix: &str, line: &str) {
         for field in line.split('\t') {
             let (name, value) = field.split_once('=').unwrap_or((field, ""));
-            self.put(&format!("log {name}"), value.to_owned());
+            self.put(&format!("{prefix} {name}"), value.to_owned());
         }
     }
 

@@ -238,7 +238,7 @@ impl Runner {
             of_call.late = late;
             if call.pace.mark != Some(Mark::Interval) {
                 of_call.reply(&call, &reply);
-                of_call.log(lines.get(&case).map(String::as_str));
+                of_call.log(lines.get(&case).map_or(&[], Vec::as_slice));
                 of_call.upstream(&call, seen);
                 chance::note(&call, &mut of_call);
             }
@@ -256,7 +256,7 @@ impl Runner {
     }
 
     /// The lines of a subject's access log since the last time, by their numbers.
-    async fn lines(&mut self, peer: &Peer, asked: usize) -> HashMap<String, String> {
+    async fn lines(&mut self, peer: &Peer, asked: usize) -> HashMap<String, Vec<String>> {
         let end = Instant::now() + Duration::from_millis(1500);
         let from = *self.read.get(peer.name).unwrap_or(&0);
         let Some(log) = &peer.log else {
@@ -265,17 +265,25 @@ impl Runner {
         loop {
             let text = std::fs::read(log).unwrap_or_default();
             let new = String::from_utf8_lossy(&text[from.min(text.len())..]).into_owned();
-            if new.lines().count() >= asked || Instant::now() > end {
+            let went_on = |line: &&str| line.contains(WENT_ON);
+            if new.lines().filter(|it| !went_on(it)).count() >= asked || Instant::now() > end {
                 self.read.insert(peer.name, text.len());
-                let pairs = new.lines().filter_map(|line| line.split_once('\t'));
-                return pairs
-                    .map(|(n, line)| (n.to_owned(), line.to_owned()))
-                    .collect();
+                let mut lines = HashMap::<String, Vec<String>>::new();
+                for (n, line) in new.lines().filter_map(|line| line.split_once('\t')) {
+                    let of_case = lines.entry(n.to_owned()).or_default();
+                    // Of requests sent at once the last one tells.
+                    of_case.retain(|it| went_on(&it.as_str()));
+                    of_case.push(line.to_owned());
+                }
+                return lines;
             }
             sleep(Duration::from_millis(20)).await;
         }
     }
 }
+
+/// In the log of a request whose redirect was followed; the line of where it went comes later.
+const WENT_ON: &str = "details=internal_redirect";
 
 pub(crate) async fn exchange(to: SocketAddr, call: &Call) -> (Message, String) {
     if call.http2 {

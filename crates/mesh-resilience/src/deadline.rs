@@ -162,7 +162,7 @@ fn route_expiry<B>(
 ) -> Option<Expiry> {
     let matched = exchange.matched()?;
     let (rule, retry) = (matched.rule(), retry_of(matched).map(|retry| &**retry));
-    let limits = Limits::take(rule, retry, request.headers_mut());
+    let limits = Limits::take(rule, retry, request.headers_mut()).with_hedge(matched);
     limits.write_with(Duration::ZERO, request.headers_mut(), written);
     if limits != Limits::of_rule(rule, retry) {
         // For those below; they look at the rule where nothing lies here.

@@ -16,6 +16,7 @@ const TOTAL: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-m
 const PER_TRY: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
 /// What the upstream is told: the time that it has, in milliseconds.
 pub(crate) const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+pub(crate) const HEDGE: HeaderName = HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
 const GRPC: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The time limits of one request.
@@ -29,6 +30,8 @@ pub(crate) struct Limits {
     pub(crate) per_try: Option<Duration>,
     /// The upstream learns its time from `grpc-timeout` too.
     pub(crate) grpc: bool,
+    /// Attempts may overlap: each has as long as the whole.
+    pub(crate) hedged: bool,
 }
 
 /// Whether a request carries any of Envoy's own headers that `asks` knows by what comes behind
@@ -89,8 +92,18 @@ impl Limits {
         }
         exchange
             .and_then(Exchange::matched)
-            .map(|matched| Self::of_rule(matched.rule(), retry_of(matched).map(|retry| &**retry)))
+            .map(|matched| {
+                let limits = Self::of_rule(matched.rule(), retry_of(matched).map(|retry| &**retry));
+                limits.with_hedge(matched)
+            })
             .unwrap_or_default()
+    }
+
+    /// With overlapping attempts where the rule or its virtual host has them.
+    pub(crate) fn with_hedge(mut self, matched: &Matched) -> Self {
+        let hedge = matched.rule().hedge.or(matched.host().hedge);
+        self.hedged |= hedge.is_some_and(|hedge| hedge.on_try_timeout);
+        self
     }
 
     /// What the rule says.
@@ -99,6 +112,7 @@ impl Limits {
             total: rule.timeout.filter(|_| rule.max_stream_duration.is_none()),
             per_try: retry.and_then(|retry| retry.per_try_timeout),
             grpc: false,
+            hedged: false,
         };
         limits.settled()
     }
@@ -128,6 +142,8 @@ impl Limits {
         if !has_envoy_headers(headers, is_about_timeouts) {
             return limits.settled();
         }
+        // Only whoever makes attempts takes it out; nothing but `true` says anything, as in Envoy.
+        limits.hedged = headers.get(HEDGE).is_some_and(|value| value == "true");
         if let Some(value) = headers.remove(TOTAL)
             && let Some(total) = parse_millis(&value)
         {
@@ -154,7 +170,8 @@ impl Limits {
 
     /// The milliseconds that the upstream has, when `elapsed` have passed since the request ended.
     pub(crate) fn expected(&self, elapsed: Duration) -> Option<u64> {
-        let expected = self.per_try.or(self.total)?;
+        let per_try = self.per_try.filter(|_| !self.hedged);
+        let expected = per_try.or(self.total)?;
         let left = match self.total {
             None => expected,
             Some(total) => expected.min(total.saturating_sub(elapsed)),
@@ -368,6 +385,7 @@ mod tests {
     #[test]
     fn the_upstream_is_told_the_shorter_limit_less_the_time_that_has_passed() {
         let limits = |total, per_try| Limits {
+            hedged: false,
             total,
             per_try,
             grpc: true,

@@ -63,6 +63,7 @@ mod attempts;
 mod backoff;
 mod budget;
 mod decide;
+mod hedge;
 mod replay;
 mod reset;
 
@@ -70,11 +71,12 @@ pub use attempts::LateNotes;
 pub use budget::Budgets;
 pub use replay::ReplayBody;
 
-use crate::limits::retry_of;
+use crate::limits::{Limits as AttemptLimits, retry_of};
 use crate::time::Deadline;
 use ask::Wanted;
 use attempts::{Attempts, finish};
 use budget::{Window, interval_of};
+use hedge::Hedge;
 use http::{HeaderName, HeaderValue, Method, Request, Response, header};
 use http_body::Body;
 use mesh_core::body::Held;
@@ -89,6 +91,7 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -113,13 +116,15 @@ where
     S: Service<Request<O>>,
 {
     #[pin]
-    state: State<S::Future>,
+    state: State<S::Future, Hedge<S, B, O>>,
     /// None where there is nothing to retry.
     attempts: Option<Attempts<S, B>>,
 }
 
 #[pin_project(project = StateProj)]
-enum State<F> {
+enum State<F, H> {
+    /// Attempts that may overlap.
+    Hedged(Box<H>),
     /// An attempt is under way.
     Going(#[pin] F),
     /// The next attempt waits for its time.
@@ -153,6 +158,8 @@ struct Plan {
     exchange: Option<Exchange>,
     /// Each attempt says which it is.
     numbered: bool,
+    /// Attempts may overlap, from this limit on.
+    hedge: Option<Duration>,
 }
 
 /// Envoy's `per_connection_buffer_limit_bytes`.
@@ -280,11 +287,19 @@ impl Settings {
                 wanted: Wanted::by_policy(Some(policy)).only_of(Some(policy), request),
                 exchange: Exchange::of(request).cloned(),
                 numbered: false,
+                hedge: None,
             },
             None => self.plan_of_route(request)?,
         };
         let is_shadow = plan.exchange.as_ref().is_some_and(Exchange::is_shadow);
-        (!is_shadow && !plan.wanted.is_nothing() && !is_tunnel(request)).then_some(plan)
+        let is_wanted = !plan.wanted.is_nothing() || plan.hedge.is_some();
+        if is_shadow || !is_wanted || is_tunnel(request) {
+            return None;
+        }
+        if let (Some(_), Some(exchange)) = (plan.hedge, &plan.exchange) {
+            exchange.set_hedged();
+        }
+        Some(plan)
     }
 
     fn plan_of_route<B>(&self, request: &mut Request<B>) -> Option<Plan> {
@@ -292,16 +307,19 @@ impl Settings {
         let matched = exchange.matched()?;
         let policy = retry_of(matched);
         let numbered = matched.host().count_attempts;
+        let limits = AttemptLimits::of(request);
+        let hedge = limits.per_try.filter(|_| limits.hedged);
         let headers = request.headers_mut();
         if numbered {
             headers.insert(ATTEMPT_COUNT, HeaderValue::from_static("1"));
         }
         let own = policy.map(|policy| &**policy);
         let wanted = Wanted::take(own, headers).only_of(own, request);
-        if wanted.is_nothing() {
+        if wanted.is_nothing() && hedge.is_none() {
             return None;
         }
         Some(Plan {
+            hedge,
             policy: policy.cloned().unwrap_or_default(),
             wanted,
             exchange: Some(exchange),
@@ -348,12 +366,20 @@ where
         let (head, body) = request.into_parts();
         let (replay, body) = Replay::begin(body, self.settings.buffer_limit);
         let saved = attempts::save(&head, plan.exchange.as_ref());
+        let hedge = plan.hedge;
         let settings = self.settings.clone();
         let mut attempts = Attempts::new(service, saved, replay, plan, settings);
         let request = Request::from_parts(head, body.into());
+        let Some(limit) = hedge else {
+            return ResponseFuture {
+                state: State::Going(attempts.service.call(request)),
+                attempts: Some(attempts),
+            };
+        };
+        let first = attempts.service.call(request);
         ResponseFuture {
-            state: State::Going(attempts.service.call(request)),
-            attempts: Some(attempts),
+            state: State::Hedged(Box::new(Hedge::new(first, attempts, limit))),
+            attempts: None,
         }
     }
 }
@@ -394,6 +420,7 @@ where
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
+                StateProj::Hedged(hedge) => return hedge.poll(cx),
                 // -> Waiting or Readying, unless this result is the last.
                 StateProj::Going(inner) => {
                     let result = ready!(inner.poll(cx)).map_err(Error::wrap);
@@ -437,7 +464,8 @@ where
     S: Service<Request<O>>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state {
+        let state = match &self.state {
+            State::Hedged(_) => "Hedged",
             State::Going(_) => "Going",
             State::Waiting(_) => "Waiting",
             State::Readying => "Readying",

@@ -125,10 +125,13 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let expiry = match self.limit {
             Limit::Fixed(limit) => Some(Expiry::from_now(limit, Failure::TryTimeout)),
-            Limit::PerTry => Exchange::of(&request).and_then(|exchange| {
-                let limit = Limits::of(&request).per_try?;
-                Expiry::of(exchange, Some((limit, Failure::TryTimeout)), None)
-            }),
+            // Whoever lets attempts overlap watches their limits.
+            Limit::PerTry => Exchange::of(&request)
+                .filter(|of| !of.is_hedged())
+                .and_then(|exchange| {
+                    let limit = Limits::of(&request).per_try?;
+                    Expiry::of(exchange, Some((limit, Failure::TryTimeout)), None)
+                }),
         };
         ResponseFuture {
             inner: self.inner.call(request),

@@ -1,6 +1,7 @@
 //! HTTP routing as Tower layers.
 //!
 //! ```text
+//!  FollowLayer   what an answer sent elsewhere goes through everything again
 //!  ReplyLayer    errors become responses; edits and recorded headers go on local replies
 //!  RouteLayer    which rule, which cluster: recorded in the Exchange
 //!  CorsLayer     preflights are answered, origins allowed
@@ -9,6 +10,7 @@
 //!  RespondLayer  redirects, fixed responses, clusters that do not exist
 //!  HashLayer     what consistent hashing goes by; cookies for it
 //!  MirrorLayer   copies
+//!  KeepLayer     requests whose answers may send them elsewhere
 //!    (timeouts, retries, breakers: mesh-resilience; endpoints: mesh-lb)
 //! ```
 //!
@@ -66,6 +68,7 @@
 pub mod cors;
 pub mod edit;
 pub mod explain;
+pub mod follow;
 pub mod hash;
 pub mod list;
 pub mod map_body;
@@ -90,6 +93,7 @@ mod template;
 pub use cors::CorsLayer;
 pub use edit::EditLayer;
 pub use explain::{Explanation, explain};
+pub use follow::{FollowLayer, KeepLayer};
 pub use hash::HashLayer;
 pub use head::Head;
 pub use map_body::MapRequestBodyLayer;

@@ -245,6 +245,13 @@ impl Notes {
         }
     }
 
+    /// The rule that a request would meet, if there is one. Nothing is noted or counted.
+    pub(crate) fn rule(&self, request: &Request<()>) -> Option<Arc<Rule>> {
+        let exchange = Exchange::of(request)?;
+        let matched = self.0.look(request, exchange.caller(), self.0.word());
+        Some(matched.ok()?.rule().clone())
+    }
+
     /// Notes on the exchange of a request which rule it meets, if it meets one and that is not
     /// known yet. Nothing is counted.
     pub fn note<B>(&self, request: &Request<B>) {

@@ -2,7 +2,7 @@
 //!
 //! As Envoy's router filter counts (`chargeUpstreamCode`): the answer that the caller gets, be it
 //! an endpoint's or one made in place of it, in `upstream_rq_completed`, by its class and by its
-//! code. An answer that is tried again is not counted here, nor a request that its caller gave up.
+//! code. An answer that is tried again or followed elsewhere is not counted here, nor a request that its caller gave up.
 //!
 //! The layer belongs above everything that makes further attempts and below everything that
 //! answers for other reasons. It notes in the [`Exchange`] that it counts, so that whoever counts
@@ -122,7 +122,8 @@ where
             Err(error) if error.failure().replaces_an_answer() => Some(error.status()),
             Err(_) => None,
         };
-        if let (Some(exchange), Some(status)) = (this.exchange.take(), status)
+        let exchange = this.exchange.take().filter(|of| !of.has_gone_on());
+        if let (Some(exchange), Some(status)) = (exchange, status)
             && let Some(cluster) = exchange.cluster()
         {
             cluster.live().stats().answered(exchange.shard(), status);

@@ -14,10 +14,7 @@ use std::fs;
 use std::path::Path;
 
 /// What is not read yet: the number of the issue that brings it, and what the refusal says.
-const REFUSED: &[(u32, &str)] = &[(
-    7,
-    "filters.http.jwt_authn.v3.JwtAuthentication\" is not supported",
-)];
+const REFUSED: &[(u32, &str)] = &[];
 
 const KINDS: [(&str, TypeUrl); 4] = [
     ("clusters", TypeUrl::Cluster),

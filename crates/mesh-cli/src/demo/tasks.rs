@@ -237,7 +237,7 @@ mod tests {
     fn a_task_is_found_by_its_number() {
         assert_eq!(find("3").unwrap().name, "03-traffic-shifting");
         assert_eq!(find("10").unwrap().name, "10-rewrite-and-redirect");
-        assert!(find("19").is_err());
+        assert!(find("99").is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::model::Endpoint;
 use crate::{Error, Failure, Flags, reply};
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -49,6 +49,7 @@ pub struct AttemptNotes {
 #[derive(Debug, Default)]
 pub(super) struct Attempt {
     flags: AtomicU32,
+    late: AtomicBool,
     notes: Mutex<AttemptNotes>,
 }
 
@@ -76,6 +77,14 @@ impl Attempt {
     #[inline]
     pub(super) fn flags(&self) -> Flags {
         Flags::from_bits(self.flags.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_late(&self) {
+        self.late.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_late(&self) -> bool {
+        self.late.load(Ordering::Relaxed)
     }
 
     #[inline]

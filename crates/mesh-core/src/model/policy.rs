@@ -73,6 +73,15 @@ pub enum ResetFormat {
     UnixTimestamp,
 }
 
+/// Whether attempts may overlap (Envoy `HedgePolicy`, of which no more is implemented there).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Hedge {
+    /// An attempt that meets its limit goes on beside the next one, and the first good answer of
+    /// either counts. A caller may ask for it with `x-envoy-hedge-on-per-try-timeout: true`.
+    /// Default false: such an attempt is reset.
+    pub on_try_timeout: bool,
+}
+
 /// A set of retry conditions (`x-envoy-retry-on` and `x-envoy-retry-grpc-on`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RetryOn(u32);

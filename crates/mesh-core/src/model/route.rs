@@ -1,7 +1,8 @@
 //! Route tables: which rule a request meets and what the rule says.
 
 use super::edits::HeaderEdits;
-use super::policy::{Cors, Fault, Mirror, RateLimit, Retry};
+use super::follow::FollowRedirects;
+use super::policy::{Cors, Fault, Hedge, Mirror, RateLimit, Retry};
 use super::{AuthorityRewrite, HashPolicy, PathRewrite, Pattern, Redirect, StringMatch};
 use crate::{Name, Origin, Slot};
 use bytes::Bytes;
@@ -71,6 +72,8 @@ pub struct VirtualHost {
     pub rules: Vec<Arc<Rule>>,
     /// Retries of the rules that have none of their own.
     pub retry: Option<Arc<Retry>>,
+    /// Overlapping attempts of the rules that say nothing of them.
+    pub hedge: Option<Hedge>,
     /// Cross-origin rules of the rules that have none of their own.
     pub cors: Option<Arc<Cors>>,
     /// Clusters on demand for the rules that say nothing of it. None is as the manager has it.
@@ -120,6 +123,10 @@ pub struct Rule {
     pub grpc_timeout_offset: Duration,
     /// Retries.
     pub retry: Option<Arc<Retry>>,
+    /// Overlapping attempts. None is as the virtual host has it.
+    pub hedge: Option<Hedge>,
+    /// Redirects of upstreams that are followed here. Default none: all are passed on.
+    pub follow: Option<Arc<FollowRedirects>>,
     /// Delays and aborts.
     pub fault: Option<Arc<Fault>>,
     /// Cross-origin rules.

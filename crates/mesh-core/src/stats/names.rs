@@ -111,6 +111,10 @@ crate::stats! {
         RqRetryBackoff = Counter "upstream_rq_retry_backoff_exponential",
         /// Retries after the wait that an answer asked for.
         RqRetryBackoffRateLimited = Counter "upstream_rq_retry_backoff_ratelimited",
+        /// Redirects of the upstream that were followed here.
+        RedirectSucceeded = Counter "upstream_internal_redirect_succeeded_total",
+        /// Redirects of the upstream that should have been followed here, and could not.
+        RedirectFailed = Counter "upstream_internal_redirect_failed_total",
         /// Requests without an endpoint.
         NoHealthy = Counter "upstream_cx_none_healthy",
         /// Picks made in panic mode.
@@ -279,6 +283,16 @@ crate::stats! {
         RouterRqTotal = Counter "rq_total",
         /// Fixed responses, and redirects: Envoy counts those here, and nothing as `rq_redirect`.
         RqDirectResponse = Counter "rq_direct_response",
+        /// Redirects passed on because their `location` is no URL of http.
+        RedirectBadLocation = Counter "passthrough_internal_redirect_bad_location",
+        /// Redirects passed on because they lead to another scheme.
+        RedirectUnsafeScheme = Counter "passthrough_internal_redirect_unsafe_scheme",
+        /// Redirects passed on because there were too many before.
+        RedirectTooMany = Counter "passthrough_internal_redirect_too_many_redirects",
+        /// Redirects passed on because no route is where they lead.
+        RedirectNoRoute = Counter "passthrough_internal_redirect_no_route",
+        /// Redirects passed on because of the route to which they lead.
+        RedirectPredicate = Counter "passthrough_internal_redirect_predicate",
         /// Responses reset after their head went out.
         RqResetAfterStart = Counter "rq_reset_after_downstream_response_started",
         /// Faults: aborts.

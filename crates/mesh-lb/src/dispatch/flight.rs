@@ -35,6 +35,8 @@ pub(crate) struct Flight {
     grpc: bool,
     /// The host's service counts it when it is sent.
     counted: bool,
+    /// It is known that it met its limit.
+    late: bool,
 }
 
 // === impl Owner ===
@@ -93,6 +95,7 @@ impl Flight {
             started: now(),
             grpc,
             counted,
+            late: false,
         }
     }
 
@@ -118,6 +121,20 @@ impl Flight {
             ClusterHosts::of(active.entry()).fails(&active.host, now);
         }
         Some(active)
+    }
+
+    /// There is nothing yet. An attempt that is late and goes on all the same is a timeout to outlier
+    /// detection, whatever comes of it (Envoy `Filter::onSoftPerTryTimeout`).
+    pub(crate) fn goes_on(&mut self) {
+        let Some(active) = self.active.as_ref().filter(|_| !self.late) else {
+            return;
+        };
+        if active.owner.exchange().is_some_and(Exchange::is_late)
+            && let Some(status) = Failure::TryTimeout.local_origin()
+        {
+            self.late = true;
+            active.report(Outcome::Broken(status), now());
+        }
     }
 
     /// The host's service failed.
@@ -156,7 +173,7 @@ impl Flight {
     }
 
     /// Dropped without an answer: by a timeout above us, or because nobody wants it any more.
-    fn given_up(active: &Active, counted: bool) {
+    fn given_up(active: &Active, counted: bool, late: bool) {
         if !active.owner.exchange().is_some_and(was_timed_out) {
             if !counted {
                 active.count(ClusterStat::RqCancelled);
@@ -165,7 +182,8 @@ impl Flight {
         }
         active.completed(StatusCode::GATEWAY_TIMEOUT);
         active.host.count(Ending::Timeout);
-        if let Some(status) = Failure::TryTimeout.local_origin() {
+        let timeout = Failure::TryTimeout.local_origin();
+        if let Some(status) = timeout.filter(|_| !late) {
             active.report(Outcome::Broken(status), now());
         }
     }
@@ -174,7 +192,7 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         if let Some(active) = self.active.take() {
-            Self::given_up(&active, self.counted);
+            Self::given_up(&active, self.counted, self.late);
         }
     }
 }

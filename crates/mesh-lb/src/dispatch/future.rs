@@ -89,7 +89,15 @@ where
                         Err(error) => break Err(error),
                     }
                 }
-                StateProjection::Sent(response) => break ready!(response.poll(cx)),
+                StateProjection::Sent(response) => match response.poll(cx) {
+                    Poll::Ready(result) => break result,
+                    Poll::Pending => {
+                        if let Some(flight) = this.flight {
+                            flight.goes_on();
+                        }
+                        return Poll::Pending;
+                    }
+                },
             }
         };
         Poll::Ready(match result {

@@ -1,5 +1,7 @@
 //! What is done with a request that met a route: redirects, rewrites, edits, answers, copies.
 
+mod follow;
+
 use super::{cluster, other_case, paths, usual_clusters};
 use crate::config::{Config, Source};
 use crate::dice::Dice;
@@ -42,6 +44,7 @@ const VALUES: &[&str] = &[
 
 pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     let routes: Vec<Value> = (0..dice.between(3, 7)).map(|n| route(dice, n)).collect();
+    let follows = routes.iter().any(follow::is_followed);
     let mut host = json!({"name": "v0", "domains": ["*"], "routes": routes});
     edits(dice, &mut host, 25);
     if dice.chance(40) {
@@ -61,6 +64,9 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
         table["most_specific_header_mutations_wins"] = json!(true);
     }
     of_manager(dice, &mut manager);
+    if follows {
+        follow::keep_scheme(&mut manager);
+    }
     let calls = (0..requests).map(|_| call(dice, &routes)).collect();
     let mut clusters = usual_clusters();
     clusters.push(cluster("m", &["m"]));
@@ -223,6 +229,10 @@ fn forward(dice: &mut Dice) -> Value {
         }
         to["request_mirror_policies"] = json!([mirror]);
     }
+    // In which order copies of several requests come is a matter of time.
+    if to["request_mirror_policies"].is_null() && dice.chance(40) {
+        follow::policy(dice, &mut to);
+    }
     if dice.chance(20) {
         to["timeout"] = json!(dice.pick(&["0s", "3s", "2.500s"]));
     }
@@ -383,7 +393,9 @@ fn call(dice: &mut Dice, routes: &[Value]) -> Call {
             call.body = "body of it".into();
         }
     }
-    if dice.chance(25) {
+    if dice.chance(35) {
+        call = follow::call(dice, call, routes.len());
+    } else if dice.chance(30) {
         call = call.script(dice.pick(&["cookies", "cors", "503", "404", "204", "chunked", "301"]));
     }
     call.http2 = dice.chance(25) && call.head().is_some();

@@ -24,6 +24,8 @@ enum Kind {
     Plain,
     /// The limit of an attempt, and what hangs.
     PerTry,
+    /// The same, with attempts that overlap.
+    Hedge,
     /// The same without progress.
     Idle,
     /// The limit of the whole request.
@@ -259,7 +261,8 @@ fn other_priorities(dice: &mut Dice) -> Value {
 fn route(dice: &mut Dice, n: usize) -> (Place, Value) {
     let conditions = conditions(dice);
     let kind = match dice.below(20) {
-        0 | 1 => Kind::PerTry,
+        0 => Kind::PerTry,
+        1 | 10 => Kind::Hedge,
         2 => Kind::Idle,
         3 => Kind::Timeout,
         4 | 5 => Kind::Grpc,
@@ -288,7 +291,7 @@ fn route(dice: &mut Dice, n: usize) -> (Place, Value) {
     };
     if dice.chance(92) {
         match kind {
-            Kind::PerTry => limit = Limit::Head,
+            Kind::PerTry | Kind::Hedge => limit = Limit::Head,
             Kind::Idle => limit = Limit::Idle,
             _ => {}
         }
@@ -297,8 +300,15 @@ fn route(dice: &mut Dice, n: usize) -> (Place, Value) {
             policy["retry_priority"] = other_priorities(dice);
         }
         match kind {
+            Kind::Hedge => {
+                policy["per_try_timeout"] = json!(LIMIT);
+                policy["num_retries"] = json!(dice.between(1, 3));
+                // What hangs for ever ends with the whole.
+                action["timeout"] = json!("3s");
+            }
             Kind::PerTry => {
                 policy["per_try_timeout"] = json!(LIMIT);
+                action["timeout"] = json!("3s");
                 if dice.chance(20) {
                     // Not shorter than the whole, which counts alone then.
                     action["timeout"] = json!(LIMIT);
@@ -310,6 +320,14 @@ fn route(dice: &mut Dice, n: usize) -> (Place, Value) {
         action["retry_policy"] = policy;
     }
     match kind {
+        Kind::Hedge => {
+            limit = Limit::Head;
+            action["timeout"] = json!("3s");
+            action["hedge_policy"] = json!({"hedge_on_per_try_timeout": true});
+            if dice.chance(30) {
+                action["hedge_policy"]["initial_requests"] = json!(2);
+            }
+        }
         Kind::Timeout => action["timeout"] = json!(LIMIT),
         Kind::Grpc if dice.chance(50) => {
             limit = Limit::Whole;
@@ -335,11 +353,15 @@ fn route(dice: &mut Dice, n: usize) -> (Place, Value) {
         "match": {"path_separated_prefix": path},
         "route": action,
     });
-    let counted = dice.chance(30);
+    // What each of several attempts came to is not counted for the rule.
+    let counted = dice.chance(30) && kind != Kind::Hedge;
     if counted {
         route["stat_prefix"] = json!(format!("p{n}"));
     }
-    if matches!(kind, Kind::Headers | Kind::PerTry | Kind::Timeout) {
+    if matches!(
+        kind,
+        Kind::Headers | Kind::PerTry | Kind::Hedge | Kind::Timeout
+    ) {
         let names = [
             "retry-on",
             "retry-grpc-on",
@@ -410,7 +432,7 @@ fn call(dice: &mut Dice, places: &[Place]) -> Call {
     }
     if place.kind == Kind::Headers {
         call = with_headers(dice, call);
-    } else if dice.chance(30) && !(is_grpc && place.counted) {
+    } else if dice.chance(30) && !(is_grpc && place.counted) && place.kind != Kind::Hedge {
         call = call.with("x-say-upstream-rq-timeout-alt-response", "1");
     }
     call = call.script(&scripts::script(

@@ -21,6 +21,7 @@ pub(super) async fn serve(name: &'static str, stream: TcpStream, log: &Log) {
             .headers
             .extend(at.map(|at| (REACHED.to_owned(), at.to_string())));
         let head = request.line.starts_with("HEAD ");
+        let location = request.header("x-location").map(str::to_owned);
         let case = request.header("x-case").unwrap_or_default().to_owned();
         let mut word = log.check(name, &request).unwrap_or_else(|| {
             log.script_health(&request);
@@ -30,10 +31,30 @@ pub(super) async fn serve(name: &'static str, stream: TcpStream, log: &Log) {
             log.hold(&case).await;
             "200".clone_into(&mut word);
         }
+        if let Some(status) = word.strip_prefix("to-") {
+            let location = location.as_deref();
+            let answer = redirect(status, name, head, location);
+            if wire.stream.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+            continue;
+        }
         if !act(&word, name, head, &mut wire).await {
             return;
         }
     }
+}
+
+/// Sends the request elsewhere, to where it asks for: to the first of several places, and from
+/// there to the others.
+fn redirect(status: &str, name: &str, head: bool, location: Option<&str>) -> String {
+    let location = location.map_or(String::new(), |it| format!("location: {it}\r\n"));
+    let body = if head { "" } else { name };
+    format!(
+        "HTTP/1.1 {status} Moved\r\ncontent-length: {}\r\nx-backend: {name}\r\nx-a: moved\r\nx-multi: \
+         one\r\nx-multi: two\r\n{location}\r\n{body}",
+        name.len()
+    )
 }
 
 /// Answers. Whether the connection goes on.

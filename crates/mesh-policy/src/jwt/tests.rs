@@ -213,10 +213,12 @@ fn a_missing_token_is_told_only_where_one_is_asked_for() {
     let requires = TokenRequirement::Provider("own".into(), Vec::new());
     authn.rules = vec![AuthnRule::always(requires)];
     // What is ready for the old rules is not for these.
+    authn.slot = mesh_core::Slot::default();
     let (status, body, _, challenge) = told(&authn, bare());
     assert_eq!((status, &*body), (401, "Jwt is missing"));
     assert_eq!(challenge.as_deref(), Some(r#"Bearer realm="http://shop/""#));
     authn.silent = true;
+    authn.slot = mesh_core::Slot::default();
     let (status, body, _, challenge) = told(&authn, bare());
     assert_eq!((status, &*body, challenge), (401, "", None));
 }

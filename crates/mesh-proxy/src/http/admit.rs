@@ -224,6 +224,15 @@ fn admit<B>(
         return Err(Error::new(Failure::NoRoute));
     }
     let caller = exchange.caller();
+    if exchange.is_onward() {
+        // A redirect led it here: the rest was looked at when it came, as in Envoy.
+        if manager.strip_port != StripPort::Keep {
+            strip_port(request, manager.strip_port, caller);
+        }
+        settle_path(request, manager, exchange)?;
+        exchange.note_head(request);
+        return Ok(());
+    }
     // What access logs tell of is noted again if so.
     let mut changed = leave_connection(request.headers_mut());
     if let Err(error) = settle_authority(request) {

@@ -9,13 +9,14 @@ use http::Request;
 use mesh_client::{Body, Outbound, Parts};
 use mesh_core::Rng;
 use mesh_resilience::{Overload, OverloadLayer, Shedding};
+use mesh_route::follow::{Follow, FollowLayer};
 use mesh_route::reply::{Reply, ReplyLayer};
 use mesh_telemetry::{Finish, FinishLayer, IntroduceLayer, Telemetry};
 use std::sync::Arc;
 use tower_layer::Layer;
 use tower_service::Service;
 
-pub(crate) type RequestStack = Finish<Reply<Admit<Overload<Outbound>>>, Body>;
+pub(crate) type RequestStack = Follow<Finish<Reply<Admit<Overload<Outbound>>>, Body>, Body>;
 pub(crate) type StackFuture = <RequestStack as Service<Request<Body>>>::Future;
 pub(crate) type StackBody =
     <<RequestStack as Service<Request<Body>>>::Response as ResponseBody>::Body;
@@ -50,5 +51,7 @@ pub(crate) fn build(
     // Every error becomes a response.
     let stack = ReplyLayer::new().layer(stack);
     // Sees every outcome: access log, metrics, statistics. Reads who peers are, and hides it.
-    FinishLayer::<Body>::new(telemetry).layer(stack)
+    let stack = FinishLayer::<Body>::new(telemetry).layer(stack);
+    // A redirect that is followed goes through all of it again, and is told of twice.
+    FollowLayer::new(Body::from).layer(stack)
 }

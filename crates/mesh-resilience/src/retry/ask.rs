@@ -5,7 +5,7 @@
 //! number of retries replaces it. Names and numbers that cannot be read are passed over.
 
 use super::decide::Conditions;
-use crate::limits::has_envoy_headers;
+use crate::limits::{HEDGE, has_envoy_headers};
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use mesh_core::model::{HeaderKey, HeaderMatch, Retry, RetryOn};
@@ -17,8 +17,6 @@ const MAX: HeaderName = HeaderName::from_static("x-envoy-max-retries");
 const STATUS_CODES: HeaderName = HeaderName::from_static("x-envoy-retriable-status-codes");
 const HEADER_NAMES: HeaderName = HeaderName::from_static("x-envoy-retriable-header-names");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-/// Hedging is not done here; Envoy consumes its header together with the others.
-const HEDGE: HeaderName = HeaderName::from_static("x-envoy-hedge-on-per-try-timeout");
 
 /// Envoy's `num_retries` where there are conditions and no policy.
 const DEFAULT_RETRIES: u32 = 1;

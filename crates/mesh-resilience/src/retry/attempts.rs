@@ -199,6 +199,29 @@ impl<S, B> Attempts<S, B> {
         unit.map(Some).ok_or(())
     }
 
+    /// Says at once what is known of the request itself: a limit may end it before its attempts do.
+    pub(super) fn tell(&self) {
+        if let Some(exchange) = &self.exchange {
+            exchange.flag(self.flags);
+        }
+    }
+
+    /// The request's own record.
+    pub(super) fn exchange(&self) -> Option<&Exchange> {
+        self.exchange.as_ref()
+    }
+
+    /// The record of the attempt that began last, from the second on.
+    pub(super) fn latest(&self) -> Option<Exchange> {
+        self.attempt.clone()
+    }
+
+    /// The attempts as they end with the result of the one that has this record.
+    pub(super) fn won_by(mut self, winner: Option<Exchange>) -> Self {
+        self.attempt = winner;
+        self
+    }
+
     /// What happened to the attempts goes into the request's own record.
     fn settle(self) -> Option<LateNotes> {
         let request = self.exchange?;
@@ -233,6 +256,33 @@ impl<S, B: Body> Attempts<S, B> {
             }
             return None;
         }
+        self.another(result.as_ref().ok())
+    }
+
+    /// Whether a result calls for another attempt, had it not been made already.
+    pub(super) fn would_judge<R>(&self, result: &Result<Response<R>, Error>) -> bool {
+        let conditions = &self.wanted.conditions;
+        self.replay.is_possible()
+            && match result {
+                Ok(response) => {
+                    conditions.meet_head(&self.policy, response.status(), response.headers())
+                }
+                Err(error) => conditions.meet_error(error),
+            }
+    }
+
+    /// How long to wait before the attempt beside one that is late, if there is one: whatever the
+    /// conditions, as long as there are any (Envoy `shouldHedgeRetryPerTryTimeout`).
+    pub(super) fn replace(&mut self) -> Option<Duration> {
+        self.unit = None;
+        if self.wanted.is_nothing() || !self.replay.is_possible() {
+            return None;
+        }
+        self.another::<()>(None)
+    }
+
+    /// How long to wait before another attempt, which an answer may say, if there are any left.
+    fn another<R>(&mut self, answer: Option<&Response<R>>) -> Option<Duration> {
         if self.made == self.wanted.retries {
             self.count(ClusterStat::RqRetryLimitExceeded);
             self.flags = self.flags.with(Flags::URX);
@@ -245,14 +295,14 @@ impl<S, B: Body> Attempts<S, B> {
         };
         self.unit = unit;
         self.count(ClusterStat::RqRetry);
-        if let (Ok(response), Some(exchange)) = (result, &self.exchange)
+        if let (Some(response), Some(exchange)) = (answer, &self.exchange)
             && let Some(cluster) = exchange.cluster()
         {
             let stats = cluster.live().stats();
             stats.retried(exchange.shard(), response.status());
         }
         let policy = &self.policy;
-        let told = result.as_ref().ok().and_then(|response| {
+        let told = answer.and_then(|response| {
             let clock = &self.settings.clock;
             reset::wait(policy, response.headers(), clock)
         });
@@ -265,6 +315,11 @@ impl<S, B: Body> Attempts<S, B> {
         let window = backoff::window(policy.backoff_base, policy.backoff_max, self.made);
         self.made += 1;
         Some(backoff::pause(window, self.settings.rng.word()))
+    }
+
+    /// Lets attempts read the body beside one another.
+    pub(super) fn overlap(&self) {
+        self.replay.overlap();
     }
 
     /// The request of the next attempt.

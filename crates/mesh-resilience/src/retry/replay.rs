@@ -57,6 +57,8 @@ struct Shared<B> {
     limit: usize,
     /// The attempt that may read.
     attempt: u32,
+    /// Those before it may, too.
+    overlapping: bool,
     /// Too much came, the source failed, or no other attempt is wanted: nothing more is kept.
     last: bool,
     ended: Option<Instant>,
@@ -160,7 +162,7 @@ where
 {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let mut shared = lock(&self.shared);
-        if shared.attempt != self.attempt {
+        if !shared.serves(self.attempt) {
             return Poll::Ready(Some(Err(Error::new(Failure::LocalReset))));
         }
         if shared.last && self.sent == shared.kept.len() {
@@ -199,7 +201,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         let shared = lock(&self.shared);
-        if shared.attempt != self.attempt || self.sent < shared.kept.len() {
+        if !shared.serves(self.attempt) || self.sent < shared.kept.len() {
             return false;
         }
         // There was a body to come when the request was made, if only its end: an attempt that
@@ -232,6 +234,10 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
+    fn serves(&self, attempt: u32) -> bool {
+        self.overlapping || self.attempt == attempt
+    }
+
     /// The next frame of what came in, kept if there is room.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let Some(source) = &mut self.source else {
@@ -310,6 +316,7 @@ impl<B: Body> Replay<B> {
             trailers: None,
             limit,
             attempt: 0,
+            overlapping: false,
             last: false,
             ended: None,
         }));
@@ -335,7 +342,15 @@ impl<B: Body> Replay<B> {
         self.shared.is_some()
     }
 
-    /// The body of the next attempt. The one before it gets no more.
+    /// Lets the bodies of all attempts be read beside one another. Another attempt may only begin
+    /// when all of the body was read: of two that wait for more, one would never hear of it.
+    pub(super) fn overlap(&self) {
+        if let Some(shared) = &self.shared {
+            lock(shared).overlapping = true;
+        }
+    }
+
+    /// The body of the next attempt. The one before it gets no more, unless they overlap.
     pub(super) fn next(&self) -> ReplayBody<B> {
         let attempt = self.shared.as_ref().map_or(0, |shared| {
             let mut shared = lock(shared);

@@ -245,7 +245,9 @@ impl Tally {
         if let Some(stats) = &caller.stats {
             stats.dec(caller.shard, HttpStat::RqActive);
         }
-        if let Some(status) = record.entry.status() {
+        let answer = record.entry.status();
+        // What went on elsewhere was answered by nobody; Envoy's log has the status all the same.
+        if let Some(status) = answer.filter(|_| !self.exchange.has_gone_on()) {
             self.count(HttpStat::RqCompleted);
             if let Some(class) = class(status) {
                 self.count(class);
@@ -348,6 +350,9 @@ impl Drop for Tally {
             .expected
             .is_some_and(|expected| self.exchange.sent() >= expected)
         {
+            return self.end(record);
+        }
+        if self.exchange.has_gone_on() {
             return self.end(record);
         }
         let gone = Failure::ClientGone;

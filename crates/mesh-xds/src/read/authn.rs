@@ -41,7 +41,10 @@ pub(super) fn read(value: &pb::JwtAuthentication) -> Result<Authn, Invalid> {
     } = value;
     refuse!(filter_state_rules, stat_prefix);
     let mut authn = Authn::default();
-    for (name, value) in providers.iter() {
+    // In an order of their own, since a map has none.
+    let mut providers_by_name: Vec<_> = providers.iter().collect();
+    providers_by_name.sort_by_key(|(name, _)| *name);
+    for (name, value) in providers_by_name {
         let provider = provider(name, value).at(format!("providers[{name}]"))?;
         authn.providers.push(provider);
     }

@@ -43,6 +43,8 @@ pub const FIELDS: &[Field] = &[
     field("envoy.config.listener.v3.Listener", "max_connections_to_accept_per_socket_event", "tunes Envoy's event loop"),
     field("envoy.config.listener.v3.Listener", "reuse_port", "deprecated without effect; every worker has a socket of its own"),
     field("envoy.config.route.v3.Decorator", "propagate", NO_TRACING),
+    field("envoy.config.route.v3.HedgePolicy", "additional_request_chance", "Envoy does nothing with it either"),
+    field("envoy.config.route.v3.HedgePolicy", "initial_requests", "Envoy does nothing with it either"),
     field("envoy.config.route.v3.Route", "metadata", OPAQUE),
     field("envoy.config.route.v3.RouteAction", "include_vh_rate_limits", "matters with rate limits only, which are refused"),
     field("envoy.config.route.v3.RouteAction.RequestMirrorPolicy", "trace_sampled", NO_TRACING),

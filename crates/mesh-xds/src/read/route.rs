@@ -25,8 +25,10 @@ mod cors;
 pub(super) mod edits;
 mod fault;
 mod filters;
+mod follow;
 mod forward;
 mod hash;
+mod hedge;
 mod limit;
 mod retry;
 mod rule;
@@ -142,7 +144,6 @@ pub fn virtual_host(proto: &pb::VirtualHost) -> Result<VirtualHost, Invalid> {
         virtual_clusters,
         rate_limits,
         retry_policy_typed_config,
-        hedge_policy,
         include_is_timeout_retry_header,
         per_request_buffer_limit_bytes,
         request_body_buffer_limit,
@@ -161,6 +162,7 @@ pub fn virtual_host(proto: &pb::VirtualHost) -> Result<VirtualHost, Invalid> {
     host.response_edits = edits::response(response_headers_to_add, response_headers_to_remove)?;
     let retry = retry_policy.as_ref().map(retry::read).transpose();
     host.retry = retry.at("retry_policy")?.map(Arc::new);
+    host.hedge = hedge_policy.as_ref().map(hedge::read);
 
     let filters = Filters::read(typed_per_filter_config)?;
     host.on_demand = filters.on_demand;

@@ -24,5 +24,10 @@ pub(crate) const ON_DEMAND: &str = "envoy.filters.http.on_demand";
 pub(crate) const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
 pub(crate) const OMIT_CANARY_HOSTS: &str = "envoy.retry_host_predicates.omit_canary_hosts";
 pub(crate) const OMIT_HOST_METADATA: &str = "envoy.retry_host_predicates.omit_host_metadata";
+/// Redirects are followed to routes like these.
+pub(crate) const ALLOW_LISTED_ROUTES: &str =
+    "envoy.internal_redirect_predicates.allow_listed_routes";
+pub(crate) const PREVIOUS_ROUTES: &str = "envoy.internal_redirect_predicates.previous_routes";
+pub(crate) const SAFE_CROSS_SCHEME: &str = "envoy.internal_redirect_predicates.safe_cross_scheme";
 /// Retries avoid priorities that were tried.
 pub(crate) const PREVIOUS_PRIORITIES: &str = "envoy.retry_priorities.previous_priorities";

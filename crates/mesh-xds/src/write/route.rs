@@ -24,8 +24,10 @@ mod answer;
 mod condition;
 pub(super) mod edits;
 mod filters;
+mod follow;
 mod forward;
 mod hash;
+mod hedge;
 mod retry;
 mod rule;
 
@@ -98,6 +100,7 @@ pub fn virtual_host(host: &VirtualHost) -> pb::VirtualHost {
         include_request_attempt_count: host.count_attempts,
         include_attempt_count_in_response: host.count_attempts_in_response,
         retry_policy: host.retry.as_deref().map(retry::write),
+        hedge_policy: host.hedge.map(hedge::write),
         ..Default::default()
     }
 }

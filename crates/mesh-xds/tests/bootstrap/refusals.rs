@@ -9,10 +9,6 @@ fn what_is_not_supported_is_refused_by_its_name() {
         ("tracing: {http: {name: z}}", "tracing: not supported"),
         ("stats_sinks: [{name: x}]", "stats_sinks: not supported"),
         (
-            "overload_manager: {resource_monitors: [{name: x}]}",
-            "overload_manager: not supported",
-        ),
-        (
             "bootstrap_extensions: [{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]",
             "bootstrap_extensions: not supported",
         ),

@@ -3,11 +3,11 @@
 use http::{HeaderName, HeaderValue, StatusCode};
 use mesh_core::model::{
     AbortWith, Action, AddMode, AuthorityRewrite, ClustersOnDemand, Condition, Cors,
-    DirectResponse, Fault, FaultAbort, FaultDelay, Forward, Fraction, HashCookie, HashPolicy,
-    HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch, HeaderTemplate, HostsOnDemand,
-    Mirror, PathMatch, PathRewrite, Pattern, Piece, QueryMatch, RateLimit, Redirect, RedirectPath,
-    ResetFormat, ResetHeader, Retry, RetryOn, RouteTable, Rule, StringMatch, Target, ValueMatch,
-    VirtualHost, Weighted,
+    DirectResponse, Fault, FaultAbort, FaultDelay, FollowRedirects, Forward, Fraction, HashCookie,
+    HashPolicy, HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch, HeaderTemplate, Hedge,
+    HostsOnDemand, Mirror, PathMatch, PathRewrite, Pattern, Piece, QueryMatch, RateLimit, Redirect,
+    RedirectPath, RedirectTarget, ResetFormat, ResetHeader, Retry, RetryOn, RouteTable, Rule,
+    StringMatch, Target, ValueMatch, VirtualHost, Weighted,
 };
 use mesh_core::{Name, Origin};
 use proptest::collection::{btree_map, vec};
@@ -125,8 +125,9 @@ fn with_action(action: Action) -> Rule {
 
 fn forwarding() -> impl Strategy<Value = Rule> {
     let limits = (of(some_time()), of(time()), of(time()), of(time()), time());
-    (forward(), limits, of(retry()), vec(mirror(), 0..3)).prop_map(
-        |(forward, limits, retry, mirrors)| {
+    let further = (of(any::<bool>()), of(follow()));
+    (forward(), limits, of(retry()), vec(mirror(), 0..3), further).prop_map(
+        |(forward, limits, retry, mirrors, (hedge, follow))| {
             let mut rule = with_action(Action::Forward(forward));
             (
                 rule.timeout,
@@ -137,7 +138,32 @@ fn forwarding() -> impl Strategy<Value = Rule> {
             ) = limits;
             rule.retry = retry.map(Arc::new);
             rule.mirrors = mirrors;
+            rule.hedge = hedge.map(|on_try_timeout| Hedge { on_try_timeout });
+            rule.follow = follow.map(Arc::new);
             rule
+        },
+    )
+}
+
+fn follow() -> impl Strategy<Value = FollowRedirects> {
+    let statuses = subsequence(vec![301_u16, 302, 303, 307, 308], 0..=5);
+    let target = prop_oneof![
+        Just(RedirectTarget::NotPrevious),
+        Just(RedirectTarget::SafeScheme),
+        vec("[a-z]{1,5}", 0..3)
+            .prop_map(|names| RedirectTarget::Named(names.iter().map(Name::from).collect())),
+    ];
+    let copied = subsequence(vec!["x-a", "x-b", "cookie"], 0..=3);
+    (0..5_u32, statuses, any::<bool>(), vec(target, 0..3), copied).prop_map(
+        |(most, statuses, other_scheme, targets, copied)| {
+            let status = |code: &u16| StatusCode::from_u16(*code).unwrap();
+            let mut follow = FollowRedirects::default();
+            follow.most = most;
+            follow.statuses = statuses.iter().map(status).collect();
+            follow.other_scheme = other_scheme;
+            follow.targets = targets;
+            follow.copy_headers = copied.into_iter().map(HeaderName::from_static).collect();
+            follow
         },
     )
 }

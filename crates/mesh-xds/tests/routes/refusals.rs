@@ -76,10 +76,6 @@ fn fields_of_a_virtual_host_that_the_model_cannot_express() {
             "retry_policy_typed_config",
         ),
         (
-            |it| it.hedge_policy = Some(Default::default()),
-            "hedge_policy",
-        ),
-        (
             |it| it.include_is_timeout_retry_header = true,
             "include_is_timeout_retry_header",
         ),
@@ -204,7 +200,7 @@ fn conditions_that_the_model_cannot_express() {
         ),
         (
             |it| it.dynamic_metadata = vec![Default::default()],
-            "dynamic_metadata",
+            "dynamic_metadata[0].filter",
         ),
         (
             |it| it.filter_state = vec![Default::default()],

@@ -139,22 +139,6 @@ fn actions_that_the_model_cannot_express() {
             "upgrade_configs",
         ),
         (
-            |it| it.internal_redirect_policy = Some(Default::default()),
-            "internal_redirect_policy",
-        ),
-        (
-            |it| it.internal_redirect_action = 1,
-            "internal_redirect_action",
-        ),
-        (
-            |it| it.max_internal_redirects = number(1),
-            "max_internal_redirects",
-        ),
-        (
-            |it| it.hedge_policy = Some(Default::default()),
-            "hedge_policy",
-        ),
-        (
             |it| {
                 it.max_stream_duration = Some(pb::route_action::MaxStreamDuration {
                     grpc_timeout_header_offset: seconds(-1),

@@ -1,7 +1,7 @@
 //! Where a request is sent, from `RouteAction`.
 
 use super::filters::{Defaults, Setting};
-use super::{cors, edits, hash, retry};
+use super::{cors, edits, follow, hash, hedge, retry};
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
@@ -79,10 +79,6 @@ pub(super) fn read(
         priority,
         rate_limits,
         upgrade_configs,
-        internal_redirect_policy,
-        internal_redirect_action,
-        max_internal_redirects,
-        hedge_policy,
     );
     let mut forward = Forward::default();
     forward.to = target(required("cluster_specifier", cluster_specifier)?)?;
@@ -128,6 +124,12 @@ pub(super) fn read(
     }
     let retry = retry_policy.as_ref().map(retry::read).transpose();
     rule.retry = retry.at("retry_policy")?.map(Arc::new);
+    rule.hedge = hedge_policy.as_ref().map(hedge::read);
+    rule.follow = follow::read(
+        internal_redirect_policy.as_ref(),
+        *internal_redirect_action,
+        max_internal_redirects.as_ref(),
+    )?;
     rule.mirrors = each("request_mirror_policies", request_mirror_policies, mirror)?;
     if rule.mirrors.is_empty() {
         rule.mirrors.clone_from(&host.mirrors);

@@ -1,6 +1,6 @@
 //! Where a request is sent, as `RouteAction`.
 
-use super::{edits, hash, retry};
+use super::{edits, follow, hash, hedge, retry};
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
@@ -46,6 +46,8 @@ pub(super) fn write(rule: &Rule, forward: &Forward) -> pb::RouteAction {
         timeout: Some(to_duration(rule.timeout.unwrap_or_default())),
         idle_timeout: rule.idle_timeout.map(to_duration),
         retry_policy: rule.retry.as_deref().map(retry::write),
+        hedge_policy: rule.hedge.map(hedge::write),
+        internal_redirect_policy: rule.follow.as_deref().map(follow::write),
         request_mirror_policies: rule.mirrors.iter().map(mirror).collect(),
         max_grpc_timeout,
         grpc_timeout_offset,
