@@ -53,6 +53,9 @@ struct Place {
     reached: bool,
     /// A caller's own limit counts, of gRPC or not.
     grpc_limit: bool,
+    /// Its requests have no body: Envoy keeps none of a request that no failure is retried for, and
+    /// makes the attempt beside a late one all the same, without it.
+    bodiless: bool,
 }
 
 pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
@@ -285,6 +288,7 @@ fn route(dice: &mut Dice, n: usize) -> (Place, Value) {
     };
     let mut action = json!({"cluster": cluster});
     let mut grpc_limit = false;
+    let mut bodiless = false;
     let mut limit = match kind {
         Kind::Timeout | Kind::Duration => Limit::Whole,
         _ => Limit::None,
@@ -303,6 +307,7 @@ fn route(dice: &mut Dice, n: usize) -> (Place, Value) {
             Kind::Hedge => {
                 policy["per_try_timeout"] = json!(LIMIT);
                 policy["num_retries"] = json!(dice.between(1, 3));
+                bodiless = policy.get("retriable_request_headers").is_some();
                 // What hangs for ever ends with the whole.
                 action["timeout"] = json!("3s");
             }
@@ -388,6 +393,7 @@ fn route(dice: &mut Dice, n: usize) -> (Place, Value) {
         counted,
         reached: !matches!(cluster, "$over" | "$refused"),
         grpc_limit,
+        bodiless,
     };
     (place, route)
 }
@@ -397,6 +403,7 @@ fn call(dice: &mut Dice, places: &[Place]) -> Call {
     let mut call = Call::get(&place.path);
     let grpc = place.conditions.iter().any(|it| it.grpc) || place.kind == Kind::Grpc;
     match dice.below(20) {
+        _ if place.bodiless => {}
         0..=13 if grpc => {
             call = call.grpc();
             call.body = "\0\0\0\0\u{1}x".into();

@@ -26,6 +26,9 @@ const DEFAULT_RETRIES: u32 = 1;
 pub(super) struct Wanted {
     pub(super) conditions: Conditions,
     pub(super) retries: u32,
+    /// Whether the policy or the request asks for retries at all, of this request or not: that is
+    /// enough for an attempt that is late to get another beside it.
+    pub(super) asked: bool,
 }
 
 // === impl Wanted ===
@@ -33,11 +36,13 @@ pub(super) struct Wanted {
 impl Wanted {
     /// What the policy alone says.
     pub(super) fn by_policy(policy: Option<&Retry>) -> Self {
+        let conditions = Conditions {
+            on: policy.map(|policy| policy.on).unwrap_or_default(),
+            ..Conditions::default()
+        };
         Self {
-            conditions: Conditions {
-                on: policy.map(|policy| policy.on).unwrap_or_default(),
-                ..Conditions::default()
-            },
+            asked: !conditions.is_empty(),
+            conditions,
             retries: policy.map_or(DEFAULT_RETRIES, |policy| policy.attempts),
         }
     }
@@ -50,9 +55,11 @@ impl Wanted {
         }
         let conditions = &mut wanted.conditions;
         if let Some(value) = headers.remove(ON) {
+            wanted.asked = true;
             list(&value).for_each(|name| add(conditions, name, false));
         }
         if let Some(value) = headers.remove(GRPC_ON) {
+            wanted.asked = true;
             list(&value).for_each(|name| add(conditions, name, true));
         }
         if let Some(value) = headers.remove(STATUS_CODES) {

@@ -275,7 +275,7 @@ impl<S, B: Body> Attempts<S, B> {
     /// conditions, as long as there are any (Envoy `shouldHedgeRetryPerTryTimeout`).
     pub(super) fn replace(&mut self) -> Option<Duration> {
         self.unit = None;
-        if self.wanted.is_nothing() || !self.replay.is_possible() {
+        if !self.wanted.asked || !self.replay.is_possible() {
             return None;
         }
         self.another::<()>(None)

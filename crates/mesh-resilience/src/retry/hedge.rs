@@ -249,7 +249,8 @@ where
 mod tests {
     use super::super::RetryLayer;
     use super::*;
-    use mesh_core::model::{Cluster, Hedge as Policy, Retry, RetryOn, Rule};
+    use mesh_core::model::{Cluster, HeaderKey, HeaderMatch, Hedge as Policy};
+    use mesh_core::model::{Retry, RetryOn, Rule, StringMatch};
     use mesh_test::{Answers, Probe, empty, fixture};
     use std::sync::Arc;
     use tokio::time::Instant;
@@ -259,10 +260,15 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn exchange(retries: u32) -> Exchange {
+        about(retries, |_| ())
+    }
+
+    fn about(retries: u32, change: impl FnOnce(&mut Retry)) -> Exchange {
         let mut retry = Retry::default();
         retry.attempts = retries;
         retry.on = RetryOn::SERVER_ERROR;
         retry.per_try_timeout = Some(SECOND);
+        change(&mut retry);
         let mut rule = Rule::prefix_to("/", "a");
         rule.retry = Some(Arc::new(retry));
         rule.hedge = Some(Policy {
@@ -317,6 +323,19 @@ mod tests {
         let (status, _) = status(&exchange, [bad(1500), bad(2000)]).await;
         assert_eq!(status, StatusCode::BAD_GATEWAY);
         assert!(exchange.flags().has(mesh_core::Flags::URX));
+    }
+
+    /// As in Envoy, whose `retriable_request_headers` say what failures are retried for, and not
+    /// what an attempt may be late for.
+    #[tokio::test(start_paused = true)]
+    async fn a_late_attempt_gets_another_whatever_requests_the_policy_is_for() {
+        let exchange = about(1, |retry| {
+            let method = StringMatch::Exact("PUT".to_owned());
+            retry.request_headers = vec![HeaderMatch::text(HeaderKey::Method, method)];
+        });
+        let answers = [Answers::Never, late(500, StatusCode::OK)];
+        assert_eq!(status(&exchange, answers).await.0, StatusCode::OK);
+        assert_eq!(exchange.attempts(), 2);
     }
 
     #[tokio::test(start_paused = true)]
