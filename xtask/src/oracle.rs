@@ -1,6 +1,6 @@
 //! `cargo xtask oracle`: generated configurations and requests, with a real Envoy as the judge.
 
-use std::path::Path;
+use std::{path::Path, process::Command};
 
 use crate::{cargo, venv, workspace::Workspace};
 
@@ -34,7 +34,7 @@ const CONFIGS: usize = 500;
 const REQUESTS: usize = 17_500;
 
 /// The step of the full tests: every area and subject, with a seed that does not change. Not
-/// optimized, as the tests before it are: most of its time it waits.
+/// optimized, as the quick tests are not: most of its time it waits.
 ///
 /// # Errors
 ///
@@ -47,7 +47,18 @@ pub(crate) fn fixed(workspace: &Workspace, envoy: &Path) -> anyhow::Result<()> {
         only: Vec::new(),
         arguments: Vec::new(),
     };
-    run_with(workspace, envoy, &options, &[])
+    // With a test of the quick ones cargo takes the same features of everything as for those, and
+    // does not build it all again.
+    let build = ["build", "--quiet", "--workspace", "--all-features"];
+    let mut command = cargo::cargo(workspace.root());
+    cargo::run(
+        command
+            .args(build)
+            .args(["--bin=mesh-oracle", "--test=limits"]),
+    )?;
+    let mut command = Command::new(workspace.target().join("debug/mesh-oracle"));
+    command.current_dir(workspace.root());
+    cargo::run(options.tell(command.env("MESH_ENVOY", envoy)))
 }
 
 /// Builds mesh-oracle, optimized, and runs it with the Envoy of target/venv.
@@ -56,38 +67,32 @@ pub(crate) fn fixed(workspace: &Workspace, envoy: &Path) -> anyhow::Result<()> {
 ///
 /// If anything differs, or not enough was exercised.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
-    run_with(
-        workspace,
-        &venv::envoy_of(workspace)?,
-        options,
-        &["--release"],
-    )
-}
-
-fn run_with(
-    workspace: &Workspace,
-    envoy: &Path,
-    options: &Options,
-    profile: &[&str],
-) -> anyhow::Result<()> {
     let mut command = cargo::cargo(workspace.root());
     command
-        .env("MESH_ENVOY", envoy)
-        .args(["run", "--quiet", "--all-features"])
-        .args(profile)
+        .env("MESH_ENVOY", venv::envoy_of(workspace)?)
+        .args(["run", "--quiet", "--all-features", "--release"])
         .args(["--package=mesh-oracle", "--"]);
-    let numbers = [
-        ("--seed", options.seed.map(|it| it.to_string())),
-        ("--configs", options.configs.map(|it| it.to_string())),
-        ("--requests", options.requests.map(|it| it.to_string())),
-    ];
-    for (name, value) in numbers {
-        if let Some(value) = value {
-            command.args([name, &value]);
+    cargo::run(options.tell(&mut command))
+}
+
+// === impl Options ===
+
+impl Options {
+    /// Passes them on.
+    fn tell<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let numbers = [
+            ("--seed", self.seed.map(|it| it.to_string())),
+            ("--configs", self.configs.map(|it| it.to_string())),
+            ("--requests", self.requests.map(|it| it.to_string())),
+        ];
+        for (name, value) in numbers {
+            if let Some(value) = value {
+                command.args([name, &value]);
+            }
         }
+        for area in &self.only {
+            command.args(["--only", area]);
+        }
+        command.args(&self.arguments)
     }
-    for area in &options.only {
-        command.args(["--only", area]);
-    }
-    cargo::run(command.args(&options.arguments))
 }

@@ -11,16 +11,18 @@
 //! | in an integration test `tests/*_full.rs` | no | optimized |
 //! | in an integration test `tests/*_gate.rs` | yes | optimized, with those that are ignored |
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
 use anyhow::bail;
 
+use self::beside::Beside;
 use crate::{
     report::{self, Outcome, Report},
     venv::{self, Peers},
     workspace::{Package, Packages, Workspace},
 };
 
+mod beside;
 mod examples;
 mod features;
 mod full;
@@ -47,6 +49,19 @@ struct Step {
     name: &'static str,
     what: &'static str,
     run: fn(&Context<'_>) -> anyhow::Result<Outcome>,
+    /// What may run at the same time.
+    place: Place,
+}
+
+/// What a step may share the machine with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// With a step that runs beside it.
+    Any,
+    /// It runs beside those after it, until one of them has to be alone.
+    Beside,
+    /// With nothing: it is about time.
+    Alone,
 }
 
 /// What a step works on.
@@ -56,6 +71,8 @@ struct Context<'a> {
     /// The packages that `packages` selects.
     selected: Vec<&'a Package>,
     peers: OnceCell<Result<Peers, String>>,
+    /// Whether something runs beside the present step.
+    shared: Cell<bool>,
 }
 
 /// Runs the steps and prints a table of them.
@@ -69,12 +86,37 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
         packages: &options.packages,
         selected: workspace.select(&options.packages)?,
         peers: OnceCell::new(),
+        shared: Cell::new(false),
     };
     let mut report = Report::default();
-    for step in chosen(options)? {
+    let steps = chosen(options)?;
+    let mut begun = Vec::new();
+    for step in &steps {
+        if step.place == Place::Beside && steps.len() > 1 {
+            println!("\n=== {}: begins, beside what follows", step.name);
+            begun.push((step, Beside::begin(&context, step)));
+            context.shared.set(true);
+            continue;
+        }
+        if step.place == Place::Alone {
+            end(&context, &mut report, &mut begun);
+        }
         report.step(step.name, step.what, || (step.run)(&context));
     }
+    end(&context, &mut report, &mut begun);
     report.finish(report::in_ci())
+}
+
+/// Waits for what runs beside.
+fn end(
+    context: &Context<'_>,
+    report: &mut Report,
+    begun: &mut Vec<(&&'static Step, anyhow::Result<Beside>)>,
+) {
+    for (step, beside) in begun.drain(..) {
+        report.step(step.name, step.what, || beside?.end());
+    }
+    context.shared.set(false);
 }
 
 /// The steps to run, in their order. One that is named need not be asked for with `--full` too.
@@ -112,7 +154,11 @@ impl Context<'_> {
 
     /// A cargo that runs in the root.
     fn cargo(&self) -> std::process::Command {
-        crate::cargo::cargo(self.workspace.root())
+        let mut cargo = crate::cargo::cargo(self.workspace.root());
+        if self.shared.get() && std::env::var_os("CARGO_BUILD_JOBS").is_none() {
+            cargo.env("CARGO_BUILD_JOBS", beside::jobs().to_string());
+        }
+        cargo
     }
 }
 

@@ -198,7 +198,8 @@ impl Log {
     }
 
     /// Writes a request down and chooses the word of its script.
-    fn note(&self, backend: &'static str, message: Message) -> String {
+    fn note(&self, backend: &'static str, mut message: Message) -> String {
+        message.at = Some(Instant::now());
         let script = message.header("x-script").unwrap_or("200").to_owned();
         let case = message.header("x-case").unwrap_or("").to_owned();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

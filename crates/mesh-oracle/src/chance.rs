@@ -1,4 +1,5 @@
-//! Where chance decides which endpoint a request goes to, it is not compared request by request.
+//! Where chance decides which endpoint a request goes to, or when, it is not compared request by
+//! request.
 //!
 //! A request says so in `x-judge`, which no subject cares for:
 //!
@@ -8,11 +9,14 @@
 //! | `share NAME` | how often each endpoint was chosen over all requests with this name: both samples have to be of one distribution |
 //! | `turn NAME P` | the order of endpoints, which has a period of P; where it begins may differ |
 //! | `weights NAME` | how often each endpoint was chosen, to within two |
+//! | `pauses W1 W2…` | how long each retry waited for, in quarters of its window (`FROM-TO` in milliseconds): both samples have to be of one distribution |
 
 use crate::difference::Difference;
 use crate::facts::Facts;
 use crate::request::Call;
+use crate::wire::Message;
 use std::collections::BTreeMap;
+use tokio::time::Instant;
 
 /// The quantile of the normal distribution beyond which one case of a million is.
 const ONE_IN_A_MILLION: f64 = 4.7534;
@@ -27,7 +31,10 @@ struct Group<'a> {
 
 /// Takes what chance decided out of the facts of a request.
 pub(crate) fn note(call: &Call, facts: &mut Facts) {
-    if call.header("x-judge").is_none() {
+    if call
+        .header("x-judge")
+        .is_none_or(|it| windows(it).is_some())
+    {
         return;
     }
     let mut drawn = facts.get("log host").to_owned();
@@ -40,6 +47,46 @@ pub(crate) fn note(call: &Call, facts: &mut Facts) {
     let of_endpoint = |fact: &str| fact == "log host" || fact.ends_with(" header (reached)");
     facts.facts.retain(|fact, _| !of_endpoint(fact));
     facts.drawn = Some(drawn);
+}
+
+/// By how much a pause may seem longer than it is, on a machine that others share.
+const SLACK: f64 = 100.0;
+
+/// The quarters of their windows that the pauses between a request's attempts ended in, each as
+/// `pause:QUARTER`.
+pub(crate) fn pauses(call: &Call, seen: &[(&'static str, Message)]) -> Option<String> {
+    let windows = windows(call.header("x-judge")?)?;
+    let times: Vec<Instant> = seen.iter().filter_map(|(_, it)| it.at).collect();
+    let pauses = times
+        .windows(2)
+        .map(|two| (two[1] - two[0]).as_secs_f64() * 1e3);
+    let quarters = pauses.zip(windows).map(|(pause, window)| {
+        let (from, to) = window.split_once('-').unwrap_or(("0", window));
+        let [from, to] = [from, to].map(|it| it.parse().unwrap_or(0.0));
+        format!("pause:{}", quarter(pause, from, to))
+    });
+    Some(quarters.collect::<Vec<_>>().join(" "))
+}
+
+/// The pauses of one request, by what part of their windows they ended in.
+pub(crate) fn each_pause(facts: &Facts) -> impl Iterator<Item = &str> {
+    let drawn = facts.drawn.as_deref().unwrap_or_default();
+    drawn.split(' ').filter_map(|it| it.strip_prefix("pause:"))
+}
+
+fn quarter(pause: f64, from: f64, to: f64) -> &'static str {
+    match (pause - from) / (to - from) {
+        part if part < 0.0 => "before",
+        _ if pause > to + SLACK => "after",
+        part if part < 0.25 => "1st",
+        part if part < 0.5 => "2nd",
+        part if part < 0.75 => "3rd",
+        _ => "4th",
+    }
+}
+
+fn windows(judge: &str) -> Option<impl Iterator<Item = &str>> {
+    Some(judge.strip_prefix("pauses ")?.split(' '))
 }
 
 /// Whether two subjects did so different things with a request, by chance, that nothing else of it
@@ -100,8 +147,12 @@ pub(crate) fn compare(
             how: words.next().map_or(how, |_| judge),
             drawn: [Vec::new(), Vec::new()],
         });
-        group.drawn[0].push(envoy);
-        group.drawn[1].push(ours);
+        for (side, drawn) in [envoy, ours].into_iter().enumerate() {
+            match windows(judge) {
+                Some(_) => group.drawn[side].extend(drawn.split(' ')),
+                None => group.drawn[side].push(drawn),
+            }
+        }
     }
     let unlike = groups.into_iter().filter_map(|(name, group)| {
         let [envoy, ours] = group.unlike()?;
@@ -223,6 +274,22 @@ mod tests {
         for (freedom, exact) in [(1.0, 23.93), (5.0, 35.89), (20.0, 65.42)] {
             let above: f64 = bound(freedom) - exact;
             assert!((0.0..4.0).contains(&above), "{freedom}: {above}");
+        }
+    }
+
+    #[test]
+    fn a_pause_falls_into_a_part_of_its_window_or_beside_it() {
+        let parts = [
+            (999.0, "before"),
+            (1000.0, "1st"),
+            (1124.0, "1st"),
+            (1130.0, "2nd"),
+            (1300.0, "3rd"),
+            (1510.0, "4th"),
+            (1601.0, "after"),
+        ];
+        for (pause, part) in parts {
+            assert_eq!(quarter(pause, 1000.0, 1500.0), part, "{pause}");
         }
     }
 

@@ -4,6 +4,7 @@ mod policy;
 mod yaml;
 
 use crate::area::{self, balancing, protocol};
+use crate::chance;
 use crate::config::Config;
 use crate::facts::Facts;
 use crate::run::Outcome;
@@ -107,6 +108,8 @@ const RETRY_DETAILS: &[&str] = &[
     "upstream_per_try_timeout",
 ];
 const EACH_RETRY: u64 = 2;
+/// How often a pause before a retry ends in each quarter of its window, at least.
+const EACH_PAUSE: u64 = 5;
 
 /// Counters of clusters that have to grow where hosts are taken out.
 const COUNTERS: &[&str] = &[
@@ -132,6 +135,8 @@ pub(crate) struct Coverage {
     balancing: BTreeMap<&'static str, u64>,
     flags: BTreeMap<String, u64>,
     details: BTreeMap<String, u64>,
+    /// The parts of their windows that pauses before retries ended in.
+    pauses: BTreeMap<String, u64>,
     /// Statuses in the area of protocols, and kinds of what was bent.
     protocol: BTreeMap<String, u64>,
     bent: BTreeMap<&'static str, u64>,
@@ -211,6 +216,9 @@ impl Coverage {
             let details = facts.get("log details");
             let details = details.split(['{', ':']).next().unwrap_or(details);
             *self.details.entry(details.to_owned()).or_default() += 1;
+            for pause in chance::each_pause(facts) {
+                *self.pauses.entry(pause.to_owned()).or_default() += 1;
+            }
             if config.area == "actions" && facts.get("log before 0 details") == "internal_redirect"
             {
                 self.one("redirect followed", true);
@@ -356,6 +364,12 @@ impl Coverage {
                 }
             }
             let flags = RETRY_FLAGS.iter().map(|it| (it, &self.flags));
+            for pause in ["1st", "2nd", "3rd", "4th"] {
+                let seen = self.pauses.get(pause).copied().unwrap_or_default();
+                if seen < EACH_PAUSE {
+                    lacking.push(format!("pauses in the {pause} quarter: {seen}"));
+                }
+            }
             let details = RETRY_DETAILS.iter().map(|it| (it, &self.details));
             for (it, all) in flags.chain(details) {
                 let seen = all.get(*it).copied().unwrap_or_default();
@@ -423,6 +437,9 @@ impl fmt::Display for Coverage {
         }
         for (flag, times) in &self.flags {
             writeln!(f, "coverage: flag {flag}: {times}")?;
+        }
+        for (part, times) in &self.pauses {
+            writeln!(f, "coverage: pauses, {part} of the window: {times}")?;
         }
         for (details, times) in &self.details {
             writeln!(f, "coverage: details {details}: {times}")?;

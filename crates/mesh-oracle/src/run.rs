@@ -239,8 +239,10 @@ impl Runner {
             if call.pace.mark != Some(Mark::Interval) {
                 of_call.reply(&call, &reply);
                 of_call.log(lines.get(&case).map_or(&[], Vec::as_slice));
+                let pauses = chance::pauses(&call, &seen);
                 of_call.upstream(&call, seen);
                 chance::note(&call, &mut of_call);
+                of_call.drawn = pauses.or(of_call.drawn);
             }
             facts[at].insert(n, of_call);
         }

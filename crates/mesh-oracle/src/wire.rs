@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Longer than any timeout that a configuration sets.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
@@ -28,6 +28,8 @@ pub(crate) struct Message {
     pub(crate) interim: Vec<String>,
     /// What came after it on the same connection.
     pub(crate) then: Vec<Self>,
+    /// When a backend had the whole of it.
+    pub(crate) at: Option<Instant>,
 }
 
 /// How the length of a message's body is found.

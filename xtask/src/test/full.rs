@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Context, Step, features, runner};
+use super::{Context, Place, Step, features, runner};
 use crate::{
     api::{self, OtherFormat},
     cargo, instructions,
@@ -22,56 +22,67 @@ pub(super) const STEPS: &[Step] = &[
         name: "api",
         what: "the public API is as listed",
         run: api,
+        place: Place::Any,
     },
     Step {
         name: "advisories",
         what: "no dependency has a known weakness (cargo-deny, where it is installed)",
         run: |context| crate::advisories::check(context.workspace.root()),
-    },
-    Step {
-        name: "features",
-        what: "each crate builds alone, with each feature alone",
-        run: features::run,
+        place: Place::Any,
     },
     Step {
         name: "peers",
         what: "a real Envoy and gRPC are in target/venv and start",
         run: peers,
-    },
-    Step {
-        name: "marked",
-        what: "tests with #[ignore = \"full: …\"]",
-        run: runner::marked,
-    },
-    Step {
-        name: "full",
-        what: "tests/*_full.rs, and the binaries that are shipped, optimized",
-        run: runner::full,
+        place: Place::Any,
     },
     Step {
         name: "oracle",
         what: "generated configurations and requests, with a real Envoy as the judge",
         run: oracle,
+        place: Place::Beside,
     },
     Step {
-        name: "gates",
-        what: "budgets for allocations and sizes (tests/*_gate.rs), optimized",
-        run: runner::gates,
-    },
-    Step {
-        name: "instructions",
-        what: "how many instructions the hot path takes, against benches/instructions.txt",
-        run: instructions,
+        name: "features",
+        what: "each crate builds alone, with each feature alone",
+        run: features::run,
+        place: Place::Any,
     },
     Step {
         name: "fuzz",
         what: "every fuzz target, for a few seconds",
         run: |context| crate::fuzz::smoke(context.workspace).map(|()| Outcome::Passed),
+        place: Place::Any,
+    },
+    Step {
+        name: "instructions",
+        what: "how many instructions the hot path takes, against benches/instructions.txt",
+        run: instructions,
+        place: Place::Any,
+    },
+    Step {
+        name: "marked",
+        what: "tests with #[ignore = \"full: …\"]",
+        run: runner::marked,
+        place: Place::Alone,
+    },
+    Step {
+        name: "full",
+        what: "tests/*_full.rs, and the binaries that are shipped, optimized",
+        run: runner::full,
+        place: Place::Alone,
+    },
+    Step {
+        name: "gates",
+        what: "budgets for allocations and sizes (tests/*_gate.rs), optimized",
+        run: runner::gates,
+        place: Place::Alone,
     },
     Step {
         name: "build-times",
         what: "how long one waits for the compiler (printed, not judged)",
         run: build_times,
+        place: Place::Alone,
     },
 ];
 

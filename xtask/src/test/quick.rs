@@ -1,6 +1,6 @@
 //! The steps of the quick run: under 12 minutes on two cores, from nothing.
 
-use super::{Context, Step, examples, marks, runner};
+use super::{Context, Place, Step, examples, marks, runner};
 use crate::{cargo, graph, report::Outcome};
 
 /// In the order that they run: what is answered soonest comes first.
@@ -9,41 +9,49 @@ pub(super) const STEPS: &[Step] = &[
         name: "fmt",
         what: "the format is rustfmt's",
         run: fmt,
+        place: Place::Any,
     },
     Step {
         name: "graph",
         what: "crates import only what they may",
         run: |context| graph::run(context.workspace).map(|()| Outcome::Passed),
+        place: Place::Any,
     },
     Step {
         name: "marks",
         what: "an ignored test says where it runs",
         run: marks::check,
+        place: Place::Any,
     },
     Step {
         name: "clippy",
         what: "no warning, in any target",
         run: clippy,
+        place: Place::Any,
     },
     Step {
         name: "tests",
         what: "unit and integration tests",
         run: runner::quick,
+        place: Place::Any,
     },
     Step {
         name: "doctests",
         what: "the examples in the documentation",
         run: doctests,
+        place: Place::Any,
     },
     Step {
         name: "examples",
         what: "the examples build, run and end",
         run: examples::run,
+        place: Place::Any,
     },
     Step {
         name: "docs",
         what: "the documentation builds without a warning",
         run: docs,
+        place: Place::Any,
     },
 ];
 

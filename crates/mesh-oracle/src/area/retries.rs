@@ -1,5 +1,6 @@
 //! Attempts: what is tried again, how often, where, for how long, and what is kept for it.
 
+mod pauses;
 mod scripts;
 
 use super::{cluster, cluster2};
@@ -59,6 +60,9 @@ struct Place {
 }
 
 pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
+    if dice.chance(8) {
+        return pauses::generate(dice, requests);
+    }
     let mut routes = Vec::new();
     let mut places = Vec::new();
     for n in 0..dice.between(6, 9) {

@@ -117,6 +117,10 @@ async fn answer(
     (away, respond)
 }
 
+/// Longer than any limit that ends a request which nobody answers: what is reset here was not reset
+/// by time.
+const HANG: Duration = Duration::from_secs(10);
+
 /// What a service says that is asked over gRPC.
 fn said(word: &str, respond: &mut SendResponse<Bytes>) -> Result<(), h2::Error> {
     let mut response = Response::new(());
@@ -164,7 +168,7 @@ async fn act(
         "reset" => respond.send_reset(Reason::INTERNAL_ERROR),
         "refuse" => respond.send_reset(Reason::REFUSED_STREAM),
         "cancel" => respond.send_reset(Reason::CANCEL),
-        "hang" => sleep(Duration::from_secs(3)).await,
+        "hang" => sleep(HANG).await,
         "head-then-reset" if !bodiless => {
             let mut body = respond.send_response(head(200), false)?;
             body.send_data(Bytes::from_static(b"abc"), false)?;
@@ -174,7 +178,7 @@ async fn act(
         "head-then-hang" if !bodiless => {
             let mut body = respond.send_response(head(200), false)?;
             body.send_data(Bytes::from_static(b"abc"), false)?;
-            sleep(Duration::from_secs(3)).await;
+            sleep(HANG).await;
         }
         "drip" if !bodiless => {
             let mut body = respond.send_response(head(200), false)?;
@@ -194,7 +198,7 @@ async fn act(
             respond.send_response(response, true)?;
         }
         "health-close" => respond.send_reset(Reason::INTERNAL_ERROR),
-        "health-hang" => sleep(Duration::from_secs(3)).await,
+        "health-hang" => sleep(HANG).await,
         "ratelimited" | "retriable" => {
             let (code, field) = match word {
                 "retriable" => (404, "x-retriable"),
