@@ -154,7 +154,7 @@ impl Authority {
         let at = time::seconds(now);
         let ttl = self.limits.ttl(grant.ttl);
         let until = time::seconds(now + ttl).min(self.current.not_after);
-        if until < at.saturating_add(SHORTEST) {
+        if self.current.not_after < at.saturating_add(SHORTEST) {
             return Err(SignError::Authority(Invalid::new(
                 "",
                 "the authority's own certificate has expired or is about to",

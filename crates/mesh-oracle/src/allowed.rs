@@ -81,7 +81,8 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         holds: |it, case| {
             let said = case.is(|call| call.header("x-forwarded-for").is_some());
             let remote = it.fact == "log remote" || it.fact.starts_with("header x-");
-            redirects::is_sent_elsewhere(case) && said && remote && it.envoy.contains("CALLER")
+            let peer = it.envoy.contains("CALLER") || it.envoy == "127.0.0.1";
+            redirects::is_sent_elsewhere(case) && said && remote && peer
         },
     },
     Allowed {
@@ -105,6 +106,17 @@ pub(crate) const ALLOWED: &[Allowed] = &[
                 && refused
                 && hangs
                 && redirects::overlaps(case)
+        },
+    },
+    Allowed {
+        id: "lines-of-authorization",
+        reason: "a field that came in several lines is passed on in them; Envoy makes one of those that \
+                 it knows (RFC 9110 §5.3)",
+        holds: |it, _| {
+            let header = it.fact.strip_prefix("upstream ");
+            header.is_some_and(|it| it.ends_with(" header authorization"))
+                && it.ours.contains(" | ")
+                && it.ours.replace(" | ", ",") == it.envoy
         },
     },
     Allowed {

@@ -149,6 +149,16 @@ fn lives_of_certificates_are_within_limits() {
     assert_eq!(life(Some(Duration::from_secs(1)), later).as_secs(), 60);
     assert_eq!(life(Some(1000 * DAY), later), 90 * DAY);
     assert_eq!(life(Some(Duration::MAX), later), 90 * DAY);
+    // As short as the limits let it be.
+    let brief = Limits {
+        min_ttl: Duration::from_secs(2),
+        ..limits.clone()
+    };
+    let brief = Authority::new(&material, brief, now()).unwrap();
+    let mut grant = Grant::to(id());
+    grant.ttl = Some(Duration::from_secs(4));
+    let issued = brief.sign(&csr(), &grant, later).unwrap();
+    assert_eq!(issued.not_after, later + Duration::from_secs(4));
     // Never beyond the authority's own end.
     let end = authority.not_after();
     assert_eq!(life(None, end - DAY / 2), DAY / 2);

@@ -179,8 +179,12 @@ pub fn step<B>(authn: &Authn, request: &Request<B>, fetch: Option<&dyn Fetch>, n
     }
 }
 
-/// Access logs have the head as the first of several tokens left it, though another was refused.
-fn note<B>(exchange: &Exchange, changes: Changes, request: &Request<B>) {
+/// Access logs have the head as the first of several tokens left it, and the route that its claims
+/// lead to, though another was refused.
+fn note<B>(exchange: &Exchange, mut changes: Changes, request: &Request<B>) {
+    if let Some(claims) = changes.claims.take().filter(|_| changes.clear_route) {
+        exchange.set_claims(claims);
+    }
     if changes.uri.is_none() && changes.headers.is_none() {
         return;
     }

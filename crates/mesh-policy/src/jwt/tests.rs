@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderName, Request, Response};
 use mesh_core::model::{Authn, AuthnRule, ClaimHeader, Jwks, JwtProvider, RemoteJwks};
 use mesh_core::model::{ClaimMatch, StringMatch, TokenRequirement};
-use mesh_core::{BoxError, Claims, Error, Failure, reply};
+use mesh_core::{BoxError, Caller, Claims, Error, Exchange, Failure, reply};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -274,6 +274,26 @@ fn what_a_token_says_goes_on_and_what_callers_forge_does_not() {
     assert!(says("scope", "w", true));
     assert!(!says("scope", "w", false));
     assert!(!says("scope", "r  w", true));
+}
+
+/// As in Envoy, whose route is looked for anew as soon as one of several tokens is found good: logs
+/// have it though another token is missing.
+#[test]
+fn a_request_that_is_refused_for_one_token_is_routed_by_another() {
+    let mut other = provider("other", "you");
+    other.from_headers = vec![(HeaderName::from_static("x-other"), String::new())];
+    for clear_route in [false, true] {
+        let mut own = provider("own", "me");
+        own.clear_route = clear_route;
+        let mut authn = maybe(vec![own, other.clone()]);
+        let both = ["own", "other"].map(|it| TokenRequirement::Provider(it.into(), Vec::new()));
+        authn.rules = vec![AuthnRule::always(TokenRequirement::All(both.to_vec()))];
+        let mut request = with(&format!("Bearer {}", token(r#"{"iss":"me"}"#)));
+        let exchange = Exchange::new(Instant::now(), Caller::default());
+        exchange.attach(&mut request);
+        assert_eq!(told(&authn, request).0, 401);
+        assert_eq!(exchange.claims().is_some(), clear_route);
+    }
 }
 
 #[test]
