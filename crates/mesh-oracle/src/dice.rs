@@ -2,24 +2,37 @@
 
 /// A generator of random choices (SplitMix64).
 #[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
+pub(crate) struct Dice {
+    state: u64,
+    /// Which of its area's configurations it is for.
+    turn: usize,
+}
 
 // === impl Dice ===
 
 impl Dice {
-    /// Choices number `stream` of a seed; streams do not depend on each other.
+    /// Choices number `stream` of a seed; streams do not depend on each other. Its lower half is the
+    /// number of a configuration among those of its area.
     pub(crate) fn of(seed: u64, stream: u64) -> Self {
-        let mut dice = Self(seed ^ stream.wrapping_mul(0xA24B_AED4_963E_E407));
+        let mut dice = Self {
+            state: seed ^ stream.wrapping_mul(0xA24B_AED4_963E_E407),
+            turn: (stream & u64::from(u32::MAX)) as usize,
+        };
         dice.next();
         dice
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `end` that configurations have in turns, for what a run must not miss.
+    pub(crate) fn turn(&self, end: usize) -> usize {
+        self.turn % end.max(1)
     }
 
     /// A number below `end`, which is not 0.

@@ -40,7 +40,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     let mut calls = Vec::new();
     let mut upstream;
     let mut again = dice.chance(20);
-    match dice.below(10) {
+    match dice.turn(11) {
         0..=3 => {
             if dice.chance(25) {
                 hosts.push("nobody");
@@ -50,12 +50,12 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
             again = false;
             in_bursts(dice, requests, &mut calls);
         }
-        4 | 5 => {
+        4..=6 => {
             upstream = balanced(dice, &hosts);
             upstream["outlier_detection"] = rates(dice);
             by_rate(dice, &hosts, requests, &mut calls);
         }
-        6 => {
+        7 => {
             upstream = balanced(dice, &hosts);
             upstream["circuit_breakers"] = breakers(dice);
             in_bursts(dice, requests.min(BURST), &mut calls);
@@ -160,9 +160,9 @@ fn rates(dice: &mut Dice) -> Value {
         "enforcing_consecutive_gateway_failure": 100,
         "enforcing_success_rate": 0,
     });
-    if dice.chance(45) {
+    if dice.turn(2) == 0 {
         detection["enforcing_failure_percentage"] = json!(100);
-        detection["failure_percentage_threshold"] = json!(dice.pick(&[25, 50, 60, 100]));
+        detection["failure_percentage_threshold"] = json!(dice.pick(&[25, 40, 50, 60, 100]));
         detection["failure_percentage_minimum_hosts"] = json!(dice.between(1, 3));
         detection["failure_percentage_request_volume"] = json!(dice.between(2, 4));
     } else {
@@ -264,7 +264,9 @@ fn in_bursts(dice: &mut Dice, requests: usize, calls: &mut Vec<Call>) {
 /// One burst, of which each host has so many failures, and a look after the interval.
 fn by_rate(dice: &mut Dice, hosts: &[&str], requests: usize, calls: &mut Vec<Call>) {
     let keys = hosts.len() * 3;
-    let bad: Vec<usize> = (0..keys).map(|_| dice.pick(&[0, 0, 0, 50, 100])).collect();
+    let bad: Vec<usize> = (0..keys)
+        .map(|_| dice.pick(&[0, 0, 50, 100, 100]))
+        .collect();
     let mut begins = Call::get("/once").with("x-key", "k0").script("502");
     begins.pace.mark = Some(Mark::Interval);
     calls.push(begins);

@@ -60,7 +60,7 @@ struct Place {
 }
 
 pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
-    if dice.chance(8) {
+    if dice.turn(13) == 6 {
         return pauses::generate(dice, requests);
     }
     let mut routes = Vec::new();
