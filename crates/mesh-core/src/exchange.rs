@@ -17,7 +17,7 @@ mod reply_edit;
 mod signal;
 
 pub use attempt::{AttemptNotes, HostId, Upstream};
-pub use caller::{Caller, PeerCertificate, TlsInfo};
+pub use caller::{Caller, PeerCertificate, Resets, TlsInfo};
 pub use head::{Head, Watch};
 pub use matched::{Matched, Pinned};
 pub use onward::Onward;
