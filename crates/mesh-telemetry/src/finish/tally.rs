@@ -203,6 +203,8 @@ impl Tally {
             });
         });
         self.count(HttpStat::RqTxReset);
+        // Envoy does not tell its own from the caller's (`ActiveStream::onResetStream`).
+        self.count(HttpStat::RqRxReset);
         if failure == Failure::RequestTimeout {
             let shard = self.exchange.shard();
             self.with_route(|stats| stats.block.inc(shard, RouteStat::RqTimeout));
