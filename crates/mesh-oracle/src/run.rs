@@ -202,7 +202,7 @@ impl Runner {
                         Some(Mark::Interval) => clock.interval(to, &call).await,
                         _ if call.http2 && call.leaves.is_some() => {
                             let how = call.leaves.unwrap_or(Leave::Close);
-                            wire2::leave(to, &call, how, log.arrival(&case)).await
+                            wire2::leave(to, &call, how, (&**log, &case)).await
                         }
                         _ => exchange(to, &call).await,
                     };

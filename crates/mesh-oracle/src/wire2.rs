@@ -1,14 +1,18 @@
 //! HTTP/2, as the `h2` crate speaks it, in the shape of [`Message`].
 
+use crate::backend::Log;
 use crate::request::{Call, Leave};
 use crate::wire::{Message, PATIENCE};
 use bytes::Bytes;
 use h2::{Ping, Reason};
 use http::HeaderMap;
-use std::future::Future;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+/// How long a connection may take to send what is left.
+const ENOUGH: Duration = Duration::from_millis(300);
 
 /// Sends a request on a new connection and reads the answer.
 pub(crate) async fn exchange(to: SocketAddr, call: &Call) -> (Message, String) {
@@ -80,7 +84,7 @@ pub(crate) async fn leave(
     to: SocketAddr,
     call: &Call,
     how: Leave,
-    arrival: impl Future<Output = ()>,
+    (log, case): (&Log, &str),
 ) -> (Message, String) {
     let Ok(stream) = TcpStream::connect(to).await else {
         return (Message::ended("nobody listens"), String::new());
@@ -88,7 +92,7 @@ pub(crate) async fn leave(
     let caller = stream
         .local_addr()
         .map_or_else(|_| String::new(), |it| it.to_string());
-    let left = timeout(PATIENCE, let_go(stream, call, how, arrival)).await;
+    let left = timeout(PATIENCE, let_go(stream, call, how, (log, case))).await;
     let message = match left {
         Ok(Some(message)) => message,
         Ok(None) => Message::ended("no HTTP/2 connection"),
@@ -101,24 +105,24 @@ async fn let_go(
     stream: TcpStream,
     call: &Call,
     how: Leave,
-    arrival: impl Future<Output = ()>,
+    (log, case): (&Log, &str),
 ) -> Option<Message> {
     let (client, mut connection) = h2::client::handshake(stream).await.ok()?;
     let mut pings = connection.ping_pong();
-    let driving = tokio::spawn(connection);
+    let mut driving = tokio::spawn(connection);
     let mut client = client.ready().await.ok()?;
     let (mut response, mut sender) = client.send_request(call.head()?, true).ok()?;
     let mut message = Message::ended("left");
     let early = tokio::select! {
         biased;
-        () = arrival => None,
+        () = log.arrival(case) => None,
         answer = &mut response => Some(answer.ok()?),
     };
     let begins = call
         .header("x-script")
         .is_some_and(|it| it.starts_with("head"));
     let mut body = None;
-    let is_early = early.is_some();
+    let is_early = early.is_some() && !log.has(case);
     let answer = match early {
         None if begins => Some(response.await.ok()?),
         early => early,
@@ -156,15 +160,16 @@ async fn let_go(
         Leave::CancelAndClose => {
             sender.send_reset(Reason::CANCEL);
             drop((client, sender, body, pings));
-            // It ends when everything is sent.
-            let _ = driving.await;
-            return Some(message);
+            // Mostly it ends by itself when everything is sent, which the reset is in any case.
+            let _ = timeout(ENOUGH, &mut driving).await;
         }
         Leave::Close => {}
     }
     driving.abort();
     // What is let go of earlier is reset.
-    let _ = driving.await;
+    if !driving.is_finished() {
+        let _ = driving.await;
+    }
     Some(message)
 }
 
