@@ -91,23 +91,6 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         holds: redirects::has_scheme_twice,
     },
     Allowed {
-        id: "failure-of-another-attempt",
-        reason: "where attempts overlap, the one that timed out failed of nothing; Envoy's log still says \
-                 of what another one did",
-        holds: |it, case| {
-            let refused = it.envoy.ends_with("connect_error:_Connection_refused");
-            let hangs = case.is(|call| {
-                call.header("x-script")
-                    .is_some_and(|it| it.contains("hang"))
-            });
-            it.fact == "log failure"
-                && it.ours == "-"
-                && refused
-                && hangs
-                && redirects::overlaps(case)
-        },
-    },
-    Allowed {
         id: "digits-of-a-length",
         reason: "a length is written without the zeros that it began with; Envoy passes them on",
         holds: |it, _| {
