@@ -17,7 +17,7 @@ mod reply_edit;
 mod signal;
 
 pub use attempt::{AttemptNotes, HostId, Upstream};
-pub use caller::{Caller, PeerCertificate, TlsInfo};
+pub use caller::{Caller, PeerCertificate, Resets, TlsInfo};
 pub use head::{Head, Watch};
 pub use matched::{Matched, Pinned};
 pub use onward::Onward;
@@ -163,13 +163,20 @@ impl Exchange {
         }
     }
 
-    /// Makes the endpoint of the attempt that began last the request's: whoever gives up on all
-    /// attempts at once does not know of it.
+    /// Makes the endpoint of the attempt that began last the request's, and why it could not be
+    /// reached, if so: whoever gives up on all attempts at once does not know of it.
     pub fn adopt_latest_upstream(&self) {
-        let latest = self.shared().latest.clone();
-        let upstream = latest.and_then(|attempt| attempt.notes().upstream.clone());
+        let Some(latest) = self.shared().latest.clone() else {
+            return;
+        };
+        let theirs = latest.notes();
+        let (upstream, failure) = (theirs.upstream.clone(), theirs.transport_failure.clone());
+        drop(theirs);
         if upstream.is_some() {
-            self.with_notes_mut(|notes| notes.upstream = upstream);
+            self.with_notes_mut(|notes| {
+                notes.upstream = upstream;
+                notes.transport_failure = failure;
+            });
         }
     }
 

@@ -94,6 +94,10 @@ pub enum Failure {
     UpgradeRefused,
     /// The caller went away. Nobody sees the answer.
     ClientGone,
+    /// The caller reset the stream (RST_STREAM) and stays. Nobody sees the answer.
+    ClientReset,
+    /// The caller reset the stream as one that it refused (`REFUSED_STREAM`). Nobody sees the answer.
+    ClientRefused,
     /// Answered by the rule: a fixed response.
     DirectResponse,
     /// Answered by the rule: a redirect.
@@ -136,7 +140,7 @@ pub enum RetryClass {
 
 impl Failure {
     /// Every failure, for tests and for the table in the documentation.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 45] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoHealthyHost,
@@ -176,6 +180,8 @@ impl Failure {
         Self::ReplayOverflow,
         Self::UpgradeRefused,
         Self::ClientGone,
+        Self::ClientReset,
+        Self::ClientRefused,
         Self::DirectResponse,
         Self::Redirect,
         Self::CorsPreflight,
@@ -422,6 +428,21 @@ impl Failure {
                 "",
                 Never,
             ),
+            // Envoy's codec has details of its own (`Http2ResponseCodeDetails`).
+            Self::ClientReset => plain(
+                Flags::DR,
+                StatusCode::BAD_REQUEST,
+                "http2.remote_reset",
+                "",
+                Never,
+            ),
+            Self::ClientRefused => plain(
+                Flags::DR,
+                StatusCode::BAD_REQUEST,
+                "http2.remote_refuse",
+                "",
+                Never,
+            ),
             Self::DirectResponse => plain(NONE, StatusCode::OK, "direct_response", "", Never),
             Self::Redirect => plain(
                 NONE,
@@ -514,6 +535,14 @@ mod tests {
             ),
             (Failure::FaultAbort(500), 500, "FI", "fault_filter_abort"),
             (Failure::RateLimited(429), 429, "RL", "local_rate_limited"),
+            (
+                Failure::ClientGone,
+                400,
+                "DC",
+                "downstream_remote_disconnect",
+            ),
+            (Failure::ClientReset, 400, "DR", "http2.remote_reset"),
+            (Failure::ClientRefused, 400, "DR", "http2.remote_refuse"),
             (
                 Failure::Unauthenticated,
                 401,

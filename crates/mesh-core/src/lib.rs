@@ -44,7 +44,7 @@ pub use claim::{Claim, Claims};
 pub use clock::WallClock;
 pub use demand::Demand;
 pub use error::{BoxError, Error};
-pub use exchange::{Caller, Exchange, HostId, Matched, Onward, Pinned};
+pub use exchange::{Caller, Exchange, HostId, Matched, Onward, Pinned, Resets};
 pub use failure::{Failure, Flags, RetryClass};
 pub use feed::{Feed, Publisher};
 pub use invalid::Invalid;

@@ -29,6 +29,9 @@ pub(crate) struct Report<'t> {
     /// Added to the places of a document that stands inside another one.
     shift: Shift,
     findings: RefCell<Vec<Diagnostic>>,
+    /// Paths of the fields that readers asked for.
+    #[cfg(test)]
+    asked: RefCell<std::collections::BTreeSet<String>>,
 }
 
 /// How to turn a place in an embedded document into one in its file.
@@ -77,6 +80,8 @@ impl<'t> Report<'t> {
             text,
             shift: Shift::None,
             findings,
+            #[cfg(test)]
+            asked: RefCell::default(),
         }
     }
 
@@ -87,6 +92,12 @@ impl<'t> Report<'t> {
 
     pub(crate) fn failed(&self) -> bool {
         self.findings.borrow().iter().any(Diagnostic::is_error)
+    }
+
+    /// Paths of the fields that readers asked for, whether they were there or not.
+    #[cfg(test)]
+    pub(crate) fn asked(&self) -> std::collections::BTreeSet<String> {
+        self.asked.borrow().clone()
     }
 
     pub(crate) fn into_findings(self) -> Vec<Diagnostic> {

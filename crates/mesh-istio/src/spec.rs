@@ -19,6 +19,8 @@ use crate::diagnostic::{Diagnostic, Position, Severity};
 pub mod authorization_policy;
 mod common;
 pub mod destination_rule;
+#[cfg(test)]
+mod documented;
 pub mod extension_provider;
 pub mod gateway;
 pub mod kubernetes;

@@ -212,7 +212,8 @@ fn a_server_is_read_with_all_that_it_says() {
     let hash = "0a".repeat(32);
     let text = tls(&format!(
         "mode: OPTIONAL_MUTUAL, credentialNames: [rsa, ecdsa], caCertCredentialName: ca, \
-         subjectAltNames: [x], verifyCertificateHash: ['{hash}'], minProtocolVersion: TLS_AUTO, \
+         subjectAltNames: [x], verifyCertificateHash: ['{hash}'], \
+         verifyCertificateSpki: [AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=], minProtocolVersion: TLS_AUTO, \
          maxProtocolVersion: TLSV1_3, cipherSuites: [ECDHE-RSA-AES128-GCM-SHA256]"
     ));
     let world = good(&text);
@@ -222,12 +223,30 @@ fn a_server_is_read_with_all_that_it_says() {
     };
     assert_eq!(found.callers, Callers::MayShow);
     assert_eq!(found.hashes, [[10; 32]]);
+    assert_eq!(found.spki, [[0; 32]]);
+    assert_eq!(found.subject_alt_names, ["x"]);
     assert_eq!(found.min, None);
     assert_eq!(found.ciphers, ["ECDHE-RSA-AES128-GCM-SHA256"]);
     assert!(matches!(&found.certificates[1], Credential::Named(name) if name.value == "ecdsa"));
     assert!(matches!(&found.roots, Some(Roots::Named(name)) if name.value == "ca"));
     let names: Vec<&str> = found.credentials().map(|name| name.as_str()).collect();
     assert_eq!(names, ["rsa", "ecdsa", "ca"]);
+}
+
+#[test]
+fn certificates_in_files_may_be_several() {
+    let one = "{serverCertificate: /c1, privateKey: /k1}";
+    let two = "{serverCertificate: /c2, privateKey: /k2}";
+    let world = good(&tls(&format!(
+        "mode: SIMPLE, tlsCertificates: [{one}, {two}]"
+    )));
+    let (_, gateway) = world.gateways().next().unwrap();
+    let Security::Terminate(found) = &gateway.servers[0].security else {
+        panic!("TLS ends here")
+    };
+    assert_eq!(found.certificates.len(), 2);
+    let second = format!("{:?}", found.certificates[1]);
+    assert!(second.contains("/c2") && second.contains("/k2"), "{second}");
 }
 
 #[test]

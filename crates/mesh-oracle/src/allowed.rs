@@ -92,23 +92,6 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         holds: redirects::has_scheme_twice,
     },
     Allowed {
-        id: "failure-of-another-attempt",
-        reason: "where attempts overlap, the one that timed out failed of nothing; Envoy's log still says \
-                 of what another one did",
-        holds: |it, case| {
-            let refused = it.envoy.ends_with("connect_error:_Connection_refused");
-            let hangs = case.is(|call| {
-                call.header("x-script")
-                    .is_some_and(|it| it.contains("hang"))
-            });
-            it.fact == "log failure"
-                && it.ours == "-"
-                && refused
-                && hangs
-                && redirects::overlaps(case)
-        },
-    },
-    Allowed {
         id: "lines-of-authorization",
         reason: "a field that came in several lines is passed on in them; Envoy makes one of those that \
                  it knows (RFC 9110 §5.3)",

@@ -155,14 +155,16 @@ impl Log {
         health.insert(host.to_owned(), words.collect());
     }
 
+    /// Whether a backend has a case.
+    pub(crate) fn has(&self, case: &str) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.contains_key(case)
+    }
+
     /// Waits until a backend has a case, for as long as that may take.
     pub(crate) async fn arrival(&self, case: &str) {
         let end = Instant::now() + PATIENCE;
-        let is_there = || {
-            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.contains_key(case)
-        };
-        while !is_there() && Instant::now() < end {
+        while !self.has(case) && Instant::now() < end {
             sleep(LOOK).await;
         }
     }

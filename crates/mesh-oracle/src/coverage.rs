@@ -73,7 +73,13 @@ const CONDITIONS: &[&str] = &[
 
 /// Response flags or details of failures that have to come up.
 const FAILURES: &[&str] = &[
-    "NR", "NC", "UH", "UF", "UC", "UO", "UT", "URX", "UPE", "UR", "DI", "FI", "RL",
+    "NR", "NC", "UH", "UF", "UC", "UO", "UT", "URX", "UPE", "UR", "DI", "FI", "RL", "DC", "DR",
+];
+/// How callers leave, by details.
+const LEFT: &[&str] = &[
+    "downstream_remote_disconnect",
+    "http2.remote_refuse",
+    "http2.remote_reset",
 ];
 
 /// Parts of DestinationRules that have to be there for so many requests.
@@ -335,6 +341,12 @@ impl Coverage {
                 let seen = self.flags.get(*flag).copied().unwrap_or_default();
                 if seen < EACH_FAILURE {
                     lacking.push(format!("flag {flag}: {seen} times"));
+                }
+            }
+            for details in LEFT {
+                let seen = self.details.get(*details).copied().unwrap_or_default();
+                if seen < EACH_RETRY {
+                    lacking.push(format!("{details}: {seen} times"));
                 }
             }
         }

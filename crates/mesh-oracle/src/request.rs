@@ -27,6 +27,21 @@ pub(crate) struct Call {
     pub(crate) wait: u64,
     /// How it and others are timed by one another.
     pub(crate) pace: Pace,
+    /// Over HTTP/2 its caller no longer wants the answer once a backend has it.
+    pub(crate) leaves: Option<Leave>,
+}
+
+/// How a caller lets go of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// It resets the stream and keeps the connection.
+    Cancel,
+    /// The same, with the error `REFUSED_STREAM`.
+    Refuse,
+    /// It resets the stream and closes the connection at once.
+    CancelAndClose,
+    /// It closes the connection.
+    Close,
 }
 
 // === impl Call ===
@@ -46,6 +61,7 @@ impl Call {
             then: Vec::new(),
             wait: 0,
             pace: Pace::default(),
+            leaves: None,
         }
     }
 
@@ -155,6 +171,9 @@ impl fmt::Display for Call {
         }
         if self.pace.after > 0 {
             write!(f, "{} ms after the mark ", self.pace.after)?;
+        }
+        if let Some(leaves) = self.leaves.filter(|_| self.http2) {
+            write!(f, "(and leaves: {leaves:?}) ")?;
         }
         write!(f, "{version} {:?}", String::from_utf8_lossy(&self.bytes()))?;
         self.then

@@ -6,7 +6,7 @@ use crate::config::{Backends, Config};
 use crate::difference::Difference;
 use crate::facts::{self, Facts};
 use crate::pace::{Clock, Mark};
-use crate::request::Call;
+use crate::request::{Call, Leave};
 use crate::stage::{Peer, Placed, Refused, istio, raw};
 use crate::wire::Message;
 use crate::{counters, wire, wire2};
@@ -200,6 +200,10 @@ impl Runner {
                     let began = Instant::now();
                     let (reply, caller) = match call.pace.mark {
                         Some(Mark::Interval) => clock.interval(to, &call).await,
+                        _ if call.http2 && call.leaves.is_some() => {
+                            let how = call.leaves.unwrap_or(Leave::Close);
+                            wire2::leave(to, &call, how, (&**log, &case)).await
+                        }
                         _ => exchange(to, &call).await,
                     };
                     clock.after(&call, began);

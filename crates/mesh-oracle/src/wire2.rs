@@ -1,12 +1,18 @@
 //! HTTP/2, as the `h2` crate speaks it, in the shape of [`Message`].
 
-use crate::request::Call;
+use crate::backend::Log;
+use crate::request::{Call, Leave};
 use crate::wire::{Message, PATIENCE};
 use bytes::Bytes;
+use h2::{Ping, Reason};
 use http::HeaderMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+/// How long a connection may take to send what is left.
+const ENOUGH: Duration = Duration::from_millis(300);
 
 /// Sends a request on a new connection and reads the answer.
 pub(crate) async fn exchange(to: SocketAddr, call: &Call) -> (Message, String) {
@@ -70,6 +76,101 @@ async fn ask(stream: TcpStream, head: http::Request<()>, call: &Call) -> Message
     let reply = reply.await;
     driving.abort();
     reply.unwrap_or_else(|_| Message::ended("closed without an answer"))
+}
+
+/// Sends a request on a new connection and lets go of it once a backend has it, and once its answer
+/// has begun if it is to begin. Where no backend is to have it the answer is waited for.
+pub(crate) async fn leave(
+    to: SocketAddr,
+    call: &Call,
+    how: Leave,
+    (log, case): (&Log, &str),
+) -> (Message, String) {
+    let Ok(stream) = TcpStream::connect(to).await else {
+        return (Message::ended("nobody listens"), String::new());
+    };
+    let caller = stream
+        .local_addr()
+        .map_or_else(|_| String::new(), |it| it.to_string());
+    let left = timeout(PATIENCE, let_go(stream, call, how, (log, case))).await;
+    let message = match left {
+        Ok(Some(message)) => message,
+        Ok(None) => Message::ended("no HTTP/2 connection"),
+        Err(_) => Message::ended("not left in time"),
+    };
+    (message, caller)
+}
+
+async fn let_go(
+    stream: TcpStream,
+    call: &Call,
+    how: Leave,
+    (log, case): (&Log, &str),
+) -> Option<Message> {
+    let (client, mut connection) = h2::client::handshake(stream).await.ok()?;
+    let mut pings = connection.ping_pong();
+    let mut driving = tokio::spawn(connection);
+    let mut client = client.ready().await.ok()?;
+    let (mut response, mut sender) = client.send_request(call.head()?, true).ok()?;
+    let mut message = Message::ended("left");
+    let early = tokio::select! {
+        biased;
+        () = log.arrival(case) => None,
+        answer = &mut response => Some(answer.ok()?),
+    };
+    let begins = call
+        .header("x-script")
+        .is_some_and(|it| it.starts_with("head"));
+    let mut body = None;
+    let is_early = early.is_some() && !log.has(case);
+    let answer = match early {
+        None if begins => Some(response.await.ok()?),
+        early => early,
+    };
+    if let Some(answer) = answer {
+        let (head, mut data) = answer.into_parts();
+        message.line = format!("HTTP/2 {}", head.status.as_u16());
+        message.headers = listed(&head.headers);
+        // Of what no backend has, all of it; else the one piece that there is.
+        while let Some(piece) = data.data().await {
+            message.body.extend(piece.ok()?);
+            if !is_early {
+                break;
+            }
+        }
+        if is_early {
+            message.end = "whole";
+            driving.abort();
+            return Some(message);
+        }
+        body = Some(data);
+    }
+    match how {
+        Leave::Cancel | Leave::Refuse => {
+            let refused = how == Leave::Refuse;
+            sender.send_reset(match refused {
+                true => Reason::REFUSED_STREAM,
+                false => Reason::CANCEL,
+            });
+            // Once this is answered the reset was read.
+            if let Some(pings) = &mut pings {
+                let _ = pings.ping(Ping::opaque()).await;
+            }
+        }
+        Leave::CancelAndClose => {
+            sender.send_reset(Reason::CANCEL);
+            drop((client, sender, body, pings));
+            // Mostly it ends by itself when everything is sent, which the reset is in any case.
+            let _ = timeout(ENOUGH, &mut driving).await;
+        }
+        Leave::Close => {}
+    }
+    driving.abort();
+    // What is let go of earlier is reset.
+    if !driving.is_finished() {
+        let _ = driving.await;
+    }
+    Some(message)
 }
 
 /// Names and values in order.

@@ -1,5 +1,10 @@
 //! Who called, and through which listener.
 
+mod resets;
+
+pub use resets::Resets;
+
+use crate::Failure;
 use crate::Name;
 use crate::model::{HttpManager, TlsVersion, UnixPath};
 use crate::stats::{Block, HttpStat, Shard};
@@ -35,6 +40,8 @@ pub struct Caller {
     /// Endpoints are connected to from this address, that of the caller, rather than from one of
     /// ours: as an address with the mark of its packets (`SO_MARK`; 0 is none).
     pub source: Option<(IpAddr, u32)>,
+    /// Where streams that the caller reset are noted, on a connection of HTTP/2.
+    pub resets: Option<Arc<Resets>>,
 }
 
 /// What was agreed on in a TLS handshake, seen from our side.
@@ -101,6 +108,13 @@ impl Caller {
     /// Whether the connection is secured, and ends here.
     pub fn is_secure(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.version.is_some())
+    }
+
+    /// Why a request of its ended early: the caller reset its stream, as far as that is known, or is
+    /// gone. To be asked once for each request.
+    pub fn departure(&self) -> Failure {
+        let reset = self.resets.as_ref().and_then(|resets| resets.take());
+        reset.unwrap_or(Failure::ClientGone)
     }
 
     /// Counts in the listener's statistics, if there is a listener.

@@ -30,3 +30,26 @@ fn a_request_carries_one_exchange() {
     exchange.count_sent(3);
     assert_eq!(Exchange::of(&request).map(Exchange::sent), Some(3));
 }
+
+#[test]
+fn who_gives_up_on_all_attempts_tells_of_the_one_that_began_last() {
+    let exchange = Exchange::new(Instant::now(), Caller::default());
+    let address = crate::model::Address::Socket("127.0.0.1:1".parse().unwrap());
+    let upstream = Upstream::new(Arc::new(crate::model::Endpoint::new(address)));
+    for refused in [true, false] {
+        let attempt = exchange.for_attempt();
+        attempt.set_upstream(upstream.clone());
+        attempt.with_notes_mut(|notes| {
+            notes.transport_failure = refused.then(|| "refused".to_owned());
+        });
+        assert!(exchange.with_notes(|notes| notes.upstream.is_none()) || !refused);
+        exchange.adopt_latest_upstream();
+        exchange.with_notes(|notes| {
+            assert!(notes.upstream.is_some());
+            assert_eq!(
+                notes.transport_failure.as_deref(),
+                refused.then_some("refused")
+            );
+        });
+    }
+}

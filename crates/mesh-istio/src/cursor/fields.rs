@@ -150,6 +150,14 @@ impl<'a> Fields<'a> {
     }
 
     fn take(&mut self, name: &str) -> Option<usize> {
+        #[cfg(test)]
+        self.cursor.report.asked.borrow_mut().insert(
+            Path {
+                parent: Some(&self.cursor.path),
+                step: Step::Field(name),
+            }
+            .to_string(),
+        );
         let mut found = None;
         for (index, (key, _)) in self.entries.iter().enumerate() {
             if !spells(&key.text, name) {

@@ -451,7 +451,7 @@ fn read_meta(
     })
 }
 
-fn read_spec(root: &Cursor<'_>, kind: Kind) -> Option<Spec> {
+pub(super) fn read_spec(root: &Cursor<'_>, kind: Kind) -> Option<Spec> {
     match kind {
         Kind::EndpointSlice => return Endpoints::read_slice(root).map(Spec::EndpointSlice),
         Kind::Endpoints => return Endpoints::read(root).map(Spec::Endpoints),

@@ -68,11 +68,6 @@ pub(super) fn has_scheme_twice(it: &Difference, case: &Case<'_>) -> bool {
         && is_sent_elsewhere(case)
 }
 
-/// Whether the route of a request lets attempts overlap.
-pub(super) fn overlaps(case: &Case<'_>) -> bool {
-    case.is(|call| !route(case, &call.target)["route"]["hedge_policy"].is_null())
-}
-
 /// The route for a path of this kind, by its number.
 fn route<'a>(case: &Case<'a>, path: &str) -> &'a Value {
     let host = &case.config.source.manager["route_config"]["virtual_hosts"][0];

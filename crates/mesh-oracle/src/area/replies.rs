@@ -3,10 +3,13 @@
 use super::{cluster, cluster2, usual_clusters};
 use crate::config::{Config, Source};
 use crate::dice::Dice;
-use crate::request::Call;
+use crate::request::{Call, Leave};
 use serde_json::{Value, json};
 
 const TYPE: &str = "type.googleapis.com/envoy";
+
+/// Answers that do not come, or do not end, so that their callers can leave before they do.
+const LEFT: &[&str] = &["hang", "head-then-hang"];
 
 /// The routes: their paths, and the scripts that lead to a failure there.
 const ROUTES: &[(&str, &[&str])] = &[
@@ -56,6 +59,8 @@ const ROUTES: &[(&str, &[&str])] = &[
         "/two-cut",
         &["reset", "refuse", "cancel", "head-then-reset"],
     ),
+    ("/left", LEFT),
+    ("/left-two", LEFT),
     ("/tls", &["200"]),
     ("/header", &["200"]),
     ("/none", &["200"]),
@@ -90,7 +95,9 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
         host["require_tls"] = json!("ALL");
     }
     let manager = json!({"route_config": {"virtual_hosts": [host], "validate_clusters": false}});
-    let calls = (0..requests).map(|_| call(dice, &chosen)).collect();
+    let bodies = dice.chance(60);
+    let calls = (0..requests).map(|_| call(dice, &chosen, bodies));
+    let calls = calls.collect();
     Config {
         area: "replies",
         source: Source {
@@ -156,7 +163,7 @@ fn route(path: &str) -> Value {
         "/no-pending" => to("$no-pending"),
         "/no-retries" => to("$no-retries"),
         "/tls" => to("$tls"),
-        "/two" | "/two-cut" => to("$h"),
+        "/two" | "/two-cut" | "/left-two" => to("$h"),
         "/header" => json!({"cluster_header": "x-cluster"}),
         _ => to("$a"),
     };
@@ -210,9 +217,20 @@ fn route(path: &str) -> Value {
     route
 }
 
-fn call(dice: &mut Dice, routes: &[(&str, &[&str])]) -> Call {
+fn call(dice: &mut Dice, routes: &[(&str, &[&str])], bodies: bool) -> Call {
     let (path, scripts) = dice.pick(routes);
     let mut call = Call::get(path);
+    if path.starts_with("/left") {
+        call.http2 = true;
+        let ways = [
+            Leave::Cancel,
+            Leave::Refuse,
+            Leave::CancelAndClose,
+            Leave::Close,
+        ];
+        call.leaves = Some(dice.pick(&ways));
+        return call.script(dice.pick(scripts));
+    }
     if dice.chance(40) {
         call.target += "/x?y=1";
     }
@@ -220,11 +238,11 @@ fn call(dice: &mut Dice, routes: &[(&str, &[&str])]) -> Call {
         0 | 1 => call.method = "HEAD".into(),
         2 | 3 => {
             call.method = "POST".into();
-            call.body = "body".into();
+            call.body = if bodies { "body" } else { "" }.into();
         }
         4..=6 => {
             call = call.grpc();
-            if dice.chance(30) {
+            if bodies && dice.chance(30) {
                 call.body = "\0\0\0\0\u{1}x".into();
             }
         }

@@ -13,7 +13,7 @@ use http_body::Body as _;
 use mesh_client::Body;
 use mesh_core::model::HttpManager;
 use mesh_core::stats::HttpStat;
-use mesh_core::{Caller, Exchange};
+use mesh_core::{Caller, Exchange, Resets};
 use mesh_http1::server::Refused;
 use mesh_http1::upgrade::OnUpgrade;
 use mesh_http1::{HeadError, upgrade};
@@ -98,6 +98,11 @@ impl Adapter {
         if !std::mem::replace(&mut self.begun, true) {
             self.caller.count(stat);
         }
+    }
+
+    /// Requests end early by the resets that are noted there.
+    pub(super) fn note_resets(&mut self, resets: Arc<Resets>) {
+        self.caller.resets = Some(resets);
     }
 
     pub(super) fn guard(&self) -> &Guard {

@@ -3,10 +3,11 @@
 //!
 //! PING and SETTINGS, which have to be answered, are counted by the second: Envoy counts the answers
 //! that nobody has read, of which there are none here, because the codec looks at no more frames than
-//! it can answer. Everything else that a peer could do is bounded by the codec: the sizes of tables,
+//! it can answer. Resets of streams are told to requests, which end by them. Everything else that a peer could do is bounded by the codec: the sizes of tables,
 //! heads and windows, and the number of CONTINUATION frames. After some frames other connections have
 //! their turn.
 
+use mesh_core::Resets;
 use mesh_core::stats::Http2Stat;
 use std::io;
 use std::pin::Pin;
@@ -19,6 +20,10 @@ use tokio::time::Instant;
 
 /// What a connection begins with, which is no frame (RFC 9113 §3.4).
 const PREFACE: usize = 24;
+
+/// The head of a frame, and the content of RST_STREAM (RFC 9113 §§4.1, 6.4).
+const HEAD: usize = 9;
+const ERROR: usize = 4;
 
 /// PRIORITY frames for each stream, and as many besides (Envoy
 /// `max_inbound_priority_frames_per_stream`).
@@ -41,12 +46,15 @@ const TURN: u32 = 256;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
+const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
+/// `REFUSED_STREAM` (RFC 9113 §7).
+const REFUSED: u32 = 7;
 
 /// A connection whose frames are counted. It breaks off where there are too many.
 #[derive(Debug)]
@@ -58,6 +66,9 @@ pub(super) struct Counted<I> {
     /// Frames since others had their turn.
     turn: u32,
     flood: Arc<OnceLock<Http2Stat>>,
+    resets: Arc<Resets>,
+    /// There was nothing to read.
+    waited: bool,
 }
 
 /// Finds frames in a stream of bytes.
@@ -65,8 +76,9 @@ pub(super) struct Counted<I> {
 struct Scanner {
     /// Bytes to pass over: what is left of a frame.
     skip: usize,
-    head: [u8; 9],
-    /// Bytes of the head that are there.
+    /// The head of a frame, and the error of a reset behind it.
+    head: [u8; HEAD + ERROR],
+    /// Bytes of it that are there.
     have: usize,
 }
 
@@ -76,6 +88,8 @@ struct Frame {
     kind: u8,
     flags: u8,
     stream: u32,
+    /// Of a reset; 0 of others.
+    error: u32,
 }
 
 #[derive(Debug, Default)]
@@ -95,8 +109,8 @@ struct Counts {
 // === impl Counted ===
 
 impl<I> Counted<I> {
-    /// Of a connection that begins with the preface, of which nothing was read.
-    pub(super) fn new(io: I) -> Self {
+    /// Of a connection that begins with the preface, of which nothing was read. Resets are noted.
+    pub(super) fn new(io: I, resets: Arc<Resets>) -> Self {
         let received = Scanner {
             skip: PREFACE,
             ..Scanner::default()
@@ -108,6 +122,8 @@ impl<I> Counted<I> {
             counts: Counts::default(),
             turn: 0,
             flood: Arc::default(),
+            resets,
+            waited: false,
         }
     }
 
@@ -126,16 +142,27 @@ impl<I: AsyncRead + Unpin> AsyncRead for Counted<I> {
         let this = self.get_mut();
         if this.turn > TURN {
             this.turn = 0;
+            this.waited = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        let (counts, turn) = (&mut this.counts, &mut this.turn);
+        let Poll::Ready(read) = Pin::new(&mut this.io).poll_read(cx, buf) else {
+            this.waited = true;
+            return Poll::Pending;
+        };
+        if std::mem::take(&mut this.waited) {
+            this.resets.turn();
+        }
+        read?;
+        let (counts, turn, resets) = (&mut this.counts, &mut this.turn, &this.resets);
         let new = &buf.filled()[before..];
         let mut found = Ok(());
         this.received.scan(new, |frame| {
             *turn += 1;
+            if frame.is_reset() {
+                resets.note(frame.error == REFUSED);
+            }
             if found.is_ok() {
                 found = counts.received(frame);
             }
@@ -202,30 +229,48 @@ impl Scanner {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
             bytes = &bytes[skipped..];
-            let taken = (self.head.len() - self.have).min(bytes.len());
+            let taken = (self.wanted() - self.have).min(bytes.len());
             self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
             self.have += taken;
             bytes = &bytes[taken..];
-            if self.have == self.head.len() {
-                self.have = 0;
+            if self.have == self.wanted() {
                 let frame = Frame::of(self.head);
-                self.skip = frame.length;
+                self.skip = frame.length - (self.have - HEAD);
+                self.have = 0;
                 found(frame);
             }
+        }
+    }
+
+    /// Bytes that are looked at of the present frame, as far as it is known.
+    fn wanted(&self) -> usize {
+        match self.have >= HEAD && Frame::of(self.head).is_reset() {
+            true => HEAD + ERROR,
+            false => HEAD,
         }
     }
 }
 
 impl Frame {
     /// RFC 9113 §4.1.
-    fn of(head: [u8; 9]) -> Self {
-        let [a, b, c, kind, flags, stream @ ..] = head;
-        Self {
+    fn of(head: [u8; HEAD + ERROR]) -> Self {
+        let [a, b, c, kind, flags, s0, s1, s2, s3, error @ ..] = head;
+        let mut frame = Self {
             length: u32::from_be_bytes([0, a, b, c]) as usize,
             kind,
             flags,
-            stream: u32::from_be_bytes(stream) & (u32::MAX >> 1),
+            stream: u32::from_be_bytes([s0, s1, s2, s3]) & (u32::MAX >> 1),
+            error: 0,
+        };
+        if frame.is_reset() {
+            frame.error = u32::from_be_bytes(error);
         }
+        frame
+    }
+
+    /// With a length that is its own: any other breaks the connection off.
+    fn is_reset(&self) -> bool {
+        self.kind == RST_STREAM && self.length == ERROR
     }
 }
 

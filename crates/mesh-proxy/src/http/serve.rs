@@ -13,9 +13,9 @@ use crate::guard::Guard;
 use http::HeaderValue;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use mesh_core::Caller;
 use mesh_core::model::HttpManager;
 use mesh_core::stats::{Block, HttpStat};
+use mesh_core::{Caller, Resets};
 use mesh_http1::server::{self, Parts};
 use mesh_http1::{Buffers, Limits, Server};
 use std::future::Future;
@@ -120,8 +120,11 @@ where
 {
     let activity = Arc::new(Activity::new());
     let guard = parts.service.guard().clone();
-    let streams = Streams::new(parts.service, activity.clone());
-    let io = Counted::new(Prefixed::beginning(parts.io, &parts.first));
+    let resets = Arc::<Resets>::default();
+    let mut adapter = parts.service;
+    adapter.note_resets(resets.clone());
+    let streams = Streams::new(adapter, activity.clone());
+    let io = Counted::new(Prefixed::beginning(parts.io, &parts.first), resets);
     let flood = io.flood();
     let io = TokioIo::new(io);
     let connection = pin!(streams_of(manager).serve_connection(io, streams));

@@ -176,6 +176,10 @@ where
     ) -> Option<Result<Response<Held<R, LateNotes>>, Error>> {
         let one = self.tries.remove(at);
         let attempts = self.attempts.as_mut()?;
+        if let (Err(error), Some(exchange)) = (&result, &one.exchange) {
+            // Envoy's log has it where this was the last attempt and a limit ends them all.
+            exchange.with_notes_mut(|notes| notes.transport_failure = error.cause());
+        }
         if !one.replaced
             && let Some(pause) = attempts.judge(&result)
         {

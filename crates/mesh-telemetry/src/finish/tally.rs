@@ -11,14 +11,14 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use mesh_core::model::ClusterEntry;
 use mesh_core::stats::{HttpStat, RouteStat};
-use mesh_core::{BoxError, Caller, Error, Exchange, Failure, Flags, reply};
+use mesh_core::{BoxError, Caller, Error, Exchange, Failure, reply};
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Counts a request as under way, and at its end everything else. Dropped before the end it takes
-/// the caller to have gone away.
+/// the caller to have gone away, or to have reset its stream.
 #[derive(Debug)]
 pub(super) struct Tally {
     telemetry: Own,
@@ -203,6 +203,8 @@ impl Tally {
             });
         });
         self.count(HttpStat::RqTxReset);
+        // Envoy does not tell its own from the caller's (`ActiveStream::onResetStream`).
+        self.count(HttpStat::RqRxReset);
         if failure == Failure::RequestTimeout {
             let shard = self.exchange.shard();
             self.with_route(|stats| stats.block.inc(shard, RouteStat::RqTimeout));
@@ -355,11 +357,12 @@ impl Drop for Tally {
         if self.exchange.has_gone_on() {
             return self.end(record);
         }
-        let gone = Failure::ClientGone;
-        self.exchange.flag(Flags::DC);
+        let gone = self.exchange.caller().departure();
+        let row = gone.row();
+        self.exchange.flag(row.flags);
         self.exchange.with_notes_mut(|notes| {
             notes.failure = Some(gone);
-            notes.details = Some(gone.row().details.into());
+            notes.details = Some(row.details.into());
         });
         self.count(HttpStat::RqRxReset);
         self.end(record);

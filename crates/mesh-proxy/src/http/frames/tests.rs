@@ -11,6 +11,13 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// A frame by its head alone.
+fn head(head: [u8; HEAD]) -> Frame {
+    let mut bytes = [0; HEAD + ERROR];
+    bytes[..HEAD].copy_from_slice(&head);
+    Frame::of(bytes)
+}
+
 /// What a connection that says this is broken off for, after how many frames.
 fn judged(frames: &[(u8, u8, u32, usize)]) -> Result<(), (Http2Stat, usize)> {
     let mut counts = Counts::default();
@@ -20,6 +27,7 @@ fn judged(frames: &[(u8, u8, u32, usize)]) -> Result<(), (Http2Stat, usize)> {
             kind: *kind,
             flags: *flags,
             stream: *stream,
+            error: 0,
         };
         counts.received(frame).map_err(|flood| (flood, at))?;
     }
@@ -61,9 +69,9 @@ fn priorities_and_window_updates_are_in_proportion_to_streams() {
 #[test]
 fn each_frame_of_data_that_we_send_may_be_answered_by_updates() {
     let mut counts = Counts::default();
-    let update = Frame::of([0, 0, 4, WINDOW_UPDATE, 0, 0, 0, 0, 0]);
-    counts.sent(Frame::of([0, 1, 0, DATA, 0, 0, 0, 0, 1]));
-    counts.sent(Frame::of([0, 1, 0, HEADERS, 0, 0, 0, 0, 1]));
+    let update = head([0, 0, 4, WINDOW_UPDATE, 0, 0, 0, 0, 0]);
+    counts.sent(head([0, 1, 0, DATA, 0, 0, 0, 0, 1]));
+    counts.sent(head([0, 1, 0, HEADERS, 0, 0, 0, 0, 1]));
     for _ in 0..25 {
         counts.received(update).unwrap();
     }
@@ -94,8 +102,8 @@ fn frames_without_content_are_taken_one_at_a_time() {
 #[tokio::test(start_paused = true)]
 async fn frames_that_want_answers_are_counted_by_the_second_and_by_what_else_comes() {
     let mut counts = Counts::default();
-    let ping = Frame::of([0, 0, 8, PING, 0, 0, 0, 0, 0]);
-    let answer = Frame::of([0, 0, 8, PING, ACK, 0, 0, 0, 0]);
+    let ping = head([0, 0, 8, PING, 0, 0, 0, 0, 0]);
+    let answer = head([0, 0, 8, PING, ACK, 0, 0, 0, 0]);
     for _ in 0..3 {
         for _ in 0..1000 {
             counts.received(ping).unwrap();
@@ -106,10 +114,10 @@ async fn frames_that_want_answers_are_counted_by_the_second_and_by_what_else_com
     for _ in 0..1000 {
         counts.received(ping).unwrap();
     }
-    counts.sent(Frame::of([0, 1, 0, DATA, 0, 0, 0, 0, 1]));
+    counts.sent(head([0, 1, 0, DATA, 0, 0, 0, 0, 1]));
     counts.received(ping).unwrap();
     counts
-        .received(Frame::of([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]))
+        .received(head([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]))
         .unwrap();
     assert_eq!(counts.received(ping), Err(Http2Stat::ControlFlood));
 }
@@ -119,7 +127,7 @@ async fn a_flood_breaks_the_connection_off_and_says_what_it_was() {
     let mut said = vec![b'x'; PREFACE];
     said.extend(frame(4, 0, 0, &[]));
     said.extend(frame(DATA, 0, 1, &[]).repeat(2));
-    let mut counted = Counted::new(&said[..]);
+    let mut counted = Counted::new(&said[..], Arc::default());
     let flood = counted.flood();
     let mut read = Vec::new();
     counted.read_to_end(&mut read).await.unwrap_err();
@@ -135,7 +143,7 @@ async fn what_is_written_is_counted_however_it_is_cut() {
         let mut all = Vec::new();
         theirs.read_to_end(&mut all).await.map(|_| all)
     });
-    let mut counted = Counted::new(ours);
+    let mut counted = Counted::new(ours, Arc::default());
     let mut slices = [io::IoSlice::new(&sent[..7]), io::IoSlice::new(&sent[7..])];
     let mut left = &mut slices[..];
     while !left.is_empty() {
@@ -150,19 +158,23 @@ async fn what_is_written_is_counted_however_it_is_cut() {
 proptest! {
     #[test]
     fn frames_are_found_wherever_the_bytes_are_cut(
-        frames in proptest::collection::vec((any::<u8>(), any::<u8>(), 0u32..1 << 31, 0usize..40), 0..12),
+        frames in proptest::collection::vec((0u8..10, any::<u8>(), 0u32..1 << 31, 0usize..20), 0..12),
         cuts in proptest::collection::vec(1usize..30, 1..60),
     ) {
         let mut bytes = vec![0; PREFACE];
         for (kind, flags, stream, length) in &frames {
             bytes.extend(frame(*kind, *flags, *stream, &vec![7; *length]));
         }
-        let mut scanner = Counted::new(()).received;
+        let mut scanner = Counted::new((), Arc::default()).received;
         let mut found = Vec::new();
         let mut rest = &bytes[..];
         for cut in cuts.iter().cycle() {
             let (now, later) = rest.split_at((*cut).min(rest.len()));
-            scanner.scan(now, |frame| found.push((frame.kind, frame.flags, frame.stream, frame.length)));
+            scanner.scan(now, |frame| {
+                let error = if (frame.kind, frame.length) == (RST_STREAM, 4) { 0x0707_0707 } else { 0 };
+                assert_eq!(frame.error, error);
+                found.push((frame.kind, frame.flags, frame.stream, frame.length));
+            });
             rest = later;
             if rest.is_empty() {
                 break;

@@ -1,5 +1,6 @@
 //! Connections over in-memory pipes and paused time, with a stack whose answers the test gives.
 
+mod departures;
 mod drains;
 mod pressure;
 
