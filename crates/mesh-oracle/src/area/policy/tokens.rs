@@ -107,8 +107,63 @@ fn provider(dice: &mut Dice, at: usize) -> Value {
     provider
 }
 
+/// The same as a rule of a RequestAuthentication.
+pub(super) fn rule(dice: &mut Dice, at: usize) -> Value {
+    let provider = provider(dice, at);
+    let mut rule = json!({
+        "issuer": ISSUERS[at % 2],
+        "jwks": provider["local_jwks"]["inline_string"],
+        "forwardOriginalToken": provider["forward"],
+    });
+    if rule["jwks"]
+        .as_str()
+        .is_some_and(|keys| !keys.contains("kty"))
+    {
+        rule["jwks"] = json!(json!({"keys": [rsa()]}).to_string());
+    }
+    for (name, given) in [
+        ("audiences", "audiences"),
+        ("fromParams", "from_params"),
+        ("fromCookies", "from_cookies"),
+        ("outputPayloadToHeader", "forward_payload_header"),
+    ] {
+        if !provider[given].is_null() {
+            rule[name] = provider[given].clone();
+        }
+    }
+    let list = |given: &Value, names: [(&str, &str); 2]| -> Vec<Value> {
+        let one = |given: &Value| {
+            let pairs = names.map(|(name, given_as)| (name.to_owned(), given[given_as].clone()));
+            Value::Object(pairs.into_iter().collect())
+        };
+        given.as_array().into_iter().flatten().map(one).collect()
+    };
+    let headers = list(
+        &provider["from_headers"],
+        [("name", "name"), ("prefix", "value_prefix")],
+    );
+    if !headers.is_empty() {
+        rule["fromHeaders"] = json!(headers);
+    }
+    let claims = list(
+        &provider["claim_to_headers"],
+        [("header", "header_name"), ("claim", "claim_name")],
+    );
+    if !claims.is_empty() {
+        rule["outputClaimToHeaders"] = json!(claims);
+    }
+    if dice.chance(30) {
+        rule["spaceDelimitedClaims"] = json!(["sub"]);
+    }
+    rule
+}
+
+fn rsa() -> Value {
+    json!({"kty": "RSA", "kid": "r", "alg": "RS256", "n": MODULUS, "e": "AQAB"})
+}
+
 fn keys(dice: &mut Dice) -> Value {
-    let rsa = json!({"kty": "RSA", "kid": "r", "alg": "RS256", "n": MODULUS, "e": "AQAB"});
+    let rsa = rsa();
     let any_rsa = json!({"kty": "RSA", "n": MODULUS, "e": "AQAB"});
     let pair = Ed25519KeyPair::from_seed_unchecked(&SEED).expect("a seed has 32 bytes");
     let point = aws_lc_rs::signature::KeyPair::public_key(&pair);
@@ -244,6 +299,7 @@ fn token(dice: &mut Dice) -> String {
         "sub": dice.pick(&["me", "me", "x you", ""]),
         "exp": LATER,
         "groups": ["staff", "me"],
+        "azp": "shop",
         "scope": dice.pick(&["read me", "me", " ", "x  write"]),
         "a": {"b": dice.pick(&["xy", "me", "z"])},
         "num": dice.pick(&[json!(1), json!(1.5), json!(-2), json!(true), json!(1e20), json!(null)]),
