@@ -44,7 +44,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     let asks = dice.chance(45);
     if asks {
         let at = dice.below(filters.len() + 1);
-        let asked = asked::filters(dice);
+        let asked = asked::filters(dice, tokens);
         filters.splice(at..at, asked);
     }
     filters.push(named("fault", "HTTPFault"));

@@ -28,8 +28,10 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
         _ => documents.push(way_in(dice)),
     }
     if brings {
-        for at in 0..dice.pick(&[1, 1, 2]) {
-            documents.push(authentication(dice, at));
+        let number = dice.pick(&[1, 1, 1, 2]);
+        documents.push(authentication(dice, 0, number));
+        if dice.chance(30) {
+            documents.push(authentication(dice, number, 1));
         }
     }
     for at in 0..dice.pick(&[1, 1, 2, 2, 3, 4]) {
@@ -199,16 +201,13 @@ fn way_in(dice: &mut Dice) -> Value {
     )
 }
 
-fn authentication(dice: &mut Dice, at: usize) -> Value {
-    let rules: Vec<Value> = (0..dice.pick(&[1, 1, 1, 2]))
-        .map(|more| tokens::rule(dice, at + more))
+/// One issuer or two, from this one on.
+fn authentication(dice: &mut Dice, first: usize, number: usize) -> Value {
+    let rules: Vec<Value> = (first..first + number)
+        .map(|at| tokens::rule(dice, at))
         .collect();
-    let name = format!("tokens{at}");
-    let document = object(
-        "security",
-        "RequestAuthentication",
-        &name,
-        json!({"jwtRules": rules}),
-    );
+    let spec = json!({"jwtRules": rules});
+    let name = format!("tokens{first}");
+    let document = object("security", "RequestAuthentication", &name, spec);
     selecting(dice, document)
 }

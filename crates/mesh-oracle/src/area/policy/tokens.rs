@@ -9,7 +9,8 @@ use aws_lc_rs::{hmac, rand::SystemRandom};
 use serde_json::{Map, Value, json};
 
 const TYPE: &str = "type.googleapis.com/envoy";
-const ISSUERS: &[&str] = &["https://a.test", "https://b.test"];
+/// Each has one provider: of several Envoy takes any.
+const ISSUERS: &[&str] = &["https://a.test", "https://b.test", "https://c.test"];
 const RSA: &[u8] = include_bytes!("key.pk8");
 const MODULUS: &str = "wkVtKNy4nlKt08H8reI6lDGgfsm_bCPqS36FKQzyr1rNT5we5cidCRUK-QDPEjDdn69boBNmlrq8vLY5\
      cdsZaxT1h2Eja2EWrIC-lSNd1534ASLDurTj36t4ZriX8Aw4YT4CFRRpY4uRl2ZdeYlLtGFq_7rn5_XO\
@@ -58,7 +59,7 @@ fn provider(dice: &mut Dice, at: usize) -> Value {
         "forward": dice.chance(50),
     });
     if dice.chance(92) {
-        provider["issuer"] = json!(ISSUERS[at % 2]);
+        provider["issuer"] = json!(ISSUERS[at]);
     }
     if dice.chance(40) {
         let lists = [
@@ -107,11 +108,11 @@ fn provider(dice: &mut Dice, at: usize) -> Value {
     provider
 }
 
-/// The same as a rule of a RequestAuthentication.
+/// The same as a rule of a RequestAuthentication; `at` is below 3.
 pub(super) fn rule(dice: &mut Dice, at: usize) -> Value {
     let provider = provider(dice, at);
     let mut rule = json!({
-        "issuer": ISSUERS[at % 2],
+        "issuer": ISSUERS[at],
         "jwks": provider["local_jwks"]["inline_string"],
         "forwardOriginalToken": provider["forward"],
     });
@@ -295,7 +296,7 @@ fn token(dice: &mut Dice) -> String {
             .to_owned();
     }
     let mut payload = json!({
-        "iss": dice.pick(&[ISSUERS[0], ISSUERS[0], ISSUERS[0], ISSUERS[1], ISSUERS[1], "https://c.test"]),
+        "iss": dice.pick(&[ISSUERS[0], ISSUERS[0], ISSUERS[0], ISSUERS[1], ISSUERS[1], ISSUERS[2], "https://d.test"]),
         "sub": dice.pick(&["me", "me", "x you", ""]),
         "exp": LATER,
         "groups": ["staff", "me"],
