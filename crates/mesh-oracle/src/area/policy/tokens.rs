@@ -168,7 +168,9 @@ fn keys(dice: &mut Dice) -> Value {
     let any_rsa = json!({"kty": "RSA", "n": MODULUS, "e": "AQAB"});
     let pair = Ed25519KeyPair::from_seed_unchecked(&SEED).expect("a seed has 32 bytes");
     let point = aws_lc_rs::signature::KeyPair::public_key(&pair);
-    let ed = json!({"kty": "OKP", "kid": "e", "crv": "Ed25519", "x": base64(point.as_ref())});
+    // Without `alg` Envoy would take what says that it is signed in another way.
+    let point = base64(point.as_ref());
+    let ed = json!({"kty": "OKP", "kid": "e", "crv": "Ed25519", "alg": "EdDSA", "x": point});
     let oct = json!({"kty": "oct", "kid": "o", "alg": "HS256", "k": base64(SECRET)});
     let bad = json!({"kty": "RSA", "kid": "r", "n": "AQAB", "e": "AQAB"});
     let sets = [
