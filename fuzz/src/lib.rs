@@ -23,6 +23,7 @@ mod jwt;
 mod message;
 mod names;
 mod parts;
+mod policy;
 mod resource;
 mod seeds;
 pub mod server;
@@ -105,6 +106,7 @@ pub const TARGETS: &[Target] = &[
     jwt::JWT,
     jwt::JWKS,
     names::TARGET,
+    policy::TARGET,
 ];
 
 /// The target of this name.

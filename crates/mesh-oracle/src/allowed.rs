@@ -265,7 +265,15 @@ pub(crate) const ALLOWED: &[Allowed] = &[
                  that one's are",
         holds: |it, case| {
             let manager = &case.config.source.manager;
-            let normalized = manager["normalize_path"] == true;
+            let source = &case.config.source;
+            // Istio's meshes do, unless they say that they do not.
+            let mut meshes = source.documents("MeshConfig");
+            let normalized = match source.role() {
+                Some(_) => {
+                    !meshes.any(|it| it["spec"]["pathNormalization"]["normalization"] == "NONE")
+                }
+                None => manager["normalize_path"] == true,
+            };
             let slashes = manager["path_with_escaped_slashes_action"] == "REJECT_REQUEST";
             let refused = |call: &Call| {
                 let target = call.raw.as_deref().unwrap_or(&call.target);

@@ -72,7 +72,7 @@ pub(crate) const AREAS: &[Area] = &[
     Area {
         name: "policy",
         generate: policy::generate,
-        share: 4,
+        share: 8,
     },
 ];
 

@@ -2,7 +2,8 @@
 //!
 //! Everything is JSON, so that one shrinker can take away any part of it. In its strings
 //! `$name` stands for a cluster of this configuration alone, `@name` for a backend's port, and
-//! `{id}` for the configuration's own name.
+//! `{id}` for the configuration's own name. In Istio's documents `{address}` stands for where listeners
+//! are, and `{port name}` for a backend's port in the middle of a text.
 
 use crate::pace::{Mark, Pace};
 use crate::request::Call;
@@ -30,7 +31,10 @@ pub(crate) struct Source {
 /// Which proxy Istio's documents are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
+    /// On the way out.
     Sidecar,
+    /// A sidecar, on the way in.
+    Inbound,
     Gateway,
 }
 
@@ -61,6 +65,7 @@ impl Source {
     pub(crate) fn istio(role: Role, documents: Vec<Value>) -> Self {
         let role = match role {
             Role::Sidecar => "sidecar",
+            Role::Inbound => "inbound",
             Role::Gateway => "gateway",
         };
         Self {
@@ -73,6 +78,7 @@ impl Source {
     pub(crate) fn role(&self) -> Option<Role> {
         match self.manager[ISTIO].as_str()? {
             "gateway" => Some(Role::Gateway),
+            "inbound" => Some(Role::Inbound),
             _ => Some(Role::Sidecar),
         }
     }

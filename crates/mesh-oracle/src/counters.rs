@@ -1,5 +1,6 @@
 //! Counters of a configuration's clusters and of its connection manager.
 
+use crate::config::Role;
 use crate::facts::Facts;
 use crate::stage::{Peer, Placed};
 use std::collections::BTreeMap;
@@ -139,7 +140,11 @@ pub(crate) fn facts(
     let id = &placed.id;
     let mut facts = Facts::with_masks(vec![(id.clone(), "CONFIG")]);
     // Listeners of Istio's documents have no name but their address.
-    let listener = format!("outbound_{}_{}", peer.address, placed.port);
+    let way = match placed.config.source.role() {
+        Some(Role::Inbound) => "inbound",
+        _ => "outbound",
+    };
+    let listener = format!("{way}_{}_{}", peer.address, placed.port);
     let compiled = placed.config.source.role().is_some();
     let clusters = placed.config.source.clusters.to_string();
     let sizes = !clusters.contains("subset") && !clusters.contains(r#""priority":1"#);
@@ -203,7 +208,7 @@ fn is_code(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Role, Source};
+    use crate::config::{Config, Source};
 
     fn told(source: Source, names: &[&str]) -> Vec<String> {
         let config = Config {

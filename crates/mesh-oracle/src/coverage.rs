@@ -38,6 +38,8 @@ const SUBJECTS: [&[&str]; 2] = [
     &["mesh-proxy", "mesh-proxy -c"],
     &["mesh-proxy", "mesh-proxy by YAML", "embedded"],
 ];
+/// Besides, where policies are written for Istio: a client has no way in.
+const JUDGED: &[&str] = &["mesh-proxy by YAML"];
 
 /// Kinds of conditions.
 const CONDITIONS: &[&str] = &[
@@ -402,7 +404,11 @@ impl Coverage {
             }
         }
         let raw = areas.iter().any(|area| *area != "yaml");
-        for (wanted, subjects) in [raw, compiled].into_iter().zip(SUBJECTS) {
+        let wanted = [(raw, SUBJECTS[0]), (compiled, SUBJECTS[1])];
+        for (wanted, subjects) in wanted
+            .into_iter()
+            .chain([(areas.contains(&"policy"), JUDGED)])
+        {
             for subject in subjects.iter().filter(|_| wanted) {
                 let sets = self.subjects.get(subject).copied().unwrap_or_default();
                 if sets < EACH_SUBJECT {

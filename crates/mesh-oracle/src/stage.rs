@@ -75,7 +75,7 @@ impl Peer {
     /// Whether a resource's name says that it is of a configuration.
     fn is_of(placed: &Placed<'_>, name: &str) -> bool {
         let port = placed.port.to_string();
-        name.contains(&placed.id) || name.split(['.', '_']).any(|part| part == port)
+        name.contains(&placed.id) || name.split(['.', '_', '|']).any(|part| part == port)
     }
 }
 

@@ -47,8 +47,30 @@ fn policy(kind: &str, at: usize) -> AuthzPolicy {
             let namespace = Fact::Peer(Some(StringMatch::Regex(pattern)));
             (Predicate::Always, any(namespace))
         }
+        "headers" => (Predicate::Always, header("x-tenant", format!("t{at}"))),
+        "hosts" => {
+            let host = StringMatch::SuffixIgnoreCase(format!(".t{at}.example"));
+            let host = HeaderMatch::text(HeaderKey::Authority, host);
+            (any(Fact::Header(host)), Predicate::Always)
+        }
+        // As most are: somebody may call some methods of a service.
+        "usual" => {
+            let prefix = StringMatch::Prefix(format!("/api/{at}/"));
+            let method = HeaderMatch::text(HeaderKey::Method, text("GET".into()));
+            let admin = any(Fact::Path(StringMatch::Suffix("/admin".into())));
+            let done = Predicate::All(vec![
+                any(Fact::Header(method)),
+                any(Fact::Path(prefix)),
+                Predicate::Not(Box::new(admin)),
+            ]);
+            let name = format!("spiffe://cluster.local/ns/n{at}/sa/default");
+            (done, any(Fact::Peer(Some(text(name)))))
+        }
         // Not in the index: one after the other.
-        _ => (Predicate::Always, header("x-tenant", format!("t{at}"))),
+        _ => {
+            let block = format!("10.{}.{}.0/24", at / 256, at % 256);
+            (Predicate::Always, any(Fact::Direct(block.parse().unwrap())))
+        }
     };
     AuthzPolicy::new(
         format!("ns[a]-policy[p{at}]-rule[0]"),
@@ -72,13 +94,25 @@ fn caller() -> Caller {
 fn deciding(criterion: &mut Criterion) {
     let caller = caller();
     let request = Request::get("/api/v1/unknown?x=1")
+        .header("host", "shop.unknown.example")
         .header("x-tenant", "unknown")
         .body(())
         .unwrap();
     let mut facts = Facts::of_connection(&caller);
     facts.request = Facts::of_request(&request).request;
+    facts.direct = Some([10, 9, 9, 9].into());
     let mut group = criterion.benchmark_group("decide");
-    for kind in ["paths", "prefixes", "principals", "namespaces", "linear"] {
+    let kinds = [
+        "paths",
+        "prefixes",
+        "principals",
+        "namespaces",
+        "headers",
+        "hosts",
+        "usual",
+        "linear",
+    ];
+    for kind in kinds {
         for count in [1, 1000] {
             let policies = (0..count).map(|at| policy(kind, at));
             let rules = compile(&AuthzRules::new(AuthzAction::Deny, policies)).unwrap();

@@ -66,6 +66,11 @@ pub struct Consulted<B> {
     pub reply: Vec<ReplyEdit>,
 }
 
+/// When whoever asks gives up; none is never. An extension of questions, for who sends them: a
+/// question that is dropped then timed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Until(pub Option<Instant>);
+
 /// How long the upstream took, in milliseconds (Envoy's router).
 const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
@@ -235,12 +240,19 @@ fn question<B>(
 }
 
 /// Sends a question and understands the answer.
-async fn ask<A, R>(external: &External, mut authorizer: A, question: Request<AskBody>) -> Decision
+async fn ask<A, R>(
+    external: &External,
+    mut authorizer: A,
+    mut question: Request<AskBody>,
+) -> Decision
 where
     A: Service<Request<AskBody>, Response = Response<R>>,
     R: Body,
 {
-    let started: Instant = tokio::time::Instant::now().into_std();
+    let began = tokio::time::Instant::now();
+    let started: Instant = began.into_std();
+    let end = external.timeout.map(|limit| began + limit);
+    question.extensions_mut().insert(Until(end.map(Into::into)));
     let asking = async {
         poll_fn(|cx| authorizer.poll_ready(cx)).await.ok()?;
         let response = authorizer.call(question).await.ok()?;
@@ -255,9 +267,9 @@ where
             Ask::Http(ask) => http::decision(ask, &head, body),
         })
     };
-    let decided = match external.timeout {
+    let decided = match end {
         None => asking.await,
-        Some(limit) => tokio::time::timeout(limit, asking).await.ok().flatten(),
+        Some(end) => tokio::time::timeout_at(end, asking).await.ok().flatten(),
     };
     decided.unwrap_or(Decision::Failed(None))
 }

@@ -1,20 +1,33 @@
-//! Which policies can match at all: by exact paths, prefixes of paths, names of peers, namespaces.
+//! Which policies can match at all: by paths, hosts, headers, names of peers and namespaces.
 //!
 //! What is found here is judged as any other policy is: a key only has to be *necessary*.
 
+mod column;
+
 use crate::facts::Facts;
 use crate::holds::{certificate, names};
-use mesh_core::model::{AuthzPolicy, Fact, Predicate, StringMatch};
-use std::collections::{BTreeSet, HashMap};
+use column::{Column, Literal};
+use http::HeaderName;
+use http::header::HOST;
+use mesh_core::model::{
+    AuthzPolicy, Fact, HeaderKey, HeaderMatch, Predicate, StringMatch, ValueMatch,
+};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Something that a request has to have for a policy to match.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
-    Path(Box<[u8]>),
-    /// What the path begins with.
-    PathPrefix(Box<[u8]>),
-    Peer(Box<[u8]>),
+    /// Of the path.
+    Path(Literal),
+    /// Of the authority, in lower case.
+    Authority(Literal),
+    /// Of the method. There are few.
+    Method(Literal),
+    /// Of some line of a header.
+    Header(HeaderName, Literal),
+    /// Of some name of the peer.
+    Peer(Literal),
     /// What follows `/ns/` somewhere in a name of the peer.
     Namespace(Box<[u8]>),
 }
@@ -22,11 +35,11 @@ enum Key {
 /// Places of policies, in order, by what a request has to have for them.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    paths: HashMap<Box<[u8]>, Vec<usize>>,
-    prefixes: HashMap<Box<[u8]>, Vec<usize>>,
-    /// The lengths of the prefixes.
-    lengths: BTreeSet<usize>,
-    peers: HashMap<Box<[u8]>, Vec<usize>>,
+    paths: Column,
+    authorities: Option<Column>,
+    methods: Option<Column>,
+    headers: Vec<(HeaderName, Column)>,
+    peers: Option<Column>,
     namespaces: HashMap<Box<[u8]>, Vec<usize>>,
     /// Those that any request may match.
     others: Vec<usize>,
@@ -35,6 +48,8 @@ pub(crate) struct Index {
 const NAMESPACE: &[u8] = b"/ns/";
 /// More ways than this to match a policy are not worth it.
 const MAX_KEYS: usize = 256;
+/// Longer hosts are not looked for here.
+const MAX_HOST: usize = 256;
 
 // === impl Index ===
 
@@ -49,15 +64,7 @@ impl Index {
                 continue;
             };
             for key in keys {
-                let places = match key {
-                    Key::Path(path) => index.paths.entry(path).or_default(),
-                    Key::Peer(name) => index.peers.entry(name).or_default(),
-                    Key::Namespace(name) => index.namespaces.entry(name).or_default(),
-                    Key::PathPrefix(prefix) => {
-                        index.lengths.insert(prefix.len());
-                        index.prefixes.entry(prefix).or_default()
-                    }
-                };
+                let places = index.places(key);
                 // Two keys of one policy may be the same.
                 if places.last() != Some(&at) {
                     places.push(at);
@@ -67,6 +74,25 @@ impl Index {
         index
     }
 
+    fn places(&mut self, key: Key) -> &mut Vec<usize> {
+        let (column, literal) = match key {
+            Key::Path(literal) => (&mut self.paths, literal),
+            Key::Authority(literal) => (self.authorities.get_or_insert_default(), literal),
+            Key::Method(literal) => (self.methods.get_or_insert_default(), literal),
+            Key::Peer(literal) => (self.peers.get_or_insert_default(), literal),
+            Key::Namespace(name) => return self.namespaces.entry(name).or_default(),
+            Key::Header(name, literal) => {
+                let known = self.headers.iter().position(|(known, _)| *known == name);
+                let at = known.unwrap_or_else(|| {
+                    self.headers.push((name, Column::default()));
+                    self.headers.len() - 1
+                });
+                (&mut self.headers[at].1, literal)
+            }
+        };
+        column.places(literal)
+    }
+
     /// The first policy that matches.
     pub(crate) fn first(
         &self,
@@ -74,8 +100,8 @@ impl Index {
         matches: impl Fn(usize) -> bool,
     ) -> Option<usize> {
         let mut best = usize::MAX;
-        let mut look = |places: Option<&Vec<usize>>| {
-            for at in places.into_iter().flatten() {
+        let mut look = |places: &[usize]| {
+            for at in places {
                 if *at >= best {
                     break;
                 }
@@ -85,23 +111,18 @@ impl Index {
                 }
             }
         };
-        look(Some(&self.others));
-        let path = facts.request.and_then(|request| request.path());
-        if let Some(path) = path.map(str::as_bytes) {
-            look(self.paths.get(path));
-            for length in &self.lengths {
-                let Some(prefix) = path.get(..*length) else {
-                    break;
-                };
-                look(self.prefixes.get(prefix));
-            }
-        }
+        look(&self.others);
+        self.by_request(facts, &mut look);
         if let Some(peer) = certificate(facts).filter(|_| self.looks_at_peers()) {
             for name in names(peer).map(str::as_bytes) {
-                look(self.peers.get(name));
+                if let Some(peers) = &self.peers {
+                    peers.look(name, &mut look);
+                }
                 if !self.namespaces.is_empty() {
                     for namespace in namespaces(name) {
-                        look(self.namespaces.get(namespace));
+                        if let Some(places) = self.namespaces.get(namespace) {
+                            look(places);
+                        }
                     }
                 }
             }
@@ -109,8 +130,39 @@ impl Index {
         (best != usize::MAX).then_some(best)
     }
 
+    fn by_request(&self, facts: &Facts<'_>, look: &mut impl FnMut(&[usize])) {
+        let Some(request) = &facts.request else {
+            return;
+        };
+        if let Some(path) = request.path() {
+            self.paths.look(path.as_bytes(), look);
+        }
+        if let Some(methods) = &self.methods {
+            methods.look(request.method().as_bytes(), look);
+        }
+        if let (Some(hosts), Some(authority)) = (&self.authorities, request.authority()) {
+            // No key is longer, so of a longer one both ends are enough.
+            let mut folded = [0; 2 * MAX_HOST];
+            let text = match authority.len() {
+                short if short <= folded.len() => &mut folded[..short],
+                _ => &mut folded[..],
+            };
+            let half = text.len() / 2;
+            text[..half].copy_from_slice(&authority[..half]);
+            let rest = text.len() - half;
+            text[half..].copy_from_slice(&authority[authority.len() - rest..]);
+            text.make_ascii_lowercase();
+            hosts.look(text, look);
+        }
+        for (name, column) in &self.headers {
+            for line in request.headers().get_all(name) {
+                column.look(line.as_bytes(), look);
+            }
+        }
+    }
+
     fn looks_at_peers(&self) -> bool {
-        !self.peers.is_empty() || !self.namespaces.is_empty()
+        self.peers.is_some() || !self.namespaces.is_empty()
     }
 }
 
@@ -142,25 +194,63 @@ fn keys(predicate: &Predicate) -> Option<Vec<Key>> {
 }
 
 fn key(fact: &Fact) -> Option<Key> {
-    let bytes = |text: &str| Box::from(text.as_bytes());
     match fact {
-        Fact::Path(StringMatch::Exact(path)) => Some(Key::Path(bytes(path))),
-        Fact::Path(StringMatch::Prefix(prefix)) => Some(Key::PathPrefix(bytes(prefix))),
-        Fact::PathTemplate(template) => Some(Key::PathPrefix(bytes(template.prefix()))),
-        // The name that there is not is empty, and in no index.
-        Fact::Peer(Some(StringMatch::Exact(name))) if !name.is_empty() => {
-            Some(Key::Peer(bytes(name)))
-        }
+        Fact::Path(text) => Some(Key::Path(literal(text)?)),
+        Fact::PathTemplate(template) => Some(Key::Path(Literal::start(template.prefix()))),
+        Fact::Header(header) => of_header(header),
         Fact::Peer(Some(StringMatch::Regex(pattern))) => {
             // As Istio writes a namespace.
             let name = pattern.source().strip_prefix(".*/ns/")?;
             let name = name.strip_suffix("/.*")?;
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
             let plain = !name.is_empty() && name.bytes().all(plain);
-            plain.then(|| Key::Namespace(bytes(name)))
+            plain.then(|| Key::Namespace(name.as_bytes().into()))
+        }
+        // The name that there is not is empty, and in no index.
+        Fact::Peer(Some(name)) => {
+            let name = literal(name).filter(|name| name.len() > 0)?;
+            Some(Key::Peer(name))
         }
         _ => None,
     }
+}
+
+/// What a header has to be, where it has to be there.
+fn of_header(header: &HeaderMatch) -> Option<Key> {
+    let ValueMatch::Text(text) = &header.value else {
+        return None;
+    };
+    if header.invert || header.missing_is_empty {
+        return None;
+    }
+    match &header.key {
+        HeaderKey::Method => literal(text).map(Key::Method),
+        HeaderKey::Authority => host(text),
+        HeaderKey::Header(name) if name == HOST => host(text),
+        HeaderKey::Header(name) => Some(Key::Header(name.clone(), literal(text)?)),
+        HeaderKey::Path | HeaderKey::Scheme => None,
+    }
+}
+
+fn literal(text: &StringMatch) -> Option<Literal> {
+    match text {
+        StringMatch::Exact(text) => Some(Literal::whole(text)),
+        StringMatch::Prefix(text) => Some(Literal::start(text)),
+        StringMatch::Suffix(text) => Some(Literal::end(text)),
+        _ => None,
+    }
+}
+
+/// The same of a host, whatever its case.
+fn host(text: &StringMatch) -> Option<Key> {
+    let literal = match text {
+        StringMatch::ExactIgnoreCase(text) => Literal::whole(text),
+        StringMatch::PrefixIgnoreCase(text) => Literal::start(text),
+        StringMatch::SuffixIgnoreCase(text) => Literal::end(text),
+        other => literal(other)?,
+    };
+    let short = literal.len() < MAX_HOST;
+    short.then(|| Key::Authority(literal.folded()))
 }
 
 /// What stands between `/ns/` and the next slash, wherever that is.
@@ -180,6 +270,13 @@ fn namespaces(name: &[u8]) -> impl Iterator<Item = &[u8]> {
 impl Key {
     /// Whether many requests have it.
     fn is_broad(&self) -> bool {
-        matches!(self, Self::PathPrefix(prefix) if prefix.len() < 2)
+        match self {
+            Self::Path(literal)
+            | Self::Authority(literal)
+            | Self::Header(_, literal)
+            | Self::Peer(literal) => literal.is_broad(),
+            Self::Method(_) => true,
+            Self::Namespace(_) => false,
+        }
     }
 }

@@ -8,12 +8,12 @@ use mesh_core::model::{ClusterEntry, External, Snapshot};
 use mesh_core::stats::ClusterStat;
 use mesh_core::{Caller, Error, Exchange, Failure, Feed, Rng, Shard};
 use mesh_lb::{Active, Dispatch, Zone};
-use mesh_policy::external::AskBody;
+use mesh_policy::external::{AskBody, Until};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::Instant;
 use tower_service::Service;
 
 /// One worker's way to the clusters of services that are asked.
@@ -29,7 +29,6 @@ pub struct Authorizer {
     dispatch: Dispatch<Upstreams>,
     /// None: there is no such cluster.
     cluster: Option<Arc<ClusterEntry>>,
-    timeout: Option<Duration>,
     shard: Shard,
 }
 
@@ -71,7 +70,6 @@ impl Authorizers {
         Authorizer {
             dispatch: self.dispatch.clone(),
             cluster: self.feed.load().cluster(&external.cluster).cloned(),
-            timeout: external.timeout,
             shard,
         }
     }
@@ -100,22 +98,48 @@ impl Service<Request<AskBody>> for Authorizer {
         let exchange = Exchange::new(now, caller);
         exchange.set_cluster(cluster.clone());
         exchange.attach(&mut request);
-        let (shard, timeout) = (self.shard, self.timeout);
+        let until = request.extensions().get::<Until>().and_then(|it| it.0);
+        let open = Open {
+            cluster: Some(cluster),
+            until,
+            shard: self.shard,
+        };
         let asking = self.dispatch.call(request);
         Box::pin(async move {
-            let Some(limit) = timeout else {
-                return asking.await;
-            };
-            match tokio::time::timeout(limit, asking).await {
-                Ok(answered) => answered,
-                Err(_) => {
-                    // Counted for the cluster, as Envoy's router does; whoever asks gives up now, too.
-                    let live = cluster.live();
-                    live.stats().block().inc(shard, ClusterStat::RqTimeout);
-                    live.stats().answered(shard, StatusCode::GATEWAY_TIMEOUT);
-                    Err(Failure::RequestTimeout.into())
-                }
-            }
+            let answered = asking.await;
+            open.close();
+            answered
         })
+    }
+}
+
+/// A question without an answer so far. It counts for its cluster where whoever asks gives up, as
+/// Envoy's router counts it.
+struct Open {
+    /// None once it was answered.
+    cluster: Option<Arc<ClusterEntry>>,
+    until: Option<Instant>,
+    shard: Shard,
+}
+
+impl Open {
+    /// It was answered, or could not be asked.
+    fn close(mut self) {
+        self.cluster = None;
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let now: Instant = tokio::time::Instant::now().into_std();
+        // Otherwise the caller left.
+        if self.until.is_some_and(|until| until <= now)
+            && let Some(cluster) = &self.cluster
+        {
+            let live = cluster.live();
+            live.stats().block().inc(self.shard, ClusterStat::RqTimeout);
+            live.stats()
+                .answered(self.shard, StatusCode::GATEWAY_TIMEOUT);
+        }
     }
 }

@@ -199,11 +199,7 @@ async fn send(
         _ => Protocol::Http1,
     };
     let variant = Variant::of_request(config, tls, caller, &request);
-    // What HTTP/2 says where the request does not: how the caller came, or how we go on.
-    let secure = match caller.filter(|caller| caller.is_connected()) {
-        Some(caller) => caller.is_secure(),
-        None => tls.is_some(),
-    };
+    let secured = tls.is_some();
     let pool = if variant.is_default() {
         pool
     } else {
@@ -228,6 +224,7 @@ async fn send(
             pool.count(ClusterStat::RqTotal);
         }
         if lease.speaks_http2() {
+            let secure = head::is_secure(&request, secured);
             head::for_http2(&mut request, secure);
         } else {
             head::for_http1(&mut request);

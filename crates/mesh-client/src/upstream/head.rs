@@ -3,6 +3,8 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version, uri};
 use http_body::Body;
+use mesh_core::{Caller, Exchange};
+use mesh_route::Head;
 
 /// Headers that concern one connection only, besides those that `Connection` names.
 const HOP_BY_HOP: [HeaderName; 5] = [
@@ -136,6 +138,17 @@ pub(crate) fn for_http2<B: Body>(request: &mut Request<B>, secure: bool) {
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
 }
 
+/// What HTTP/2 says of a request that has no scheme of its own: how its caller came, or what a proxy
+/// in front that is believed says of that in `x-forwarded-proto` (as Envoy's `mutateRequestHeaders`);
+/// where nobody called, how it goes on, which is `secured`.
+pub(crate) fn is_secure<B>(request: &Request<B>, secured: bool) -> bool {
+    let caller = Exchange::of(request).map(Exchange::caller);
+    match caller.is_some_and(Caller::is_connected) {
+        true => Head::of(request).is_secure(),
+        false => secured,
+    }
+}
+
 fn without_userinfo(authority: &uri::Authority) -> &str {
     let text = authority.as_str();
     text.rsplit_once('@').map_or(text, |(_, host)| host)
@@ -145,6 +158,8 @@ fn without_userinfo(authority: &uri::Authority) -> &str {
 mod tests {
     use super::*;
     use crate::Body as OurBody;
+    use mesh_core::model::HttpManager;
+    use std::sync::Arc;
 
     fn request(builder: http::request::Builder) -> Request<OurBody> {
         builder.body(OurBody::empty()).unwrap()
@@ -242,6 +257,30 @@ mod tests {
         assert_eq!(request.headers()["upgrade"], "websocket");
         assert_eq!(request.headers()["connection"], "upgrade");
         assert!(!request.headers().contains_key("x"));
+    }
+
+    #[test]
+    fn who_is_believed_says_whether_the_caller_came_secured() {
+        let told = |hops: Option<u32>, secured: bool| {
+            let mut manager = HttpManager::new("in", "t");
+            manager.use_remote_address = hops.is_some();
+            manager.trusted_hops = hops.unwrap_or(0);
+            let mut caller = Caller::default();
+            caller.peer = Some(([127, 0, 0, 1], 1).into());
+            caller.manager = Some(Arc::new(manager));
+            let mut request = request(Request::get("/x").header("x-forwarded-proto", "https"));
+            Exchange::new(tokio::time::Instant::now().into_std(), caller).attach(&mut request);
+            is_secure(&request, secured)
+        };
+        // How it goes on has nothing to do with it.
+        for secured in [false, true] {
+            assert!(told(None, secured), "a sidecar believes what it is told");
+            assert!(told(Some(1), secured), "so does who stands behind a proxy");
+            assert!(!told(Some(0), secured), "an edge knows better");
+        }
+        let alone = request(Request::get("/x").header("x-forwarded-proto", "https"));
+        assert!(!is_secure(&alone, false), "nobody called");
+        assert!(is_secure(&alone, true));
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! Rules that judge requests (Envoy's `rbac`), and requests that try to get around them.
+//! Rules that judge requests, as Envoy's own (`rbac`) and as Istio's documents, and requests that try to
+//! get around them.
 
 mod asked;
 mod evade;
+mod istio;
 mod rules;
 mod tokens;
 
@@ -10,6 +12,7 @@ use crate::config::{Config, Source};
 use crate::dice::Dice;
 use serde_json::{Value, json};
 
+pub(crate) use istio::{KINDS, kinds as asked_by};
 pub(crate) use rules::kinds;
 
 const TYPE: &str = "type.googleapis.com/envoy";
@@ -17,7 +20,13 @@ const TYPE: &str = "type.googleapis.com/envoy";
 /// What `rules_stat_prefix` and `shadow_rules_stat_prefix` are; counters are known by them.
 const PREFIXES: [&str; 2] = ["", "own_"];
 
+/// How many of a hundred configurations are Istio's documents.
+const WRITTEN_FOR_ISTIO: usize = 40;
+
 pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
+    if dice.chance(WRITTEN_FOR_ISTIO) {
+        return istio::generate(dice, requests);
+    }
     let mut filters = Vec::new();
     let tokens = dice.chance(50);
     if tokens {
@@ -35,7 +44,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     let asks = dice.chance(45);
     if asks {
         let at = dice.below(filters.len() + 1);
-        let asked = asked::filters(dice);
+        let asked = asked::filters(dice, tokens);
         filters.splice(at..at, asked);
     }
     filters.push(named("fault", "HTTPFault"));
@@ -55,8 +64,9 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     if dice.chance(20) {
         manager["strip_any_host_port"] = json!(true);
     }
+    let named = evade::named(&filters);
     let calls = (0..requests).map(|_| {
-        let mut call = evade::call(dice, &filters);
+        let mut call = evade::call(dice, &named);
         if tokens {
             call = tokens::bring(dice, call);
         }

@@ -34,7 +34,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     documents.extend(policies::destination_rules(dice, place));
     let (http, delegates) = rules::http(dice, place);
     let hosts: &[&str] = match place.role {
-        Role::Sidecar => &["a", "alias.{id}.test", "*.wild.{id}.test"],
+        Role::Sidecar | Role::Inbound => &["a", "alias.{id}.test", "*.wild.{id}.test"],
         Role::Gateway => &["shop.{id}.test", "*.wild.{id}.test"],
     };
     let mut spec = json!({"hosts": hosts, "http": http});
@@ -55,7 +55,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
         documents.push(other);
     }
     documents.push(match place.role {
-        Role::Sidecar => sidecar(dice, place),
+        Role::Sidecar | Role::Inbound => sidecar(dice, place),
         Role::Gateway => way_in(dice),
     });
     let calls = (0..requests)

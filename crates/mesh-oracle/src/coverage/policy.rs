@@ -1,13 +1,17 @@
 //! What of the area of policies was exercised.
 
 use crate::area::policy;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::facts::Facts;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// Least number of times that requests are denied, and are not, where a kind of condition is asked.
 const EACH: u64 = 10;
+/// The same of what Istio's policies ask, and how many kinds of it may be missed by a seed.
+const EACH_WRITTEN: u64 = 2;
+const RARE: usize = 6;
 /// Kinds of conditions.
 const KINDS: &[&str] = &[
     "and_ids",
@@ -44,7 +48,24 @@ const REFUSALS: &[&str] = &[
 
 /// How often what was seen: denied, and not.
 #[derive(Debug, Default)]
-pub(super) struct Policies(BTreeMap<&'static str, (u64, u64)>);
+pub(super) struct Policies {
+    seen: BTreeMap<&'static str, Times>,
+    /// Of kinds in Istio's policies.
+    written: BTreeMap<&'static str, Times>,
+}
+
+/// How often it was denied, and how often not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times(u64, u64);
+
+impl Times {
+    fn of(&mut self, denied: bool) -> &mut u64 {
+        match denied {
+            true => &mut self.0,
+            false => &mut self.1,
+        }
+    }
+}
 
 impl Policies {
     pub(super) fn note(&mut self, config: &Config, facts: &Facts) {
@@ -60,7 +81,8 @@ impl Policies {
             }
         }
         let filters = config.source.manager["http_filters"].to_string();
-        if filters.contains("JwtAuthentication") {
+        let written = config.source.documents("RequestAuthentication").next();
+        if filters.contains("JwtAuthentication") || written.is_some() {
             self.one("asked for tokens", refused.is_some());
         }
         if facts.get("upstream count") != "0" {
@@ -82,28 +104,63 @@ impl Policies {
         for (kind, _) in asked.iter().filter(|(_, seen)| *seen) {
             self.one(kind, true);
         }
+        let documents = config.source.clusters.as_array();
+        if let (Some(documents), Some(role)) = (documents, config.source.role()) {
+            self.written(documents, role, denied, details);
+            return;
+        }
         for kind in policy::kinds(&config.source.manager["http_filters"]) {
             self.one(kind, denied);
         }
     }
 
+    /// Notes what was asked by Istio's documents.
+    fn written(&mut self, documents: &[Value], role: Role, denied: bool, details: &str) {
+        let (way, by_trial) = match role {
+            Role::Gateway => ("Istio, a gateway", "Istio, on trial on a gateway"),
+            _ => ("Istio, the way in", "Istio, on trial on the way in"),
+        };
+        self.one(way, denied);
+        let trial = |it: &Value| !it["metadata"]["annotations"].is_null();
+        if documents.iter().any(trial) {
+            self.one(by_trial, denied);
+        }
+        let name = details.strip_prefix("rbac_access_denied_matched_policy[");
+        let name = name.filter(|name| *name != "none]");
+        for kind in policy::asked_by(documents, name) {
+            *self.written.entry(kind).or_default().of(denied) += 1;
+        }
+    }
+
     fn one(&mut self, kind: &'static str, denied: bool) {
-        let seen = self.0.entry(kind).or_default();
-        *(if denied { &mut seen.0 } else { &mut seen.1 }) += 1;
+        *self.seen.entry(kind).or_default().of(denied) += 1;
     }
 
     pub(super) fn lacking(&self) -> Vec<String> {
         let mut lacking = Vec::new();
         let both = KINDS
             .iter()
-            .chain(&["no route, or denied", "asked for tokens"]);
+            .chain(&["no route, or denied", "asked for tokens"])
+            .chain(&["Istio, a gateway", "Istio, the way in"]);
         for kind in both {
-            let (denied, not) = self.0.get(*kind).copied().unwrap_or_default();
+            let Times(denied, not) = self.seen.get(*kind).copied().unwrap_or_default();
             if denied.min(not) < EACH {
                 lacking.push(format!(
                     "policy, {kind}: denied {denied} times, not {not} times"
                 ));
             }
+        }
+        let mut missed = Vec::new();
+        for kind in policy::KINDS {
+            let Times(denied, not) = self.written.get(kind).copied().unwrap_or_default();
+            if denied.min(not) < EACH_WRITTEN {
+                missed.push(format!(
+                    "AuthorizationPolicy, {kind}: denied {denied} times, not {not} times"
+                ));
+            }
+        }
+        if missed.len() > RARE {
+            lacking.extend(missed);
         }
         let once = [
             "denied by a policy's name",
@@ -113,12 +170,16 @@ impl Policies {
             "asked: failed",
         ];
         for kind in once.iter().chain(REFUSALS) {
-            let (seen, _) = self.0.get(*kind).copied().unwrap_or_default();
+            let Times(seen, _) = self.seen.get(*kind).copied().unwrap_or_default();
             if seen < EACH {
                 lacking.push(format!("policy, {kind}: {seen} times"));
             }
         }
-        let (seen, _) = self.0.get("asked: too large").copied().unwrap_or_default();
+        let Times(seen, _) = self
+            .seen
+            .get("asked: too large")
+            .copied()
+            .unwrap_or_default();
         if seen == 0 {
             lacking.push("policy, asked: too large: never".to_owned());
         }
@@ -128,8 +189,14 @@ impl Policies {
 
 impl fmt::Display for Policies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (kind, (denied, not)) in &self.0 {
+        for (kind, Times(denied, not)) in &self.seen {
             writeln!(f, "coverage: policy, {kind}: denied {denied}, not {not}")?;
+        }
+        for (kind, Times(denied, not)) in &self.written {
+            writeln!(
+                f,
+                "coverage: AuthorizationPolicy, {kind}: denied {denied}, not {not}"
+            )?;
         }
         Ok(())
     }

@@ -173,7 +173,8 @@ impl Stage {
         self.embedded.absent.clear();
         let mut refused = Refused::new();
         for it in placed {
-            if it.config.source.role() == Some(Role::Gateway) {
+            // A client has no way in.
+            if it.config.source.role() != Some(Role::Sidecar) {
                 self.embedded.absent.insert(it.id.clone());
                 continue;
             }
@@ -251,11 +252,17 @@ fn text(placed: &Placed<'_>, peer: &Peer, backends: &Backends) -> String {
             mesh = document["spec"].take();
             continue;
         }
-        if document["metadata"].is_object() {
+        let placed_already = document["metadata"]["namespace"].is_string();
+        if document["metadata"].is_object() && !placed_already {
             document["metadata"]["namespace"] = json!(placed.id);
         }
         let address = peer.address.to_string();
-        text += &document.to_string().replace("{address}", &address);
+        let mut document = document.to_string().replace("{address}", &address);
+        for (name, at) in &ports {
+            let port = at.port().to_string();
+            document = document.replace(&format!("{{port {name}}}"), &port);
+        }
+        text += &document;
         text += "\n---\n";
     }
     if !mesh.is_object() {

@@ -205,9 +205,40 @@ fn a_fact() -> impl Strategy<Value = Fact> {
         (0u16..3).prop_map(|port| Fact::DestinationPort(PortRange::single(port))),
         select(vec!["10.0.0.0/8", "10.1.0.0/16"])
             .prop_map(|block| Fact::Direct(block.parse::<Cidr>().unwrap())),
-        select(vec!["GET", "PUT"])
-            .prop_map(|name| { Fact::Header(HeaderMatch::text(HeaderKey::Method, exact(name))) }),
+        a_header().prop_map(Fact::Header),
+        select(vec!["sa/y", "y", "CN", ""])
+            .prop_map(|name| Fact::Peer(Some(StringMatch::Suffix(name.into())))),
+        select(vec!["spiffe:", "u", ""])
+            .prop_map(|name| Fact::Peer(Some(StringMatch::Prefix(name.into())))),
     ]
+}
+
+fn a_header() -> impl Strategy<Value = HeaderMatch> {
+    let token = HeaderKey::Header(http::HeaderName::from_static("x-token"));
+    let host = HeaderKey::Header(http::header::HOST);
+    let key = select(vec![
+        HeaderKey::Method,
+        HeaderKey::Authority,
+        HeaderKey::Path,
+        token,
+        host,
+    ]);
+    let kinds = [
+        StringMatch::Exact,
+        StringMatch::Prefix,
+        StringMatch::Suffix,
+        StringMatch::ExactIgnoreCase,
+        StringMatch::PrefixIgnoreCase,
+        StringMatch::SuffixIgnoreCase,
+    ];
+    let word = select(vec!["", "GET", "a", "A", "a.b", "B", "a.B:80", "/a"]);
+    let flags = proptest::bool::weighted(0.2);
+    (key, 0..kinds.len(), word, flags, flags).prop_map(move |(key, kind, word, invert, empty)| {
+        let mut header = HeaderMatch::text(key, kinds[kind](word.to_owned()));
+        header.invert = invert;
+        header.missing_is_empty = empty;
+        header
+    })
 }
 
 fn a_predicate() -> impl Strategy<Value = Predicate> {
@@ -231,6 +262,8 @@ proptest! {
         ]),
         tls: bool,
         port in 0u16..3,
+        host in select(vec!["a.b", "A.B:80", "", "b"]),
+        tokens in proptest::collection::vec(select(vec!["a", "A", "", "GET"]), 0..3),
     ) {
         let policies: Vec<_> = predicates
             .into_iter()
@@ -241,7 +274,14 @@ proptest! {
             .collect();
         let compiled = compile(&AuthzRules::new(AuthzAction::Allow, policies)).unwrap();
         let caller = if tls { caller(&uris, &[], "CN=y") } else { Caller::default() };
-        let request = Request::get(path).body(()).unwrap();
+        let mut request = Request::get(path);
+        if !host.is_empty() {
+            request = request.header("host", host);
+        }
+        for token in tokens {
+            request = request.header("x-token", token);
+        }
+        let request = request.body(()).unwrap();
         let mut facts = Facts::of_connection(&caller);
         facts.request = Facts::of_request(&request).request;
         facts.destination = Some(([10, 1, 1, 1], port).into());

@@ -16,7 +16,10 @@ impl Query {
             return all;
         };
         let query = query.split('#').next().unwrap_or_default();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        // Behind the last `&` there may be nothing; between two there is a parameter without a name.
+        let mut pairs: Vec<&str> = query.split('&').collect();
+        pairs.pop_if(|last| last.is_empty());
+        for pair in pairs {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let values = all.0.entry(decoded(name)).or_default();
             values.push(decoded(value));
@@ -111,6 +114,16 @@ mod tests {
             "/?%zz=1&a=+&q=A/="
         );
         assert_eq!(without("/?a=%20%23&t=1&t=2", "t"), "/?a=%20%23");
+        // As Envoy: nothing is a name, too, but behind the last `&`.
+        for (path, left) in [
+            ("/?&t=1", "/?="),
+            ("/?&t=1&&b=2", "/?=&=&b=2"),
+            ("/?t=1&", "/"),
+            ("/?t=1&&", "/?="),
+            ("/?", "/"),
+        ] {
+            assert_eq!(without(path, "t"), left, "{path}");
+        }
         assert_eq!(Query::of("/?t=%41&t=b").first("t"), Some(&b"A"[..]));
         assert_eq!(Query::of("/t=1").first("t"), None);
     }

@@ -24,12 +24,13 @@ const WORDS: &[&str] = &[
 const MORE: &[&str] = &["say-error", "empty", "deny-plain"];
 
 /// A filter that asks, behind rules that say when, or always.
-pub(super) fn filters(dice: &mut Dice) -> Vec<Value> {
+pub(super) fn filters(dice: &mut Dice, tokens: bool) -> Vec<Value> {
     let mut config = json!({
         "@type": format!("{TYPE}.extensions.filters.http.ext_authz.v3.ExtAuthz"),
         "transport_api_version": "V3",
         "failure_mode_allow": dice.chance(25),
-        "clear_route_cache": dice.chance(30),
+        // A route that tokens left alone stays here, and is looked for anew by Envoy.
+        "clear_route_cache": dice.chance(30) && !tokens,
     });
     match dice.chance(50) {
         true => config["http_service"] = over_http(dice),
@@ -123,7 +124,8 @@ pub(super) fn told(dice: &mut Dice, filters: &[Value], call: Call) -> Call {
             .with("x-up", "mine")
             .with("x-gone", "1");
     }
-    if dice.chance(10) {
+    // Envoy makes one line of several.
+    if dice.chance(10) && call.header("authorization").is_none() {
         call = call.with("authorization", "Bearer abc");
     }
     if dice.chance(40) {

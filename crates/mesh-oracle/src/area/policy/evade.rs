@@ -54,9 +54,11 @@ const HOSTS: &[&str] = &[
     "other.test",
 ];
 
-pub(super) fn call(dice: &mut Dice, filters: &[Value]) -> Call {
+/// A request; policies name these paths.
+pub(super) fn call(dice: &mut Dice, named: &[String]) -> Call {
     let path = match dice.below(3) {
-        0 => said(dice, filters),
+        0 if named.is_empty() => "/admin".to_owned(),
+        0 => dice.pick(named),
         1 => path(dice),
         _ => {
             let near = json!({"prefix": path(dice)});
@@ -120,30 +122,25 @@ pub(super) fn call(dice: &mut Dice, filters: &[Value]) -> Call {
     call
 }
 
-/// A path that some policy names.
-fn said(dice: &mut Dice, filters: &[Value]) -> String {
+/// The paths that filters name.
+pub(super) fn named(filters: &[Value]) -> Vec<String> {
     let mut all = Vec::new();
-    for filter in filters {
-        named(filter, &mut all);
-    }
-    match all.is_empty() {
-        true => "/admin".to_owned(),
-        false => dice.pick(&all),
-    }
+    filters.iter().for_each(|filter| collect(filter, &mut all));
+    all
 }
 
-fn named(value: &Value, all: &mut Vec<String>) {
+fn collect(value: &Value, all: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
             for (name, inner) in fields {
                 let text = inner.as_str().filter(|text| text.starts_with('/'));
                 match (&**name, text) {
                     ("exact" | "prefix", Some(text)) => all.push(text.to_owned()),
-                    _ => named(inner, all),
+                    _ => collect(inner, all),
                 }
             }
         }
-        Value::Array(items) => items.iter().for_each(|it| named(it, all)),
+        Value::Array(items) => items.iter().for_each(|it| collect(it, all)),
         _ => {}
     }
 }

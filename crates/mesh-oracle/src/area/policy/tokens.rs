@@ -9,7 +9,8 @@ use aws_lc_rs::{hmac, rand::SystemRandom};
 use serde_json::{Map, Value, json};
 
 const TYPE: &str = "type.googleapis.com/envoy";
-const ISSUERS: &[&str] = &["https://a.test", "https://b.test"];
+/// Each has one provider: of several Envoy takes any.
+const ISSUERS: &[&str] = &["https://a.test", "https://b.test", "https://c.test"];
 const RSA: &[u8] = include_bytes!("key.pk8");
 const MODULUS: &str = "wkVtKNy4nlKt08H8reI6lDGgfsm_bCPqS36FKQzyr1rNT5we5cidCRUK-QDPEjDdn69boBNmlrq8vLY5\
      cdsZaxT1h2Eja2EWrIC-lSNd1534ASLDurTj36t4ZriX8Aw4YT4CFRRpY4uRl2ZdeYlLtGFq_7rn5_XO\
@@ -58,7 +59,7 @@ fn provider(dice: &mut Dice, at: usize) -> Value {
         "forward": dice.chance(50),
     });
     if dice.chance(92) {
-        provider["issuer"] = json!(ISSUERS[at % 2]);
+        provider["issuer"] = json!(ISSUERS[at]);
     }
     if dice.chance(40) {
         let lists = [
@@ -107,12 +108,69 @@ fn provider(dice: &mut Dice, at: usize) -> Value {
     provider
 }
 
+/// The same as a rule of a RequestAuthentication; `at` is below 3.
+pub(super) fn rule(dice: &mut Dice, at: usize) -> Value {
+    let provider = provider(dice, at);
+    let mut rule = json!({
+        "issuer": ISSUERS[at],
+        "jwks": provider["local_jwks"]["inline_string"],
+        "forwardOriginalToken": provider["forward"],
+    });
+    if rule["jwks"]
+        .as_str()
+        .is_some_and(|keys| !keys.contains("kty"))
+    {
+        rule["jwks"] = json!(json!({"keys": [rsa()]}).to_string());
+    }
+    for (name, given) in [
+        ("audiences", "audiences"),
+        ("fromParams", "from_params"),
+        ("fromCookies", "from_cookies"),
+        ("outputPayloadToHeader", "forward_payload_header"),
+    ] {
+        if !provider[given].is_null() {
+            rule[name] = provider[given].clone();
+        }
+    }
+    let list = |given: &Value, names: [(&str, &str); 2]| -> Vec<Value> {
+        let one = |given: &Value| {
+            let pairs = names.map(|(name, given_as)| (name.to_owned(), given[given_as].clone()));
+            Value::Object(pairs.into_iter().collect())
+        };
+        given.as_array().into_iter().flatten().map(one).collect()
+    };
+    let headers = list(
+        &provider["from_headers"],
+        [("name", "name"), ("prefix", "value_prefix")],
+    );
+    if !headers.is_empty() {
+        rule["fromHeaders"] = json!(headers);
+    }
+    let claims = list(
+        &provider["claim_to_headers"],
+        [("header", "header_name"), ("claim", "claim_name")],
+    );
+    if !claims.is_empty() {
+        rule["outputClaimToHeaders"] = json!(claims);
+    }
+    if dice.chance(30) {
+        rule["spaceDelimitedClaims"] = json!(["sub"]);
+    }
+    rule
+}
+
+fn rsa() -> Value {
+    json!({"kty": "RSA", "kid": "r", "alg": "RS256", "n": MODULUS, "e": "AQAB"})
+}
+
 fn keys(dice: &mut Dice) -> Value {
-    let rsa = json!({"kty": "RSA", "kid": "r", "alg": "RS256", "n": MODULUS, "e": "AQAB"});
+    let rsa = rsa();
     let any_rsa = json!({"kty": "RSA", "n": MODULUS, "e": "AQAB"});
     let pair = Ed25519KeyPair::from_seed_unchecked(&SEED).expect("a seed has 32 bytes");
     let point = aws_lc_rs::signature::KeyPair::public_key(&pair);
-    let ed = json!({"kty": "OKP", "kid": "e", "crv": "Ed25519", "x": base64(point.as_ref())});
+    // Without `alg` Envoy would take what says that it is signed in another way.
+    let point = base64(point.as_ref());
+    let ed = json!({"kty": "OKP", "kid": "e", "crv": "Ed25519", "alg": "EdDSA", "x": point});
     let oct = json!({"kty": "oct", "kid": "o", "alg": "HS256", "k": base64(SECRET)});
     let bad = json!({"kty": "RSA", "kid": "r", "n": "AQAB", "e": "AQAB"});
     let sets = [
@@ -240,10 +298,11 @@ fn token(dice: &mut Dice) -> String {
             .to_owned();
     }
     let mut payload = json!({
-        "iss": dice.pick(&[ISSUERS[0], ISSUERS[0], ISSUERS[0], ISSUERS[1], ISSUERS[1], "https://c.test"]),
+        "iss": dice.pick(&[ISSUERS[0], ISSUERS[0], ISSUERS[0], ISSUERS[1], ISSUERS[1], ISSUERS[2], "https://d.test"]),
         "sub": dice.pick(&["me", "me", "x you", ""]),
         "exp": LATER,
         "groups": ["staff", "me"],
+        "azp": "shop",
         "scope": dice.pick(&["read me", "me", " ", "x  write"]),
         "a": {"b": dice.pick(&["xy", "me", "z"])},
         "num": dice.pick(&[json!(1), json!(1.5), json!(-2), json!(true), json!(1e20), json!(null)]),

@@ -63,7 +63,7 @@ fn is_plain(byte: u8) -> bool {
 
 fn host(dice: &mut Dice, place: Place) -> String {
     let hosts: &[&str] = match place.role {
-        Role::Sidecar => &[
+        Role::Sidecar | Role::Inbound => &[
             "a",
             "a",
             "a.{id}.svc.cluster.local",

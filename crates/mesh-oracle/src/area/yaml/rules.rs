@@ -88,7 +88,7 @@ fn block(dice: &mut Dice, place: Place, number: usize, n: usize, prefix_only: bo
     }
     if dice.chance(15) {
         let hosts = match place.role {
-            Role::Sidecar => ["a", "alias.{id}.test"],
+            Role::Sidecar | Role::Inbound => ["a", "alias.{id}.test"],
             Role::Gateway => ["shop.{id}.test", "one.wild.{id}.test"],
         };
         block["authority"] = match dice.below(3) {
@@ -117,7 +117,7 @@ fn block(dice: &mut Dice, place: Place, number: usize, n: usize, prefix_only: bo
         block["port"] = match place.role {
             _ if other => json!(8082),
             Role::Gateway => gateway,
-            Role::Sidecar => place.port(),
+            Role::Sidecar | Role::Inbound => place.port(),
         };
     }
     if dice.chance(20) {
@@ -132,7 +132,7 @@ fn block(dice: &mut Dice, place: Place, number: usize, n: usize, prefix_only: bo
     }
     if dice.chance(18) {
         let own = match place.role {
-            Role::Sidecar => "mesh",
+            Role::Sidecar | Role::Inbound => "mesh",
             Role::Gateway => "gw",
         };
         block["gateways"] = json!([dice.pick(&[own, own, own, "other"])]);
