@@ -152,7 +152,7 @@ fn lives_of_certificates_are_within_limits() {
     // As short as the limits let it be.
     let brief = Limits {
         min_ttl: Duration::from_secs(2),
-        ..limits.clone()
+        ..limits
     };
     let brief = Authority::new(&material, brief, now()).unwrap();
     let mut grant = Grant::to(id());

@@ -10,8 +10,8 @@ use std::fmt;
 /// Least number of times that requests are denied, and are not, where a kind of condition is asked.
 const EACH: u64 = 10;
 /// The same of what Istio's policies ask, and how many kinds of it may be missed by a seed.
-const EACH_WRITTEN: u64 = 2;
-const RARE: usize = 6;
+const EACH_WRITTEN: u64 = 5;
+const RARE: usize = 0;
 /// Kinds of conditions.
 const KINDS: &[&str] = &[
     "and_ids",

@@ -49,10 +49,10 @@ pub(super) fn filters(dice: &mut Dice, tokens: bool) -> Vec<Value> {
         config["status_on_error"] =
             json!({"code": dice.pick(&["ServiceUnavailable", "TooManyRequests"])});
     }
-    if dice.chance(40) {
+    if dice.chance(55) {
         config["with_request_body"] = json!({
-            "max_request_bytes": dice.pick(&[3, 6, 4000]),
-            "allow_partial_message": dice.chance(50),
+            "max_request_bytes": dice.pick(&[3, 6, 6, 4000]),
+            "allow_partial_message": dice.chance(35),
             "pack_as_bytes": dice.chance(30),
         });
     }

@@ -237,6 +237,9 @@ pub(super) fn claim(dice: &mut Dice) -> Value {
 
 /// Gives a request tokens, in places where they are looked for or nearly so.
 pub(super) fn bring(dice: &mut Dice, mut call: Call) -> Call {
+    if call.header("authorization").is_none() && dice.chance(15) {
+        return call.with("authorization", &format!("Bearer {}", spoiled(dice)));
+    }
     for _ in 0..dice.pick(&[0, 1, 1, 1, 1, 1, 2, 3]) {
         let token = token(dice);
         match dice.below(10) {
@@ -280,6 +283,29 @@ pub(super) fn bring(dice: &mut Dice, mut call: Call) -> Call {
             .with("access-control-request-method", "GET");
     }
     call
+}
+
+/// A token that is good but for one thing, or good.
+fn spoiled(dice: &mut Dice) -> String {
+    let mut payload = json!({
+        "iss": dice.pick(&ISSUERS[..2]),
+        "sub": "me",
+        "exp": LATER,
+        "aud": ["shop", "pay", "http://shop"],
+    });
+    let mut header = json!({"alg": "RS256", "kid": "r"});
+    let fault = dice.below(6);
+    match fault {
+        0 => payload["exp"] = json!(1_000_000_000),
+        1 => payload["nbf"] = json!(LATER),
+        2 => payload["aud"] = json!("elsewhere"),
+        3 => header["kid"] = json!("other"),
+        _ => {}
+    }
+    let [header, payload] = [header, payload].map(|it| base64(it.to_string().as_bytes()));
+    let mut signature = sign("RS256", format!("{header}.{payload}").as_bytes());
+    signature[0] ^= u8::from(fault == 4);
+    format!("{header}.{payload}.{}", base64(&signature))
 }
 
 fn token(dice: &mut Dice) -> String {
