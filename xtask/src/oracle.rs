@@ -30,8 +30,8 @@ pub(crate) struct Options {
 /// What the full tests try: so many configurations and requests over all areas, which is as many as
 /// everything takes that has to come up often enough.
 const SEED: u64 = 7;
-const CONFIGS: usize = 500;
-const REQUESTS: usize = 17_500;
+const CONFIGS: usize = 560;
+const REQUESTS: usize = 19_600;
 
 /// The step of the full tests: every area and subject, with a seed that does not change. Not
 /// optimized, as the quick tests are not: most of its time it waits.

@@ -108,8 +108,9 @@ const OF_MANAGER: &[&str] = &[
     "cors.origin_invalid",
 ];
 
-/// Requests that were reset, of a connection manager. Envoy counts those, too, whose body was not whole
-/// when they were answered, which is a matter of time.
+/// Requests that were reset, of a connection manager, where callers do that. Envoy counts those, too,
+/// whose head cannot be read, and those whose body was not whole when they were answered, which is a
+/// matter of time.
 const RESETS: &[&str] = &["downstream_rq_rx_reset", "downstream_rq_tx_reset"];
 
 /// Those of a rule with statistics of its own that are compared.
@@ -179,9 +180,10 @@ pub(crate) fn facts(
             let of_route = of("vhost.")
                 .and_then(|rest| rest.split_once(".route."))
                 .is_some_and(|(_, rest)| rest.contains(".upstream_rq_") && !rest.contains("time"));
+            let resets = placed.config.area == "replies";
             let bodiless = || placed.config.calls.iter().all(|call| call.body.is_empty());
             let of_manager = of("http.").is_some_and(|rest| {
-                OF_MANAGER.contains(&rest) || (RESETS.contains(&rest) && bodiless())
+                OF_MANAGER.contains(&rest) || (RESETS.contains(&rest) && resets && bodiless())
             });
             of_manager || of_cluster || of_route
         };

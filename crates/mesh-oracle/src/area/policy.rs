@@ -20,12 +20,14 @@ const TYPE: &str = "type.googleapis.com/envoy";
 /// What `rules_stat_prefix` and `shadow_rules_stat_prefix` are; counters are known by them.
 const PREFIXES: [&str; 2] = ["", "own_"];
 
-/// How many of a hundred configurations are Istio's documents.
-const WRITTEN_FOR_ISTIO: usize = 40;
+/// How many of five configurations are Istio's documents.
+const WRITTEN_FOR_ISTIO: usize = 2;
 
 pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
-    if dice.chance(WRITTEN_FOR_ISTIO) {
-        return istio::generate(dice, requests);
+    let (turn, of_five) = (dice.turn(usize::MAX), dice.turn(5));
+    if of_five < WRITTEN_FOR_ISTIO {
+        let number = turn / 5 * WRITTEN_FOR_ISTIO + of_five;
+        return istio::generate(dice, requests, KINDS[number % KINDS.len()]);
     }
     let mut filters = Vec::new();
     let tokens = dice.chance(50);
@@ -41,7 +43,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
             "typed_config": {"@type": format!("{TYPE}.extensions.filters.http.{name}.v3.{kind}")},
         })
     };
-    let asks = dice.chance(45);
+    let asks = dice.chance(45) || asked::takes_little(dice);
     if asks {
         let at = dice.below(filters.len() + 1);
         let asked = asked::filters(dice, tokens);

@@ -11,7 +11,7 @@ use std::fmt;
 const EACH: u64 = 10;
 /// The same of what Istio's policies ask, and how many kinds of it may be missed by a seed.
 const EACH_WRITTEN: u64 = 5;
-const RARE: usize = 0;
+const RARE: usize = 6;
 /// Kinds of conditions.
 const KINDS: &[&str] = &[
     "and_ids",

@@ -115,7 +115,10 @@ impl Edits {
     fn query(&self, path: &str) -> String {
         let (plain, query) = path.split_once('?').unwrap_or((path, ""));
         let mut all: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for one in query.split('&').filter(|one| !one.is_empty()) {
+        // Behind the last `&` there may be nothing; between two there is a parameter without a name.
+        let mut pairs: Vec<&str> = query.split('&').collect();
+        pairs.pop_if(|last| last.is_empty());
+        for one in pairs {
             let (key, value) = one.split_once('=').unwrap_or((one, ""));
             all.entry(key).or_default().push(value);
         }
@@ -170,4 +173,26 @@ fn set_authority<B>(request: &mut Request<B>, value: &HeaderValue) -> Result<(),
         request.headers_mut().insert(HOST, value.clone());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_without_a_name_is_one_but_behind_the_last() {
+        let edits = Edits {
+            query_set: vec![("q".to_owned(), "v".to_owned())],
+            query_remove: vec!["t".to_owned()],
+            ..Edits::default()
+        };
+        for (path, edited) in [
+            ("/a", "/a?q=v"),
+            ("/a?q=1&t=x&b", "/a?b=&q=v"),
+            ("/a?&t=x&b=2", "/a?=&b=2&q=v"),
+            ("/a?b=2&", "/a?b=2&q=v"),
+        ] {
+            assert_eq!(edits.query(path), edited, "{path}");
+        }
+    }
 }

@@ -23,6 +23,11 @@ const WORDS: &[&str] = &[
 /// More of what it says over gRPC.
 const MORE: &[&str] = &["say-error", "empty", "deny-plain"];
 
+/// Whether a configuration is for bodies that are too long for whom is asked.
+pub(super) fn takes_little(dice: &Dice) -> bool {
+    dice.turn(10) == 2
+}
+
 /// A filter that asks, behind rules that say when, or always.
 pub(super) fn filters(dice: &mut Dice, tokens: bool) -> Vec<Value> {
     let mut config = json!({
@@ -49,10 +54,11 @@ pub(super) fn filters(dice: &mut Dice, tokens: bool) -> Vec<Value> {
         config["status_on_error"] =
             json!({"code": dice.pick(&["ServiceUnavailable", "TooManyRequests"])});
     }
-    if dice.chance(55) {
+    let little = takes_little(dice);
+    if little || dice.chance(40) {
         config["with_request_body"] = json!({
-            "max_request_bytes": dice.pick(&[3, 6, 6, 4000]),
-            "allow_partial_message": dice.chance(35),
+            "max_request_bytes": dice.pick(&[3, 6, if little { 6 } else { 4000 }]),
+            "allow_partial_message": !little && dice.chance(50),
             "pack_as_bytes": dice.chance(30),
         });
     }

@@ -14,7 +14,8 @@ const ROOT: &str = "istio-system";
 /// The service that is asked.
 const PROVIDER: &str = "asker";
 
-pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
+/// Documents of which one policy is about this kind and little else.
+pub(super) fn generate(dice: &mut Dice, requests: usize, kind: &str) -> Config {
     let role = dice.pick(&[Role::Gateway, Role::Inbound]);
     let asks = dice.chance(25);
     let brings = dice.chance(60);
@@ -34,7 +35,8 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
             documents.push(authentication(dice, number, 1));
         }
     }
-    for at in 0..dice.pick(&[1, 1, 2, 2, 3, 4]) {
+    documents.push(policies::about(dice, kind));
+    for at in 1..dice.pick(&[1, 1, 2, 2, 3, 4]) {
         documents.push(policies::policy(dice, at));
     }
     if asks {

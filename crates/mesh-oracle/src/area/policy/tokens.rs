@@ -237,7 +237,7 @@ pub(super) fn claim(dice: &mut Dice) -> Value {
 
 /// Gives a request tokens, in places where they are looked for or nearly so.
 pub(super) fn bring(dice: &mut Dice, mut call: Call) -> Call {
-    if call.header("authorization").is_none() && dice.chance(15) {
+    if call.header("authorization").is_none() && dice.chance(30) {
         return call.with("authorization", &format!("Bearer {}", spoiled(dice)));
     }
     for _ in 0..dice.pick(&[0, 1, 1, 1, 1, 1, 2, 3]) {

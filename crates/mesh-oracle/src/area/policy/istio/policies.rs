@@ -73,6 +73,50 @@ pub(super) fn policy(dice: &mut Dice, at: usize) -> Value {
     selecting(dice, policy)
 }
 
+/// One about this kind, which is in force, for the requests that it fits and for others. What hardly
+/// any request has is asked of those for some paths, what most have is refused.
+pub(super) fn about(dice: &mut Dice, kind: &str) -> Value {
+    let at = KINDS.iter().position(|it| *it == kind).unwrap_or(0);
+    let rare = [
+        "principal",
+        "serviceaccount",
+        "namespace",
+        "presenter",
+        "sni",
+    ];
+    let name = kind.to_lowercase();
+    let rare = rare.iter().any(|it| name.contains(it)) && !name.starts_with("not");
+    let mut rule = json!({});
+    let [sources, operations] = PARTS;
+    if at < operations {
+        let name = name.strip_prefix("not").unwrap_or(&name);
+        let fields = json!({ kind: values(dice, name) });
+        let (part, of) = match at < sources {
+            true => ("from", "source"),
+            false => ("to", "operation"),
+        };
+        rule[part] = json!([{ of: fields }]);
+    } else {
+        let way = if dice.chance(70) {
+            "values"
+        } else {
+            "notValues"
+        };
+        rule["when"] = json!([{"key": kind, way: values(dice, kind)}]);
+    }
+    let mut spec = json!({"rules": [rule]});
+    if rare || dice.chance(30) {
+        let others = json!({"to": [{"operation": {"notPaths": ["/admin*"]}}]});
+        spec["rules"]
+            .as_array_mut()
+            .into_iter()
+            .for_each(|it| it.push(others.clone()));
+    } else {
+        spec["action"] = json!("DENY");
+    }
+    object("security", POLICY, "p0", spec)
+}
+
 /// One that asks a service about what its rules match.
 pub(super) fn asking(dice: &mut Dice) -> Value {
     let rules = match dice.chance(50) {
