@@ -66,10 +66,14 @@ fn policy(kind: &str, at: usize) -> AuthzPolicy {
             let name = format!("spiffe://cluster.local/ns/n{at}/sa/default");
             (done, any(Fact::Peer(Some(text(name)))))
         }
-        // Not in the index: one after the other.
-        _ => {
+        "blocks" => {
             let block = format!("10.{}.{}.0/24", at / 256, at % 256);
             (Predicate::Always, any(Fact::Direct(block.parse().unwrap())))
+        }
+        // Not in the index: one after the other.
+        _ => {
+            let server = StringMatch::Exact(format!("{at}.example"));
+            (any(Fact::ServerName(server)), Predicate::Always)
         }
     };
     AuthzPolicy::new(
@@ -110,6 +114,7 @@ fn deciding(criterion: &mut Criterion) {
         "headers",
         "hosts",
         "usual",
+        "blocks",
         "linear",
     ];
     for kind in kinds {

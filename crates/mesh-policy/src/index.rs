@@ -1,18 +1,21 @@
-//! Which policies can match at all: by paths, hosts, headers, names of peers and namespaces.
+//! Which policies can match at all: by paths, hosts, headers, addresses, names of peers and namespaces.
 //!
 //! What is found here is judged as any other policy is: a key only has to be *necessary*.
 
+mod blocks;
 mod column;
 
 use crate::facts::Facts;
 use crate::holds::{certificate, names};
+use blocks::{Blocks, is_broad};
 use column::{Column, Literal};
 use http::HeaderName;
 use http::header::HOST;
 use mesh_core::model::{
-    AuthzPolicy, Fact, HeaderKey, HeaderMatch, Predicate, StringMatch, ValueMatch,
+    AuthzPolicy, Cidr, Fact, HeaderKey, HeaderMatch, Predicate, StringMatch, ValueMatch,
 };
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Something that a request has to have for a policy to match.
@@ -30,6 +33,17 @@ enum Key {
     Peer(Literal),
     /// What follows `/ns/` somewhere in a name of the peer.
     Namespace(Box<[u8]>),
+    /// Where an address lies.
+    Block(Whose, Cidr),
+}
+
+/// Which address of a request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Whose {
+    Destination,
+    Direct,
+    Source,
+    Remote,
 }
 
 /// Places of policies, in order, by what a request has to have for them.
@@ -41,6 +55,7 @@ pub(crate) struct Index {
     headers: Vec<(HeaderName, Column)>,
     peers: Option<Column>,
     namespaces: HashMap<Box<[u8]>, Vec<usize>>,
+    blocks: Vec<(Whose, Blocks)>,
     /// Those that any request may match.
     others: Vec<usize>,
 }
@@ -81,6 +96,14 @@ impl Index {
             Key::Method(literal) => (self.methods.get_or_insert_default(), literal),
             Key::Peer(literal) => (self.peers.get_or_insert_default(), literal),
             Key::Namespace(name) => return self.namespaces.entry(name).or_default(),
+            Key::Block(whose, block) => {
+                let known = self.blocks.iter().position(|(known, _)| *known == whose);
+                let at = known.unwrap_or_else(|| {
+                    self.blocks.push((whose, Blocks::default()));
+                    self.blocks.len() - 1
+                });
+                return self.blocks[at].1.places(block);
+            }
             Key::Header(name, literal) => {
                 let known = self.headers.iter().position(|(known, _)| *known == name);
                 let at = known.unwrap_or_else(|| {
@@ -113,6 +136,11 @@ impl Index {
         };
         look(&self.others);
         self.by_request(facts, &mut look);
+        for (whose, blocks) in &self.blocks {
+            if let Some(address) = whose.of(facts) {
+                blocks.look(address, &mut look);
+            }
+        }
         if let Some(peer) = certificate(facts).filter(|_| self.looks_at_peers()) {
             for name in names(peer).map(str::as_bytes) {
                 if let Some(peers) = &self.peers {
@@ -198,6 +226,10 @@ fn key(fact: &Fact) -> Option<Key> {
         Fact::Path(text) => Some(Key::Path(literal(text)?)),
         Fact::PathTemplate(template) => Some(Key::Path(Literal::start(template.prefix()))),
         Fact::Header(header) => of_header(header),
+        Fact::Destination(block) => Some(Key::Block(Whose::Destination, *block)),
+        Fact::Direct(block) => Some(Key::Block(Whose::Direct, *block)),
+        Fact::Source(block) => Some(Key::Block(Whose::Source, *block)),
+        Fact::Remote(block) => Some(Key::Block(Whose::Remote, *block)),
         Fact::Peer(Some(StringMatch::Regex(pattern))) => {
             // As Istio writes a namespace.
             let name = pattern.source().strip_prefix(".*/ns/")?;
@@ -277,6 +309,20 @@ impl Key {
             | Self::Peer(literal) => literal.is_broad(),
             Self::Method(_) => true,
             Self::Namespace(_) => false,
+            Self::Block(_, block) => is_broad(*block),
+        }
+    }
+}
+
+// === impl Whose ===
+
+impl Whose {
+    fn of(self, facts: &Facts<'_>) -> Option<IpAddr> {
+        match self {
+            Self::Destination => facts.destination.map(|address| address.ip()),
+            Self::Direct => facts.direct,
+            Self::Source => facts.source,
+            Self::Remote => facts.remote,
         }
     }
 }

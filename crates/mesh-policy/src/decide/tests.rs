@@ -9,6 +9,7 @@ use mesh_core::model::{
 };
 use proptest::prelude::*;
 use proptest::sample::select;
+use std::net::IpAddr;
 
 fn fact(fact: Fact) -> Predicate {
     Predicate::Fact(fact)
@@ -203,14 +204,34 @@ fn a_fact() -> impl Strategy<Value = Fact> {
         }),
         Just(Fact::Peer(None)),
         (0u16..3).prop_map(|port| Fact::DestinationPort(PortRange::single(port))),
-        select(vec!["10.0.0.0/8", "10.1.0.0/16"])
-            .prop_map(|block| Fact::Direct(block.parse::<Cidr>().unwrap())),
+        a_block().prop_map(Fact::Direct),
+        a_block().prop_map(Fact::Source),
+        a_block().prop_map(Fact::Remote),
+        a_block().prop_map(Fact::Destination),
         a_header().prop_map(Fact::Header),
         select(vec!["sa/y", "y", "CN", ""])
             .prop_map(|name| Fact::Peer(Some(StringMatch::Suffix(name.into())))),
         select(vec!["spiffe:", "u", ""])
             .prop_map(|name| Fact::Peer(Some(StringMatch::Prefix(name.into())))),
     ]
+}
+
+fn an_address() -> impl Strategy<Value = Option<IpAddr>> {
+    let known = ["10.1.1.1", "10.1.2.3", "192.0.2.1", "2001:db8::1", "::1"];
+    proptest::option::weighted(0.8, select(known.map(|it| it.parse().unwrap()).to_vec()))
+}
+
+fn a_block() -> impl Strategy<Value = Cidr> {
+    let blocks = [
+        "0.0.0.0/0",
+        "10.0.0.0/8",
+        "10.1.0.0/16",
+        "10.1.1.1",
+        "10.1.2.3",
+        "::/0",
+        "2001:db8::/32",
+    ];
+    select(blocks.map(|block| block.parse().unwrap()).to_vec())
 }
 
 fn a_header() -> impl Strategy<Value = HeaderMatch> {
@@ -264,6 +285,7 @@ proptest! {
         port in 0u16..3,
         host in select(vec!["a.b", "A.B:80", "", "b"]),
         tokens in proptest::collection::vec(select(vec!["a", "A", "", "GET"]), 0..3),
+        (source, remote) in (an_address(), an_address()),
     ) {
         let policies: Vec<_> = predicates
             .into_iter()
@@ -286,6 +308,8 @@ proptest! {
         facts.request = Facts::of_request(&request).request;
         facts.destination = Some(([10, 1, 1, 1], port).into());
         facts.direct = Some([10, 1, 2, 3].into());
+        facts.source = source;
+        facts.remote = remote;
         let naive = compiled.policies().iter().find(|policy| {
             holds(&policy.permission, &facts) && holds(&policy.principal, &facts)
         });
