@@ -3,9 +3,9 @@
 //!
 //! PING and SETTINGS, which have to be answered, are counted by the second: Envoy counts the answers
 //! that nobody has read, of which there are none here, because the codec looks at no more frames than
-//! it can answer. Resets of streams are told to requests, which end by them. Everything else that a peer could do is bounded by the codec: the sizes of tables,
+//! it can answer. Everything else that a peer could do is bounded by the codec: the sizes of tables,
 //! heads and windows, and the number of CONTINUATION frames. After some frames other connections have
-//! their turn.
+//! their turn. Resets of streams are told to requests, which end by them.
 
 use mesh_core::Resets;
 use mesh_core::stats::Http2Stat;
