@@ -143,3 +143,30 @@ impl Drop for Open {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_core::model::{Cluster, Rule};
+    use mesh_test::fixture;
+    use std::time::Duration;
+
+    #[test]
+    fn only_a_question_whose_time_has_passed_counts() {
+        let exchange = fixture::exchange(Rule::prefix_to("/", "a"), Some(Cluster::new("a")));
+        let cluster = exchange.cluster().unwrap();
+        let now: Instant = tokio::time::Instant::now().into_std();
+        let open = |until| Open {
+            cluster: Some(cluster.clone()),
+            until,
+            shard: Shard::default(),
+        };
+        let counted = || cluster.live().stats().block().get(ClusterStat::RqTimeout);
+        drop(open(None));
+        drop(open(Some(now + Duration::from_secs(60))));
+        open(Some(now)).close();
+        assert_eq!(counted(), 0);
+        drop(open(Some(now)));
+        assert_eq!(counted(), 1);
+    }
+}

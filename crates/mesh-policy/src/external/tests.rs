@@ -157,11 +157,13 @@ async fn who_does_not_answer_in_time_fails_or_is_let_through() {
         external.timeout = Some(Duration::from_millis(500));
         external.status_on_error = 429;
         external.fail_open = open;
-        let authorizer = service_fn(|_: Request<AskBody>| {
+        let started = tokio::time::Instant::now();
+        let authorizer = service_fn(|asked: Request<AskBody>| {
+            let until = asked.extensions().get::<Until>().and_then(|it| it.0);
+            assert_eq!(until, Some((started + Duration::from_millis(500)).into()));
             std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
         });
         let stats = Block::default();
-        let started = tokio::time::Instant::now();
         let done = consult(&external, &stats, authorizer, ask(Request::get("/"))).await;
         assert_eq!(started.elapsed(), Duration::from_millis(500));
         let failed = done.err().map(|error| error.failure());
