@@ -9,7 +9,9 @@ use crate::{cargo, report::Outcome};
 pub(super) fn run(context: &Context<'_>) -> anyhow::Result<Outcome> {
     let mut ran = 0;
     for package in &context.selected {
-        if !context.workspace.folder(package).starts_with("crates") {
+        // What is not published is built by nobody but the workspace.
+        let own = context.workspace.folder(package).starts_with("crates");
+        if !own || package.publish.is_some() {
             continue;
         }
         let alone = std::iter::once(None).chain(package.features.keys().map(Some));
