@@ -94,8 +94,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
     for step in &steps {
         if step.place == Place::Beside && steps.len() > 1 {
             println!("\n=== {}: begins, beside what follows", step.name);
-            begun.push((step, Beside::begin(&context, step)));
-            context.shared.set(true);
+            match Beside::begin(&context, step) {
+                Ok(beside) => {
+                    begun.push((step, beside));
+                    context.shared.set(true);
+                }
+                Err(error) => report.step(step.name, step.what, || Err(error)),
+            }
             continue;
         }
         if step.place == Place::Alone {
@@ -108,13 +113,9 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
 }
 
 /// Waits for what runs beside.
-fn end(
-    context: &Context<'_>,
-    report: &mut Report,
-    begun: &mut Vec<(&&'static Step, anyhow::Result<Beside>)>,
-) {
+fn end(context: &Context<'_>, report: &mut Report, begun: &mut Vec<(&&'static Step, Beside)>) {
     for (step, beside) in begun.drain(..) {
-        report.step(step.name, step.what, || beside?.end());
+        report.step(step.name, step.what, || beside.end());
     }
     context.shared.set(false);
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
 };
@@ -14,13 +15,21 @@ use crate::report::Outcome;
 /// A step that was begun in a process of its own. What it prints is kept until its end.
 pub(super) struct Beside {
     child: Child,
-    printed: std::path::PathBuf,
+    printed: PathBuf,
 }
 
 /// How many jobs leave a processor to what runs beside them.
 pub(super) fn jobs() -> usize {
     let processors = thread::available_parallelism().map_or(1, usize::from);
     processors.saturating_sub(1).max(1)
+}
+
+/// This program. Where another step has built it anew since it began, Linux says that its file is gone,
+/// but there is one in its place.
+fn program() -> anyhow::Result<PathBuf> {
+    let path = std::env::current_exe().context("this program cannot be found")?;
+    let replaced = path.to_str().and_then(|it| it.strip_suffix(" (deleted)"));
+    Ok(replaced.map(PathBuf::from).unwrap_or(path))
 }
 
 // === impl Beside ===
@@ -36,7 +45,7 @@ impl Beside {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {folder:?}"))?;
         let printed = folder.join(format!("xtask-{}.log", step.name));
         let file = File::create(&printed).with_context(|| format!("cannot write {printed:?}"))?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(program()?);
         command
             .current_dir(context.workspace.root())
             .args(["test", "--step", step.name]);
