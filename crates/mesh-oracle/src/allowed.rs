@@ -237,12 +237,16 @@ pub(crate) const ALLOWED: &[Allowed] = &[
     },
     Allowed {
         id: "turn-of-a-table",
-        reason: "how many entries of a Maglev table a host has is a matter of the moment while \
+        reason: "how many entries of a table or a ring a host has is a matter of the moment while \
                  ejections end",
         holds: |it, case| {
+            let table = it.fact.strip_prefix("counter cluster.CONFIG.e.maglev_lb.");
+            let ring = it
+                .fact
+                .strip_prefix("counter cluster.CONFIG.e.ring_hash_lb.");
             case.config.area == "ejection"
-                && it.fact.starts_with("counter cluster.CONFIG.e.maglev_lb.")
-                && it.fact.ends_with("_entries_per_host")
+                && (table.is_some_and(|it| it.ends_with("_entries_per_host"))
+                    || ring.is_some_and(|it| it.ends_with("_hashes_per_host")))
         },
     },
     Allowed {

@@ -307,6 +307,12 @@ fn route(dice: &mut Dice, n: usize) -> (Place, Value) {
         if cluster == "$over" {
             policy["retry_priority"] = other_priorities(dice);
         }
+        if matches!(kind, Kind::Hedge | Kind::PerTry) {
+            // How many of such waits end before the whole does is left to chance.
+            policy
+                .as_object_mut()
+                .and_then(|it| it.remove("rate_limited_retry_back_off"));
+        }
         match kind {
             Kind::Hedge => {
                 policy["per_try_timeout"] = json!(LIMIT);
