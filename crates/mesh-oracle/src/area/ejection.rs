@@ -42,11 +42,13 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     let mut again = dice.chance(20);
     match dice.turn(11) {
         0..=3 => {
-            if dice.chance(25) {
+            // Failures of its own making, which one of the kinds is about.
+            let local = dice.turn(11) == 0;
+            if local || dice.chance(25) {
                 hosts.push("nobody");
             }
             upstream = balanced(dice, &hosts);
-            upstream["outlier_detection"] = consecutive(dice);
+            upstream["outlier_detection"] = consecutive(dice, local);
             again = false;
             in_bursts(dice, requests, &mut calls);
         }
@@ -121,7 +123,7 @@ fn time(millis: u64) -> String {
 }
 
 /// Ejection for failures in a row.
-fn consecutive(dice: &mut Dice) -> Value {
+fn consecutive(dice: &mut Dice, local: bool) -> Value {
     let mut detection = json!({
         "interval": "0.100s",
         "base_ejection_time": time(OUT),
@@ -136,7 +138,7 @@ fn consecutive(dice: &mut Dice) -> Value {
     if dice.chance(20) {
         detection["enforcing_consecutive_5xx"] = json!(0);
     }
-    if dice.chance(40) {
+    if local || dice.chance(40) {
         detection["split_external_local_origin_errors"] = json!(true);
         detection["consecutive_local_origin_failure"] = json!(dice.between(1, 3));
     }
@@ -186,7 +188,7 @@ fn breakers(dice: &mut Dice) -> Value {
             thresholds[field] = json!(dice.below(3));
         }
     }
-    if dice.chance(60) {
+    if dice.turn(2) == 0 || dice.chance(40) {
         thresholds["max_pending_requests"] = json!(0);
     }
     json!({"thresholds": [thresholds]})
