@@ -10,7 +10,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use crate::upstream::Pooled;
+use crate::upstream::{Pooled, find};
 
 /// A request or response body. Bodies that come straight from a connection are held as they are;
 /// any other body is boxed.
@@ -48,9 +48,9 @@ impl Body {
 
     /// Takes any body. Boxes it, unless it is empty, is one of these already, or comes straight
     /// from a caller's connection, on mesh-http1 (whose trailers are left out, as Envoy leaves them
-    /// out) or on hyper: if that breaks off, its caller has
-    /// gone ([`Failure::ClientGone`]), or on mesh-http1 has sent what is no body
-    /// ([`Failure::BadBody`]).
+    /// out) or on hyper: if that breaks off, its caller has gone ([`Failure::ClientGone`]) or reset
+    /// the stream ([`Failure::ClientReset`], [`Failure::ClientRefused`]), or on mesh-http1 has sent
+    /// what is no body ([`Failure::BadBody`]).
     pub fn new<B>(body: B) -> Self
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -170,9 +170,7 @@ impl HttpBody for Body {
             }
             Kind::Incoming(incoming) => {
                 let frame = ready!(Pin::new(incoming).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| {
-                    frame.map_err(|error| Error::with_source(Failure::ClientGone, error))
-                }))
+                Poll::Ready(frame.map(|frame| frame.map_err(from_stream)))
             }
             Kind::Pooled(pooled) => Pin::new(&mut **pooled).poll_frame(cx),
             Kind::Boxed(body) => body.as_mut().poll_frame(cx),
@@ -225,6 +223,17 @@ fn from_caller(error: mesh_http1::Error) -> Error {
         Failure::BadBody
     } else {
         Failure::ClientGone
+    };
+    Error::with_source(failure, error)
+}
+
+/// The same of a body that came over HTTP/2.
+fn from_stream(error: hyper::Error) -> Error {
+    let reset = find::<h2::Error>(&error).filter(|it| it.is_reset() && it.is_remote());
+    let failure = match reset.and_then(h2::Error::reason) {
+        Some(h2::Reason::REFUSED_STREAM) => Failure::ClientRefused,
+        Some(_) => Failure::ClientReset,
+        None => Failure::ClientGone,
     };
     Error::with_source(failure, error)
 }

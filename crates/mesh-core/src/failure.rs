@@ -139,6 +139,14 @@ pub enum RetryClass {
 // === impl Failure ===
 
 impl Failure {
+    /// Whether nobody waits for the answer any more: the caller is gone or has reset the stream.
+    pub fn is_departure(self) -> bool {
+        matches!(
+            self,
+            Self::ClientGone | Self::ClientReset | Self::ClientRefused
+        )
+    }
+
     /// Every failure, for tests and for the table in the documentation.
     pub const ALL: [Self; 45] = [
         Self::NoRoute,

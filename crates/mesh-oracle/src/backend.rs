@@ -53,6 +53,8 @@ pub(crate) struct Log {
     health: Mutex<HashMap<String, HashMap<String, String>>>,
     /// What requests begin with that are answered no later any more.
     released: Mutex<HashSet<String>>,
+    /// Cases whose heads a backend has, of requests that never end.
+    uploads: Mutex<HashSet<String>>,
 }
 
 /// Starts all backends. They end with the process.
@@ -161,6 +163,29 @@ impl Log {
         seen.contains_key(case)
     }
 
+    /// A backend has the head of a request. Of one that never ends that is all that is noted: how
+    /// much of its body comes is a matter of time.
+    fn begin(&self, head: &Message) {
+        if !is_upload(head) {
+            return;
+        }
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        uploads.insert(head.header("x-case").unwrap_or("").to_owned());
+    }
+
+    /// Waits until a backend has the head of a request that never ends, for as long as that may
+    /// take.
+    pub(crate) async fn upload(&self, case: &str) {
+        let end = Instant::now() + PATIENCE;
+        let has = || {
+            let uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+            uploads.contains(case)
+        };
+        while !has() && Instant::now() < end {
+            sleep(LOOK).await;
+        }
+    }
+
     /// Waits until a backend has a case, for as long as that may take.
     pub(crate) async fn arrival(&self, case: &str) {
         let end = Instant::now() + PATIENCE;
@@ -189,6 +214,10 @@ impl Log {
 
     /// Forgets every request.
     pub(crate) fn clear(&self) {
+        self.uploads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
         self.released
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -224,6 +253,14 @@ impl Log {
         words[attempt.min(words.len() - 1)].to_owned()
     }
 }
+
+/// Whether a request's body never ends.
+fn is_upload(head: &Message) -> bool {
+    head.header("x-script") == Some(UPLOAD)
+}
+
+/// The script of requests whose callers leave before their bodies end.
+pub(crate) const UPLOAD: &str = "upload";
 
 /// The backend for copies that nothing else tells from their requests.
 const MIRROR: &str = "m";

@@ -27,7 +27,7 @@ pub(crate) struct Call {
     pub(crate) wait: u64,
     /// How it and others are timed by one another.
     pub(crate) pace: Pace,
-    /// Over HTTP/2 its caller no longer wants the answer once a backend has it.
+    /// Its caller no longer wants the answer once a backend has it; one with a body does not end it.
     pub(crate) leaves: Option<Leave>,
 }
 
@@ -131,7 +131,9 @@ impl Call {
         } else {
             let bodiless = matches!(&*self.method, "GET" | "HEAD" | "DELETE" | "OPTIONS");
             if !(self.body.is_empty() && bodiless) && self.method != "CONNECT" {
-                text += &format!("content-length: {}\r\n", self.body.len());
+                // Who leaves does not send all of it.
+                let missing = usize::from(self.leaves.is_some());
+                text += &format!("content-length: {}\r\n", self.body.len() + missing);
             }
             text += "\r\n";
             text += &self.body;
@@ -172,7 +174,7 @@ impl fmt::Display for Call {
         if self.pace.after > 0 {
             write!(f, "{} ms after the mark ", self.pace.after)?;
         }
-        if let Some(leaves) = self.leaves.filter(|_| self.http2) {
+        if let Some(leaves) = self.leaves {
             write!(f, "(and leaves: {leaves:?}) ")?;
         }
         write!(f, "{version} {:?}", String::from_utf8_lossy(&self.bytes()))?;

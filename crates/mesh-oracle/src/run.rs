@@ -200,7 +200,10 @@ impl Runner {
                     let began = Instant::now();
                     let (reply, caller) = match call.pace.mark {
                         Some(Mark::Interval) => clock.interval(to, &call).await,
-                        _ if call.http2 && call.leaves.is_some() => {
+                        _ if call.leaves.is_some() && !call.http2 => {
+                            wire::leave(to, &call.bytes(), log, &case).await
+                        }
+                        _ if call.leaves.is_some() => {
                             let how = call.leaves.unwrap_or(Leave::Close);
                             wire2::leave(to, &call, how, (&**log, &case)).await
                         }

@@ -1,5 +1,6 @@
 //! HTTP/1.1 as bytes: what was really sent, with nothing made nicer by a library.
 
+use crate::backend::Log;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,6 +46,8 @@ pub(crate) enum Kind {
 pub(crate) struct Wire {
     pub(crate) stream: TcpStream,
     buffer: Vec<u8>,
+    /// Called with the head of each request that is read, before its body is.
+    pub(crate) begun: Option<Box<dyn Fn(&Message) + Send>>,
 }
 
 // === impl Message ===
@@ -82,6 +85,7 @@ impl Wire {
         Self {
             stream,
             buffer: Vec::new(),
+            begun: None,
         }
     }
 
@@ -96,6 +100,11 @@ impl Wire {
             message.line = lines.next().unwrap_or_default().to_owned();
             message.headers = fields(lines);
             let status = message.status();
+            if kind == Kind::Request
+                && let Some(begun) = &self.begun
+            {
+                begun(&message);
+            }
             if kind == Kind::Request || !(100..200).contains(&status) || status == 101 {
                 break;
             }
@@ -201,6 +210,26 @@ impl Wire {
 /// given too.
 pub(crate) async fn exchange(to: std::net::SocketAddr, request: &[u8]) -> (Message, String) {
     exchange_all(to, request, &[]).await
+}
+
+/// Sends a request whose body never ends, and closes the connection once a backend has its head.
+pub(crate) async fn leave(
+    to: std::net::SocketAddr,
+    request: &[u8],
+    log: &Log,
+    case: &str,
+) -> (Message, String) {
+    let Ok(mut stream) = TcpStream::connect(to).await else {
+        return (Message::ended("nobody listens"), String::new());
+    };
+    let caller = stream
+        .local_addr()
+        .map_or_else(|_| String::new(), |it| it.to_string());
+    let written = stream.write_all(request).await;
+    log.upload(case).await;
+    drop(stream);
+    let message = Message::ended(if written.is_ok() { "left" } else { "broken" });
+    (message, caller)
 }
 
 /// The same of several requests at once. Of those that follow the first it has to be known whether

@@ -79,7 +79,7 @@ async fn ask(stream: TcpStream, head: http::Request<()>, call: &Call) -> Message
 }
 
 /// Sends a request on a new connection and lets go of it once a backend has it, and once its answer
-/// has begun if it is to begin. Where no backend is to have it the answer is waited for.
+/// has begun if it is to begin. A body of it never ends. Where no backend is to have it the answer is waited for.
 pub(crate) async fn leave(
     to: SocketAddr,
     call: &Call,
@@ -111,11 +111,17 @@ async fn let_go(
     let mut pings = connection.ping_pong();
     let mut driving = tokio::spawn(connection);
     let mut client = client.ready().await.ok()?;
-    let (mut response, mut sender) = client.send_request(call.head()?, true).ok()?;
+    let uploads = !call.body.is_empty();
+    let (mut response, mut sender) = client.send_request(call.head()?, !uploads).ok()?;
+    if uploads {
+        let body = Bytes::from(call.body.clone());
+        sender.send_data(body, false).ok()?;
+    }
     let mut message = Message::ended("left");
     let early = tokio::select! {
         biased;
-        () = log.arrival(case) => None,
+        () = log.upload(case), if uploads => None,
+        () = log.arrival(case), if !uploads => None,
         answer = &mut response => Some(answer.ok()?),
     };
     let begins = call

@@ -116,7 +116,8 @@ fn classify_http2(error: &hyper::Error) -> Failure {
     Failure::ConnectionTermination
 }
 
-fn find<T: StdError + 'static>(error: &hyper::Error) -> Option<&T> {
+/// A cause of an error, by its type.
+pub(crate) fn find<T: StdError + 'static>(error: &hyper::Error) -> Option<&T> {
     let mut next = error.source();
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {

@@ -99,7 +99,9 @@ impl Attempt {
         notes.details = Some(Cow::Owned(reply::details(error)));
         // The cause of a denial is a policy's name, or what is wrong with a token.
         let denied = matches!(error.failure(), Failure::Denied | Failure::Unauthenticated);
-        notes.transport_failure = error.cause().filter(|_| !denied);
+        // Who leaves is no failure of the upstream's.
+        let theirs = !denied && !error.failure().is_departure();
+        notes.transport_failure = error.cause().filter(|_| theirs);
     }
 
     pub(super) fn copy_from(&self, other: &Self) {

@@ -1,6 +1,7 @@
 //! Answers that a proxy makes itself, each for its own reason, and those that fail on their way.
 
 use super::{cluster, cluster2, usual_clusters};
+use crate::backend::UPLOAD;
 use crate::config::{Config, Source};
 use crate::dice::Dice;
 use crate::request::{Call, Leave};
@@ -61,6 +62,8 @@ const ROUTES: &[(&str, &[&str])] = &[
     ),
     ("/left", LEFT),
     ("/left-two", LEFT),
+    ("/left-upload", &[UPLOAD]),
+    ("/left-upload-two", &[UPLOAD]),
     ("/tls", &["200"]),
     ("/header", &["200"]),
     ("/none", &["200"]),
@@ -163,7 +166,7 @@ fn route(path: &str) -> Value {
         "/no-pending" => to("$no-pending"),
         "/no-retries" => to("$no-retries"),
         "/tls" => to("$tls"),
-        "/two" | "/two-cut" | "/left-two" => to("$h"),
+        "/two" | "/two-cut" | "/left-two" | "/left-upload-two" => to("$h"),
         "/header" => json!({"cluster_header": "x-cluster"}),
         _ => to("$a"),
     };
@@ -229,6 +232,14 @@ fn call(dice: &mut Dice, routes: &[(&str, &[&str])], bodies: bool) -> Call {
             Leave::Close,
         ];
         call.leaves = Some(dice.pick(&ways));
+        if path.starts_with("/left-upload") {
+            call.method = "POST".into();
+            call.body = "not all".into();
+            if dice.chance(40) {
+                call.http2 = false;
+                call.leaves = Some(Leave::Close);
+            }
+        }
         return call.script(dice.pick(scripts));
     }
     if dice.chance(40) {

@@ -1,6 +1,6 @@
 //! A backend of HTTP/2 with prior knowledge.
 
-use super::{Log, asked};
+use super::{Log, asked, is_upload};
 use crate::wire::Message;
 use crate::wire2::listed;
 use bytes::Bytes;
@@ -71,6 +71,7 @@ async fn answer(
         message.headers.push((":scheme".into(), scheme.into()));
     }
     message.headers.extend(listed(&head.headers));
+    log.begin(&message);
     while let Some(data) = body.data().await {
         let Ok(data) = data else {
             message.end = "cut";
@@ -82,6 +83,9 @@ async fn answer(
     }
     if let Ok(Some(trailers)) = body.trailers().await {
         message.trailers = listed(&trailers);
+    }
+    if is_upload(&message) {
+        return (Away::No, respond);
     }
     let asks = path == asked::CHECK;
     if asks {

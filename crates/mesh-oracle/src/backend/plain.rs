@@ -1,8 +1,9 @@
 //! A backend of HTTP/1.1.
 
-use super::{Log, asked};
+use super::{Log, asked, is_upload};
 use crate::wire::{Kind, Wire};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -11,11 +12,16 @@ use tokio::time::sleep;
 /// As what a backend that is many endpoints was reached; no name that a header could have.
 pub(crate) const REACHED: &str = "(reached)";
 
-pub(super) async fn serve(name: &'static str, stream: TcpStream, log: &Log) {
+pub(super) async fn serve(name: &'static str, stream: TcpStream, log: &Arc<Log>) {
     let mut wire = Wire::new(stream);
+    let of_heads = log.clone();
+    wire.begun = Some(Box::new(move |head| of_heads.begin(head)));
     let at = wire.stream.local_addr().map(|at| at.ip());
     let at = at.ok().filter(|at| *at != Ipv4Addr::LOCALHOST);
     while let Ok(Some(mut request)) = wire.read(Kind::Request).await {
+        if is_upload(&request) {
+            return;
+        }
         // One backend may be many endpoints.
         request
             .headers

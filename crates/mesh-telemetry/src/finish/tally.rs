@@ -82,6 +82,11 @@ impl Tally {
     /// the body.
     pub(super) fn head<R: Body>(&mut self, response: &mut Response<R>) {
         self.exchange_metadata(response.headers_mut());
+        // Nobody gets an answer that was made because its caller is no longer there.
+        let left = self.exchange.with_notes(|notes| notes.failure);
+        if let Some(left) = left.filter(|it| it.is_departure()) {
+            return self.left(left);
+        }
         let Some(record) = &mut self.record else {
             return;
         };
@@ -238,6 +243,27 @@ impl Tally {
         stats.map(count).is_some()
     }
 
+    /// The caller left while its request was still being sent.
+    fn left(&mut self, failure: Failure) {
+        let Some(record) = self.record.take() else {
+            return;
+        };
+        // The reset, if it is noted, was of this request.
+        let _ = self.exchange.caller().departure();
+        self.departed(record, failure);
+    }
+
+    fn departed(&self, record: Box<Record>, failure: Failure) {
+        let row = failure.row();
+        self.exchange.flag(row.flags);
+        self.exchange.with_notes_mut(|notes| {
+            notes.failure = Some(failure);
+            notes.details = Some(row.details.into());
+        });
+        self.count(HttpStat::RqRxReset);
+        self.end(record);
+    }
+
     fn end(&self, mut record: Box<Record>) {
         if !record.answered {
             self.with_route(|stats| route::unanswered(&stats.block, &self.exchange));
@@ -358,14 +384,7 @@ impl Drop for Tally {
             return self.end(record);
         }
         let gone = self.exchange.caller().departure();
-        let row = gone.row();
-        self.exchange.flag(row.flags);
-        self.exchange.with_notes_mut(|notes| {
-            notes.failure = Some(gone);
-            notes.details = Some(row.details.into());
-        });
-        self.count(HttpStat::RqRxReset);
-        self.end(record);
+        self.departed(record, gone);
     }
 }
 

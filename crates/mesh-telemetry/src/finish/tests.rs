@@ -183,6 +183,42 @@ async fn a_caller_that_goes_away_while_it_waits_is_noted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_caller_that_goes_away_in_the_middle_of_its_request_is_answered_by_nobody() {
+    for (failure, expected) in [
+        (Failure::ClientGone, "0 DC downstream_remote_disconnect"),
+        (Failure::ClientReset, "0 DR http2.remote_reset"),
+        (Failure::ClientRefused, "0 DR http2.remote_refuse"),
+    ] {
+        let place = Place::new(Direction::Outbound);
+        let exchange = place.exchange();
+        let request = fixture::with(Request::new(empty()), &exchange);
+        // What becomes of an upload that breaks off.
+        let inner = service_fn(move |request: Request<Taken>| async move {
+            let exchange = Exchange::of(&request).cloned().unwrap();
+            exchange.note_error(&Error::with_source(failure, io::Error::other("broken")));
+            let mut response = Response::new(text("nobody reads it"));
+            *response.status_mut() = StatusCode::BAD_REQUEST;
+            Ok::<_, Infallible>(response)
+        });
+        let response = place.layer().layer(inner).oneshot(request).await.unwrap();
+        drop(response);
+        assert_eq!(place.lines(), format!("{expected} 0 0 0 0 -\n"));
+        assert_eq!(
+            place.counts(),
+            [
+                ("downstream_rq_total", 1),
+                ("downstream_rq_http1_total", 1),
+                ("downstream_rq_rx_reset", 1)
+            ]
+        );
+        assert_eq!(
+            exchange.with_notes(|notes| notes.transport_failure.clone()),
+            None
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_caller_that_goes_away_in_the_middle_of_a_response_is_noted_once() {
     let place = Place::new(Direction::Outbound);
     let inner = service_fn(|_: Request<Taken>| async {
