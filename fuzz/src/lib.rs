@@ -23,6 +23,7 @@ mod jwt;
 mod message;
 mod names;
 mod parts;
+mod paths;
 mod policy;
 mod resource;
 mod seeds;
@@ -106,6 +107,7 @@ pub const TARGETS: &[Target] = &[
     jwt::JWT,
     jwt::JWKS,
     names::TARGET,
+    paths::TARGET,
     policy::TARGET,
 ];
 
