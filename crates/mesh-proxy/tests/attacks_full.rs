@@ -1,9 +1,11 @@
 //! Attacks over real sockets: what they cost the proxy is bounded, and whoever behaves well meanwhile
-//! is served no worse than through a real Envoy under the same attack in the same run.
+//! is served no worse than through a real Envoy, and a real nginx, under the same attack in the same
+//! run.
 //!
 //! Needs `MESH_ENVOY` (`cargo xtask envoy` prints a path) for the comparison; without it that is said,
-//! and fails where `CI=true`. Only counts and memory are judged. The figures are those of
-//! docs/security.md: `--nocapture` prints them.
+//! and fails where `CI=true`. An nginx is compared with where one is on the path, which is said, too.
+//! Only counts and memory are judged. The figures are those of docs/security.md: `--nocapture` prints
+//! them.
 
 // The modules of a test are for nobody else.
 #![allow(unreachable_pub)]
@@ -13,12 +15,15 @@
 mod child;
 #[path = "attacks_full/kinds.rs"]
 mod kinds;
+#[path = "attacks_full/nginx.rs"]
+mod nginx;
 mod support;
 
 use bytes::Bytes;
 use child::Proxy;
 use http::{Request, Response};
 use kinds::Kind;
+use nginx::Nginx;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -38,8 +43,8 @@ const FRESH: usize = 50;
 /// Longer than any of them takes that is served at all.
 const SOON: Duration = Duration::from_secs(10);
 
-/// How long an attack may keep Envoy busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long an attack may keep the others busy.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whoever fails so often is not served; the rest is not waited for.
 const ENOUGH: usize = 5;
@@ -60,9 +65,17 @@ const CROWD: usize = 20_000;
 
 const TYPES: &str = "type.googleapis.com/envoy.extensions";
 
+/// Something under attack.
 struct Side {
-    proxy: Proxy,
+    server: Server,
+    /// Where it takes HTTP/1 and HTTP/2.
     at: SocketAddr,
+    framed: SocketAddr,
+}
+
+enum Server {
+    Proxy(Proxy),
+    Nginx(Nginx),
 }
 
 /// What became of an attack.
@@ -112,12 +125,41 @@ impl Side {
             }],
         }});
         let proxy = Proxy::start(binary, config, directory).await;
-        Self { proxy, at }
+        Self {
+            server: Server::Proxy(proxy),
+            at,
+            framed: at,
+        }
+    }
+
+    async fn nginx(backend: SocketAddr, directory: &Path) -> Option<Self> {
+        std::fs::create_dir_all(directory).unwrap();
+        let (at, framed) = (free_address(), free_address());
+        let nginx = Nginx::start(backend, (at, framed), directory).await?;
+        Some(Self {
+            server: Server::Nginx(nginx),
+            at,
+            framed,
+        })
+    }
+
+    fn id(&self) -> u32 {
+        match &self.server {
+            Server::Proxy(proxy) => proxy.process.id(),
+            Server::Nginx(nginx) => nginx.process.id(),
+        }
+    }
+
+    /// Waits until no connection of the attack is left.
+    async fn quiet(&self) {
+        if let Server::Proxy(proxy) = &self.server {
+            proxy.listener(self.at).await;
+        }
     }
 
     /// What the proxy has for itself, in KiB.
     fn memory(&self) -> u64 {
-        let file = format!("/proc/{}/status", self.proxy.process.id());
+        let file = format!("/proc/{}/status", self.id());
         let status = std::fs::read_to_string(file).unwrap();
         let line = status
             .lines()
@@ -131,7 +173,12 @@ impl Side {
         let cut = Arc::new(AtomicUsize::new(0));
         let mut attackers = JoinSet::new();
         for _ in 0..kind.connections {
-            attackers.spawn(attack(self.at, kind, cut.clone()));
+            let to = if kind.is_framed() {
+                self.framed
+            } else {
+                self.at
+            };
+            attackers.spawn(attack(to, kind, cut.clone()));
         }
         let mut most = 0;
         let served = serve_well(self.at);
@@ -259,9 +306,15 @@ async fn an_attack_costs_little_and_who_behaves_well_is_served_as_through_envoy(
             our.cut,
             our.grown
         );
-        let mut most = 0;
+        let mut others = Vec::new();
         if let Some(envoy) = &envoy {
-            let theirs = Side::start(envoy, backend, &directory.path().join(name + "-envoy")).await;
+            let place = directory.path().join(format!("{name}-envoy"));
+            others.push(("Envoy", Side::start(envoy, backend, &place).await));
+        }
+        let place = directory.path().join(format!("{name}-nginx"));
+        others.extend(Side::nginx(backend, &place).await.map(|it| ("nginx", it)));
+        let mut best = None;
+        for (whose, theirs) in others {
             assert_eq!(serve_well(theirs.at).await, 0);
             // Where nobody is served any more, that is what is compared with.
             let their = timeout(PATIENCE, theirs.under(kind)).await;
@@ -271,20 +324,20 @@ async fn an_attack_costs_little_and_who_behaves_well_is_served_as_through_envoy(
                 grown: theirs.memory(),
             });
             line += &format!(
-                "; Envoy: {} failed, {} cut off, {} KiB",
+                "; {whose}: {} failed, {} cut off, {} KiB",
                 their.failed, their.cut, their.grown
             );
-            most = their.failed;
+            best = Some(best.map_or(their.failed, |best: usize| best.min(their.failed)));
         }
         println!("{line}");
-        assert!(our.failed <= most, "{line}");
+        assert!(our.failed <= best.unwrap_or(0), "{line}");
         let bound = match kind.name {
             "no window" => WINDOW_KIB,
             _ => ATTACK_KIB,
         };
         assert!(our.grown < bound, "{line}");
         // Whoever attacked is gone, and nothing of it is left.
-        ours.proxy.listener(ours.at).await;
+        ours.quiet().await;
         assert_eq!(serve_well(ours.at).await, 0, "{}: afterwards", kind.name);
     }
 }
@@ -301,9 +354,14 @@ async fn a_crowd_that_says_nothing_keeps_nobody_out() {
         println!("only {count} of {CROWD}: that is what the limit of descriptors allows");
     }
     let mut failures = Vec::new();
-    for (name, binary) in [("ours", Some(ours)), ("envoy", envoy)] {
-        let Some(binary) = binary else { continue };
-        let side = Side::start(&binary, backend, &directory.path().join(name)).await;
+    for (name, binary) in [("ours", Some(ours)), ("Envoy", envoy), ("nginx", None)] {
+        let place = directory.path().join(name);
+        let side = match binary {
+            Some(binary) => Some(Side::start(&binary, backend, &place).await),
+            None if name == "nginx" => Side::nginx(backend, &place).await,
+            None => None,
+        };
+        let Some(side) = side else { continue };
         assert_eq!(serve_well(side.at).await, 0);
         let before = side.memory();
         let mut crowd = Vec::with_capacity(count);
@@ -319,10 +377,8 @@ async fn a_crowd_that_says_nothing_keeps_nobody_out() {
         failures.push(failed);
         drop(crowd);
     }
-    assert!(
-        failures[0] <= failures.get(1).copied().unwrap_or(0),
-        "{failures:?}"
-    );
+    let others = failures.iter().skip(1).min().copied();
+    assert!(failures[0] <= others.unwrap_or(0), "{failures:?}");
 }
 
 /// How many descriptors a process may have.

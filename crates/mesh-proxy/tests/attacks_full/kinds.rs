@@ -18,6 +18,13 @@ pub struct Kind {
     pub reads: bool,
 }
 
+impl Kind {
+    /// Whether it speaks HTTP/2.
+    pub fn is_framed(&self) -> bool {
+        (self.first)().starts_with(b"PRI ")
+    }
+}
+
 const SETTINGS: u8 = 4;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
