@@ -50,6 +50,8 @@ const ROUTES: &[(&str, &[&str])] = &[
             "200",
             "404",
             "trailers",
+            "interim",
+            "early",
             "grpc-0",
             "grpc-14",
             "grpc-late-5",

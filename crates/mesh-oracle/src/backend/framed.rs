@@ -168,6 +168,15 @@ async fn act(
         let value = HeaderValue::from_str(code).unwrap_or(HeaderValue::from_static("2"));
         HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), value)])
     };
+    let mut interim = |codes: &[u16]| {
+        let mut send = |code: &u16| respond.send_informational(head(*code));
+        codes.iter().try_for_each(&mut send)
+    };
+    match word {
+        "interim" => interim(&[100])?,
+        "early" => interim(&[103, 102])?,
+        _ => {}
+    }
     match word {
         "reset" => respond.send_reset(Reason::INTERNAL_ERROR),
         "refuse" => respond.send_reset(Reason::REFUSED_STREAM),
