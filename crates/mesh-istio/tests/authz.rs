@@ -172,6 +172,11 @@ fn names_of_callers_become_expressions_as_in_istiod() {
         ("principals: ['*/sa/b']", r#"Pattern("spiffe://.*/sa/b")"#),
         ("principals: ['*']", r#"Pattern(".+")"#),
         ("namespaces: ['a-*']", r#"Pattern(".*/ns/a-.*/.*")"#),
+        ("trustDomains: [td.one]", r#"Prefix("spiffe://td.one/")"#),
+        (
+            "notTrustDomains: ['*.one']",
+            r#"Pattern("spiffe://[^/]*\\.one/.*")"#,
+        ),
         (
             "serviceAccounts: [b]",
             r#"Pattern("spiffe://.+/ns/shop/(.+/|)sa/b(/.+)?")"#,
@@ -265,6 +270,7 @@ fn what_istio_would_not_admit_or_is_not_supported_is_refused_by_name() {
         (from("ipBlocks: [a]"), "neither an address nor a block"),
         (from("principals: ['spiffe://a']"), "without spiffe://"),
         (from("serviceAccounts: ['*']"), "neither a service account"),
+        (from("trustDomains: [a/ns]"), "is not a trust domain"),
         (from("serviceAccounts: [a], namespaces: [b]"), "exclude"),
         (
             when("key: source.user, values: [a]"),

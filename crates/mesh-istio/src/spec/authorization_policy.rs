@@ -260,6 +260,7 @@ fn source(cursor: &Cursor<'_>) -> Option<Vec<Asked>> {
                 Attribute::ServiceAccount,
             ),
             ("namespaces", "notNamespaces", Attribute::Namespace),
+            ("trustDomains", "notTrustDomains", Attribute::TrustDomain),
             ("remoteIpBlocks", "notRemoteIpBlocks", Attribute::RemoteIp),
             ("ipBlocks", "notIpBlocks", Attribute::SourceIp),
         ],

@@ -33,6 +33,8 @@ pub enum Attribute {
     Namespace,
     /// `serviceAccounts`, `source.serviceAccount`
     ServiceAccount,
+    /// `trustDomains`, `source.trustDomain`
+    TrustDomain,
     /// `principals`, `source.principal`
     Principal,
     /// `requestPrincipals`, `request.auth.principal`
@@ -78,6 +80,7 @@ impl Attribute {
             "source.ip" => Self::SourceIp,
             "remote.ip" => Self::RemoteIp,
             "source.namespace" => Self::Namespace,
+            "source.trustDomain" => Self::TrustDomain,
             "source.principal" => Self::Principal,
             "source.serviceAccount" => Self::ServiceAccount,
             "request.auth.principal" => Self::RequestPrincipal,
@@ -86,7 +89,6 @@ impl Attribute {
             "destination.ip" => Self::DestinationIp,
             "destination.port" => Self::Port,
             "connection.sni" => Self::ServerName,
-            "source.trustDomain" => return Err("not supported: source.trustDomain".to_owned()),
             filter if filter.starts_with("experimental.envoy.filters.") => {
                 return Err(format!(
                     "not supported: {filter}, metadata of filters of Envoy's"
@@ -166,6 +168,7 @@ impl Attribute {
                 Fact::Peer(Some(regex(&format!(".*/ns/{name}/.*"))?))
             }
             Self::ServiceAccount => Fact::Peer(Some(account(value, namespace)?)),
+            Self::TrustDomain => Fact::Peer(Some(domain(value)?)),
             Self::Principal => {
                 if value.starts_with("spiffe://") {
                     return Err(format!(
@@ -301,6 +304,20 @@ fn account(value: &str, own: &str) -> Result<StringMatch, String> {
     regex(&format!(
         "spiffe://.+/ns/{namespace}/(.+/|)sa/{account}(/.+)?"
     ))
+}
+
+/// An identity of a trust domain, whatever else it is. `*` stands for any part of the name, of which
+/// a slash is none.
+fn domain(value: &str) -> Result<StringMatch, String> {
+    let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._*".contains(c);
+    if !value.chars().all(known) {
+        return Err(format!("{value:?} is not a trust domain"));
+    }
+    if !value.contains('*') {
+        return Ok(StringMatch::Prefix(format!("spiffe://{value}/")));
+    }
+    let plain = value.replace('.', r"\.").replace('*', "[^/]*");
+    regex(&format!("spiffe://{plain}/.*"))
 }
 
 /// A template in Istio's form: `{*}` is a segment, `{**}` any text, and the last of them.
