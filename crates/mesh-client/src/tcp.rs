@@ -236,6 +236,7 @@ impl TcpUpstreams {
             Resource::Pending => limits.max_pending,
             Resource::Requests => limits.max_requests,
             Resource::Retries => limits.max_retries,
+            Resource::Pools => limits.max_pools,
         };
         cluster.live().usage().take(resource, limit).ok_or_else(|| {
             self.counted(cluster).count(stat);

@@ -170,7 +170,7 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
     cluster.subsets = chosen.subsets.map(Arc::new);
     cluster.panic_threshold = chosen.panic_threshold;
     if let Some(breakers) = circuit_breakers {
-        cluster.limits = limits::read(breakers).at("circuit_breakers")?;
+        limits::read(breakers, &mut cluster).at("circuit_breakers")?;
     }
     if let Some(detection) = outlier_detection {
         cluster.outlier = Some(outlier::read(detection).at("outlier_detection")?);

@@ -8,7 +8,9 @@ use crate::pb::envoy::config::cluster::v3::cluster::{
     RefreshRate,
 };
 use crate::pb::envoy::config::core::v3::socket_address::PortSpecifier;
-use crate::pb::envoy::config::core::v3::{BindConfig, SocketAddress, TcpKeepalive as Keepalive};
+use crate::pb::envoy::config::core::v3::{
+    BindConfig, RoutingPriority, SocketAddress, TcpKeepalive as Keepalive,
+};
 use crate::pb::envoy::extensions::clusters::dynamic_forward_proxy::v3::{
     ClusterConfig, cluster_config::ClusterImplementationSpecifier,
 };
@@ -33,7 +35,7 @@ pub(super) fn cluster(cluster: &Cluster, endpoints: Option<&EndpointSet>) -> pb:
             .map(ToString::to_string)
             .unwrap_or_default(),
         connect_timeout: Some(to_duration(cluster.connect_timeout)),
-        circuit_breakers: breakers(&cluster.limits),
+        circuit_breakers: breakers(cluster),
         outlier_detection: cluster.outlier.as_ref().map(outlier::detection),
         typed_extension_protocol_options: options::extensions(cluster),
         upstream_connection_options: cluster.tcp_keepalive.as_ref().map(keepalive),
@@ -130,23 +132,33 @@ fn bind(source: IpAddr) -> BindConfig {
     }
 }
 
-/// Nothing where the limits are Envoy's defaults; otherwise all of them, as istiod writes them.
-fn breakers(limits: &Limits) -> Option<pb::CircuitBreakers> {
-    if *limits == Limits::envoy() {
-        return None;
-    }
-    let thresholds = Thresholds {
+/// Of each priority nothing where the limits are Envoy's defaults; otherwise all of them, as istiod
+/// writes them.
+fn breakers(cluster: &Cluster) -> Option<pb::CircuitBreakers> {
+    let both = [
+        (RoutingPriority::Default, &cluster.limits),
+        (RoutingPriority::High, &cluster.high),
+    ];
+    let said = both.into_iter().filter(|(_, own)| **own != Limits::envoy());
+    let thresholds: Vec<Thresholds> = said.map(|(priority, own)| limits(priority, own)).collect();
+    (!thresholds.is_empty()).then(|| pb::CircuitBreakers {
+        thresholds,
+        ..pb::CircuitBreakers::default()
+    })
+}
+
+fn limits(priority: RoutingPriority, limits: &Limits) -> Thresholds {
+    let pools = Some(limits.max_pools).filter(|most| *most != u32::MAX);
+    Thresholds {
+        priority: priority.into(),
         max_connections: to_number(limits.max_connections),
         max_pending_requests: to_number(limits.max_pending),
         max_requests: to_number(limits.max_requests),
         max_retries: to_number(limits.max_retries),
         retry_budget: limits.budget.as_ref().map(budget),
+        max_connection_pools: pools.and_then(to_number),
         ..Thresholds::default()
-    };
-    Some(pb::CircuitBreakers {
-        thresholds: vec![thresholds],
-        ..pb::CircuitBreakers::default()
-    })
+    }
 }
 
 fn budget(budget: &RetryBudget) -> thresholds::RetryBudget {
