@@ -301,6 +301,7 @@ fn cluster_of(kind: DiscoveryKind) -> BoxedStrategy<Cluster> {
             policy.0.lay(&mut cluster, chosen.contains(&kind));
             cluster.connect_timeout = policy.1;
             [cluster.limits, cluster.high] = policy.2;
+            cluster.close_unhealthy = cluster.high.max_requests % 2 == 1;
             cluster.outlier = policy.3;
             cluster.panic_threshold = policy.4;
             cluster.tls = wire.0.map(Arc::new);
@@ -786,13 +787,7 @@ fn an_endpoint_service_may_have_a_name_of_its_own() {
 #[test]
 fn what_the_model_cannot_say_is_refused_by_its_field() {
     type Change = fn(&mut pb::Cluster);
-    let changes: [(&str, Change); 7] = [
-        (
-            "close_connections_on_host_health_failure: not supported",
-            |c| {
-                c.close_connections_on_host_health_failure = true;
-            },
-        ),
+    let changes: [(&str, Change); 6] = [
         ("lb_policy: 99 is not a known value", |c| c.lb_policy = 99),
         (
             "lb_policy: CLUSTER_PROVIDED does not go with this type of cluster",

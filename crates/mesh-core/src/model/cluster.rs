@@ -44,6 +44,10 @@ pub struct Cluster {
     /// Endpoints that discovery no longer names stay until a health check of them fails (Envoy:
     /// unless `ignore_health_on_host_removal`). Matters where there are health checks.
     pub keep_removed: bool,
+    /// Connections for bytes are closed when their endpoint is ejected or fails its health checks
+    /// (Envoy `close_connections_on_host_health_failure`). Those of HTTP take no further request
+    /// then, whatever this says.
+    pub close_unhealthy: bool,
     /// Below this share of healthy endpoints, in percent, all are used (panic). 0 is never.
     pub panic_threshold: u32,
     /// How names of endpoints are resolved, where discovery is by DNS.
@@ -265,6 +269,7 @@ impl Cluster {
             outlier: None,
             health_checks: Arc::default(),
             keep_removed: false,
+            close_unhealthy: false,
             panic_threshold: 50,
             dns: Dns::default(),
             protocol: UpstreamProtocol::Http1,

@@ -205,12 +205,14 @@ pub(super) fn of_cluster(snapshot: &Snapshot, cluster: &Cluster) -> Vec<Value> {
         list.add("limits", text, from(false), false);
     }
     match &cluster.outlier {
-        Some(outlier) => list.add(
-            "outlier detection",
-            ejection(outlier),
-            outlier.origin,
-            false,
-        ),
+        Some(outlier) => {
+            let closes = match cluster.close_unhealthy {
+                true => "; connections for bytes are closed then",
+                false => "",
+            };
+            let text = ejection(outlier) + closes;
+            list.add("outlier detection", text, outlier.origin, false);
+        }
         None => list.add("outlier detection", "none", Origin::NONE, true),
     }
     let usual = cluster.connect_timeout == CONNECT;

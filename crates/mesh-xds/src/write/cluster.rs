@@ -48,13 +48,12 @@ pub(super) fn cluster(cluster: &Cluster, endpoints: Option<&EndpointSet>) -> pb:
             .collect(),
         upstream_bind_config: cluster.bind_source.map(bind),
         health_checks: cluster.health_checks.iter().map(health::check).collect(),
+        close_connections_on_host_health_failure: cluster.close_unhealthy,
         ignore_health_on_host_removal: !cluster.health_checks.is_empty() && !cluster.keep_removed,
         ..pb::Cluster::default()
     };
     dns(&mut out, &cluster.dns);
-    out.common_lb_config = balancing::common(cluster);
-    out.lb_subset_config = balancing::subsets(cluster);
-    (out.lb_policy, out.lb_config) = balancing::policy(cluster);
+    balancing::write(cluster, &mut out);
     discover(&mut out, cluster.discovery, endpoints);
     out
 }
