@@ -48,6 +48,6 @@ pub use explain::{PriorityView, Standing, Standings, Verdict};
 pub use host::{Host, HostConnection, HostCounts, Lapse};
 pub use hosts::HostSet;
 pub use make::MakeEndpoint;
-pub use outlier::{Cause, Ejector, Event, Outcome};
+pub use outlier::{Cause, Ejected, EjectionRates, EjectionRecord, Ejector, Event, Outcome};
 pub use pick::{Ask, Avoid, Near, Pick, Picker};
 pub use view::HostView;
