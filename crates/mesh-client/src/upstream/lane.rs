@@ -122,12 +122,12 @@ impl Lane {
         }
     }
 
-    /// Whether a request waits here or is under way.
+    /// Whether a request waits here or is under way, or a connection is being made.
     fn is_busy(&self) -> bool {
         let shared = self.shared.iter();
         let streams = shared.map(|one| one.in_flight.load(Ordering::Relaxed));
         let free = self.idle.len() + self.shared.len();
-        let used = (self.open.saturating_sub(self.connecting) as usize) > free;
+        let used = self.connecting > 0 || self.open as usize > free;
         used || !self.waiting.is_empty() || streams.sum::<u32>() > 0
     }
 
