@@ -28,7 +28,7 @@ pub(crate) struct Pool {
     /// Those that are not alike, each kind in a pool of its own.
     variants: Mutex<Variants>,
     /// The pool that this is a kind of, if it is one.
-    root: Weak<Pool>,
+    root: Weak<Self>,
 }
 
 /// Pools by what is special about their connections.
