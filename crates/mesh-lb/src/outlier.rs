@@ -303,20 +303,14 @@ impl Ejector {
         }
         let enforced = cause.is_enforced(&self.policy);
         watched.ejections = watched.ejections.saturating_add(u32::from(enforced));
-        self.records.add(EjectionRecord {
-            address: watched.host.address().clone(),
-            at: now,
-            since: watched
-                .returned_at
-                .map(|since| now.saturating_duration_since(since)),
-            ejections: watched.ejections,
-            ejected: Some(Ejected {
-                cause,
-                local,
-                enforced,
-                rates,
-            }),
-        });
+        let ejected = Ejected {
+            cause,
+            local,
+            enforced,
+            rates,
+        };
+        let record = watched.record(now, watched.returned_at, Some(ejected));
+        self.records.add(record);
         if !enforced {
             return;
         }
@@ -447,14 +441,21 @@ impl Watched {
     /// It comes back, for the log. To be called before it does.
     fn returns(&mut self, now: Instant) -> EjectionRecord {
         self.returned_at = Some(now);
+        self.record(now, self.ejected_at, None)
+    }
+
+    fn record(
+        &self,
+        now: Instant,
+        last: Option<Instant>,
+        ejected: Option<Ejected>,
+    ) -> EjectionRecord {
         EjectionRecord {
             address: self.host.address().clone(),
             at: now,
-            since: self
-                .ejected_at
-                .map(|since| now.saturating_duration_since(since)),
+            since: last.map(|last| now.saturating_duration_since(last)),
             ejections: self.ejections,
-            ejected: None,
+            ejected,
         }
     }
 
