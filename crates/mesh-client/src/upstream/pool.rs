@@ -195,7 +195,8 @@ impl Pool {
         }
         let (usage, limits) = self.limits(entry);
         let Some(pending) = usage.take(Resource::Pending, limits.max_pending) else {
-            lane.settle();
+            // A pool that has had no connection yet still counts, as in Envoy: only a connection that
+            // ends makes one idle.
             self.count(ClusterStat::RqPendingOverflow);
             return Err(Error::new(Failure::Overflow).unsent());
         };

@@ -145,3 +145,16 @@ async fn an_idle_pool_to_the_same_endpoint_makes_room_and_a_busy_one_does_not() 
     );
     net.finish().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_counts_though_nobody_may_wait_for_its_first_connection() {
+    let mut cluster = cluster();
+    (cluster.limits.max_pending, cluster.limits.max_pools) = (0, 1);
+    let net = Net::new(cluster, numbered);
+    for _ in 0..2 {
+        assert_eq!(read(net.send(get()).await).await, Err(Failure::Overflow));
+        assert_eq!((net.in_use(Resource::Pools), net.made()), (1, 0));
+    }
+    assert_eq!(net.stat(ClusterStat::CxPoolOverflow), 0);
+    net.finish().await;
+}
