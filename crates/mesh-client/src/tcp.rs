@@ -63,11 +63,11 @@ use mesh_core::model::{ClusterEntry, Snapshot, Tunnel};
 use mesh_core::stats::ClusterStat;
 use mesh_core::usage::{Resource, Taken};
 use mesh_core::{Caller, Error, Failure, HostId, Rng};
-use mesh_lb::{Chooser, Host, MakeEndpoint, Zone};
+use mesh_lb::{Chooser, ClusterHosts, Host, MakeEndpoint, Zone};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
-use stream::{Ends, Inner};
+use stream::{Ends, Inner, Watch};
 
 /// One worker's connections for bytes. Clones share their state.
 ///
@@ -176,6 +176,12 @@ impl TcpUpstreams {
             }
         };
         let took = now().saturating_duration_since(started);
+        let watch = cluster.config().close_unhealthy.then(|| {
+            Box::new(Watch {
+                lapse: host.lapse(),
+                sets: ClusterHosts::of(cluster).sets(),
+            })
+        });
         let units = Units::new(&counted, &host, connection, took);
         let engaged = chosen.connected(now());
         let ends = Ends {
@@ -185,12 +191,9 @@ impl TcpUpstreams {
             tls: connected.tls,
         };
         let io = Io::new(connected.stream, units);
-        Ok(TcpUpstream::new(
-            Inner::Direct(io, engaged),
-            ends,
-            counted,
-            Some(request),
-        ))
+        let inner = Inner::Direct(io, engaged);
+        let upstream = TcpUpstream::new(inner, ends, counted, Some(request));
+        Ok(upstream.watching(watch))
     }
 
     /// Asks an HTTP proxy, a host of `cluster`, to connect to where `tunnel` says (Envoy
@@ -236,6 +239,7 @@ impl TcpUpstreams {
             Resource::Pending => limits.max_pending,
             Resource::Requests => limits.max_requests,
             Resource::Retries => limits.max_retries,
+            Resource::Pools => limits.max_pools,
         };
         cluster.live().usage().take(resource, limit).ok_or_else(|| {
             self.counted(cluster).count(stat);

@@ -24,7 +24,7 @@ pub use onward::Onward;
 pub use reply_edit::{PutReply, ReplyEdit};
 pub use signal::Signal;
 
-use crate::model::{ClusterEntry, Rule};
+use crate::model::{ClusterEntry, Priority, Rule};
 use crate::stats::Shard;
 use crate::{Claims, Error, Failure, Flags};
 use attempt::Attempt;
@@ -337,6 +337,16 @@ impl Exchange {
         match self.request.goal.get()? {
             Goal::Route(matched) => matched.cluster(),
             Goal::Cluster(cluster) => Some(cluster),
+        }
+    }
+
+    /// Whose limits and connections the request uses: its rule's. A copy is an ordinary request,
+    /// as in Envoy, and so is a connection without a rule.
+    #[inline]
+    pub fn priority(&self) -> Priority {
+        match self.matched().and_then(Matched::forward) {
+            Some(forward) if !self.is_shadow() => forward.priority,
+            _ => Priority::Default,
         }
     }
 

@@ -7,10 +7,10 @@ use crate::model::Limits;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A cluster's requests, pending requests, retries and connections in use.
+/// A cluster's requests, pending requests, retries, connections and pools in use.
 #[derive(Debug, Default)]
 pub struct Usage {
-    counts: [AtomicU32; 4],
+    counts: [AtomicU32; 5],
 }
 
 /// One of the numbers in [`Usage`].
@@ -24,6 +24,8 @@ pub enum Resource {
     Requests,
     /// Retries under way.
     Retries,
+    /// Pools that have connections, or somebody who waits for one.
+    Pools,
 }
 
 /// One unit of a [`Resource`], given back when dropped.

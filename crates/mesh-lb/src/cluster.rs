@@ -14,7 +14,7 @@
 mod checks;
 
 use crate::hosts::{Members, Setting, Subsets};
-use crate::outlier::{Cause, Event, Outcome};
+use crate::outlier::{Cause, EjectionRecord, Event, Outcome};
 use crate::{Ejector, Host, HostSet};
 use checks::Checks;
 use mesh_core::model::{Balancing, Cluster, ClusterEntry, ClusterStats, EndpointSet, Locality};
@@ -178,6 +178,14 @@ impl ClusterHosts {
             let (config, members) = (set.config().clone(), set.members().clone());
             self.publish(&mut inner, config, members, Some(now));
         }
+    }
+
+    /// What outlier detection did since this was last asked for, in order, and how much more there
+    /// was than is kept: 256 records. For whoever logs it, every second or so.
+    pub fn take_ejections(&self) -> (Vec<EjectionRecord>, u64) {
+        let mut inner = self.lock();
+        let ejector = inner.ejector.as_mut();
+        ejector.map(Ejector::take_records).unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -44,6 +44,13 @@ pub struct HostCounts {
     pub cx_connect_fail: u64,
 }
 
+/// Tells whether a host was ejected, or failed its health checks, since this was made.
+#[derive(Clone, Debug)]
+pub struct Lapse {
+    state: Arc<State>,
+    before: u32,
+}
+
 /// Counts a connection to a host for as long as it is open.
 #[derive(Debug)]
 pub struct HostConnection(Arc<State>);
@@ -52,6 +59,8 @@ pub struct HostConnection(Arc<State>);
 struct State {
     active: AtomicU32,
     ejected: AtomicBool,
+    /// How often it was ejected or failed its checks.
+    lapses: AtomicU32,
     /// [`Checked`] as bits.
     checked: AtomicU8,
     monitor: Monitor,
@@ -222,7 +231,20 @@ impl Host {
     /// True when that is news.
     pub(crate) fn set_checked(&self, checked: Checked) -> bool {
         let bits = checked.to_bits();
-        self.state.checked.swap(bits, Ordering::Relaxed) != bits
+        let before = self.state.checked.swap(bits, Ordering::Relaxed);
+        if checked.failed && !Checked::from_bits(before).failed {
+            self.state.lapses.fetch_add(1, Ordering::Relaxed);
+        }
+        before != bits
+    }
+
+    /// From now on, tells of lapses of its health. Connections from before one are not to be used
+    /// again (Envoy `ClusterManagerImpl::onHostHealthFailure`).
+    pub fn lapse(&self) -> Lapse {
+        Lapse {
+            state: self.state.clone(),
+            before: self.state.lapses.load(Ordering::Relaxed),
+        }
     }
 
     /// What was counted so far.
@@ -280,7 +302,10 @@ impl Host {
     }
 
     pub(crate) fn set_ejected(&self, ejected: bool) {
-        self.state.ejected.store(ejected, Ordering::Relaxed);
+        let before = self.state.ejected.swap(ejected, Ordering::Relaxed);
+        if ejected && !before {
+            self.state.lapses.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts a request for which there is a connection, and a connection that is one caller's
@@ -317,6 +342,16 @@ impl fmt::Debug for Host {
             .field("health", &self.health())
             .field("active", &self.active())
             .finish_non_exhaustive()
+    }
+}
+
+// === impl Lapse ===
+
+impl Lapse {
+    /// Whether there was one.
+    #[inline]
+    pub fn has_come(&self) -> bool {
+        self.state.lapses.load(Ordering::Relaxed) != self.before
     }
 }
 
@@ -365,6 +400,30 @@ mod tests {
             Arc::ptr_eq(&host, &host.described(&endpoint(1), 0, &locality)),
             "the same description is the same host"
         );
+    }
+
+    #[test]
+    fn a_lapse_is_an_ejection_or_a_failed_check_and_no_recovery() {
+        let host = Host::new(endpoint(1), 0, Arc::default());
+        let (first, failed) = (
+            host.lapse(),
+            Checked {
+                failed: true,
+                ..Checked::default()
+            },
+        );
+        assert!(!first.has_come());
+        host.set_ejected(true);
+        assert!(first.has_come());
+        let second = host.lapse();
+        host.set_ejected(false);
+        host.set_checked(Checked::default());
+        assert!(!second.has_come());
+        host.set_checked(failed);
+        assert!(second.has_come());
+        let third = host.lapse();
+        host.set_checked(failed);
+        assert!(!third.has_come(), "it was ill before");
     }
 
     #[test]

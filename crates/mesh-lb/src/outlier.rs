@@ -45,10 +45,13 @@
 mod grpc;
 mod monitor;
 mod rate;
+mod record;
 
 pub(crate) use grpc::judged_status;
 pub(crate) use monitor::Monitor;
 pub use monitor::Outcome;
+pub(crate) use record::Records;
+pub use record::{Ejected, EjectionRates, EjectionRecord};
 
 use crate::Host;
 use crate::words::WordMap;
@@ -66,6 +69,7 @@ pub struct Ejector {
     watched: Vec<Watched>,
     by_id: WordMap<HostId, usize>,
     active: usize,
+    records: Records,
 }
 
 /// Why a host is looked at.
@@ -102,6 +106,9 @@ pub enum Event {
 struct Watched {
     host: Arc<Host>,
     ejected_at: Option<Instant>,
+    /// How often it was ejected, and when it last came back: for the log.
+    ejections: u32,
+    returned_at: Option<Instant>,
     /// How many times the base time an ejection lasts (Envoy's eject time back-off).
     times: u32,
     /// It came back at the end of the interval that is being looked at.
@@ -153,6 +160,7 @@ impl Ejector {
             watched: Vec::new(),
             by_id: WordMap::default(),
             active: 0,
+            records: Records::default(),
         }
     }
 
@@ -176,6 +184,8 @@ impl Ejector {
                 None => Watched {
                     host: host.clone(),
                     ejected_at: None,
+                    ejections: 0,
+                    returned_at: None,
                     times: 0,
                     just_returned: false,
                 },
@@ -202,14 +212,21 @@ impl Ejector {
 
     /// An active health check of a host succeeded, and it is healthy by that: it comes back, if the
     /// policy says so.
-    pub(crate) fn is_well(&mut self, id: HostId, events: &mut Vec<Event>) {
+    pub(crate) fn is_well(&mut self, id: HostId, now: Instant, events: &mut Vec<Event>) {
         let at = self.by_id.get(&id).filter(|_| self.policy.uneject_on_check);
         if let Some(watched) = at.map(|at| &mut self.watched[*at])
             && watched.ejected_at.is_some()
         {
+            self.records.add(watched.returns(now));
             watched.let_back(events);
             self.active -= 1;
         }
+    }
+
+    /// What happened since this was last asked for, in order, and how much more there was than is
+    /// kept.
+    pub(crate) fn take_records(&mut self) -> (Vec<EjectionRecord>, u64) {
+        self.records.take()
     }
 
     /// How many hosts are ejected.
@@ -254,14 +271,22 @@ impl Ejector {
         if self.watched[at].ejected_at.is_some() {
             return;
         }
-        self.judge(at, cause, now, events);
+        self.judge(at, cause, (false, None), now, events);
         // Counting begins anew even if the host stays: otherwise it would never be looked at
         // again, for a counter beyond its threshold does not meet it.
         self.watched[at].host.monitor().reset(cause);
     }
 
-    /// Ejects the host unless too many are.
-    fn judge(&mut self, at: usize, cause: Cause, now: Instant, events: &mut Vec<Event>) {
+    /// Ejects the host unless too many are. Of rates, whether they are of failures on our side, and
+    /// what they are.
+    fn judge(
+        &mut self,
+        at: usize,
+        cause: Cause,
+        (local, rates): (bool, Option<EjectionRates>),
+        now: Instant,
+        events: &mut Vec<Event>,
+    ) {
         let (total, max) = (
             self.watched.len() as u64,
             self.policy.max_ejection_percent.min(100),
@@ -276,7 +301,17 @@ impl Ejector {
             events.push(Event::Overflow(id, cause));
             return;
         }
-        if !cause.is_enforced(&self.policy) {
+        let enforced = cause.is_enforced(&self.policy);
+        watched.ejections = watched.ejections.saturating_add(u32::from(enforced));
+        let ejected = Ejected {
+            cause,
+            local,
+            enforced,
+            rates,
+        };
+        let record = watched.record(now, watched.returned_at, Some(ejected));
+        self.records.add(record);
+        if !enforced {
             return;
         }
         watched.host.set_ejected(true);
@@ -331,13 +366,14 @@ impl Ejector {
             if let Some(since) = watched.ejected_at
                 && now.saturating_duration_since(since) >= lasts
             {
+                self.records.add(watched.returns(now));
                 watched.let_back(events);
                 watched.just_returned = true;
                 self.active -= 1;
             }
         }
-        self.judge_rates(Monitor::take_external, now, events);
-        self.judge_rates(Monitor::take_local, now, events);
+        self.judge_rates(Monitor::take_external, false, now, events);
+        self.judge_rates(Monitor::take_local, true, now, events);
         for watched in &mut self.watched {
             if watched.ejected_at.is_none() && !watched.just_returned {
                 watched.times = watched.times.saturating_sub(1);
@@ -359,6 +395,9 @@ impl Ejector {
                     if back_at > count {
                         continue;
                     }
+                    let passed = u64::try_from(back_at * interval).unwrap_or(u64::MAX);
+                    let back = first + Duration::from_nanos(passed);
+                    self.records.add(watched.returns(back));
                     watched.let_back(events);
                     self.active -= 1;
                     count - back_at
@@ -373,6 +412,7 @@ impl Ejector {
     fn judge_rates(
         &mut self,
         take: fn(&Monitor) -> rate::Sample,
+        local: bool,
         now: Instant,
         events: &mut Vec<Event>,
     ) {
@@ -387,9 +427,9 @@ impl Ejector {
             .filter_map(|(at, (is_in, sample))| is_in.then_some((at, sample)))
             .collect();
         let total = self.watched.len();
-        for (at, cause) in rate::outliers(&samples, total, &self.policy) {
+        for (at, cause, rates) in rate::outliers(&samples, total, &self.policy) {
             if self.watched[at].ejected_at.is_none() {
-                self.judge(at, cause, now, events);
+                self.judge(at, cause, (local, Some(rates)), now, events);
             }
         }
     }
@@ -398,6 +438,27 @@ impl Ejector {
 // === impl Watched ===
 
 impl Watched {
+    /// It comes back, for the log. To be called before it does.
+    fn returns(&mut self, now: Instant) -> EjectionRecord {
+        self.returned_at = Some(now);
+        self.record(now, self.ejected_at, None)
+    }
+
+    fn record(
+        &self,
+        now: Instant,
+        last: Option<Instant>,
+        ejected: Option<Ejected>,
+    ) -> EjectionRecord {
+        EjectionRecord {
+            address: self.host.address().clone(),
+            at: now,
+            since: last.map(|last| now.saturating_duration_since(last)),
+            ejections: self.ejections,
+            ejected,
+        }
+    }
+
     fn let_back(&mut self, events: &mut Vec<Event>) {
         self.ejected_at = None;
         self.host.set_ejected(false);

@@ -34,6 +34,7 @@ const OF_CLUSTER: &[&str] = &[
     "upstream_rq_maintenance_mode",
     "upstream_cx_connect_fail",
     "upstream_cx_connect_timeout",
+    "upstream_cx_pool_overflow",
     "upstream_rq_tx_reset",
     "upstream_cx_none_healthy",
     "upstream_cx_protocol_error",

@@ -130,6 +130,7 @@ const COUNTERS: &[&str] = &[
     "lb_healthy_panic",
     "upstream_cx_none_healthy",
     "upstream_rq_pending_overflow",
+    "upstream_cx_pool_overflow",
 ];
 /// Least that each of these grows.
 const EACH_COUNTER: u64 = 1;
@@ -233,6 +234,10 @@ impl Coverage {
             } else if config.area == "actions" && facts.get("status").starts_with("30") {
                 self.one("redirect followed", false);
             }
+            if config.area == "ejection" && facts.get("log route") == "high" {
+                let room = facts.get("upstream count") != "0";
+                self.one("priority HIGH, and there was room", room);
+            }
             if config.area == "retries" && is_hedged(config, facts.get("log route")) {
                 let attempts = facts.get("log attempts").parse().unwrap_or(0);
                 self.one("attempts may overlap, and there are several", attempts > 1);
@@ -319,6 +324,7 @@ impl Coverage {
         let both = [
             ("actions", "redirect followed"),
             ("retries", "attempts may overlap, and there are several"),
+            ("ejection", "priority HIGH, and there was room"),
         ];
         for (_, kind) in both.iter().filter(|(area, _)| areas.contains(area)) {
             let (held, not) = self.conditions.get(*kind).copied().unwrap_or_default();

@@ -13,6 +13,8 @@ mod secrets;
 mod serving;
 mod statistics;
 
+pub(crate) use dump::time as timestamp;
+
 use self::access::Kind;
 use crate::accept::{Accept, Accepting, UnixSocket};
 use crate::explain::{Question, explain};

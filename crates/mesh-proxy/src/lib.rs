@@ -29,6 +29,7 @@ pub mod bootstrap;
 pub mod chain;
 pub mod config;
 mod connection;
+mod ejections;
 pub mod explain;
 mod guard;
 mod http;
@@ -55,7 +56,7 @@ pub use runtime::Running;
 
 use mesh_client::Slot;
 use mesh_core::model::{ListenerAddress, Overload, Snapshot, WorkloadRef};
-use mesh_core::{Demand, Feed};
+use mesh_core::{Demand, Feed, Name};
 use mesh_discovery::dns::server as dns;
 use mesh_lb::Zone;
 use std::io;
@@ -87,6 +88,7 @@ pub struct Builder {
     identity: Option<Identity>,
     limits: Limits,
     overload: Overload,
+    ejection_log: Option<Name>,
     admin_token: Option<explain::Token>,
 }
 
@@ -120,6 +122,7 @@ impl Proxy {
             identity: None,
             limits: Limits::default(),
             overload: guard::usual(),
+            ejection_log: None,
             admin_token: None,
         }
     }
@@ -193,6 +196,15 @@ impl Builder {
     #[must_use]
     pub fn overload(mut self, overload: Overload) -> Self {
         self.overload = overload;
+        self
+    }
+
+    /// The file that ejections are logged to, a line of JSON for each as Envoy writes it
+    /// (`cluster_manager.outlier_detection.event_log_path`). Written twice a second; of more
+    /// than 256 in a cluster between two times the rest is left out. Default: none.
+    #[must_use]
+    pub fn ejection_log(mut self, path: impl Into<Name>) -> Self {
+        self.ejection_log = Some(path.into());
         self
     }
 

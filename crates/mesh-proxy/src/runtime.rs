@@ -2,6 +2,7 @@
 
 use crate::admin::Admin;
 use crate::connection::Site;
+use crate::ejections::EjectionLog;
 use crate::explain::{Explainer, Token};
 use crate::guard::{Guard, watch_over};
 use crate::http::stack;
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) names: Option<Arc<mesh_discovery::dns::server::Statistics>>,
     pub(crate) workload: WorkloadRef,
     pub(crate) guard: Guard,
+    /// Where ejections are logged, if they are.
+    pub(crate) ejections: Option<EjectionLog>,
     /// What the admin interface wants of who changes something.
     pub(crate) admin_token: Option<Token>,
     /// When the latest snapshot came into force, in milliseconds since 1970.
@@ -197,6 +200,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         identity,
         limits,
         overload,
+        ejection_log,
         admin_token,
     } = builder;
     let telemetry = Arc::new(Telemetry::new(workload.clone()));
@@ -208,6 +212,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
     let mut threads = Vec::with_capacity(workers);
     let budgets = Budgets::default();
     let guard = Guard::new(limits, overload, rng.fork());
+    let ejections = ejection_log.as_ref().map(EjectionLog::open).transpose()?;
     let explainer = token.map(|token| Arc::new(Explainer::new(token, feed.clone())));
     for number in 0..workers {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -274,6 +279,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         names,
         workload,
         guard: guard.clone(),
+        ejections,
         admin_token,
         updated: AtomicU64::new(0),
     });
@@ -456,7 +462,14 @@ fn housekeep(shared: &Shared, updates: &mut Updates) {
     for entry in snapshot.clusters() {
         // Only where something can be ejected: the rest needs no state of its own.
         if entry.config().outlier.is_some() {
-            mesh_lb::ClusterHosts::of(entry).sweep(now);
+            let hosts = mesh_lb::ClusterHosts::of(entry);
+            hosts.sweep(now);
+            if let Some(log) = &shared.ejections {
+                log.note(&entry.config().name, hosts, now);
+            }
         }
+    }
+    if let Some(log) = &shared.ejections {
+        log.flush();
     }
 }

@@ -15,6 +15,7 @@ pub(crate) use upstream::{Connect, Upstream};
 use self::copy::{Copy, Side, Step};
 use self::meter::Meter;
 use self::on_demand::Early;
+use self::upstream::Fails;
 use crate::listener::TcpChain;
 use crate::origin::Downstream;
 use mesh_client::tcp::TcpUpstreams;
@@ -94,6 +95,7 @@ pub(crate) async fn serve<IO: Downstream, C: Connect>(
         }
     };
     meter.connected(upstream.described());
+    let mut fails = upstream.endpoint_fails();
     let mut copy = Copy::new(io, upstream, forwarder.buffers.clone());
     if let Some(early) = early {
         copy.begin_with(early);
@@ -118,6 +120,8 @@ pub(crate) async fn serve<IO: Downstream, C: Connect>(
                     return copy.downstream.reset_when_closed();
                 }
             },
+            // Both sides are closed, as they are (Envoy `onHostHealthFailure`).
+            () = ready(&mut fails) => return,
             // The sender is gone only when the worker is: then finish as well.
             _ = drain.wait_for(|drain| *drain), if drained.is_none() => {
                 drained = Some(Instant::now() + forwarder.drain_time);
@@ -182,6 +186,13 @@ fn is_worth_another(error: &Error) -> bool {
         error.failure(),
         Failure::ConnectFailed | Failure::ConnectTimeout
     )
+}
+
+async fn ready(fails: &mut Option<Fails>) {
+    match fails {
+        Some(fails) => fails.await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn until(at: Option<Instant>) {

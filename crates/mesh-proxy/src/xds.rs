@@ -44,7 +44,7 @@ use agent::Agent;
 use files::{Files, Watched};
 use mesh_core::discovery::NameTable;
 use mesh_core::model::{Locality, Overload, Snapshot};
-use mesh_core::{Feed, Invalid};
+use mesh_core::{Feed, Invalid, Name};
 use mesh_lb::Zone;
 use mesh_xds::bootstrap::{Bootstrap, From, Subscription};
 use mesh_xds::client::{self, Client, Status, Variant, Wanted};
@@ -67,6 +67,7 @@ pub struct Driver {
     zone: Option<Zone>,
     /// What the bootstrap says is to be done when something runs out.
     overload: Option<Overload>,
+    ejection_log: Option<Name>,
 }
 
 // === impl Driver ===
@@ -155,6 +156,7 @@ impl Driver {
             control,
             zone: zone(bootstrap),
             overload: bootstrap.overload.clone(),
+            ejection_log: bootstrap.ejection_log.clone(),
         })
     }
 
@@ -172,6 +174,9 @@ impl Driver {
         let mut builder = Proxy::builder(self.snapshots()).zone(self.zone.clone());
         if let Some(overload) = &self.overload {
             builder = builder.overload(overload.clone());
+        }
+        if let Some(path) = &self.ejection_log {
+            builder = builder.ejection_log(path.clone());
         }
         builder.gate = self.gate.clone();
         builder.control = Some(self.control.clone());

@@ -49,7 +49,7 @@ use crate::count::count;
 use http::{Request, Response};
 use http_body::Body;
 use mesh_core::body::Held;
-use mesh_core::model::Limits;
+use mesh_core::model::{Limits, Priority};
 use mesh_core::stats::ClusterStat;
 use mesh_core::usage::{Resource, Taken};
 use mesh_core::{BoxError, Error, Exchange, Failure, Usage};
@@ -110,7 +110,7 @@ impl BreakerLayer {
         }
     }
 
-    /// The limits of the cluster that the request goes to (Envoy
+    /// The limits of the cluster that the request goes to, of its rule's priority (Envoy
     /// `CircuitBreakers.Thresholds.max_requests`, Istio `http2MaxRequests`), counted in the
     /// cluster's [`Usage`] and `upstream_rq_active_overflow`. A request without an exchange or
     /// cluster is left alone.
@@ -153,7 +153,9 @@ impl Limit {
                 let Some(cluster) = exchange.and_then(Exchange::cluster) else {
                     return Ok(None);
                 };
-                (cluster.live().usage(), cluster.config().limits.max_requests)
+                let priority = exchange.map_or(Priority::Default, Exchange::priority);
+                let limits = cluster.config().limits_of(priority);
+                (cluster.live().usage_of(priority), limits.max_requests)
             }
         };
         let unit = usage.take(Resource::Requests, most);

@@ -125,7 +125,7 @@ impl Scrape {
             if !is_of(*stat, config) {
                 continue;
             }
-            let value = match breakers::is_open(*stat, live.usage(), &config.limits) {
+            let value = match breakers::is_open(*stat, cluster) {
                 Some(open) => u64::from(open),
                 None => block.get(*stat),
             };

@@ -73,6 +73,9 @@ pub struct Bootstrap {
     /// The cluster whose endpoints are nodes like this one
     /// (`cluster_manager.local_cluster_name`).
     pub local_cluster: Option<Name>,
+    /// The file that ejections are logged to
+    /// (`cluster_manager.outlier_detection.event_log_path`).
+    pub ejection_log: Option<Name>,
     /// What is done when something runs out (`overload_manager`).
     pub overload: Option<Overload>,
     /// The message itself, as protobuf bytes, for those who show it: without what nobody may see.

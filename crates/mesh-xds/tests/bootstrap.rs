@@ -259,6 +259,14 @@ typed_dns_resolver_config:
 }
 
 #[test]
+fn where_ejections_are_logged_is_read() {
+    let path = |text: &str| read(text).ejection_log;
+    let said = path("cluster_manager: { outlier_detection: { event_log_path: /a/b } }");
+    assert_eq!(said.as_deref(), Some("/a/b"));
+    assert_eq!(path("cluster_manager: { outlier_detection: {} }"), None);
+}
+
+#[test]
 fn json_in_either_spelling_is_read() {
     let bootstrap = Bootstrap::from_json(
         r#"{"node": {"id": "a", "cluster": "b"}, "admin": {"accessLogPath": "/dev/null",

@@ -75,14 +75,16 @@ fn limits() -> BoxedStrategy<Limits> {
                 interval: time.unwrap_or_default(),
             }
         });
-    let values = (number(), number(), number(), number(), option::of(budget));
-    let some = values.prop_map(|(connections, pending, requests, retries, budget)| {
+    let values = [number(), number(), number(), number(), number()];
+    let some = (values, option::of(budget)).prop_map(|(values, budget)| {
+        let [connections, pending, requests, retries, pools] = values;
         let mut limits = Limits::envoy();
         limits.max_connections = connections;
         limits.max_pending = pending;
         limits.max_requests = requests;
         limits.max_retries = retries;
         limits.budget = budget;
+        limits.max_pools = pools;
         limits
     });
     prop_oneof![Just(Limits::envoy()), Just(Limits::unlimited()), some].boxed()
@@ -278,7 +280,7 @@ fn cluster_of(kind: DiscoveryKind) -> BoxedStrategy<Cluster> {
     let policy = (
         generate::choice(),
         time(),
-        limits(),
+        [limits(), limits()],
         option::of(outlier()),
         0_u32..=100,
         health::checks(),
@@ -298,7 +300,8 @@ fn cluster_of(kind: DiscoveryKind) -> BoxedStrategy<Cluster> {
             let chosen = [DiscoveryKind::Authority, DiscoveryKind::OriginalDestination];
             policy.0.lay(&mut cluster, chosen.contains(&kind));
             cluster.connect_timeout = policy.1;
-            cluster.limits = policy.2;
+            [cluster.limits, cluster.high] = policy.2;
+            cluster.close_unhealthy = cluster.high.max_requests % 2 == 1;
             cluster.outlier = policy.3;
             cluster.panic_threshold = policy.4;
             cluster.tls = wire.0.map(Arc::new);
@@ -784,13 +787,7 @@ fn an_endpoint_service_may_have_a_name_of_its_own() {
 #[test]
 fn what_the_model_cannot_say_is_refused_by_its_field() {
     type Change = fn(&mut pb::Cluster);
-    let changes: [(&str, Change); 7] = [
-        (
-            "close_connections_on_host_health_failure: not supported",
-            |c| {
-                c.close_connections_on_host_health_failure = true;
-            },
-        ),
+    let changes: [(&str, Change); 6] = [
         ("lb_policy: 99 is not a known value", |c| c.lb_policy = 99),
         (
             "lb_policy: CLUSTER_PROVIDED does not go with this type of cluster",
@@ -820,16 +817,10 @@ fn what_the_model_cannot_say_is_refused_by_its_field() {
                     Some(mesh_xds::pb::envoy::r#type::v3::Percent { value: 33.5 });
             },
         ),
-        (
-            "circuit_breakers.thresholds[0].priority: only the DEFAULT priority is supported: no route can ask for another",
-            |c| {
-                let breakers = c.circuit_breakers.get_or_insert_default();
-                breakers.thresholds.push(pb::circuit_breakers::Thresholds {
-                    priority: core::RoutingPriority::High.into(),
-                    ..Default::default()
-                });
-            },
-        ),
+        ("circuit_breakers.per_host_thresholds: not supported", |c| {
+            let breakers = c.circuit_breakers.get_or_insert_default();
+            breakers.per_host_thresholds.push(Default::default());
+        }),
     ];
     for (message, change) in changes {
         let mut proto = eds();
@@ -916,4 +907,23 @@ fn a_workload_is_found_in_istios_metadata() {
     proto.endpoints[0].lb_endpoints[0].metadata = Some(metadata);
     let read = read::endpoints(&proto).unwrap().endpoints;
     assert_eq!(*read.localities[0].endpoints[0].workload, workload);
+}
+
+#[test]
+fn of_several_thresholds_for_one_priority_the_first_counts() {
+    let mut proto = eds();
+    let one = |priority: core::RoutingPriority, requests| pb::circuit_breakers::Thresholds {
+        priority: priority.into(),
+        max_requests: is(requests),
+        ..Default::default()
+    };
+    let (default, high) = (core::RoutingPriority::Default, core::RoutingPriority::High);
+    proto.circuit_breakers.get_or_insert_default().thresholds =
+        vec![one(high, 1), one(default, 2), one(high, 3), one(default, 4)];
+    let cluster = read::cluster(&proto).unwrap().cluster;
+    assert_eq!(
+        (cluster.high.max_requests, cluster.limits.max_requests),
+        (1, 2)
+    );
+    assert_eq!(cluster.high.max_pending, 1024, "Envoy's default");
 }

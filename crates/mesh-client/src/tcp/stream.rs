@@ -5,12 +5,14 @@ use crate::upstream::counted::Counted;
 use crate::upstream::transport::Io;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use mesh_core::Feed;
 use mesh_core::exchange::TlsInfo;
 use mesh_core::model::Endpoint;
 use mesh_core::stats::ClusterStat;
 use mesh_core::usage::Taken;
-use mesh_lb::{Active, Engaged};
+use mesh_lb::{Active, Engaged, HostSet, Lapse};
 use std::fmt;
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -28,7 +30,17 @@ pub struct TcpUpstream {
     inner: Inner,
     ends: Ends,
     counted: Counted,
+    /// Where its cluster wants it closed when its endpoint fails.
+    watch: Option<Box<Watch>>,
     _request: Option<Taken>,
+}
+
+/// An endpoint that may fail.
+#[derive(Clone)]
+pub(super) struct Watch {
+    pub(super) lapse: Lapse,
+    /// News of the cluster's hosts.
+    pub(super) sets: Feed<HostSet>,
 }
 
 /// What is known of a connection.
@@ -66,8 +78,29 @@ impl TcpUpstream {
             inner,
             ends,
             counted,
+            watch: None,
             _request: request,
         }
+    }
+
+    pub(super) fn watching(mut self, watch: Option<Box<Watch>>) -> Self {
+        self.watch = watch;
+        self
+    }
+
+    /// Ready when the endpoint is ejected or fails its health checks, where the cluster wants
+    /// connections closed then ([`close_unhealthy`](mesh_core::model::Cluster::close_unhealthy)).
+    /// None where it does not, and for tunnels.
+    pub fn endpoint_fails(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let Watch { lapse, mut sets } = Watch::clone(self.watch.as_deref()?);
+        Some(Box::pin(async move {
+            while !lapse.has_come() {
+                if sets.changed().await.is_err() {
+                    // The cluster is gone, and nobody knows of its hosts any more.
+                    std::future::pending::<()>().await;
+                }
+            }
+        }))
     }
 
     /// The endpoint that was chosen; of a tunnel, the proxy.

@@ -385,3 +385,37 @@ async fn the_socket_is_there_for_who_copies_without_us() {
     assert_eq!(server.read_u8().await.unwrap(), b'x');
     assert_eq!(stat(&entry, ClusterStat::CxTxBytes), 0, "nobody said");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_hears_of_its_endpoints_failure_where_its_cluster_says_so() {
+    for closes in [true, false] {
+        let mut cluster = cluster();
+        cluster.close_unhealthy = closes;
+        cluster.balancing = Balancing::RoundRobin;
+        let mut outlier = Outlier::default();
+        (outlier.consecutive_5xx, outlier.max_ejection_percent) = (1, 100);
+        cluster.outlier = Some(outlier);
+        let entry = entry(cluster, vec![loopback(1), loopback(2)]);
+        let (tcp, _accepted) = in_memory();
+        let (first, second) = (connect(&tcp, &entry).await, connect(&tcp, &entry).await);
+        let (first, second) = (first.unwrap(), second.unwrap());
+        assert_ne!(first.endpoint().address, second.endpoint().address);
+        let Some(fails) = first.endpoint_fails() else {
+            assert!(!closes);
+            continue;
+        };
+        assert!(closes);
+        let told = tokio::spawn(fails);
+        let other = tokio::spawn(second.endpoint_fails().unwrap());
+        tokio::task::yield_now().await;
+        assert!(!told.is_finished());
+        let hosts = ClusterHosts::of(&entry);
+        let set = hosts.current();
+        let mut all = set.hosts().iter();
+        let host = all.find(|host| host.address() == &first.endpoint().address);
+        hosts.report(host.unwrap(), mesh_lb::Outcome::Answered(500), now());
+        told.await.unwrap();
+        assert!(!other.is_finished(), "the other endpoint is well");
+        other.abort();
+    }
+}

@@ -198,7 +198,9 @@ async fn send(
         UpstreamProtocol::AsDownstream if request.version() == Version::HTTP_2 => Protocol::Http2,
         _ => Protocol::Http1,
     };
-    let variant = Variant::of_request(config, tls, caller, &request);
+    let priority = exchange.as_ref().map(Exchange::priority);
+    let variant = Variant::of_request(config, tls, caller, &request)
+        .of_priority(priority.unwrap_or_default());
     let secured = tls.is_some();
     let pool = if variant.is_default() {
         pool

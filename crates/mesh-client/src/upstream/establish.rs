@@ -149,6 +149,7 @@ impl Attempt {
             local: connected.local,
             opened: started.into_std(),
             requests: AtomicU32::new(0),
+            lapse: pool.host.lapse(),
             broken: units.reason(),
         });
         let Connected { stream, tls, .. } = connected;

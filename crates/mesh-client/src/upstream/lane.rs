@@ -5,6 +5,7 @@ use super::pool::Pool;
 use mesh_core::Error;
 use mesh_core::model::{Cluster, ClusterEntry};
 use mesh_core::stats::ClusterStat;
+use mesh_core::usage::Taken;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,6 +45,8 @@ pub(super) struct Lane {
     pub(super) open: u32,
     /// Connections that are being made.
     pub(super) connecting: u32,
+    /// What it counts for among the pools of its cluster, while it is in use.
+    pub(super) unit: Option<Taken>,
     /// The last connection agreed on HTTP/1.1, so the next ones will hardly be shared.
     pub(super) got_http1: bool,
 }
@@ -68,6 +71,7 @@ impl Lane {
             waiting: VecDeque::new(),
             open: 0,
             connecting: 0,
+            unit: None,
             got_http1: false,
         }
     }
@@ -104,6 +108,38 @@ impl Lane {
         };
         self.idle.retain(|idle| keep(idle.spent(config, now)));
         self.shared.retain(|shared| keep(shared.spent(config, now)));
+    }
+
+    /// Whether there are connections, or somebody waits for one.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.open > 0 || !self.waiting.is_empty()
+    }
+
+    /// Nothing is left: it counts as a pool no more.
+    pub(super) fn settle(&mut self) {
+        if !self.is_in_use() {
+            self.unit = None;
+        }
+    }
+
+    /// Whether a request waits here or is under way, or a connection is being made.
+    fn is_busy(&self) -> bool {
+        let shared = self.shared.iter();
+        let streams = shared.map(|one| one.in_flight.load(Ordering::Relaxed));
+        let free = self.idle.len() + self.shared.len();
+        let used = self.connecting > 0 || self.open as usize > free;
+        used || !self.waiting.is_empty() || streams.sum::<u32>() > 0
+    }
+
+    /// Closes the connections of a pool that has nothing to do, so that it counts no more (Envoy
+    /// `ConnPoolMap::freeOnePool`). Whether there was one.
+    pub(super) fn free(&mut self) -> bool {
+        if self.unit.is_none() || self.is_busy() {
+            return false;
+        }
+        self.idle.clear();
+        self.shared.clear();
+        self.unit.take().is_some()
     }
 
     /// Streams to expect of a new HTTP/2 connection: what the peer said on the others.

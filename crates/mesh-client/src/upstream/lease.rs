@@ -19,7 +19,7 @@ use mesh_core::usage::Taken;
 use mesh_core::{Error, Failure};
 use mesh_http1::client::SendRequest;
 use mesh_identity::TlsError;
-use mesh_lb::{Host, HostConnection};
+use mesh_lb::{Host, HostConnection, Lapse};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -74,6 +74,8 @@ pub(crate) struct Meta {
     pub(super) local: Option<SocketAddr>,
     pub(super) opened: Instant,
     pub(super) requests: AtomicU32,
+    /// Whether its host fell ill since.
+    pub(super) lapse: Lapse,
     /// Why it broke, once it has and there is more to say than that it did.
     pub(super) broken: Arc<OnceLock<String>>,
 }
@@ -283,9 +285,10 @@ impl Shared {
 // === impl Meta ===
 
 impl Meta {
-    /// It has lived or worked as long as it may.
+    /// It has lived or worked as long as it may, or is from before its host fell ill.
     pub(super) fn is_worn_out(&self, cluster: &Cluster, now: Instant) -> bool {
         self.has_served_all(cluster)
+            || self.lapse.has_come()
             || cluster
                 .max_connection_duration
                 .is_some_and(|limit| now.duration_since(self.opened) >= limit)

@@ -6,13 +6,13 @@ use super::establish::{Attempt, Made, spawn};
 use super::lane::{Lane, Protocol, Spent};
 use super::lease::{Lease, Sender, Shared};
 use super::variant::Variant;
-use mesh_core::model::ClusterEntry;
+use mesh_core::model::{ClusterEntry, Limits, Priority};
 use mesh_core::stats::{ClusterStat, Raised};
 use mesh_core::usage::{Resource, Taken};
-use mesh_core::{Error, Failure, Shard};
+use mesh_core::{Error, Failure, Shard, Usage};
 use mesh_lb::Host;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -27,6 +27,8 @@ pub(crate) struct Pool {
     lanes: [Mutex<Lane>; 3],
     /// Those that are not alike, each kind in a pool of its own.
     variants: Mutex<Variants>,
+    /// The pool that this is a kind of, if it is one.
+    root: Weak<Self>,
 }
 
 /// Pools by what is special about their connections.
@@ -92,7 +94,7 @@ impl Pool {
     ) -> Self {
         let counted = Counted::new(entry.live().stats().clone(), shard);
         let codec = (connector, http1);
-        Self::of_kind(codec, host, counted, Variant::default(), entry)
+        Self::of_kind(codec, host, counted, Variant::default(), entry, Weak::new())
     }
 
     fn of_kind(
@@ -101,6 +103,7 @@ impl Pool {
         counted: Counted,
         variant: Variant,
         entry: &Arc<ClusterEntry>,
+        root: Weak<Self>,
     ) -> Self {
         let lane = |protocol| Mutex::new(Lane::new(protocol, entry.clone()));
         Self {
@@ -111,6 +114,7 @@ impl Pool {
             variant,
             lanes: [Protocol::Http1, Protocol::Http2, Protocol::Alpn].map(lane),
             variants: Mutex::default(),
+            root,
         }
     }
 
@@ -137,6 +141,7 @@ impl Pool {
             self.counted.clone(),
             wanted.clone(),
             entry,
+            Arc::downgrade(self),
         ));
         let kept = Kept {
             pool: pool.clone(),
@@ -181,8 +186,17 @@ impl Pool {
         if let Some(lease) = lane.ready(self, now) {
             return Ok(Checkout::Ready(lease));
         }
-        let usage = entry.live().usage();
-        let Some(pending) = usage.take(Resource::Pending, entry.config().limits.max_pending) else {
+        if lane.unit.is_none() {
+            drop(lane);
+            let unit = self.count_pool(entry)?;
+            lane = self.lane(protocol);
+            // Several threads may have a clone of one endpoint.
+            lane.unit.get_or_insert(unit);
+        }
+        let (usage, limits) = self.limits(entry);
+        let Some(pending) = usage.take(Resource::Pending, limits.max_pending) else {
+            // A pool that has had no connection yet still counts, as in Envoy: only a connection that
+            // ends makes one idle.
             self.count(ClusterStat::RqPendingOverflow);
             return Err(Error::new(Failure::Overflow).unsent());
         };
@@ -201,11 +215,51 @@ impl Pool {
         }))
     }
 
+    /// What is in use of the limits that hold here, and the limits.
+    fn limits<'a>(&self, entry: &'a ClusterEntry) -> (&'a Arc<Usage>, &'a Limits) {
+        let priority = self.variant.priority;
+        let limits = entry.config().limits_of(priority);
+        (entry.live().usage_of(priority), limits)
+    }
+
+    /// Takes a place among the pools. Where there is none, one to the same endpoint that has
+    /// nothing to do gives up its own; without any, nobody is there to go to, as in Envoy
+    /// (`ConnPoolMap::getPool`, `Filter::sendNoHealthyUpstreamResponse`).
+    fn count_pool(self: &Arc<Self>, entry: &ClusterEntry) -> Result<Taken, Error> {
+        let (usage, limits) = self.limits(entry);
+        let take = || usage.take(Resource::Pools, limits.max_pools);
+        if let Some(unit) = take() {
+            return Ok(unit);
+        }
+        let root = self.root.upgrade().unwrap_or_else(|| self.clone());
+        if root.free_one(self.variant.priority)
+            && let Some(unit) = take()
+        {
+            return Ok(unit);
+        }
+        self.count(ClusterStat::CxPoolOverflow);
+        Err(Error::new(Failure::NoHealthyHost).unsent())
+    }
+
+    /// Closes one pool to this endpoint that has nothing to do.
+    fn free_one(&self, priority: Priority) -> bool {
+        let own = self.variant.priority == priority
+            && self.lanes.iter().any(|lane| {
+                let mut lane = lane.lock().unwrap_or_else(PoisonError::into_inner);
+                lane.free()
+            });
+        let variants = self.variants.lock().unwrap_or_else(PoisonError::into_inner);
+        own || variants
+            .pools
+            .values()
+            .any(|kept| kept.pool.free_one(priority))
+    }
+
     /// Takes a place among the requests under way, for one that has a connection: as in Envoy
     /// those that wait for one count apart (`ConnPoolImplBase::attachStreamToClient`).
     pub(super) fn admit(&self, entry: &ClusterEntry) -> Result<Taken, Error> {
-        let limit = entry.config().limits.max_requests;
-        let unit = entry.live().usage().take(Resource::Requests, limit);
+        let (usage, limits) = self.limits(entry);
+        let unit = usage.take(Resource::Requests, limits.max_requests);
         unit.ok_or_else(|| {
             self.count(ClusterStat::RqActiveOverflow);
             Error::new(Failure::Overflow).unsent()
@@ -220,9 +274,8 @@ impl Pool {
         lane.waiting.retain(|waiter| !waiter.is_closed());
         let mut attempts = Vec::new();
         while lane.wants_connection() {
-            let usage = lane.entry.live().usage();
-            let limit = lane.entry.config().limits.max_connections;
-            let taken = match usage.take(Resource::Connections, limit) {
+            let (usage, limits) = self.limits(&lane.entry);
+            let taken = match usage.take(Resource::Connections, limits.max_connections) {
                 Some(taken) => taken,
                 None => {
                     self.count(ClusterStat::CxOverflow);
@@ -281,6 +334,7 @@ impl Pool {
     /// an endpoint that does not answer.
     fn tell(&self, mut lane: MutexGuard<'_, Lane>, error: &Error) {
         let waiting = std::mem::take(&mut lane.waiting);
+        lane.settle();
         drop(lane);
         for waiter in waiting.into_iter().filter(|waiter| !waiter.is_closed()) {
             self.count(ClusterStat::RqPendingFailureEject);
@@ -300,6 +354,7 @@ impl Pool {
         lane.open -= 1;
         lane.retire(self, now);
         let attempts = self.attempts(&mut lane);
+        lane.settle();
         drop(lane);
         spawn(attempts);
     }
@@ -351,7 +406,7 @@ impl Pool {
     fn is_in_use(&self) -> bool {
         self.lanes.iter().any(|lane| {
             let lane = lane.lock().unwrap_or_else(PoisonError::into_inner);
-            lane.open > 0 || !lane.waiting.is_empty()
+            lane.is_in_use()
         })
     }
 }

@@ -7,6 +7,7 @@ mod http1;
 mod http2;
 mod limits;
 pub(crate) mod pki;
+mod priority;
 mod tls;
 
 use super::connect::{Connector, InMemory};
@@ -19,7 +20,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use mesh_core::Error;
-use mesh_core::model::{Cluster, ClusterEntry};
+use mesh_core::model::{Cluster, ClusterEntry, Priority};
 use mesh_core::stats::ClusterStat;
 use mesh_core::usage::Resource;
 use mesh_lb::{Balance, Host, MakeEndpoint};
@@ -140,14 +141,17 @@ impl Net {
         } = self;
         drop(client);
         settle().await;
-        let usage = entry.live().usage();
         for resource in [
             Resource::Connections,
             Resource::Pending,
             Resource::Requests,
             Resource::Retries,
+            Resource::Pools,
         ] {
-            assert_eq!(usage.get(resource), 0, "{resource:?}");
+            for priority in [Priority::Default, Priority::High] {
+                let usage = entry.live().usage_of(priority);
+                assert_eq!(usage.get(resource), 0, "{resource:?} of {priority:?}");
+            }
         }
         let stats = entry.live().stats().block();
         for gauge in [

@@ -7,7 +7,7 @@
 
 use crate::tcp::Tunnelled;
 use http::{HeaderMap, Request, Uri, header, uri::Authority};
-use mesh_core::model::{ClientTls, Cluster};
+use mesh_core::model::{ClientTls, Cluster, Priority};
 use mesh_core::{Caller, Name};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,6 +21,8 @@ pub(crate) struct Variant {
     pub(crate) caller: Option<(SocketAddr, SocketAddr)>,
     /// The address to connect from in the caller's stead, and the mark of packets.
     pub(crate) source: Option<(IpAddr, u32)>,
+    /// Whose limits it counts for: as in Envoy, a pool is of one priority.
+    pub(crate) priority: Priority,
 }
 
 // === impl Variant ===
@@ -44,6 +46,7 @@ impl Variant {
             name: name.flatten(),
             caller: caller.and_then(|caller| told(cluster, caller)),
             source,
+            priority: Priority::Default,
         }
     }
 
@@ -53,7 +56,14 @@ impl Variant {
             name: None,
             caller: told(cluster, caller),
             source: caller.source,
+            priority: Priority::Default,
         }
+    }
+
+    /// The same for requests of a priority.
+    pub(crate) fn of_priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
     }
 
     pub(crate) fn is_default(&self) -> bool {

@@ -22,6 +22,7 @@ pub(super) fn write(cluster: &Cluster, endpoints: &EndpointSet) -> pb::Cluster {
     kept.connect_timeout = cluster.connect_timeout;
     kept.limits = cluster.limits;
     kept.limits.budget = None;
+    kept.limits.max_pools = u32::MAX;
     kept.outlier = cluster.outlier.clone();
     if let Some(outlier) = &mut kept.outlier {
         outlier.error_codes.clear();

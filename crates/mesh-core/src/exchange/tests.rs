@@ -1,5 +1,6 @@
 use super::*;
-use crate::Failure;
+use crate::model::{Action, Condition, Forward, RouteTable, SnapshotBuilder, VirtualHost};
+use crate::{Failure, Matched, Pinned};
 
 #[test]
 fn attempts_share_the_request_and_nothing_of_what_they_learn() {
@@ -52,4 +53,21 @@ fn who_gives_up_on_all_attempts_tells_of_the_one_that_began_last() {
             );
         });
     }
+}
+
+#[test]
+fn the_rule_says_the_priority_but_not_of_a_copy() {
+    let mut forward = Forward::to("c");
+    forward.priority = Priority::High;
+    let rule = Rule::new(Condition::default(), Action::Forward(forward));
+    let mut builder = SnapshotBuilder::new();
+    builder.routes(RouteTable::new("t").host(VirtualHost::new("v", ["*"]).rule(rule)));
+    let (snapshot, _) = builder.build().unwrap();
+    let matched = Matched::new(Pinned::new(snapshot), 0, 0, 0);
+    let exchange = Exchange::new(Instant::now(), Caller::default());
+    assert_eq!(exchange.priority(), Priority::Default, "no rule");
+    exchange.set_matched(matched.clone());
+    assert_eq!(exchange.priority(), Priority::High);
+    assert_eq!(exchange.for_attempt().priority(), Priority::High);
+    assert_eq!(exchange.for_shadow(matched).priority(), Priority::Default);
 }

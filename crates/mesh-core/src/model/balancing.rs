@@ -178,6 +178,10 @@ pub struct SubsetBalancing {
     /// entry of [`SubsetBalancing::FALLBACK_LIST`] in turn (Envoy `metadata_fallback_policy`
     /// `FALLBACK_LIST`).
     pub fallback_list: bool,
+    /// A request may ask by more than a selector's keys: of the selectors all of whose keys it asks
+    /// by the first decides, and the rest of what it asks for is left out (Envoy
+    /// `allow_redundant_keys`).
+    pub redundant_keys: bool,
 }
 
 /// Whether localities have their weights within subsets, where they have any.

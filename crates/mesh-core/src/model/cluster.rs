@@ -1,6 +1,6 @@
 //! Clusters: groups of endpoints that answer for the same thing, and how to talk to them.
 
-use super::policy::{Limits, Outlier};
+use super::policy::{Limits, Outlier, Priority};
 use super::{
     Balancing, ClientTls, Endpoint, HealthCheck, LocalityBalancing, SlowStart, SubsetBalancing,
     ZoneAware,
@@ -35,6 +35,8 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// Limits of the DEFAULT priority.
     pub limits: Limits,
+    /// Limits of the HIGH priority, which count apart. Default: [`Limits::envoy`].
+    pub high: Limits,
     /// Ejection of failing endpoints.
     pub outlier: Option<Outlier>,
     /// How endpoints are asked whether they are well; all of these have to be content.
@@ -42,6 +44,10 @@ pub struct Cluster {
     /// Endpoints that discovery no longer names stay until a health check of them fails (Envoy:
     /// unless `ignore_health_on_host_removal`). Matters where there are health checks.
     pub keep_removed: bool,
+    /// Connections for bytes are closed when their endpoint is ejected or fails its health checks
+    /// (Envoy `close_connections_on_host_health_failure`). Those of HTTP take no further request
+    /// then, whatever this says.
+    pub close_unhealthy: bool,
     /// Below this share of healthy endpoints, in percent, all are used (panic). 0 is never.
     pub panic_threshold: u32,
     /// How names of endpoints are resolved, where discovery is by DNS.
@@ -206,6 +212,15 @@ impl TlsMatch {
 // === impl Cluster ===
 
 impl Cluster {
+    /// The limits of a priority.
+    #[inline]
+    pub fn limits_of(&self, priority: Priority) -> &Limits {
+        match priority {
+            Priority::Default => &self.limits,
+            Priority::High => &self.high,
+        }
+    }
+
     /// Every way in which connections to its endpoints are secured.
     pub fn all_tls(&self) -> impl Iterator<Item = &Arc<ClientTls>> {
         let matched = self.tls_matches.iter();
@@ -250,9 +265,11 @@ impl Cluster {
             subsets: None,
             connect_timeout: Duration::from_secs(5),
             limits: Limits::envoy(),
+            high: Limits::envoy(),
             outlier: None,
             health_checks: Arc::default(),
             keep_removed: false,
+            close_unhealthy: false,
             panic_threshold: 50,
             dns: Dns::default(),
             protocol: UpstreamProtocol::Http1,

@@ -1,6 +1,6 @@
 //! What of a cluster outlives a change of configuration.
 
-use super::{Cluster, EndpointSet, LiveSecret, SecretRef};
+use super::{Cluster, EndpointSet, LiveSecret, Priority, SecretRef};
 use crate::exchange::TlsInfo;
 use crate::stats::{Block, ClusterStat, Codes, Histogram, Shard, TlsStat};
 use crate::{Feed, Name, Publisher, Slot, Usage};
@@ -31,6 +31,7 @@ pub struct LiveCluster {
     key: ClusterKey,
     name: Name,
     usage: Arc<Usage>,
+    high: Arc<Usage>,
     stats: ClusterStats,
     given: Publisher<EndpointSet>,
     endpoints: Publisher<EndpointSet>,
@@ -103,6 +104,7 @@ impl LiveCluster {
             key: ClusterKey(key),
             name,
             usage: Arc::default(),
+            high: Arc::default(),
             stats: ClusterStats::default(),
             given: Publisher::new(EndpointSet::default()),
             endpoints: Publisher::new(EndpointSet::default()),
@@ -121,9 +123,18 @@ impl LiveCluster {
         &self.name
     }
 
-    /// What is in use, over all workers.
+    /// What is in use of the DEFAULT priority's limits, over all workers.
     pub fn usage(&self) -> &Arc<Usage> {
         &self.usage
+    }
+
+    /// What is in use of the limits of a priority, over all workers.
+    #[inline]
+    pub fn usage_of(&self, priority: Priority) -> &Arc<Usage> {
+        match priority {
+            Priority::Default => &self.usage,
+            Priority::High => &self.high,
+        }
     }
 
     /// The cluster's statistics.

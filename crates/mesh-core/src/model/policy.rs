@@ -195,6 +195,19 @@ pub struct Limits {
     pub max_retries: u32,
     /// Retries as a share of the requests under way.
     pub budget: Option<RetryBudget>,
+    /// Pools of connections: those of one worker to one endpoint that are alike. Default: no limit.
+    pub max_pools: u32,
+}
+
+/// Whose limits a request counts for, and which connections it may share (Envoy
+/// `RoutingPriority`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Priority {
+    /// [`Cluster::limits`](super::Cluster::limits).
+    #[default]
+    Default,
+    /// [`Cluster::high`](super::Cluster::high).
+    High,
 }
 
 /// Retries allowed as a share of the requests under way (Envoy `RetryBudget`).
@@ -416,6 +429,7 @@ impl Limits {
             max_requests: 1024,
             max_retries: 3,
             budget: None,
+            max_pools: u32::MAX,
         }
     }
 
@@ -427,6 +441,7 @@ impl Limits {
             max_requests: u32::MAX,
             max_retries: u32::MAX,
             budget: None,
+            max_pools: u32::MAX,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::edits::HeaderEdits;
 use super::follow::FollowRedirects;
 use super::policy::{Cors, Fault, Hedge, Mirror, RateLimit, Retry};
-use super::{AuthorityRewrite, HashPolicy, PathRewrite, Pattern, Redirect, StringMatch};
+use super::{AuthorityRewrite, HashPolicy, PathRewrite, Pattern, Priority, Redirect, StringMatch};
 use crate::{Name, Origin, Slot};
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
@@ -281,6 +281,8 @@ pub struct Forward {
     /// Which endpoints of the cluster are asked for: names and values as JSON (Envoy
     /// `metadata_match`).
     pub subset: BTreeMap<Name, Name>,
+    /// Whose limits and connections its requests use.
+    pub priority: Priority,
 }
 
 /// The cluster or clusters that a rule sends to.

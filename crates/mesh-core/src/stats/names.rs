@@ -17,6 +17,8 @@ crate::stats! {
         CxConnectTimeout = Counter "upstream_cx_connect_timeout",
         /// Times the connection limit was met.
         CxOverflow = Counter "upstream_cx_overflow",
+        /// Requests refused because of the limit on pools of connections.
+        CxPoolOverflow = Counter "upstream_cx_pool_overflow",
         /// Connections closed.
         CxDestroy = Counter "upstream_cx_destroy",
         /// Connections closed for having been idle.
@@ -215,6 +217,18 @@ crate::stats! {
         BreakerRqOpen = Gauge "circuit_breakers.default.rq_open",
         /// Circuit breaker on retries.
         BreakerRetryOpen = Gauge "circuit_breakers.default.rq_retry_open",
+        /// Circuit breaker on pools of connections.
+        BreakerPoolOpen = Gauge "circuit_breakers.default.cx_pool_open",
+        /// The same of the HIGH priority: connections.
+        HighCxOpen = Gauge "circuit_breakers.high.cx_open",
+        /// Pending requests.
+        HighPendingOpen = Gauge "circuit_breakers.high.rq_pending_open",
+        /// Requests.
+        HighRqOpen = Gauge "circuit_breakers.high.rq_open",
+        /// Retries.
+        HighRetryOpen = Gauge "circuit_breakers.high.rq_retry_open",
+        /// Pools of connections.
+        HighPoolOpen = Gauge "circuit_breakers.high.cx_pool_open",
     }
 }
 

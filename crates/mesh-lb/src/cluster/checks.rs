@@ -178,7 +178,7 @@ impl ClusterHosts {
             && answer.is_well()
             && is_in
         {
-            ejector.is_well(id, &mut events);
+            ejector.is_well(id, now, &mut events);
         }
         changed |= self.record(&events);
         if !changed {

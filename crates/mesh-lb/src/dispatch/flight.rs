@@ -147,6 +147,7 @@ impl Flight {
             Failure::ConnectFailed,
             Failure::ConnectTimeout,
             Failure::Overflow,
+            Failure::NoHealthyHost,
         ];
         if without_connection.contains(&failure)
             && let Some(exchange) = active.owner.exchange()

@@ -117,6 +117,9 @@ impl Subsets {
     /// What who asks for this is led to.
     pub(crate) fn way(&self, wanted: Option<&BTreeMap<Name, Name>>) -> Way<'_> {
         if let Some(wanted) = wanted {
+            let enough = self.config.redundant_keys.then(|| self.enough(wanted));
+            let enough = enough.flatten();
+            let wanted = enough.as_ref().unwrap_or(wanted);
             if let Some(part) = self.find(wanted) {
                 return Way::Part(part);
             }
@@ -161,6 +164,14 @@ impl Subsets {
         Some(entries.into_iter().map(with).collect())
     }
 
+    /// What counts of a request that may ask by more keys than are needed: the keys of the first
+    /// selector that it has all of. None where there is no such selector.
+    fn enough(&self, wanted: &BTreeMap<Name, Name>) -> Option<BTreeMap<Name, Name>> {
+        let value = |key: &Name| Some((key.clone(), wanted.get(key)?.clone()));
+        let mut selectors = self.config.selectors.iter();
+        selectors.find_map(|selector| selector.keys.iter().map(value).collect())
+    }
+
     /// The subset that has just what is asked for.
     fn find(&self, wanted: &BTreeMap<Name, Name>) -> Option<&Part> {
         if wanted.is_empty() {
@@ -177,6 +188,9 @@ impl Subsets {
     /// What who asks by these names gets where their subset does not exist. None is what everybody
     /// else gets.
     fn fallback_of(&self, wanted: &BTreeMap<Name, Name>) -> Option<(SubsetFallback, &[Name])> {
+        if wanted.is_empty() {
+            return None;
+        }
         let by_these = |keys: &[Name]| keys.iter().eq(wanted.keys());
         let selectors = &self.config.selectors;
         let selector = selectors.iter().find(|selector| by_these(&selector.keys))?;

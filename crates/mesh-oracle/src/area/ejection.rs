@@ -32,6 +32,9 @@ const BURST: usize = 10;
 /// Where a cluster says that it speaks HTTP/2.
 const OPTIONS: &str = "typed_extension_protocol_options";
 
+/// So many kinds of configurations come up in turns.
+const TURNS: usize = 12;
+
 const HOSTS: [&str; 4] = ["a", "b", "c", "d"];
 
 pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
@@ -40,10 +43,10 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     let mut calls = Vec::new();
     let mut upstream;
     let mut again = dice.chance(20);
-    match dice.turn(11) {
+    match dice.turn(TURNS) {
         0..=3 => {
             // Failures of its own making, which one of the kinds is about.
-            let local = dice.turn(11) == 0;
+            let local = dice.turn(TURNS) == 0;
             if local || dice.chance(25) {
                 hosts.push("nobody");
             }
@@ -57,12 +60,18 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
             upstream["outlier_detection"] = rates(dice);
             by_rate(dice, &hosts, requests, &mut calls);
         }
-        7 => {
+        turn @ 7..=8 => {
             upstream = balanced(dice, &hosts);
-            upstream["circuit_breakers"] = breakers(dice);
-            in_bursts(dice, requests.min(BURST), &mut calls);
+            upstream["circuit_breakers"] = match turn {
+                7 => breakers(dice),
+                _ => of_both(dice),
+            };
+            in_bursts(dice, requests.min(2 * BURST), &mut calls);
             for call in &mut calls {
                 (call.wait, call.pace) = (0, Pace::default());
+                if dice.chance(50) {
+                    call.target = "/high".into();
+                }
             }
         }
         _ => {
@@ -87,12 +96,15 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
         "hash_policy": [{"header": {"header_name": "x-key"}}],
     });
     let once = action.clone();
+    let mut high = action.clone();
+    high["priority"] = json!("HIGH");
     if again {
         action["retry_policy"] = json!({"retry_on": "5xx", "num_retries": 1});
     }
     let host = json!({"name": "v0", "domains": ["*"], "routes": [
         {"name": "control", "match": {"path": "/control"}, "route": {"cluster": "$control"}},
         {"name": "once", "match": {"path": "/once"}, "route": once},
+        {"name": "high", "match": {"path": "/high"}, "route": high},
         {"name": "e", "match": {"prefix": "/"}, "route": action},
     ]});
     Config {
@@ -192,6 +204,27 @@ fn breakers(dice: &mut Dice) -> Value {
         thresholds["max_pending_requests"] = json!(0);
     }
     json!({"thresholds": [thresholds]})
+}
+
+/// Limits of both priorities. Those on pools make endpoints unreachable, and too few of them are
+/// for endpoints that a hash insists on.
+fn of_both(dice: &mut Dice) -> Value {
+    let mut both = Vec::new();
+    for priority in ["DEFAULT", "HIGH"] {
+        let mut thresholds = json!({"priority": priority});
+        if dice.chance(25) {
+            let field = dice.pick(&["max_connections", "max_pending_requests", "max_requests"]);
+            thresholds[field] = json!(dice.below(2));
+        } else {
+            thresholds["max_connection_pools"] = json!(dice.pick(&[0, 1, 1, 1, 2]));
+        }
+        both.push(thresholds);
+    }
+    both[0]["max_connection_pools"] = json!(1);
+    if dice.chance(50) {
+        both.reverse();
+    }
+    json!({"thresholds": both})
 }
 
 fn check(dice: &mut Dice, framed: bool) -> Value {

@@ -2,7 +2,7 @@
 
 use crate::runtime::Shared;
 use crate::xds::Control;
-use mesh_core::model::{Address, ClusterEntry, Health};
+use mesh_core::model::{Address, ClusterEntry, Health, Limits};
 use mesh_lb::{ClusterHosts, HostView};
 use mesh_xds::TypeUrl;
 use serde_json::{Value, json};
@@ -14,16 +14,15 @@ pub(super) fn text(shared: &Shared) -> String {
     let mut out = String::new();
     for entry in snapshot.clusters() {
         let name = &entry.config().name;
-        let limits = entry.config().limits;
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{name}::observability_name::{}", stat_name(entry));
-        for (what, value) in [
-            ("max_connections", limits.max_connections),
-            ("max_pending_requests", limits.max_pending),
-            ("max_requests", limits.max_requests),
-            ("max_retries", limits.max_retries),
+        for (priority, limits) in [
+            ("default", &entry.config().limits),
+            ("high", &entry.config().high),
         ] {
-            let _ = writeln!(out, "{name}::default_priority::{what}::{value}");
+            for (what, value) in thresholds(limits) {
+                let _ = writeln!(out, "{name}::{priority}_priority::{what}::{value}");
+            }
         }
         let added = is_added(shared, entry);
         let _ = writeln!(out, "{name}::added_via_api::{added}");
@@ -66,21 +65,34 @@ fn is_added(shared: &Shared, entry: &ClusterEntry) -> bool {
 }
 
 fn cluster(entry: &Arc<ClusterEntry>, added: bool) -> Value {
-    let limits = entry.config().limits;
     let hosts: Vec<Value> = ClusterHosts::of(entry).view().iter().map(host).collect();
     json!({
         "name": entry.config().name.as_str(),
         "observability_name": stat_name(entry),
         "added_via_api": added,
-        "circuit_breakers": {"thresholds": [{
-            "priority": "DEFAULT",
-            "max_connections": limits.max_connections,
-            "max_pending_requests": limits.max_pending,
-            "max_requests": limits.max_requests,
-            "max_retries": limits.max_retries,
-        }]},
+        "circuit_breakers": {"thresholds": [
+            breakers("DEFAULT", &entry.config().limits),
+            breakers("HIGH", &entry.config().high),
+        ]},
         "host_statuses": hosts,
     })
+}
+
+fn thresholds(limits: &Limits) -> [(&'static str, u32); 4] {
+    [
+        ("max_connections", limits.max_connections),
+        ("max_pending_requests", limits.max_pending),
+        ("max_requests", limits.max_requests),
+        ("max_retries", limits.max_retries),
+    ]
+}
+
+fn breakers(priority: &str, limits: &Limits) -> Value {
+    let mut value = json!({"priority": priority});
+    for (what, most) in thresholds(limits) {
+        value[what] = most.into();
+    }
+    value
 }
 
 fn host(host: &HostView) -> Value {

@@ -399,7 +399,7 @@ fn timestamp(shared: &Shared) -> Value {
 }
 
 /// A time since 1970 as protobuf has it in JSON.
-pub(super) fn time(seconds: i64, nanos: i32) -> Value {
+pub(crate) fn time(seconds: i64, nanos: i32) -> Value {
     let proto = Timestamp { seconds, nanos };
     let bytes = Encoded::of("", &proto).bytes;
     let text = Codec::new().to_json("google.protobuf.Timestamp", &bytes);

@@ -3,8 +3,8 @@
 use super::place::{knows_places, place, time};
 use mesh_core::model::{
     AbortWith, AddMode, AuthorityRewrite, Balancing, Cluster, Cors, Fault, HashSource, HeaderEdits,
-    HttpManager, Limits, LocalityBalancing, Mirror, Outlier, PathRewrite, RateLimit, Retry,
-    Snapshot, UpstreamProtocol,
+    HttpManager, Limits, LocalityBalancing, Mirror, Outlier, PathRewrite, Priority, RateLimit,
+    Retry, Snapshot, UpstreamProtocol,
 };
 use mesh_core::{Matched, Origin};
 use serde_json::{Value, json};
@@ -23,6 +23,7 @@ pub const POLICIES: &[&str] = &[
     "CORS",
     "rewrite",
     "hash by",
+    "priority",
     "request headers",
     "response headers",
     "stream idle timeout",
@@ -139,6 +140,9 @@ pub(super) fn of_route(matched: &Matched, manager: Option<&HttpManager>) -> Vec<
         if !sources.is_empty() {
             list.add("hash by", sources.join(", "), Origin::NONE, false);
         }
+        if forward.priority == Priority::High {
+            list.add("priority", "HIGH", Origin::NONE, false);
+        }
     }
     edits(&mut list, matched);
     if let Some(manager) = manager {
@@ -196,13 +200,19 @@ pub(super) fn of_cluster(snapshot: &Snapshot, cluster: &Cluster) -> Vec<Value> {
     );
     let usual = cluster.limits == Limits::unlimited();
     list.add("limits", limits(&cluster.limits), from(usual), usual);
+    if cluster.high != Limits::envoy() {
+        let text = format!("of HIGH priority: {}", limits(&cluster.high));
+        list.add("limits", text, from(false), false);
+    }
     match &cluster.outlier {
-        Some(outlier) => list.add(
-            "outlier detection",
-            ejection(outlier),
-            outlier.origin,
-            false,
-        ),
+        Some(outlier) => {
+            let closes = match cluster.close_unhealthy {
+                true => "; connections for bytes are closed then",
+                false => "",
+            };
+            let text = ejection(outlier) + closes;
+            list.add("outlier detection", text, outlier.origin, false);
+        }
         None => list.add("outlier detection", "none", Origin::NONE, true),
     }
     let usual = cluster.connect_timeout == CONNECT;
@@ -337,6 +347,7 @@ fn limits(limits: &Limits) -> String {
         ("connections", limits.max_connections),
         ("pending requests", limits.max_pending),
         ("requests", limits.max_requests),
+        ("pools", limits.max_pools),
         // A budget is in its place.
         (
             "retries",

@@ -6,6 +6,7 @@ use mesh_core::model::{ClusterEntry, Tunnel};
 use mesh_core::{Caller, Error, HostId};
 use socket2::SockRef;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,6 +28,9 @@ pub(crate) trait Connect: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Upstream, Error>> + Send;
 }
 
+/// Ready when an endpoint fails.
+pub(crate) type Fails = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A connection to an endpoint.
 pub(crate) trait Upstream: AsyncRead + AsyncWrite + Unpin + Send {
     /// Where it leads.
@@ -35,6 +39,11 @@ pub(crate) trait Upstream: AsyncRead + AsyncWrite + Unpin + Send {
     /// From now on closing the connection resets it. Only a socket of its own has that: what is
     /// secured is closed without a `close_notify` (as in Envoy), and a tunnel ends.
     fn reset_when_closed(&self);
+
+    /// Ready when the connection is to be closed because its endpoint failed.
+    fn endpoint_fails(&self) -> Option<Fails> {
+        None
+    }
 
     /// Whether an HTTP proxy is in between, so that a reset is no more than an end.
     fn is_tunnel(&self) -> bool;
@@ -79,6 +88,10 @@ impl Upstream for TcpUpstream {
             // The peer may be gone already.
             let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
         }
+    }
+
+    fn endpoint_fails(&self) -> Option<Fails> {
+        Self::endpoint_fails(self)
     }
 
     fn is_tunnel(&self) -> bool {

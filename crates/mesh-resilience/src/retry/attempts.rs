@@ -187,12 +187,10 @@ impl<S, B> Attempts<S, B> {
         } else if self.settings.policy.is_none()
             && let Some(cluster) = self.exchange.as_ref().and_then(Exchange::cluster)
         {
-            budget::take(
-                cluster.live().usage(),
-                &cluster.config().limits,
-                window,
-                now,
-            )
+            let priority = self.exchange.as_ref().map(Exchange::priority);
+            let priority = priority.unwrap_or_default();
+            let limits = cluster.config().limits_of(priority);
+            budget::take(cluster.live().usage_of(priority), limits, window, now)
         } else {
             return Ok(None);
         };

@@ -5,7 +5,7 @@
 //! requests that began within that time instead of those under way, which needs a memory of its
 //! own: the [`Budgets`].
 
-use mesh_core::model::{ClusterEntry, ClusterKey, Limits, LiveCluster, RetryBudget};
+use mesh_core::model::{ClusterEntry, ClusterKey, Limits, LiveCluster, Priority, RetryBudget};
 use mesh_core::usage::{Resource, Taken};
 use mesh_core::{Exchange, Usage};
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 /// take no place here, and those that were removed are forgotten.
 #[derive(Clone, Debug, Default)]
 pub struct Budgets {
-    clusters: Arc<Mutex<HashMap<ClusterKey, Remembered>>>,
+    clusters: Arc<Mutex<HashMap<(ClusterKey, Priority), Remembered>>>,
 }
 
 #[derive(Debug)]
@@ -50,18 +50,28 @@ impl Budgets {
     /// Counts a request where its cluster's budget has an interval.
     pub(super) fn begin(&self, exchange: &Exchange, now: Instant) -> Option<Arc<Window>> {
         let cluster = exchange.cluster()?;
-        let interval = interval_of(&cluster.config().limits)?;
-        let window = self.window(cluster, interval, now);
+        let config = cluster.config();
+        // Most clusters have no budget, and then the rule need not be looked at.
+        config.limits.budget.or(config.high.budget)?;
+        let priority = exchange.priority();
+        let interval = interval_of(config.limits_of(priority))?;
+        let window = self.window((cluster, priority), interval, now);
         window.add(now);
         Some(window)
     }
 
-    fn window(&self, cluster: &ClusterEntry, interval: Duration, now: Instant) -> Arc<Window> {
+    fn window(
+        &self,
+        (cluster, priority): (&ClusterEntry, Priority),
+        interval: Duration,
+        now: Instant,
+    ) -> Arc<Window> {
         let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
-        if !clusters.contains_key(&cluster.key()) {
+        let key = (cluster.key(), priority);
+        if !clusters.contains_key(&key) {
             clusters.retain(|_, remembered| remembered.cluster.strong_count() > 0);
         }
-        let remembered = clusters.entry(cluster.key()).or_insert_with(|| Remembered {
+        let remembered = clusters.entry(key).or_insert_with(|| Remembered {
             cluster: Arc::downgrade(cluster.live()),
             window: Arc::new(Window::new(interval, now)),
         });

@@ -1,20 +1,43 @@
 //! Whether a cluster's circuit breakers are open, from what is in use and the limits. Pure.
 
 use mesh_core::Usage;
-use mesh_core::model::Limits;
+use mesh_core::model::{ClusterEntry, Limits, Priority};
 use mesh_core::stats::ClusterStat;
 use mesh_core::usage::Resource;
 
-/// Whether the breaker behind a statistic is open: no more fits. None for other statistics.
-pub(super) fn is_open(stat: ClusterStat, usage: &Usage, limits: &Limits) -> Option<bool> {
-    let (resource, limit) = match stat {
-        ClusterStat::BreakerCxOpen => (Resource::Connections, limits.max_connections),
-        ClusterStat::BreakerPendingOpen => (Resource::Pending, limits.max_pending),
-        ClusterStat::BreakerRqOpen => (Resource::Requests, limits.max_requests),
-        ClusterStat::BreakerRetryOpen => (Resource::Retries, retries(usage, limits)),
+/// Whether the breaker of a cluster behind a statistic is open: no more fits. None for other
+/// statistics.
+pub(super) fn is_open(stat: ClusterStat, cluster: &ClusterEntry) -> Option<bool> {
+    let (priority, resource) = breaker(stat)?;
+    let usage = cluster.live().usage_of(priority);
+    Some(usage.get(resource) >= limit(resource, usage, cluster.config().limits_of(priority)))
+}
+
+fn breaker(stat: ClusterStat) -> Option<(Priority, Resource)> {
+    let (default, high) = (Priority::Default, Priority::High);
+    Some(match stat {
+        ClusterStat::BreakerCxOpen => (default, Resource::Connections),
+        ClusterStat::BreakerPendingOpen => (default, Resource::Pending),
+        ClusterStat::BreakerRqOpen => (default, Resource::Requests),
+        ClusterStat::BreakerRetryOpen => (default, Resource::Retries),
+        ClusterStat::BreakerPoolOpen => (default, Resource::Pools),
+        ClusterStat::HighCxOpen => (high, Resource::Connections),
+        ClusterStat::HighPendingOpen => (high, Resource::Pending),
+        ClusterStat::HighRqOpen => (high, Resource::Requests),
+        ClusterStat::HighRetryOpen => (high, Resource::Retries),
+        ClusterStat::HighPoolOpen => (high, Resource::Pools),
         _ => return None,
-    };
-    Some(usage.get(resource) >= limit)
+    })
+}
+
+fn limit(resource: Resource, usage: &Usage, limits: &Limits) -> u32 {
+    match resource {
+        Resource::Connections => limits.max_connections,
+        Resource::Pending => limits.max_pending,
+        Resource::Requests => limits.max_requests,
+        Resource::Retries => retries(usage, limits),
+        Resource::Pools => limits.max_pools,
+    }
 }
 
 /// As many retries as [`Usage::take_retry`] would allow.
@@ -32,15 +55,62 @@ fn retries(usage: &Usage, limits: &Limits) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mesh_core::model::Cluster;
     use mesh_core::model::{Fraction, RetryBudget};
+    use mesh_test::fixture;
     use std::sync::Arc;
 
-    const ALL: [(ClusterStat, Resource); 4] = [
-        (ClusterStat::BreakerCxOpen, Resource::Connections),
-        (ClusterStat::BreakerPendingOpen, Resource::Pending),
-        (ClusterStat::BreakerRqOpen, Resource::Requests),
-        (ClusterStat::BreakerRetryOpen, Resource::Retries),
+    const ALL: [(ClusterStat, Priority, Resource); 10] = [
+        (
+            ClusterStat::BreakerCxOpen,
+            Priority::Default,
+            Resource::Connections,
+        ),
+        (
+            ClusterStat::BreakerPendingOpen,
+            Priority::Default,
+            Resource::Pending,
+        ),
+        (
+            ClusterStat::BreakerRqOpen,
+            Priority::Default,
+            Resource::Requests,
+        ),
+        (
+            ClusterStat::BreakerRetryOpen,
+            Priority::Default,
+            Resource::Retries,
+        ),
+        (
+            ClusterStat::BreakerPoolOpen,
+            Priority::Default,
+            Resource::Pools,
+        ),
+        (
+            ClusterStat::HighCxOpen,
+            Priority::High,
+            Resource::Connections,
+        ),
+        (
+            ClusterStat::HighPendingOpen,
+            Priority::High,
+            Resource::Pending,
+        ),
+        (ClusterStat::HighRqOpen, Priority::High, Resource::Requests),
+        (
+            ClusterStat::HighRetryOpen,
+            Priority::High,
+            Resource::Retries,
+        ),
+        (ClusterStat::HighPoolOpen, Priority::High, Resource::Pools),
     ];
+
+    fn entry(limits: Limits, high: Limits) -> Arc<ClusterEntry> {
+        let mut cluster = Cluster::new("a");
+        (cluster.limits, cluster.high) = (limits, high);
+        let snapshot = fixture::snapshot(Vec::new(), vec![cluster]);
+        snapshot.cluster("a").unwrap().clone()
+    }
 
     #[test]
     fn each_breaker_opens_with_its_own_limit_and_closes_when_something_is_given_back() {
@@ -49,16 +119,17 @@ mod tests {
         limits.max_pending = 1;
         limits.max_requests = 1;
         limits.max_retries = 1;
-        let usage = Arc::new(Usage::default());
-        for (stat, resource) in ALL {
-            let taken = usage.take_anyway(resource);
-            for (other, _) in ALL {
-                assert_eq!(is_open(other, &usage, &limits), Some(other == stat));
+        limits.max_pools = 1;
+        let entry = entry(limits, limits);
+        for (stat, priority, resource) in ALL {
+            let taken = entry.live().usage_of(priority).take_anyway(resource);
+            for (other, ..) in ALL {
+                assert_eq!(is_open(other, &entry), Some(other == stat));
             }
             drop(taken);
-            assert_eq!(is_open(stat, &usage, &limits), Some(false));
+            assert_eq!(is_open(stat, &entry), Some(false));
         }
-        assert_eq!(is_open(ClusterStat::RqTotal, &usage, &limits), None);
+        assert_eq!(is_open(ClusterStat::RqTotal, &entry), None);
     }
 
     #[test]
@@ -69,13 +140,14 @@ mod tests {
             min_concurrency: 3,
             ..RetryBudget::default()
         });
-        let usage = Arc::new(Usage::default());
+        let entry = entry(limits, Limits::envoy());
+        let usage = entry.live().usage();
         let _busy: Vec<_> = (0..40)
             .map(|_| usage.take_anyway(Resource::Requests))
             .collect();
         let mut held = Vec::new();
         loop {
-            let open = is_open(ClusterStat::BreakerRetryOpen, &usage, &limits);
+            let open = is_open(ClusterStat::BreakerRetryOpen, &entry);
             let taken = usage.take_retry(&limits);
             assert_eq!(open, Some(taken.is_none()));
             match taken {

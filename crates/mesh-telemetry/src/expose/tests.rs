@@ -164,7 +164,7 @@ fn circuit_breakers_are_told_from_what_is_in_use() {
         let mut scrape = Scrape::new();
         scrape
             .cluster(entry)
-            .text(&query("filter=circuit_breakers.*rq_open"))
+            .text(&query("filter=circuit_breakers.default.rq_open"))
     };
     let taken = entry.live().usage().take(Resource::Requests, 1);
     assert_eq!(

@@ -121,9 +121,9 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
     );
     extension(typed_dns_resolver_config.as_ref()).at("typed_dns_resolver_config")?;
     extension(default_regex_engine.as_ref()).at("default_regex_engine")?;
-    let local_cluster = match manager {
+    let (local_cluster, ejection_log) = match manager {
         Some(manager) => cluster_manager(manager).at("cluster_manager")?,
-        None => None,
+        None => (None, None),
     };
     if let Some(runtime) = layered_runtime {
         each("layers", &runtime.layers, layer).at("layered_runtime")?;
@@ -157,6 +157,7 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
         lds: dynamic.lds,
         cds: dynamic.cds,
         local_cluster,
+        ejection_log,
         overload,
         encoded: shown(&message.0),
     })
@@ -290,8 +291,9 @@ fn needs_ads(
     Ok(())
 }
 
-/// The name of the cluster of nodes like this one, if there is one.
-fn cluster_manager(value: &pb::ClusterManager) -> Result<Option<Name>, Invalid> {
+/// The name of the cluster of nodes like this one, and the file that ejections are logged to, if
+/// there are such.
+fn cluster_manager(value: &pb::ClusterManager) -> Result<(Option<Name>, Option<Name>), Invalid> {
     let pb::ClusterManager {
         local_cluster_name,
         outlier_detection,
@@ -299,10 +301,23 @@ fn cluster_manager(value: &pb::ClusterManager) -> Result<Option<Name>, Invalid> 
         load_stats_config,
         enable_deferred_cluster_creation,
     } = value;
-    refuse!(outlier_detection, upstream_bind_config, load_stats_config);
+    refuse!(upstream_bind_config, load_stats_config);
     pass_over!("envoy.config.bootstrap.v3.ClusterManager": enable_deferred_cluster_creation);
-    let local = local_cluster_name.as_str();
-    Ok((!local.is_empty()).then(|| local.into()))
+    let path = match outlier_detection {
+        Some(detection) => event_log(detection).at("outlier_detection")?,
+        None => "",
+    };
+    let said = |text: &str| (!text.is_empty()).then(|| text.into());
+    Ok((said(local_cluster_name), said(path)))
+}
+
+fn event_log(value: &pb::cluster_manager::OutlierDetection) -> Result<&str, Invalid> {
+    let pb::cluster_manager::OutlierDetection {
+        event_log_path,
+        event_service,
+    } = value;
+    refuse!(event_service);
+    Ok(event_log_path)
 }
 
 /// Layers without a source of their own: nothing here looks at any key.

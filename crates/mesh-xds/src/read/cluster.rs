@@ -88,7 +88,6 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
         dns_resolvers,
         use_tcp_for_dns_lookups,
         dns_resolution_config,
-        close_connections_on_host_health_failure,
         filters,
         lrs_server,
         lrs_report_endpoint_metrics,
@@ -170,7 +169,7 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
     cluster.subsets = chosen.subsets.map(Arc::new);
     cluster.panic_threshold = chosen.panic_threshold;
     if let Some(breakers) = circuit_breakers {
-        cluster.limits = limits::read(breakers).at("circuit_breakers")?;
+        limits::read(breakers, &mut cluster).at("circuit_breakers")?;
     }
     if let Some(detection) = outlier_detection {
         cluster.outlier = Some(outlier::read(detection).at("outlier_detection")?);
@@ -192,6 +191,7 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
         cluster.keep_removed = is_dynamic && !ignore_health_on_host_removal;
     }
     cluster.health_checks = checks.into();
+    cluster.close_unhealthy = *close_connections_on_host_health_failure;
     if let Some(options) = upstream_connection_options {
         cluster.tcp_keepalive = connection_options(options).at("upstream_connection_options")?;
     }

@@ -8,7 +8,9 @@ use crate::pb::envoy::config::cluster::v3::cluster::{
     RefreshRate,
 };
 use crate::pb::envoy::config::core::v3::socket_address::PortSpecifier;
-use crate::pb::envoy::config::core::v3::{BindConfig, SocketAddress, TcpKeepalive as Keepalive};
+use crate::pb::envoy::config::core::v3::{
+    BindConfig, RoutingPriority, SocketAddress, TcpKeepalive as Keepalive,
+};
 use crate::pb::envoy::extensions::clusters::dynamic_forward_proxy::v3::{
     ClusterConfig, cluster_config::ClusterImplementationSpecifier,
 };
@@ -33,7 +35,7 @@ pub(super) fn cluster(cluster: &Cluster, endpoints: Option<&EndpointSet>) -> pb:
             .map(ToString::to_string)
             .unwrap_or_default(),
         connect_timeout: Some(to_duration(cluster.connect_timeout)),
-        circuit_breakers: breakers(&cluster.limits),
+        circuit_breakers: breakers(cluster),
         outlier_detection: cluster.outlier.as_ref().map(outlier::detection),
         typed_extension_protocol_options: options::extensions(cluster),
         upstream_connection_options: cluster.tcp_keepalive.as_ref().map(keepalive),
@@ -46,13 +48,12 @@ pub(super) fn cluster(cluster: &Cluster, endpoints: Option<&EndpointSet>) -> pb:
             .collect(),
         upstream_bind_config: cluster.bind_source.map(bind),
         health_checks: cluster.health_checks.iter().map(health::check).collect(),
+        close_connections_on_host_health_failure: cluster.close_unhealthy,
         ignore_health_on_host_removal: !cluster.health_checks.is_empty() && !cluster.keep_removed,
         ..pb::Cluster::default()
     };
     dns(&mut out, &cluster.dns);
-    out.common_lb_config = balancing::common(cluster);
-    out.lb_subset_config = balancing::subsets(cluster);
-    (out.lb_policy, out.lb_config) = balancing::policy(cluster);
+    balancing::write(cluster, &mut out);
     discover(&mut out, cluster.discovery, endpoints);
     out
 }
@@ -130,23 +131,33 @@ fn bind(source: IpAddr) -> BindConfig {
     }
 }
 
-/// Nothing where the limits are Envoy's defaults; otherwise all of them, as istiod writes them.
-fn breakers(limits: &Limits) -> Option<pb::CircuitBreakers> {
-    if *limits == Limits::envoy() {
-        return None;
-    }
-    let thresholds = Thresholds {
+/// Of each priority nothing where the limits are Envoy's defaults; otherwise all of them, as istiod
+/// writes them.
+fn breakers(cluster: &Cluster) -> Option<pb::CircuitBreakers> {
+    let both = [
+        (RoutingPriority::Default, &cluster.limits),
+        (RoutingPriority::High, &cluster.high),
+    ];
+    let said = both.into_iter().filter(|(_, own)| **own != Limits::envoy());
+    let thresholds: Vec<Thresholds> = said.map(|(priority, own)| limits(priority, own)).collect();
+    (!thresholds.is_empty()).then(|| pb::CircuitBreakers {
+        thresholds,
+        ..pb::CircuitBreakers::default()
+    })
+}
+
+fn limits(priority: RoutingPriority, limits: &Limits) -> Thresholds {
+    let pools = Some(limits.max_pools).filter(|most| *most != u32::MAX);
+    Thresholds {
+        priority: priority.into(),
         max_connections: to_number(limits.max_connections),
         max_pending_requests: to_number(limits.max_pending),
         max_requests: to_number(limits.max_requests),
         max_retries: to_number(limits.max_retries),
         retry_budget: limits.budget.as_ref().map(budget),
+        max_connection_pools: pools.and_then(to_number),
         ..Thresholds::default()
-    };
-    Some(pb::CircuitBreakers {
-        thresholds: vec![thresholds],
-        ..pb::CircuitBreakers::default()
-    })
+    }
 }
 
 fn budget(budget: &RetryBudget) -> thresholds::RetryBudget {

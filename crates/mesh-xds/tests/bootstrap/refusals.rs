@@ -14,8 +14,8 @@ fn what_is_not_supported_is_refused_by_its_name() {
         ),
         ("header_prefix: x-a", "header_prefix: not supported"),
         (
-            "cluster_manager: {outlier_detection: {event_log_path: a}}",
-            "cluster_manager.outlier_detection: not supported",
+            "cluster_manager: {outlier_detection: {event_service: {grpc_service: {envoy_grpc: {cluster_name: a}}}}}",
+            "cluster_manager.outlier_detection.event_service: not supported",
         ),
         (
             "layered_runtime: {layers: [{name: a, static_layer: {}}, {name: d, disk_layer: {symlink_root: /x}}]}",

@@ -182,19 +182,21 @@ fn subsets() -> BoxedStrategy<SubsetBalancing> {
         Just(SubsetLocalities::Weighted),
         Just(SubsetLocalities::Scaled),
     ];
-    let more = (any::<bool>(), any::<bool>(), any::<bool>(), localities);
+    let bools = any::<[bool; 4]>();
+    let more = (bools, localities);
     (vec(selector, 1..4), fallback(), values(), more)
         .prop_map(|(selectors, fallback, default, more)| {
             let mut subsets = SubsetBalancing::default();
             subsets.selectors = selectors;
             subsets.fallback = fallback;
             subsets.default = default;
-            (
+            [
                 subsets.panic_mode_any,
                 subsets.list_as_any,
                 subsets.fallback_list,
-                subsets.localities,
-            ) = more;
+                subsets.redundant_keys,
+            ] = more.0;
+            subsets.localities = more.1;
             subsets
         })
         .boxed()

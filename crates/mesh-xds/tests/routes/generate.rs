@@ -5,9 +5,9 @@ use mesh_core::model::{
     AbortWith, Action, AddMode, AuthorityRewrite, ClustersOnDemand, Condition, Cors,
     DirectResponse, Fault, FaultAbort, FaultDelay, FollowRedirects, Forward, Fraction, HashCookie,
     HashPolicy, HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch, HeaderTemplate, Hedge,
-    HostsOnDemand, Mirror, PathMatch, PathRewrite, Pattern, Piece, QueryMatch, RateLimit, Redirect,
-    RedirectPath, RedirectTarget, ResetFormat, ResetHeader, Retry, RetryOn, RouteTable, Rule,
-    StringMatch, Target, ValueMatch, VirtualHost, Weighted,
+    HostsOnDemand, Mirror, PathMatch, PathRewrite, Pattern, Piece, Priority, QueryMatch, RateLimit,
+    Redirect, RedirectPath, RedirectTarget, ResetFormat, ResetHeader, Retry, RetryOn, RouteTable,
+    Rule, StringMatch, Target, ValueMatch, VirtualHost, Weighted,
 };
 use mesh_core::{Name, Origin};
 use proptest::collection::{btree_map, vec};
@@ -269,7 +269,8 @@ fn forward() -> impl Strategy<Value = Forward> {
         StatusCode::NOT_FOUND,
         StatusCode::INTERNAL_SERVER_ERROR,
     ]);
-    let balanced = (vec(hash_policy(), 0..3), subset(), any::<bool>());
+    let priority = select(vec![Priority::Default, Priority::High]);
+    let balanced = (vec(hash_policy(), 0..3), subset(), any::<bool>(), priority);
     (to, path, of(authority), of(not_found), balanced).prop_map(
         |(to, path, authority, not_found, balanced)| {
             let mut forward = Forward::default();
@@ -277,7 +278,12 @@ fn forward() -> impl Strategy<Value = Forward> {
             forward.path = path;
             forward.authority = authority;
             forward.not_found = not_found;
-            (forward.hash, forward.subset, forward.append_forwarded_host) = balanced;
+            (
+                forward.hash,
+                forward.subset,
+                forward.append_forwarded_host,
+                forward.priority,
+            ) = balanced;
             // Refused together: the balancer's name for a host comes after that is done.
             let by_endpoint = Some(AuthorityRewrite::FromEndpoint);
             forward.append_forwarded_host &= forward.authority != by_endpoint;

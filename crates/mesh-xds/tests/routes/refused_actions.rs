@@ -59,7 +59,7 @@ fn actions_that_the_model_cannot_express() {
             |it| it.retry_policy_typed_config = Some(Default::default()),
             "retry_policy_typed_config",
         ),
-        (|it| it.priority = 1, "priority"),
+        (|it| it.priority = 2, "priority"),
         (
             |it| it.rate_limits = vec![Default::default()],
             "rate_limits",

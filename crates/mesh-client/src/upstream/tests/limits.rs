@@ -329,3 +329,32 @@ async fn pools_of_endpoints_that_are_gone_are_forgotten_without_a_sweep() {
     drop(host);
     net.finish().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_from_before_its_host_fell_ill_takes_no_further_request() {
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let mut cluster = cluster();
+        cluster.protocol = protocol;
+        let mut outlier = mesh_core::model::Outlier::default();
+        (outlier.consecutive_5xx, outlier.max_ejection_percent) = (1, 100);
+        cluster.outlier = Some(outlier);
+        let net = Net::new(cluster, move |number, stream| match protocol {
+            UpstreamProtocol::Http2 => http2::numbered(number, stream),
+            _ => numbered(number, stream),
+        });
+        assert_eq!(net.get().await.unwrap(), "0");
+        let host = net.host.lock().unwrap().clone().unwrap();
+        let now = tokio::time::Instant::now().into_std();
+        let hosts = mesh_lb::ClusterHosts::of(&net.entry);
+        hosts.report(&host, mesh_lb::Outcome::Answered(500), now);
+        assert!(host.is_ejected());
+        // In panic it is used all the same.
+        for _ in 0..2 {
+            assert_eq!(net.get().await.unwrap(), "1", "{protocol:?}");
+        }
+        settle().await;
+        assert_eq!(net.in_use(Resource::Connections), 1, "{protocol:?}");
+        drop(host);
+        net.finish().await;
+    }
+}

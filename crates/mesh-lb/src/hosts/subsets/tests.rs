@@ -226,3 +226,38 @@ fn localities_have_their_weights_in_subsets_where_that_is_said() {
         assert!(close && counts.len() == 3, "{localities:?} {counts:?}");
     }
 }
+
+#[test]
+fn the_first_selector_that_a_request_has_all_keys_of_decides_where_more_are_allowed() {
+    let endpoints: &[(u8, Labels<'_>)] = &[
+        (1, &[("stage", "prod"), ("version", "a")]),
+        (1, &[("stage", "test"), ("version", "a")]),
+        (1, &[("stage", "test"), ("version", "b")]),
+    ];
+    let set = |allowed| {
+        labelled(endpoints, |subsets| {
+            let mut first = by(&["id", "stage"]);
+            first.fallback = Some(SubsetFallback::Keys);
+            first.fallback_keys = vec!["stage".into()];
+            subsets.selectors = vec![first, by(&["version"]), by(&["stage", "version"])];
+            subsets.redundant_keys = allowed;
+        })
+    };
+    let exact = set(false);
+    let wanted: Labels<'_> = &[("stage", "test"), ("version", "a")];
+    assert_eq!(got(&exact, wanted), [2]);
+    assert!(got(&exact, &[("colour", "red"), ("version", "a")]).is_empty());
+    let more = set(true);
+    assert_eq!(
+        got(&more, wanted),
+        [1, 2],
+        "by the version alone, which comes first"
+    );
+    assert_eq!(got(&more, &[("colour", "red"), ("version", "b")]), [3]);
+    assert!(
+        got(&more, &[("stage", "test")]).is_empty(),
+        "no selector has enough"
+    );
+    // The first selector has no such subset, and what is left of the request is for no other.
+    assert!(got(&more, &[("id", "9"), ("stage", "test"), ("version", "a")]).is_empty());
+}

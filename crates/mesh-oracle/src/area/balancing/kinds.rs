@@ -46,6 +46,7 @@ pub(crate) const KINDS: &[&str] = &[
     "ANY_ENDPOINT",
     "DEFAULT_SUBSET",
     "KEYS_SUBSET",
+    "allow_redundant_keys",
     "FALLBACK_LIST",
     "fallback_list",
     "list_as_any",

@@ -84,6 +84,9 @@ pub(super) fn divide(dice: &mut Dice, cluster: &mut Value) {
         cluster["lb_subset_config"] = config;
     } else {
         config["subset_lb_policy"] = inner;
+        if dice.chance(60) {
+            config["allow_redundant_keys"] = json!(true);
+        }
         policy::extension(cluster, "subset", "Subset", config);
     }
 }

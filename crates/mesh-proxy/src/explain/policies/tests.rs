@@ -14,6 +14,7 @@ fn rule() -> Rule {
     let version = Pattern::new("^/v(.)/.*").unwrap();
     forward.authority = Some(AuthorityRewrite::FromPath(version, "v\\1".to_owned()));
     forward.hash.push(HashPolicy::new(HashSource::SourceIp));
+    forward.priority = Priority::High;
     let mut rule = Rule::new(Condition::default(), Action::Forward(forward));
     let limit = Some(Duration::from_secs(1));
     (rule.timeout, rule.idle_timeout, rule.max_stream_duration) = (limit, limit, limit);
@@ -78,6 +79,9 @@ fn a_budget_is_in_the_place_of_most_retries() {
     assert_eq!(limits(&all), "none");
     all.max_retries = 3;
     assert_eq!(limits(&all), "3 retries");
+    all.max_pools = 2;
+    assert_eq!(limits(&all), "2 pools, 3 retries");
+    all.max_pools = u32::MAX;
     let mut budget = RetryBudget {
         share: Fraction::percent(25.0).unwrap(),
         min_concurrency: 2,

@@ -5,20 +5,27 @@ use crate::pb::envoy::config::cluster::v3::circuit_breakers::{Thresholds, thresh
 use crate::pb::envoy::config::core::v3::RoutingPriority;
 use crate::wire::{At, each, enumeration, maybe_duration, number, pass_over, refuse, share};
 use mesh_core::Invalid;
-use mesh_core::model::{Limits, RetryBudget};
+use mesh_core::model::{Cluster, Limits, Priority, RetryBudget};
 
-/// The limits of the DEFAULT priority; of several for it the first counts, as in Envoy.
-pub(super) fn read(value: &CircuitBreakers) -> Result<Limits, Invalid> {
+/// The limits of both priorities; of several for one the first counts, as in Envoy
+/// (`ClusterInfoImpl::ResourceManagers::load`).
+pub(super) fn read(value: &CircuitBreakers, cluster: &mut Cluster) -> Result<(), Invalid> {
     let CircuitBreakers {
         thresholds,
         per_host_thresholds,
     } = value;
     refuse!(per_host_thresholds);
-    let all = each("thresholds", thresholds, limits)?;
-    Ok(all.into_iter().next().unwrap_or_else(Limits::envoy))
+    // The first is laid last.
+    for (priority, limits) in each("thresholds", thresholds, limits)?.into_iter().rev() {
+        match priority {
+            Priority::Default => cluster.limits = limits,
+            Priority::High => cluster.high = limits,
+        }
+    }
+    Ok(())
 }
 
-fn limits(value: &Thresholds) -> Result<Limits, Invalid> {
+fn limits(value: &Thresholds) -> Result<(Priority, Limits), Invalid> {
     let Thresholds {
         priority,
         max_connections,
@@ -29,22 +36,22 @@ fn limits(value: &Thresholds) -> Result<Limits, Invalid> {
         track_remaining,
         max_connection_pools,
     } = value;
-    refuse!(max_connection_pools);
     pass_over!("envoy.config.cluster.v3.CircuitBreakers.Thresholds": track_remaining);
-    if enumeration::<RoutingPriority>("priority", *priority)? != RoutingPriority::Default {
-        let message = "only the DEFAULT priority is supported: no route can ask for another";
-        return Err(Invalid::new("priority", message));
-    }
+    let priority = match enumeration("priority", *priority)? {
+        RoutingPriority::Default => Priority::Default,
+        RoutingPriority::High => Priority::High,
+    };
     let mut limits = Limits::envoy();
     limits.max_connections = number(max_connections.as_ref()).unwrap_or(limits.max_connections);
     limits.max_pending = number(max_pending_requests.as_ref()).unwrap_or(limits.max_pending);
     limits.max_requests = number(max_requests.as_ref()).unwrap_or(limits.max_requests);
+    limits.max_pools = number(max_connection_pools.as_ref()).unwrap_or(limits.max_pools);
     limits.max_retries = number(max_retries.as_ref()).unwrap_or(limits.max_retries);
     limits.budget = retry_budget
         .as_ref()
         .map(|value| budget(value).at("retry_budget"))
         .transpose()?;
-    Ok(limits)
+    Ok((priority, limits))
 }
 
 fn budget(value: &thresholds::RetryBudget) -> Result<RetryBudget, Invalid> {

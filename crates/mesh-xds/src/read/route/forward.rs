@@ -2,6 +2,7 @@
 
 use super::filters::{Defaults, Setting};
 use super::{cors, edits, follow, hash, hedge, retry};
+use crate::pb::envoy::config::core::v3::RoutingPriority;
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
@@ -19,7 +20,7 @@ use http::header::HOST;
 use http::{HeaderValue, StatusCode};
 use mesh_core::model::{
     Action, AddMode, AuthorityRewrite, Forward, Fraction, HeaderAdd, HeaderTemplate, Mirror,
-    PathRewrite, Rule, Target, Weighted,
+    PathRewrite, Priority, Rule, Target, Weighted,
 };
 use mesh_core::{Invalid, Name, Origin};
 use std::sync::Arc;
@@ -76,7 +77,6 @@ pub(super) fn read(
         flush_timeout,
         early_data_policy,
         retry_policy_typed_config,
-        priority,
         rate_limits,
         upgrade_configs,
     );
@@ -105,6 +105,10 @@ pub(super) fn read(
         ClusterNotFoundResponseCode::ServiceUnavailable => None,
         ClusterNotFoundResponseCode::NotFound => Some(StatusCode::NOT_FOUND),
         ClusterNotFoundResponseCode::InternalServerError => Some(StatusCode::INTERNAL_SERVER_ERROR),
+    };
+    forward.priority = match enumeration("priority", *priority)? {
+        RoutingPriority::Default => Priority::Default,
+        RoutingPriority::High => Priority::High,
     };
     forward.hash = hash::read(hash_policy)?;
     forward.subset = metadata::asked(metadata_match.as_ref());

@@ -1,8 +1,10 @@
-//! How an endpoint is chosen, in the fields that every Envoy has.
+//! How an endpoint is chosen, in the fields that every Envoy has; in the newer one where they do not
+//! say enough.
 //!
 //! What the policy has no field for is not written: slow start but for round robin and least
 //! request, zones beside hashes, subsets that nobody can ask for.
 
+use crate::pb::envoy::config::cluster::v3 as pb;
 use crate::pb::envoy::config::cluster::v3::cluster::common_lb_config::{
     ConsistentHashingLbConfig, LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig,
 };
@@ -25,6 +27,8 @@ use mesh_core::model::{
     RingHash, SlowStart, SubsetBalancing, SubsetFallback, SubsetLocalities,
 };
 
+mod extension;
+
 /// How many hosts are drawn for least request where nothing is said.
 const CHOICES: u32 = 2;
 
@@ -32,8 +36,29 @@ const CHOICES: u32 = 2;
 /// for nothing.
 const NO_KEY: &str = "(";
 
+/// Writes it all.
+pub(super) fn write(cluster: &Cluster, out: &mut pb::Cluster) {
+    out.common_lb_config = common(cluster);
+    if let Some(policy) = extension::policy(cluster) {
+        // What is beside the newer field says nothing of these, or Envoy refuses it.
+        if let Some(common) = &mut out.common_lb_config {
+            common.locality_config_specifier = None;
+            common.consistent_hashing_lb_config = None;
+        }
+        out.common_lb_config = out
+            .common_lb_config
+            .take()
+            .filter(|common| *common != CommonLbConfig::default());
+        out.lb_policy = LbPolicy::LoadBalancingPolicyConfig.into();
+        out.load_balancing_policy = Some(policy);
+        return;
+    }
+    out.lb_subset_config = subsets(cluster);
+    (out.lb_policy, out.lb_config) = policy(cluster);
+}
+
 /// The policy and what it has of its own.
-pub(super) fn policy(cluster: &Cluster) -> (i32, Option<LbConfig>) {
+fn policy(cluster: &Cluster) -> (i32, Option<LbConfig>) {
     if is_provided(cluster) {
         return (LbPolicy::ClusterProvided.into(), None);
     }
@@ -73,7 +98,7 @@ pub(super) fn policy(cluster: &Cluster) -> (i32, Option<LbConfig>) {
 }
 
 /// What is said whatever the policy.
-pub(super) fn common(cluster: &Cluster) -> Option<CommonLbConfig> {
+fn common(cluster: &Cluster) -> Option<CommonLbConfig> {
     let keys = match &cluster.balancing {
         _ if is_provided(cluster) => HashKeys::default(),
         Balancing::RingHash(RingHash { keys, .. }) | Balancing::Maglev(Maglev { keys, .. }) => {
@@ -111,7 +136,7 @@ pub(super) fn common(cluster: &Cluster) -> Option<CommonLbConfig> {
 }
 
 /// Parts that requests ask for.
-pub(super) fn subsets(cluster: &Cluster) -> Option<LbSubsetConfig> {
+fn subsets(cluster: &Cluster) -> Option<LbSubsetConfig> {
     let subsets = cluster.subsets.as_deref()?;
     if subsets.selectors.is_empty() || is_provided(cluster) {
         return None;

@@ -1,6 +1,7 @@
 //! Where a request is sent, as `RouteAction`.
 
 use super::{edits, follow, hash, hedge, retry};
+use crate::pb::envoy::config::core::v3::RoutingPriority;
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
@@ -13,7 +14,8 @@ use crate::wire::{to_boolean, to_duration, to_number};
 use crate::write::metadata;
 use http::header::HOST;
 use mesh_core::model::{
-    AddMode, AuthorityRewrite, Forward, HeaderTemplate, Mirror, PathRewrite, Rule, Target, Weighted,
+    AddMode, AuthorityRewrite, Forward, HeaderTemplate, Mirror, PathRewrite, Priority, Rule,
+    Target, Weighted,
 };
 
 #[expect(
@@ -57,6 +59,11 @@ pub(super) fn write(rule: &Rule, forward: &Forward) -> pb::RouteAction {
         append_x_forwarded_host: forward.append_forwarded_host,
         hash_policy: forward.hash.iter().filter_map(hash::write).collect(),
         metadata_match: metadata::asked(&forward.subset),
+        priority: match forward.priority {
+            Priority::Default => RoutingPriority::Default,
+            Priority::High => RoutingPriority::High,
+        }
+        .into(),
         ..Default::default()
     }
 }

@@ -8,7 +8,7 @@ use crate::pb::envoy::config::cluster::v3::cluster::lb_subset_config::{
 use crate::pb::envoy::extensions::load_balancing_policies::subset::v3::{Subset, subset as newer};
 use crate::pb::google::protobuf::Struct;
 use crate::read::metadata;
-use crate::wire::{each, enumeration, refuse};
+use crate::wire::{each, enumeration};
 use lb_subset_selector::LbSubsetSelectorFallbackPolicy as Own;
 use mesh_core::model::{SubsetBalancing, SubsetFallback, SubsetLocalities, SubsetSelector};
 use mesh_core::{Invalid, Name};
@@ -50,7 +50,6 @@ pub(super) fn extension(value: &Subset) -> Result<Option<SubsetBalancing>, Inval
         metadata_fallback_policy,
         subset_lb_policy: _,
     } = value;
-    refuse!(allow_redundant_keys);
     let selectors = each("subset_selectors", subset_selectors, |value| {
         let newer::LbSubsetSelector {
             keys,
@@ -72,6 +71,7 @@ pub(super) fn extension(value: &Subset) -> Result<Option<SubsetBalancing>, Inval
     subsets.list_as_any = *list_as_any;
     subsets.localities = localities(*locality_weight_aware, *scale_locality_weight);
     subsets.fallback_list = wishes == NewerWishes::FallbackList;
+    subsets.redundant_keys = *allow_redundant_keys;
     Ok(some(subsets))
 }
 
