@@ -65,6 +65,10 @@ const CONDITIONS: &[&str] = &[
     "query contains",
     "query regex",
     "query present",
+    "path template",
+    "cookie",
+    "cookie invert",
+    "certificate",
     "grpc",
     "fraction",
     "domain exact",
@@ -524,6 +528,7 @@ fn kinds(condition: &Value) -> Vec<String> {
         Some("prefix") if condition["prefix"] == "/" => "any path".into(),
         Some(kind) if any_case => format!("{kind}, any case"),
         Some(kind) => kind.into(),
+        None if !condition["path_match_policy"].is_null() => "path template".into(),
         None => "path regex".into(),
     });
     for header in list(&condition["headers"]) {
@@ -537,6 +542,15 @@ fn kinds(condition: &Value) -> Vec<String> {
     }
     for query in list(&condition["query_parameters"]) {
         kinds.push(format!("query {}", value_kind(query)));
+    }
+    for cookie in list(&condition["cookies"]) {
+        kinds.push("cookie".into());
+        if cookie["invert_match"] == true {
+            kinds.push("cookie invert".into());
+        }
+    }
+    if !condition["tls_context"].is_null() {
+        kinds.push("certificate".into());
     }
     if !condition["grpc"].is_null() {
         kinds.push("grpc".into());

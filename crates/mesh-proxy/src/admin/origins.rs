@@ -109,6 +109,7 @@ fn rule(rule: &Rule, origins: &Origins) -> Value {
         PathMatch::Exact(p) => json!({"exact": p}),
         PathMatch::SeparatedPrefix(p) => json!({"path_separated_prefix": p}),
         PathMatch::Regex(p) => json!({"regex": p.source()}),
+        PathMatch::Template(p) => json!({"template": p.as_str()}),
         other => json!({"match": format!("{other:?}")}),
     };
     let headers: Vec<String> = rule

@@ -114,6 +114,9 @@ pub(super) fn of_route(matched: &Matched, manager: Option<&HttpManager>) -> Vec<
                 let text = format!("{:?} to {with:?}", pattern.source());
                 list.add("rewrite", text, origin, false);
             }
+            PathRewrite::Template(with) => {
+                list.add("rewrite", format!("to {:?}", with.as_str()), origin, false);
+            }
             _ => {}
         }
         let authority = match &forward.authority {

@@ -1,7 +1,7 @@
 //! Cookies to hash by: read, and made where there is none.
 
 use super::decide::{Decision, text};
-use http::header::COOKIE;
+use crate::cookies::find;
 use http::{HeaderMap, HeaderValue};
 use mesh_core::Caller;
 use mesh_core::model::HashCookie;
@@ -49,20 +49,4 @@ fn line(wanted: &HashCookie, value: &str, seconds: u64) -> String {
         }
     }
     line + "; HttpOnly"
-}
-
-/// The first cookie with this name, without quotes around its value.
-fn find<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-    let pairs = lines.flat_map(|line| line.split(|byte| *byte == b';'));
-    let value = pairs.into_iter().find_map(|pair| {
-        let start = pair.iter().position(|byte| *byte != b' ')?;
-        let pair = &pair[start..];
-        let equals = pair.iter().position(|byte| *byte == b'=')?;
-        (&pair[..equals] == name.as_bytes()).then(|| &pair[equals + 1..])
-    })?;
-    match value {
-        [b'"', inner @ .., b'"'] => Some(inner),
-        plain => Some(plain),
-    }
 }

@@ -2,12 +2,13 @@
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use mesh_core::model::{
-    AbortWith, Action, AddMode, AuthorityRewrite, ClustersOnDemand, Condition, Cors,
+    AbortWith, Action, AddMode, AuthorityRewrite, ClustersOnDemand, Condition, CookieMatch, Cors,
     DirectResponse, Fault, FaultAbort, FaultDelay, FollowRedirects, Forward, Fraction, HashCookie,
     HashPolicy, HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch, HeaderTemplate, Hedge,
-    HostsOnDemand, Mirror, PathMatch, PathRewrite, Pattern, Piece, QueryMatch, RateLimit, Redirect,
-    RedirectPath, RedirectTarget, ResetFormat, ResetHeader, Retry, RetryOn, RouteTable, Rule,
-    StringMatch, Target, ValueMatch, VirtualHost, Weighted,
+    HostsOnDemand, Mirror, PathMatch, PathRewrite, PathTemplate, Pattern, Piece, QueryMatch,
+    RateLimit, Redirect, RedirectPath, RedirectTarget, ResetFormat, ResetHeader, Retry, RetryOn,
+    RouteTable, Rule, StringMatch, Target, TemplateRewrite, TlsCondition, ValueMatch, VirtualHost,
+    Weighted,
 };
 use mesh_core::{Name, Origin};
 use proptest::collection::{btree_map, vec};
@@ -100,6 +101,7 @@ fn rule() -> impl Strategy<Value = Rule> {
     (action, condition(), filters, names, edits(), edits()).prop_map(
         |(mut rule, condition, filters, names, request_edits, response_edits)| {
             rule.condition = condition;
+            by_template(&mut rule);
             rule.fault = filters.0.map(Arc::new);
             rule.cors = filters.1.map(Arc::new);
             rule.rate_limit = filters.2.map(Arc::new);
@@ -110,6 +112,22 @@ fn rule() -> impl Strategy<Value = Rule> {
             rule
         },
     )
+}
+
+/// Paths of a template are rewritten by its names, and by none other.
+fn by_template(rule: &mut Rule) {
+    let PathMatch::Template(template) = &rule.condition.path else {
+        return;
+    };
+    let with = TEMPLATES
+        .iter()
+        .find(|(text, _)| *text == template.as_str());
+    let with = TemplateRewrite::new(with.unwrap().1).unwrap();
+    if let Action::Forward(forward) = &mut rule.action
+        && let PathRewrite::Prefix(_) = forward.path
+    {
+        forward.path = PathRewrite::Template(with);
+    }
 }
 
 fn on_demand() -> impl Strategy<Value = ClustersOnDemand> {
@@ -179,6 +197,14 @@ fn header_match() -> impl Strategy<Value = HeaderMatch> {
     )
 }
 
+/// Templates of paths, and a rewrite by the names of each.
+const TEMPLATES: [(&str, &str); 4] = [
+    ("/", "/x"),
+    ("/{a}/*", "/{a}"),
+    ("/{a=x/*}/{b=**}", "/{b}/y{a}"),
+    ("/img/{n}.png", "/{n}{n}"),
+];
+
 fn condition() -> impl Strategy<Value = Condition> {
     let header = header_match();
     let query = (text(), value(false)).prop_map(|(name, value)| QueryMatch { name, value });
@@ -191,19 +217,35 @@ fn condition() -> impl Strategy<Value = Condition> {
         "/[a-z]{1,8}".prop_map(PathMatch::SeparatedPrefixIgnoreCase),
         pattern().prop_map(PathMatch::Regex),
         Just(PathMatch::Connect),
+        select(TEMPLATES.to_vec())
+            .prop_map(|(text, _)| PathMatch::Template(PathTemplate::new(text).unwrap())),
     ];
+    let cookie = (name(), string_match(), any::<bool>());
+    let cookie = cookie.prop_map(|(name, value, invert)| CookieMatch {
+        name,
+        value,
+        invert,
+    });
+    let flag = || of(any::<bool>());
+    let tls = (flag(), flag()).prop_map(|(presented, validated)| TlsCondition {
+        presented,
+        validated,
+    });
     (
         path,
         vec(header, 0..3),
         vec(query, 0..3),
         any::<bool>(),
         of(share()),
+        (vec(cookie, 0..3), of(tls)),
     )
-        .prop_map(|(path, headers, query, grpc, share)| {
+        .prop_map(|(path, headers, query, grpc, share, (cookies, tls))| {
             let mut condition = Condition::default();
             condition.path = path;
             condition.headers = headers;
             condition.query = query;
+            condition.cookies = cookies;
+            condition.tls = tls;
             condition.grpc = grpc;
             condition.share = share;
             condition

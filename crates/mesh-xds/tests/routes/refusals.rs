@@ -2,7 +2,7 @@
 
 use super::build::{
     edit, extension, filter, flag, host, number, refused_host, refused_match, refused_route, regex,
-    seconds, share,
+    seconds, share, template,
 };
 use mesh_xds::pb::envoy::config::core::v3 as core;
 use mesh_xds::pb::envoy::config::route::v3 as pb;
@@ -183,7 +183,11 @@ fn conditions_that_the_model_cannot_express() {
         ),
         (
             |it| it.path_specifier = Some(PathSpecifier::PathMatchPolicy(extension())),
-            "path_match_policy",
+            "path_match_policy.typed_config",
+        ),
+        (
+            |it| it.path_specifier = Some(PathSpecifier::PathMatchPolicy(template("/a*"))),
+            "path_match_policy.typed_config.path_template",
         ),
         (
             |it| it.path_specifier = Some(PathSpecifier::SafeRegex(regex("("))),
@@ -193,10 +197,18 @@ fn conditions_that_the_model_cannot_express() {
             |it| it.path_specifier = Some(PathSpecifier::PathSeparatedPrefix("/a/".into())),
             "path_separated_prefix",
         ),
-        (|it| it.cookies = vec![Default::default()], "cookies"),
         (
-            |it| it.tls_context = Some(Default::default()),
-            "tls_context",
+            |it| it.cookies = vec![Default::default()],
+            "cookies[0].name",
+        ),
+        (
+            |it| {
+                it.cookies = vec![pb::CookieMatcher {
+                    name: "c".into(),
+                    ..Default::default()
+                }];
+            },
+            "cookies[0].string_match",
         ),
         (
             |it| it.dynamic_metadata = vec![Default::default()],

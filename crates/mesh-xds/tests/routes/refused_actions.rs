@@ -2,7 +2,7 @@
 
 use super::build::{
     extension, filter, flag, number, packed, refused_action, refused_retry, refused_route,
-    refused_weights, route, seconds,
+    refused_weights, route, seconds, template, template_rewrite, to_cluster,
 };
 use mesh_xds::pb::envoy::config::core::v3 as core;
 use mesh_xds::pb::envoy::config::route::v3 as pb;
@@ -10,12 +10,31 @@ use mesh_xds::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use mesh_xds::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use pb::route_action::hash_policy::{Cookie, Header, PolicySpecifier};
 use pb::route_action::{ClusterSpecifier, HashPolicy, HostRewriteSpecifier};
+use pb::route_match::PathSpecifier;
 
 fn by(source: PolicySpecifier) -> Vec<HashPolicy> {
     vec![HashPolicy {
         terminal: false,
         policy_specifier: Some(source),
     }]
+}
+
+#[test]
+fn rewrites_that_do_not_go_with_a_template() {
+    let refused = |change: fn(&mut pb::RouteAction)| {
+        let mut action = to_cluster();
+        change(&mut action);
+        refused_route(|it| {
+            it.action = Some(pb::route::Action::Route(action));
+            it.r#match.as_mut().unwrap().path_specifier =
+                Some(PathSpecifier::PathMatchPolicy(template("/{a}")));
+        })
+    };
+    let with_prefix = |it: &mut pb::RouteAction| it.prefix_rewrite = "/".into();
+    assert_eq!(refused(with_prefix), "route.prefix_rewrite");
+    let by_another_name =
+        |it: &mut pb::RouteAction| it.path_rewrite_policy = Some(template_rewrite("/{b}"));
+    assert_eq!(refused(by_another_name), "route.path_rewrite_policy");
 }
 
 #[test]
@@ -46,6 +65,22 @@ fn actions_that_the_model_cannot_express() {
         ),
         (
             |it| it.path_rewrite_policy = Some(extension()),
+            "path_rewrite_policy.typed_config",
+        ),
+        (
+            |it| it.path_rewrite_policy = Some(template_rewrite("/a*")),
+            "path_rewrite_policy.typed_config.path_template_rewrite",
+        ),
+        // The match is a prefix.
+        (
+            |it| it.path_rewrite_policy = Some(template_rewrite("/a")),
+            "path_rewrite_policy",
+        ),
+        (
+            |it| {
+                it.prefix_rewrite = "/".into();
+                it.path_rewrite_policy = Some(template_rewrite("/a"));
+            },
             "path_rewrite_policy",
         ),
         (|it| it.path_rewrite = "/".into(), "path_rewrite"),

@@ -2,24 +2,26 @@
 
 use super::filters::{Defaults, Setting};
 use super::{cors, edits, follow, hash, hedge, retry};
+use crate::pb::envoy::config::core::v3::TypedExtensionConfig;
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
 };
 use crate::pb::envoy::config::route::v3::weighted_cluster::cluster_weight;
+use crate::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use crate::pb::google::protobuf::BoolValue;
 use crate::read::metadata;
 use crate::wire::share::runtime_fraction;
 use crate::wire::text::{header_name, substitution};
 use crate::wire::{
-    At, duration, each, enumeration, maybe_duration, number, pass_over, refuse, required,
+    At, duration, each, enumeration, maybe_duration, number, pass_over, refuse, required, template,
     unsupported,
 };
 use http::header::HOST;
 use http::{HeaderValue, StatusCode};
 use mesh_core::model::{
     Action, AddMode, AuthorityRewrite, Forward, Fraction, HeaderAdd, HeaderTemplate, Mirror,
-    PathRewrite, Rule, Target, Weighted,
+    PathMatch, PathRewrite, Rule, Target, Weighted,
 };
 use mesh_core::{Invalid, Name, Origin};
 use std::sync::Arc;
@@ -71,7 +73,6 @@ pub(super) fn read(
     } = proto;
     pass_over!("envoy.config.route.v3.RouteAction": include_vh_rate_limits);
     refuse!(
-        path_rewrite_policy,
         path_rewrite,
         flush_timeout,
         early_data_policy,
@@ -82,18 +83,12 @@ pub(super) fn read(
     );
     let mut forward = Forward::default();
     forward.to = target(required("cluster_specifier", cluster_specifier)?)?;
-    forward.path = match (prefix_rewrite.as_str(), regex_rewrite) {
-        ("", None) => PathRewrite::Keep,
-        (prefix, None) => PathRewrite::Prefix(prefix.to_owned()),
-        ("", Some(regex)) => {
-            let (pattern, with) = substitution(regex).at("regex_rewrite")?;
-            PathRewrite::Regex(pattern, with)
-        }
-        _ => {
-            let message = "not possible together with prefix_rewrite";
-            return Err(Invalid::new("regex_rewrite", message));
-        }
-    };
+    forward.path = path_rewrite_of(
+        prefix_rewrite,
+        regex_rewrite.as_ref(),
+        path_rewrite_policy.as_ref(),
+    )?;
+    fits(&forward.path, &rule.condition.path)?;
     forward.authority = authority(host_rewrite_specifier.as_ref())?;
     if *append_x_forwarded_host && forward.authority == Some(AuthorityRewrite::FromEndpoint) {
         let message = "not supported together with auto_host_rewrite";
@@ -144,6 +139,51 @@ pub(super) fn read(
         Setting::Off => {}
     }
     Ok(())
+}
+
+fn path_rewrite_of(
+    prefix: &str,
+    regex: Option<&RegexMatchAndSubstitute>,
+    policy: Option<&TypedExtensionConfig>,
+) -> Result<PathRewrite, Invalid> {
+    let not_with = |field, other: &str| {
+        let message = format!("not possible together with {other}");
+        Err(Invalid::new(field, message))
+    };
+    match (prefix, regex, policy) {
+        ("", None, None) => Ok(PathRewrite::Keep),
+        (prefix, None, None) => Ok(PathRewrite::Prefix(prefix.to_owned())),
+        ("", Some(regex), None) => {
+            let (pattern, with) = substitution(regex).at("regex_rewrite")?;
+            Ok(PathRewrite::Regex(pattern, with))
+        }
+        ("", None, Some(policy)) => {
+            let with = template::read_rewrite(policy).at("path_rewrite_policy")?;
+            Ok(PathRewrite::Template(with))
+        }
+        ("", Some(_), Some(_)) => not_with("path_rewrite_policy", "regex_rewrite"),
+        (_, None, Some(_)) => not_with("path_rewrite_policy", "prefix_rewrite"),
+        (_, Some(_), _) => not_with("regex_rewrite", "prefix_rewrite"),
+    }
+}
+
+/// Which rewrites go with which conditions, as Envoy has it.
+fn fits(rewrite: &PathRewrite, matched: &PathMatch) -> Result<(), Invalid> {
+    let policy = |message: String| Err(Invalid::new("path_rewrite_policy", message));
+    match (rewrite, matched) {
+        (PathRewrite::Prefix(_), PathMatch::Template(_)) => {
+            let message = "not possible together with path_match_policy";
+            Err(Invalid::new("prefix_rewrite", message))
+        }
+        (PathRewrite::Template(with), PathMatch::Template(template)) => {
+            match with.unknown(template) {
+                Some(name) => policy(format!("path_match_policy has no name {name:?}")),
+                None => Ok(()),
+            }
+        }
+        (PathRewrite::Template(_), _) => policy("needs a path_match_policy".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 fn stream_limits(proto: &MaxStreamDuration, rule: &mut Rule) -> Result<(), Invalid> {

@@ -9,7 +9,7 @@ use crate::pb::envoy::config::route::v3::weighted_cluster::cluster_weight;
 use crate::pb::google::protobuf::BoolValue;
 use crate::wire::share::to_runtime_fraction;
 use crate::wire::text::to_substitution;
-use crate::wire::{to_boolean, to_duration, to_number};
+use crate::wire::{template, to_boolean, to_duration, to_number};
 use crate::write::metadata;
 use http::header::HOST;
 use mesh_core::model::{
@@ -21,11 +21,13 @@ use mesh_core::model::{
     reason = "istiod sends max_grpc_timeout, and Envoy heeds it"
 )]
 pub(super) fn write(rule: &Rule, forward: &Forward) -> pb::RouteAction {
-    let (prefix_rewrite, regex_rewrite) = match &forward.path {
-        PathRewrite::Prefix(with) => (with.clone(), None),
-        PathRewrite::Regex(pattern, with) => (String::new(), Some(to_substitution(pattern, with))),
-        _ => (String::new(), None),
-    };
+    let (mut prefix_rewrite, mut regex_rewrite, mut path_rewrite_policy) = Default::default();
+    match &forward.path {
+        PathRewrite::Prefix(with) => prefix_rewrite = String::clone(with),
+        PathRewrite::Regex(pattern, with) => regex_rewrite = Some(to_substitution(pattern, with)),
+        PathRewrite::Template(with) => path_rewrite_policy = Some(template::write_rewrite(with)),
+        _ => {}
+    }
     let offset = Some(rule.grpc_timeout_offset).filter(|offset| !offset.is_zero());
     let offset = offset.map(to_duration);
     // With `max_stream_duration` there, Envoy does not look at `max_grpc_timeout`.
@@ -42,6 +44,7 @@ pub(super) fn write(rule: &Rule, forward: &Forward) -> pb::RouteAction {
         cluster_not_found_response_code: not_found(forward).into(),
         prefix_rewrite,
         regex_rewrite,
+        path_rewrite_policy,
         // Without one, 15 s would hold.
         timeout: Some(to_duration(rule.timeout.unwrap_or_default())),
         idle_timeout: rule.idle_timeout.map(to_duration),
