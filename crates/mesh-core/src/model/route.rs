@@ -177,6 +177,8 @@ pub struct Forward {
     pub rewrite_origin: Origin,
     /// What consistent hashing goes by, in order.
     pub hash: Vec<HashPolicy>,
+    /// What a weighted split is drawn by.
+    pub draw: Draw,
     /// Which endpoints of the cluster are asked for: names and values as JSON (Envoy
     /// `metadata_match`).
     pub subset: BTreeMap<Name, Name>,
@@ -194,14 +196,31 @@ pub enum Target {
     Header(HeaderName),
 }
 
+/// What decides about a weighted split (Envoy `WeightedCluster.random_value_specifier`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Draw {
+    /// Chance.
+    #[default]
+    Random,
+    /// The number in this request header, from 0 up to 2⁶⁴ − 1. Chance where it is missing, comes
+    /// more than once or is no such number.
+    Header(HeaderName),
+    /// The hash by [`Forward::hash`]; a cookie that would have to be made is left out. Chance where
+    /// nothing of it is there.
+    Hash,
+}
+
 /// One destination of a weighted split.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Weighted {
     /// Where it was configured.
     pub origin: Origin,
-    /// The cluster.
+    /// The cluster. Empty where a header names it.
     pub cluster: Name,
+    /// The cluster is named by the first of these request headers, and does not exist where it is
+    /// missing. Default none: it is [`Weighted::cluster`].
+    pub cluster_header: Option<HeaderName>,
     /// Its share of the sum of all weights.
     pub weight: u32,
     /// Which endpoints of the cluster are asked for; wins over the rule's of the same name.
@@ -337,14 +356,18 @@ impl Forward {
         }
     }
 
-    /// The names of all clusters that this may send to, with where each was named.
+    /// The names of all clusters that this may send to, with where each was named; not those that
+    /// requests name.
     pub fn clusters(&self) -> impl Iterator<Item = (&Name, Origin)> {
         let (one, many): (Option<(&Name, Origin)>, &[Weighted]) = match &self.to {
             Target::Cluster(name, origin) => (Some((name, *origin)), &[]),
             Target::Weighted(parts) => (None, parts),
             Target::Header(_) => (None, &[]),
         };
-        one.into_iter()
-            .chain(many.iter().map(|part| (&part.cluster, part.origin)))
+        one.into_iter().chain(
+            many.iter()
+                .filter(|part| part.cluster_header.is_none())
+                .map(|part| (&part.cluster, part.origin)),
+        )
     }
 }

@@ -135,6 +135,7 @@ fn rule(rule: &Rule, origins: &Origins) -> Value {
                     .map(|part| {
                         json!({
                             "cluster": part.cluster.as_str(),
+                            "cluster_header": part.cluster_header.as_ref().map(|it| it.as_str()),
                             "weight": part.weight,
                             "origin": place(part.origin, origins),
                         })

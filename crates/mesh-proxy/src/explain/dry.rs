@@ -178,7 +178,7 @@ impl<S> Judge<S> {
             if !virtual_host.require_tls || head.is_secure() {
                 let chosen = &virtual_host.rules[rule];
                 let word = heaviest(chosen);
-                let (part, cluster) = destination(chosen, &self.snapshot, request.headers(), word);
+                let (part, cluster) = destination(chosen, &self.snapshot, request, word);
                 let pinned = Pinned::new(self.snapshot.clone());
                 let matched = Matched::new(pinned, table, host, rule).to(part, cluster);
                 record(exchange, matched, request);

@@ -3,12 +3,12 @@
 use http::{HeaderName, HeaderValue, StatusCode};
 use mesh_core::model::{
     AbortWith, Action, AddMode, AuthorityRewrite, ClustersOnDemand, Condition, CookieMatch, Cors,
-    DirectResponse, Fault, FaultAbort, FaultDelay, FollowRedirects, Forward, Fraction, HashCookie,
-    HashPolicy, HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch, HeaderTemplate, Hedge,
-    HostsOnDemand, Mirror, PathMatch, PathRewrite, PathTemplate, Pattern, Piece, QueryMatch,
-    RateLimit, Redirect, RedirectPath, RedirectTarget, ResetFormat, ResetHeader, Retry, RetryOn,
-    RouteTable, Rule, StringMatch, Target, TemplateRewrite, TlsCondition, ValueMatch, VirtualHost,
-    Weighted,
+    DirectResponse, Draw, Fault, FaultAbort, FaultDelay, FollowRedirects, Forward, Fraction,
+    HashCookie, HashPolicy, HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch,
+    HeaderTemplate, Hedge, HostsOnDemand, Mirror, PathMatch, PathRewrite, PathTemplate, Pattern,
+    Piece, QueryMatch, RateLimit, Redirect, RedirectPath, RedirectTarget, ResetFormat, ResetHeader,
+    Retry, RetryOn, RouteTable, Rule, StringMatch, Target, TemplateRewrite, TlsCondition,
+    ValueMatch, VirtualHost, Weighted,
 };
 use mesh_core::{Name, Origin};
 use proptest::collection::{btree_map, vec};
@@ -68,7 +68,7 @@ fn host() -> impl Strategy<Value = VirtualHost> {
     (
         name(),
         1..4_usize,
-        vec(rule(), 0..4),
+        vec(rule().boxed(), 0..4),
         policies,
         edits(),
         edits(),
@@ -92,26 +92,35 @@ fn host() -> impl Strategy<Value = VirtualHost> {
 /// Timeouts, retries and copies belong to rules that forward.
 fn rule() -> impl Strategy<Value = Rule> {
     let action = prop_oneof![
-        3 => forwarding(),
+        3 => forwarding().boxed(),
         1 => redirect().prop_map(|to| with_action(Action::Redirect(to))),
         1 => response().prop_map(|with| with_action(Action::Respond(with))),
     ];
     let filters = (of(fault()), of(cors()), of(rate_limit()), of(on_demand()));
     let names = (maybe_name(), maybe_name(), maybe_name());
-    (action, condition(), filters, names, edits(), edits()).prop_map(
-        |(mut rule, condition, filters, names, request_edits, response_edits)| {
-            rule.condition = condition;
-            by_template(&mut rule);
-            rule.fault = filters.0.map(Arc::new);
-            rule.cors = filters.1.map(Arc::new);
-            rule.rate_limit = filters.2.map(Arc::new);
-            rule.on_demand = filters.3;
-            (rule.name, rule.operation, rule.stat_prefix) = names;
-            rule.request_edits = request_edits;
-            rule.response_edits = response_edits;
-            rule
-        },
+    // Boxed, or they would not fit on the stack of a test.
+    (
+        action,
+        condition().boxed(),
+        filters,
+        names,
+        edits(),
+        edits(),
     )
+        .prop_map(
+            |(mut rule, condition, filters, names, request_edits, response_edits)| {
+                rule.condition = condition;
+                by_template(&mut rule);
+                rule.fault = filters.0.map(Arc::new);
+                rule.cors = filters.1.map(Arc::new);
+                rule.rate_limit = filters.2.map(Arc::new);
+                rule.on_demand = filters.3;
+                (rule.name, rule.operation, rule.stat_prefix) = names;
+                rule.request_edits = request_edits;
+                rule.response_edits = response_edits;
+                rule
+            },
+        )
 }
 
 /// Paths of a template are rewritten by its names, and by none other.
@@ -144,8 +153,14 @@ fn with_action(action: Action) -> Rule {
 fn forwarding() -> impl Strategy<Value = Rule> {
     let limits = (of(some_time()), of(time()), of(time()), of(time()), time());
     let further = (of(any::<bool>()), of(follow()));
-    (forward(), limits, of(retry()), vec(mirror(), 0..3), further).prop_map(
-        |(forward, limits, retry, mirrors, (hedge, follow))| {
+    (
+        forward().boxed(),
+        limits,
+        of(retry().boxed()),
+        vec(mirror(), 0..3),
+        further,
+    )
+        .prop_map(|(forward, limits, retry, mirrors, (hedge, follow))| {
             let mut rule = with_action(Action::Forward(forward));
             (
                 rule.timeout,
@@ -159,8 +174,7 @@ fn forwarding() -> impl Strategy<Value = Rule> {
             rule.hedge = hedge.map(|on_try_timeout| Hedge { on_try_timeout });
             rule.follow = follow.map(Arc::new);
             rule
-        },
-    )
+        })
 }
 
 fn follow() -> impl Strategy<Value = FollowRedirects> {
@@ -291,7 +305,7 @@ fn forward() -> impl Strategy<Value = Forward> {
         name().prop_map(|name| Target::Cluster(name, Origin::NONE)),
         header_name().prop_map(Target::Header),
         // The sum of the weights is not zero.
-        (weighted(1), vec(weighted(0), 0..3)).prop_map(|(first, mut rest)| {
+        (weighted(1).boxed(), vec(weighted(0).boxed(), 0..3)).prop_map(|(first, mut rest)| {
             rest.push(first);
             Target::Weighted(rest)
         }),
@@ -311,7 +325,7 @@ fn forward() -> impl Strategy<Value = Forward> {
         StatusCode::NOT_FOUND,
         StatusCode::INTERNAL_SERVER_ERROR,
     ]);
-    let balanced = (vec(hash_policy(), 0..3), subset(), any::<bool>());
+    let balanced = (vec(hash_policy(), 0..3), subset(), any::<bool>(), draw());
     (to, path, of(authority), of(not_found), balanced).prop_map(
         |(to, path, authority, not_found, balanced)| {
             let mut forward = Forward::default();
@@ -319,13 +333,29 @@ fn forward() -> impl Strategy<Value = Forward> {
             forward.path = path;
             forward.authority = authority;
             forward.not_found = not_found;
-            (forward.hash, forward.subset, forward.append_forwarded_host) = balanced;
+            (
+                forward.hash,
+                forward.subset,
+                forward.append_forwarded_host,
+                forward.draw,
+            ) = balanced;
+            if !matches!(forward.to, Target::Weighted(_)) {
+                forward.draw = Draw::Random;
+            }
             // Refused together: the balancer's name for a host comes after that is done.
             let by_endpoint = Some(AuthorityRewrite::FromEndpoint);
             forward.append_forwarded_host &= forward.authority != by_endpoint;
             forward
         },
     )
+}
+
+fn draw() -> impl Strategy<Value = Draw> {
+    prop_oneof![
+        Just(Draw::Random),
+        header_name().prop_map(Draw::Header),
+        Just(Draw::Hash),
+    ]
 }
 
 fn hash_policy() -> impl Strategy<Value = HashPolicy> {
@@ -362,10 +392,14 @@ fn subset() -> impl Strategy<Value = BTreeMap<Name, Name>> {
 
 fn weighted(least: u32) -> impl Strategy<Value = Weighted> {
     let host = of("[a-z.]{1,8}(:80)?");
-    (name(), least..1000, edits(), edits(), host, subset()).prop_map(
-        |(cluster, weight, request_edits, response_edits, host, subset)| {
+    let named = prop_oneof![
+        3 => name().prop_map(|name| (name, None)),
+        1 => header_name().prop_map(|header| (Name::default(), Some(header))),
+    ];
+    (named, least..1000, edits(), edits(), host, subset()).prop_map(
+        |(named, weight, request_edits, response_edits, host, subset)| {
             let mut part = Weighted::default();
-            part.cluster = cluster;
+            (part.cluster, part.cluster_header) = named;
             part.weight = weight;
             part.subset = subset;
             part.request_edits = request_edits;

@@ -239,14 +239,15 @@ fn weights_that_do_not_work() {
         (|it| it.total_weight = number(100), "total_weight"),
         (
             |it| {
-                it.random_value_specifier = Some(RandomValueSpecifier::HeaderName("x".into()));
+                it.random_value_specifier = Some(RandomValueSpecifier::HeaderName("a b".into()));
             },
-            "random_value_specifier",
+            "header_name",
         ),
         (
             |it| it.clusters[0].cluster_header = "x".into(),
             "clusters[0].cluster_header",
         ),
+        (|it| it.clusters[0].name.clear(), "clusters[0].name"),
         (
             |it| it.clusters[0].typed_per_filter_config = filter("cors", &CorsPolicy::default()),
             "clusters[0].typed_per_filter_config",

@@ -7,7 +7,7 @@ use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
 };
-use crate::pb::envoy::config::route::v3::weighted_cluster::cluster_weight;
+use crate::pb::envoy::config::route::v3::weighted_cluster::{RandomValueSpecifier, cluster_weight};
 use crate::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use crate::pb::google::protobuf::BoolValue;
 use crate::read::metadata;
@@ -20,7 +20,7 @@ use crate::wire::{
 use http::header::HOST;
 use http::{HeaderValue, StatusCode};
 use mesh_core::model::{
-    Action, AddMode, AuthorityRewrite, Forward, Fraction, HeaderAdd, HeaderTemplate, Mirror,
+    Action, AddMode, AuthorityRewrite, Draw, Forward, Fraction, HeaderAdd, HeaderTemplate, Mirror,
     PathMatch, PathRewrite, Rule, Target, Weighted,
 };
 use mesh_core::{Invalid, Name, Origin};
@@ -83,6 +83,9 @@ pub(super) fn read(
     );
     let mut forward = Forward::default();
     forward.to = target(required("cluster_specifier", cluster_specifier)?)?;
+    if let Some(ClusterSpecifier::WeightedClusters(clusters)) = cluster_specifier {
+        forward.draw = draw(clusters).at("weighted_clusters")?;
+    }
     forward.path = path_rewrite_of(
         prefix_rewrite,
         regex_rewrite.as_ref(),
@@ -228,10 +231,10 @@ fn weighted(proto: &pb::WeightedCluster) -> Result<Vec<Weighted>, Invalid> {
         clusters,
         total_weight,
         runtime_key_prefix,
-        random_value_specifier,
+        // See `draw`.
+        random_value_specifier: _,
     } = proto;
     pass_over!("envoy.config.route.v3.WeightedCluster": runtime_key_prefix);
-    refuse!(random_value_specifier);
     let parts = each("clusters", clusters, part)?;
     // Envoy refuses a sum of zero and one that does not fit 32 bits.
     let total = parts
@@ -248,6 +251,17 @@ fn weighted(proto: &pb::WeightedCluster) -> Result<Vec<Weighted>, Invalid> {
     }
 }
 
+fn draw(proto: &pb::WeightedCluster) -> Result<Draw, Invalid> {
+    Ok(match &proto.random_value_specifier {
+        None => Draw::Random,
+        Some(RandomValueSpecifier::HeaderName(name)) => {
+            Draw::Header(header_name("header_name", name)?)
+        }
+        Some(RandomValueSpecifier::UseHashPolicy(BoolValue { value: true })) => Draw::Hash,
+        Some(RandomValueSpecifier::UseHashPolicy(BoolValue { value: false })) => Draw::Random,
+    })
+}
+
 fn part(proto: &pb::weighted_cluster::ClusterWeight) -> Result<Weighted, Invalid> {
     let pb::weighted_cluster::ClusterWeight {
         name,
@@ -261,9 +275,19 @@ fn part(proto: &pb::weighted_cluster::ClusterWeight) -> Result<Weighted, Invalid
         typed_per_filter_config,
         host_rewrite_specifier,
     } = proto;
-    refuse!(cluster_header, typed_per_filter_config);
+    refuse!(typed_per_filter_config);
     let mut part = Weighted::default();
-    part.cluster = Name::from(name);
+    match (name.as_str(), cluster_header.as_str()) {
+        ("", "") => return Err(Invalid::new("name", "needed, or cluster_header")),
+        (name, "") => part.cluster = name.into(),
+        ("", header) => part.cluster_header = Some(header_name("cluster_header", header)?),
+        _ => {
+            return Err(Invalid::new(
+                "cluster_header",
+                "not possible together with name",
+            ));
+        }
+    }
     part.weight = number(weight.as_ref()).unwrap_or_default();
     part.subset = metadata::asked(metadata_match.as_ref());
     part.request_edits = edits::request(request_headers_to_add, request_headers_to_remove)?;

@@ -5,7 +5,7 @@ use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
 };
-use crate::pb::envoy::config::route::v3::weighted_cluster::cluster_weight;
+use crate::pb::envoy::config::route::v3::weighted_cluster::{RandomValueSpecifier, cluster_weight};
 use crate::pb::google::protobuf::BoolValue;
 use crate::wire::share::to_runtime_fraction;
 use crate::wire::text::to_substitution;
@@ -13,7 +13,8 @@ use crate::wire::{template, to_boolean, to_duration, to_number};
 use crate::write::metadata;
 use http::header::HOST;
 use mesh_core::model::{
-    AddMode, AuthorityRewrite, Forward, HeaderTemplate, Mirror, PathRewrite, Rule, Target, Weighted,
+    AddMode, AuthorityRewrite, Draw, Forward, HeaderTemplate, Mirror, PathRewrite, Rule, Target,
+    Weighted,
 };
 
 #[expect(
@@ -55,7 +56,7 @@ pub(super) fn write(rule: &Rule, forward: &Forward) -> pb::RouteAction {
         max_grpc_timeout,
         grpc_timeout_offset,
         max_stream_duration,
-        cluster_specifier: target(&forward.to),
+        cluster_specifier: target(forward),
         host_rewrite_specifier: forward.authority.as_ref().and_then(authority),
         append_x_forwarded_host: forward.append_forwarded_host,
         hash_policy: forward.hash.iter().filter_map(hash::write).collect(),
@@ -72,12 +73,19 @@ fn not_found(forward: &Forward) -> ClusterNotFoundResponseCode {
     }
 }
 
-fn target(target: &Target) -> Option<ClusterSpecifier> {
-    match target {
+fn target(forward: &Forward) -> Option<ClusterSpecifier> {
+    match &forward.to {
         Target::Cluster(name, _) => Some(ClusterSpecifier::Cluster(name.to_string())),
         Target::Header(name) => Some(ClusterSpecifier::ClusterHeader(name.to_string())),
         Target::Weighted(parts) => Some(ClusterSpecifier::WeightedClusters(pb::WeightedCluster {
             clusters: parts.iter().map(part).collect(),
+            random_value_specifier: match &forward.draw {
+                Draw::Random => None,
+                Draw::Header(name) => Some(RandomValueSpecifier::HeaderName(name.to_string())),
+                Draw::Hash => Some(RandomValueSpecifier::UseHashPolicy(BoolValue {
+                    value: true,
+                })),
+            },
             ..Default::default()
         })),
         // A target that is not known here; an action without one is refused by whoever reads it.
@@ -105,6 +113,10 @@ fn part(part: &Weighted) -> pb::weighted_cluster::ClusterWeight {
     let (response_headers_to_add, response_headers_to_remove) = edits::write(&part.response_edits);
     pb::weighted_cluster::ClusterWeight {
         name: part.cluster.to_string(),
+        cluster_header: part
+            .cluster_header
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string),
         weight: to_number(part.weight),
         metadata_match: metadata::asked(&part.subset),
         request_headers_to_add,
