@@ -179,6 +179,9 @@ pub struct Forward {
     pub hash: Vec<HashPolicy>,
     /// What a weighted split is drawn by.
     pub draw: Draw,
+    /// Upgrades by their names, lower case, that pass or do not pass here, whatever the listener
+    /// says (Envoy `RouteAction.upgrade_configs`). Default none: as the listener says.
+    pub upgrades: Vec<(Name, bool)>,
     /// Which endpoints of the cluster are asked for: names and values as JSON (Envoy
     /// `metadata_match`).
     pub subset: BTreeMap<Name, Name>,

@@ -242,6 +242,18 @@ fn forward(dice: &mut Dice) -> Value {
     }
     if dice.chance(20) {
         let mut mirror = json!({"cluster": "$m"});
+        if dice.chance(25) {
+            mirror = json!({"cluster_header": "x-copy"});
+        }
+        if dice.chance(30) {
+            mirror["host_rewrite_literal"] = json!(dice.pick(&["copy.test", "copy.test:81"]));
+        }
+        if dice.chance(30) {
+            mirror["disable_shadow_host_suffix_append"] = json!(true);
+        }
+        if dice.chance(40) {
+            mirror["request_headers_mutations"] = mutations(dice);
+        }
         if dice.chance(50) {
             let share = dice.pick(&[0, 100]);
             mirror["runtime_fraction"] =
@@ -257,6 +269,21 @@ fn forward(dice: &mut Dice) -> Value {
         to["timeout"] = json!(dice.pick(&["0s", "3s", "2.500s"]));
     }
     to
+}
+
+/// Changes of a copy's headers, none of them of the same.
+fn mutations(dice: &mut Dice) -> Value {
+    let mut append = edit(dice);
+    append["header"]["key"] = json!("x-a");
+    let mut all = vec![json!({"append": append})];
+    if dice.chance(40) {
+        let value = dice.pick(&["%REQ(x-a)%", "%REQ(:authority)%", "more"]);
+        all.push(json!({"append": {"header": {"key": "x-more", "value": value}}}));
+    }
+    if dice.chance(60) {
+        all.push(json!({"remove": dice.pick(&["x-b", "x-multi", "x-none"])}));
+    }
+    json!(all)
 }
 
 /// What a split is drawn by other than chance.
@@ -371,6 +398,9 @@ fn call(dice: &mut Dice, routes: &[Value]) -> Call {
         dice.pick(&["$a", "$b", "$a", "$missing", "$empty", ""]),
     );
     let draws = ["0", "1", "2", "3", "7", " +4 ", "18446744073709551615"];
+    if dice.chance(60) {
+        call = call.with("x-copy", dice.pick(&["$m", "$m", "$missing", ""]));
+    }
     call = call.with("x-draw", dice.pick(&draws));
     if dice.chance(20) {
         call = call.with("cookie", dice.pick(&["c=1", "c=\"2\"; c=3", "d=1"]));

@@ -92,7 +92,9 @@ pub(super) fn run(snapshot: &Arc<Snapshot>, asked: Asked) -> Ran {
     let stack = EditLayer::per_route().layer(stack);
     let stack = CorsLayer::per_route().layer(stack);
     let feed = Publisher::from_arc(snapshot.clone()).feed();
-    let stack = RouteLayer::new(feed).layer(stack);
+    let route = RouteLayer::new(feed);
+    let upgrades = route.notes();
+    let stack = route.layer(stack);
     let stack = Judge {
         inner: stack,
         snapshot: snapshot.clone(),
@@ -104,7 +106,7 @@ pub(super) fn run(snapshot: &Arc<Snapshot>, asked: Asked) -> Ran {
     let response = match asked.admitted {
         true => at_once(&mut ReplyLayer::new().layer(stack), request),
         false => {
-            let admit = AdmitLayer::new(Arc::new(Rng::with_seed(0)));
+            let admit = AdmitLayer::new(Arc::new(Rng::with_seed(0)), upgrades);
             at_once(&mut ReplyLayer::new().layer(admit.layer(stack)), request)
         }
     };

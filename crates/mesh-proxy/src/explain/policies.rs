@@ -2,9 +2,9 @@
 
 use super::place::{knows_places, place, time};
 use mesh_core::model::{
-    AbortWith, AddMode, AuthorityRewrite, Balancing, Cluster, Cors, Fault, HashSource, HeaderEdits,
-    HttpManager, Limits, LocalityBalancing, Mirror, Outlier, PathRewrite, RateLimit, Retry,
-    Snapshot, UpstreamProtocol,
+    AbortWith, AddMode, AuthorityRewrite, Balancing, Cluster, Cors, Draw, Fault, HashSource,
+    HeaderEdits, HttpManager, Limits, LocalityBalancing, Mirror, Outlier, PathRewrite, RateLimit,
+    Retry, Snapshot, UpstreamProtocol,
 };
 use mesh_core::{Matched, Origin};
 use serde_json::{Value, json};
@@ -22,6 +22,8 @@ pub const POLICIES: &[&str] = &[
     "rate limit",
     "CORS",
     "rewrite",
+    "split by",
+    "upgrades",
     "hash by",
     "request headers",
     "response headers",
@@ -105,6 +107,18 @@ pub(super) fn of_route(matched: &Matched, manager: Option<&HttpManager>) -> Vec<
         list.add("CORS", origins(cors), cors.origin, false);
     }
     if let Some(forward) = matched.forward() {
+        match &forward.draw {
+            Draw::Header(name) => list.add("split by", name.as_str(), rule.origin, false),
+            Draw::Hash => list.add("split by", "the hash", rule.origin, false),
+            Draw::Random => {}
+        }
+        if !forward.upgrades.is_empty() {
+            let each = forward.upgrades.iter();
+            let each =
+                each.map(|(name, passes)| format!("{name} {}", if *passes { "on" } else { "off" }));
+            let all: Vec<String> = each.collect();
+            list.add("upgrades", all.join(", "), rule.origin, false);
+        }
         let origin = forward.rewrite_origin;
         match &forward.path {
             PathRewrite::Prefix(new) => {
@@ -281,7 +295,10 @@ fn faults(fault: &Fault) -> String {
 }
 
 fn copies(mirror: &Mirror) -> String {
-    format!("{} to {}", mirror.share, mirror.cluster)
+    match &mirror.cluster_header {
+        Some(header) => format!("{} to the cluster in {header}", mirror.share),
+        None => format!("{} to {}", mirror.share, mirror.cluster),
+    }
 }
 
 fn rate(limit: &RateLimit) -> String {

@@ -15,7 +15,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -325,7 +325,14 @@ fn forward() -> impl Strategy<Value = Forward> {
         StatusCode::NOT_FOUND,
         StatusCode::INTERNAL_SERVER_ERROR,
     ]);
-    let balanced = (vec(hash_policy(), 0..3), subset(), any::<bool>(), draw());
+    let upgrades = btree_map("[a-z]{1,6}", any::<bool>(), 0..3);
+    let balanced = (
+        vec(hash_policy(), 0..3),
+        subset(),
+        any::<bool>(),
+        draw(),
+        upgrades,
+    );
     (to, path, of(authority), of(not_found), balanced).prop_map(
         |(to, path, authority, not_found, balanced)| {
             let mut forward = Forward::default();
@@ -338,7 +345,10 @@ fn forward() -> impl Strategy<Value = Forward> {
                 forward.subset,
                 forward.append_forwarded_host,
                 forward.draw,
-            ) = balanced;
+                _,
+            ) = balanced.clone();
+            let upgrades = balanced.4.into_iter();
+            forward.upgrades = upgrades.map(|(name, on)| (name.into(), on)).collect();
             if !matches!(forward.to, Target::Weighted(_)) {
                 forward.draw = Draw::Random;
             }
@@ -539,12 +549,27 @@ fn fault() -> impl Strategy<Value = Fault> {
 }
 
 fn mirror() -> impl Strategy<Value = Mirror> {
-    (name(), share(), any::<bool>()).prop_map(|(cluster, share, shadow_host)| Mirror {
-        origin: Origin::NONE,
-        cluster,
-        share,
-        shadow_host,
-    })
+    let named = prop_oneof![
+        3 => name().prop_map(|name| (name, None)),
+        1 => header_name().prop_map(|header| (Name::default(), Some(header))),
+    ];
+    // A header is changed once.
+    let edits = edits().prop_map(|mut edits| {
+        let mut seen = BTreeSet::new();
+        edits.add.retain(|edit| seen.insert(edit.name.to_string()));
+        edits.remove.retain(|name| seen.insert(name.to_string()));
+        edits
+    });
+    (named, share(), any::<bool>(), edits, of(name())).prop_map(
+        |((cluster, cluster_header), share, shadow_host, edits, authority)| Mirror {
+            cluster_header,
+            share,
+            shadow_host,
+            edits,
+            authority,
+            ..Mirror::to(cluster)
+        },
+    )
 }
 
 fn cors() -> impl Strategy<Value = Cors> {

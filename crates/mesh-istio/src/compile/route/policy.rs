@@ -109,11 +109,14 @@ pub(super) fn mirrors(
         .iter()
         .filter(|mirror| mirror.share > Fraction::NONE);
     asked
-        .map(|mirror| Mirror {
-            origin: compiler.origin(meta, mirror.destination.at),
-            cluster: destination(compiler, meta, &mirror.destination, site),
-            share: mirror.share,
-            shadow_host: false,
+        .map(|mirror| {
+            let origin = compiler.origin(meta, mirror.destination.at);
+            let cluster = destination(compiler, meta, &mirror.destination, site);
+            Mirror {
+                origin,
+                share: mirror.share,
+                ..Mirror::to(cluster)
+            }
         })
         .collect()
 }

@@ -14,8 +14,8 @@ use crate::read::metadata;
 use crate::wire::share::runtime_fraction;
 use crate::wire::text::{header_name, substitution};
 use crate::wire::{
-    At, duration, each, enumeration, maybe_duration, number, pass_over, refuse, required, template,
-    unsupported,
+    At, boolean, duration, each, enumeration, maybe_duration, number, pass_over, refuse, required,
+    template, unsupported,
 };
 use http::header::HOST;
 use http::{HeaderValue, StatusCode};
@@ -24,6 +24,7 @@ use mesh_core::model::{
     PathMatch, PathRewrite, Rule, Target, Weighted,
 };
 use mesh_core::{Invalid, Name, Origin};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,7 +80,6 @@ pub(super) fn read(
         retry_policy_typed_config,
         priority,
         rate_limits,
-        upgrade_configs,
     );
     let mut forward = Forward::default();
     forward.to = target(required("cluster_specifier", cluster_specifier)?)?;
@@ -105,6 +105,7 @@ pub(super) fn read(
         ClusterNotFoundResponseCode::InternalServerError => Some(StatusCode::INTERNAL_SERVER_ERROR),
     };
     forward.hash = hash::read(hash_policy)?;
+    forward.upgrades = upgrades(upgrade_configs)?;
     forward.subset = metadata::asked(metadata_match.as_ref());
     rule.action = Action::Forward(forward);
 
@@ -142,6 +143,29 @@ pub(super) fn read(
         Setting::Off => {}
     }
     Ok(())
+}
+
+fn upgrades(configs: &[pb::route_action::UpgradeConfig]) -> Result<Vec<(Name, bool)>, Invalid> {
+    let mut known = HashSet::new();
+    each("upgrade_configs", configs, |config| {
+        let pb::route_action::UpgradeConfig {
+            upgrade_type,
+            enabled,
+            connect_config,
+        } = config;
+        refuse!(connect_config);
+        let name = upgrade_type.to_ascii_lowercase();
+        // Tunnels are not built here, so that there are none is not worth a word.
+        if name.is_empty() || name.starts_with("connect") {
+            let message = format!("{upgrade_type:?} is not supported");
+            return Err(Invalid::new("upgrade_type", message));
+        }
+        if !known.insert(name.clone()) {
+            let message = format!("{upgrade_type:?} is there already");
+            return Err(Invalid::new("upgrade_type", message));
+        }
+        Ok((Name::from(name), boolean(enabled.as_ref(), true)))
+    })
 }
 
 fn path_rewrite_of(
@@ -349,16 +373,25 @@ pub(super) fn mirror(proto: &pb::route_action::RequestMirrorPolicy) -> Result<Mi
         host_rewrite_literal,
     } = proto;
     pass_over!("envoy.config.route.v3.RouteAction.RequestMirrorPolicy": trace_sampled);
-    refuse!(
-        cluster_header,
-        request_headers_mutations,
-        host_rewrite_literal
-    );
+    let cluster_header = match (cluster.as_str(), cluster_header.as_str()) {
+        ("", "") => return Err(Invalid::new("cluster", "needed, or cluster_header")),
+        ("", header) => Some(header_name("cluster_header", header)?),
+        (_, "") => None,
+        _ => {
+            return Err(Invalid::new(
+                "cluster_header",
+                "not possible together with cluster",
+            ));
+        }
+    };
     let share = share.as_ref().map(runtime_fraction).transpose();
+    let authority = Some(host_rewrite_literal).filter(|host| !host.is_empty());
     Ok(Mirror {
-        origin: Origin::NONE,
-        cluster: Name::from(cluster),
+        cluster_header,
         share: share.at("runtime_fraction")?.unwrap_or(Fraction::ALL),
         shadow_host: !disable_shadow_host_suffix_append,
+        edits: edits::one_by_one("request_headers_mutations", request_headers_mutations)?,
+        authority: authority.map(Name::from),
+        ..Mirror::to(cluster)
     })
 }

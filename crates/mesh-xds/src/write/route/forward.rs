@@ -12,6 +12,7 @@ use crate::wire::text::to_substitution;
 use crate::wire::{template, to_boolean, to_duration, to_number};
 use crate::write::metadata;
 use http::header::HOST;
+use mesh_core::Name;
 use mesh_core::model::{
     AddMode, AuthorityRewrite, Draw, Forward, HeaderTemplate, Mirror, PathRewrite, Rule, Target,
     Weighted,
@@ -61,7 +62,16 @@ pub(super) fn write(rule: &Rule, forward: &Forward) -> pb::RouteAction {
         append_x_forwarded_host: forward.append_forwarded_host,
         hash_policy: forward.hash.iter().filter_map(hash::write).collect(),
         metadata_match: metadata::asked(&forward.subset),
+        upgrade_configs: forward.upgrades.iter().map(upgrade).collect(),
         ..Default::default()
+    }
+}
+
+fn upgrade((name, passes): &(Name, bool)) -> pb::route_action::UpgradeConfig {
+    pb::route_action::UpgradeConfig {
+        upgrade_type: name.to_string(),
+        enabled: Some(BoolValue { value: *passes }),
+        connect_config: None,
     }
 }
 
@@ -153,6 +163,11 @@ fn mirror(mirror: &Mirror) -> pb::route_action::RequestMirrorPolicy {
         runtime_fraction: Some(to_runtime_fraction(mirror.share)),
         disable_shadow_host_suffix_append: !mirror.shadow_host,
         trace_sampled: to_boolean(false),
-        ..Default::default()
+        cluster_header: mirror
+            .cluster_header
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string),
+        request_headers_mutations: edits::one_by_one(&mirror.edits),
+        host_rewrite_literal: mirror.authority.as_deref().unwrap_or_default().to_owned(),
     }
 }
