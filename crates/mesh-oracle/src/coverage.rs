@@ -1,5 +1,6 @@
 //! What was really exercised, as the judge saw it: a run that tried nothing proves nothing.
 
+mod parts;
 mod policy;
 mod yaml;
 
@@ -157,6 +158,7 @@ pub(crate) struct Coverage {
     reached: u64,
     could: u64,
     fields: yaml::Fields,
+    parts: parts::Parts,
     policies: BTreeMap<&'static str, u64>,
     checks: BTreeMap<&'static str, u64>,
     authz: policy::Policies,
@@ -209,6 +211,7 @@ impl Coverage {
         }
         for facts in judged.iter().take(config.calls.len()) {
             self.requests += 1;
+            self.parts.note(config, facts.get("log route"));
             if config.area == "protocol" {
                 // Half of them are refused, and have no line in the log that is theirs.
                 let status = facts.get("status").to_owned();
@@ -396,6 +399,7 @@ impl Coverage {
                 }
             }
         }
+        lacking.extend(self.parts.lacking(areas));
         let compiled = areas.contains(&"yaml");
         if compiled {
             lacking.extend(self.fields.lacking());
@@ -473,7 +477,7 @@ impl fmt::Display for Coverage {
         for (kind, times) in &self.bent {
             writeln!(f, "coverage: protocol, {kind}: {times}")?;
         }
-        write!(f, "{}", self.fields)?;
+        write!(f, "{}{}", self.fields, self.parts)?;
         for (part, times) in self.policies.iter().chain(&self.checks) {
             writeln!(f, "coverage: {part}: {times} requests")?;
         }

@@ -87,7 +87,7 @@ pub struct Hedge {
 pub struct RetryOn(u32);
 
 /// A delay or an abort put in on purpose (Envoy `HTTPFault`, Istio `HTTPFaultInjection`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fault {
     /// Where this was configured.
@@ -96,15 +96,33 @@ pub struct Fault {
     pub delay: Option<FaultDelay>,
     /// Answer instead of going on. Drawn independently of the delay, and after it.
     pub abort: Option<FaultAbort>,
+    /// Only for requests to this cluster. Default any: empty.
+    pub upstream: Name,
+    /// Only for requests like this; all of it has to hold.
+    pub headers: Vec<HeaderMatch>,
+    /// Only for callers that say in `x-envoy-downstream-service-node` that they are one of these.
+    /// Default any: empty.
+    pub nodes: Vec<Name>,
 }
 
 /// A fixed delay for a share of requests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FaultDelay {
     /// How long to wait.
-    pub duration: Duration,
+    pub by: DelayBy,
     /// For which share.
     pub share: Fraction,
+}
+
+/// What says how long a delay is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DelayBy {
+    /// It is known.
+    Fixed(Duration),
+    /// The request, in `x-envoy-fault-delay-request`, in milliseconds; without it there is no delay.
+    /// `x-envoy-fault-delay-request-percentage` makes the share smaller: one of it is this much.
+    Header(Fraction),
 }
 
 /// An abort for a share of requests.
@@ -123,6 +141,10 @@ pub enum AbortWith {
     Http(StatusCode),
     /// A gRPC status code.
     Grpc(u32),
+    /// What the request asks for: an HTTP status from 200 to 599 in `x-envoy-fault-abort-request`, or
+    /// a gRPC status code in `x-envoy-fault-abort-grpc-request`; without them there is no abort.
+    /// `x-envoy-fault-abort-request-percentage` makes the share smaller: one of it is this much.
+    Header(Fraction),
 }
 
 /// A copy of the request sent elsewhere; its answer is thrown away.

@@ -174,7 +174,7 @@ fn rule(rule: &Rule, origins: &Origins) -> Value {
             "origin": place(retry.origin, origins),
         })),
         "fault": rule.fault.as_ref().map(|fault| json!({
-            "delay": fault.delay.as_ref().map(|delay| format!("{:?} for {}", delay.duration, delay.share)),
+            "delay": fault.delay.as_ref().map(|delay| format!("{:?} for {}", delay.by, delay.share)),
             "abort": fault.abort.as_ref().map(|abort| format!("{:?} for {}", abort.with, abort.share)),
             "origin": place(fault.origin, origins),
         })),

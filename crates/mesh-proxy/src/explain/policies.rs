@@ -2,9 +2,9 @@
 
 use super::place::{knows_places, place, time};
 use mesh_core::model::{
-    AbortWith, AddMode, AuthorityRewrite, Balancing, Cluster, Cors, Draw, Fault, HashSource,
-    HeaderEdits, HttpManager, Limits, LocalityBalancing, Mirror, Outlier, PathRewrite, RateLimit,
-    Retry, Snapshot, UpstreamProtocol,
+    AbortWith, AddMode, AuthorityRewrite, Balancing, Cluster, Cors, DelayBy, Draw, Fault,
+    HashSource, HeaderEdits, HttpManager, Limits, LocalityBalancing, Mirror, Outlier, PathRewrite,
+    RateLimit, Retry, Snapshot, UpstreamProtocol,
 };
 use mesh_core::{Matched, Origin};
 use serde_json::{Value, json};
@@ -282,16 +282,23 @@ fn retries(retry: &Retry) -> String {
 }
 
 fn faults(fault: &Fault) -> String {
-    let delay = fault
-        .delay
-        .as_ref()
-        .map(|delay| format!("delay of {} for {}", time(delay.duration), delay.share));
+    let delay = fault.delay.as_ref().map(|delay| match delay.by {
+        DelayBy::Fixed(length) => format!("delay of {} for {}", time(length), delay.share),
+        _ => format!("delay as the request says for {} at most", delay.share),
+    });
     let abort = fault.abort.as_ref().map(|abort| match abort.with {
         AbortWith::Http(status) => format!("abort with {} for {}", status.as_u16(), abort.share),
         AbortWith::Grpc(status) => format!("abort with gRPC {status} for {}", abort.share),
+        AbortWith::Header(_) => format!("abort as the request says for {} at most", abort.share),
     });
-    let both: Vec<String> = delay.into_iter().chain(abort).collect();
-    both.join(", ")
+    let mut all: Vec<String> = delay.into_iter().chain(abort).collect();
+    if !fault.upstream.is_empty() {
+        all.push(format!("only to {}", fault.upstream));
+    }
+    if !(fault.headers.is_empty() && fault.nodes.is_empty()) {
+        all.push("only for some requests".to_owned());
+    }
+    all.join(", ")
 }
 
 fn copies(mirror: &Mirror) -> String {

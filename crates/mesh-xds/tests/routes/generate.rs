@@ -3,8 +3,8 @@
 use http::{HeaderName, HeaderValue, StatusCode};
 use mesh_core::model::{
     AbortWith, Action, AddMode, AuthorityRewrite, ClustersOnDemand, Condition, CookieMatch, Cors,
-    DirectResponse, Draw, Fault, FaultAbort, FaultDelay, FollowRedirects, Forward, Fraction,
-    HashCookie, HashPolicy, HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch,
+    DelayBy, DirectResponse, Draw, Fault, FaultAbort, FaultDelay, FollowRedirects, Forward,
+    Fraction, HashCookie, HashPolicy, HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch,
     HeaderTemplate, Hedge, HostsOnDemand, Mirror, PathMatch, PathRewrite, PathTemplate, Pattern,
     Piece, QueryMatch, RateLimit, Redirect, RedirectPath, RedirectTarget, ResetFormat, ResetHeader,
     Retry, RetryOn, RouteTable, Rule, StringMatch, Target, TemplateRewrite, TlsCondition,
@@ -534,16 +534,31 @@ fn of_headers() -> impl Strategy<Value = OfHeaders> {
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
-    let delay = (some_time(), share()).prop_map(|(duration, share)| FaultDelay { duration, share });
-    let with = prop_oneof![
-        status(200).prop_map(AbortWith::Http),
-        any::<u32>().prop_map(AbortWith::Grpc),
+    // A share is as many of the unit as there are, and of nothing else.
+    let of_unit = || {
+        let unit = select(vec![10_000_u32, 100, 1]);
+        unit.prop_flat_map(|unit| {
+            let share = (0..=1_000_000 / unit).prop_map(move |n| Fraction::millionths(n * unit));
+            (Just(Fraction::millionths(unit)), share)
+        })
+    };
+    let delay = prop_oneof![
+        (some_time().prop_map(DelayBy::Fixed), share()),
+        of_unit().prop_map(|(unit, share)| (DelayBy::Header(unit), share)),
     ];
-    let abort = (with, share()).prop_map(|(with, share)| FaultAbort { with, share });
-    (of(delay), of(abort)).prop_map(|(delay, abort)| {
+    let delay = delay.prop_map(|(by, share)| FaultDelay { by, share });
+    let abort = prop_oneof![
+        (status(200).prop_map(AbortWith::Http), share()),
+        (any::<u32>().prop_map(AbortWith::Grpc), share()),
+        of_unit().prop_map(|(unit, share)| (AbortWith::Header(unit), share)),
+    ];
+    let abort = abort.prop_map(|(with, share)| FaultAbort { with, share });
+    let only = (maybe_name(), vec(header_match(), 0..2), vec(name(), 0..2));
+    (of(delay.boxed()), of(abort.boxed()), only).prop_map(|(delay, abort, only)| {
         let mut fault = Fault::default();
         fault.delay = delay;
         fault.abort = abort;
+        (fault.upstream, fault.headers, fault.nodes) = only;
         fault
     })
 }
