@@ -1,6 +1,6 @@
 //! What may be asked of a request besides where it goes: timeouts, retries, faults and so on.
 
-use super::{Fraction, HeaderEdits, HeaderMatch, StringMatch};
+use super::{Fraction, HeaderMatch, StringMatch};
 use crate::{Name, Origin};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use std::collections::BTreeMap;
@@ -85,103 +85,6 @@ pub struct Hedge {
 /// A set of retry conditions (`x-envoy-retry-on` and `x-envoy-retry-grpc-on`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RetryOn(u32);
-
-/// A delay or an abort put in on purpose (Envoy `HTTPFault`, Istio `HTTPFaultInjection`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Fault {
-    /// Where this was configured.
-    pub origin: Origin,
-    /// Wait before going on.
-    pub delay: Option<FaultDelay>,
-    /// Answer instead of going on. Drawn independently of the delay, and after it.
-    pub abort: Option<FaultAbort>,
-    /// Only for requests to this cluster. Default any: empty.
-    pub upstream: Name,
-    /// Only for requests like this; all of it has to hold.
-    pub headers: Vec<HeaderMatch>,
-    /// Only for callers that say in `x-envoy-downstream-service-node` that they are one of these.
-    /// Default any: empty.
-    pub nodes: Vec<Name>,
-}
-
-/// A fixed delay for a share of requests.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FaultDelay {
-    /// How long to wait.
-    pub by: DelayBy,
-    /// For which share.
-    pub share: Fraction,
-}
-
-/// What says how long a delay is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum DelayBy {
-    /// It is known.
-    Fixed(Duration),
-    /// The request, in `x-envoy-fault-delay-request`, in milliseconds; without it there is no delay.
-    /// `x-envoy-fault-delay-request-percentage` makes the share smaller: one of it is this much.
-    Header(Fraction),
-}
-
-/// An abort for a share of requests.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FaultAbort {
-    /// What to answer.
-    pub with: AbortWith,
-    /// For which share.
-    pub share: Fraction,
-}
-
-/// What an aborted request is answered with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AbortWith {
-    /// An HTTP status.
-    Http(StatusCode),
-    /// A gRPC status code.
-    Grpc(u32),
-    /// What the request asks for: an HTTP status from 200 to 599 in `x-envoy-fault-abort-request`, or
-    /// a gRPC status code in `x-envoy-fault-abort-grpc-request`; without them there is no abort.
-    /// `x-envoy-fault-abort-request-percentage` makes the share smaller: one of it is this much.
-    Header(Fraction),
-}
-
-/// A copy of the request sent elsewhere; its answer is thrown away.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Mirror {
-    /// Where this was configured.
-    pub origin: Origin,
-    /// The cluster that gets the copies. Empty where a header names it.
-    pub cluster: Name,
-    /// The cluster is named by the first of these headers of the request as it goes out; without
-    /// one there is no copy. Default none: it is [`Mirror::cluster`].
-    pub cluster_header: Option<HeaderName>,
-    /// Which share of requests is copied.
-    pub share: Fraction,
-    /// Append `-shadow` to the copy's host (Envoy's default; Istio switches it off).
-    pub shadow_host: bool,
-    /// Changes to the copy's headers. One after the other: each finds those before it done, and
-    /// removals come last.
-    pub edits: HeaderEdits,
-    /// The copy's host, instead of the request's.
-    pub authority: Option<Name>,
-}
-
-impl Mirror {
-    /// A copy of every request to this cluster, with the same headers.
-    pub fn to(cluster: impl Into<Name>) -> Self {
-        Self {
-            origin: Origin::NONE,
-            cluster: cluster.into(),
-            cluster_header: None,
-            share: Fraction::ALL,
-            shadow_host: false,
-            edits: HeaderEdits::default(),
-            authority: None,
-        }
-    }
-}
 
 /// Cross-origin rules (Envoy `CorsPolicy`, Istio `CorsPolicy`).
 ///

@@ -2,8 +2,10 @@
 
 use super::edits::HeaderEdits;
 use super::follow::FollowRedirects;
-use super::policy::{Cors, Fault, Hedge, Mirror, RateLimit, Retry};
-use super::{AuthorityRewrite, Condition, HashPolicy, PathMatch, PathRewrite, Redirect};
+use super::policy::{Cors, Hedge, RateLimit, Retry};
+use super::{
+    AuthorityRewrite, Condition, Fault, HashPolicy, Mirror, PathMatch, PathRewrite, Redirect,
+};
 use crate::{Name, Origin, Slot};
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
@@ -148,6 +150,10 @@ pub struct Rule {
 }
 
 /// What is done with a request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all rules forward, and a rule is made once and shared"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {

@@ -194,7 +194,7 @@ fn route(path: &str) -> Value {
             // Nothing or everything: chance decides about none of them.
             let share = match path {
                 "/asked" => json!({"numerator": 10_000, "denominator": "TEN_THOUSAND"}),
-                _ => always.clone(),
+                _ => always,
             };
             let mut config = json!({
                 "abort": {"header_abort": {}, "percentage": share},
