@@ -40,8 +40,7 @@ use tower_service::Service;
 /// Builds [`Admit`] services.
 #[derive(Clone, Debug)]
 pub(crate) struct AdmitLayer {
-    rng: Arc<Rng>,
-    notes: Notes,
+    tools: Arc<Tools>,
     explainer: Option<Arc<Explainer>>,
 }
 
@@ -49,10 +48,16 @@ pub(crate) struct AdmitLayer {
 #[derive(Clone, Debug)]
 pub(crate) struct Admit<S> {
     inner: S,
-    rng: Arc<Rng>,
-    notes: Notes,
+    tools: Arc<Tools>,
     /// Whoever brings its token is told why a request went where it went.
     explainer: Option<Arc<Explainer>>,
+}
+
+/// What all connections share: each of them has room for one pointer.
+#[derive(Debug)]
+struct Tools {
+    rng: Arc<Rng>,
+    notes: Notes,
 }
 
 /// The response future of [`Admit`].
@@ -105,8 +110,7 @@ impl AdmitLayer {
     /// Routes may have upgrades of their own: `notes` finds them.
     pub(crate) fn new(rng: Arc<Rng>, notes: Notes) -> Self {
         Self {
-            rng,
-            notes,
+            tools: Arc::new(Tools { rng, notes }),
             explainer: None,
         }
     }
@@ -124,8 +128,7 @@ impl<S> Layer<S> for AdmitLayer {
     fn layer(&self, inner: S) -> Admit<S> {
         Admit {
             inner,
-            rng: self.rng.clone(),
-            notes: self.notes.clone(),
+            tools: self.tools.clone(),
             explainer: self.explainer.clone(),
         }
     }
@@ -157,8 +160,8 @@ where
                 &mut request,
                 manager,
                 exchange,
-                &self.rng,
-                Some(&self.notes),
+                &self.tools.rng,
+                Some(&self.tools.notes),
             )
         {
             if let Some(served) = served {
