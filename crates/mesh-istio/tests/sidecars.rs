@@ -6,8 +6,8 @@ mod support;
 use std::time::Duration;
 
 use mesh_core::model::{
-    Action, AddMode, AuthorityRewrite, Balancing, Direction, DiscoveryKind, PathMatch, PathRewrite,
-    RetryOn, Target, UpstreamProtocol,
+    Action, AddMode, AuthorityRewrite, Balancing, DelayBy, Direction, DiscoveryKind, PathMatch,
+    PathRewrite, RetryOn, Target, UpstreamProtocol,
 };
 use mesh_istio::Node;
 use support::{
@@ -196,8 +196,8 @@ fn rewrites_redirects_answers_and_fails_on_purpose() {
     .rules;
     let fault = rules[0].fault.as_ref().unwrap();
     assert_eq!(
-        fault.delay.as_ref().unwrap().duration,
-        Duration::from_secs(7)
+        fault.delay.as_ref().unwrap().by,
+        DelayBy::Fixed(Duration::from_secs(7))
     );
     assert_eq!(fault.abort.as_ref().unwrap().share.to_string(), "0.5%");
     let Action::Redirect(redirect) = &rules[1].action else {

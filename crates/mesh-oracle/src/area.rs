@@ -32,7 +32,7 @@ pub(crate) const AREAS: &[Area] = &[
     Area {
         name: "routes",
         generate: routes::generate,
-        share: 8,
+        share: 10,
     },
     Area {
         name: "actions",

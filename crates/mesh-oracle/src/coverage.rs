@@ -1,5 +1,6 @@
 //! What was really exercised, as the judge saw it: a run that tried nothing proves nothing.
 
+mod parts;
 mod policy;
 mod yaml;
 
@@ -65,6 +66,10 @@ const CONDITIONS: &[&str] = &[
     "query contains",
     "query regex",
     "query present",
+    "path template",
+    "cookie",
+    "cookie invert",
+    "certificate",
     "grpc",
     "fraction",
     "domain exact",
@@ -154,6 +159,7 @@ pub(crate) struct Coverage {
     reached: u64,
     could: u64,
     fields: yaml::Fields,
+    parts: parts::Parts,
     policies: BTreeMap<&'static str, u64>,
     checks: BTreeMap<&'static str, u64>,
     authz: policy::Policies,
@@ -206,6 +212,7 @@ impl Coverage {
         }
         for facts in judged.iter().take(config.calls.len()) {
             self.requests += 1;
+            self.parts.note(config, facts.get("log route"));
             if config.area == "protocol" {
                 // Half of them are refused, and have no line in the log that is theirs.
                 let status = facts.get("status").to_owned();
@@ -398,6 +405,7 @@ impl Coverage {
                 }
             }
         }
+        lacking.extend(self.parts.lacking(areas));
         let compiled = areas.contains(&"yaml");
         if compiled {
             lacking.extend(self.fields.lacking());
@@ -475,7 +483,7 @@ impl fmt::Display for Coverage {
         for (kind, times) in &self.bent {
             writeln!(f, "coverage: protocol, {kind}: {times}")?;
         }
-        write!(f, "{}", self.fields)?;
+        write!(f, "{}{}", self.fields, self.parts)?;
         for (part, times) in self.policies.iter().chain(&self.checks) {
             writeln!(f, "coverage: {part}: {times} requests")?;
         }
@@ -530,6 +538,7 @@ fn kinds(condition: &Value) -> Vec<String> {
         Some("prefix") if condition["prefix"] == "/" => "any path".into(),
         Some(kind) if any_case => format!("{kind}, any case"),
         Some(kind) => kind.into(),
+        None if !condition["path_match_policy"].is_null() => "path template".into(),
         None => "path regex".into(),
     });
     for header in list(&condition["headers"]) {
@@ -543,6 +552,15 @@ fn kinds(condition: &Value) -> Vec<String> {
     }
     for query in list(&condition["query_parameters"]) {
         kinds.push(format!("query {}", value_kind(query)));
+    }
+    for cookie in list(&condition["cookies"]) {
+        kinds.push("cookie".into());
+        if cookie["invert_match"] == true {
+            kinds.push("cookie invert".into());
+        }
+    }
+    if !condition["tls_context"].is_null() {
+        kinds.push("certificate".into());
     }
     if !condition["grpc"].is_null() {
         kinds.push("grpc".into());

@@ -2,7 +2,8 @@
 //!
 //! First the delay, then the abort; whether each happens is drawn on its own, from its own share.
 //! An aborted request fails with [`Failure::FaultAbort`] or [`Failure::FaultAbortGrpc`] and never
-//! reaches the service. Nothing here can be asked for by request headers.
+//! reaches the service. What is done, and for which share, may be left to the headers of requests
+//! (`x-envoy-fault-…`), where the fault says so.
 //!
 //! In a stack this belongs outside of timeouts and retries, which therefore neither cover nor
 //! repair what is put in (as in Envoy, whose fault filter comes before its router). During a delay
@@ -33,9 +34,10 @@
 //! # }
 //! ```
 
+use crate::like::is_like;
 use crate::time::Deadline;
-use http::{Request, Response};
-use mesh_core::model::{self, AbortWith};
+use http::{HeaderMap, HeaderName, Request, Response};
+use mesh_core::model::{self, AbortWith, DelayBy, Fraction};
 use mesh_core::stats::HttpStat;
 use mesh_core::{BoxError, Error, Exchange, Failure, Flags, Rng};
 use pin_project::pin_project;
@@ -147,27 +149,80 @@ impl<S> Layer<S> for FaultLayer {
 
 // === impl Plan ===
 
-/// Decides what is done to one request, from one random word for the delay and one for the abort.
-fn decide(fault: &model::Fault, delay_word: u64, abort_word: u64) -> Plan {
-    let delay = fault.delay.as_ref();
-    let abort = fault.abort.as_ref();
-    Plan {
-        delay: delay
-            .filter(|delay| !delay.duration.is_zero() && delay.share.admits(delay_word))
-            .map(|delay| delay.duration),
-        abort: abort
-            .filter(|abort| abort.share.admits(abort_word))
-            .map(|abort| match abort.with {
-                AbortWith::Http(status) => Failure::FaultAbort(status.as_u16()),
-                AbortWith::Grpc(code) => Failure::FaultAbortGrpc(code),
-            }),
+const DELAY: HeaderName = HeaderName::from_static("x-envoy-fault-delay-request");
+const DELAY_SHARE: HeaderName = HeaderName::from_static("x-envoy-fault-delay-request-percentage");
+const ABORT: HeaderName = HeaderName::from_static("x-envoy-fault-abort-request");
+const ABORT_GRPC: HeaderName = HeaderName::from_static("x-envoy-fault-abort-grpc-request");
+const ABORT_SHARE: HeaderName = HeaderName::from_static("x-envoy-fault-abort-request-percentage");
+const NODE: HeaderName = HeaderName::from_static("x-envoy-downstream-service-node");
+
+/// Decides what is done to a request with these headers, from one random word for the delay and one
+/// for the abort.
+fn decide(fault: &model::Fault, headers: &HeaderMap, delay_word: u64, abort_word: u64) -> Plan {
+    let delay = fault.delay.as_ref().and_then(|delay| {
+        let (length, share) = match delay.by {
+            DelayBy::Fixed(length) => (length, delay.share),
+            DelayBy::Header(unit) => {
+                let length = Duration::from_millis(number(headers, &DELAY)?);
+                (length, lowered(delay.share, unit, headers, &DELAY_SHARE))
+            }
+            _ => return None,
+        };
+        (!length.is_zero() && share.admits(delay_word)).then_some(length)
+    });
+    let abort = fault.abort.as_ref().and_then(|abort| {
+        let (with, share) = match abort.with {
+            AbortWith::Http(status) => (Failure::FaultAbort(status.as_u16()), abort.share),
+            AbortWith::Grpc(code) => (Failure::FaultAbortGrpc(code), abort.share),
+            AbortWith::Header(unit) => {
+                let share = lowered(abort.share, unit, headers, &ABORT_SHARE);
+                (asked_for(headers)?, share)
+            }
+        };
+        share.admits(abort_word).then_some(with)
+    });
+    Plan { delay, abort }
+}
+
+/// The abort that a request asks for.
+fn asked_for(headers: &HeaderMap) -> Option<Failure> {
+    let status = number(headers, &ABORT).filter(|status| (200..600).contains(status));
+    if let Some(status) = status.and_then(|status| u16::try_from(status).ok()) {
+        return Some(Failure::FaultAbort(status));
     }
+    let code = number(headers, &ABORT_GRPC)?;
+    Some(Failure::FaultAbortGrpc(u32::try_from(code).ok()?))
+}
+
+/// The share, or as much less as a request says (Envoy `HeaderPercentageProvider`).
+fn lowered(share: Fraction, unit: Fraction, headers: &HeaderMap, name: &HeaderName) -> Fraction {
+    let Some(said) = number(headers, name).and_then(|said| u32::try_from(said).ok()) else {
+        return share;
+    };
+    share.min(Fraction::millionths(
+        said.saturating_mul(unit.as_millionths()),
+    ))
+}
+
+/// The number in a header, whose first line counts alone: nobody trusts who sends it.
+fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// Whether a fault is for this request at all.
+fn concerns<B>(fault: &model::Fault, request: &Request<B>, exchange: Option<&Exchange>) -> bool {
+    let goes_to = || exchange.and_then(Exchange::matched)?.cluster_name();
+    let says = || request.headers().get(&NODE)?.to_str().ok();
+    (fault.upstream.is_empty() || goes_to() == Some(&fault.upstream))
+        && (fault.nodes.is_empty()
+            || says().is_some_and(|node| fault.nodes.iter().any(|known| known == node)))
+        && fault.headers.iter().all(|want| is_like(request, want))
 }
 
 // === impl Fault ===
 
 impl<S> Fault<S> {
-    fn plan(&self, exchange: Option<&Exchange>) -> Plan {
+    fn plan<B>(&self, request: &Request<B>, exchange: Option<&Exchange>) -> Plan {
         let fault = match &self.source {
             Source::Fixed(fault) => Some(fault),
             Source::Route => exchange
@@ -177,7 +232,11 @@ impl<S> Fault<S> {
         let Some(fault) = fault else {
             return Plan::default();
         };
-        decide(fault, self.rng.word(), self.rng.word())
+        if !concerns(fault, request, exchange) {
+            return Plan::default();
+        }
+        let words = (self.rng.word(), self.rng.word());
+        decide(fault, request.headers(), words.0, words.1)
     }
 }
 
@@ -197,7 +256,7 @@ where
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let exchange = Exchange::of(&request);
-        let plan = self.plan(exchange);
+        let plan = self.plan(&request, exchange);
         let state = if let Some(delay) = plan.delay {
             if let Some(exchange) = exchange {
                 exchange.flag(Flags::DI);

@@ -31,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 mod count;
+mod like;
 mod limits;
 mod time;
 mod watched;

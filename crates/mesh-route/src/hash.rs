@@ -41,6 +41,7 @@ mod decide;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use decide::known;
 pub use decide::{Decision, decide, of_address};
 
 use http::header::SET_COOKIE;

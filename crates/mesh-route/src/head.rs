@@ -2,6 +2,7 @@
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use mesh_core::exchange::TlsInfo;
 use mesh_core::{Claim, Claims, Exchange};
 
 /// The head of a request as routing sees it. Cheap to copy; borrows everything.
@@ -14,6 +15,7 @@ pub struct Head<'a> {
     headers: &'a HeaderMap,
     scheme: &'a str,
     secure: bool,
+    tls: Option<&'a TlsInfo>,
     claims: Option<&'a Claim>,
 }
 
@@ -31,6 +33,7 @@ impl<'a> Head<'a> {
             headers,
             scheme: uri.scheme_str().unwrap_or("http"),
             secure: false,
+            tls: None,
             claims: None,
         }
     }
@@ -62,6 +65,7 @@ impl<'a> Head<'a> {
             .unwrap_or_else(|| caller.is_some_and(|caller| caller.is_secure()));
         Self {
             secure,
+            tls: caller.and_then(|caller| caller.tls.as_deref()),
             claims: exchange.and_then(Exchange::claims).map(Claims::payload),
             scheme: uri
                 .scheme_str()
@@ -88,6 +92,11 @@ impl<'a> Head<'a> {
     /// What the caller's token says, where one was found valid.
     pub fn claims(&self) -> Option<&'a Claim> {
         self.claims
+    }
+
+    /// What was agreed on in the TLS handshake of the caller's connection.
+    pub fn tls(&self) -> Option<&'a TlsInfo> {
+        self.tls
     }
 
     /// Whether the caller's own connection is encrypted, as far as is known.

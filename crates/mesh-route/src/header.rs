@@ -52,12 +52,22 @@ pub(crate) fn apply(
     headers: &mut HeaderMap,
     value: impl Fn(&HeaderAdd, &HeaderMap) -> Option<HeaderValue>,
 ) {
-    for name in &edits.remove {
+    apply_parts(&edits.remove, &edits.add, headers, value);
+}
+
+/// The same of a list's two parts.
+pub(crate) fn apply_parts(
+    remove: &[HeaderName],
+    add: &[HeaderAdd],
+    headers: &mut HeaderMap,
+    value: impl Fn(&HeaderAdd, &HeaderMap) -> Option<HeaderValue>,
+) {
+    for name in remove {
         headers.remove(name);
     }
     let mut added: Vec<(&HeaderName, HeaderValue)> = Vec::new();
     let mut set: Vec<(&HeaderName, HeaderValue)> = Vec::new();
-    for edit in &edits.add {
+    for edit in add {
         let Some(value) = value(edit, headers) else {
             continue;
         };

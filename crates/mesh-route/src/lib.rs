@@ -80,6 +80,7 @@ pub mod rewrite;
 pub mod route;
 
 mod candidates;
+mod cookies;
 mod domain;
 mod head;
 mod header;

@@ -3,11 +3,13 @@
 //! The rules are those of Envoy's `RouteMatch` and `HeaderMatcher`
 //! (`config/route/v3/route_components.proto`), checked against Envoy 1.40.
 
+use crate::cookies;
 use crate::head::{Head, with_header};
 use http::header::HOST;
 use http::{HeaderValue, Method};
 use mesh_core::model::{
-    ClaimCondition, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch,
+    ClaimCondition, Condition, CookieMatch, HeaderKey, HeaderMatch, PathMatch, QueryMatch,
+    ValueMatch,
 };
 use mesh_core::reply::is_grpc;
 
@@ -19,6 +21,9 @@ pub(crate) enum Predicate {
     Header(usize),
     /// The query match at this place.
     Query(usize),
+    /// The condition on a cookie at this place.
+    Cookie(usize),
+    Tls,
     /// The condition on a claim at this place.
     Claim(usize),
     Grpc,
@@ -48,6 +53,13 @@ pub(crate) fn unmet_beside_path(
     }
     if let Some(at) = condition.query.iter().position(|want| !query(want, head)) {
         return Some(Predicate::Query(at));
+    }
+    let met = |want: &CookieMatch| want.holds(cookies::find(head.headers(), &want.name));
+    if let Some(at) = condition.cookies.iter().position(|want| !met(want)) {
+        return Some(Predicate::Cookie(at));
+    }
+    if condition.tls.is_some_and(|want| !want.holds(head.tls())) {
+        return Some(Predicate::Tls);
     }
     let met = |want: &ClaimCondition| want.claim.holds(head.claims()) != want.invert;
     if let Some(at) = condition.claims.iter().position(|want| !met(want)) {
@@ -82,6 +94,7 @@ pub(crate) fn path(want: &PathMatch, head: &Head<'_>) -> bool {
         PathMatch::SeparatedPrefixIgnoreCase(prefix) => strip_any_case(path, prefix)
             .is_some_and(|rest| matches!(rest.first(), None | Some(b'/'))),
         PathMatch::Regex(pattern) => pattern.is_match(path),
+        PathMatch::Template(template) => template.matches(path),
         // A kind of match that this version does not know matches nothing.
         _ => false,
     }

@@ -67,14 +67,16 @@ pub use shadow::{Fixed, PerRoute, Planned, Shadow};
 pub use tee::TeeBody;
 
 use crate::head::Head;
+use crate::header::apply_parts;
 use crate::list;
 use crate::rewrite::{set_authority, shadow_authority};
+use crate::template::{Asked, Facts, Response as Known};
 use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use http_body::Body;
-use mesh_core::model::Fraction;
-use mesh_core::{BoxError, Error, Exchange, Rng};
+use mesh_core::model::{self, Fraction};
+use mesh_core::{BoxError, Error, Exchange, Rng, WallClock};
 use pin_project::pin_project;
 use std::fmt;
 use std::future::Future;
@@ -258,7 +260,9 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let exchange = Exchange::of(&request);
         let planned = match shadow::can_be_copied(&request, exchange) {
-            true => self.target.plan(exchange, &self.settings.rng),
+            true => self
+                .target
+                .plan(request.headers(), exchange, &self.settings.rng),
             false => Vec::new(),
         };
         if planned.is_empty() {
@@ -319,10 +323,40 @@ fn copy<O>(head: &http::request::Parts, planned: Planned, body: O) -> Request<O>
     if let Some(exchange) = planned.exchange {
         exchange.attach(&mut copy);
     }
+    if let Some(mirror) = planned.mirror {
+        change(&mut copy, &mirror, head.extensions.get());
+    }
     if planned.shadow_host {
         name_as_shadow(&mut copy);
     }
     copy
+}
+
+/// Makes a mirror's changes to a copy: its edits one after the other, then its host.
+fn change<O>(copy: &mut Request<O>, mirror: &model::Mirror, exchange: Option<&Exchange>) {
+    let clock = WallClock::system();
+    let facts = Facts {
+        exchange,
+        version: copy.version(),
+        clock: &clock,
+        response: Known::None,
+    };
+    let (method, uri) = (copy.method().clone(), copy.uri().clone());
+    let headers = copy.headers_mut();
+    for edit in &mirror.edits.add {
+        apply_parts(&[], std::slice::from_ref(edit), headers, |edit, headers| {
+            facts.value(edit, Asked::Request(&method, &uri, headers), None)
+        });
+    }
+    for name in &mirror.edits.remove {
+        headers.remove(name);
+    }
+    if let Some(authority) = &mirror.authority {
+        let mut uri = uri;
+        if set_authority(&mut uri, headers, authority) {
+            *copy.uri_mut() = uri;
+        }
+    }
 }
 
 /// Says that a copy is a request of our own, as Envoy's client for such requests does: it counts as

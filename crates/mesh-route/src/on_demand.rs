@@ -259,12 +259,16 @@ fn missing_cluster<B>(request: &Request<B>, matched: &Matched) -> Option<Name> {
     if matched.cluster().is_some() {
         return None;
     }
-    match &matched.forward()?.to {
-        Target::Header(header) => {
+    let header = match &matched.forward()?.to {
+        Target::Header(header) => Some(header),
+        _ => matched.weighted().and_then(|it| it.cluster_header.as_ref()),
+    };
+    match header {
+        Some(header) => {
             let value = request.headers().get(header)?.to_str().ok()?;
             (!value.is_empty()).then(|| value.into())
         }
-        _ => matched.cluster_name().cloned(),
+        None => matched.cluster_name().cloned(),
     }
 }
 

@@ -8,7 +8,7 @@
 //!
 //! A regular expression lies in the tree where its literal beginning ends (`/api/[0-9]+` at
 //! `/api/`), so only those are tried that can match. Many at one place are compiled together and
-//! tried in one pass. What is left (`CONNECT`) is a list.
+//! tried in one pass. So does a template (`/users/*` at `/users/`). What is left (`CONNECT`) is a list.
 
 use crate::candidates::{Candidates, Regexes};
 use mesh_core::model::{PathMatch, Rule};
@@ -45,6 +45,8 @@ struct Ends {
     exact: Vec<u32>,
     prefix: Vec<u32>,
     separated: Vec<u32>,
+    /// Rules whose templates begin so: they have to be looked at one by one.
+    templates: Vec<u32>,
     regexes: Option<Box<Regexes>>,
 }
 
@@ -73,6 +75,9 @@ impl Paths {
                 PathMatch::Regex(pattern) => {
                     let ends = sensitive.ends_at_bytes(&pattern.stem());
                     ends.regexes.get_or_insert_default().push(index);
+                }
+                PathMatch::Template(template) => {
+                    sensitive.ends_at(template.prefix()).templates.push(index);
                 }
                 _ => rest.push(index),
             }
@@ -170,6 +175,7 @@ impl Tree {
         loop {
             if let Some(ends) = &node.rules {
                 candidates.add(&ends.prefix)?;
+                candidates.add_unchecked(&ends.templates)?;
                 if let Some(regexes) = &ends.regexes {
                     candidates.add_regexes(regexes)?;
                 }

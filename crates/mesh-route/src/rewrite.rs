@@ -5,18 +5,20 @@ use crate::list;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use mesh_core::model::{PathMatch, PathRewrite, Pattern, Redirect, RedirectPath};
+use mesh_core::model::{PathMatch, PathRewrite, Pattern, Redirect, RedirectPath, TemplateRewrite};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 /// The path and query after a rewrite, or none where there is nothing to rewrite.
 ///
 /// The query stays as it is. [`PathRewrite::Prefix`] replaces what `matched` matched: the prefix,
 /// or the whole path where the match is exact or a regular expression; an empty one changes
-/// nothing (Envoy `RouteAction.prefix_rewrite`).
+/// nothing (Envoy `RouteAction.prefix_rewrite`). Where the path is no longer of the template that
+/// matched, [`PathRewrite::Template`] makes it what it was (Envoy).
 pub fn path(rewrite: &PathRewrite, matched: &PathMatch, path_and_query: &str) -> Option<String> {
     match rewrite {
         PathRewrite::Prefix(new) => prefix(new, matched, path_and_query),
         PathRewrite::Regex(pattern, with) => Some(regex(pattern, with, path_and_query)),
+        PathRewrite::Template(with) => Some(template(with, matched, path_and_query)),
         _ => None,
     }
 }
@@ -159,6 +161,9 @@ fn prefix(new: &str, matched: &PathMatch, path_and_query: &str) -> Option<String
         | PathMatch::SeparatedPrefix(prefix)
         | PathMatch::PrefixIgnoreCase(prefix)
         | PathMatch::SeparatedPrefixIgnoreCase(prefix) => prefix.len(),
+        // Of a template Envoy takes the length of its text for that of what it matched, query
+        // included. A redirect alone gets here with one.
+        PathMatch::Template(template) => template.as_str().len(),
         _ => path.len(),
     };
     // A path that the match does not fit was changed in between: all of it is replaced.
@@ -170,6 +175,15 @@ fn regex(pattern: &Pattern, with: &str, path_and_query: &str) -> String {
     let (path, query) = cut(path_and_query);
     let path = pattern.replace_all(path.as_bytes(), with);
     format!("{}{query}", String::from_utf8_lossy(&path))
+}
+
+fn template(with: &TemplateRewrite, matched: &PathMatch, path_and_query: &str) -> String {
+    let (path, query) = cut(path_and_query);
+    let new = match matched {
+        PathMatch::Template(template) => with.rewrite(template, path),
+        _ => None,
+    };
+    format!("{}{query}", new.as_deref().unwrap_or(path))
 }
 
 /// Path, and query with its `?`.

@@ -49,7 +49,7 @@ use crate::head::Head;
 use crate::rewrite::location_with_tls;
 use crate::{local, split, table};
 use http::header::LOCATION;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use mesh_core::model::{Rule, Snapshot, Target};
 use mesh_core::reply::Answer;
 use mesh_core::rng::mix;
@@ -302,7 +302,7 @@ impl Router {
         let (part, cluster) = destination(
             &table.virtual_hosts[host].rules[rule],
             &pinned,
-            request.headers(),
+            request,
             // The word itself has already decided about shares.
             mix(word),
         );
@@ -327,12 +327,12 @@ impl Router {
     }
 }
 
-/// Which part of a split a rule sends to with this random word, and which cluster of the snapshot
-/// that is, if it exists: what [`Matched::to`] takes.
-pub fn destination(
+/// Which part of a split a rule sends to with this random word, unless the request has one of its
+/// own, and which cluster of the snapshot that is, if it exists: what [`Matched::to`] takes.
+pub fn destination<B>(
     rule: &Rule,
     snapshot: &Snapshot,
-    headers: &HeaderMap,
+    request: &Request<B>,
     word: u64,
 ) -> (Option<usize>, Option<usize>) {
     let Some(forward) = rule.forward() else {
@@ -341,17 +341,33 @@ pub fn destination(
     match &forward.to {
         Target::Cluster(name, _) => (None, snapshot.cluster_index(name)),
         Target::Weighted(parts) => {
+            let word = split::word_of(forward, request).unwrap_or(word);
             let part = split::draw(parts, word);
-            let cluster = part.and_then(|part| snapshot.cluster_index(&parts[part].cluster));
+            let cluster = part.and_then(|part| {
+                let part = &parts[part];
+                match named_by(part.cluster_header.as_ref(), request) {
+                    Some(name) => snapshot.cluster_index(name?),
+                    None => snapshot.cluster_index(&part.cluster),
+                }
+            });
             (part, cluster)
         }
-        // Whoever sends the header is not trusted: only its first value counts.
         Target::Header(name) => {
-            let value = headers.get(name).and_then(|value| value.to_str().ok());
-            (None, value.and_then(|name| snapshot.cluster_index(name)))
+            let name = named_by(Some(name), request).flatten();
+            (None, name.and_then(|name| snapshot.cluster_index(name)))
         }
         _ => (None, None),
     }
+}
+
+/// What a request has to say where a header names the cluster. Whoever sends it is not trusted:
+/// only its first value counts.
+fn named_by<'a, B>(
+    header: Option<&HeaderName>,
+    request: &'a Request<B>,
+) -> Option<Option<&'a str>> {
+    let value = request.headers().get(header?);
+    Some(value.and_then(|value| value.to_str().ok()))
 }
 
 /// Writes down what was found for a request, and what the rule's response edits need of it: what a

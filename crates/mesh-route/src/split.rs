@@ -1,6 +1,9 @@
 //! Draws the destination of a weighted split.
 
-use mesh_core::model::Weighted;
+use crate::hash;
+use http::{HeaderName, Request};
+use mesh_core::Exchange;
+use mesh_core::model::{Draw, Forward, Weighted};
 
 /// The place of the destination that this random word falls on. Weights are relative to their sum
 /// (Envoy `WeightedCluster`, Istio `HTTPRouteDestination.weight`); a destination of weight 0 gets
@@ -20,11 +23,35 @@ pub fn draw(parts: &[Weighted], word: u64) -> Option<usize> {
     })
 }
 
+/// The word that a request itself has for the draw; none leaves it to chance.
+pub(crate) fn word_of<B>(forward: &Forward, request: &Request<B>) -> Option<u64> {
+    match &forward.draw {
+        Draw::Random => None,
+        Draw::Header(name) => number(request, name),
+        Draw::Hash => {
+            let exchange = Exchange::of(request)?;
+            hash::known(&forward.hash, request.headers(), request.uri(), exchange)
+        }
+    }
+}
+
+/// The number in a header that comes once, with a sign and spaces around it or not (Envoy
+/// `absl::SimpleAtoi`).
+fn number<B>(request: &Request<B>, name: &HeaderName) -> Option<u64> {
+    let mut lines = request.headers().get_all(name).iter();
+    let (line, None) = (lines.next()?, lines.next()) else {
+        return None;
+    };
+    line.to_str().ok()?.trim().parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use mesh_core::Rng;
     use mesh_core::model::{Forward, Target};
+    use mesh_core::model::{HashPolicy, HashSource};
+    use mesh_core::{Caller, Exchange};
     use proptest::prelude::*;
 
     fn parts(weights: &[u32]) -> Vec<Weighted> {
@@ -51,6 +78,55 @@ mod tests {
     fn without_weights_the_first_gets_everything_and_without_parts_there_is_nothing() {
         assert_eq!(draw(&parts(&[0, 0]), 5), Some(0));
         assert_eq!(draw(&[], 5), None);
+    }
+
+    #[test]
+    fn a_header_that_is_one_number_decides() {
+        let mut forward = Forward::split([("c", 1)]);
+        forward.draw = Draw::Header(HeaderName::from_static("x-draw"));
+        let word = |lines: &[&str]| {
+            let mut request = Request::get("/");
+            for line in lines {
+                request = request.header("x-draw", *line);
+            }
+            word_of(&forward, &request.body(()).unwrap())
+        };
+        for (line, expected) in [
+            ("0", Some(0)),
+            (" +7 ", Some(7)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("-1", None),
+            ("0x1", None),
+            ("1.0", None),
+            ("", None),
+        ] {
+            assert_eq!(word(&[line]), expected, "{line:?}");
+        }
+        assert_eq!(word(&[]), None);
+        assert_eq!(word(&["1", "1"]), None);
+    }
+
+    #[test]
+    fn a_hash_decides_and_makes_no_cookie() {
+        let mut forward = Forward::split([("c", 1)]);
+        forward.draw = Draw::Hash;
+        let mut cookie = mesh_core::model::HashCookie::default();
+        cookie.name = "c".into();
+        cookie.ttl = Some(std::time::Duration::ZERO);
+        forward.hash = vec![
+            HashPolicy::new(HashSource::Query("q".into())),
+            HashPolicy::new(HashSource::Cookie(cookie)),
+        ];
+        let word = |uri: &str| {
+            let mut request = Request::get(uri).body(()).unwrap();
+            let now = tokio::time::Instant::now().into_std();
+            Exchange::new(now, Caller::default()).attach(&mut request);
+            word_of(&forward, &request)
+        };
+        assert_eq!(word("/?q=1"), word("/x?q=1&r"));
+        assert_ne!(word("/?q=1"), word("/?q=2"));
+        assert_eq!(word("/"), None);
     }
 
     proptest! {

@@ -7,8 +7,8 @@
 use http::{HeaderName, HeaderValue, Method, Request};
 use mesh_core::Rng;
 use mesh_core::model::{
-    Action, Condition, Fraction, HeaderKey, HeaderMatch, PathMatch, Pattern, QueryMatch,
-    RouteTable, Rule, StringMatch, ValueMatch, VirtualHost,
+    Action, Condition, Fraction, HeaderKey, HeaderMatch, PathMatch, PathTemplate, Pattern,
+    QueryMatch, RouteTable, Rule, StringMatch, ValueMatch, VirtualHost,
 };
 use mesh_route::{Head, explain, find, prepare};
 use proptest::prelude::*;
@@ -74,7 +74,24 @@ fn path_matches(want: &PathMatch, request: &Request<()>) -> bool {
         PathMatch::SeparatedPrefixIgnoreCase(prefix) => separated(&prefix.to_lowercase(), &lower),
         PathMatch::Regex(pattern) => pattern.is_match(path.as_bytes()),
         PathMatch::Connect => request.method() == Method::CONNECT,
+        PathMatch::Template(template) => is_of(template.as_str().as_bytes(), path.as_bytes()),
         other => panic!("unknown to this test: {other:?}"),
+    }
+}
+
+/// Tries every length that a wildcard may have.
+fn is_of(template: &[u8], path: &[u8]) -> bool {
+    let tried = |rest: &[u8], lengths: std::ops::RangeInclusive<usize>| {
+        lengths
+            .into_iter()
+            .any(|length| is_of(rest, &path[length..]))
+    };
+    let segment = path.iter().take_while(|byte| **byte != b'/').count();
+    match template {
+        [b'*', b'*', rest @ ..] => tried(rest, 0..=path.len()),
+        [b'*', rest @ ..] | [b'{', b'x', b'}', rest @ ..] => tried(rest, 1..=segment),
+        [first, rest @ ..] => path.first() == Some(first) && is_of(rest, &path[1..]),
+        [] => path.is_empty(),
     }
 }
 
@@ -110,8 +127,14 @@ fn path_match() -> impl Strategy<Value = PathMatch> {
         1 => path().prop_map(PathMatch::ExactIgnoreCase),
         1 => path().prop_map(PathMatch::SeparatedPrefixIgnoreCase),
         1 => regex(),
+        1 => template(),
         1 => Just(PathMatch::Connect),
     ]
+}
+
+fn template() -> impl Strategy<Value = PathMatch> {
+    "(/([abAB]{1,2}|\\*)){0,3}(/\\{x\\}|/\\*\\*|/\\*\\*/a|/\\*b|/)"
+        .prop_map(|text| PathMatch::Template(PathTemplate::new(text).unwrap()))
 }
 
 fn regex() -> impl Strategy<Value = PathMatch> {

@@ -18,6 +18,7 @@ pub(crate) mod limit;
 pub(crate) mod names;
 pub(crate) mod on_demand;
 pub(crate) mod share;
+pub(crate) mod template;
 pub(crate) mod text;
 pub(crate) mod tls;
 mod wipe;

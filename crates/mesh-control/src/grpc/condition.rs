@@ -8,6 +8,10 @@ const MOST: usize = 16;
 
 /// The conditions that together are this one. None if no gRPC call can meet it.
 pub(super) fn split(condition: &Condition) -> Vec<Condition> {
+    // gRPC has no word for these, and its calls bring no cookies.
+    if !condition.cookies.is_empty() || condition.tls.is_some() {
+        return Vec::new();
+    }
     let query = condition.query.iter();
     if query
         .filter(|one| one.value != ValueMatch::Present(false))
@@ -42,7 +46,8 @@ pub(super) fn split(condition: &Condition) -> Vec<Condition> {
 
 fn paths(path: &PathMatch) -> Vec<PathMatch> {
     match path {
-        PathMatch::Connect => Vec::new(),
+        // Nor for templates.
+        PathMatch::Connect | PathMatch::Template(_) => Vec::new(),
         PathMatch::SeparatedPrefix(path) => vec![
             PathMatch::Exact(path.clone()),
             PathMatch::Prefix(format!("{path}/")),

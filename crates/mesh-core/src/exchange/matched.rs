@@ -130,14 +130,18 @@ impl Matched {
         self.snapshot.clusters().get(self.cluster?)
     }
 
-    /// The name of the cluster that the rule sends to, whether it exists or not.
+    /// The name of the cluster that the rule sends to, whether it exists or not. None if it does not
+    /// and a request header names it.
     pub fn cluster_name(&self) -> Option<&Name> {
         if let Some(entry) = self.cluster() {
             return Some(&entry.config().name);
         }
         match &self.forward()?.to {
             Target::Cluster(name, _) => Some(name),
-            Target::Weighted(_) => self.weighted().map(|part| &part.cluster),
+            Target::Weighted(_) => {
+                let part = self.weighted()?;
+                part.cluster_header.is_none().then_some(&part.cluster)
+            }
             Target::Header(_) => None,
         }
     }

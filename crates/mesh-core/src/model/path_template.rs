@@ -1,16 +1,34 @@
 //! Templates of paths: text and wildcards for segments (Envoy's `UriTemplateMatchConfig`).
 
+use super::template_rewrite::is_name;
 use crate::{Invalid, Name};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
 /// A template of a path, e.g. `/users/*/files/**`: `*` is one segment, `**` any text, slashes
-/// included, and the last of the wildcards. `{name}` and `{name=a/*}` give a part a name, which
-/// means nothing here. Two templates are equal when their texts are.
+/// included, and the last of the wildcards. `{name}` and `{name=a/*}` give a part a name, by which
+/// a [`TemplateRewrite`](super::TemplateRewrite) takes what stood there. Two templates are equal
+/// when their texts are.
 #[derive(Clone)]
 pub struct PathTemplate {
     text: Name,
     parts: Vec<Part>,
+    names: Vec<Named>,
+}
+
+/// A part with a name, from one place up to another.
+#[derive(Clone, Debug)]
+struct Named {
+    name: Name,
+    start: Place,
+    end: Place,
+}
+
+/// A place in a template: so many bytes into what the part with this index stands for.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    part: usize,
+    offset: usize,
 }
 
 /// The longest template, in bytes (`path_template`'s own limit).
@@ -30,11 +48,19 @@ enum Part {
     Rest,
 }
 
+/// What stands at the names of a template in one path.
+pub(super) struct Captures<'a> {
+    template: &'a PathTemplate,
+    path: &'a str,
+    /// Where each part begins, and maybe where the last one ends.
+    starts: Vec<usize>,
+}
+
 /// Reads a template from the left.
 struct Reader<'a> {
     rest: &'a str,
     parts: Vec<Part>,
-    names: Vec<&'a str>,
+    names: Vec<Named>,
 }
 
 // === impl PathTemplate ===
@@ -60,8 +86,8 @@ impl PathTemplate {
             names: Vec::new(),
         };
         reader.template().map_err(wrong)?;
-        let parts = reader.parts;
-        Ok(Self { text, parts })
+        let (parts, names) = (reader.parts, reader.names);
+        Ok(Self { text, parts, names })
     }
 
     /// As it is written.
@@ -77,10 +103,35 @@ impl PathTemplate {
         }
     }
 
+    /// Whether a part has this name.
+    pub fn names(&self, name: &str) -> bool {
+        self.names.iter().any(|named| &*named.name == name)
+    }
+
     /// Whether a path without a query is of this template.
     pub fn matches(&self, path: &[u8]) -> bool {
+        self.walk(path, |_| {})
+    }
+
+    /// What stands at the names of a path of this template; none if it is of another.
+    pub(super) fn captures<'a>(&'a self, path: &'a str) -> Option<Captures<'a>> {
+        let mut starts = vec![0];
+        self.walk(path.as_bytes(), |rest| starts.push(path.len() - rest))
+            .then_some(Captures {
+                template: self,
+                path,
+                starts,
+            })
+    }
+
+    /// Whether a path is of this template. Tells how much of it is left behind each part, up to the
+    /// text at the end.
+    fn walk(&self, path: &[u8], mut left: impl FnMut(usize)) -> bool {
         let mut rest = path;
         for (at, part) in self.parts.iter().enumerate() {
+            if at > 0 {
+                left(rest.len());
+            }
             match part {
                 Part::Text(text) => match rest.strip_prefix(text.as_bytes()) {
                     Some(after) => rest = after,
@@ -91,6 +142,7 @@ impl PathTemplate {
                     let Some(any) = rest.strip_suffix(self.tail(at)) else {
                         return false;
                     };
+                    left(rest.len() - any.len());
                     return any.iter().all(|byte| *byte == b'/' || is_wild(*byte));
                 }
                 Part::Segment => {
@@ -100,6 +152,7 @@ impl PathTemplate {
                         let Some(any) = rest.strip_suffix(tail) else {
                             return false;
                         };
+                        left(rest.len() - any.len());
                         return !any.is_empty() && any.iter().copied().all(is_wild);
                     }
                     let end = rest.iter().position(|byte| !is_wild(*byte));
@@ -130,7 +183,7 @@ fn is_wild(byte: u8) -> bool {
 }
 
 /// What may stand in a segment of a template: the same without the wildcard's own `*`.
-fn is_literal(byte: u8) -> bool {
+pub(super) fn is_literal(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()+,;:@=".contains(&byte)
 }
 
@@ -151,6 +204,25 @@ impl Hash for PathTemplate {
 impl fmt::Debug for PathTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PathTemplate({:?})", self.as_str())
+    }
+}
+
+// === impl Captures ===
+
+impl<'a> Captures<'a> {
+    /// What stands at this name; none if nothing has it.
+    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
+        let mut names = self.template.names.iter();
+        let named = names.find(|named| &*named.name == name)?;
+        self.path
+            .get(self.place(named.start)..self.place(named.end))
+    }
+
+    fn place(&self, place: Place) -> usize {
+        match self.starts.get(place.part) {
+            Some(start) => start + place.offset,
+            None => self.path.len(),
+        }
     }
 }
 
@@ -202,23 +274,19 @@ impl<'a> Reader<'a> {
             Some((name, pieces)) => (name, pieces),
             None => (inside, "*"),
         };
-        let mut letters = name.bytes();
-        let begins = letters
-            .next()
-            .is_some_and(|byte| byte.is_ascii_alphabetic());
-        if !begins || !letters.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        if !is_name(name) {
             return Err("has a name that is not letters, digits and _");
         }
         if name.len() > MAX_NAME {
             return Err("has a name of more than 16 bytes");
         }
-        if self.names.contains(&name) {
+        if self.names.iter().any(|named| &*named.name == name) {
             return Err("has a name twice");
         }
-        self.names.push(name);
-        if self.names.len() > MAX_NAMES {
+        if self.names.len() == MAX_NAMES {
             return Err("has more than 5 names");
         }
+        let start = self.place();
         self.rest = pieces;
         loop {
             self.piece()?;
@@ -232,7 +300,27 @@ impl<'a> Reader<'a> {
             self.text("/");
         }
         self.rest = after;
+        self.names.push(Named {
+            name: name.into(),
+            start,
+            end: self.place(),
+        });
         Ok(())
+    }
+
+    /// Where what was read so far ends.
+    fn place(&self) -> Place {
+        let last = self.parts.len() - 1;
+        match &self.parts[last] {
+            Part::Text(text) => Place {
+                part: last,
+                offset: text.len(),
+            },
+            _ => Place {
+                part: last + 1,
+                offset: 0,
+            },
+        }
     }
 
     fn wildcard(&mut self, part: Part) -> Result<(), &'static str> {

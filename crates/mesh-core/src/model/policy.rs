@@ -86,58 +86,6 @@ pub struct Hedge {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RetryOn(u32);
 
-/// A delay or an abort put in on purpose (Envoy `HTTPFault`, Istio `HTTPFaultInjection`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Fault {
-    /// Where this was configured.
-    pub origin: Origin,
-    /// Wait before going on.
-    pub delay: Option<FaultDelay>,
-    /// Answer instead of going on. Drawn independently of the delay, and after it.
-    pub abort: Option<FaultAbort>,
-}
-
-/// A fixed delay for a share of requests.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FaultDelay {
-    /// How long to wait.
-    pub duration: Duration,
-    /// For which share.
-    pub share: Fraction,
-}
-
-/// An abort for a share of requests.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FaultAbort {
-    /// What to answer.
-    pub with: AbortWith,
-    /// For which share.
-    pub share: Fraction,
-}
-
-/// What an aborted request is answered with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AbortWith {
-    /// An HTTP status.
-    Http(StatusCode),
-    /// A gRPC status code.
-    Grpc(u32),
-}
-
-/// A copy of the request sent elsewhere; its answer is thrown away.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Mirror {
-    /// Where this was configured.
-    pub origin: Origin,
-    /// The cluster that gets the copies.
-    pub cluster: Name,
-    /// Which share of requests is copied.
-    pub share: Fraction,
-    /// Append `-shadow` to the copy's host (Envoy's default; Istio switches it off).
-    pub shadow_host: bool,
-}
-
 /// Cross-origin rules (Envoy `CorsPolicy`, Istio `CorsPolicy`).
 ///
 /// What a rule's leaves empty is as its virtual host's has it, field by field.

@@ -1,6 +1,6 @@
 //! What a rule makes of a request's target: for the upstream, and for a caller that is sent elsewhere.
 
-use super::Pattern;
+use super::{Pattern, TemplateRewrite};
 use crate::{Name, Origin};
 use http::HeaderName;
 
@@ -15,6 +15,9 @@ pub enum PathRewrite {
     Prefix(String),
     /// Every match of the expression becomes this text, with `\1` for groups.
     Regex(Pattern, String),
+    /// The path becomes this, with what stood at the names of the matched
+    /// [`PathMatch::Template`](super::PathMatch::Template) (Envoy `path_rewrite_policy`).
+    Template(TemplateRewrite),
 }
 
 /// How the authority is rewritten before forwarding.

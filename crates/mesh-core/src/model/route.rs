@@ -2,8 +2,11 @@
 
 use super::edits::HeaderEdits;
 use super::follow::FollowRedirects;
-use super::policy::{Cors, Fault, Hedge, Mirror, RateLimit, Retry};
-use super::{AuthorityRewrite, HashPolicy, PathRewrite, Pattern, Priority, Redirect, StringMatch};
+use super::policy::{Cors, Hedge, RateLimit, Retry};
+use super::{
+    AuthorityRewrite, Condition, Fault, HashPolicy, Mirror, PathMatch, PathRewrite, Priority,
+    Redirect,
+};
 use crate::{Name, Origin, Slot};
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
@@ -147,108 +150,11 @@ pub struct Rule {
     pub stat_prefix: Name,
 }
 
-/// What a request has to look like; all parts have to hold (Envoy `RouteMatch`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Condition {
-    /// Where the match block was configured.
-    pub origin: Origin,
-    /// The path.
-    pub path: PathMatch,
-    /// Headers and pseudo-headers.
-    pub headers: Vec<HeaderMatch>,
-    /// Query parameters.
-    pub query: Vec<QueryMatch>,
-    /// What the caller's token says (Envoy `dynamic_metadata` of the filter `jwt_authn`).
-    pub claims: Vec<ClaimCondition>,
-    /// Only gRPC requests (`content-type: application/grpc…`).
-    pub grpc: bool,
-    /// Only this share of requests.
-    pub share: Option<super::Fraction>,
-}
-
-/// A condition on a claim of the caller's token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClaimCondition {
-    /// The claim.
-    pub claim: super::ClaimMatch,
-    /// Match when it is not so; a missing claim then matches.
-    pub invert: bool,
-}
-
-/// How the path is compared. The query never takes part.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PathMatch {
-    /// The path begins with these bytes: `/foo` matches `/foobar`.
-    Prefix(String),
-    /// The path is this.
-    Exact(String),
-    /// The path is this or goes on with `/` after it.
-    SeparatedPrefix(String),
-    /// As [`PathMatch::Prefix`], ASCII case ignored.
-    PrefixIgnoreCase(String),
-    /// As [`PathMatch::Exact`], ASCII case ignored.
-    ExactIgnoreCase(String),
-    /// As [`PathMatch::SeparatedPrefix`], ASCII case ignored.
-    SeparatedPrefixIgnoreCase(String),
-    /// The whole path matches the expression.
-    Regex(Pattern),
-    /// `CONNECT` requests.
-    Connect,
-}
-
-/// A condition on a header or pseudo-header.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeaderMatch {
-    /// Which header.
-    pub key: HeaderKey,
-    /// What it has to be. A header that comes more than once matches text when any of its lines
-    /// does; for the other kinds of values its lines are joined with `,`.
-    pub value: ValueMatch,
-    /// Match when the value does not. A missing header still does not match, unless
-    /// `missing_is_empty`.
-    pub invert: bool,
-    /// Treat a missing header as an empty value.
-    pub missing_is_empty: bool,
-}
-
-/// What a [`HeaderMatch`] looks at.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum HeaderKey {
-    /// `:method`
-    Method,
-    /// `:authority`
-    Authority,
-    /// `:scheme`
-    Scheme,
-    /// `:path`, query included
-    Path,
-    /// A header.
-    Header(HeaderName),
-}
-
-/// What a header or query value has to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ValueMatch {
-    /// Text.
-    Text(StringMatch),
-    /// Present (`true`) or absent (`false`).
-    Present(bool),
-    /// A decimal integer with start ≤ value < end.
-    Range(i64, i64),
-}
-
-/// A condition on the first value of a query parameter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QueryMatch {
-    /// The parameter.
-    pub name: String,
-    /// What it has to be.
-    pub value: ValueMatch,
-}
-
 /// What is done with a request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all rules forward, and a rule is made once and shared"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
@@ -278,6 +184,11 @@ pub struct Forward {
     pub rewrite_origin: Origin,
     /// What consistent hashing goes by, in order.
     pub hash: Vec<HashPolicy>,
+    /// What a weighted split is drawn by.
+    pub draw: Draw,
+    /// Upgrades by their names, lower case, that pass or do not pass here, whatever the listener
+    /// says (Envoy `RouteAction.upgrade_configs`). Default none: as the listener says.
+    pub upgrades: Vec<(Name, bool)>,
     /// Which endpoints of the cluster are asked for: names and values as JSON (Envoy
     /// `metadata_match`).
     pub subset: BTreeMap<Name, Name>,
@@ -297,14 +208,31 @@ pub enum Target {
     Header(HeaderName),
 }
 
+/// What decides about a weighted split (Envoy `WeightedCluster.random_value_specifier`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Draw {
+    /// Chance.
+    #[default]
+    Random,
+    /// The number in this request header, from 0 up to 2⁶⁴ − 1. Chance where it is missing, comes
+    /// more than once or is no such number.
+    Header(HeaderName),
+    /// The hash by [`Forward::hash`]; a cookie that would have to be made is left out. Chance where
+    /// nothing of it is there.
+    Hash,
+}
+
 /// One destination of a weighted split.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Weighted {
     /// Where it was configured.
     pub origin: Origin,
-    /// The cluster.
+    /// The cluster. Empty where a header names it.
     pub cluster: Name,
+    /// The cluster is named by the first of these request headers, and does not exist where it is
+    /// missing. Default none: it is [`Weighted::cluster`].
+    pub cluster_header: Option<HeaderName>,
     /// Its share of the sum of all weights.
     pub weight: u32,
     /// Which endpoints of the cluster are asked for; wins over the rule's of the same name.
@@ -328,12 +256,6 @@ pub struct DirectResponse {
 }
 
 // === defaults ===
-
-impl Default for PathMatch {
-    fn default() -> Self {
-        Self::Prefix("/".to_owned())
-    }
-}
 
 impl Default for Target {
     fn default() -> Self {
@@ -446,70 +368,18 @@ impl Forward {
         }
     }
 
-    /// The names of all clusters that this may send to, with where each was named.
+    /// The names of all clusters that this may send to, with where each was named; not those that
+    /// requests name.
     pub fn clusters(&self) -> impl Iterator<Item = (&Name, Origin)> {
         let (one, many): (Option<(&Name, Origin)>, &[Weighted]) = match &self.to {
             Target::Cluster(name, origin) => (Some((name, *origin)), &[]),
             Target::Weighted(parts) => (None, parts),
             Target::Header(_) => (None, &[]),
         };
-        one.into_iter()
-            .chain(many.iter().map(|part| (&part.cluster, part.origin)))
-    }
-}
-
-// === impl HeaderMatch ===
-
-impl HeaderMatch {
-    /// A header that has to have this text.
-    pub fn text(key: HeaderKey, value: StringMatch) -> Self {
-        Self {
-            key,
-            value: ValueMatch::Text(value),
-            invert: false,
-            missing_is_empty: false,
-        }
-    }
-
-    /// A header that has to be there.
-    pub fn present(name: HeaderName) -> Self {
-        Self {
-            key: HeaderKey::Header(name),
-            value: ValueMatch::Present(true),
-            invert: false,
-            missing_is_empty: false,
-        }
-    }
-
-    /// Whether it holds of a header with these lines, none where it is missing. What begins with
-    /// a colon has one line at most.
-    ///
-    /// Envoy (since `match_headers_individually`) looks at each line of a header that comes more
-    /// than once, and never at all of them joined.
-    pub fn holds<'a>(&self, lines: impl IntoIterator<Item = &'a [u8]>) -> bool {
-        let mut lines = lines.into_iter().peekable();
-        if lines.peek().is_none() && !self.missing_is_empty {
-            return self.value == ValueMatch::Present(self.invert);
-        }
-        if lines.peek().is_none() {
-            return self.value.holds(b"") != self.invert;
-        }
-        lines.any(|line| self.value.holds(line)) != self.invert
-    }
-}
-
-// === impl ValueMatch ===
-
-impl ValueMatch {
-    /// Whether it holds of a value that is there.
-    pub fn holds(&self, value: &[u8]) -> bool {
-        match self {
-            Self::Text(text) => text.matches(value),
-            Self::Range(start, end) => std::str::from_utf8(value)
-                .ok()
-                .and_then(|value| value.trim().parse::<i64>().ok())
-                .is_some_and(|value| (*start..*end).contains(&value)),
-            Self::Present(present) => *present,
-        }
+        one.into_iter().chain(
+            many.iter()
+                .filter(|part| part.cluster_header.is_none())
+                .map(|part| (&part.cluster, part.origin)),
+        )
     }
 }

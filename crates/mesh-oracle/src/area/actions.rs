@@ -189,16 +189,36 @@ fn forward(dice: &mut Dice) -> Value {
     let mut to = match dice.below(10) {
         0 | 1 => {
             let mut parts = Vec::new();
-            let first = dice.pick(&[0, 1, 100]);
-            for (name, weight) in [("$a", first), ("$b", i32::from(first == 0))] {
+            let drawn = draw(dice);
+            let first = match drawn {
+                // Chance decides about nothing.
+                None => dice.pick(&[0, 1, 100]),
+                Some(_) => dice.pick(&[1, 2, 5]),
+            };
+            let second = if drawn.is_some() {
+                3
+            } else {
+                i32::from(first == 0)
+            };
+            for (name, weight) in [("$a", first), ("$b", second)] {
                 let mut part = json!({"name": name, "weight": weight});
+                if dice.chance(20) {
+                    part = json!({"cluster_header": "x-cluster", "weight": weight});
+                }
                 edits(dice, &mut part, 40);
                 if dice.chance(10) {
                     part["host_rewrite_literal"] = json!("weighted.test");
                 }
                 parts.push(part);
             }
-            json!({"weighted_clusters": {"clusters": parts}})
+            let mut to = json!({"weighted_clusters": {"clusters": parts}});
+            if let Some((name, value)) = drawn {
+                to["weighted_clusters"][name] = value;
+                if name == "use_hash_policy" {
+                    to["hash_policy"] = hash(dice);
+                }
+            }
+            to
         }
         2 => json!({"cluster_header": "x-cluster"}),
         _ => json!({"cluster": dice.pick(&["$a", "$b", "$c"])}),
@@ -222,6 +242,18 @@ fn forward(dice: &mut Dice) -> Value {
     }
     if dice.chance(20) {
         let mut mirror = json!({"cluster": "$m"});
+        if dice.chance(25) {
+            mirror = json!({"cluster_header": "x-copy"});
+        }
+        if dice.chance(30) {
+            mirror["host_rewrite_literal"] = json!(dice.pick(&["copy.test", "copy.test:81"]));
+        }
+        if dice.chance(30) {
+            mirror["disable_shadow_host_suffix_append"] = json!(true);
+        }
+        if dice.chance(40) {
+            mirror["request_headers_mutations"] = mutations(dice);
+        }
         if dice.chance(50) {
             let share = dice.pick(&[0, 100]);
             mirror["runtime_fraction"] =
@@ -237,6 +269,41 @@ fn forward(dice: &mut Dice) -> Value {
         to["timeout"] = json!(dice.pick(&["0s", "3s", "2.500s"]));
     }
     to
+}
+
+/// Changes of a copy's headers, none of them of the same.
+fn mutations(dice: &mut Dice) -> Value {
+    let mut append = edit(dice);
+    append["header"]["key"] = json!("x-a");
+    let mut all = vec![json!({"append": append})];
+    if dice.chance(40) {
+        let value = dice.pick(&["%REQ(x-a)%", "%REQ(:authority)%", "more"]);
+        all.push(json!({"append": {"header": {"key": "x-more", "value": value}}}));
+    }
+    if dice.chance(60) {
+        all.push(json!({"remove": dice.pick(&["x-b", "x-multi", "x-none"])}));
+    }
+    json!(all)
+}
+
+/// What a split is drawn by other than chance.
+fn draw(dice: &mut Dice) -> Option<(&'static str, Value)> {
+    match dice.below(3) {
+        0 => Some(("header_name", json!("x-draw"))),
+        1 => Some(("use_hash_policy", json!(true))),
+        _ => None,
+    }
+}
+
+/// The address of the caller is there in any case.
+fn hash(dice: &mut Dice) -> Value {
+    let mut all = vec![dice.pick(&[
+        json!({"header": {"header_name": "x-a"}}),
+        json!({"query_parameter": {"name": "q"}, "terminal": true}),
+        json!({"cookie": {"name": "c"}}),
+    ])];
+    all.push(json!({"connection_properties": {"source_ip": true}}));
+    json!(all)
 }
 
 /// Edits of headers at one level.
@@ -330,6 +397,14 @@ fn call(dice: &mut Dice, routes: &[Value]) -> Call {
         "x-cluster",
         dice.pick(&["$a", "$b", "$a", "$missing", "$empty", ""]),
     );
+    let draws = ["0", "1", "2", "3", "7", " +4 ", "18446744073709551615"];
+    if dice.chance(60) {
+        call = call.with("x-copy", dice.pick(&["$m", "$m", "$missing", ""]));
+    }
+    call = call.with("x-draw", dice.pick(&draws));
+    if dice.chance(20) {
+        call = call.with("cookie", dice.pick(&["c=1", "c=\"2\"; c=3", "d=1"]));
+    }
     if dice.chance(30) {
         call = call.with("x-host", dice.pick(&["given.test", "given.test:82", ""]));
     }

@@ -2,6 +2,7 @@
 
 use super::other_case;
 use crate::dice::Dice;
+use crate::request::Call;
 use serde_json::{Value, json};
 
 const WORDS: &[&str] = &["one", "two", "on", "ONE", "o", "one,two", "1", "a=b", "x y"];
@@ -145,4 +146,52 @@ pub(super) fn query(dice: &mut Dice) -> Value {
         6 => json!({"name": name, "present_match": true}),
         _ => json!({"name": name}),
     }
+}
+
+/// A matcher of a cookie.
+pub(super) fn cookie(dice: &mut Dice) -> Value {
+    let name = dice.pick(&["c", "d", "C"]);
+    json!({"name": name, "string_match": string(dice), "invert_match": dice.chance(35)})
+}
+
+/// Puts a cookie on a request that the matcher may accept, in one of the ways to write it.
+pub(super) fn give_cookie(dice: &mut Dice, matcher: &Value, near_miss: bool, call: &mut Call) {
+    if dice.chance(if near_miss { 25 } else { 10 }) {
+        return;
+    }
+    let name = matcher["name"].as_str().unwrap_or("c");
+    let value = text_for(dice, &matcher["string_match"], near_miss);
+    let value = value.trim().to_owned();
+    let mut put = |line: String| call.headers.push(("cookie".to_owned(), line));
+    match dice.below(12) {
+        0 => put(format!("x=1; {name}={value}")),
+        1 => put(format!("x=1;{name}={value};y=2")),
+        2 => put(format!("{name}=\"{value}\"")),
+        3 => put(format!("{name}={value}; {name}=other")),
+        4 => {
+            put("x=1".to_owned());
+            put(format!("{name}={value}"));
+        }
+        5 if near_miss => put(format!("{name}=other; {name}={value}")),
+        6 if near_miss => {
+            put(format!("{name}=other"));
+            put(format!("{name}={value}"));
+        }
+        7 if near_miss => put(format!("{}={value}", other_case(dice, name))),
+        8 if near_miss => put(format!("{name} ={value}; {name}")),
+        9 if near_miss => put(format!("{name}= {value} ; =; ;")),
+        10 if near_miss => put(format!("{name}=\"{value}")),
+        _ => put(format!("{name}={value}")),
+    }
+}
+
+/// What the caller has to show of itself. It has no certificate.
+pub(super) fn certificate(dice: &mut Dice) -> Value {
+    let mut out = json!({});
+    for field in ["presented", "validated"] {
+        if dice.chance(60) {
+            out[field] = json!(dice.chance(35));
+        }
+    }
+    out
 }

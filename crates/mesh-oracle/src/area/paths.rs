@@ -63,6 +63,68 @@ const ODD: &[&str] = &[
     "/*",
 ];
 
+/// Templates of paths, what may be made of their names, and paths of which the first two match.
+pub(super) const TEMPLATES: &[(&str, &str, &[&str])] = &[
+    ("/a/*", "/x", &["/a/b", "/a/x.y", "/a/", "/a/b/c", "/a"]),
+    ("/{n}/b", "/n/{n}", &["/a/b", "/x*y/b", "/a/b/", "/a%2Fc/b"]),
+    ("/api/**", "/", &["/api/", "/api/v1//x", "/api", "/API/v1"]),
+    ("/{v=v1}/a", "/{v}", &["/v1/a", "/v1/a?", "/v/a", "/v1"]),
+    (
+        "/{v=v1/*}/{r=**}",
+        "/{r}/{v}",
+        &["/v1/a/b/c", "/v1/b/", "/v1/a", "/v1//b"],
+    ),
+    (
+        "/{r=**}/x.y",
+        "/of/{r}",
+        &["/a/b/x.y", "//x.y", "/x.y", "/a/x-y"],
+    ),
+    (
+        "/img/{n}.png",
+        "/{n}-{n}.webp",
+        &["/img/a.png", "/img/a.png.png", "/img/.png", "/img/a.jpg"],
+    ),
+    (
+        "/a;x/{k}=1",
+        "/{k}",
+        &["/a;x/b=1", "/a;x/b=2=1", "/a;x/b=2"],
+    ),
+    (
+        "/{a}/{b}/{c}",
+        "/{c}{b}{a}",
+        &["/a/b/c", "/1/2/@3", "/a/b/", "/a/b/c/d"],
+    ),
+    ("/", "/root", &["/", "/?q", "/a"]),
+];
+
+pub(super) fn template(text: &str) -> Value {
+    json!({"path_match_policy": {
+        "name": "envoy.path.match.uri_template.uri_template_matcher",
+        "typed_config": {
+            "@type": "type.googleapis.com/\
+                      envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig",
+            "path_template": text,
+        },
+    }})
+}
+
+/// What a new path is made of.
+pub(super) fn template_rewrite(text: &str) -> Value {
+    json!({
+        "name": "envoy.path.rewrite.uri_template.uri_template_rewriter",
+        "typed_config": {
+            "@type": "type.googleapis.com/\
+                      envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig",
+            "path_template_rewrite": text,
+        },
+    })
+}
+
+/// The text of a matcher that is a template.
+pub(super) fn template_of(matcher: &Value) -> Option<&str> {
+    matcher["path_match_policy"]["typed_config"]["path_template"].as_str()
+}
+
 pub(super) fn path(dice: &mut Dice, most: usize) -> String {
     let number = dice.between(0, most);
     if number == 0 {
@@ -74,7 +136,8 @@ pub(super) fn path(dice: &mut Dice, most: usize) -> String {
 
 /// What a route says of the path.
 pub(super) fn matcher(dice: &mut Dice) -> Value {
-    let mut out = match dice.below(10) {
+    let mut out = match dice.below(12) {
+        10 | 11 => return template(dice.pick(TEMPLATES).0),
         0..=2 => {
             let slash = if dice.chance(30) { "/" } else { "" };
             let path = path(dice, 3);
@@ -99,6 +162,12 @@ pub(super) fn path_for(dice: &mut Dice, matcher: &Value, near_miss: bool) -> Str
     if let Some(regex) = matcher["safe_regex"]["regex"].as_str() {
         let paths = PATTERNS.iter().find(|(it, _)| *it == regex);
         let paths = paths.map_or(&["/a"][..], |(_, paths)| paths);
+        let most = if near_miss { paths.len() } else { 2 };
+        return paths[dice.below(most.min(paths.len()))].to_owned();
+    }
+    if let Some(text) = template_of(matcher) {
+        let paths = TEMPLATES.iter().find(|(it, ..)| *it == text);
+        let paths = paths.map_or(&["/a"][..], |(.., paths)| paths);
         let most = if near_miss { paths.len() } else { 2 };
         return paths[dice.below(most.min(paths.len()))].to_owned();
     }

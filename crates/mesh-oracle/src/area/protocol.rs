@@ -267,19 +267,30 @@ const SCRIPTS: &[&str] = &[
 ];
 
 pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
+    // Of those that ask in full none gets through: what becomes of one that does, and that nobody
+    // answers with 101, is another matter.
+    let mut to = json!({"cluster": "$a"});
+    let mut upgrades = vec![json!({"upgrade_type": "foo"})];
+    if dice.chance(40) {
+        to["upgrade_configs"] = json!([
+            {"upgrade_type": "foo", "enabled": dice.chance(50)},
+            {"upgrade_type": "Bar", "enabled": false},
+        ]);
+        upgrades.push(json!({"upgrade_type": "bar"}));
+    }
     let routes = json!([
         {
             "name": "fixed",
             "match": {"prefix": "/fixed"},
             "direct_response": {"status": 200, "body": {"inline_string": "fixed"}},
         },
-        {"name": "to-a", "match": {"prefix": "/"}, "route": {"cluster": "$a"}},
+        {"name": "to-a", "match": {"prefix": "/"}, "route": to},
     ]);
     let mut manager = json!({"route_config": {"virtual_hosts": [
         {"name": "v0", "domains": ["*"], "routes": routes},
     ]}});
     if dice.chance(30) {
-        manager["upgrade_configs"] = json!([{"upgrade_type": "foo"}]);
+        manager["upgrade_configs"] = json!(upgrades);
     }
     let fields = dice.chance(30).then(|| dice.between(10, 40));
     if let Some(fields) = fields {

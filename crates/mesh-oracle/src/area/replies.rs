@@ -42,6 +42,8 @@ const ROUTES: &[(&str, &[&str])] = &[
     ("/abort", &["200"]),
     ("/abort-grpc", &["200"]),
     ("/delay", &["200"]),
+    ("/asked", &["200"]),
+    ("/asked-100", &["200"]),
     ("/limited", &["200"]),
     ("/maintenance", &["200"]),
     (
@@ -193,6 +195,26 @@ fn route(path: &str) -> Value {
             let delay = json!({"fixed_delay": "0.020s", "percentage": always});
             filters = filter("fault", json!({"delay": delay}));
         }
+        "/asked" | "/asked-100" => {
+            // Nothing or everything: chance decides about none of them.
+            let share = match path {
+                "/asked" => json!({"numerator": 10_000, "denominator": "TEN_THOUSAND"}),
+                _ => always,
+            };
+            let mut config = json!({
+                "abort": {"header_abort": {}, "percentage": share},
+                "delay": {"header_delay": {}, "percentage": share},
+            });
+            if path == "/asked-100" {
+                config["headers"] = json!([
+                    {"name": "x-a", "string_match": {"exact": "1"}, "invert_match": true},
+                    {"name": ":method", "string_match": {"prefix": "P"}},
+                ]);
+                config["upstream_cluster"] = json!("$a");
+                config["downstream_nodes"] = json!(["n1", "n2"]);
+            }
+            filters = filter("fault", config);
+        }
         "/limited" => {
             filters = filter(
                 "local_ratelimit",
@@ -220,6 +242,46 @@ fn route(path: &str) -> Value {
         route["typed_per_filter_config"] = filters;
     }
     route
+}
+
+/// Asks for faults, in words that are understood or not.
+fn ask(dice: &mut Dice, mut call: Call) -> Call {
+    let mut say = |dice: &mut Dice, percent, name: &str, values: &[&str]| {
+        if dice.chance(percent) {
+            let name = format!("x-envoy-fault-{name}");
+            call.headers.push((name, dice.pick(values).into()));
+        }
+    };
+    let statuses = [
+        "418", "200", "503", "599", "600", "199", " +429", "x", "", "-1",
+    ];
+    say(dice, 60, "abort-request", &statuses);
+    say(
+        dice,
+        40,
+        "abort-grpc-request",
+        &["5", "0", "99", "x", "+14"],
+    );
+    // From 10,000 on it is all of either denominator.
+    let shares = ["0", "10000", "4294967295", "4294967296", "x", "-1"];
+    say(dice, 40, "abort-request-percentage", &shares);
+    say(
+        dice,
+        40,
+        "delay-request",
+        &["5", "0", "+7", "5.5", "x", "-1"],
+    );
+    say(dice, 30, "delay-request-percentage", &shares);
+    if dice.chance(70) {
+        call = call.with(
+            "x-envoy-downstream-service-node",
+            dice.pick(&["n1", "n2", "n3"]),
+        );
+    }
+    if dice.chance(70) {
+        call = call.with("x-a", dice.pick(&["1", "2"]));
+    }
+    call
 }
 
 fn call(dice: &mut Dice, routes: &[(&str, &[&str])], bodies: bool) -> Call {
@@ -260,6 +322,9 @@ fn call(dice: &mut Dice, routes: &[(&str, &[&str])], bodies: bool) -> Call {
             }
         }
         _ => {}
+    }
+    if path.starts_with("/asked") {
+        call = ask(dice, call);
     }
     if path == "/header" {
         call = match dice.below(3) {

@@ -81,7 +81,7 @@ fn host(dice: &mut Dice, number: usize, domains: &[&str]) -> Value {
 
 fn route(dice: &mut Dice, name: &str) -> Value {
     // Mostly one kind of condition alone: then it is known which one held or did not.
-    let kind = dice.below(16);
+    let kind = dice.below(19);
     let mut condition = match kind {
         0..=4 | 15 => paths::matcher(dice),
         _ => json!({"prefix": "/"}),
@@ -95,6 +95,8 @@ fn route(dice: &mut Dice, name: &str) -> Value {
             condition["runtime_fraction"] =
                 json!({"default_value": {"numerator": share, "denominator": "HUNDRED"}});
         }
+        16 | 17 => condition["cookies"] = json!([matching::cookie(dice)]),
+        18 => condition["tls_context"] = matching::certificate(dice),
         15 => {
             condition["headers"] = (0..dice.between(1, 2))
                 .map(|_| matching::header(dice))
@@ -102,10 +104,20 @@ fn route(dice: &mut Dice, name: &str) -> Value {
             condition["query_parameters"] = (0..dice.between(0, 2))
                 .map(|_| matching::query(dice))
                 .collect();
+            condition["cookies"] = (0..dice.between(0, 1))
+                .map(|_| matching::cookie(dice))
+                .collect();
         }
         _ => {}
     }
-    json!({"name": name, "match": condition, "route": {"cluster": dice.pick(&["$a", "$b"])}})
+    let mut to = json!({"cluster": dice.pick(&["$a", "$b"])});
+    if let Some(text) = paths::template_of(&condition)
+        && dice.chance(60)
+    {
+        let with = paths::TEMPLATES.iter().find(|(it, ..)| *it == text);
+        to["path_rewrite_policy"] = paths::template_rewrite(with.map_or("/", |(_, with, _)| with));
+    }
+    json!({"name": name, "match": condition, "route": to})
 }
 
 /// A request for one of the routes, or one that comes close to it.
@@ -127,6 +139,9 @@ fn call(dice: &mut Dice, hosts: &[Value]) -> Call {
     }
     for matcher in condition["headers"].as_array().unwrap_or(&empty) {
         header(dice, matcher, wrong == 2, &mut call);
+    }
+    for matcher in condition["cookies"].as_array().unwrap_or(&empty) {
+        matching::give_cookie(dice, matcher, wrong == 6, &mut call);
     }
     if !condition["grpc"].is_null() && wrong != 3 {
         call = call.grpc();

@@ -109,6 +109,7 @@ fn rule(rule: &Rule, origins: &Origins) -> Value {
         PathMatch::Exact(p) => json!({"exact": p}),
         PathMatch::SeparatedPrefix(p) => json!({"path_separated_prefix": p}),
         PathMatch::Regex(p) => json!({"regex": p.source()}),
+        PathMatch::Template(p) => json!({"template": p.as_str()}),
         other => json!({"match": format!("{other:?}")}),
     };
     let headers: Vec<String> = rule
@@ -134,6 +135,7 @@ fn rule(rule: &Rule, origins: &Origins) -> Value {
                     .map(|part| {
                         json!({
                             "cluster": part.cluster.as_str(),
+                            "cluster_header": part.cluster_header.as_ref().map(|it| it.as_str()),
                             "weight": part.weight,
                             "origin": place(part.origin, origins),
                         })
@@ -172,7 +174,7 @@ fn rule(rule: &Rule, origins: &Origins) -> Value {
             "origin": place(retry.origin, origins),
         })),
         "fault": rule.fault.as_ref().map(|fault| json!({
-            "delay": fault.delay.as_ref().map(|delay| format!("{:?} for {}", delay.duration, delay.share)),
+            "delay": fault.delay.as_ref().map(|delay| format!("{:?} for {}", delay.by, delay.share)),
             "abort": fault.abort.as_ref().map(|abort| format!("{:?} for {}", abort.with, abort.share)),
             "origin": place(fault.origin, origins),
         })),

@@ -92,7 +92,9 @@ pub(super) fn run(snapshot: &Arc<Snapshot>, asked: Asked) -> Ran {
     let stack = EditLayer::per_route().layer(stack);
     let stack = CorsLayer::per_route().layer(stack);
     let feed = Publisher::from_arc(snapshot.clone()).feed();
-    let stack = RouteLayer::new(feed).layer(stack);
+    let route = RouteLayer::new(feed);
+    let upgrades = route.notes();
+    let stack = route.layer(stack);
     let stack = Judge {
         inner: stack,
         snapshot: snapshot.clone(),
@@ -104,7 +106,7 @@ pub(super) fn run(snapshot: &Arc<Snapshot>, asked: Asked) -> Ran {
     let response = match asked.admitted {
         true => at_once(&mut ReplyLayer::new().layer(stack), request),
         false => {
-            let admit = AdmitLayer::new(Arc::new(Rng::with_seed(0)));
+            let admit = AdmitLayer::new(Arc::new(Rng::with_seed(0)), upgrades);
             at_once(&mut ReplyLayer::new().layer(admit.layer(stack)), request)
         }
     };
@@ -178,7 +180,7 @@ impl<S> Judge<S> {
             if !virtual_host.require_tls || head.is_secure() {
                 let chosen = &virtual_host.rules[rule];
                 let word = heaviest(chosen);
-                let (part, cluster) = destination(chosen, &self.snapshot, request.headers(), word);
+                let (part, cluster) = destination(chosen, &self.snapshot, request, word);
                 let pinned = Pinned::new(self.snapshot.clone());
                 let matched = Matched::new(pinned, table, host, rule).to(part, cluster);
                 record(exchange, matched, request);

@@ -2,9 +2,9 @@
 
 use super::place::{knows_places, place, time};
 use mesh_core::model::{
-    AbortWith, AddMode, AuthorityRewrite, Balancing, Cluster, Cors, Fault, HashSource, HeaderEdits,
-    HttpManager, Limits, LocalityBalancing, Mirror, Outlier, PathRewrite, Priority, RateLimit,
-    Retry, Snapshot, UpstreamProtocol,
+    AbortWith, AddMode, AuthorityRewrite, Balancing, Cluster, Cors, DelayBy, Draw, Fault,
+    HashSource, HeaderEdits, HttpManager, Limits, LocalityBalancing, Mirror, Outlier, PathRewrite,
+    Priority, RateLimit, Retry, Snapshot, UpstreamProtocol,
 };
 use mesh_core::{Matched, Origin};
 use serde_json::{Value, json};
@@ -22,6 +22,8 @@ pub const POLICIES: &[&str] = &[
     "rate limit",
     "CORS",
     "rewrite",
+    "split by",
+    "upgrades",
     "hash by",
     "priority",
     "request headers",
@@ -106,6 +108,18 @@ pub(super) fn of_route(matched: &Matched, manager: Option<&HttpManager>) -> Vec<
         list.add("CORS", origins(cors), cors.origin, false);
     }
     if let Some(forward) = matched.forward() {
+        match &forward.draw {
+            Draw::Header(name) => list.add("split by", name.as_str(), rule.origin, false),
+            Draw::Hash => list.add("split by", "the hash", rule.origin, false),
+            Draw::Random => {}
+        }
+        if !forward.upgrades.is_empty() {
+            let each = forward.upgrades.iter();
+            let each =
+                each.map(|(name, passes)| format!("{name} {}", if *passes { "on" } else { "off" }));
+            let all: Vec<String> = each.collect();
+            list.add("upgrades", all.join(", "), rule.origin, false);
+        }
         let origin = forward.rewrite_origin;
         match &forward.path {
             PathRewrite::Prefix(new) => {
@@ -114,6 +128,9 @@ pub(super) fn of_route(matched: &Matched, manager: Option<&HttpManager>) -> Vec<
             PathRewrite::Regex(pattern, with) => {
                 let text = format!("{:?} to {with:?}", pattern.source());
                 list.add("rewrite", text, origin, false);
+            }
+            PathRewrite::Template(with) => {
+                list.add("rewrite", format!("to {:?}", with.as_str()), origin, false);
             }
             _ => {}
         }
@@ -275,20 +292,30 @@ fn retries(retry: &Retry) -> String {
 }
 
 fn faults(fault: &Fault) -> String {
-    let delay = fault
-        .delay
-        .as_ref()
-        .map(|delay| format!("delay of {} for {}", time(delay.duration), delay.share));
+    let delay = fault.delay.as_ref().map(|delay| match delay.by {
+        DelayBy::Fixed(length) => format!("delay of {} for {}", time(length), delay.share),
+        _ => format!("delay as the request says for {} at most", delay.share),
+    });
     let abort = fault.abort.as_ref().map(|abort| match abort.with {
         AbortWith::Http(status) => format!("abort with {} for {}", status.as_u16(), abort.share),
         AbortWith::Grpc(status) => format!("abort with gRPC {status} for {}", abort.share),
+        AbortWith::Header(_) => format!("abort as the request says for {} at most", abort.share),
     });
-    let both: Vec<String> = delay.into_iter().chain(abort).collect();
-    both.join(", ")
+    let mut all: Vec<String> = delay.into_iter().chain(abort).collect();
+    if !fault.upstream.is_empty() {
+        all.push(format!("only to {}", fault.upstream));
+    }
+    if !(fault.headers.is_empty() && fault.nodes.is_empty()) {
+        all.push("only for some requests".to_owned());
+    }
+    all.join(", ")
 }
 
 fn copies(mirror: &Mirror) -> String {
-    format!("{} to {}", mirror.share, mirror.cluster)
+    match &mirror.cluster_header {
+        Some(header) => format!("{} to the cluster in {header}", mirror.share),
+        None => format!("{} to {}", mirror.share, mirror.cluster),
+    }
 }
 
 fn rate(limit: &RateLimit) -> String {

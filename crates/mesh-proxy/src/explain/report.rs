@@ -322,6 +322,8 @@ fn destinations(matched: &Matched, ran: &Ran, bound: Bound) -> (Vec<Value>, usiz
             "from": from,
         })
     };
+    let seen = ran.told.as_ref().map(|told| told.seen.headers());
+    let value = |header: &HeaderName| seen.and_then(|headers| headers.get(header)?.to_str().ok());
     let listed: Vec<Value> = match &forward.to {
         Target::Cluster(cluster, origin) => {
             vec![one(cluster, None, true, place(snapshot, *origin))]
@@ -335,18 +337,24 @@ fn destinations(matched: &Matched, ran: &Ran, bound: Bound) -> (Vec<Value>, usiz
                 .map(|(_, part)| {
                     let from = place(snapshot, part.origin);
                     let weight = Some((part.weight, total));
-                    one(&part.cluster, weight, is_taken(part), from)
+                    let named = part
+                        .cluster_header
+                        .as_ref()
+                        .map(|it| value(it).unwrap_or_default());
+                    let name = named.map(Name::from);
+                    one(
+                        name.as_ref().unwrap_or(&part.cluster),
+                        weight,
+                        is_taken(part),
+                        from,
+                    )
                 })
                 .collect()
         }
-        Target::Header(header) => {
-            let seen = ran.told.as_ref().map(|told| told.seen.headers());
-            let value = seen.and_then(|headers| headers.get(header)?.to_str().ok());
-            value
-                .map(|name| one(&name.into(), None, true, Value::Null))
-                .into_iter()
-                .collect()
-        }
+        Target::Header(header) => value(header)
+            .map(|name| one(&name.into(), None, true, Value::Null))
+            .into_iter()
+            .collect(),
         _ => Vec::new(),
     };
     let all = match &forward.to {

@@ -23,9 +23,10 @@ use http::{Method, Request, StatusCode, Uri, Version, uri};
 use mesh_core::model::{Direction, HttpManager, StripPort};
 use mesh_core::reply::{Answer, Asked};
 use mesh_core::stats::HttpStat;
-use mesh_core::{Error, Exchange, Failure, Rng};
+use mesh_core::{Error, Exchange, Failure, Matched, Rng};
 use mesh_http1::server::Refused;
 use mesh_policy::path::{Normalized, normalize};
+use mesh_route::route::Notes;
 use mesh_telemetry::istio::peer;
 use std::borrow::Cow;
 use std::future::{Ready, ready};
@@ -39,7 +40,7 @@ use tower_service::Service;
 /// Builds [`Admit`] services.
 #[derive(Clone, Debug)]
 pub(crate) struct AdmitLayer {
-    rng: Arc<Rng>,
+    tools: Arc<Tools>,
     explainer: Option<Arc<Explainer>>,
 }
 
@@ -47,9 +48,16 @@ pub(crate) struct AdmitLayer {
 #[derive(Clone, Debug)]
 pub(crate) struct Admit<S> {
     inner: S,
-    rng: Arc<Rng>,
+    tools: Arc<Tools>,
     /// Whoever brings its token is told why a request went where it went.
     explainer: Option<Arc<Explainer>>,
+}
+
+/// What all connections share: each of them has room for one pointer.
+#[derive(Debug)]
+struct Tools {
+    rng: Arc<Rng>,
+    notes: Notes,
 }
 
 /// The response future of [`Admit`].
@@ -99,9 +107,10 @@ const PEER: [HeaderName; 2] = [peer::METADATA, peer::METADATA_ID];
 // === impl AdmitLayer ===
 
 impl AdmitLayer {
-    pub(crate) fn new(rng: Arc<Rng>) -> Self {
+    /// Routes may have upgrades of their own: `notes` finds them.
+    pub(crate) fn new(rng: Arc<Rng>, notes: Notes) -> Self {
         Self {
-            rng,
+            tools: Arc::new(Tools { rng, notes }),
             explainer: None,
         }
     }
@@ -119,7 +128,7 @@ impl<S> Layer<S> for AdmitLayer {
     fn layer(&self, inner: S) -> Admit<S> {
         Admit {
             inner,
-            rng: self.rng.clone(),
+            tools: self.tools.clone(),
             explainer: self.explainer.clone(),
         }
     }
@@ -147,7 +156,13 @@ where
         }
         if let Some(exchange) = &exchange
             && let Some(manager) = &exchange.caller().manager
-            && let Err(error) = admit(&mut request, manager, exchange, &self.rng)
+            && let Err(error) = admit(
+                &mut request,
+                manager,
+                exchange,
+                &self.tools.rng,
+                Some(&self.tools.notes),
+            )
         {
             if let Some(served) = served {
                 served.answer();
@@ -205,11 +220,35 @@ fn closing(error: Error) -> Error {
     Error::answer(failure, answer.header(header::CONNECTION, close))
 }
 
+/// Whether an upgrade passes: as the route says, or else the listener (Envoy
+/// `HttpConnectionManagerConfig::createUpgradeFilterChain`).
+fn passes<B>(
+    wanted: &[u8],
+    manager: &HttpManager,
+    request: &Request<B>,
+    notes: Option<&Notes>,
+) -> bool {
+    let matched = notes.and_then(|notes| notes.find(request));
+    let forward = matched.as_ref().and_then(Matched::forward);
+    let said = forward.and_then(|forward| {
+        let mut upgrades = forward.upgrades.iter();
+        upgrades.find(|(name, _)| name.as_bytes() == wanted)
+    });
+    match said {
+        Some((_, passes)) => *passes,
+        None => manager
+            .upgrades
+            .iter()
+            .any(|name| name.as_bytes() == wanted),
+    }
+}
+
 fn admit<B>(
     request: &mut Request<B>,
     manager: &HttpManager,
     exchange: &Exchange,
     rng: &Rng,
+    notes: Option<&Notes>,
 ) -> Result<(), Error> {
     if request.uri().path_and_query().is_none()
         && let Some(refused) = request.extensions().get::<Refused>()
@@ -248,20 +287,16 @@ fn admit<B>(
     if request.version() > Version::HTTP_11 {
         changed |= join_cookies(request.headers_mut());
     }
-    let headers = request.headers_mut();
-    if let Some(protocol) = mesh_client::upgrade_of(headers) {
+    if let Some(protocol) = mesh_client::upgrade_of(request.headers()) {
         let wanted = protocol.as_bytes().to_ascii_lowercase();
-        if !manager
-            .upgrades
-            .iter()
-            .any(|allowed| allowed.as_bytes() == wanted)
-        {
+        if !passes(&wanted, manager, request, notes) {
             if changed {
                 exchange.note_head(request);
             }
             return Err(Error::new(Failure::UpgradeRefused));
         }
     }
+    let headers = request.headers_mut();
     // Most requests have none of them: one look at the names instead of one for each.
     if headers
         .keys()

@@ -9,6 +9,7 @@ use http::Request;
 use mesh_client::{Body, Outbound, Parts};
 use mesh_core::Rng;
 use mesh_resilience::{Overload, OverloadLayer, Shedding};
+use mesh_route::RouteLayer;
 use mesh_route::follow::{Follow, FollowLayer};
 use mesh_route::reply::{Reply, ReplyLayer};
 use mesh_telemetry::{Finish, FinishLayer, IntroduceLayer, Telemetry};
@@ -40,6 +41,7 @@ pub(crate) fn build(
     let rng = Arc::new(Rng::with_seed(parts.rng.word()));
     // Upstreams inside the mesh learn who calls, if we are somebody.
     parts.introduce = IntroduceLayer::per_route(&telemetry);
+    let notes = RouteLayer::new(parts.feed.clone()).notes();
     // Routing, policy, balancing, connections.
     let stack = parts.outbound();
     // Sheds before matching spends time.
@@ -47,7 +49,9 @@ pub(crate) fn build(
         .shedding(shedding.clone(), rng.clone())
         .layer(stack);
     // Nothing below sees a malformed head.
-    let stack = AdmitLayer::new(rng).explaining(explainer).layer(stack);
+    let stack = AdmitLayer::new(rng, notes)
+        .explaining(explainer)
+        .layer(stack);
     // Every error becomes a response.
     let stack = ReplyLayer::new().layer(stack);
     // Sees every outcome: access log, metrics, statistics. Reads who peers are, and hides it.

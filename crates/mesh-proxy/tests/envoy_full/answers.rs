@@ -3,8 +3,8 @@
 use super::*;
 use http::StatusCode;
 use mesh_core::model::{
-    AbortWith, AuthorityRewrite, Cors, DirectResponse, Fault, FaultAbort, FaultDelay, Fraction,
-    PathRewrite, RateLimit, Redirect, RedirectPath,
+    AbortWith, AuthorityRewrite, Cors, DelayBy, DirectResponse, Fault, FaultAbort, FaultDelay,
+    Fraction, PathRewrite, RateLimit, Redirect, RedirectPath,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -250,7 +250,7 @@ fn faults() -> Group {
     let abort = |with, share| Some(FaultAbort { with, share });
     let http = |status| AbortWith::Http(StatusCode::from_u16(status).unwrap());
     let delay = Some(FaultDelay {
-        duration: Duration::from_millis(30),
+        by: DelayBy::Fixed(Duration::from_millis(30)),
         share: Fraction::ALL,
     });
     let rules = [

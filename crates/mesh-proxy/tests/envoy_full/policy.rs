@@ -1,7 +1,7 @@
 //! Our policies as Envoy's filters and route settings have them.
 
 use super::translate::{TYPE, duration, fraction, string};
-use mesh_core::model::{AbortWith, Cors, Fault, RateLimit, Retry};
+use mesh_core::model::{AbortWith, Cors, DelayBy, Fault, RateLimit, Retry};
 use serde_json::{Value, json};
 
 pub fn retry(policy: &Retry) -> Value {
@@ -36,14 +36,18 @@ pub fn retry(policy: &Retry) -> Value {
 pub fn fault(policy: &Fault) -> Value {
     let mut out = json!({"@type": format!("{TYPE}.extensions.filters.http.fault.v3.HTTPFault")});
     if let Some(delay) = &policy.delay {
+        let DelayBy::Fixed(length) = delay.by else {
+            panic!("not written here: {delay:?}");
+        };
         out["delay"] = json!({
-            "fixed_delay": duration(delay.duration), "percentage": fraction(delay.share),
+            "fixed_delay": duration(length), "percentage": fraction(delay.share),
         });
     }
     if let Some(abort) = &policy.abort {
         out["abort"] = match abort.with {
             AbortWith::Http(status) => json!({"http_status": status.as_u16()}),
             AbortWith::Grpc(status) => json!({"grpc_status": status}),
+            AbortWith::Header(_) => panic!("not written here: {abort:?}"),
         };
         out["abort"]["percentage"] = fraction(abort.share);
     }

@@ -1,7 +1,7 @@
 use super::*;
 use http::StatusCode;
 use mesh_core::Caller;
-use mesh_core::model::{FaultAbort, FaultDelay, Fraction, Rule};
+use mesh_core::model::{FaultAbort, FaultDelay, Rule};
 use mesh_core::stats::Block;
 use mesh_test::{BoxedBody, Probe, contract, empty, fixture};
 use tokio::time::Instant;
@@ -12,7 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn fault(delay: Option<Fraction>, abort: Option<Fraction>) -> model::Fault {
     let mut fault = model::Fault::default();
     fault.delay = delay.map(|share| FaultDelay {
-        duration: 7 * SECOND,
+        by: DelayBy::Fixed(7 * SECOND),
         share,
     });
     fault.abort = abort.map(|share| FaultAbort {
@@ -55,7 +55,7 @@ fn delay_and_abort_are_drawn_on_their_own() {
         ((miss, hit), (None, Some(abort))),
         ((miss, miss), (None, None)),
     ] {
-        let plan = decide(&fault, words.0, words.1);
+        let plan = decide(&fault, &HeaderMap::new(), words.0, words.1);
         assert_eq!((plan.delay, plan.abort), expected);
     }
 }
@@ -66,7 +66,7 @@ fn a_share_is_met_over_many_requests() {
     let fault = fault(tenth, tenth);
     let rng = Rng::with_seed(7);
     let plans: Vec<_> = (0..20_000)
-        .map(|_| decide(&fault, rng.word(), rng.word()))
+        .map(|_| decide(&fault, &HeaderMap::new(), rng.word(), rng.word()))
         .collect();
     let delayed = plans.iter().filter(|plan| plan.delay.is_some()).count();
     let both = plans
@@ -131,4 +131,95 @@ async fn a_delay_that_is_dropped_does_nothing() {
 fn the_future_is_small() {
     // On top of the inner future (a boxed one here: 16), whatever the request's size.
     assert_eq!(size_of::<ResponseFuture<Probe, BoxedBody>>(), 8 + 16);
+}
+
+#[test]
+fn requests_ask_for_what_is_left_to_their_headers() {
+    let percent = Fraction::percent(1.0).unwrap();
+    let mut fault = fault(Some(Fraction::percent(50.0).unwrap()), Some(Fraction::ALL));
+    fault.delay.as_mut().unwrap().by = DelayBy::Header(percent);
+    fault.abort.as_mut().unwrap().with = AbortWith::Header(percent);
+    // Of a million words.
+    let plan = |lines: &[(&'static str, &'static str)], word: u64| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let name = HeaderName::try_from(format!("x-envoy-fault-{name}")).unwrap();
+            headers.append(name, http::HeaderValue::from_static(value));
+        }
+        let plan = decide(&fault, &headers, word, word);
+        (plan.delay.map(|it| it.as_millis()), plan.abort)
+    };
+    let (http, grpc) = (Failure::FaultAbort, Failure::FaultAbortGrpc);
+    let (delay, share) = ("delay-request", "delay-request-percentage");
+    assert_eq!(plan(&[], 0), (None, None));
+    for (value, expected) in [
+        (" +5", Some(5)),
+        ("0", None),
+        ("-1", None),
+        ("1s", None),
+        ("", None),
+    ] {
+        assert_eq!(plan(&[(delay, value)], 0), (expected, None), "{value}");
+    }
+    assert_eq!(plan(&[(delay, "5"), (delay, "6")], 0), (Some(5), None));
+    for (said, word, expected) in [
+        ("10", 99_999, Some(5)),
+        ("10", 100_000, None),
+        ("60", 499_999, Some(5)),
+        ("60", 500_000, None),
+        ("ten", 499_999, Some(5)),
+        ("4294967296", 499_999, Some(5)),
+        ("0", 0, None),
+    ] {
+        assert_eq!(
+            plan(&[(delay, "5"), (share, said)], word),
+            (expected, None),
+            "{said}"
+        );
+    }
+    let (abort, abort_grpc) = ("abort-request", "abort-grpc-request");
+    for (lines, expected) in [
+        (vec![(abort, "418")], Some(http(418))),
+        (vec![(abort, "599"), (abort_grpc, "5")], Some(http(599))),
+        (vec![(abort, "600"), (abort_grpc, "5")], Some(grpc(5))),
+        (vec![(abort, "199")], None),
+        (vec![(abort_grpc, "x")], None),
+        (
+            vec![(abort, "418"), ("abort-request-percentage", "0")],
+            None,
+        ),
+    ] {
+        assert_eq!(plan(&lines, 0), (None, expected), "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_fault_is_only_for_the_requests_that_it_names() {
+    let like = |name: &'static str, value: &str| {
+        let key = model::HeaderKey::Header(HeaderName::from_static(name));
+        model::HeaderMatch::text(key, model::StringMatch::Exact(value.into()))
+    };
+    let mut only = fault(None, Some(Fraction::ALL));
+    only.nodes = vec!["n1".into(), "n2".into()];
+    only.headers = vec![like("x-a", "1")];
+    only.upstream = "a".into();
+    let aborted = |cluster: &str, lines: &[(&str, &str)]| {
+        let mut rule = Rule::prefix_to("/", cluster);
+        rule.fault = Some(Arc::new(only.clone()));
+        let clusters = vec![model::Cluster::new(cluster)];
+        let exchange = fixture::matched(&fixture::snapshot(vec![rule], clusters));
+        let mut request = Request::get("/");
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        let request = fixture::with(request.body(empty()).unwrap(), &exchange);
+        let service = FaultLayer::per_route().layer(Probe::new());
+        async move { service.oneshot(request).await.is_err() }
+    };
+    let node = "x-envoy-downstream-service-node";
+    assert!(aborted("a", &[(node, "n2"), ("x-a", "1")]).await);
+    assert!(!aborted("b", &[(node, "n2"), ("x-a", "1")]).await);
+    assert!(!aborted("a", &[(node, "n3"), ("x-a", "1")]).await);
+    assert!(!aborted("a", &[("x-a", "1")]).await);
+    assert!(!aborted("a", &[(node, "n1"), ("x-a", "2")]).await);
 }

@@ -5,18 +5,16 @@
 //! number of retries replaces it. Names and numbers that cannot be read are passed over.
 
 use super::decide::Conditions;
+use crate::like::is_like;
 use crate::limits::{HEDGE, has_envoy_headers};
-use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
-use mesh_core::model::{HeaderKey, HeaderMatch, Retry, RetryOn};
-use mesh_core::{Caller, Exchange};
+use mesh_core::model::{Retry, RetryOn};
 
 const ON: HeaderName = HeaderName::from_static("x-envoy-retry-on");
 const GRPC_ON: HeaderName = HeaderName::from_static("x-envoy-retry-grpc-on");
 const MAX: HeaderName = HeaderName::from_static("x-envoy-max-retries");
 const STATUS_CODES: HeaderName = HeaderName::from_static("x-envoy-retriable-status-codes");
 const HEADER_NAMES: HeaderName = HeaderName::from_static("x-envoy-retriable-header-names");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Envoy's `num_retries` where there are conditions and no policy.
 const DEFAULT_RETRIES: u32 = 1;
@@ -111,44 +109,6 @@ fn is_about_retries(rest: &str) -> bool {
     )
 }
 
-/// Whether a request's head is as it has to be.
-fn is_like<B>(request: &Request<B>, want: &HeaderMatch) -> bool {
-    let headers = request.headers();
-    let lines = |name| headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    let uri = request.uri();
-    match &want.key {
-        HeaderKey::Method => want.holds([request.method().as_str().as_bytes()]),
-        HeaderKey::Path => {
-            let path = uri.path_and_query().map(|both| both.as_str().as_bytes());
-            want.holds(path)
-        }
-        HeaderKey::Scheme => match uri.scheme_str() {
-            Some(scheme) => want.holds([scheme.as_bytes()]),
-            None => want.holds([scheme_of(request)]),
-        },
-        HeaderKey::Authority => authority_is(request, want),
-        HeaderKey::Header(name) if name == HOST => authority_is(request, want),
-        HeaderKey::Header(name) => want.holds(lines(name)),
-    }
-}
-
-/// There is one authority, whichever of its two names is asked for.
-fn authority_is<B>(request: &Request<B>, want: &HeaderMatch) -> bool {
-    let own = request.uri().authority().map(|own| own.as_str().as_bytes());
-    let host = || request.headers().get(HOST).map(HeaderValue::as_bytes);
-    want.holds(own.or_else(host))
-}
-
-/// Of a request that does not say it: as its caller's connection is.
-fn scheme_of<B>(request: &Request<B>) -> &[u8] {
-    let caller = Exchange::of(request).map(Exchange::caller);
-    match request.headers().get(FORWARDED_PROTO) {
-        Some(said) => said.as_bytes(),
-        None if caller.is_some_and(Caller::is_secure) => b"https",
-        None => b"http",
-    }
-}
-
 /// The parts of a comma-separated value. One that is not text has none.
 fn list(value: &HeaderValue) -> impl Iterator<Item = &str> {
     let text = value.to_str().unwrap_or_default();
@@ -181,7 +141,9 @@ fn is_grpc(condition: RetryOn) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::header::HOST;
     use mesh_core::model::StringMatch;
+    use mesh_core::model::{HeaderKey, HeaderMatch};
     use proptest::prelude::*;
 
     fn policy(attempts: u32, on: RetryOn) -> Retry {

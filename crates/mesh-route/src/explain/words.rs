@@ -1,10 +1,12 @@
 //! What a condition asks for and what a request has instead, in words.
 
 use super::Unmet;
+use crate::cookies;
 use crate::head::Head;
 use crate::matches::{Predicate, query_value, with_value};
 use mesh_core::model::{
-    ClaimCondition, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch,
+    ClaimCondition, Condition, CookieMatch, HeaderKey, HeaderMatch, PathMatch, QueryMatch,
+    TlsCondition, ValueMatch,
 };
 use std::fmt::Write;
 
@@ -16,6 +18,8 @@ pub(super) fn all(condition: &Condition) -> Vec<String> {
     let mut all = vec![path(&condition.path)];
     all.extend(condition.headers.iter().map(header));
     all.extend(condition.query.iter().map(query));
+    all.extend(condition.cookies.iter().map(cookie));
+    all.extend(condition.tls.map(certificate));
     all.extend(condition.claims.iter().map(claim));
     if condition.grpc {
         all.push(GRPC.to_owned());
@@ -49,6 +53,20 @@ pub(super) fn describe(condition: &Condition, predicate: Predicate, head: &Head<
                 had: query_value(head, &want.name).map(|value| cut(value.as_bytes())),
             }
         }
+        Predicate::Cookie(at) => {
+            let want = &condition.cookies[at];
+            Unmet {
+                wanted: cookie(want),
+                had: cookies::find(head.headers(), &want.name).map(cut),
+            }
+        }
+        Predicate::Tls => Unmet {
+            wanted: condition.tls.map(certificate).unwrap_or_default(),
+            had: head.tls().and_then(|tls| tls.peer.as_ref()).map(|peer| {
+                let found = if peer.validated { "valid" } else { "not valid" };
+                format!("one that was found {found}")
+            }),
+        },
         Predicate::Claim(at) => {
             let want = &condition.claims[at];
             let had = head.claims().and_then(|claims| claims.at(&want.claim.path));
@@ -82,6 +100,26 @@ fn claim(want: &ClaimCondition) -> String {
     format!("claim {} {not}{}", way.join("."), values.join(" or "))
 }
 
+fn cookie(want: &CookieMatch) -> String {
+    let not = if want.invert { " not" } else { "" };
+    format!("cookie {}{not}: {}", want.name, want.value)
+}
+
+fn certificate(want: TlsCondition) -> String {
+    let both = [
+        want.presented.map(|it| (it, "shown")),
+        want.validated.map(|it| (it, "found valid")),
+    ];
+    let both = both.into_iter().flatten();
+    let words: Vec<_> = both
+        .map(|(it, word)| format!("{}{word}", if it { "" } else { "not " }))
+        .collect();
+    match words.is_empty() {
+        true => "certificate of the caller: any".to_owned(),
+        false => format!("certificate of the caller: {}", words.join(", ")),
+    }
+}
+
 fn path(want: &PathMatch) -> String {
     match want {
         PathMatch::Prefix(text) => format!("path prefix {text:?}"),
@@ -94,6 +132,7 @@ fn path(want: &PathMatch) -> String {
         }
         PathMatch::Regex(pattern) => format!("path regex {:?}", pattern.source()),
         PathMatch::Connect => "method CONNECT".to_owned(),
+        PathMatch::Template(template) => format!("path template {:?}", template.as_str()),
         _ => "a path match that this version does not know".to_owned(),
     }
 }

@@ -1,24 +1,26 @@
 //! Cookies to hash by: read, and made where there is none.
 
-use super::decide::{Decision, text};
-use http::header::COOKIE;
+use super::decide::text;
+use crate::cookies::find;
 use http::{HeaderMap, HeaderValue};
 use mesh_core::Caller;
 use mesh_core::model::HashCookie;
 
 /// The hash of a cookie's value. Without a value one is made, where the cookie has a time to live:
+/// and somebody asks for those that are made:
 /// the hash of both addresses of the connection, as the PROXY protocol restores them, so that
 /// requests which race on one connection get the same (Envoy `Filter::addDownstreamSetCookie`).
 pub(super) fn hash(
     wanted: &HashCookie,
     headers: &HeaderMap,
     caller: &Caller,
-    decision: &mut Decision,
+    made: Option<&mut Vec<HeaderValue>>,
 ) -> Option<u64> {
     if let Some(value) = find(headers, &wanted.name).filter(|value| !value.is_empty()) {
         return Some(text(value));
     }
     let seconds = wanted.ttl?.as_secs();
+    let made = made?;
     let addresses: String = [caller.peer, caller.local]
         .into_iter()
         .flatten()
@@ -27,7 +29,7 @@ pub(super) fn hash(
     let value = format!("{:016x}", text(addresses.as_bytes()));
     // One that cannot be a header is not made, and so is not hashed by.
     let line = HeaderValue::try_from(line(wanted, &value, seconds)).ok()?;
-    decision.cookies.push(line);
+    made.push(line);
     Some(text(value.as_bytes()))
 }
 
@@ -49,20 +51,4 @@ fn line(wanted: &HashCookie, value: &str, seconds: u64) -> String {
         }
     }
     line + "; HttpOnly"
-}
-
-/// The first cookie with this name, without quotes around its value.
-fn find<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-    let pairs = lines.flat_map(|line| line.split(|byte| *byte == b';'));
-    let value = pairs.into_iter().find_map(|pair| {
-        let start = pair.iter().position(|byte| *byte != b' ')?;
-        let pair = &pair[start..];
-        let equals = pair.iter().position(|byte| *byte == b'=')?;
-        (&pair[..equals] == name.as_bytes()).then(|| &pair[equals + 1..])
-    })?;
-    match value {
-        [b'"', inner @ .., b'"'] => Some(inner),
-        plain => Some(plain),
-    }
 }

@@ -31,25 +31,53 @@ pub fn decide(
     exchange: &Exchange,
 ) -> Decision {
     let mut decision = Decision::default();
+    decision.hash = combined(
+        policies,
+        headers,
+        uri,
+        exchange,
+        Some(&mut decision.cookies),
+    );
+    decision
+}
+
+/// The hash of what a request brings; no cookie is made.
+pub(crate) fn known(
+    policies: &[HashPolicy],
+    headers: &HeaderMap,
+    uri: &Uri,
+    exchange: &Exchange,
+) -> Option<u64> {
+    combined(policies, headers, uri, exchange, None)
+}
+
+fn combined(
+    policies: &[HashPolicy],
+    headers: &HeaderMap,
+    uri: &Uri,
+    exchange: &Exchange,
+    mut made: Option<&mut Vec<HeaderValue>>,
+) -> Option<u64> {
+    let mut hash: Option<u64> = None;
     for policy in policies {
         let new = match &policy.source {
             HashSource::Header(name, rewrite) => header(name, rewrite.as_ref(), headers, uri),
             HashSource::Cookie(wanted) => {
-                cookie::hash(wanted, headers, exchange.caller(), &mut decision)
+                cookie::hash(wanted, headers, exchange.caller(), made.as_deref_mut())
             }
             HashSource::SourceIp => source_ip(exchange),
             HashSource::Query(name) => query(uri, name),
             _ => None,
         };
         if let Some(new) = new {
-            let old = decision.hash.map_or(0, |old| old.rotate_left(1));
-            decision.hash = Some(old ^ new);
+            let old = hash.map_or(0, |old| old.rotate_left(1));
+            hash = Some(old ^ new);
         }
-        if policy.terminal && decision.hash.is_some() {
+        if policy.terminal && hash.is_some() {
             break;
         }
     }
-    decision
+    hash
 }
 
 /// Who calls. An address that a header names stays as it is written there, in its family.

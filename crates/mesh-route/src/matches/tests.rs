@@ -231,3 +231,83 @@ fn the_first_part_that_fails_is_named() {
     assert_eq!(met(false), Some(Predicate::Grpc));
     assert_eq!(met(true), Some(Predicate::Share));
 }
+
+#[test]
+fn cookies_are_matched_by_the_first_of_a_name_and_inverted_ones_by_none_too() {
+    let cookies = |lines: &[&'static str]| {
+        let mut request = Request::get("/").body(()).unwrap();
+        for line in lines {
+            let value = HeaderValue::from_static(line);
+            request.headers_mut().append(http::header::COOKIE, value);
+        }
+        request
+    };
+    let requests = [
+        cookies(&[]),
+        cookies(&["a=1"]),
+        cookies(&["b=1;  a=\"1\"; a=2"]),
+        cookies(&["b=1", "a=2; a=1"]),
+        cookies(&["A=1; a; aa=1"]),
+    ];
+    for (invert, expected) in [(false, [0, 1, 1, 0, 0]), (true, [1, 0, 0, 1, 1])] {
+        let mut condition = Condition::default();
+        condition.cookies = vec![CookieMatch {
+            name: "a".into(),
+            value: StringMatch::Exact("1".into()),
+            invert,
+        }];
+        for (request, expected) in requests.iter().zip(expected) {
+            let unmet = unmet(&condition, &Head::of(request), 0);
+            let held = (expected == 0).then_some(Predicate::Cookie(0));
+            assert_eq!(unmet, held, "{request:?}, inverted: {invert}");
+        }
+    }
+}
+
+#[test]
+fn certificates_are_matched_by_whether_they_were_shown_and_found_valid() {
+    use mesh_core::exchange::{PeerCertificate, TlsInfo};
+    use mesh_core::model::TlsCondition;
+    let connection = |validated: Option<bool>| {
+        let mut tls = TlsInfo::default();
+        tls.peer = validated.map(|validated| {
+            let mut peer = PeerCertificate::default();
+            peer.validated = validated;
+            peer
+        });
+        let mut caller = mesh_core::Caller::default();
+        caller.tls = Some(std::sync::Arc::new(tls));
+        let mut request = Request::get("/").body(()).unwrap();
+        let now = tokio::time::Instant::now().into_std();
+        mesh_core::Exchange::new(now, caller).attach(&mut request);
+        request
+    };
+    // Columns: without TLS, without a certificate, with one that is not valid, with a valid one.
+    let requests = [
+        request(&[]),
+        connection(None),
+        connection(Some(false)),
+        connection(Some(true)),
+    ];
+    let (no, yes) = (Some(false), Some(true));
+    for (presented, validated, expected) in [
+        (None, None, [1, 1, 1, 1]),
+        (yes, None, [0, 0, 1, 1]),
+        (no, None, [1, 1, 0, 0]),
+        (None, yes, [0, 0, 0, 1]),
+        (None, no, [1, 1, 1, 0]),
+        (yes, no, [0, 0, 1, 0]),
+        (no, yes, [0, 0, 0, 0]),
+    ] {
+        let mut condition = Condition::default();
+        condition.tls = Some(TlsCondition {
+            presented,
+            validated,
+        });
+        for (request, expected) in requests.iter().zip(expected) {
+            let unmet = unmet(&condition, &Head::of(request), 0);
+            let held = (expected == 0).then_some(Predicate::Tls);
+            assert_eq!(unmet, held, "{condition:?} {request:?}");
+        }
+    }
+}

@@ -2,9 +2,9 @@
 
 use super::Executor;
 use bytes::Buf;
-use http::{Method, Request, Response, header};
+use http::{HeaderMap, Method, Request, Response, header};
 use http_body::Body;
-use mesh_core::model::{ClusterEntry, DiscoveryKind, Fraction};
+use mesh_core::model::{self, ClusterEntry, DiscoveryKind, Fraction};
 use mesh_core::{Exchange, Rng};
 use std::future::poll_fn;
 use std::pin::pin;
@@ -25,8 +25,8 @@ pub struct Fixed<T> {
 /// Where copies go: [`PerRoute`] or [`Fixed`]. Only this crate can implement it to any effect,
 /// since nothing else can make a [`Planned`].
 pub trait Shadow<S, O> {
-    /// The copies of a request with this exchange.
-    fn plan(&self, exchange: Option<&Exchange>, rng: &Rng) -> Vec<Planned>;
+    /// The copies of a request with these headers and this exchange.
+    fn plan(&self, headers: &HeaderMap, exchange: Option<&Exchange>, rng: &Rng) -> Vec<Planned>;
 
     /// Sends a copy; whatever comes of it is thrown away. `inner` is what the request itself goes
     /// through.
@@ -40,6 +40,8 @@ pub struct Planned {
     pub(super) shadow_host: bool,
     /// It says that it comes from a proxy.
     pub(super) internal: bool,
+    /// What changes it. None for most.
+    pub(super) mirror: Option<Box<model::Mirror>>,
 }
 
 /// Whether a request may be copied at all: what it opens is a tunnel otherwise.
@@ -61,7 +63,7 @@ where
     R::Error: Send,
     O: Send + 'static,
 {
-    fn plan(&self, exchange: Option<&Exchange>, rng: &Rng) -> Vec<Planned> {
+    fn plan(&self, headers: &HeaderMap, exchange: Option<&Exchange>, rng: &Rng) -> Vec<Planned> {
         let Some((exchange, matched)) = exchange.and_then(|of| Some((of, of.matched()?))) else {
             return Vec::new();
         };
@@ -79,12 +81,18 @@ where
         drawn
             .filter_map(|mirror| {
                 // A mirror to a cluster that does not exist changes nothing for the caller.
-                let cluster = matched.snapshot().cluster_index(&mirror.cluster)?;
+                let name = match &mirror.cluster_header {
+                    Some(header) => headers.get(header)?.to_str().ok()?,
+                    None => &mirror.cluster,
+                };
+                let cluster = matched.snapshot().cluster_index(name)?;
                 let matched = matched.clone().to(None, Some(cluster));
                 Some(Planned {
                     exchange: Some(exchange.for_shadow(matched)),
-                    shadow_host: mirror.shadow_host,
+                    // A host of its own stays as it is (Envoy `host_rewrite_literal`).
+                    shadow_host: mirror.shadow_host && mirror.authority.is_none(),
                     internal: true,
+                    mirror: changes(mirror).then(|| Box::new(mirror.clone())),
                 })
             })
             .collect()
@@ -93,6 +101,10 @@ where
     fn send<E: Executor>(&self, inner: &S, copy: Request<O>, executor: &E) {
         executor.spawn(Box::pin(discard(inner.clone(), copy)));
     }
+}
+
+fn changes(mirror: &model::Mirror) -> bool {
+    mirror.authority.is_some() || !mirror.edits.is_empty()
 }
 
 /// What has no host to go to is not copied either: Envoy's router fails before it copies.
@@ -116,7 +128,7 @@ where
     R::Error: Send,
     O: Send + 'static,
 {
-    fn plan(&self, exchange: Option<&Exchange>, rng: &Rng) -> Vec<Planned> {
+    fn plan(&self, _: &HeaderMap, exchange: Option<&Exchange>, rng: &Rng) -> Vec<Planned> {
         if !self.share.admits(rng.word()) {
             return Vec::new();
         }
@@ -125,6 +137,7 @@ where
             exchange: matched.map(|(exchange, matched)| exchange.for_shadow(matched.clone())),
             shadow_host: self.shadow_host,
             internal: false,
+            mirror: None,
         }]
     }
 

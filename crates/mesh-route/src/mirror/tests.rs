@@ -1,8 +1,9 @@
 use super::*;
 use http::StatusCode;
 use mesh_core::Failure;
-use mesh_core::Origin;
-use mesh_core::model::{Cluster, Mirror as Policy, Rule};
+use mesh_core::model::{
+    AddMode, Cluster, HeaderAdd, HeaderTemplate, Mirror as Policy, Piece, Rule,
+};
 use mesh_test::{Answers, BoxedBody, Probe, chunks, contract, fixture, read, text};
 use std::sync::Mutex;
 use tower::ServiceExt;
@@ -52,10 +53,9 @@ async fn settle() {
 
 fn mirror(cluster: &str, share: Fraction, shadow_host: bool) -> Policy {
     Policy {
-        origin: Origin::NONE,
-        cluster: cluster.into(),
         share,
         shadow_host,
+        ..Policy::to(cluster)
     }
 }
 
@@ -274,9 +274,9 @@ async fn a_copy_says_that_it_is_our_own_and_who_passed_it_on() {
 async fn a_request_that_has_no_host_to_go_to_is_not_copied() {
     let mut rule = Rule::prefix_to("/", "a");
     rule.mirrors = vec![mirror("b", Fraction::ALL, false)];
-    let mut builder = mesh_core::model::SnapshotBuilder::new();
-    let host = mesh_core::model::VirtualHost::new("all", ["*"]).rule(rule);
-    builder.routes(mesh_core::model::RouteTable::new("t").host(host));
+    let mut builder = model::SnapshotBuilder::new();
+    let host = model::VirtualHost::new("all", ["*"]).rule(rule);
+    builder.routes(model::RouteTable::new("t").host(host));
     builder
         .cluster(Cluster::new("a"))
         .cluster(Cluster::new("b"));
@@ -287,4 +287,57 @@ async fn a_request_that_has_no_host_to_go_to_is_not_copied() {
     service.oneshot(request).await.unwrap();
     settle().await;
     assert_eq!(probe.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_copy_goes_where_a_header_says_with_changes_one_after_the_other() {
+    let edit = |name: &'static str, value: &str, mode| HeaderAdd {
+        name: HeaderName::from_static(name),
+        value: match value.strip_prefix("of ") {
+            Some(name) => {
+                let name = HeaderName::try_from(name).unwrap();
+                HeaderTemplate::Pieces(vec![Piece::RequestHeader(name)])
+            }
+            None => HeaderTemplate::Fixed(HeaderValue::from_str(value).unwrap()),
+        },
+        mode,
+        keep_empty: false,
+    };
+    let mut named = mirror("", Fraction::ALL, true);
+    named.cluster_header = Some(HeaderName::from_static("x-copy"));
+    named.edits.add = vec![
+        edit("x-kept", "more", AddMode::Overwrite),
+        edit("x-last", "of x-kept", AddMode::Append),
+    ];
+    named.edits.remove = vec![HeaderName::from_static("x-kept")];
+    named.authority = Some("copy.test".into());
+    let exchange = exchange(vec![named]);
+    let sent = |to: Option<&'static str>| {
+        let mut request = fixture::with(request(), &exchange);
+        if let Some(to) = to {
+            let value = HeaderValue::from_static(to);
+            request.headers_mut().insert("x-copy", value);
+        }
+        request
+    };
+    for to in [None, Some(""), Some("missing")] {
+        let probe = Probe::new();
+        let service = per_route().layer(probe.clone());
+        service.oneshot(sent(to)).await.unwrap();
+        settle().await;
+        assert_eq!(probe.calls(), 1, "{to:?}");
+    }
+    let probe = Probe::new();
+    let service = per_route().layer(probe.clone());
+    service.oneshot(sent(Some("b"))).await.unwrap();
+    settle().await;
+    let seen = probe.requests();
+    let (request, copy) = (&seen[0], &seen[1]);
+    assert_eq!(request.headers()["x-kept"], "yes");
+    // Its own host stays, without `-shadow`.
+    assert_eq!(copy.uri(), "http://copy.test/x");
+    assert_eq!(copy.headers()["x-last"], "more");
+    assert!(!copy.headers().contains_key("x-kept"));
+    let exchange = Exchange::of(copy).unwrap();
+    assert_eq!(exchange.cluster().unwrap().config().name, "b");
 }

@@ -293,3 +293,26 @@ proptest! {
         prop_assert_eq!(uri.query().is_some(), target.contains('?') && !strip_query);
     }
 }
+
+#[test]
+fn the_names_of_a_template_make_a_new_path_and_the_query_stays() {
+    use mesh_core::model::PathTemplate;
+    let matched = PathMatch::Template(PathTemplate::new("/{a}/of/{b=**}").unwrap());
+    let with = PathRewrite::Template(TemplateRewrite::new("/{b}-{a}").unwrap());
+    let new = |from: &str| path(&with, &matched, from);
+    assert_eq!(new("/1/of/x/y?q=/").as_deref(), Some("/x/y-1?q=/"));
+    assert_eq!(new("/1/of/").as_deref(), Some("/-1"));
+    // Changed in between: it stays, as in Envoy, which says what it was nevertheless.
+    assert_eq!(new("/elsewhere?q").as_deref(), Some("/elsewhere?q"));
+}
+
+#[test]
+fn a_redirect_takes_the_length_of_the_template_for_that_of_what_matched() {
+    use mesh_core::model::PathTemplate;
+    let matched = PathMatch::Template(PathTemplate::new("/a/*").unwrap());
+    let mut redirect = Redirect::default();
+    redirect.path = RedirectPath::Prefix("/new".into());
+    let new = |from: &str| redirected(&redirect, &matched, from);
+    assert_eq!(new("/a/long").as_deref(), Some("/newong"));
+    assert_eq!(new("/a/b").as_deref(), Some("/new"));
+}

@@ -3,10 +3,10 @@
 use crate::place::Boxes;
 use http::{HeaderName, HeaderValue, Request, StatusCode, request};
 use mesh_core::model::{
-    Action, AddMode, Cluster, Condition, Cors, DirectResponse, Fraction, HeaderAdd, HeaderEdits,
+    Action, AddMode, Cluster, Condition, Cors, DirectResponse, HeaderAdd, HeaderEdits,
     HeaderTemplate, Mirror, PathMatch, PathRewrite, Redirect, Rule, Snapshot, StringMatch,
 };
-use mesh_core::{Exchange, Feed, Origin, Publisher};
+use mesh_core::{Exchange, Feed, Publisher};
 use mesh_route::mirror::{Executor, TeeBody};
 use mesh_route::{MapRequestBodyLayer, RouteLayer};
 use std::pin::Pin;
@@ -59,12 +59,7 @@ fn feed() -> Feed<Snapshot> {
         unreachable!("it forwards")
     };
     forward.path = PathRewrite::Prefix("/new".into());
-    renamed.mirrors.push(Mirror {
-        origin: Origin::NONE,
-        cluster: "shadow".into(),
-        share: Fraction::ALL,
-        shadow_host: false,
-    });
+    renamed.mirrors.push(Mirror::to("shadow"));
     let mut gone = Rule::prefix_to("/gone", "nowhere");
     gone.cors = Some(Arc::new(cors()));
     let mut rules = vec![

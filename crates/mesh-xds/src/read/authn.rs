@@ -17,7 +17,8 @@ use crate::wire::text::header_name;
 use crate::wire::{At, duration, each, number, refuse, required, unsupported};
 use http::{HeaderName, Uri};
 use mesh_core::model::{
-    Authn, AuthnRule, ClaimHeader, Condition, Jwks, JwtProvider, RemoteJwks, TokenRequirement,
+    Authn, AuthnRule, ClaimHeader, Condition, Jwks, JwtProvider, PathMatch, RemoteJwks,
+    TokenRequirement,
 };
 use mesh_core::{Invalid, Name};
 use std::collections::HashMap;
@@ -229,6 +230,9 @@ fn rule(
         requirement_type,
     } = value;
     let condition = route::route_match(required("match", r#match)?).at("match")?;
+    if let PathMatch::Template(_) = condition.path {
+        return Err(unsupported("path_match_policy")).at("match");
+    }
     let mut plain = Condition::default();
     plain.path = condition.path.clone();
     if plain != condition {

@@ -5,23 +5,20 @@ mod claim;
 pub(super) use claim::inverted as claim;
 
 use super::{listener, route};
-use crate::pb::envoy::config::core::v3::{CidrRange, TypedExtensionConfig};
+use crate::pb::envoy::config::core::v3::CidrRange;
 use crate::pb::envoy::config::rbac::v3 as pb;
 use crate::pb::envoy::config::rbac::v3::rbac::Action;
 use crate::pb::envoy::config::rbac::v3::{permission::Rule, principal::Identifier};
 use crate::pb::envoy::extensions::filters::http::rbac::v3 as http;
 use crate::pb::envoy::extensions::filters::network::rbac::v3 as network;
-use crate::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 use crate::pb::envoy::r#type::matcher::v3::{PathMatcher, path_matcher};
 use crate::pb::envoy::r#type::v3::Int32Range;
 use crate::wire::text::string_match;
-use crate::wire::{At, each, enumeration, refuse, required, type_name, unpack, unsupported};
+use crate::wire::{At, each, enumeration, refuse, required, template, unsupported};
 use mesh_core::Invalid;
 use mesh_core::model::{
-    Authz, AuthzAction, AuthzPolicy, AuthzRules, Cidr, Fact, PathTemplate, PortRange, Predicate,
-    StringMatch,
+    Authz, AuthzAction, AuthzPolicy, AuthzRules, Cidr, Fact, PortRange, Predicate, StringMatch,
 };
-use prost::Name as _;
 
 /// The HTTP filter.
 pub(super) fn of_requests(value: &http::Rbac) -> Result<Authz, Invalid> {
@@ -139,7 +136,7 @@ fn permission(value: &pb::Permission) -> Result<Predicate, Invalid> {
         Rule::Any(any) => return always(*any),
         Rule::Header(header) => Fact::Header(route::header_match(header).at("header")?),
         Rule::UrlPath(path) => Fact::Path(url_path(path).at("url_path")?),
-        Rule::UriTemplate(value) => Fact::PathTemplate(template(value).at("uri_template")?),
+        Rule::UriTemplate(value) => Fact::PathTemplate(template::read(value).at("uri_template")?),
         Rule::DestinationIp(block) => Fact::Destination(cidr(block).at("destination_ip")?),
         Rule::DestinationPort(port) => {
             let port = u16::try_from(*port)
@@ -198,21 +195,6 @@ fn cidr(value: &CidrRange) -> Result<Cidr, Invalid> {
 fn url_path(value: &PathMatcher) -> Result<StringMatch, Invalid> {
     let path_matcher::Rule::Path(path) = required("rule", &value.rule)?;
     string_match(path).at("path")
-}
-
-fn template(value: &TypedExtensionConfig) -> Result<PathTemplate, Invalid> {
-    let TypedExtensionConfig {
-        // Without a meaning: Envoy goes by the type of the message.
-        name: _,
-        typed_config,
-    } = value;
-    let any = required("typed_config", typed_config)?;
-    if type_name(any) != UriTemplateMatchConfig::full_name() {
-        let message = format!("{:?} is not supported", type_name(any));
-        return Err(Invalid::new("typed_config", message));
-    }
-    let UriTemplateMatchConfig { path_template } = unpack(any).at("typed_config")?;
-    PathTemplate::new(path_template).at("typed_config.path_template")
 }
 
 fn ports(value: &Int32Range) -> Result<PortRange, Invalid> {

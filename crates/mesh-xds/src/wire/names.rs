@@ -29,5 +29,8 @@ pub(crate) const ALLOW_LISTED_ROUTES: &str =
     "envoy.internal_redirect_predicates.allow_listed_routes";
 pub(crate) const PREVIOUS_ROUTES: &str = "envoy.internal_redirect_predicates.previous_routes";
 pub(crate) const SAFE_CROSS_SCHEME: &str = "envoy.internal_redirect_predicates.safe_cross_scheme";
+/// Paths of a template, and what is made of them.
+pub(crate) const TEMPLATE: &str = "envoy.path.match.uri_template.uri_template_matcher";
+pub(crate) const TEMPLATE_REWRITE: &str = "envoy.path.rewrite.uri_template.uri_template_rewriter";
 /// Retries avoid priorities that were tried.
 pub(crate) const PREVIOUS_PRIORITIES: &str = "envoy.retry_priorities.previous_priorities";

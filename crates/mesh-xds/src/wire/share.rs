@@ -29,6 +29,19 @@ pub(crate) fn to_fraction(share: Fraction) -> FractionalPercent {
     }
 }
 
+/// A share in hundredths, ten-thousandths or millionths, whichever the unit is.
+pub(crate) fn to_fraction_of(share: Fraction, unit: Fraction) -> FractionalPercent {
+    let denominator = match unit.as_millionths() {
+        10_000 => DenominatorType::Hundred,
+        100 => DenominatorType::TenThousand,
+        _ => return to_fraction(share),
+    };
+    FractionalPercent {
+        numerator: share.as_millionths() / unit.as_millionths(),
+        denominator: denominator.into(),
+    }
+}
+
 /// A share given in percent. Less than a millionth is cut off.
 pub(crate) fn percent(value: &Percent) -> Result<Fraction, Invalid> {
     let Percent { value } = value;

@@ -9,21 +9,21 @@ mod claim;
 pub(super) use claim::write as claim;
 
 use super::{listener, route};
-use crate::pb::envoy::config::core::v3::TypedExtensionConfig;
 use crate::pb::envoy::config::rbac::v3 as pb;
 use crate::pb::envoy::config::rbac::v3::rbac::Action;
 use crate::pb::envoy::config::rbac::v3::{permission::Rule, principal::Identifier};
 use crate::pb::envoy::extensions::filters::http::rbac::v3 as http;
 use crate::pb::envoy::extensions::filters::network::rbac::v3 as network;
-use crate::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 use crate::pb::envoy::r#type::matcher::v3::{PathMatcher, path_matcher};
 use crate::pb::envoy::r#type::v3::Int32Range;
-use crate::wire::pack;
+use crate::wire::template;
 use crate::wire::text::to_string_match;
 use mesh_core::model::{
-    Authz, AuthzAction, AuthzPolicy, AuthzRules, Fact, PathTemplate, PortRange, Predicate,
-    StringMatch,
+    Authz, AuthzAction, AuthzPolicy, AuthzRules, Fact, PortRange, Predicate, StringMatch,
 };
+
+/// What istiod calls the extension.
+const TEMPLATE: &str = "uri-template";
 
 /// Whether there is anything to write besides a service that is asked.
 pub(super) fn judges(authz: &Authz) -> bool {
@@ -97,7 +97,7 @@ fn permission(predicate: &Predicate) -> pb::Permission {
         Predicate::Fact(fact) => match fact {
             Fact::Header(header) => Some(Rule::Header(route::header_match(header))),
             Fact::Path(path) => Some(Rule::UrlPath(url_path(path))),
-            Fact::PathTemplate(text) => Some(Rule::UriTemplate(template(text))),
+            Fact::PathTemplate(text) => Some(Rule::UriTemplate(template::write(TEMPLATE, text))),
             Fact::Destination(block) => Some(Rule::DestinationIp(listener::block(block))),
             Fact::DestinationPort(ports) => Some(port(*ports)),
             Fact::ServerName(name) => Some(Rule::RequestedServerName(to_string_match(name))),
@@ -142,16 +142,6 @@ fn principal(predicate: &Predicate) -> pb::Principal {
 fn url_path(path: &StringMatch) -> PathMatcher {
     PathMatcher {
         rule: Some(path_matcher::Rule::Path(to_string_match(path))),
-    }
-}
-
-fn template(template: &PathTemplate) -> TypedExtensionConfig {
-    let config = UriTemplateMatchConfig {
-        path_template: template.as_str().to_owned(),
-    };
-    TypedExtensionConfig {
-        name: "uri-template".to_owned(),
-        typed_config: Some(pack(&config)),
     }
 }
 

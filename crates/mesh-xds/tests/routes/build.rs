@@ -2,6 +2,8 @@
 
 use mesh_xds::pb::envoy::config::core::v3 as core;
 use mesh_xds::pb::envoy::config::route::v3 as pb;
+use mesh_xds::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
+use mesh_xds::pb::envoy::extensions::path::rewrite::uri_template::v3::UriTemplateRewriteConfig;
 use mesh_xds::pb::envoy::r#type::matcher::v3::RegexMatcher;
 use mesh_xds::pb::envoy::r#type::v3::FractionalPercent;
 use mesh_xds::pb::google::protobuf::{Any, BoolValue, Duration as WireDuration, UInt32Value};
@@ -147,6 +149,27 @@ pub(crate) fn extension() -> core::TypedExtensionConfig {
     core::TypedExtensionConfig {
         name: "some.extension".into(),
         typed_config: None,
+    }
+}
+
+/// The path matcher of a template.
+pub(crate) fn template(text: &str) -> core::TypedExtensionConfig {
+    typed(&UriTemplateMatchConfig {
+        path_template: text.into(),
+    })
+}
+
+/// What makes paths anew by the names of a template.
+pub(crate) fn template_rewrite(text: &str) -> core::TypedExtensionConfig {
+    typed(&UriTemplateRewriteConfig {
+        path_template_rewrite: text.into(),
+    })
+}
+
+fn typed<M: Message + Name>(message: &M) -> core::TypedExtensionConfig {
+    core::TypedExtensionConfig {
+        name: "any".into(),
+        typed_config: Some(packed(message)),
     }
 }
 

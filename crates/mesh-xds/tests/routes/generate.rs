@@ -2,19 +2,20 @@
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use mesh_core::model::{
-    AbortWith, Action, AddMode, AuthorityRewrite, ClustersOnDemand, Condition, Cors,
-    DirectResponse, Fault, FaultAbort, FaultDelay, FollowRedirects, Forward, Fraction, HashCookie,
-    HashPolicy, HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch, HeaderTemplate, Hedge,
-    HostsOnDemand, Mirror, PathMatch, PathRewrite, Pattern, Piece, Priority, QueryMatch, RateLimit,
-    Redirect, RedirectPath, RedirectTarget, ResetFormat, ResetHeader, Retry, RetryOn, RouteTable,
-    Rule, StringMatch, Target, ValueMatch, VirtualHost, Weighted,
+    AbortWith, Action, AddMode, AuthorityRewrite, ClustersOnDemand, Condition, CookieMatch, Cors,
+    DelayBy, DirectResponse, Draw, Fault, FaultAbort, FaultDelay, FollowRedirects, Forward,
+    Fraction, HashCookie, HashPolicy, HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch,
+    HeaderTemplate, Hedge, HostsOnDemand, Mirror, PathMatch, PathRewrite, PathTemplate, Pattern,
+    Piece, Priority, QueryMatch, RateLimit, Redirect, RedirectPath, RedirectTarget, ResetFormat,
+    ResetHeader, Retry, RetryOn, RouteTable, Rule, StringMatch, Target, TemplateRewrite,
+    TlsCondition, ValueMatch, VirtualHost, Weighted,
 };
 use mesh_core::{Name, Origin};
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +68,7 @@ fn host() -> impl Strategy<Value = VirtualHost> {
     (
         name(),
         1..4_usize,
-        vec(rule(), 0..4),
+        vec(rule().boxed(), 0..4),
         policies,
         edits(),
         edits(),
@@ -91,25 +92,51 @@ fn host() -> impl Strategy<Value = VirtualHost> {
 /// Timeouts, retries and copies belong to rules that forward.
 fn rule() -> impl Strategy<Value = Rule> {
     let action = prop_oneof![
-        3 => forwarding(),
+        3 => forwarding().boxed(),
         1 => redirect().prop_map(|to| with_action(Action::Redirect(to))),
         1 => response().prop_map(|with| with_action(Action::Respond(with))),
     ];
     let filters = (of(fault()), of(cors()), of(rate_limit()), of(on_demand()));
     let names = (maybe_name(), maybe_name(), maybe_name());
-    (action, condition(), filters, names, edits(), edits()).prop_map(
-        |(mut rule, condition, filters, names, request_edits, response_edits)| {
-            rule.condition = condition;
-            rule.fault = filters.0.map(Arc::new);
-            rule.cors = filters.1.map(Arc::new);
-            rule.rate_limit = filters.2.map(Arc::new);
-            rule.on_demand = filters.3;
-            (rule.name, rule.operation, rule.stat_prefix) = names;
-            rule.request_edits = request_edits;
-            rule.response_edits = response_edits;
-            rule
-        },
+    // Boxed, or they would not fit on the stack of a test.
+    (
+        action,
+        condition().boxed(),
+        filters,
+        names,
+        edits(),
+        edits(),
     )
+        .prop_map(
+            |(mut rule, condition, filters, names, request_edits, response_edits)| {
+                rule.condition = condition;
+                by_template(&mut rule);
+                rule.fault = filters.0.map(Arc::new);
+                rule.cors = filters.1.map(Arc::new);
+                rule.rate_limit = filters.2.map(Arc::new);
+                rule.on_demand = filters.3;
+                (rule.name, rule.operation, rule.stat_prefix) = names;
+                rule.request_edits = request_edits;
+                rule.response_edits = response_edits;
+                rule
+            },
+        )
+}
+
+/// Paths of a template are rewritten by its names, and by none other.
+fn by_template(rule: &mut Rule) {
+    let PathMatch::Template(template) = &rule.condition.path else {
+        return;
+    };
+    let with = TEMPLATES
+        .iter()
+        .find(|(text, _)| *text == template.as_str());
+    let with = TemplateRewrite::new(with.unwrap().1).unwrap();
+    if let Action::Forward(forward) = &mut rule.action
+        && let PathRewrite::Prefix(_) = forward.path
+    {
+        forward.path = PathRewrite::Template(with);
+    }
 }
 
 fn on_demand() -> impl Strategy<Value = ClustersOnDemand> {
@@ -126,8 +153,14 @@ fn with_action(action: Action) -> Rule {
 fn forwarding() -> impl Strategy<Value = Rule> {
     let limits = (of(some_time()), of(time()), of(time()), of(time()), time());
     let further = (of(any::<bool>()), of(follow()));
-    (forward(), limits, of(retry()), vec(mirror(), 0..3), further).prop_map(
-        |(forward, limits, retry, mirrors, (hedge, follow))| {
+    (
+        forward().boxed(),
+        limits,
+        of(retry().boxed()),
+        vec(mirror(), 0..3),
+        further,
+    )
+        .prop_map(|(forward, limits, retry, mirrors, (hedge, follow))| {
             let mut rule = with_action(Action::Forward(forward));
             (
                 rule.timeout,
@@ -141,8 +174,7 @@ fn forwarding() -> impl Strategy<Value = Rule> {
             rule.hedge = hedge.map(|on_try_timeout| Hedge { on_try_timeout });
             rule.follow = follow.map(Arc::new);
             rule
-        },
-    )
+        })
 }
 
 fn follow() -> impl Strategy<Value = FollowRedirects> {
@@ -179,6 +211,14 @@ fn header_match() -> impl Strategy<Value = HeaderMatch> {
     )
 }
 
+/// Templates of paths, and a rewrite by the names of each.
+const TEMPLATES: [(&str, &str); 4] = [
+    ("/", "/x"),
+    ("/{a}/*", "/{a}"),
+    ("/{a=x/*}/{b=**}", "/{b}/y{a}"),
+    ("/img/{n}.png", "/{n}{n}"),
+];
+
 fn condition() -> impl Strategy<Value = Condition> {
     let header = header_match();
     let query = (text(), value(false)).prop_map(|(name, value)| QueryMatch { name, value });
@@ -191,19 +231,35 @@ fn condition() -> impl Strategy<Value = Condition> {
         "/[a-z]{1,8}".prop_map(PathMatch::SeparatedPrefixIgnoreCase),
         pattern().prop_map(PathMatch::Regex),
         Just(PathMatch::Connect),
+        select(TEMPLATES.to_vec())
+            .prop_map(|(text, _)| PathMatch::Template(PathTemplate::new(text).unwrap())),
     ];
+    let cookie = (name(), string_match(), any::<bool>());
+    let cookie = cookie.prop_map(|(name, value, invert)| CookieMatch {
+        name,
+        value,
+        invert,
+    });
+    let flag = || of(any::<bool>());
+    let tls = (flag(), flag()).prop_map(|(presented, validated)| TlsCondition {
+        presented,
+        validated,
+    });
     (
         path,
         vec(header, 0..3),
         vec(query, 0..3),
         any::<bool>(),
         of(share()),
+        (vec(cookie, 0..3), of(tls)),
     )
-        .prop_map(|(path, headers, query, grpc, share)| {
+        .prop_map(|(path, headers, query, grpc, share, (cookies, tls))| {
             let mut condition = Condition::default();
             condition.path = path;
             condition.headers = headers;
             condition.query = query;
+            condition.cookies = cookies;
+            condition.tls = tls;
             condition.grpc = grpc;
             condition.share = share;
             condition
@@ -249,7 +305,7 @@ fn forward() -> impl Strategy<Value = Forward> {
         name().prop_map(|name| Target::Cluster(name, Origin::NONE)),
         header_name().prop_map(Target::Header),
         // The sum of the weights is not zero.
-        (weighted(1), vec(weighted(0), 0..3)).prop_map(|(first, mut rest)| {
+        (weighted(1).boxed(), vec(weighted(0).boxed(), 0..3)).prop_map(|(first, mut rest)| {
             rest.push(first);
             Target::Weighted(rest)
         }),
@@ -270,7 +326,15 @@ fn forward() -> impl Strategy<Value = Forward> {
         StatusCode::INTERNAL_SERVER_ERROR,
     ]);
     let priority = select(vec![Priority::Default, Priority::High]);
-    let balanced = (vec(hash_policy(), 0..3), subset(), any::<bool>(), priority);
+    let upgrades = btree_map("[a-z]{1,6}", any::<bool>(), 0..3);
+    let balanced = (
+        vec(hash_policy(), 0..3),
+        subset(),
+        any::<bool>(),
+        draw(),
+        priority,
+        upgrades,
+    );
     (to, path, of(authority), of(not_found), balanced).prop_map(
         |(to, path, authority, not_found, balanced)| {
             let mut forward = Forward::default();
@@ -282,14 +346,29 @@ fn forward() -> impl Strategy<Value = Forward> {
                 forward.hash,
                 forward.subset,
                 forward.append_forwarded_host,
+                forward.draw,
                 forward.priority,
-            ) = balanced;
+                _,
+            ) = balanced.clone();
+            let upgrades = balanced.5.into_iter();
+            forward.upgrades = upgrades.map(|(name, on)| (name.into(), on)).collect();
+            if !matches!(forward.to, Target::Weighted(_)) {
+                forward.draw = Draw::Random;
+            }
             // Refused together: the balancer's name for a host comes after that is done.
             let by_endpoint = Some(AuthorityRewrite::FromEndpoint);
             forward.append_forwarded_host &= forward.authority != by_endpoint;
             forward
         },
     )
+}
+
+fn draw() -> impl Strategy<Value = Draw> {
+    prop_oneof![
+        Just(Draw::Random),
+        header_name().prop_map(Draw::Header),
+        Just(Draw::Hash),
+    ]
 }
 
 fn hash_policy() -> impl Strategy<Value = HashPolicy> {
@@ -326,10 +405,14 @@ fn subset() -> impl Strategy<Value = BTreeMap<Name, Name>> {
 
 fn weighted(least: u32) -> impl Strategy<Value = Weighted> {
     let host = of("[a-z.]{1,8}(:80)?");
-    (name(), least..1000, edits(), edits(), host, subset()).prop_map(
-        |(cluster, weight, request_edits, response_edits, host, subset)| {
+    let named = prop_oneof![
+        3 => name().prop_map(|name| (name, None)),
+        1 => header_name().prop_map(|header| (Name::default(), Some(header))),
+    ];
+    (named, least..1000, edits(), edits(), host, subset()).prop_map(
+        |(named, weight, request_edits, response_edits, host, subset)| {
             let mut part = Weighted::default();
-            part.cluster = cluster;
+            (part.cluster, part.cluster_header) = named;
             part.weight = weight;
             part.subset = subset;
             part.request_edits = request_edits;
@@ -454,27 +537,57 @@ fn of_headers() -> impl Strategy<Value = OfHeaders> {
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
-    let delay = (some_time(), share()).prop_map(|(duration, share)| FaultDelay { duration, share });
-    let with = prop_oneof![
-        status(200).prop_map(AbortWith::Http),
-        any::<u32>().prop_map(AbortWith::Grpc),
+    // A share is as many of the unit as there are, and of nothing else.
+    let of_unit = || {
+        let unit = select(vec![10_000_u32, 100, 1]);
+        unit.prop_flat_map(|unit| {
+            let share = (0..=1_000_000 / unit).prop_map(move |n| Fraction::millionths(n * unit));
+            (Just(Fraction::millionths(unit)), share)
+        })
+    };
+    let delay = prop_oneof![
+        (some_time().prop_map(DelayBy::Fixed), share()),
+        of_unit().prop_map(|(unit, share)| (DelayBy::Header(unit), share)),
     ];
-    let abort = (with, share()).prop_map(|(with, share)| FaultAbort { with, share });
-    (of(delay), of(abort)).prop_map(|(delay, abort)| {
+    let delay = delay.prop_map(|(by, share)| FaultDelay { by, share });
+    let abort = prop_oneof![
+        (status(200).prop_map(AbortWith::Http), share()),
+        (any::<u32>().prop_map(AbortWith::Grpc), share()),
+        of_unit().prop_map(|(unit, share)| (AbortWith::Header(unit), share)),
+    ];
+    let abort = abort.prop_map(|(with, share)| FaultAbort { with, share });
+    let only = (maybe_name(), vec(header_match(), 0..2), vec(name(), 0..2));
+    (of(delay.boxed()), of(abort.boxed()), only).prop_map(|(delay, abort, only)| {
         let mut fault = Fault::default();
         fault.delay = delay;
         fault.abort = abort;
+        (fault.upstream, fault.headers, fault.nodes) = only;
         fault
     })
 }
 
 fn mirror() -> impl Strategy<Value = Mirror> {
-    (name(), share(), any::<bool>()).prop_map(|(cluster, share, shadow_host)| Mirror {
-        origin: Origin::NONE,
-        cluster,
-        share,
-        shadow_host,
-    })
+    let named = prop_oneof![
+        3 => name().prop_map(|name| (name, None)),
+        1 => header_name().prop_map(|header| (Name::default(), Some(header))),
+    ];
+    // A header is changed once.
+    let edits = edits().prop_map(|mut edits| {
+        let mut seen = BTreeSet::new();
+        edits.add.retain(|edit| seen.insert(edit.name.to_string()));
+        edits.remove.retain(|name| seen.insert(name.to_string()));
+        edits
+    });
+    (named, share(), any::<bool>(), edits, of(name())).prop_map(
+        |((cluster, cluster_header), share, shadow_host, edits, authority)| Mirror {
+            cluster_header,
+            share,
+            shadow_host,
+            edits,
+            authority,
+            ..Mirror::to(cluster)
+        },
+    )
 }
 
 fn cors() -> impl Strategy<Value = Cors> {

@@ -2,11 +2,10 @@
 
 use super::build::{
     edit, extension, filter, flag, host, number, refused_host, refused_match, refused_route, regex,
-    seconds, share,
+    seconds, share, template,
 };
 use mesh_xds::pb::envoy::config::core::v3 as core;
 use mesh_xds::pb::envoy::config::route::v3 as pb;
-use mesh_xds::pb::envoy::extensions::filters::common::fault::v3 as common;
 use mesh_xds::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use mesh_xds::pb::envoy::extensions::filters::http::fault::v3 as fault;
 use mesh_xds::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
@@ -183,7 +182,11 @@ fn conditions_that_the_model_cannot_express() {
         ),
         (
             |it| it.path_specifier = Some(PathSpecifier::PathMatchPolicy(extension())),
-            "path_match_policy",
+            "path_match_policy.typed_config",
+        ),
+        (
+            |it| it.path_specifier = Some(PathSpecifier::PathMatchPolicy(template("/a*"))),
+            "path_match_policy.typed_config.path_template",
         ),
         (
             |it| it.path_specifier = Some(PathSpecifier::SafeRegex(regex("("))),
@@ -193,10 +196,18 @@ fn conditions_that_the_model_cannot_express() {
             |it| it.path_specifier = Some(PathSpecifier::PathSeparatedPrefix("/a/".into())),
             "path_separated_prefix",
         ),
-        (|it| it.cookies = vec![Default::default()], "cookies"),
         (
-            |it| it.tls_context = Some(Default::default()),
-            "tls_context",
+            |it| it.cookies = vec![Default::default()],
+            "cookies[0].name",
+        ),
+        (
+            |it| {
+                it.cookies = vec![pb::CookieMatcher {
+                    name: "c".into(),
+                    ..Default::default()
+                }];
+            },
+            "cookies[0].string_match",
         ),
         (
             |it| it.dynamic_metadata = vec![Default::default()],
@@ -278,12 +289,12 @@ fn filters_that_the_model_cannot_express() {
         path.strip_prefix(name).unwrap().to_owned()
     };
     assert_eq!(
-        delays(|it| it.upstream_cluster = "a".into()),
-        "upstream_cluster"
+        delays(|it| it.headers = vec![Default::default()]),
+        "headers[0].name"
     );
     assert_eq!(
-        delays(|it| it.headers = vec![Default::default()]),
-        "headers"
+        delays(|it| it.response_rate_limit = Some(Default::default())),
+        "response_rate_limit"
     );
     assert_eq!(
         delays(|it| it.max_active_faults = number(1)),
@@ -292,16 +303,6 @@ fn filters_that_the_model_cannot_express() {
     assert_eq!(
         delays(|it| it.delay = Some(Default::default())),
         "delay.fault_delay_secifier"
-    );
-    assert_eq!(
-        delays(|it| {
-            let header = common::fault_delay::FaultDelaySecifier::HeaderDelay(Default::default());
-            it.delay = Some(common::FaultDelay {
-                percentage: None,
-                fault_delay_secifier: Some(header),
-            });
-        }),
-        "delay.header_delay"
     );
     assert_eq!(
         delays(|it| {

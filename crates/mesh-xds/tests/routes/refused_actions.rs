@@ -1,21 +1,62 @@
 //! What is refused in actions, and the path of the field that says why.
 
 use super::build::{
-    extension, filter, flag, number, packed, refused_action, refused_retry, refused_route,
-    refused_weights, route, seconds,
+    edit, extension, filter, flag, number, packed, refused_action, refused_retry, refused_route,
+    refused_weights, route, seconds, template, template_rewrite, to_cluster,
 };
+use mesh_xds::pb::envoy::config::common::mutation_rules::v3::HeaderMutation;
+use mesh_xds::pb::envoy::config::common::mutation_rules::v3::header_mutation::Action;
 use mesh_xds::pb::envoy::config::core::v3 as core;
 use mesh_xds::pb::envoy::config::route::v3 as pb;
 use mesh_xds::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use mesh_xds::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use pb::route_action::hash_policy::{Cookie, Header, PolicySpecifier};
 use pb::route_action::{ClusterSpecifier, HashPolicy, HostRewriteSpecifier};
+use pb::route_match::PathSpecifier;
+
+/// A mirror with these changes.
+fn mutated(actions: Vec<Action>) -> Vec<pb::route_action::RequestMirrorPolicy> {
+    let mutation = |action| HeaderMutation {
+        action: Some(action),
+    };
+    vec![pb::route_action::RequestMirrorPolicy {
+        cluster: "a".into(),
+        request_headers_mutations: actions.into_iter().map(mutation).collect(),
+        ..Default::default()
+    }]
+}
+
+fn upgrades(names: &[&str]) -> Vec<pb::route_action::UpgradeConfig> {
+    let one = |name: &&str| pb::route_action::UpgradeConfig {
+        upgrade_type: (*name).into(),
+        ..Default::default()
+    };
+    names.iter().map(one).collect()
+}
 
 fn by(source: PolicySpecifier) -> Vec<HashPolicy> {
     vec![HashPolicy {
         terminal: false,
         policy_specifier: Some(source),
     }]
+}
+
+#[test]
+fn rewrites_that_do_not_go_with_a_template() {
+    let refused = |change: fn(&mut pb::RouteAction)| {
+        let mut action = to_cluster();
+        change(&mut action);
+        refused_route(|it| {
+            it.action = Some(pb::route::Action::Route(action));
+            it.r#match.as_mut().unwrap().path_specifier =
+                Some(PathSpecifier::PathMatchPolicy(template("/{a}")));
+        })
+    };
+    let with_prefix = |it: &mut pb::RouteAction| it.prefix_rewrite = "/".into();
+    assert_eq!(refused(with_prefix), "route.prefix_rewrite");
+    let by_another_name =
+        |it: &mut pb::RouteAction| it.path_rewrite_policy = Some(template_rewrite("/{b}"));
+    assert_eq!(refused(by_another_name), "route.path_rewrite_policy");
 }
 
 #[test]
@@ -46,6 +87,22 @@ fn actions_that_the_model_cannot_express() {
         ),
         (
             |it| it.path_rewrite_policy = Some(extension()),
+            "path_rewrite_policy.typed_config",
+        ),
+        (
+            |it| it.path_rewrite_policy = Some(template_rewrite("/a*")),
+            "path_rewrite_policy.typed_config.path_template_rewrite",
+        ),
+        // The match is a prefix.
+        (
+            |it| it.path_rewrite_policy = Some(template_rewrite("/a")),
+            "path_rewrite_policy",
+        ),
+        (
+            |it| {
+                it.prefix_rewrite = "/".into();
+                it.path_rewrite_policy = Some(template_rewrite("/a"));
+            },
             "path_rewrite_policy",
         ),
         (|it| it.path_rewrite = "/".into(), "path_rewrite"),
@@ -136,7 +193,22 @@ fn actions_that_the_model_cannot_express() {
         ),
         (
             |it| it.upgrade_configs = vec![Default::default()],
-            "upgrade_configs",
+            "upgrade_configs[0].upgrade_type",
+        ),
+        (
+            |it| it.upgrade_configs = upgrades(&["a", "B", "b"]),
+            "upgrade_configs[2].upgrade_type",
+        ),
+        (
+            |it| it.upgrade_configs = upgrades(&["CONNECT"]),
+            "upgrade_configs[0].upgrade_type",
+        ),
+        (
+            |it| {
+                it.upgrade_configs = upgrades(&["a"]);
+                it.upgrade_configs[0].connect_config = Some(Default::default());
+            },
+            "upgrade_configs[0].connect_config",
         ),
         (
             |it| {
@@ -173,11 +245,44 @@ fn actions_that_the_model_cannot_express() {
         (
             |it| {
                 it.request_mirror_policies = vec![pb::route_action::RequestMirrorPolicy {
+                    cluster: "a".into(),
                     cluster_header: "x".into(),
                     ..Default::default()
                 }];
             },
             "request_mirror_policies[0].cluster_header",
+        ),
+        (
+            |it| it.request_mirror_policies = vec![Default::default()],
+            "request_mirror_policies[0].cluster",
+        ),
+        (
+            |it| it.request_mirror_policies = mutated(vec![Action::Remove("host".into())]),
+            "request_mirror_policies[0].request_headers_mutations[0].remove",
+        ),
+        (
+            |it| {
+                let append = Action::Append(edit(|_| {}));
+                it.request_mirror_policies = mutated(vec![append, Action::Remove("x-a".into())]);
+            },
+            "request_mirror_policies[0].request_headers_mutations[1]",
+        ),
+        (
+            |it| {
+                let copy = |it: &mut core::HeaderValueOption| {
+                    it.header.as_mut().unwrap().value = "%REQ(x-b)%".into();
+                };
+                let remove = Action::Remove("x-b".into());
+                it.request_mirror_policies = mutated(vec![remove, Action::Append(edit(copy))]);
+            },
+            "request_mirror_policies[0].request_headers_mutations[1].append",
+        ),
+        (
+            |it| {
+                let action = Action::RemoveOnMatch(Default::default());
+                it.request_mirror_policies = mutated(vec![action]);
+            },
+            "request_mirror_policies[0].request_headers_mutations[0].remove_on_match",
         ),
     ] {
         assert_eq!(refused_action(change), path);
@@ -204,14 +309,15 @@ fn weights_that_do_not_work() {
         (|it| it.total_weight = number(100), "total_weight"),
         (
             |it| {
-                it.random_value_specifier = Some(RandomValueSpecifier::HeaderName("x".into()));
+                it.random_value_specifier = Some(RandomValueSpecifier::HeaderName("a b".into()));
             },
-            "random_value_specifier",
+            "header_name",
         ),
         (
             |it| it.clusters[0].cluster_header = "x".into(),
             "clusters[0].cluster_header",
         ),
+        (|it| it.clusters[0].name.clear(), "clusters[0].name"),
         (
             |it| it.clusters[0].typed_per_filter_config = filter("cors", &CorsPolicy::default()),
             "clusters[0].typed_per_filter_config",

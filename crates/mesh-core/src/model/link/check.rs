@@ -80,6 +80,7 @@ pub(super) fn check_clusters(
             let mirrors = rule
                 .mirrors
                 .iter()
+                .filter(|mirror| mirror.cluster_header.is_none())
                 .map(|mirror| (&mirror.cluster, mirror.origin));
             for (cluster, origin) in forwards.chain(mirrors) {
                 if known.contains_key(cluster) {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::header::HOST;
 use http::{HeaderValue, StatusCode};
 use mesh_core::model::{
-    AbortWith, AddMode, Cors, Fault, FaultAbort, FaultDelay, Fraction, HeaderAdd, HeaderEdits,
-    HeaderTemplate, Mirror, Retry, RetryOn, StringMatch,
+    AbortWith, AddMode, Cors, DelayBy, Fault, FaultAbort, FaultDelay, Fraction, HeaderAdd,
+    HeaderEdits, HeaderTemplate, Mirror, Retry, RetryOn, StringMatch,
 };
 
 use super::{Compiler, Site, destination};
@@ -85,7 +85,7 @@ pub(super) fn fault(compiler: &mut Compiler<'_>, meta: &Meta, asked: &spec::Faul
     let mut fault = Fault::default();
     fault.origin = compiler.origin(meta, asked.at);
     fault.delay = asked.delay.as_ref().map(|delay| FaultDelay {
-        duration: delay.duration,
+        by: DelayBy::Fixed(delay.duration),
         share: delay.share,
     });
     fault.abort = asked.abort.as_ref().map(|abort| FaultAbort {
@@ -109,11 +109,14 @@ pub(super) fn mirrors(
         .iter()
         .filter(|mirror| mirror.share > Fraction::NONE);
     asked
-        .map(|mirror| Mirror {
-            origin: compiler.origin(meta, mirror.destination.at),
-            cluster: destination(compiler, meta, &mirror.destination, site),
-            share: mirror.share,
-            shadow_host: false,
+        .map(|mirror| {
+            let origin = compiler.origin(meta, mirror.destination.at);
+            let cluster = destination(compiler, meta, &mirror.destination, site);
+            Mirror {
+                origin,
+                share: mirror.share,
+                ..Mirror::to(cluster)
+            }
         })
         .collect()
 }

@@ -1,8 +1,9 @@
 use super::*;
 use mesh_core::Pinned;
 use mesh_core::model::{
-    Action, ClientTls, Condition, FailurePercentage, FaultAbort, Forward, Fraction, HashPolicy,
-    Pattern, RetryBudget, RouteTable, Rule, SlowStart, SnapshotBuilder, SuccessRate, VirtualHost,
+    Action, ClientTls, Condition, Draw, FailurePercentage, FaultAbort, Forward, Fraction,
+    HashPolicy, Pattern, RetryBudget, RouteTable, Rule, SlowStart, SnapshotBuilder, SuccessRate,
+    VirtualHost,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ fn rule() -> Rule {
     forward.path = PathRewrite::Prefix("/new".to_owned());
     let version = Pattern::new("^/v(.)/.*").unwrap();
     forward.authority = Some(AuthorityRewrite::FromPath(version, "v\\1".to_owned()));
+    forward.draw = Draw::Hash;
+    forward.upgrades.push(("websocket".into(), true));
     forward.hash.push(HashPolicy::new(HashSource::SourceIp));
     forward.priority = Priority::High;
     let mut rule = Rule::new(Condition::default(), Action::Forward(forward));
@@ -24,12 +27,7 @@ fn rule() -> Rule {
         share: Fraction::ALL,
     });
     rule.fault = Some(Arc::new(fault));
-    rule.mirrors.push(Mirror {
-        origin: Origin::NONE,
-        cluster: "c".into(),
-        share: Fraction::ALL,
-        shadow_host: false,
-    });
+    rule.mirrors.push(Mirror::to("c"));
     rule.rate_limit = Some(Arc::new(RateLimit::new(1, 1, Duration::from_secs(1))));
     rule.cors = Some(Arc::new(Cors::default()));
     let name = http::header::VIA;

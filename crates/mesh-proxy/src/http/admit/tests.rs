@@ -18,7 +18,7 @@ fn exchange() -> Exchange {
 
 fn run(request: http::request::Builder, manager: &HttpManager) -> Result<Request<()>, Error> {
     let mut request = request.body(()).unwrap();
-    admit(&mut request, manager, &exchange(), &Rng::with_seed(1))?;
+    admit(&mut request, manager, &exchange(), &Rng::with_seed(1), None)?;
     Ok(request)
 }
 
@@ -49,7 +49,14 @@ fn a_tunnel_meets_no_rule_and_counts_as_in_envoys_router() {
     caller.stats = Some(block.clone());
     let exchange = Exchange::new(tokio::time::Instant::now().into_std(), caller);
     let mut request = Request::connect("a.b:80").body(()).unwrap();
-    let error = admit(&mut request, &manager(), &exchange, &Rng::with_seed(1)).unwrap_err();
+    let error = admit(
+        &mut request,
+        &manager(),
+        &exchange,
+        &Rng::with_seed(1),
+        None,
+    )
+    .unwrap_err();
     assert_eq!(error.failure(), Failure::NoRoute);
     // Envoy 1.40: http.in.rq_total: 1, http.in.no_route: 1.
     assert_eq!(block.get(HttpStat::RouterRqTotal), 1);
@@ -332,6 +339,42 @@ fn only_upgrades_that_the_listener_allows_pass() {
 }
 
 #[test]
+fn a_route_lets_upgrades_pass_or_not_whatever_the_listener_says() {
+    use mesh_core::Publisher;
+    use mesh_core::model::{Action, Forward, RouteTable, Rule, SnapshotBuilder, VirtualHost};
+    let mut forward = Forward::to("a");
+    forward.upgrades = vec![("websocket".into(), false), ("foo".into(), true)];
+    let rule = Rule::new(Default::default(), Action::Forward(forward));
+    let mut builder = SnapshotBuilder::new();
+    let host = VirtualHost::new("all", ["here"]).rule(rule);
+    builder.routes(RouteTable::new("t").host(host));
+    let feed = Publisher::from_arc(builder.build().unwrap().0).feed();
+    let notes = mesh_route::RouteLayer::new(feed).table("t").notes();
+    let upgrade = |to: &str, host: &str| {
+        let request = Request::get("/").header("host", host);
+        let request = request
+            .header("connection", "upgrade")
+            .header("upgrade", to);
+        let mut request = request.body(()).unwrap();
+        let exchange = exchange();
+        exchange.attach(&mut request);
+        admit(
+            &mut request,
+            &manager(),
+            &exchange,
+            &Rng::with_seed(1),
+            Some(&notes),
+        )
+        .is_ok()
+    };
+    assert!(!upgrade("WebSocket", "here"));
+    assert!(upgrade("Foo", "here"));
+    assert!(!upgrade("bar", "here"));
+    assert!(upgrade("websocket", "elsewhere"));
+    assert!(!upgrade("foo", "elsewhere"));
+}
+
+#[test]
 fn nobody_steers_retries_and_timeouts_from_outside() {
     let steering = Request::get("/")
         .header("host", "h")
@@ -361,7 +404,7 @@ fn remote(manager: &HttpManager, list: &[&'static str]) -> String {
         request.headers_mut().append("x-forwarded-for", line);
     }
     let exchange = exchange();
-    admit(&mut request, manager, &exchange, &Rng::with_seed(1)).unwrap();
+    admit(&mut request, manager, &exchange, &Rng::with_seed(1), None).unwrap();
     exchange.remote().unwrap().to_string()
 }
 
@@ -422,7 +465,7 @@ fn ports_are_taken_off_before_anything_looks_at_the_authority() {
                 // No URI has such an authority.
                 continue;
             };
-            admit(&mut request, &manager, &exchange, &Rng::with_seed(1)).unwrap();
+            admit(&mut request, &manager, &exchange, &Rng::with_seed(1), None).unwrap();
             assert_eq!(request.headers()["host"], expected, "{which:?} {host}");
             let authority = request.uri().authority().map(|it| it.as_str());
             assert!(authority.is_none_or(|it| it == expected), "{request:?}");
@@ -455,7 +498,14 @@ fn a_head_that_was_changed_is_noted_for_who_wants_it() {
             headers: vec![HeaderName::from_static(watched)],
         }));
         let mut request = request.body(()).unwrap();
-        admit(&mut request, &manager(), &exchange, &Rng::with_seed(1)).unwrap();
+        admit(
+            &mut request,
+            &manager(),
+            &exchange,
+            &Rng::with_seed(1),
+            None,
+        )
+        .unwrap();
         exchange.take_head()
     };
     let plain = |path| Request::get(path).header("host", "h");

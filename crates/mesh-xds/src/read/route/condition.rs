@@ -9,12 +9,12 @@ use crate::pb::envoy::r#type::v3::Int64Range;
 use crate::read::authz;
 use crate::wire::share::runtime_fraction;
 use crate::wire::text::{header_name, pattern, string_match};
-use crate::wire::{At, boolean, each, refuse, required, unsupported};
-use mesh_core::Invalid;
+use crate::wire::{At, boolean, each, refuse, required, template};
 use mesh_core::model::{
-    ClaimCondition, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, StringMatch,
-    ValueMatch,
+    ClaimCondition, Condition, CookieMatch, HeaderKey, HeaderMatch, PathMatch, QueryMatch,
+    StringMatch, TlsCondition, ValueMatch,
 };
+use mesh_core::{Invalid, Name};
 
 /// Reads a condition.
 pub(in crate::read) fn read(proto: &pb::RouteMatch) -> Result<Condition, Invalid> {
@@ -30,12 +30,14 @@ pub(in crate::read) fn read(proto: &pb::RouteMatch) -> Result<Condition, Invalid
         filter_state,
         path_specifier,
     } = proto;
-    refuse!(cookies, tls_context, filter_state);
+    refuse!(filter_state);
     let any_case = !boolean(case_sensitive.as_ref(), true);
     let mut condition = Condition::default();
     condition.path = path(required("path_specifier", path_specifier)?, any_case)?;
     condition.headers = each("headers", headers, header)?;
     condition.query = each("query_parameters", query_parameters, query)?;
+    condition.cookies = each("cookies", cookies, cookie)?;
+    condition.tls = tls_context.as_ref().map(tls);
     condition.claims = each("dynamic_metadata", dynamic_metadata, claim)?;
     condition.grpc = grpc.is_some();
     condition.share = share
@@ -44,6 +46,34 @@ pub(in crate::read) fn read(proto: &pb::RouteMatch) -> Result<Condition, Invalid
         .transpose()
         .at("runtime_fraction")?;
     Ok(condition)
+}
+
+fn cookie(proto: &pb::CookieMatcher) -> Result<CookieMatch, Invalid> {
+    let pb::CookieMatcher {
+        name,
+        string_match: value,
+        invert_match,
+    } = proto;
+    if name.is_empty() {
+        return Err(Invalid::new("name", "is empty"));
+    }
+    let value = required("string_match", value)?;
+    Ok(CookieMatch {
+        name: Name::from(name),
+        value: string_match(value).at("string_match")?,
+        invert: *invert_match,
+    })
+}
+
+fn tls(proto: &pb::route_match::TlsContextMatchOptions) -> TlsCondition {
+    let pb::route_match::TlsContextMatchOptions {
+        presented,
+        validated,
+    } = proto;
+    TlsCondition {
+        presented: presented.map(|it| it.value),
+        validated: validated.map(|it| it.value),
+    }
 }
 
 fn claim(matcher: &MetadataMatcher) -> Result<ClaimCondition, Invalid> {
@@ -65,7 +95,9 @@ fn path(specifier: &PathSpecifier, any_case: bool) -> Result<PathMatch, Invalid>
         (PathSpecifier::ConnectMatcher(pb::route_match::ConnectMatcher {}), _) => {
             PathMatch::Connect
         }
-        (PathSpecifier::PathMatchPolicy(_), _) => return Err(unsupported("path_match_policy")),
+        (PathSpecifier::PathMatchPolicy(policy), _) => {
+            PathMatch::Template(template::read(policy).at("path_match_policy")?)
+        }
     })
 }
 

@@ -1,14 +1,16 @@
 //! Header changes, from lists of `HeaderValueOption` and of names to remove.
 
 use super::template;
+use crate::pb::envoy::config::common::mutation_rules::v3::HeaderMutation;
+use crate::pb::envoy::config::common::mutation_rules::v3::header_mutation::Action;
 use crate::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use crate::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use crate::wire::text::header_name;
-use crate::wire::{At, each, enumeration, required};
+use crate::wire::{At, each, enumeration, required, unsupported};
 use http::HeaderName;
 use http::header::HOST;
 use mesh_core::Invalid;
-use mesh_core::model::{AddMode, HeaderAdd, HeaderEdits};
+use mesh_core::model::{AddMode, HeaderAdd, HeaderEdits, HeaderTemplate};
 
 /// The changes of requests.
 pub(in crate::read) fn request(
@@ -42,6 +44,45 @@ pub(super) fn response(
         })?,
         add: each("response_headers_to_add", add, one)?,
     })
+}
+
+/// Changes that are made one after the other. Removals come last in the model: one in front of a
+/// value that may be made of what it removes is refused, as are two of one header.
+pub(super) fn one_by_one(
+    field: &str,
+    mutations: &[HeaderMutation],
+) -> Result<HeaderEdits, Invalid> {
+    let mut edits = HeaderEdits::default();
+    for (at, mutation) in mutations.iter().enumerate() {
+        let path = format!("{field}[{at}]");
+        let HeaderMutation { action } = mutation;
+        let changed = |edits: &HeaderEdits, name: &HeaderName| {
+            edits.remove.contains(name) || edits.add.iter().any(|edit| edit.name == *name)
+        };
+        let twice = |name: &HeaderName| Invalid::new(path.clone(), format!("changes {name} again"));
+        match required("action", action).at(path.clone())? {
+            Action::Remove(name) => {
+                let name = editable("remove", name).at(path.clone())?;
+                if changed(&edits, &name) {
+                    return Err(twice(&name));
+                }
+                edits.remove.push(name);
+            }
+            Action::Append(option) => {
+                let edit = one(option).at("append").at(path.clone())?;
+                if changed(&edits, &edit.name) {
+                    return Err(twice(&edit.name));
+                }
+                if !edits.remove.is_empty() && matches!(edit.value, HeaderTemplate::Pieces(_)) {
+                    let message = "a value with operators is not supported behind a removal";
+                    return Err(Invalid::new(format!("{path}.append"), message));
+                }
+                edits.add.push(edit);
+            }
+            Action::RemoveOnMatch(_) => return Err(unsupported("remove_on_match")).at(path),
+        }
+    }
+    Ok(edits)
 }
 
 #[expect(deprecated, reason = "the old spelling of `append_action` is read too")]

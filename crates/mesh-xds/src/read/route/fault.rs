@@ -3,13 +3,14 @@
 use super::answer::status;
 use crate::pb::envoy::extensions::filters::common::fault::v3::FaultDelay as WireDelay;
 use crate::pb::envoy::extensions::filters::common::fault::v3::fault_delay::FaultDelaySecifier;
-use crate::pb::envoy::extensions::filters::http::fault::v3::fault_abort::ErrorType;
+use crate::pb::envoy::extensions::filters::common::fault::v3::fault_delay::HeaderDelay;
+use crate::pb::envoy::extensions::filters::http::fault::v3::fault_abort::{ErrorType, HeaderAbort};
 use crate::pb::envoy::extensions::filters::http::fault::v3::{FaultAbort as WireAbort, HttpFault};
 use crate::pb::envoy::r#type::v3::FractionalPercent;
 use crate::wire::share::fraction;
-use crate::wire::{At, duration, pass_over, refuse, required, unsupported};
-use mesh_core::Invalid;
-use mesh_core::model::{AbortWith, Fault, FaultAbort, FaultDelay, Fraction};
+use crate::wire::{At, duration, each, pass_over, refuse, required};
+use mesh_core::model::{AbortWith, DelayBy, Fault, FaultAbort, FaultDelay, Fraction};
+use mesh_core::{Invalid, Name};
 
 /// Reads delays and aborts.
 pub(super) fn read(proto: &HttpFault) -> Result<Fault, Invalid> {
@@ -43,16 +44,13 @@ pub(super) fn read(proto: &HttpFault) -> Result<Fault, Invalid> {
             max_active_faults_runtime,
             response_rate_limit_percent_runtime,
     );
-    refuse!(
-        upstream_cluster,
-        headers,
-        downstream_nodes,
-        max_active_faults,
-        response_rate_limit,
-    );
+    refuse!(max_active_faults, response_rate_limit);
     let mut fault = Fault::default();
     fault.delay = delayed.as_ref().map(delay).transpose().at("delay")?;
     fault.abort = aborted.as_ref().map(abort).transpose().at("abort")?;
+    fault.upstream = upstream_cluster.into();
+    fault.headers = each("headers", headers, super::header_match)?;
+    fault.nodes = downstream_nodes.iter().map(Name::from).collect();
     Ok(fault)
 }
 
@@ -61,12 +59,14 @@ fn delay(proto: &WireDelay) -> Result<FaultDelay, Invalid> {
         percentage,
         fault_delay_secifier,
     } = proto;
-    let fixed = match required("fault_delay_secifier", fault_delay_secifier)? {
-        FaultDelaySecifier::FixedDelay(fixed) => duration("fixed_delay", fixed)?,
-        FaultDelaySecifier::HeaderDelay(_) => return Err(unsupported("header_delay")),
+    let by = match required("fault_delay_secifier", fault_delay_secifier)? {
+        FaultDelaySecifier::FixedDelay(fixed) => DelayBy::Fixed(duration("fixed_delay", fixed)?),
+        FaultDelaySecifier::HeaderDelay(HeaderDelay {}) => {
+            DelayBy::Header(unit(percentage.as_ref())?)
+        }
     };
     Ok(FaultDelay {
-        duration: fixed,
+        by,
         share: share(percentage.as_ref())?,
     })
 }
@@ -81,12 +81,21 @@ fn abort(proto: &WireAbort) -> Result<FaultAbort, Invalid> {
     let with = match required("error_type", error_type)? {
         ErrorType::HttpStatus(code) => AbortWith::Http(status("http_status", *code)?),
         ErrorType::GrpcStatus(code) => AbortWith::Grpc(*code),
-        ErrorType::HeaderAbort(_) => return Err(unsupported("header_abort")),
+        ErrorType::HeaderAbort(HeaderAbort {}) => AbortWith::Header(unit(percentage.as_ref())?),
     };
     Ok(FaultAbort {
         with,
         share: share(percentage.as_ref())?,
     })
+}
+
+/// What the numbers in headers of percentages count.
+fn unit(percentage: Option<&FractionalPercent>) -> Result<Fraction, Invalid> {
+    fraction(&FractionalPercent {
+        numerator: 1,
+        denominator: percentage.map_or(0, |share| share.denominator),
+    })
+    .at("percentage")
 }
 
 /// A fault without a percentage happens to nobody.

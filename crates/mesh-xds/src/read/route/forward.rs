@@ -2,27 +2,29 @@
 
 use super::filters::{Defaults, Setting};
 use super::{cors, edits, follow, hash, hedge, retry};
-use crate::pb::envoy::config::core::v3::RoutingPriority;
+use crate::pb::envoy::config::core::v3::{RoutingPriority, TypedExtensionConfig};
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
 };
-use crate::pb::envoy::config::route::v3::weighted_cluster::cluster_weight;
+use crate::pb::envoy::config::route::v3::weighted_cluster::{RandomValueSpecifier, cluster_weight};
+use crate::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use crate::pb::google::protobuf::BoolValue;
 use crate::read::metadata;
 use crate::wire::share::runtime_fraction;
 use crate::wire::text::{header_name, substitution};
 use crate::wire::{
-    At, duration, each, enumeration, maybe_duration, number, pass_over, refuse, required,
-    unsupported,
+    At, boolean, duration, each, enumeration, maybe_duration, number, pass_over, refuse, required,
+    template, unsupported,
 };
 use http::header::HOST;
 use http::{HeaderValue, StatusCode};
 use mesh_core::model::{
-    Action, AddMode, AuthorityRewrite, Forward, Fraction, HeaderAdd, HeaderTemplate, Mirror,
-    PathRewrite, Priority, Rule, Target, Weighted,
+    Action, AddMode, AuthorityRewrite, Draw, Forward, Fraction, HeaderAdd, HeaderTemplate, Mirror,
+    PathMatch, PathRewrite, Priority, Rule, Target, Weighted,
 };
 use mesh_core::{Invalid, Name, Origin};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,28 +74,23 @@ pub(super) fn read(
     } = proto;
     pass_over!("envoy.config.route.v3.RouteAction": include_vh_rate_limits);
     refuse!(
-        path_rewrite_policy,
         path_rewrite,
         flush_timeout,
         early_data_policy,
         retry_policy_typed_config,
         rate_limits,
-        upgrade_configs,
     );
     let mut forward = Forward::default();
     forward.to = target(required("cluster_specifier", cluster_specifier)?)?;
-    forward.path = match (prefix_rewrite.as_str(), regex_rewrite) {
-        ("", None) => PathRewrite::Keep,
-        (prefix, None) => PathRewrite::Prefix(prefix.to_owned()),
-        ("", Some(regex)) => {
-            let (pattern, with) = substitution(regex).at("regex_rewrite")?;
-            PathRewrite::Regex(pattern, with)
-        }
-        _ => {
-            let message = "not possible together with prefix_rewrite";
-            return Err(Invalid::new("regex_rewrite", message));
-        }
-    };
+    if let Some(ClusterSpecifier::WeightedClusters(clusters)) = cluster_specifier {
+        forward.draw = draw(clusters).at("weighted_clusters")?;
+    }
+    forward.path = path_rewrite_of(
+        prefix_rewrite,
+        regex_rewrite.as_ref(),
+        path_rewrite_policy.as_ref(),
+    )?;
+    fits(&forward.path, &rule.condition.path)?;
     forward.authority = authority(host_rewrite_specifier.as_ref())?;
     if *append_x_forwarded_host && forward.authority == Some(AuthorityRewrite::FromEndpoint) {
         let message = "not supported together with auto_host_rewrite";
@@ -111,6 +108,7 @@ pub(super) fn read(
         RoutingPriority::High => Priority::High,
     };
     forward.hash = hash::read(hash_policy)?;
+    forward.upgrades = upgrades(upgrade_configs)?;
     forward.subset = metadata::asked(metadata_match.as_ref());
     rule.action = Action::Forward(forward);
 
@@ -148,6 +146,74 @@ pub(super) fn read(
         Setting::Off => {}
     }
     Ok(())
+}
+
+fn upgrades(configs: &[pb::route_action::UpgradeConfig]) -> Result<Vec<(Name, bool)>, Invalid> {
+    let mut known = HashSet::new();
+    each("upgrade_configs", configs, |config| {
+        let pb::route_action::UpgradeConfig {
+            upgrade_type,
+            enabled,
+            connect_config,
+        } = config;
+        refuse!(connect_config);
+        let name = upgrade_type.to_ascii_lowercase();
+        // Tunnels are not built here, so that there are none is not worth a word.
+        if name.is_empty() || name.starts_with("connect") {
+            let message = format!("{upgrade_type:?} is not supported");
+            return Err(Invalid::new("upgrade_type", message));
+        }
+        if !known.insert(name.clone()) {
+            let message = format!("{upgrade_type:?} is there already");
+            return Err(Invalid::new("upgrade_type", message));
+        }
+        Ok((Name::from(name), boolean(enabled.as_ref(), true)))
+    })
+}
+
+fn path_rewrite_of(
+    prefix: &str,
+    regex: Option<&RegexMatchAndSubstitute>,
+    policy: Option<&TypedExtensionConfig>,
+) -> Result<PathRewrite, Invalid> {
+    let not_with = |field, other: &str| {
+        let message = format!("not possible together with {other}");
+        Err(Invalid::new(field, message))
+    };
+    match (prefix, regex, policy) {
+        ("", None, None) => Ok(PathRewrite::Keep),
+        (prefix, None, None) => Ok(PathRewrite::Prefix(prefix.to_owned())),
+        ("", Some(regex), None) => {
+            let (pattern, with) = substitution(regex).at("regex_rewrite")?;
+            Ok(PathRewrite::Regex(pattern, with))
+        }
+        ("", None, Some(policy)) => {
+            let with = template::read_rewrite(policy).at("path_rewrite_policy")?;
+            Ok(PathRewrite::Template(with))
+        }
+        ("", Some(_), Some(_)) => not_with("path_rewrite_policy", "regex_rewrite"),
+        (_, None, Some(_)) => not_with("path_rewrite_policy", "prefix_rewrite"),
+        (_, Some(_), _) => not_with("regex_rewrite", "prefix_rewrite"),
+    }
+}
+
+/// Which rewrites go with which conditions, as Envoy has it.
+fn fits(rewrite: &PathRewrite, matched: &PathMatch) -> Result<(), Invalid> {
+    let policy = |message: String| Err(Invalid::new("path_rewrite_policy", message));
+    match (rewrite, matched) {
+        (PathRewrite::Prefix(_), PathMatch::Template(_)) => {
+            let message = "not possible together with path_match_policy";
+            Err(Invalid::new("prefix_rewrite", message))
+        }
+        (PathRewrite::Template(with), PathMatch::Template(template)) => {
+            match with.unknown(template) {
+                Some(name) => policy(format!("path_match_policy has no name {name:?}")),
+                None => Ok(()),
+            }
+        }
+        (PathRewrite::Template(_), _) => policy("needs a path_match_policy".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 fn stream_limits(proto: &MaxStreamDuration, rule: &mut Rule) -> Result<(), Invalid> {
@@ -192,10 +258,10 @@ fn weighted(proto: &pb::WeightedCluster) -> Result<Vec<Weighted>, Invalid> {
         clusters,
         total_weight,
         runtime_key_prefix,
-        random_value_specifier,
+        // See `draw`.
+        random_value_specifier: _,
     } = proto;
     pass_over!("envoy.config.route.v3.WeightedCluster": runtime_key_prefix);
-    refuse!(random_value_specifier);
     let parts = each("clusters", clusters, part)?;
     // Envoy refuses a sum of zero and one that does not fit 32 bits.
     let total = parts
@@ -212,6 +278,17 @@ fn weighted(proto: &pb::WeightedCluster) -> Result<Vec<Weighted>, Invalid> {
     }
 }
 
+fn draw(proto: &pb::WeightedCluster) -> Result<Draw, Invalid> {
+    Ok(match &proto.random_value_specifier {
+        None => Draw::Random,
+        Some(RandomValueSpecifier::HeaderName(name)) => {
+            Draw::Header(header_name("header_name", name)?)
+        }
+        Some(RandomValueSpecifier::UseHashPolicy(BoolValue { value: true })) => Draw::Hash,
+        Some(RandomValueSpecifier::UseHashPolicy(BoolValue { value: false })) => Draw::Random,
+    })
+}
+
 fn part(proto: &pb::weighted_cluster::ClusterWeight) -> Result<Weighted, Invalid> {
     let pb::weighted_cluster::ClusterWeight {
         name,
@@ -225,9 +302,19 @@ fn part(proto: &pb::weighted_cluster::ClusterWeight) -> Result<Weighted, Invalid
         typed_per_filter_config,
         host_rewrite_specifier,
     } = proto;
-    refuse!(cluster_header, typed_per_filter_config);
+    refuse!(typed_per_filter_config);
     let mut part = Weighted::default();
-    part.cluster = Name::from(name);
+    match (name.as_str(), cluster_header.as_str()) {
+        ("", "") => return Err(Invalid::new("name", "needed, or cluster_header")),
+        (name, "") => part.cluster = name.into(),
+        ("", header) => part.cluster_header = Some(header_name("cluster_header", header)?),
+        _ => {
+            return Err(Invalid::new(
+                "cluster_header",
+                "not possible together with name",
+            ));
+        }
+    }
     part.weight = number(weight.as_ref()).unwrap_or_default();
     part.subset = metadata::asked(metadata_match.as_ref());
     part.request_edits = edits::request(request_headers_to_add, request_headers_to_remove)?;
@@ -289,16 +376,25 @@ pub(super) fn mirror(proto: &pb::route_action::RequestMirrorPolicy) -> Result<Mi
         host_rewrite_literal,
     } = proto;
     pass_over!("envoy.config.route.v3.RouteAction.RequestMirrorPolicy": trace_sampled);
-    refuse!(
-        cluster_header,
-        request_headers_mutations,
-        host_rewrite_literal
-    );
+    let cluster_header = match (cluster.as_str(), cluster_header.as_str()) {
+        ("", "") => return Err(Invalid::new("cluster", "needed, or cluster_header")),
+        ("", header) => Some(header_name("cluster_header", header)?),
+        (_, "") => None,
+        _ => {
+            return Err(Invalid::new(
+                "cluster_header",
+                "not possible together with cluster",
+            ));
+        }
+    };
     let share = share.as_ref().map(runtime_fraction).transpose();
+    let authority = Some(host_rewrite_literal).filter(|host| !host.is_empty());
     Ok(Mirror {
-        origin: Origin::NONE,
-        cluster: Name::from(cluster),
+        cluster_header,
         share: share.at("runtime_fraction")?.unwrap_or(Fraction::ALL),
         shadow_host: !disable_shadow_host_suffix_append,
+        edits: edits::one_by_one("request_headers_mutations", request_headers_mutations)?,
+        authority: authority.map(Name::from),
+        ..Mirror::to(cluster)
     })
 }

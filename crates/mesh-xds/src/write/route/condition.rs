@@ -4,16 +4,19 @@ use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use crate::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
 use crate::pb::envoy::config::route::v3::route_match::{
-    ConnectMatcher, GrpcRouteMatchOptions, PathSpecifier,
+    ConnectMatcher, GrpcRouteMatchOptions, PathSpecifier, TlsContextMatchOptions,
 };
 use crate::pb::envoy::r#type::matcher::v3::MetadataMatcher;
 use crate::pb::envoy::r#type::v3::Int64Range;
+use crate::pb::google::protobuf::BoolValue;
+use crate::wire::names::TEMPLATE;
 use crate::wire::share::to_runtime_fraction;
 use crate::wire::text::{to_nothing, to_pattern, to_string_match};
-use crate::wire::to_boolean;
+use crate::wire::{template, to_boolean};
 use crate::write::authz;
 use mesh_core::model::{
-    ClaimCondition, Condition, HeaderKey, HeaderMatch, PathMatch, QueryMatch, ValueMatch,
+    ClaimCondition, Condition, CookieMatch, HeaderKey, HeaderMatch, PathMatch, QueryMatch,
+    TlsCondition, ValueMatch,
 };
 
 pub(in crate::write) fn write(condition: &Condition) -> pb::RouteMatch {
@@ -23,10 +26,28 @@ pub(in crate::write) fn write(condition: &Condition) -> pb::RouteMatch {
         runtime_fraction: condition.share.map(to_runtime_fraction),
         headers: condition.headers.iter().map(header).collect(),
         query_parameters: condition.query.iter().map(query).collect(),
+        cookies: condition.cookies.iter().map(cookie).collect(),
+        tls_context: condition.tls.map(tls),
         dynamic_metadata: condition.claims.iter().map(claim).collect(),
         grpc: condition.grpc.then_some(GrpcRouteMatchOptions {}),
         path_specifier,
         ..Default::default()
+    }
+}
+
+fn cookie(cookie: &CookieMatch) -> pb::CookieMatcher {
+    pb::CookieMatcher {
+        name: cookie.name.to_string(),
+        string_match: Some(to_string_match(&cookie.value)),
+        invert_match: cookie.invert,
+    }
+}
+
+fn tls(condition: TlsCondition) -> TlsContextMatchOptions {
+    let flag = |value| BoolValue { value };
+    TlsContextMatchOptions {
+        presented: condition.presented.map(flag),
+        validated: condition.validated.map(flag),
     }
 }
 
@@ -51,6 +72,10 @@ fn path(path: &PathMatch) -> (Option<PathSpecifier>, bool) {
         }
         PathMatch::Regex(pattern) => (PathSpecifier::SafeRegex(to_pattern(pattern)), false),
         PathMatch::Connect => (PathSpecifier::ConnectMatcher(ConnectMatcher {}), false),
+        PathMatch::Template(text) => (
+            PathSpecifier::PathMatchPolicy(template::write(TEMPLATE, text)),
+            false,
+        ),
         // A condition that is not known here; a route without one is refused by whoever reads it.
         _ => return (None, false),
     };

@@ -1,5 +1,7 @@
 //! Header changes, as lists of `HeaderValueOption` and of names to remove.
 
+use crate::pb::envoy::config::common::mutation_rules::v3::HeaderMutation;
+use crate::pb::envoy::config::common::mutation_rules::v3::header_mutation::Action;
 use crate::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use crate::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use mesh_core::model::{AddMode, HeaderAdd, HeaderEdits, HeaderKey, HeaderTemplate, Piece};
@@ -9,6 +11,17 @@ pub(in crate::write) fn write(edits: &HeaderEdits) -> (Vec<HeaderValueOption>, V
     let add = edits.add.iter().map(one).collect();
     let remove = edits.remove.iter().map(ToString::to_string).collect();
     (add, remove)
+}
+
+/// The same one after the other, removals last.
+pub(super) fn one_by_one(edits: &HeaderEdits) -> Vec<HeaderMutation> {
+    let add = edits.add.iter().map(|edit| Action::Append(one(edit)));
+    let remove = edits.remove.iter();
+    let all = add.chain(remove.map(|name| Action::Remove(name.to_string())));
+    all.map(|action| HeaderMutation {
+        action: Some(action),
+    })
+    .collect()
 }
 
 fn one(edit: &HeaderAdd) -> HeaderValueOption {

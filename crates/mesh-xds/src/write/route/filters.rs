@@ -1,16 +1,22 @@
 //! Policies that filters have per route: `CorsPolicy`, `HTTPFault`, `LocalRateLimit` and the
 //! `PerRouteConfig` of `on_demand`.
 
+use super::condition::header;
 use crate::pb::envoy::extensions::filters::common::fault::v3 as common;
+use crate::pb::envoy::extensions::filters::common::fault::v3::fault_delay::{
+    FaultDelaySecifier, HeaderDelay,
+};
 use crate::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use crate::pb::envoy::extensions::filters::http::fault::v3 as wire;
+use crate::pb::envoy::extensions::filters::http::fault::v3::fault_abort::HeaderAbort;
 use crate::pb::envoy::extensions::filters::http::on_demand::v3::PerRouteConfig;
 use crate::pb::google::protobuf::BoolValue;
-use crate::wire::share::{to_fraction, to_runtime_fraction};
+use crate::wire::share::{to_fraction, to_fraction_of, to_runtime_fraction};
 use crate::wire::text::to_string_match;
 use crate::wire::{on_demand, to_duration};
 use mesh_core::model::{
-    AbortWith, ClustersOnDemand, Cors, Fault, FaultAbort, FaultDelay, Fraction, StringMatch,
+    AbortWith, ClustersOnDemand, Cors, DelayBy, Fault, FaultAbort, FaultDelay, Fraction,
+    StringMatch,
 };
 
 pub(super) fn cors(cors: &Cors) -> CorsPolicy {
@@ -45,28 +51,46 @@ pub(super) fn fault(fault: &Fault) -> wire::HttpFault {
     wire::HttpFault {
         delay: fault.delay.as_ref().map(delay),
         abort: fault.abort.as_ref().map(abort),
+        upstream_cluster: fault.upstream.to_string(),
+        headers: fault.headers.iter().map(header).collect(),
+        downstream_nodes: fault.nodes.iter().map(ToString::to_string).collect(),
         ..Default::default()
     }
 }
 
 fn delay(delay: &FaultDelay) -> common::FaultDelay {
+    let (percentage, specifier) = match delay.by {
+        DelayBy::Fixed(length) => (
+            to_fraction(delay.share),
+            Some(FaultDelaySecifier::FixedDelay(to_duration(length))),
+        ),
+        DelayBy::Header(unit) => (
+            to_fraction_of(delay.share, unit),
+            Some(FaultDelaySecifier::HeaderDelay(HeaderDelay {})),
+        ),
+        // What is not known here; a delay without it is refused by whoever reads it.
+        _ => (to_fraction(delay.share), None),
+    };
     common::FaultDelay {
-        percentage: Some(to_fraction(delay.share)),
-        fault_delay_secifier: Some(common::fault_delay::FaultDelaySecifier::FixedDelay(
-            to_duration(delay.duration),
-        )),
+        percentage: Some(percentage),
+        fault_delay_secifier: specifier,
     }
 }
 
 fn abort(abort: &FaultAbort) -> wire::FaultAbort {
+    let percentage = match abort.with {
+        AbortWith::Header(unit) => to_fraction_of(abort.share, unit),
+        _ => to_fraction(abort.share),
+    };
     wire::FaultAbort {
-        percentage: Some(to_fraction(abort.share)),
+        percentage: Some(percentage),
         response_body: String::new(),
         error_type: Some(match abort.with {
             AbortWith::Http(status) => {
                 wire::fault_abort::ErrorType::HttpStatus(status.as_u16().into())
             }
             AbortWith::Grpc(status) => wire::fault_abort::ErrorType::GrpcStatus(status),
+            AbortWith::Header(_) => wire::fault_abort::ErrorType::HeaderAbort(HeaderAbort {}),
         }),
     }
 }

@@ -6,15 +6,16 @@ use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
 };
-use crate::pb::envoy::config::route::v3::weighted_cluster::cluster_weight;
+use crate::pb::envoy::config::route::v3::weighted_cluster::{RandomValueSpecifier, cluster_weight};
 use crate::pb::google::protobuf::BoolValue;
 use crate::wire::share::to_runtime_fraction;
 use crate::wire::text::to_substitution;
-use crate::wire::{to_boolean, to_duration, to_number};
+use crate::wire::{template, to_boolean, to_duration, to_number};
 use crate::write::metadata;
 use http::header::HOST;
+use mesh_core::Name;
 use mesh_core::model::{
-    AddMode, AuthorityRewrite, Forward, HeaderTemplate, Mirror, PathRewrite, Priority, Rule,
+    AddMode, AuthorityRewrite, Draw, Forward, HeaderTemplate, Mirror, PathRewrite, Priority, Rule,
     Target, Weighted,
 };
 
@@ -23,11 +24,13 @@ use mesh_core::model::{
     reason = "istiod sends max_grpc_timeout, and Envoy heeds it"
 )]
 pub(super) fn write(rule: &Rule, forward: &Forward) -> pb::RouteAction {
-    let (prefix_rewrite, regex_rewrite) = match &forward.path {
-        PathRewrite::Prefix(with) => (with.clone(), None),
-        PathRewrite::Regex(pattern, with) => (String::new(), Some(to_substitution(pattern, with))),
-        _ => (String::new(), None),
-    };
+    let (mut prefix_rewrite, mut regex_rewrite, mut path_rewrite_policy) = Default::default();
+    match &forward.path {
+        PathRewrite::Prefix(with) => prefix_rewrite = String::clone(with),
+        PathRewrite::Regex(pattern, with) => regex_rewrite = Some(to_substitution(pattern, with)),
+        PathRewrite::Template(with) => path_rewrite_policy = Some(template::write_rewrite(with)),
+        _ => {}
+    }
     let offset = Some(rule.grpc_timeout_offset).filter(|offset| !offset.is_zero());
     let offset = offset.map(to_duration);
     // With `max_stream_duration` there, Envoy does not look at `max_grpc_timeout`.
@@ -44,6 +47,7 @@ pub(super) fn write(rule: &Rule, forward: &Forward) -> pb::RouteAction {
         cluster_not_found_response_code: not_found(forward).into(),
         prefix_rewrite,
         regex_rewrite,
+        path_rewrite_policy,
         // Without one, 15 s would hold.
         timeout: Some(to_duration(rule.timeout.unwrap_or_default())),
         idle_timeout: rule.idle_timeout.map(to_duration),
@@ -54,7 +58,7 @@ pub(super) fn write(rule: &Rule, forward: &Forward) -> pb::RouteAction {
         max_grpc_timeout,
         grpc_timeout_offset,
         max_stream_duration,
-        cluster_specifier: target(&forward.to),
+        cluster_specifier: target(forward),
         host_rewrite_specifier: forward.authority.as_ref().and_then(authority),
         append_x_forwarded_host: forward.append_forwarded_host,
         hash_policy: forward.hash.iter().filter_map(hash::write).collect(),
@@ -64,7 +68,16 @@ pub(super) fn write(rule: &Rule, forward: &Forward) -> pb::RouteAction {
             Priority::High => RoutingPriority::High,
         }
         .into(),
+        upgrade_configs: forward.upgrades.iter().map(upgrade).collect(),
         ..Default::default()
+    }
+}
+
+fn upgrade((name, passes): &(Name, bool)) -> pb::route_action::UpgradeConfig {
+    pb::route_action::UpgradeConfig {
+        upgrade_type: name.to_string(),
+        enabled: Some(BoolValue { value: *passes }),
+        connect_config: None,
     }
 }
 
@@ -76,12 +89,19 @@ fn not_found(forward: &Forward) -> ClusterNotFoundResponseCode {
     }
 }
 
-fn target(target: &Target) -> Option<ClusterSpecifier> {
-    match target {
+fn target(forward: &Forward) -> Option<ClusterSpecifier> {
+    match &forward.to {
         Target::Cluster(name, _) => Some(ClusterSpecifier::Cluster(name.to_string())),
         Target::Header(name) => Some(ClusterSpecifier::ClusterHeader(name.to_string())),
         Target::Weighted(parts) => Some(ClusterSpecifier::WeightedClusters(pb::WeightedCluster {
             clusters: parts.iter().map(part).collect(),
+            random_value_specifier: match &forward.draw {
+                Draw::Random => None,
+                Draw::Header(name) => Some(RandomValueSpecifier::HeaderName(name.to_string())),
+                Draw::Hash => Some(RandomValueSpecifier::UseHashPolicy(BoolValue {
+                    value: true,
+                })),
+            },
             ..Default::default()
         })),
         // A target that is not known here; an action without one is refused by whoever reads it.
@@ -109,6 +129,10 @@ fn part(part: &Weighted) -> pb::weighted_cluster::ClusterWeight {
     let (response_headers_to_add, response_headers_to_remove) = edits::write(&part.response_edits);
     pb::weighted_cluster::ClusterWeight {
         name: part.cluster.to_string(),
+        cluster_header: part
+            .cluster_header
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string),
         weight: to_number(part.weight),
         metadata_match: metadata::asked(&part.subset),
         request_headers_to_add,
@@ -145,6 +169,11 @@ fn mirror(mirror: &Mirror) -> pb::route_action::RequestMirrorPolicy {
         runtime_fraction: Some(to_runtime_fraction(mirror.share)),
         disable_shadow_host_suffix_append: !mirror.shadow_host,
         trace_sampled: to_boolean(false),
-        ..Default::default()
+        cluster_header: mirror
+            .cluster_header
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string),
+        request_headers_mutations: edits::one_by_one(&mirror.edits),
+        host_rewrite_literal: mirror.authority.as_deref().unwrap_or_default().to_owned(),
     }
 }
