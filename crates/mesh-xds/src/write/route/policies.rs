@@ -12,7 +12,7 @@ use authn::per_route_config::RequirementSpecifier;
 use external::ext_authz_per_route::Override;
 use mesh_core::Name;
 use mesh_core::model::{Authz, RoutePolicies};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 /// Adds what is said of each filter. Of one that requests go round nothing else is said.
 pub(super) fn write(policies: &RoutePolicies, filters: &mut HashMap<String, Any>) {
@@ -29,8 +29,7 @@ pub(super) fn write(policies: &RoutePolicies, filters: &mut HashMap<String, Any>
         };
         filters.insert(name.to_string(), pack(&config));
     }
-    let asking = policies.context.keys().chain(policies.bodies.keys());
-    for name in asking.collect::<BTreeSet<_>>() {
+    for name in policies.context.keys().chain(policies.bodies.keys()) {
         asks(
             filters,
             name,
