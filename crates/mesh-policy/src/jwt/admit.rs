@@ -295,8 +295,10 @@ fn unnamed(authn: &Authn, name: &Name) -> Error {
     let known: Vec<&str> = authn.named.iter().map(|(name, _)| name.as_str()).collect();
     let known = known.join(",");
     let why = format!("Wrong requirement_name: {name}. It should be one of [{known}]");
-    let answer = Answer::new(StatusCode::FORBIDDEN);
-    let answer = answer.body(Bytes::from(format!("Failed JWT authentication: {why}")));
+    let mut answer = Answer::new(StatusCode::FORBIDDEN);
+    if !authn.silent {
+        answer = answer.body(Bytes::from(format!("Failed JWT authentication: {why}")));
+    }
     Error::with_source(Failure::Unauthenticated, why).answered(answer)
 }
 
