@@ -5,10 +5,11 @@
 //! token off, or writing what it says into a header, leads nowhere else.
 
 use crate::jwks::Fetcher;
+use crate::on_route::Routes;
 use http::{Request, Response};
-use mesh_core::model::HttpManager;
+use mesh_core::model::{Authn as Tokens, HttpManager};
 use mesh_core::{BoxError, Error, Exchange, Failure, WallClock};
-use mesh_policy::jwt::{Keys, Now, Passed, Step, step};
+use mesh_policy::jwt::{Keys, Now, Passed, Step, step_on};
 use mesh_route::route::Notes;
 use pin_project::pin_project;
 use std::fmt;
@@ -128,9 +129,22 @@ impl With {
         let Some(authn) = &manager.authn else {
             return Looked::Through;
         };
-        match step(authn, &*request, Some(&self.fetcher), self.now()) {
+        let says = self.notes.says_policies();
+        let routes = match says {
+            true => Routes::of(&self.notes, request),
+            false => Routes::default(),
+        };
+        if routes.on().goes_round(Tokens::FILTER) {
+            self.settle(manager, request);
+            return Looked::Through;
+        }
+        let asked = routes.on().tokens();
+        match step_on(asked, authn, &*request, Some(&self.fetcher), self.now()) {
             Step::Through(passed) => {
                 self.pass(manager, passed, request);
+                if says {
+                    self.settle(manager, request);
+                }
                 Looked::Through
             }
             Step::Refused(error) => {
@@ -143,10 +157,22 @@ impl With {
 
     fn pass<B>(&self, manager: &HttpManager, passed: Passed, request: &mut Request<B>) {
         // What is missing would not be asked for if the route were known before.
-        if passed.changes() && !passed.clears_route() && manager.on_demand.is_none() {
+        let clears = passed.clears_route();
+        if passed.changes() && !clears && manager.on_demand.is_none() {
             self.notes.note(request);
         }
         passed.apply(request);
+        if let Some(exchange) = Exchange::of(request).filter(|_| clears) {
+            exchange.forget_foreseen();
+        }
+    }
+
+    /// Where nobody judges behind, the request goes on by the route that it was judged by.
+    #[cold]
+    fn settle<B>(&self, manager: &HttpManager, request: &Request<B>) {
+        if manager.authz.len() <= manager.authn_at {
+            Routes::of(&self.notes, request).keep(manager, request);
+        }
     }
 
     fn now(&self) -> Now {

@@ -11,14 +11,17 @@ mod authorizer;
 pub use authorizer::{Authorizer, Authorizers};
 
 use crate::Body;
+use crate::on_route::Routes;
 use http::{Request, Response};
+use mesh_core::model::HttpManager;
 use mesh_core::{BoxError, Error, Exchange, Failure};
 use mesh_policy::Step;
-use mesh_policy::external::{Checked, Consulted, consult};
+use mesh_policy::external::{Checked, Consulted, consult_on};
 use mesh_route::route::{Notes, record};
 use pin_project::pin_project;
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -69,8 +72,13 @@ impl<S> Guard<S> {
     #[inline]
     fn step(&self, request: &Request<Body>, from: usize) -> Result<Step, Error> {
         let manager = Exchange::of(request).and_then(|one| one.caller().manager.as_ref());
-        let tokens = manager.filter(|manager| manager.authn.is_some());
-        let first = tokens.map_or(0, |manager| manager.authn_at);
+        let Some(manager) = manager.filter(|manager| !manager.authz.is_empty()) else {
+            return Ok(Step::Admitted);
+        };
+        let first = match manager.authn {
+            Some(_) => manager.authn_at,
+            None => 0,
+        };
         let places = match self.part {
             Part::BeforeTokens => from..first,
             Part::AfterTokens => from.max(first)..usize::MAX,
@@ -78,7 +86,26 @@ impl<S> Guard<S> {
         if places.is_empty() {
             return Ok(Step::Admitted);
         }
+        if self.notes.says_policies() {
+            return self.step_on_route(manager, request, places);
+        }
         mesh_policy::step(request, places)
+    }
+
+    /// The same where routes say something of the rules.
+    #[cold]
+    fn step_on_route(
+        &self,
+        manager: &HttpManager,
+        request: &Request<Body>,
+        places: Range<usize>,
+    ) -> Result<Step, Error> {
+        let routes = Routes::of(&self.notes, request);
+        let step = mesh_policy::step_on(routes.on(), request, places)?;
+        if step == Step::Admitted && matches!(self.part, Part::AfterTokens) {
+            routes.keep(manager, request);
+        }
+        Ok(step)
     }
 
     /// Asks the service at this place, and judges on.
@@ -131,11 +158,19 @@ impl<S> Guard<S> {
             _ => {}
         }
         let authorizer = self.authorizers.of(external, &request);
-        let error = match consult(external, stats, authorizer, request).await {
+        let routes = match self.notes.says_policies() {
+            true => Routes::of(&self.notes, &request),
+            false => Routes::default(),
+        };
+        let consulted = consult_on(routes.on(), external, stats, authorizer, request);
+        let error = match consulted.await {
             Ok(Consulted { request, .. }) => {
                 // It may have changed, and logs tell of it as it goes on.
                 if let Some(exchange) = &exchange {
                     exchange.note_head(&request);
+                    if external.clear_route {
+                        exchange.forget_foreseen();
+                    }
                 }
                 return Ok(request.map(plain));
             }

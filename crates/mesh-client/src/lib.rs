@@ -70,6 +70,7 @@ mod client;
 pub mod guard;
 pub mod health;
 mod jwks;
+mod on_route;
 pub mod proxy_protocol;
 mod slot;
 mod stack;

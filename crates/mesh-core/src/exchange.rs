@@ -10,6 +10,7 @@
 
 mod attempt;
 mod caller;
+mod foreseen;
 mod head;
 mod matched;
 mod onward;
@@ -100,6 +101,8 @@ struct Shared {
     /// Redirects that were followed; none for most.
     past: Option<Box<onward::Past>>,
     onward: Option<Box<Onward>>,
+    /// The route before the router found it; most requests are not asked for it.
+    foreseen: Option<Box<foreseen::Foreseen>>,
 }
 
 // === impl Exchange ===

@@ -48,6 +48,7 @@ mod patterns;
 mod policy;
 mod rewrite;
 mod route;
+mod route_policies;
 mod secret;
 mod tcp;
 mod template_rewrite;
@@ -79,6 +80,7 @@ pub use patterns::{Matching, Patterns};
 pub use policy::*;
 pub use rewrite::*;
 pub use route::*;
+pub use route_policies::RoutePolicies;
 pub use secret::{LiveSecret, Secret, SecretBytes, SecretName};
 pub use tcp::*;
 pub use template_rewrite::TemplateRewrite;
@@ -86,8 +88,8 @@ pub use text::{MAX_PATTERN, Pattern, StringMatch};
 pub use tls::*;
 pub use unix::{ListenerAddress, UnixPath};
 
-use crate::Origins;
-use std::collections::HashMap;
+use crate::{Name, Origins};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Everything a data plane needs at one moment, checked and linked.
@@ -98,6 +100,8 @@ pub struct Snapshot {
     listeners: Arc<Vec<Arc<Listener>>>,
     tables: Arc<Vec<Arc<RouteTable>>>,
     table_index: link::Index,
+    /// The tables that say something of the filters that judge.
+    policed: HashSet<Name>,
     clusters: Arc<Vec<Arc<ClusterEntry>>>,
     cluster_index: link::Index,
     secrets: Arc<HashMap<SecretRef, Arc<LiveSecret>>>,
@@ -132,6 +136,13 @@ impl Snapshot {
     /// The route table with this name.
     pub fn table(&self, name: &str) -> Option<&Arc<RouteTable>> {
         self.tables.get(self.table_index(name)?)
+    }
+
+    /// Whether a rule or virtual host says something of the filters that judge
+    /// ([`RoutePolicies`]).
+    #[inline]
+    pub fn says_policies(&self) -> bool {
+        !self.policed.is_empty()
     }
 
     /// The clusters, in the order in which they were given.

@@ -92,17 +92,6 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         holds: redirects::has_scheme_twice,
     },
     Allowed {
-        id: "lines-of-authorization",
-        reason: "a field that came in several lines is passed on in them; Envoy makes one of those that \
-                 it knows (RFC 9110 §5.3)",
-        holds: |it, _| {
-            let header = it.fact.strip_prefix("upstream ");
-            header.is_some_and(|it| it.ends_with(" header authorization"))
-                && it.ours.contains(" | ")
-                && it.ours.replace(" | ", ",") == it.envoy
-        },
-    },
-    Allowed {
         id: "digits-of-a-length",
         reason: "a length is written without the zeros that it began with; Envoy passes them on",
         holds: |it, _| {

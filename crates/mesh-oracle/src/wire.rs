@@ -47,8 +47,11 @@ pub(crate) struct Wire {
     pub(crate) stream: TcpStream,
     buffer: Vec<u8>,
     /// Called with the head of each request that is read, before its body is.
-    pub(crate) begun: Option<Box<dyn Fn(&Message) + Send>>,
+    pub(crate) begun: Option<Begun>,
 }
+
+/// Takes the head of a message.
+pub(crate) type Begun = Box<dyn Fn(&Message) + Send>;
 
 // === impl Message ===
 

@@ -26,6 +26,7 @@ pub use body::{AskBody, Checked};
 pub use edits::{Edits, Part};
 pub use layer::ExtAuthzLayer;
 
+use crate::OnRoute;
 use crate::facts::Facts;
 use ::http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use ::http::uri::{Authority, PathAndQuery, Scheme};
@@ -35,13 +36,25 @@ use bytes::Bytes;
 use head::{About, Peers};
 use http_body::Body;
 use mesh_core::exchange::ReplyEdit;
-use mesh_core::model::{Ask, External};
+use mesh_core::model::{Ask, AskedBody, External};
 use mesh_core::reply::Answer;
 use mesh_core::stats::{Block, ExternalStat};
-use mesh_core::{BoxError, Caller, Error, Exchange, Failure, Shard};
+use mesh_core::{BoxError, Caller, Error, Exchange, Failure, Name, Shard};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::time::{Duration, Instant, SystemTime};
 use tower_service::Service;
+
+/// What is told beside the head.
+#[derive(Clone, Copy)]
+struct Telling<'a> {
+    /// What was read of the body.
+    sent: Option<&'a Sent>,
+    /// As bytes rather than as text, over gRPC.
+    raw: bool,
+    /// What the route says, over gRPC.
+    context: &'a BTreeMap<Name, Name>,
+}
 
 /// What a service says.
 #[derive(Clone, Debug)]
@@ -99,12 +112,43 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
+    consult_on(OnRoute::default(), external, stats, authorizer, request).await
+}
+
+/// As [`consult`], about a request whose route may say something of how.
+///
+/// # Errors
+/// As [`consult`].
+///
+/// # Cancel safety
+/// As [`consult`].
+pub async fn consult_on<A, B, R>(
+    route: OnRoute<'_>,
+    external: &External,
+    stats: &Block<ExternalStat>,
+    authorizer: A,
+    request: Request<B>,
+) -> Result<Consulted<B>, Error>
+where
+    A: Service<Request<AskBody>, Response = Response<R>>,
+    R: Body,
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let told = route.told(external);
+    let wanted = told.body.unwrap_or(external.body);
     let exchange = Exchange::of(&request).cloned();
     let shard = exchange
         .as_ref()
         .map_or_else(Shard::default, Exchange::shard);
-    let (mut request, sent) = hold(external, request).await?;
-    let question = question(external, exchange.as_ref(), &request, sent.as_ref());
+    let (mut request, sent) = hold(wanted, request).await?;
+    let telling = Telling {
+        sent: sent.as_ref(),
+        // Seen of Envoy: the route has no say in that.
+        raw: external.body.is_some_and(|body| body.raw),
+        context: &told.context,
+    };
+    let question = question(external, exchange.as_ref(), &request, telling);
     let mut decision = ask(external, authorizer, question).await;
     if let Decision::Allowed(edits) = &decision
         && edits.apply(&mut request).is_err()
@@ -197,14 +241,14 @@ fn failed(
 
 /// Reads what of the body is to be sent along.
 async fn hold<B>(
-    external: &External,
+    wanted: Option<AskedBody>,
     request: Request<B>,
 ) -> Result<(Request<Checked<B>>, Option<Sent>), Error>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    let wanted = external.body.filter(|_| {
+    let wanted = wanted.filter(|_| {
         // Streams of their own have no end to wait for.
         !request.body().is_end_stream()
             && request.method() != Method::CONNECT
@@ -222,7 +266,7 @@ fn question<B>(
     external: &External,
     exchange: Option<&Exchange>,
     request: &Request<B>,
-    sent: Option<&Sent>,
+    telling: Telling<'_>,
 ) -> Request<AskBody> {
     let facts = match exchange {
         Some(exchange) => Facts::of_exchange(exchange, request),
@@ -234,8 +278,8 @@ fn question<B>(
         .unwrap_or_else(|| crate::RequestFacts::of(request));
     let about = About::of(request, facts, peers.unwrap_or_default());
     match &external.ask {
-        Ask::Grpc(ask) => grpc::question(external, ask, &about, sent, SystemTime::now()),
-        Ask::Http(ask) => http::question(external, ask, &about, sent),
+        Ask::Grpc(ask) => grpc::question(external, ask, &about, telling, SystemTime::now()),
+        Ask::Http(ask) => http::question(external, ask, &about, telling.sent),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::decide::{Compiled, Verdict, compile, decide};
 use crate::facts::Facts;
+use crate::on_route::OnRoute;
 use mesh_core::model::{Authz, AuthzPolicy, AuthzRules, External};
 use mesh_core::stats::{AuthzStat, Block, ExternalStat};
 use mesh_core::{Name, Shard};
@@ -137,14 +138,30 @@ impl Judges {
         facts: &Facts<'_>,
         shard: Shard,
     ) -> Result<Step, Denied> {
+        self.step_on(OnRoute::default(), places, facts, shard)
+    }
+
+    /// As [`step`](Self::step), of a request whose route may say something of the filters.
+    ///
+    /// # Errors
+    /// If it may not go on.
+    pub fn step_on(
+        &self,
+        route: OnRoute<'_>,
+        places: Range<usize>,
+        facts: &Facts<'_>,
+        shard: Shard,
+    ) -> Result<Step, Denied> {
         let judges = self.0.iter().enumerate().take(places.end);
         for (at, judge) in judges.skip(places.start) {
-            let forms = Forms::of(&judge.authz);
-            let trial = forms.trial.as_ref().map(|trial| ask(trial.as_ref(), facts));
+            let rules = route.rules(&judge.authz);
+            let forms = rules.map(Forms::of);
+            let trial = forms.and_then(|forms| forms.trial.as_ref());
+            let trial = trial.map(|trial| ask(trial.as_ref(), facts));
             if let Some(verdict) = &trial {
                 judge.trial.inc(shard, stat(verdict.allowed));
             }
-            if let Some(rules) = &forms.rules {
+            if let Some(rules) = forms.and_then(|forms| forms.rules.as_ref()) {
                 let verdict = ask(rules.as_ref(), facts);
                 judge.rules.inc(shard, stat(verdict.allowed));
                 if !verdict.allowed {
@@ -155,7 +172,10 @@ impl Judges {
             let Some(external) = &judge.authz.external else {
                 continue;
             };
-            if !is_asked(external, forms, trial.as_ref()) {
+            if !route.may_ask(external) {
+                continue;
+            }
+            if !is_asked(external, route.notes(&judge.authz), trial.as_ref()) {
                 judge.external.inc(shard, ExternalStat::Disabled);
                 continue;
             }
@@ -165,12 +185,15 @@ impl Judges {
     }
 }
 
-/// Whether a service is to be asked, by what the rules on trial beside it say.
-fn is_asked(external: &External, forms: &Forms, trial: Option<&Verdict<'_>>) -> bool {
+/// Whether a service is to be asked, by what the rules on trial beside it note, if they do.
+fn is_asked(external: &External, rules: Option<&Authz>, trial: Option<&Verdict<'_>>) -> bool {
     let Some(only) = &external.only else {
         return true;
     };
-    if matches!(forms.trial, Some(None)) {
+    let Some(rules) = rules else {
+        return false;
+    };
+    if matches!(Forms::of(rules).trial, Some(None)) {
         // Nobody knows what they would say.
         return true;
     }
@@ -181,31 +204,35 @@ fn is_asked(external: &External, forms: &Forms, trial: Option<&Verdict<'_>>) -> 
 /// What rules would say, until one set denies. Nothing is counted.
 pub fn explain<'a>(
     authz: impl IntoIterator<Item = &'a Arc<Authz>>,
+    route: OnRoute<'a>,
     facts: &Facts<'_>,
 ) -> Vec<Judged<'a>> {
     let mut all = Vec::new();
     for authz in authz {
-        let forms = Forms::of(authz);
         let told = |rules, form: &'a Option<Compiled>, on_trial| Judged {
             rules: Some(rules),
             on_trial,
             verdict: ask(form.as_ref(), facts),
             asked: None,
         };
-        if let (Some(rules), Some(form)) = (&authz.trial, &forms.trial) {
-            let mut judged = told(rules, form, true);
-            let external = authz.external.as_ref();
-            judged.asked = external.filter(|one| is_asked(one, forms, Some(&judged.verdict)));
-            all.push(judged);
-        }
-        if let (Some(rules), Some(form)) = (&authz.rules, &forms.rules) {
-            let judged = told(rules, form, false);
-            all.push(judged);
-            if !judged.verdict.allowed {
-                break;
+        let external = authz.external.as_ref();
+        let external = external.filter(|external| route.may_ask(external));
+        if let Some(own) = route.rules(authz) {
+            let forms = Forms::of(own);
+            if let (Some(rules), Some(form)) = (&own.trial, &forms.trial) {
+                let mut judged = told(rules, form, true);
+                let notes = route.notes(authz);
+                judged.asked = external.filter(|one| is_asked(one, notes, Some(&judged.verdict)));
+                all.push(judged);
+            }
+            if let (Some(rules), Some(form)) = (&own.rules, &forms.rules) {
+                let judged = told(rules, form, false);
+                all.push(judged);
+                if !judged.verdict.allowed {
+                    break;
+                }
             }
         }
-        let external = authz.external.as_ref();
         if let Some(external) = external.filter(|external| external.only.is_none()) {
             all.push(Judged {
                 rules: None,

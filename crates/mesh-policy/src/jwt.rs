@@ -24,7 +24,7 @@ mod remote;
 mod status;
 mod token;
 
-pub use admit::{Keys, Now, Passed, Step, explain, step};
+pub use admit::{Keys, Now, Passed, Step, explain, step, step_on};
 pub use decide::Look;
 pub use keys::{KeySet, MAX_JWKS, MAX_KEYS};
 pub use layer::{Authenticate, JwtLayer, ResponseFuture};

@@ -33,6 +33,7 @@
 
 use crate::facts::Facts;
 use crate::judges::{Denied, Judges, Step};
+use crate::on_route::OnRoute;
 use crate::path::{Normalized, normalize};
 use http::header::LOCATION;
 use http::uri::PathAndQuery;
@@ -164,6 +165,18 @@ pub fn admit<B>(request: &Request<B>) -> Result<(), Error> {
 /// # Errors
 /// As [`admit`].
 pub fn step<B>(request: &Request<B>, places: Range<usize>) -> Result<Step, Error> {
+    step_on(OnRoute::default(), request, places)
+}
+
+/// As [`step`], of a request whose route may say something of the filters.
+///
+/// # Errors
+/// As [`admit`].
+pub fn step_on<B>(
+    route: OnRoute<'_>,
+    request: &Request<B>,
+    places: Range<usize>,
+) -> Result<Step, Error> {
     let exchange = Exchange::of(request);
     let Some((exchange, manager)) =
         exchange.and_then(|one| Some((one, one.caller().manager.as_ref()?)))
@@ -174,7 +187,7 @@ pub fn step<B>(request: &Request<B>, places: Range<usize>) -> Result<Step, Error
         return Ok(Step::Admitted);
     }
     let facts = Facts::of_exchange(exchange, request);
-    let step = judges(manager).step(places, &facts, exchange.shard());
+    let step = judges(manager).step_on(route, places, &facts, exchange.shard());
     step.map_err(Error::from)
 }
 

@@ -20,6 +20,7 @@ mod facts;
 mod holds;
 mod index;
 mod judges;
+mod on_route;
 
 pub mod external;
 #[cfg(feature = "jwt")]
@@ -31,4 +32,5 @@ pub use decide::{Compiled, Verdict, compile, decide};
 pub use external::ExtAuthzLayer;
 pub use facts::{Facts, RequestFacts};
 pub use judges::{Denied, Judged, Judges, Step, explain};
-pub use layer::{Authorize, AuthzLayer, admit, judges, step};
+pub use layer::{Authorize, AuthzLayer, admit, judges, step, step_on};
+pub use on_route::OnRoute;

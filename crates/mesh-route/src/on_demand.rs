@@ -150,7 +150,8 @@ where
         let Some((asks, exchange)) = asks else {
             return ResponseFuture::calling(self.inner.call(request));
         };
-        let word = asks.router.word();
+        let word = exchange.route_word();
+        let word = word.unwrap_or_else(|| asks.router.word());
         let waited = Waited::default();
         match asks.decide(&request, exchange.caller(), word, waited) {
             Decision::Go(matched) => {

@@ -61,6 +61,7 @@ use pin_project::pin_project;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use tower_layer::Layer;
@@ -112,6 +113,9 @@ pub(crate) struct Router {
     rng: Arc<Rng>,
     /// The pinned snapshot and the version of the feed at which it was pinned.
     pin: Mutex<Option<(u64, Pinned)>>,
+    /// Whether routes say something of the filters that judge, in its lowest bit, and the version of
+    /// the feed at which that was so.
+    policed: AtomicU64,
 }
 
 /// Why a request meets no rule.
@@ -166,6 +170,7 @@ impl RouteLayer {
             table: self.table.clone(),
             rng: self.rng.clone(),
             pin: Mutex::new(None),
+            policed: AtomicU64::new(u64::MAX),
         })
     }
 }
@@ -238,11 +243,31 @@ impl Notes {
         let exchange = Exchange::of(request)?;
         match exchange.matched() {
             Some(known) => Some(known.clone()),
-            None => {
-                let found = self.0.look(request, exchange.caller(), self.0.word());
-                found.ok()
-            }
+            None => self.0.meets(request, exchange),
         }
+    }
+
+    /// Whether a route says something of the filters that judge
+    /// ([`RoutePolicies`](mesh_core::model::RoutePolicies)), in the snapshot in force.
+    #[inline]
+    pub fn says_policies(&self) -> bool {
+        self.0.says_policies()
+    }
+
+    /// As [`find`](Self::find), and it is noted, so that it is found once
+    /// ([`Exchange::foreseen`]).
+    pub fn foresee<B>(&self, request: &Request<B>) -> Option<Matched> {
+        let exchange = Exchange::of(request)?;
+        if let Some(known) = exchange.foreseen() {
+            return Some(known);
+        }
+        let word = exchange.route_word().unwrap_or_else(|| self.0.word());
+        let found = match exchange.matched() {
+            Some(known) => Some(known.clone()),
+            None => self.0.look(request, exchange.caller(), word).ok(),
+        };
+        exchange.foresee(found.clone(), word);
+        found
     }
 
     /// The rule that a request would meet, if there is one. Nothing is noted or counted.
@@ -259,7 +284,7 @@ impl Notes {
             return;
         };
         if exchange.matched().is_none()
-            && let Ok(matched) = self.0.look(request, exchange.caller(), self.0.word())
+            && let Some(matched) = self.0.meets(request, exchange)
         {
             record(exchange, matched, request);
         }
@@ -272,6 +297,37 @@ impl Router {
     fn find<B>(&self, request: &Request<B>, caller: &Caller) -> Result<Matched, Error> {
         let found = self.look(request, caller, self.rng.word());
         found.map_err(|lost| lost.into_error(caller))
+    }
+
+    /// The rule that a request meets, which may be known already.
+    fn meets<B>(&self, request: &Request<B>, exchange: &Exchange) -> Option<Matched> {
+        // Noted by requests of routes only that say something of the filters that judge.
+        if self.says_policies()
+            && let Some(word) = exchange.route_word()
+        {
+            let known = exchange.foreseen();
+            return known.or_else(|| self.look(request, exchange.caller(), word).ok());
+        }
+        self.look(request, exchange.caller(), self.word()).ok()
+    }
+
+    #[inline]
+    fn says_policies(&self) -> bool {
+        let version = self.feed.version() << 1;
+        let known = self.policed.load(Ordering::Relaxed);
+        match known & !1 == version {
+            true => known & 1 == 1,
+            false => self.look_for_policies(version),
+        }
+    }
+
+    #[cold]
+    fn look_for_policies(&self, version: u64) -> bool {
+        // The version came first: what is newer is looked at once more.
+        let said = self.feed.load().says_policies();
+        let known = version | u64::from(said);
+        self.policed.store(known, Ordering::Relaxed);
+        said
     }
 
     /// A random word, for [`Router::look`].

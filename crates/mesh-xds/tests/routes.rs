@@ -4,6 +4,8 @@
 mod build;
 #[path = "routes/generate.rs"]
 mod generate;
+#[path = "routes/policies.rs"]
+mod policies;
 #[path = "routes/refusals.rs"]
 mod refusals;
 #[path = "routes/refused_actions.rs"]

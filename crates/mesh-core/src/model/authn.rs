@@ -17,6 +17,8 @@ pub struct Authn {
     pub providers: Vec<JwtProvider>,
     /// What is asked of requests: of the first rule that matches. What none matches is let through.
     pub rules: Vec<AuthnRule>,
+    /// What routes may ask instead, by its name, in the order of the names (`requirement_map`).
+    pub named: Vec<(Name, TokenRequirement)>,
     /// Preflights of browsers are let through: they cannot bring a token
     /// (`bypass_cors_preflight`). Default false.
     pub bypass_preflight: bool,

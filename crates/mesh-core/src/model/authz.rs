@@ -13,6 +13,9 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Authz {
+    /// The filter's name, by which routes speak of it; of connections nothing. Empty is Istio's,
+    /// `envoy.filters.http.rbac`.
+    pub name: Name,
     /// The rules in force. None: everything is allowed.
     pub rules: Option<AuthzRules>,
     /// Rules on trial: what they would say is counted and noted, nothing else (`shadow_rules`,

@@ -15,6 +15,9 @@ use std::time::Duration;
 pub struct External {
     /// Where it was configured.
     pub origin: Origin,
+    /// The filter's name, by which routes speak of it; of connections nothing. Empty is Istio's,
+    /// `envoy.filters.http.ext_authz`.
+    pub name: Name,
     /// Its cluster.
     pub cluster: Name,
     /// How long it may take. None is without end. Istio's default is 600 s.
@@ -98,6 +101,7 @@ impl External {
     pub fn new(cluster: impl Into<Name>, ask: Ask) -> Self {
         Self {
             origin: Origin::NONE,
+            name: Name::default(),
             cluster: cluster.into(),
             timeout: None,
             ask,

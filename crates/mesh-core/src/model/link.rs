@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{Invalid, Name, Origin, Origins, Slot};
 use foldhash::fast::RandomState;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -239,12 +239,20 @@ impl SnapshotBuilder {
                 (Arc::new(linked), index)
             }
         };
+        let mut policed = HashSet::new();
         for (at, table) in linked.iter().enumerate() {
             let there = previous.and_then(|previous| previous.tables.get(at));
             let old = there
                 .filter(|there| Arc::ptr_eq(there, table))
                 .or_else(|| previous.and_then(|previous| previous.table(&table.name)));
             let checked = old.is_some_and(|old| Arc::ptr_eq(old, table));
+            let said = previous.filter(|_| checked);
+            if said.map_or_else(
+                || table.says_policies(),
+                |old| old.policed.contains(&table.name),
+            ) {
+                policed.insert(table.name.clone());
+            }
             if checked && same_clusters {
                 continue;
             }
@@ -313,6 +321,7 @@ impl SnapshotBuilder {
             listeners,
             tables: linked,
             table_index,
+            policed,
             clusters: entries,
             cluster_index,
             secrets: live_secrets,

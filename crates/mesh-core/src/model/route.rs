@@ -5,7 +5,7 @@ use super::follow::FollowRedirects;
 use super::policy::{Cors, Hedge, RateLimit, Retry};
 use super::{
     AuthorityRewrite, Condition, Fault, HashPolicy, Mirror, PathMatch, PathRewrite, Priority,
-    Redirect,
+    Redirect, RoutePolicies,
 };
 use crate::{Name, Origin, Slot};
 use bytes::Bytes;
@@ -81,6 +81,8 @@ pub struct VirtualHost {
     pub cors: Option<Arc<Cors>>,
     /// Clusters on demand for the rules that say nothing of it. None is as the manager has it.
     pub on_demand: Option<ClustersOnDemand>,
+    /// What is said of the filters that judge, for the rules that say nothing of them.
+    pub policies: Option<Arc<RoutePolicies>>,
     /// Answer plain-text requests with a redirect to https.
     pub require_tls: bool,
     /// Put `x-envoy-attempt-count` on requests.
@@ -140,6 +142,8 @@ pub struct Rule {
     pub rate_limit: Option<Arc<RateLimit>>,
     /// Clusters on demand. None is as the virtual host has it.
     pub on_demand: Option<ClustersOnDemand>,
+    /// What is said of the filters that judge. None is as the virtual host has it.
+    pub policies: Option<Arc<RoutePolicies>>,
     /// Changes to the request.
     pub request_edits: HeaderEdits,
     /// Changes to the response.

@@ -4,6 +4,7 @@
 mod asked;
 mod evade;
 mod istio;
+mod routes;
 mod rules;
 mod tokens;
 
@@ -13,6 +14,7 @@ use crate::dice::Dice;
 use serde_json::{Value, json};
 
 pub(crate) use istio::{KINDS, kinds as asked_by};
+pub(crate) use routes::{SAID, said};
 pub(crate) use rules::kinds;
 
 const TYPE: &str = "type.googleapis.com/envoy";
@@ -52,6 +54,8 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     filters.push(named("fault", "HTTPFault"));
     filters.push(named("cors", "Cors"));
     filters.push(named("router", "Router"));
+    let mut host = host(dice, tokens);
+    routes::say(dice, &filters, &mut host);
     let mut manager = json!({
         "http_filters": filters,
         "normalize_path": dice.chance(70),
@@ -61,7 +65,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
         ]),
         "use_remote_address": dice.chance(50),
         "xff_num_trusted_hops": dice.below(2),
-        "route_config": {"virtual_hosts": [host(dice, tokens)], "validate_clusters": false},
+        "route_config": {"virtual_hosts": [host], "validate_clusters": false},
     });
     if dice.chance(20) {
         manager["strip_any_host_port"] = json!(true);

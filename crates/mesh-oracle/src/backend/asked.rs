@@ -152,6 +152,8 @@ const FIELDS: &[(&[u64], &str)] = &[
 ];
 /// An entry of the map of headers.
 const HEADER: &[u64] = &[1, 4, 2, 3];
+/// An entry of the map of what routes tell.
+const CONTEXT: &[u64] = &[1, 10];
 
 fn walk(mut bytes: &[u8], way: &mut Vec<u64>, message: &mut Message) {
     while let Some((key, rest)) = read(bytes) {
@@ -175,8 +177,12 @@ fn walk(mut bytes: &[u8], way: &mut Vec<u64>, message: &mut Message) {
         } else if *way == HEADER {
             let name = inner(&value, 1);
             message.headers.push((text(name), text(inner(&value, 2))));
+        } else if *way == CONTEXT {
+            let name = format!("(context {})", text(inner(&value, 1)));
+            message.headers.push((name, text(inner(&value, 2))));
         } else if key & 7 == 2 && FIELDS.iter().any(|(at, _)| at.starts_with(way))
             || HEADER.starts_with(way)
+            || CONTEXT.starts_with(way)
         {
             walk(&value, way, message);
         }

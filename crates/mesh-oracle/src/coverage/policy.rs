@@ -112,6 +112,9 @@ impl Policies {
         for kind in policy::kinds(&config.source.manager["http_filters"]) {
             self.one(kind, denied);
         }
+        for kind in policy::said(&config.source.manager) {
+            self.one(kind, true);
+        }
     }
 
     /// Notes what was asked by Istio's documents.
@@ -169,7 +172,7 @@ impl Policies {
             "asked: denied",
             "asked: failed",
         ];
-        for kind in once.iter().chain(REFUSALS) {
+        for kind in once.iter().chain(REFUSALS).chain(&policy::SAID) {
             let Times(seen, _) = self.seen.get(*kind).copied().unwrap_or_default();
             if seen < EACH {
                 lacking.push(format!("policy, {kind}: {seen} times"));

@@ -4,7 +4,7 @@ use super::body::{AskBody, Sent};
 use super::edits::{Edits, Part};
 use super::head::{About, Peers};
 use super::wire::{Broken, Fields, Value, Writer};
-use super::{Decision, absolute, internal};
+use super::{Decision, Telling, absolute, internal};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, TE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
@@ -21,7 +21,7 @@ pub(super) fn question(
     external: &External,
     ask: &AskGrpc,
     about: &About<'_>,
-    sent: Option<&Sent>,
+    telling: Telling<'_>,
     now: SystemTime,
 ) -> Request<AskBody> {
     let message = message(about.peers, service(about), |attributes| {
@@ -31,9 +31,12 @@ pub(super) fn question(
                 time.number(1, since.as_secs());
                 time.number(2, u64::from(since.subsec_nanos()));
             });
-            let raw = external.body.is_some_and(|body| body.raw);
+            let Telling { sent, raw, .. } = telling;
             request.message(2, |http| of_http(http, ask, about, sent, raw));
         });
+        for (name, value) in telling.context {
+            attributes.entry(10, name.as_bytes(), value.as_bytes());
+        }
     });
     framed(external, ask, message)
 }

@@ -12,7 +12,7 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use mesh_core::model::{Authn, Jwks};
 use mesh_core::reply::Answer;
 use mesh_core::stats::HttpStat;
-use mesh_core::{Error, Exchange, Failure};
+use mesh_core::{Error, Exchange, Failure, Name};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -109,8 +109,14 @@ impl Ready {
     }
 }
 
-/// What is found about the tokens of a request, told rather than done; nothing is got.
-pub fn explain<B>(authn: &Authn, request: &Request<B>, now: Now) -> (JwtStatus, Vec<Look>) {
+/// What is found about the tokens of a request, told rather than done; nothing is got. `route` is
+/// as for [`step_on`].
+pub fn explain<B>(
+    authn: &Authn,
+    route: Option<Option<&Name>>,
+    request: &Request<B>,
+    now: Now,
+) -> (JwtStatus, Vec<Look>) {
     let ready = Ready::of(authn);
     let mut looks = Vec::new();
     let Some(plan) = &ready.plan else {
@@ -124,13 +130,26 @@ pub fn explain<B>(authn: &Authn, request: &Request<B>, now: Now) -> (JwtStatus, 
         keys: &|at| ready.known(at, now.instant, false),
         since_epoch: now.since_epoch,
     };
-    let status = plan.decide(&mut work, &setting, &mut looks);
+    let status = plan.decide(route, &mut work, &setting, &mut looks);
     (status.unwrap_or(JwtStatus::FetchFailed), looks)
 }
 
 /// Looks at the tokens of a request: it goes on with what that changes ([`Passed::apply`]), or not
 /// at all. Without `fetch`, keys that would have to be got are as good as missing.
 pub fn step<B>(authn: &Authn, request: &Request<B>, fetch: Option<&dyn Fetch>, now: Now) -> Step {
+    step_on(None, authn, request, fetch, now)
+}
+
+/// As [`step`], of a request whose route asks something else: what [`Authn::named`] has by this
+/// name, or nothing ([`OnRoute::tokens`](crate::OnRoute::tokens)). A name that there is not refuses
+/// every request.
+pub fn step_on<B>(
+    route: Option<Option<&Name>>,
+    authn: &Authn,
+    request: &Request<B>,
+    fetch: Option<&dyn Fetch>,
+    now: Now,
+) -> Step {
     let exchange = Exchange::of(request).cloned();
     let count = |stat| {
         if let Some(exchange) = &exchange {
@@ -146,6 +165,12 @@ pub fn step<B>(authn: &Authn, request: &Request<B>, fetch: Option<&dyn Fetch>, n
         }
         return Step::Through(Passed(work.changes()));
     }
+    if let Some(Some(name)) = route
+        && !authn.named.iter().any(|(known, _)| known == name)
+    {
+        count(HttpStat::JwtDenied);
+        return Step::Refused(unnamed(authn, name));
+    }
     let ready = Ready::of(authn);
     let mut work = Work::of(request.uri(), request.headers());
     let setting = Setting {
@@ -153,7 +178,7 @@ pub fn step<B>(authn: &Authn, request: &Request<B>, fetch: Option<&dyn Fetch>, n
         since_epoch: now.since_epoch,
     };
     let decided = match &ready.plan {
-        Some(plan) => plan.decide(&mut work, &setting, &mut Vec::new()),
+        Some(plan) => plan.decide(route, &mut work, &setting, &mut Vec::new()),
         None => Ok(JwtStatus::NoValidKey),
     };
     match decided {
@@ -263,6 +288,18 @@ fn refusal<B>(status: JwtStatus, request: &Request<B>, silent: bool) -> Error {
         }
     }
     Error::with_source(Failure::Unauthenticated, status).answered(answer)
+}
+
+/// The route names what there is not, in Envoy's words.
+fn unnamed(authn: &Authn, name: &Name) -> Error {
+    let known: Vec<&str> = authn.named.iter().map(|(name, _)| name.as_str()).collect();
+    let known = known.join(",");
+    let why = format!("Wrong requirement_name: {name}. It should be one of [{known}]");
+    let mut answer = Answer::new(StatusCode::FORBIDDEN);
+    if !authn.silent {
+        answer = answer.body(Bytes::from(format!("Failed JWT authentication: {why}")));
+    }
+    Error::with_source(Failure::Unauthenticated, why).answered(answer)
 }
 
 /// `www-authenticate` (RFC 6750 §3), the request's own URI as the realm.

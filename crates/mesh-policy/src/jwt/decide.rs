@@ -24,6 +24,7 @@ const MAX_DEPTH: usize = 32;
 pub(super) struct Plan {
     providers: Vec<Provider>,
     rules: Vec<(PathMatch, Node)>,
+    named: Vec<(Name, Node)>,
 }
 
 #[derive(Debug)]
@@ -97,8 +98,14 @@ impl Plan {
                 .map_err(|error| error.within(format!("rules[{at}].requires")))?;
             Ok((rule.path.clone(), node))
         });
+        let named = authn.named.iter().map(|(name, requires)| {
+            let node = node(requires, providers, 0)
+                .map_err(|error| error.within(format!("named[{name}]")))?;
+            Ok((name.clone(), node))
+        });
         Ok(Self {
             rules: rules.collect::<Result<_, Invalid>>()?,
+            named: named.collect::<Result<_, Invalid>>()?,
             providers: providers
                 .iter()
                 .map(|config| Provider {
@@ -113,17 +120,30 @@ impl Plan {
         &self.providers[at].config
     }
 
-    /// Works on a head as the first rule that matches says. `looks` gets every look at a token.
+    /// Works on a head as the route says, or else as the first rule that matches. `looks` gets every
+    /// look at a token. What the route names has to be one of [`Authn::named`], or no token is valid.
     pub(super) fn decide(
         &self,
+        route: Option<Option<&Name>>,
         head: &mut Work<'_>,
         setting: &Setting<'_>,
         looks: &mut Vec<Look>,
     ) -> Result<JwtStatus, Wanted> {
         // Whatever is asked: nobody behind shall take what callers forged (Envoy 1.40).
         self.sanitize(head);
-        let rule = self.rules.iter().find(|(path, _)| matches(path, head));
-        let Some((_, node)) = rule else {
+        let node = match route {
+            Some(None) => None,
+            Some(Some(name)) => match self.named.iter().find(|(known, _)| known == name) {
+                Some((_, node)) => Some(node),
+                None => return Ok(JwtStatus::VerificationFails),
+            },
+            None => {
+                let mut rules = self.rules.iter();
+                let rule = rules.find(|(path, _)| matches(path, head));
+                rule.map(|(_, node)| node)
+            }
+        };
+        let Some(node) = node else {
             return Ok(JwtStatus::Valid);
         };
         let mut run = Run {

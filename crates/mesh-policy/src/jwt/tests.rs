@@ -469,3 +469,42 @@ proptest::proptest! {
         proptest::prop_assert!(result.is_err());
     }
 }
+
+#[test]
+fn a_route_may_ask_for_something_else_or_for_nothing() {
+    let mut authn = maybe(vec![provider("a", "me"), provider("b", "you")]);
+    let of = |name: &str| TokenRequirement::Provider(name.into(), Vec::new());
+    authn.named = vec![("mine".into(), of("a")), ("yours".into(), of("b"))];
+    let mine = format!("Bearer {}", token(r#"{"iss":"me"}"#));
+    let speaking = authn.clone();
+    let asked = |route: Option<Option<&str>>, request: &Request<()>| {
+        let route = route.map(|name| name.map(mesh_core::Name::from));
+        let route = route.as_ref().map(Option::as_ref);
+        match step_on(route, &speaking, request, None, now()) {
+            Step::Through(_) => Ok(()),
+            Step::Refused(mut error) => {
+                let answer = error.take_answer().unwrap();
+                Err((answer.status.as_u16(), error.cause().unwrap()))
+            }
+            Step::Waits(_) => panic!("keys are there"),
+        }
+    };
+    let without = || Request::get("http://shop/a").body(()).unwrap();
+    assert_eq!(asked(None, &without()), Ok(()));
+    let missing = (401, "Jwt is missing".to_owned());
+    assert_eq!(asked(Some(Some("mine")), &without()), Err(missing));
+    assert_eq!(asked(Some(Some("mine")), &with(&mine)), Ok(()));
+    assert!(asked(Some(Some("yours")), &with(&mine)).is_err());
+    assert_eq!(asked(Some(None), &with("Bearer x.y.z")), Ok(()));
+    assert!(asked(None, &with("Bearer x.y.z")).is_err());
+    let unknown = "Wrong requirement_name: his. It should be one of [mine,yours]".to_owned();
+    assert_eq!(asked(Some(Some("his")), &with(&mine)), Err((403, unknown)));
+
+    authn.silent = true;
+    let his = mesh_core::Name::from("his");
+    let Step::Refused(mut error) = step_on(Some(Some(&his)), &authn, &without(), None, now())
+    else {
+        panic!("there is no such name");
+    };
+    assert!(error.take_answer().unwrap().body.is_empty());
+}

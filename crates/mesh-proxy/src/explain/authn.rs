@@ -2,9 +2,10 @@
 
 use super::place::place;
 use http::Request;
-use mesh_core::model::Snapshot;
+use mesh_core::model::{Authn, Snapshot};
 use mesh_core::{Exchange, Origin, WallClock};
-use mesh_policy::jwt::{Look, Now, Step, explain, step};
+use mesh_policy::OnRoute;
+use mesh_policy::jwt::{Look, Now, Step, explain, step_on};
 use serde_json::{Value, json};
 use std::time::SystemTime;
 use tokio::time::Instant;
@@ -13,8 +14,14 @@ use tokio::time::Instant;
 /// request. None where its listener asks for no tokens. Keys that were not got yet are as good as
 /// missing: nothing is asked of anybody here.
 pub(super) fn of_request<B>(snapshot: &Snapshot, request: &Request<B>) -> Option<(Value, Step)> {
-    let manager = Exchange::of(request)?.caller().manager.as_ref()?;
-    let authn = manager.authn.as_ref()?;
+    let exchange = Exchange::of(request)?;
+    let authn = exchange.caller().manager.as_ref()?.authn.as_ref()?;
+    let first = exchange.first_foreseen();
+    let route = OnRoute::of(first.as_ref(), first.as_ref());
+    if route.goes_round(Authn::FILTER) {
+        return None;
+    }
+    let asked = route.tokens();
     let since = WallClock::system().now();
     let now = Now {
         instant: Instant::now().into_std(),
@@ -22,7 +29,7 @@ pub(super) fn of_request<B>(snapshot: &Snapshot, request: &Request<B>) -> Option
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default(),
     };
-    let (status, looks) = explain(authn, request, now);
+    let (status, looks) = explain(authn, asked, request, now);
     let origin = |look: &Look| {
         let name = look.provider.as_ref()?;
         authn.providers.iter().find(|one| one.name == *name)
@@ -44,5 +51,5 @@ pub(super) fn of_request<B>(snapshot: &Snapshot, request: &Request<B>) -> Option
         "status": status.to_string(),
         "tokens": tokens,
     });
-    Some((words, step(authn, request, None, now)))
+    Some((words, step_on(asked, authn, request, None, now)))
 }

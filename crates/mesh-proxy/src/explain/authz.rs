@@ -4,7 +4,7 @@ use super::place::place;
 use http::Request;
 use mesh_core::model::{Authz, AuthzAction, Snapshot};
 use mesh_core::{Caller, Error, Exchange, Failure, Origin};
-use mesh_policy::{Denied, Facts, Judged};
+use mesh_policy::{Denied, Facts, Judged, OnRoute};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -21,7 +21,9 @@ pub(super) fn of_request<B>(
         return (Vec::new(), None);
     };
     let facts = Facts::of_exchange(exchange, request);
-    told(snapshot, &manager.authz, &facts)
+    let first = exchange.first_foreseen();
+    let route = OnRoute::of(first.as_ref(), exchange.matched());
+    told(snapshot, &manager.authz, route, &facts)
 }
 
 /// What the policies of a chain say of a connection.
@@ -30,15 +32,17 @@ pub(super) fn of_connection(
     authz: &[Arc<Authz>],
     caller: &Caller,
 ) -> Vec<Value> {
-    told(snapshot, authz, &Facts::of_connection(caller)).0
+    let facts = Facts::of_connection(caller);
+    told(snapshot, authz, OnRoute::default(), &facts).0
 }
 
 fn told(
     snapshot: &Snapshot,
     authz: &[Arc<Authz>],
+    route: OnRoute<'_>,
     facts: &Facts<'_>,
 ) -> (Vec<Value>, Option<Error>) {
-    let all = mesh_policy::explain(authz, facts);
+    let all = mesh_policy::explain(authz, route, facts);
     let denied = all.iter().find(|one| !one.on_trial && !one.verdict.allowed);
     let denied = denied.map(|one| {
         let policy = one.verdict.policy.cloned();

@@ -157,6 +157,20 @@ fn lock(notes: &Shared) -> MutexGuard<'_, Notes> {
 
 impl<S> Judge<S> {
     fn look(&self, request: &Request<Body>) -> Option<Told> {
+        let (explanation, matched) = self.find(request)?;
+        if let (Some(exchange), Some(matched)) = (Exchange::of(request), matched) {
+            record(exchange, matched, request);
+        }
+        Some(Told {
+            seen: head_of(request),
+            explanation,
+            tokens: None,
+            judged: Vec::new(),
+        })
+    }
+
+    /// What the router would decide.
+    fn find(&self, request: &Request<Body>) -> Option<(Explanation, Option<Matched>)> {
         let exchange = Exchange::of(request)?;
         let table = exchange.caller().routes()?;
         let table = self.snapshot.table_index(table)?;
@@ -172,9 +186,8 @@ impl<S> Judge<S> {
             Some((host, rule)) => told(word_for(host, *rule)),
         };
         // As the router would: it leaves alone what has a match.
-        if let Some(matched) = exchange.matched() {
-            record(exchange, matched.clone(), request);
-        } else if let Some((host, rule)) = explanation.found() {
+        let mut met = exchange.matched().cloned();
+        if let (None, Some((host, rule))) = (&met, explanation.found()) {
             let virtual_host = &routes.virtual_hosts[host];
             // The router answers those itself.
             if !virtual_host.require_tls || head.is_secure() {
@@ -182,17 +195,10 @@ impl<S> Judge<S> {
                 let word = heaviest(chosen);
                 let (part, cluster) = destination(chosen, &self.snapshot, request, word);
                 let pinned = Pinned::new(self.snapshot.clone());
-                let matched = Matched::new(pinned, table, host, rule).to(part, cluster);
-                record(exchange, matched, request);
+                met = Some(Matched::new(pinned, table, host, rule).to(part, cluster));
             }
         }
-        let seen = head_of(request);
-        Some(Told {
-            seen,
-            explanation,
-            tokens: None,
-            judged: Vec::new(),
-        })
+        Some((explanation, met))
     }
 }
 
@@ -236,6 +242,12 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let (mut told, mut tokens, mut refused) = (None, None, None);
+        if self.snapshot.says_policies()
+            && let Some((_, matched)) = self.find(&request)
+            && let Some(exchange) = Exchange::of(&request)
+        {
+            exchange.foresee(matched, 0);
+        }
         if let Some((words, step)) = authn::of_request(&self.snapshot, &request) {
             tokens = Some(words);
             match step {

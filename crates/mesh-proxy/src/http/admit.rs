@@ -15,7 +15,7 @@ use self::authority::{settle_authority, strip_port};
 use self::forwarded::{
     X_FORWARDED_FOR, X_FORWARDED_PROTO, forwarded, forwarded_for, said_address, scheme,
 };
-use self::hop::{join_cookies, leave_connection};
+use self::hop::{join_authorization, join_cookies, leave_connection};
 use super::certificate;
 use crate::explain::{Explainer, Served};
 use http::header::{self, HeaderName, HeaderValue};
@@ -287,6 +287,7 @@ fn admit<B>(
     if request.version() > Version::HTTP_11 {
         changed |= join_cookies(request.headers_mut());
     }
+    changed |= join_authorization(request.headers_mut());
     if let Some(protocol) = mesh_client::upgrade_of(request.headers()) {
         let wanted = protocol.as_bytes().to_ascii_lowercase();
         if !passes(&wanted, manager, request, notes) {

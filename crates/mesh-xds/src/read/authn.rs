@@ -52,6 +52,12 @@ pub(super) fn read(value: &pb::JwtAuthentication) -> Result<Authn, Invalid> {
     let known = |name: &str| providers.contains_key(name);
     let read = |value: &pb::RequirementRule| rule(value, requirement_map, &known);
     authn.rules = each("rules", rules, read)?;
+    let mut names: Vec<_> = requirement_map.iter().collect();
+    names.sort_by_key(|(name, _)| *name);
+    for (name, value) in names {
+        let value = requirement(value, &known, 0).at(format!("requirement_map[{name}]"))?;
+        authn.named.push((name.into(), value));
+    }
     authn.bypass_preflight = *bypass_cors_preflight;
     authn.silent = *strip_failure_response;
     Ok(authn)

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// A service, and under which key it looks for the policy that wants it asked.
 pub(super) struct Read {
-    external: External,
+    pub(super) external: External,
     key: Option<String>,
 }
 
@@ -237,7 +237,8 @@ fn enabled(
     })
 }
 
-fn body(value: &http::BufferSettings) -> Result<AskedBody, Invalid> {
+/// What of a body is sent along.
+pub(super) fn body(value: &http::BufferSettings) -> Result<AskedBody, Invalid> {
     let http::BufferSettings {
         max_request_bytes,
         allow_partial_message,

@@ -29,6 +29,7 @@ mod forward;
 mod hash;
 mod hedge;
 mod limit;
+mod policies;
 mod retry;
 mod rule;
 mod template;
@@ -163,8 +164,9 @@ pub fn virtual_host(proto: &pb::VirtualHost) -> Result<VirtualHost, Invalid> {
     host.retry = retry.at("retry_policy")?.map(Arc::new);
     host.hedge = hedge_policy.as_ref().map(hedge::read);
 
-    let filters = Filters::read(typed_per_filter_config)?;
+    let mut filters = Filters::read(typed_per_filter_config)?;
     host.on_demand = filters.on_demand;
+    host.policies = filters.take_policies();
     let old = cors::deprecated(cors.as_ref()).at("cors")?;
     host.cors = filters.cors.or(old).on();
     let defaults = Defaults {

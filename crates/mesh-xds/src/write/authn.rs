@@ -26,6 +26,7 @@ pub(super) fn write(authn: &Authn) -> pb::JwtAuthentication {
     pb::JwtAuthentication {
         providers: authn.providers.iter().map(named).collect(),
         rules: authn.rules.iter().map(rule).collect(),
+        requirement_map: authn.named.iter().map(named_requirement).collect(),
         bypass_cors_preflight: authn.bypass_preflight,
         strip_failure_response: authn.silent,
         ..pb::JwtAuthentication::default()
@@ -119,6 +120,10 @@ fn rule(rule: &AuthnRule) -> pb::RequirementRule {
         r#match: Some(route::route_match(&condition)),
         requirement_type: requires,
     }
+}
+
+fn named_requirement((name, requires): &(Name, TokenRequirement)) -> (String, pb::JwtRequirement) {
+    (name.to_string(), requirement(requires))
 }
 
 fn requirement(requires: &TokenRequirement) -> pb::JwtRequirement {

@@ -25,11 +25,6 @@ use mesh_core::model::{
 /// What istiod calls the extension.
 const TEMPLATE: &str = "uri-template";
 
-/// Whether there is anything to write besides a service that is asked.
-pub(super) fn judges(authz: &Authz) -> bool {
-    authz.external.is_none() || authz.rules.is_some() || authz.trial.is_some()
-}
-
 /// The HTTP filter.
 pub(super) fn of_requests(authz: &Authz) -> http::Rbac {
     http::Rbac {

@@ -13,7 +13,7 @@ use crate::pb::envoy::r#type::v3::HttpStatus;
 use crate::read::external::NOTED;
 use crate::wire::text::to_string_match;
 use crate::wire::{names, to_duration};
-use mesh_core::model::{Ask, AskGrpc, AskHttp, Authz, External, StringMatch};
+use mesh_core::model::{Ask, AskGrpc, AskHttp, AskedBody, Authz, External, StringMatch};
 
 /// The HTTP filter. `authz` is what the service belongs to.
 pub(super) fn of_requests(external: &External, authz: &Authz) -> http::ExtAuthz {
@@ -27,11 +27,7 @@ pub(super) fn of_requests(external: &External, authz: &Authz) -> http::ExtAuthz 
     http::ExtAuthz {
         transport_api_version: ApiVersion::V3.into(),
         failure_mode_allow: external.fail_open,
-        with_request_body: external.body.map(|body| http::BufferSettings {
-            max_request_bytes: body.limit,
-            allow_partial_message: body.partial,
-            pack_as_bytes: body.raw,
-        }),
+        with_request_body: external.body.map(body),
         clear_route_cache: external.clear_route,
         status_on_error: (external.status_on_error != 403).then(|| HttpStatus {
             code: external.status_on_error.into(),
@@ -41,6 +37,15 @@ pub(super) fn of_requests(external: &External, authz: &Authz) -> http::ExtAuthz 
         allowed_headers,
         services: Some(services),
         ..http::ExtAuthz::default()
+    }
+}
+
+/// What of a body is sent along.
+pub(super) fn body(body: AskedBody) -> http::BufferSettings {
+    http::BufferSettings {
+        max_request_bytes: body.limit,
+        allow_partial_message: body.partial,
+        pack_as_bytes: body.raw,
     }
 }
 

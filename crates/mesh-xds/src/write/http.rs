@@ -147,10 +147,10 @@ fn filters(manager: &HttpManager, forward_proxy: bool) -> Vec<pb::HttpFilter> {
     }
     // Before anything with an effect, as istiod has them.
     let judge = |one: &Arc<Authz>| {
-        let rules = || filter(names::AUTHZ, &authz::of_requests(one));
+        let rules = || filter(one.filter(), &authz::of_requests(one));
         let asked = one.external.as_ref();
-        let asked = asked.map(|asked| filter(names::EXTERNAL, &external::of_requests(asked, one)));
-        let both = authz::judges(one).then(rules).into_iter().chain(asked);
+        let asked = asked.map(|asked| filter(asked.filter(), &external::of_requests(asked, one)));
+        let both = one.is_filter().then(rules).into_iter().chain(asked);
         both.collect::<Vec<_>>()
     };
     // Tokens before those who go by what they say.

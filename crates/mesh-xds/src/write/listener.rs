@@ -79,7 +79,7 @@ fn chain_of(
         ));
     }
     for one in &chain.authz {
-        if authz::judges(one) {
+        if one.is_filter() {
             let rules = authz::of_connections(one);
             filters.push(filter(names::AUTHZ_OF_CONNECTIONS, &rules));
         }

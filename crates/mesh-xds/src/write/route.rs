@@ -28,6 +28,7 @@ mod follow;
 mod forward;
 mod hash;
 mod hedge;
+mod policies;
 mod retry;
 mod rule;
 
@@ -86,6 +87,9 @@ pub fn virtual_host(host: &VirtualHost) -> pb::VirtualHost {
     }
     if let Some(clusters) = host.on_demand {
         filters.insert(ON_DEMAND.to_owned(), pack(&filters::on_demand(clusters)));
+    }
+    if let Some(policies) = &host.policies {
+        policies::write(policies, &mut filters);
     }
     pb::VirtualHost {
         name: host.name.to_string(),

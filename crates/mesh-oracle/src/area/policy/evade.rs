@@ -27,6 +27,8 @@ const SPELLINGS: &[fn(&mut Dice, &str) -> String] = &[
     |_, path| format!("{path}/x/.."),
     |_, path| format!("{path};x=1"),
     |_, path| format!("/;x{path}"),
+    |_, path| format!("/x/..;y=1{path}"),
+    |_, path| path.replacen('/', "/.;/", 1),
     |_, path| format!("{path}%00"),
     |_, path| format!("{path}%00.png"),
     |_, path| format!("{path}?x=1"),

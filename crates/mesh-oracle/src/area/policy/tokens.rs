@@ -48,6 +48,10 @@ pub(super) fn filter(dice: &mut Dice) -> Value {
         "@type": format!("{TYPE}.extensions.filters.http.jwt_authn.v3.JwtAuthentication"),
         "providers": providers,
         "rules": rules,
+        "requirement_map": {
+            "first": requirement(dice, number, 1),
+            "second": requirement(dice, number, 1),
+        },
         "bypass_cors_preflight": dice.chance(50),
         "strip_failure_response": dice.chance(10),
     }})

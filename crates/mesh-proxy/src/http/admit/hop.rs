@@ -52,17 +52,28 @@ pub(super) fn leave_connection(headers: &mut HeaderMap) -> bool {
 /// HTTP/2 may cut a cookie into lines, for its compression; nobody else reads it so (RFC 9113
 /// §8.2.3). Says whether it was.
 pub(super) fn join_cookies(headers: &mut HeaderMap) -> bool {
-    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+    join(headers, header::COOKIE, "; ")
+}
+
+/// Makes one line of several that say who calls (RFC 9110 §5.3), as Envoy does: whoever is behind
+/// sees what was judged, and takes none of them for the whole.
+pub(super) fn join_authorization(headers: &mut HeaderMap) -> bool {
+    // Most requests have no field in several lines.
+    headers.len() != headers.keys_len() && join(headers, header::AUTHORIZATION, ",")
+}
+
+fn join(headers: &mut HeaderMap, name: HeaderName, between: &str) -> bool {
+    if headers.get_all(&name).iter().nth(1).is_none() {
         return false;
     }
-    let mut lines = headers.get_all(header::COOKIE).iter();
+    let mut lines = headers.get_all(&name).iter();
     let is_sensitive = lines.any(HeaderValue::is_sensitive);
-    let all = list::whole(headers, &header::COOKIE, "; ");
+    let all = list::whole(headers, &name, between);
     let Ok(mut all) = HeaderValue::from_bytes(&all) else {
         return false;
     };
     // RFC 7541 §7.1.3: nobody on the way may write it into a table.
     all.set_sensitive(is_sensitive);
-    headers.insert(header::COOKIE, all);
+    headers.insert(name, all);
     true
 }

@@ -131,6 +131,23 @@ fn cookies_of_http_2_are_one_line_again() {
 }
 
 #[test]
+fn lines_that_say_who_calls_are_one_line_and_no_others_are_joined() {
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let request = Request::get("/").version(version).header("host", "h");
+        let request = request
+            .header("authorization", "Bearer a")
+            .header("x-a", "1");
+        let request = request
+            .header("authorization", "Bearer b")
+            .header("x-a", "2");
+        let request = run(request, &manager()).unwrap();
+        let lines = |name| request.headers().get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(lines("authorization"), ["Bearer a,Bearer b"]);
+        assert_eq!(lines("x-a"), ["1", "2"]);
+    }
+}
+
+#[test]
 fn a_request_id_is_a_random_uuid_and_an_inner_one_is_kept() {
     let request = run(Request::get("/").header("host", "h"), &manager()).unwrap();
     let id = request.headers()["x-request-id"].to_str().unwrap();

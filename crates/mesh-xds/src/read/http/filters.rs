@@ -131,11 +131,13 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
                 let message = "rules that judge have to stand before rate limits, faults and CORS";
                 return Err(Invalid::new(place, message));
             }
-            Known::Authz(found) => {
+            Known::Authz(mut found) => {
                 judged = true;
+                found.name = own_name(value, names::AUTHZ);
                 authz.push(Arc::new(*found));
             }
-            Known::External(found) => {
+            Known::External(mut found) => {
+                found.external.name = own_name(value, names::EXTERNAL);
                 let found = found.attach(&mut authz, behind);
                 found.at(format!("{place}.typed_config"))?;
             }
@@ -155,6 +157,14 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
         authz,
         missing: missing.map(|(name, _)| name.into()).collect(),
     })
+}
+
+/// The name of a filter; empty where it is what Istio calls it.
+fn own_name(filter: &HttpFilter, istio: &str) -> Name {
+    match filter.name == istio {
+        true => Name::default(),
+        false => Name::from(&filter.name),
+    }
 }
 
 /// Whether a filter's configuration is this message.

@@ -1,12 +1,12 @@
 //! Policies that filters have per route, from `typed_per_filter_config`.
 
-use super::{cors, fault, limit};
+use super::{cors, fault, limit, policies};
 use crate::pb::envoy::config::route::v3::FilterConfig;
 use crate::pb::envoy::extensions::filters::http::on_demand::v3::PerRouteConfig;
 use crate::pb::google::protobuf::Any;
 use crate::wire::{At, names, on_demand, required, type_name, unpack};
 use mesh_core::Invalid;
-use mesh_core::model::{ClustersOnDemand, Cors, Fault, Mirror, RateLimit};
+use mesh_core::model::{ClustersOnDemand, Cors, Fault, Mirror, RateLimit, RoutePolicies};
 use prost::Name;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub(super) struct Filters {
     pub(super) rate_limit: Setting<Arc<RateLimit>>,
     /// None where nothing is said.
     pub(super) on_demand: Option<ClustersOnDemand>,
+    /// Of the filters that judge.
+    pub(super) policies: RoutePolicies,
 }
 
 /// What a virtual host says for rules that say nothing.
@@ -103,10 +105,11 @@ impl Filters {
             self.switch_off(name);
             return Ok(());
         }
-        if is_optional && !known(name) {
+        let config = required("config", &config)?;
+        if is_optional && !known(name) && !self.judged(name, config).at("config")? {
             return Ok(());
         }
-        self.set(name, required("config", &config)?).at("config")
+        self.set(name, config).at("config")
     }
 
     fn set(&mut self, name: &str, config: &Any) -> Result<(), Invalid> {
@@ -118,6 +121,7 @@ impl Filters {
                 let PerRouteConfig { odcds } = unpack(config)?;
                 self.on_demand = Some(on_demand::clusters(odcds.as_ref()).at("odcds")?);
             }
+            _ if self.judged(name, config)? => {}
             _ => {
                 let message = format!("no filter with this name has settings here: {name:?}");
                 return Err(Invalid::new("", message));
@@ -126,14 +130,27 @@ impl Filters {
         Ok(())
     }
 
-    /// A filter that is not known here is off anyway.
+    /// What is said of a filter that judges. False: it is of none.
+    fn judged(&mut self, name: &str, config: &Any) -> Result<bool, Invalid> {
+        policies::set(&mut self.policies, name, config)
+    }
+
+    /// The policies of the filters that judge, if there are any.
+    pub(super) fn take_policies(&mut self) -> Option<Arc<RoutePolicies>> {
+        let policies = std::mem::take(&mut self.policies);
+        (!policies.is_empty()).then(|| Arc::new(policies))
+    }
+
+    /// A filter that is not there is off anyway; it may be one that judges.
     fn switch_off(&mut self, name: &str) {
         match name {
             names::CORS => self.cors = Setting::Off,
             names::FAULT => self.fault = Setting::Off,
             names::RATE_LIMIT => self.rate_limit = Setting::Off,
             names::ON_DEMAND => self.on_demand = Some(ClustersOnDemand::Off),
-            _ => {}
+            _ => {
+                self.policies.off.insert(name.into());
+            }
         }
     }
 }

@@ -49,7 +49,8 @@ pub(super) fn read(proto: &pb::Route, host: &Defaults) -> Result<Rule, Invalid> 
     rule.request_edits = edits::request(request_headers_to_add, request_headers_to_remove)?;
     rule.response_edits = edits::response(response_headers_to_add, response_headers_to_remove)?;
 
-    let filters = Filters::read(typed_per_filter_config)?;
+    let mut filters = Filters::read(typed_per_filter_config)?;
+    rule.policies = filters.take_policies();
     rule.fault = filters.fault.or_inherit(host.fault.as_ref());
     rule.rate_limit = filters.rate_limit.or_inherit(host.rate_limit.as_ref());
     rule.on_demand = filters.on_demand;

@@ -1,6 +1,6 @@
 //! A rule, as `Route`.
 
-use super::{answer, condition, edits, filters, forward};
+use super::{answer, condition, edits, filters, forward, policies};
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::wire::names::{CORS, FAULT, ON_DEMAND, RATE_LIMIT};
 use crate::wire::{limit, pack};
@@ -22,6 +22,9 @@ pub(super) fn write(rule: &Rule) -> pb::Route {
     }
     if let Some(clusters) = rule.on_demand {
         filters.insert(ON_DEMAND.to_owned(), pack(&filters::on_demand(clusters)));
+    }
+    if let Some(policies) = &rule.policies {
+        policies::write(policies, &mut filters);
     }
     pb::Route {
         name: rule.name.to_string(),
