@@ -256,7 +256,7 @@ pub(crate) const ALLOWED: &[Allowed] = &[
                 .strip_prefix("counter cluster.CONFIG.e.ring_hash_lb.");
             case.config.area == "ejection"
                 && (table.is_some_and(|it| it.ends_with("_entries_per_host"))
-                    || ring.is_some_and(|it| it.ends_with("_hashes_per_host")))
+                    || ring.is_some_and(|it| it == "size" || it.ends_with("_hashes_per_host")))
         },
     },
     Allowed {

@@ -141,6 +141,11 @@ async fn act(word: &str, name: &str, head: bool, wire: &mut Wire) -> bool {
         ),
         "chunked" => ok("transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"),
         "trailers" => ok("transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx-after: 1\r\n\r\n"),
+        // Without a body there is nothing that the end of the connection would end.
+        "until-close" if head => (
+            "HTTP/1.1 200 OK\r\nconnection: close\r\nx-a: 1\r\n\r\n".into(),
+            false,
+        ),
         "until-close" => ("HTTP/1.1 200 OK\r\nx-a: 1\r\n\r\nrest".into(), false),
         "cookies" => ok(
             "Content-Length: 2\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nX-Multi: 1\r\nX-Multi: \

@@ -24,8 +24,10 @@ fn off(filter: &str) -> RoutePolicies {
 
 fn rules(filter: &str, prefix: &str) -> RoutePolicies {
     let mut policies = RoutePolicies::default();
-    let mut authz = Authz::default();
-    authz.stat_prefix = prefix.into();
+    let authz = Authz {
+        stat_prefix: prefix.into(),
+        ..Authz::default()
+    };
     policies.authz.insert(filter.into(), Arc::new(authz));
     policies
 }
