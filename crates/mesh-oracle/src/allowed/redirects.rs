@@ -88,7 +88,11 @@ fn place(call: &Call) -> Option<(&str, &str)> {
 fn leads_to(route: &Value, cluster: &str) -> bool {
     let to = &route["route"];
     let name = cluster.rsplit('.').next().unwrap_or(cluster);
-    !to["cluster_header"].is_null() || to.to_string().contains(&format!("\"${name}\""))
+    let by_header = |to: &Value| !to["cluster_header"].is_null();
+    let parts = to["weighted_clusters"]["clusters"].as_array();
+    by_header(to)
+        || parts.into_iter().flatten().any(by_header)
+        || to.to_string().contains(&format!("\"${name}\""))
 }
 
 /// The values of a header without those that are a route or a cluster.

@@ -275,6 +275,10 @@ fn forward(dice: &mut Dice) -> Value {
 fn mutations(dice: &mut Dice) -> Value {
     let mut append = edit(dice);
     append["header"]["key"] = json!("x-a");
+    // Whether the request itself has a host by then is a matter of time.
+    if append["header"]["value"] == "%UPSTREAM_HOST%" {
+        append["header"]["value"] = json!("plain");
+    }
     let mut all = vec![json!({"append": append})];
     if dice.chance(40) {
         let value = dice.pick(&["%REQ(x-a)%", "%REQ(:authority)%", "more"]);
