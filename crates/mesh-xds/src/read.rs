@@ -214,7 +214,7 @@ pub fn resource(kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
             .map(Resource::Routes),
         TypeUrl::VirtualHost => {
             let host = route::virtual_host(&decode::<VirtualHostProto>(bytes)?)?;
-            on_demand::unpoliced(&host)?;
+            route::unpoliced(&host)?;
             let name = host.name.clone();
             Ok(Resource::VirtualHost(Box::new(VirtualHostResource {
                 name,

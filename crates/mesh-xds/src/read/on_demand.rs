@@ -1,8 +1,7 @@
 //! What in a resource asks for more while requests wait: somebody has to answer.
 
 use super::{ListenerResource, RouteSource};
-use mesh_core::Invalid;
-use mesh_core::model::{ClustersOnDemand, RouteTable, VirtualHost};
+use mesh_core::model::{ClustersOnDemand, RouteTable};
 
 /// The first field of a resource that asks for something on demand.
 #[cfg(feature = "client")]
@@ -50,23 +49,6 @@ pub(crate) fn of_table(table: &RouteTable) -> Option<String> {
         }
     }
     None
-}
-
-/// A virtual host on demand says nothing of the filters that judge: they did before it was asked
-/// for.
-pub(crate) fn unpoliced(host: &VirtualHost) -> Result<(), Invalid> {
-    const FIELD: &str = "typed_per_filter_config";
-    let rule = || host.rules.iter().position(|rule| rule.policies.is_some());
-    let field = match host.policies.is_some() {
-        true => FIELD.to_owned(),
-        false => match rule() {
-            Some(rule) => format!("routes[{rule}].{FIELD}"),
-            None => return Ok(()),
-        },
-    };
-    let message = "settings of filters that judge are not supported in a virtual host on demand: \
-                   requests are judged before it is asked for";
-    Err(Invalid::new(field, message))
 }
 
 fn asks(on_demand: Option<ClustersOnDemand>) -> bool {

@@ -4,7 +4,7 @@
 //! virtual host that the model has on rules only (faults, rate limits, copies) are given to the
 //! rules; a rate limit stays one bucket for all of them.
 //!
-//! Not expressible, and so refused by name: hashing by filter state, route priorities, rate-limit
+//! Not expressible, and so refused by name: hashing by filter state, rate-limit
 //! descriptors, matching on filter state, and whatever else the model has no word for. [`ignored`](super::ignored) lists what is read over.
 
 use crate::pb::envoy::config::route::v3 as pb;
@@ -36,6 +36,7 @@ mod template;
 
 pub(super) use condition::header as header_match;
 pub(super) use condition::read as route_match;
+pub(super) use policies::unpoliced;
 
 /// The largest body of a direct response where a table does not say
 /// (`max_direct_response_body_size_bytes`).

@@ -9,7 +9,7 @@ use crate::read;
 use crate::wire::{At, names, refuse, required, type_name, unpack};
 use authn::per_route_config::RequirementSpecifier;
 use external::ext_authz_per_route::Override;
-use mesh_core::model::RoutePolicies;
+use mesh_core::model::{RoutePolicies, VirtualHost};
 use mesh_core::{Invalid, Name};
 use prost::Name as _;
 use std::sync::Arc;
@@ -116,4 +116,21 @@ fn settings_of(
         policies.bodies.insert(name.into(), Some(body));
     }
     Ok(())
+}
+
+/// A virtual host on demand says nothing of the filters that judge: they did before it was asked
+/// for.
+pub(in crate::read) fn unpoliced(host: &VirtualHost) -> Result<(), Invalid> {
+    const FIELD: &str = "typed_per_filter_config";
+    let rule = || host.rules.iter().position(|rule| rule.policies.is_some());
+    let field = match host.policies.is_some() {
+        true => FIELD.to_owned(),
+        false => match rule() {
+            Some(rule) => format!("routes[{rule}].{FIELD}"),
+            None => return Ok(()),
+        },
+    };
+    let message = "settings of filters that judge are not supported in a virtual host on demand: \
+                   requests are judged before it is asked for";
+    Err(Invalid::new(field, message))
 }
