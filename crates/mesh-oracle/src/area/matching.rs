@@ -116,7 +116,7 @@ pub(super) fn header_value(dice: &mut Dice, matcher: &Value, near_miss: bool) ->
         let start = range["start"].as_i64().unwrap_or(0);
         let end = range["end"].as_i64().unwrap_or(0);
         let value = if near_miss {
-            dice.pick(&[start - 1, end, end - 1])
+            dice.pick(&[start - 1, end, end + 1])
         } else {
             dice.pick(&[start, end - 1])
         };

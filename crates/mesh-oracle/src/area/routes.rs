@@ -57,7 +57,8 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
             "UNESCAPE_AND_FORWARD",
         ]));
     }
-    let calls = (0..requests).map(|_| call(dice, &hosts)).collect();
+    let mut calls: Vec<Call> = (0..requests).map(|_| call(dice, &hosts)).collect();
+    meet_ranges(&hosts, &mut calls);
     Config {
         area: "routes",
         source: Source {
@@ -65,6 +66,34 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
             clusters: json!(usual_clusters()),
         },
         calls,
+    }
+}
+
+/// Gives every other request a number that lies in a range that some route wants of a header, if it
+/// has no such header: that is rare by chance.
+fn meet_ranges(hosts: &[Value], calls: &mut [Call]) {
+    let routes = hosts.iter().flat_map(|host| host["routes"].as_array());
+    let wanted: Vec<(&str, i64)> = routes
+        .flatten()
+        .flat_map(|route| route["match"]["headers"].as_array())
+        .flatten()
+        .filter_map(|header| {
+            let start = header["range_match"]["start"].as_i64()?;
+            Some((header["name"].as_str()?, start))
+        })
+        .collect();
+    for (at, call) in calls.iter_mut().step_by(2).enumerate() {
+        if wanted.is_empty() {
+            return;
+        }
+        let (name, start) = wanted[at % wanted.len()];
+        if !call
+            .headers
+            .iter()
+            .any(|(known, _)| known.eq_ignore_ascii_case(name))
+        {
+            call.headers.push((name.to_owned(), start.to_string()));
+        }
     }
 }
 
