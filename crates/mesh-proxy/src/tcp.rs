@@ -10,12 +10,11 @@ mod target;
 mod upstream;
 
 pub(crate) use buffers::Buffers;
-pub(crate) use upstream::{Connect, Upstream};
+pub(crate) use upstream::{Connect, Fails, Upstream};
 
 use self::copy::{Copy, Side, Step};
 use self::meter::Meter;
 use self::on_demand::Early;
-use self::upstream::Fails;
 use crate::listener::TcpChain;
 use crate::origin::Downstream;
 use mesh_client::tcp::TcpUpstreams;

@@ -1,7 +1,7 @@
 //! A connection in memory, for tests.
 
 use super::Downstream;
-use crate::tcp::Upstream;
+use crate::tcp::{Fails, Upstream};
 use mesh_core::exchange;
 use mesh_core::model::Endpoint;
 use std::io;
@@ -11,18 +11,39 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::sync::Notify;
 
 /// One end of a connection in memory.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     io: DuplexStream,
     original: Option<SocketAddr>,
-    /// It would be reset if it were closed.
-    pub(crate) reset: Arc<AtomicBool>,
-    /// Reading fails from now on.
-    pub(crate) broken: Arc<AtomicBool>,
+    pub(crate) fate: Arc<Fate>,
     /// It stands for one through an HTTP proxy.
     pub(crate) tunnel: bool,
+}
+
+/// What becomes of one end, as seen from outside.
+#[derive(Debug, Default)]
+pub(crate) struct Fate {
+    reset: AtomicBool,
+    broken: AtomicBool,
+    /// The endpoint behind it fails.
+    pub(crate) fails: Notify,
+}
+
+// === impl Fate ===
+
+impl Fate {
+    /// Whether it would be reset if it were closed.
+    pub(crate) fn is_reset(&self) -> bool {
+        self.reset.load(Ordering::Relaxed)
+    }
+
+    /// Reading fails from now on.
+    pub(crate) fn breaks(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
 }
 
 // === impl Pipe ===
@@ -39,8 +60,7 @@ impl Pipe {
         let pipe = Self {
             io,
             original,
-            reset: Arc::default(),
-            broken: Arc::default(),
+            fate: Arc::default(),
             tunnel: false,
         };
         (pipe, theirs)
@@ -53,7 +73,7 @@ impl Downstream for Pipe {
     }
 
     fn reset_when_closed(&self) {
-        self.reset.store(true, Ordering::Relaxed);
+        self.fate.reset.store(true, Ordering::Relaxed);
     }
 }
 
@@ -64,7 +84,12 @@ impl Upstream for Pipe {
     }
 
     fn reset_when_closed(&self) {
-        self.reset.store(true, Ordering::Relaxed);
+        self.fate.reset.store(true, Ordering::Relaxed);
+    }
+
+    fn endpoint_fails(&self) -> Option<Fails> {
+        let fate = self.fate.clone();
+        Some(Box::pin(async move { fate.fails.notified().await }))
     }
 
     fn is_tunnel(&self) -> bool {
@@ -82,7 +107,7 @@ impl AsyncRead for Pipe {
         let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
         // As a socket does: what comes after a reset is an error rather than the end.
         let ended = matches!(polled, Poll::Ready(Ok(()))) && buffer.filled().len() == before;
-        if ended && self.broken.load(Ordering::Relaxed) {
+        if ended && self.fate.broken.load(Ordering::Relaxed) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         polled

@@ -5,12 +5,12 @@ mod tunnels;
 
 use super::*;
 use crate::listener::Statistics;
-use crate::origin::pipe::Pipe;
+use crate::origin::pipe::{Fate, Pipe};
 use mesh_core::model::{Cluster, SnapshotBuilder, TcpSplit, TcpTarget, Tunnel, WorkloadRef};
 use mesh_core::stats::Block;
 use mesh_core::{HostId, Name, Origin, Publisher};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -38,8 +38,7 @@ struct Pipes {
 struct Made {
     io: DuplexStream,
     cluster: Name,
-    reset: Arc<AtomicBool>,
-    broken: Arc<AtomicBool>,
+    fate: Arc<Fate>,
 }
 
 struct World {
@@ -54,8 +53,7 @@ struct World {
 /// A connection from a caller: the caller's end.
 struct Call {
     io: DuplexStream,
-    reset: Arc<AtomicBool>,
-    broken: Arc<AtomicBool>,
+    fate: Arc<Fate>,
     task: JoinHandle<()>,
 }
 
@@ -83,8 +81,7 @@ impl Connect for Pipes {
                 let made = Made {
                     io,
                     cluster: cluster.config().name.clone(),
-                    reset: pipe.reset.clone(),
-                    broken: pipe.broken.clone(),
+                    fate: pipe.fate.clone(),
                 };
                 self.made.send(made).ok();
                 Ok(pipe)
@@ -134,7 +131,7 @@ impl World {
 
     fn call(&self) -> Call {
         let (pipe, io) = Pipe::new(self.size);
-        let (reset, broken) = (pipe.reset.clone(), pipe.broken.clone());
+        let fate = pipe.fate.clone();
         let chain = TcpChain {
             proxy: Arc::new(self.proxy.clone()),
             stats: self.block(),
@@ -143,12 +140,7 @@ impl World {
         let task = tokio::spawn(async move {
             serve(pipe, &chain, Caller::default(), drain, &forwarder).await;
         });
-        Call {
-            io,
-            reset,
-            broken,
-            task,
-        }
+        Call { io, fate, task }
     }
 
     async fn connected(&mut self) -> Made {
@@ -211,6 +203,20 @@ async fn either_side_may_go_on_after_the_other_has_said_all() {
         assert_eq!(world.stat(TcpStat::CxTotal), 1);
         world.assert_quiet();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_sides_are_closed_when_the_endpoint_fails() {
+    let mut world = World::new();
+    let Call { mut io, task, .. } = world.call();
+    let mut made = world.connected().await;
+    pass(&mut io, &mut made.io, "ping").await;
+    made.fate.fails.notify_one();
+    assert_eq!(io.read(&mut [0; 8]).await.unwrap(), 0);
+    assert_eq!(made.io.read(&mut [0; 8]).await.unwrap(), 0);
+    task.await.unwrap();
+    assert_eq!(world.stat(TcpStat::CxTotal), 1);
+    world.assert_quiet();
 }
 
 #[tokio::test(start_paused = true)]
@@ -311,17 +317,17 @@ async fn a_side_that_breaks_resets_the_other() {
     let mut world = World::new();
     let call = world.call();
     let made = world.connected().await;
-    call.broken.store(true, Ordering::Relaxed);
+    call.fate.breaks();
     drop(call.io);
     call.task.await.unwrap();
-    assert!(made.reset.load(Ordering::Relaxed));
+    assert!(made.fate.is_reset());
 
     let call = world.call();
     let made = world.connected().await;
-    made.broken.store(true, Ordering::Relaxed);
+    made.fate.breaks();
     drop(made.io);
     call.task.await.unwrap();
-    assert!(call.reset.load(Ordering::Relaxed));
+    assert!(call.fate.is_reset());
 }
 
 /// As Envoy 1.40 has them, each tried.
@@ -343,14 +349,14 @@ async fn the_access_log_says_how_a_connection_ended() {
     let mut made = world.connected().await;
     pass(&mut call.io, &mut made.io, "123").await;
     pass(&mut made.io, &mut call.io, "12345").await;
-    call.broken.store(true, Ordering::Relaxed);
+    call.fate.breaks();
     drop(call.io);
     call.task.await.unwrap();
     assert_eq!(line(&world), "- 3 5");
 
     let call = world.call();
     let made = world.connected().await;
-    made.broken.store(true, Ordering::Relaxed);
+    made.fate.breaks();
     drop(made.io);
     call.task.await.unwrap();
     assert_eq!(line(&world), "UR 0 0");
@@ -374,8 +380,8 @@ async fn a_side_that_ends_well_is_not_reset() {
     call.io.shutdown().await.unwrap();
     made.io.shutdown().await.unwrap();
     call.task.await.unwrap();
-    assert!(!made.reset.load(Ordering::Relaxed));
-    assert!(!call.reset.load(Ordering::Relaxed));
+    assert!(!made.fate.is_reset());
+    assert!(!call.fate.is_reset());
 }
 
 #[tokio::test(start_paused = true)]
@@ -478,11 +484,11 @@ async fn a_thousand_bad_connections_leak_nothing() {
             // Is reset with bytes on their way.
             2 => {
                 call.io.write_all(b"lost").await.unwrap();
-                call.broken.store(true, Ordering::Relaxed);
+                call.fate.breaks();
             }
             _ => {
                 let _ = tokio::time::timeout(SECOND, made.io.write_all(&[7; 8 << 10])).await;
-                made.broken.store(true, Ordering::Relaxed);
+                made.fate.breaks();
             }
         }
         tasks.push(call.task);

@@ -33,7 +33,7 @@ async fn a_caller_that_leaves_while_its_cluster_is_asked_for_is_let_go_at_once()
     let mut call = world.call();
     call.io.write_all(b"hello").await.unwrap();
     settle().await;
-    call.broken.store(true, Ordering::Relaxed);
+    call.fate.breaks();
     drop(call.io);
     call.task.await.unwrap();
     assert!(began.elapsed() < SECOND, "{:?}", began.elapsed());

@@ -14,13 +14,13 @@ async fn a_tunnel_that_breaks_has_ended_and_what_came_out_of_it_is_passed_on() {
     let mut made = world.connected().await;
     pass(&mut call.io, &mut made.io, "ping").await;
     made.io.write_all(b"the last").await.unwrap();
-    made.broken.store(true, Ordering::Relaxed);
+    made.fate.breaks();
     drop(made.io);
     let mut seen = String::new();
     call.io.read_to_string(&mut seen).await.unwrap();
     assert_eq!(seen, "the last");
     call.task.await.unwrap();
-    assert!(!call.reset.load(Ordering::Relaxed));
+    assert!(!call.fate.is_reset());
     world.assert_quiet();
     // The caller reads slowly: it still gets everything.
     let mut call = world.call();
@@ -28,7 +28,7 @@ async fn a_tunnel_that_breaks_has_ended_and_what_came_out_of_it_is_passed_on() {
     made.io.write_all(&[7; 1 << 10]).await.unwrap();
     settle().await;
     made.io.write_all(&[7; 1 << 10]).await.unwrap();
-    made.broken.store(true, Ordering::Relaxed);
+    made.fate.breaks();
     drop(made.io);
     settle().await;
     assert!(!call.task.is_finished());
