@@ -464,8 +464,10 @@ fn housekeep(shared: &Shared, updates: &mut Updates) {
         if entry.config().outlier.is_some() {
             let hosts = mesh_lb::ClusterHosts::of(entry);
             hosts.sweep(now);
-            if let Some(log) = &shared.ejections {
-                log.note(&entry.config().name, hosts, now);
+            match &shared.ejections {
+                Some(log) => log.note(&entry.config().name, hosts, now),
+                // What nobody wants to know takes no room.
+                None => drop(hosts.take_ejections()),
             }
         }
     }

@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use mesh_core::model::ClusterEntry;
 use mesh_core::stats::{HttpStat, RouteStat};
-use mesh_core::{BoxError, Caller, Error, Exchange, Failure, reply};
+use mesh_core::{BoxError, Caller, Error, Exchange, Failure, Flags, reply};
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -83,9 +83,11 @@ impl Tally {
     pub(super) fn head<R: Body>(&mut self, response: &mut Response<R>) {
         self.exchange_metadata(response.headers_mut());
         // Nobody gets an answer that was made because its caller is no longer there.
-        let left = self.exchange.with_notes(|notes| notes.failure);
-        if let Some(left) = left.filter(|it| it.is_departure()) {
-            return self.left(left);
+        if self.exchange.flags().has(Flags::DC.with(Flags::DR))
+            && let Some(failure) = self.exchange.with_notes(|notes| notes.failure)
+            && failure.is_departure()
+        {
+            return self.left(failure);
         }
         let Some(record) = &mut self.record else {
             return;
