@@ -4,8 +4,9 @@
 //! virtual host that the model has on rules only (faults, rate limits, copies) are given to the
 //! rules; a rate limit stays one bucket for all of them.
 //!
-//! Not expressible, and so refused by name: hashing by filter state, rate-limit
-//! descriptors, matching on filter state, and whatever else the model has no word for. [`ignored`](super::ignored) lists what is read over.
+//! Not expressible, and so refused by name: hashing by filter state, rate-limit descriptors, matching
+//! on filter state, and whatever else the model has no word for. [`ignored`](super::ignored) lists
+//! what is read over.
 
 use crate::pb::envoy::config::route::v3 as pb;
 use crate::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;

@@ -106,8 +106,9 @@ impl Filters {
             return Ok(());
         }
         let config = required("config", &config)?;
-        if is_optional && !known(name) && !self.judged(name, config).at("config")? {
-            return Ok(());
+        if is_optional && !known(name) {
+            // It may be one that judges; others that are not known are left out.
+            return self.judged(name, config).at("config").map(drop);
         }
         self.set(name, config).at("config")
     }

@@ -26,15 +26,11 @@ use mesh_core::model::{Balancing, Cluster, HashFunction, HashKeys, LocalityBalan
 
 /// The policy, where it has to be one of these.
 pub(super) fn policy(cluster: &Cluster) -> Option<LoadBalancingPolicy> {
-    let parts = subsets(cluster).zip(cluster.subsets.as_deref());
-    let redundant = parts.as_ref().is_some_and(|(_, own)| own.redundant_keys);
-    if !redundant {
-        return None;
-    }
-    let inner = chosen(cluster);
-    let Some((older, own)) = parts else {
-        return Some(inner);
-    };
+    let own = cluster
+        .subsets
+        .as_deref()
+        .filter(|own| own.redundant_keys)?;
+    let older = subsets(cluster)?;
     // The numbers of both are the same.
     let selectors = older.subset_selectors.into_iter();
     let selectors = selectors.map(|selector| LbSubsetSelector {
@@ -53,7 +49,7 @@ pub(super) fn policy(cluster: &Cluster) -> Option<LoadBalancingPolicy> {
         panic_mode_any: older.panic_mode_any,
         list_as_any: older.list_as_any,
         metadata_fallback_policy: older.metadata_fallback_policy,
-        subset_lb_policy: Some(inner),
+        subset_lb_policy: Some(chosen(cluster)),
     };
     Some(named("subset", &config))
 }
