@@ -7,8 +7,9 @@
 //! in which letters are folded on the way.
 //!
 //! A regular expression lies in the tree where its literal beginning ends (`/api/[0-9]+` at
-//! `/api/`), so only those are tried that can match. Many at one place are compiled together and
-//! tried in one pass. So does a template (`/users/*` at `/users/`). What is left (`CONNECT`) is a list.
+//! `/api/`), and a template where its first wildcard begins (`/users/*` at `/users/`), so only those
+//! are tried that can match. Many expressions at one place are compiled together and tried in one
+//! pass. What is left (`CONNECT`) is a list.
 
 use crate::candidates::{Candidates, Regexes};
 use mesh_core::model::{PathMatch, Rule};

@@ -67,8 +67,7 @@ pub enum PathMatch {
 pub struct HeaderMatch {
     /// Which header.
     pub key: HeaderKey,
-    /// What it has to be. A header that comes more than once matches text when any of its lines
-    /// does; for the other kinds of values its lines are joined with `,`.
+    /// What it has to be. Of a header that comes more than once any line has to be so.
     pub value: ValueMatch,
     /// Match when the value does not. A missing header still does not match, unless
     /// `missing_is_empty`.

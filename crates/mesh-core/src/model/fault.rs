@@ -24,7 +24,7 @@ pub struct Fault {
     pub nodes: Vec<Name>,
 }
 
-/// A fixed delay for a share of requests.
+/// A delay for a share of requests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FaultDelay {
     /// How long to wait.

@@ -10,8 +10,8 @@ pub(crate) struct Sample {
     pub(crate) total: u64,
 }
 
-/// The hosts to look at, by their place, why, and what was judged. `hosts` is how many there are, ejected ones
-/// included.
+/// The hosts to look at, by their place, why, and what was judged. `hosts` is how many there are,
+/// ejected ones included.
 pub(super) fn outliers(
     samples: &[(usize, Sample)],
     hosts: usize,

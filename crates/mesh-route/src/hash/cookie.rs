@@ -6,9 +6,8 @@ use http::{HeaderMap, HeaderValue};
 use mesh_core::Caller;
 use mesh_core::model::HashCookie;
 
-/// The hash of a cookie's value. Without a value one is made, where the cookie has a time to live:
-/// and somebody asks for those that are made:
-/// the hash of both addresses of the connection, as the PROXY protocol restores them, so that
+/// The hash of a cookie's value. Without a value one is made, where the cookie has a time to live
+/// and somebody asks for what is made: the hash of both addresses of the connection, as the PROXY protocol restores them, so that
 /// requests which race on one connection get the same (Envoy `Filter::addDownstreamSetCookie`).
 pub(super) fn hash(
     wanted: &HashCookie,
