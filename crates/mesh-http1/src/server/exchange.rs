@@ -192,19 +192,21 @@ where
     {
         let mut this = self.project();
         loop {
-            let next = match this.step.as_mut().project() {
+            // Each next step is put in its place as it is made: the largest one is a request's future.
+            match this.step.as_mut().project() {
                 StepProjected::Waiting(request) => {
                     let ready = ready!(with.service.poll_ready(cx));
                     ready.map_err(|error| Error::Service(error.into()))?;
                     match request.take() {
-                        Some(request) => Step::Call(with.service.call(*request)),
-                        None => Step::Written,
+                        Some(request) => this.step.set(Step::Call(with.service.call(*request))),
+                        None => this.step.set(Step::Written),
                     }
                 }
                 StepProjected::Call(future) => {
                     let response = ready!(future.poll(cx));
                     let response = response.map_err(|error| Error::Service(error.into()))?;
-                    Step::Respond(this.current.answer(response, with)?)
+                    let body = this.current.answer(response, with)?;
+                    this.step.set(Step::Respond(body));
                 }
                 StepProjected::Respond(body) => {
                     ready!(send(
@@ -214,11 +216,10 @@ where
                         with.buffers,
                         cx
                     ))?;
-                    Step::Written
+                    this.step.set(Step::Written);
                 }
                 StepProjected::Written => return Poll::Ready(Ok(())),
-            };
-            this.step.set(next);
+            }
         }
     }
 }
