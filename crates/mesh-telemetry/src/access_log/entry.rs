@@ -429,13 +429,24 @@ fn socket(address: SocketAddr, out: &mut Vec<u8>) {
     let SocketAddr::V4(address) = address else {
         return show(address, out);
     };
-    let [first, others @ ..] = address.ip().octets();
-    number(u64::from(first), out);
-    for octet in others {
-        out.push(b'.');
-        number(u64::from(octet), out);
+    // `255.255.255.255:65535` fits; what is behind the text is cut off again.
+    let mut text = [b'.'; 24];
+    let mut at = 0;
+    for octet in address.ip().octets() {
+        let [hundreds, tens, ones] = [octet / 100, octet / 10 % 10, octet % 10];
+        if octet >= 100 {
+            text[at] = b'0' + hundreds;
+            at += 1;
+        }
+        if octet >= 10 {
+            text[at] = b'0' + tens;
+            at += 1;
+        }
+        text[at] = b'0' + ones;
+        at += 2;
     }
-    out.push(b':');
+    text[at - 1] = b':';
+    out.extend_from_slice(&text[..at]);
     number(u64::from(address.port()), out);
 }
 

@@ -14,6 +14,8 @@ pub(super) struct TimeFormat(Vec<Piece>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Text(String),
+    /// `%Y-%m-%dT%H:%M:%E3SZ`, which nearly all formats have: in one piece.
+    Iso,
     Year,
     ShortYear,
     Month,
@@ -46,6 +48,9 @@ struct Civil {
     nanos: u32,
 }
 
+/// Envoy's default.
+const ISO: &str = "%Y-%m-%dT%H:%M:%E3SZ";
+
 const MONTHS: [&str; 12] = [
     "January",
     "February",
@@ -75,11 +80,9 @@ const WEEKDAYS: [&str; 7] = [
 impl TimeFormat {
     /// Compiles a format; an empty one is Envoy's default, `2026-01-31T08:00:00.000Z`.
     pub(super) fn parse(source: &str) -> Result<Self, Invalid> {
-        let source = if source.is_empty() {
-            "%Y-%m-%dT%H:%M:%E3SZ"
-        } else {
-            source
-        };
+        if source.is_empty() || source == ISO {
+            return Ok(Self(vec![Piece::Iso]));
+        }
         let mut pieces = Vec::new();
         let mut chars = source.chars();
         while let Some(c) = chars.next() {
@@ -220,10 +223,31 @@ impl Civil {
         }
     }
 
+    fn iso(&self, out: &mut Vec<u8>) {
+        padded(self.year.unsigned_abs(), 4, b'0', out);
+        let millis = u64::from(self.nanos / 1_000_000);
+        let (minute, second) = (self.second_of_day / 60 % 60, self.second_of_day % 60);
+        let mut text = *b"-MM-DDThh:mm:ss.fffZ";
+        for (at, two) in [
+            (1, self.month as u64),
+            (4, self.day),
+            (7, self.second_of_day / 3600),
+            (10, minute),
+            (13, second),
+            (16, millis / 10),
+        ] {
+            text[at] = b'0' + (two / 10) as u8;
+            text[at + 1] = b'0' + (two % 10) as u8;
+        }
+        text[18] = b'0' + (millis % 10) as u8;
+        out.extend_from_slice(&text);
+    }
+
     fn write(&self, piece: &Piece, out: &mut Vec<u8>) {
         let hour = self.second_of_day / 3600;
         match piece {
             Piece::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Piece::Iso => self.iso(out),
             Piece::Year => padded(self.year.unsigned_abs(), 4, b'0', out),
             Piece::ShortYear => padded(self.year.unsigned_abs() % 100, 2, b'0', out),
             Piece::Month => padded(self.month as u64, 2, b'0', out),
@@ -335,6 +359,12 @@ mod tests {
             let this = written("%d", Duration::from_secs(day * 86_400));
             prop_assert!(date(day) < date(day + 1));
             prop_assert!(next == "01" || next.parse::<u32>() == this.parse::<u32>().map(|d| d + 1));
+        }
+
+        #[test]
+        fn the_default_is_what_its_parts_say(seconds in 0_u64..400_000_000_000, nanos in 0_u32..1_000_000_000) {
+            let at = Duration::new(seconds, nanos);
+            prop_assert_eq!(written(ISO, at), written("%Y-%m-%dT%H:%M:%S.%3fZ", at));
         }
 
         #[test]

@@ -1,7 +1,7 @@
 //! What a proxy says of itself in the two headers, and taking them off again.
 
 use super::{METADATA, METADATA_ID, encode};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use mesh_core::model::WorkloadRef;
 
 /// What a workload says of itself: the values of both headers, encoded once.
@@ -77,6 +77,11 @@ impl Introduction {
 
 /// Takes both headers off.
 pub(crate) fn take(headers: &mut HeaderMap) -> Taken {
+    // One look at the names: most messages have neither.
+    let theirs = |name: &HeaderName| *name == METADATA || *name == METADATA_ID;
+    if !headers.keys().any(theirs) {
+        return Taken::default();
+    }
     Taken {
         metadata: headers.remove(METADATA),
         id: headers.remove(METADATA_ID).is_some(),
