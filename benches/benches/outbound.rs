@@ -152,7 +152,7 @@ pub(crate) fn accounted(
     let telemetry = Arc::new(telemetry);
     let stack = ReplyLayer::new().layer(outbound(feed));
     let stack = FinishLayer::<Body>::new(telemetry.clone()).layer(stack);
-    let caller = caller(log);
+    let caller = Arc::new(caller(log));
     let next = move || {
         let mut request = request();
         let now = tokio::time::Instant::now().into_std();

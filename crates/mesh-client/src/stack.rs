@@ -7,6 +7,7 @@ use crate::Body;
 use crate::authn::Authn;
 use crate::guard::{Authorizers, Guard, Part};
 use crate::jwks::Fetcher;
+use crate::placed::{Placed, PlacedLayer};
 use crate::slot::{Slot, Slotted};
 use crate::upstream::Upstreams;
 use mesh_core::model::Snapshot;
@@ -61,7 +62,7 @@ pub struct Parts {
 /// One attempt: a user's layer, its timeouts, an endpoint.
 type Attempt = Slotted<Timeout<TryIdle<Dispatch<Upstreams>>>>;
 /// All attempts.
-type Attempts = Account<Idle<Deadline<Keep<Retry<Attempt, Body>, Body>>>>;
+type Attempts = Account<Idle<Deadline<Placed<Keep<Retry<Attempt, Body>, Body>>>>>;
 /// Everything that needs a cluster.
 type Forwarding = Edit<Respond<Hash<Mirror<Introduce<Attempts>, PerRoute, Spawn, Body>>>>;
 /// The whole stack.
@@ -141,6 +142,8 @@ impl Parts {
             .layer(stack);
         // Redirects are followed from the last attempt, each within a limit of its own.
         let stack = KeepLayer::<Body>::per_route(notes.clone()).layer(stack);
+        // The futures of all below are large; what is above moves a pointer.
+        let stack = PlacedLayer.layer(stack);
         // Outside retry: the route's limit covers all attempts.
         let stack = DeadlineLayer::per_route().layer(stack);
         // Streams that stall.

@@ -221,7 +221,7 @@ async fn bare(backend: SocketAddr) -> Spent {
 }
 
 /// The outbound stack, called as a listener's connection calls it.
-async fn mesh(stack: Stack, caller: &Caller) -> Spent {
+async fn mesh(stack: Stack, caller: &Arc<Caller>) -> Spent {
     let stack = Rc::new(RefCell::new(stack));
     measure(|mut request, trace| {
         let (stack, caller) = (stack.clone(), caller.clone());
@@ -302,7 +302,7 @@ impl Write for Lines {
 }
 
 /// The stack that a listener's connection calls, and what it is called with.
-fn build(feed: mesh_core::Feed<Snapshot>, telemetry: &Arc<Telemetry>) -> (Stack, Caller) {
+fn build(feed: mesh_core::Feed<Snapshot>, telemetry: &Arc<Telemetry>) -> (Stack, Arc<Caller>) {
     let shard = Shard::of_worker(0);
     let mut parts = Parts::new(feed, Upstreams::new(shard), Arc::new(Rng::with_seed(1)));
     parts.table = Some("t".into());
@@ -321,7 +321,7 @@ fn build(feed: mesh_core::Feed<Snapshot>, telemetry: &Arc<Telemetry>) -> (Stack,
     caller.local = Some(SocketAddr::from(([10, 0, 0, 1], 9080)));
     caller.manager = Some(Arc::new(manager));
     caller.stats = Some(Arc::<Block<HttpStat>>::default());
-    (stack, caller)
+    (stack, Arc::new(caller))
 }
 
 // === the gates ===

@@ -33,7 +33,7 @@ use http::{HeaderName, HeaderValue, Request};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 /// One request's record. Cheap to clone; clones share everything.
@@ -46,7 +46,8 @@ pub struct Exchange {
 
 struct State {
     started: Instant,
-    caller: Caller,
+    /// None where nothing is known of it.
+    caller: Option<Arc<Caller>>,
     /// The caller's address, where it is not the one of the connection.
     remote: OnceLock<SocketAddr>,
     /// What the caller's token says, where one was found valid.
@@ -105,15 +106,24 @@ struct Shared {
     foreseen: Option<Box<foreseen::Foreseen>>,
 }
 
+/// Of whom nothing is known.
+static UNKNOWN: LazyLock<Caller> = LazyLock::new(Caller::default);
+
 // === impl Exchange ===
 
 impl Exchange {
-    /// The record of a request that arrived at `now`.
-    pub fn new(now: Instant, caller: Caller) -> Self {
-        Self::make(now, caller, false)
+    /// The record of a request that arrived at `now`. Requests of one connection share their caller.
+    pub fn new(now: Instant, caller: impl Into<Arc<Caller>>) -> Self {
+        Self::make(now, Some(caller.into()), false)
     }
 
-    fn make(now: Instant, caller: Caller, shadow: bool) -> Self {
+    /// The record of a request that no connection brought and that arrived at `now`: its caller is
+    /// the default one.
+    pub fn without_caller(now: Instant) -> Self {
+        Self::make(now, None, false)
+    }
+
+    fn make(now: Instant, caller: Option<Arc<Caller>>, shadow: bool) -> Self {
         let state = State {
             started: now,
             caller,
@@ -287,13 +297,16 @@ impl Exchange {
     /// Who called, and through which listener.
     #[inline]
     pub fn caller(&self) -> &Caller {
-        &self.request.caller
+        match &self.request.caller {
+            Some(caller) => caller,
+            None => &UNKNOWN,
+        }
     }
 
     /// The worker that handles the request.
     #[inline]
     pub fn shard(&self) -> Shard {
-        self.request.caller.shard
+        self.caller().shard
     }
 
     /// Records what the caller's token says, for routes that go by it. Only the first call counts.

@@ -78,7 +78,7 @@ pub use kept::KeepBody;
 
 use http::header::CONTENT_LENGTH;
 use http::{Request, Response};
-use mesh_core::{Caller, Exchange};
+use mesh_core::Exchange;
 use pin_project::pin_project;
 use std::fmt;
 use std::future::Future;
@@ -174,7 +174,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let exchange = Exchange::of(&request).cloned().unwrap_or_else(|| {
-            let exchange = Exchange::new(now(), Caller::default());
+            let exchange = Exchange::without_caller(now());
             exchange.attach(&mut request);
             exchange
         });

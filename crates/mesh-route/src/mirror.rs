@@ -363,10 +363,10 @@ fn change<O>(copy: &mut Request<O>, mirror: &model::Mirror, exchange: Option<&Ex
 /// internal, and we are the last in the list of those who passed it on.
 fn announce(headers: &mut HeaderMap, ours: Option<IpAddr>) {
     headers.insert(ENVOY_INTERNAL, HeaderValue::from_static("true"));
-    let Some(ours) = ours.map(|ours| ours.to_string()) else {
-        return;
-    };
-    list::append(headers, FORWARDED_FOR, ours.as_bytes(), ",");
+    let ours = ours.and_then(|ours| HeaderValue::try_from(ours.to_string()).ok());
+    if let Some(ours) = ours {
+        list::append(headers, FORWARDED_FOR, &ours, ",");
+    }
 }
 
 /// Ours, as far as a request tells: where it came in, unless it was on its way elsewhere.

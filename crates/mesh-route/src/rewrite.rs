@@ -123,7 +123,7 @@ pub(crate) fn append_forwarded_host(headers: &mut HeaderMap, authority: &HeaderV
     if authority.is_empty() || last == Some(authority.as_bytes()) {
         return;
     }
-    list::append(headers, FORWARDED_HOST, authority.as_bytes(), ",");
+    list::append(headers, FORWARDED_HOST, authority, ",");
 }
 
 /// The host of a mirror's copy: `-shadow` in front of the port (Envoy appends it unless

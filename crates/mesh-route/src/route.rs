@@ -213,7 +213,7 @@ where
             Some(exchange) => (exchange, None),
             None => {
                 let now = tokio::time::Instant::now().into_std();
-                let exchange = Exchange::new(now, Caller::default());
+                let exchange = Exchange::without_caller(now);
                 exchange.attach(&mut request);
                 let made = Made {
                     exchange: exchange.clone(),

@@ -61,7 +61,7 @@ use crate::Telemetry;
 use crate::telemetry::Own;
 use http::{Request, Response};
 use http_body::Body;
-use mesh_core::{Caller, Exchange};
+use mesh_core::Exchange;
 use pin_project::pin_project;
 use std::fmt;
 use std::future::Future;
@@ -154,7 +154,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let exchange = Exchange::of(&request).cloned().unwrap_or_else(|| {
             let now = tokio::time::Instant::now().into_std();
-            let exchange = Exchange::new(now, Caller::default());
+            let exchange = Exchange::without_caller(now);
             exchange.attach(&mut request);
             exchange
         });

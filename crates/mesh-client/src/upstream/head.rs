@@ -7,7 +7,7 @@ use mesh_core::{Caller, Exchange};
 use mesh_route::Head;
 
 /// Headers that concern one connection only, besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 5] = [
+static HOP_BY_HOP: [HeaderName; 5] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -17,7 +17,7 @@ const HOP_BY_HOP: [HeaderName; 5] = [
 
 /// Headers that `Connection` cannot name: without them the message would mean something else
 /// (RFC 9110 §7.6.1 lets a sender name only fields that are meant for the next hop).
-const END_TO_END: [HeaderName; 3] = [header::HOST, header::TE, header::CONTENT_LENGTH];
+static END_TO_END: [HeaderName; 3] = [header::HOST, header::TE, header::CONTENT_LENGTH];
 
 /// The protocol that a request asks to switch to, if it does.
 pub(crate) fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
@@ -33,24 +33,50 @@ pub(crate) fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
 
 /// Removes what must not be forwarded. `keep` is the protocol of an upgrade that may pass.
 pub(crate) fn strip(headers: &mut HeaderMap, keep: Option<HeaderValue>) {
-    // Usually there is at most one value, and it names nothing but `close` or `keep-alive`.
+    // One look at the names: few messages have more than one of them.
+    let mut there = [false; HOP_BY_HOP.len()];
+    let mut te = false;
+    for name in headers.keys() {
+        te |= *name == header::TE;
+        if let Some(at) = HOP_BY_HOP.iter().position(|hop| hop == name) {
+            there[at] = true;
+        }
+    }
+    if there[0] {
+        remove_named(headers);
+    }
+    for (name, there) in HOP_BY_HOP.iter().zip(there) {
+        if there {
+            headers.remove(name);
+        }
+    }
+    if te {
+        settle_te(headers);
+    }
+    if let Some(protocol) = keep {
+        headers.insert(header::UPGRADE, protocol);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// Removes what `Connection` names.
+fn remove_named(headers: &mut HeaderMap) {
+    // Usually that is nothing, or what goes anyway.
+    let goes = |token: &&[u8]| {
+        let names = [&b"keep-alive"[..], b"upgrade"];
+        names.iter().any(|name| name.eq_ignore_ascii_case(token))
+    };
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !goes(token))
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
         .filter(|name| !END_TO_END.contains(name))
         .collect();
     for name in named {
         headers.remove(name);
-    }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-    settle_te(headers);
-    if let Some(protocol) = keep {
-        headers.insert(header::UPGRADE, protocol);
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
 }
 

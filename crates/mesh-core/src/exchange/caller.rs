@@ -4,12 +4,12 @@ mod resets;
 
 pub use resets::Resets;
 
-use crate::Failure;
-use crate::Name;
 use crate::model::{HttpManager, TlsVersion, UnixPath};
 use crate::stats::{Block, HttpStat, Shard};
+use crate::{Failure, Name};
+use http::HeaderValue;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The downstream side of a request: settled when the connection was accepted. Where the layers
 /// are used without a proxy everything is unknown.
@@ -42,6 +42,8 @@ pub struct Caller {
     pub source: Option<(IpAddr, u32)>,
     /// Where streams that the caller reset are noted, on a connection of HTTP/2.
     pub resets: Option<Arc<Resets>>,
+    /// The peer's address as a header says it, once somebody asked for it.
+    pub(super) written: OnceLock<Box<(IpAddr, HeaderValue)>>,
 }
 
 /// What was agreed on in a TLS handshake, seen from our side.
@@ -100,6 +102,19 @@ impl Caller {
         self.peer.is_some() || self.unix.is_some()
     }
 
+    /// The peer's address without its port, as headers have it: one of IPv4 that came mapped into
+    /// IPv6 is one of IPv4. Written once for a connection.
+    pub fn peer_value(&self) -> Option<HeaderValue> {
+        let ip = self.peer?.ip().to_canonical();
+        let (of, value) = &**self.written.get_or_init(|| Box::new((ip, address(ip))));
+        // Whoever changed the address of a copy gets what is true of the copy.
+        Some(if *of == ip {
+            value.clone()
+        } else {
+            address(ip)
+        })
+    }
+
     /// The name of the listener's route table.
     pub fn routes(&self) -> Option<&Name> {
         self.manager.as_ref().map(|manager| &manager.routes)
@@ -122,5 +137,27 @@ impl Caller {
         if let Some(stats) = &self.stats {
             stats.inc(self.shard, stat);
         }
+    }
+}
+
+fn address(ip: IpAddr) -> HeaderValue {
+    // Digits, dots and colons are fit for a header.
+    HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_peer_is_written_once_and_never_of_another() {
+        let mut caller = Caller::default();
+        assert_eq!(caller.peer_value(), None);
+        caller.peer = Some("[::ffff:10.0.0.1]:5".parse().unwrap());
+        assert_eq!(caller.peer_value().unwrap(), "10.0.0.1");
+        let mut copy = caller.clone();
+        copy.peer = Some("[2001:db8::1]:5".parse().unwrap());
+        assert_eq!(copy.peer_value().unwrap(), "2001:db8::1");
+        assert_eq!(caller.peer_value().unwrap(), "10.0.0.1");
     }
 }

@@ -41,7 +41,7 @@ impl Exchange {
     /// address that a header named has port 0, as in Envoy.
     pub fn remote(&self) -> Option<SocketAddr> {
         let said = self.request.remote.get().copied();
-        said.or(self.request.caller.peer)
+        said.or_else(|| self.caller().peer)
     }
 
     /// Says what is wanted of the head in the end. Only the first call counts.
@@ -85,10 +85,15 @@ impl Head {
             };
             (request.method().clone(), uri, host)
         });
-        let there = |name: &HeaderName| Some((name.clone(), headers.get(name)?.clone()));
+        let mut there = Vec::with_capacity(watch.headers.len());
+        for name in &watch.headers {
+            if let Some(value) = headers.get(name) {
+                there.push((name.clone(), value.clone()));
+            }
+        }
         Self {
             target,
-            headers: watch.headers.iter().filter_map(there).collect(),
+            headers: there,
         }
     }
 }

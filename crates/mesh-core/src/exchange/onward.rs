@@ -35,7 +35,7 @@ impl Exchange {
     /// has behind it. Nothing else is shared.
     #[must_use]
     pub fn for_onward(&self, now: Instant) -> Self {
-        let mut onward = Self::make(now, self.caller().clone(), false);
+        let mut onward = Self::make(now, self.request.caller.clone(), false);
         if let Some(state) = Arc::get_mut(&mut onward.request) {
             state.onward = true;
         }

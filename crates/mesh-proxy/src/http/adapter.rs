@@ -28,7 +28,7 @@ use tower_service::Service;
 /// One connection's way into the stack. As a service it takes requests of HTTP/1.
 pub(crate) struct Adapter {
     stack: RequestStack,
-    caller: Caller,
+    caller: Arc<Caller>,
     /// The `server` header of every response.
     server: Option<HeaderValue>,
     /// What else the listener puts on responses; mostly nothing.
@@ -80,7 +80,7 @@ impl Adapter {
         caller.stats = Some(connection.stats);
         Self {
             stack: connection.stack,
-            caller,
+            caller: Arc::new(caller),
             server: connection.server,
             marks: Some(manager).filter(|manager| {
                 manager.request_id_in_response
@@ -102,7 +102,7 @@ impl Adapter {
 
     /// Requests end early by the resets that are noted there.
     pub(super) fn note_resets(&mut self, resets: Arc<Resets>) {
-        self.caller.resets = Some(resets);
+        Arc::make_mut(&mut self.caller).resets = Some(resets);
     }
 
     pub(super) fn guard(&self) -> &Guard {

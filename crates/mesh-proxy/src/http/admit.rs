@@ -412,16 +412,14 @@ fn request_id(high: u64, low: u64) -> HeaderValue {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let high = (high & !0xf000) | 0x4000;
     let low = (low & !(0b11 << 62)) | (0b10 << 62);
-    let digits = (u128::from(high) << 64) | u128::from(low);
+    let [high, low] = [high.to_be_bytes(), low.to_be_bytes()];
     let mut text = [b'-'; 36];
-    let mut shift = 128;
-    for (at, place) in text.iter_mut().enumerate() {
-        if matches!(at, 8 | 13 | 18 | 23) {
-            continue;
-        }
-        shift -= 4;
-        // Four bits at a time, so the index is below 16.
-        *place = HEX[((digits >> shift) & 0xf) as usize];
+    let mut at = 0;
+    for byte in high.into_iter().chain(low) {
+        // Four bits are below 16.
+        text[at] = HEX[usize::from(byte >> 4)];
+        text[at + 1] = HEX[usize::from(byte & 0xf)];
+        at += if matches!(at, 6 | 11 | 16 | 21) { 3 } else { 2 };
     }
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }

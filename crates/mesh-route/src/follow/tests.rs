@@ -7,7 +7,7 @@ use mesh_core::model::{
     Cluster, FollowRedirects, RedirectTarget, RouteTable, Rule, SnapshotBuilder, VirtualHost,
 };
 use mesh_core::stats::{Block, ClusterStat, HttpStat};
-use mesh_core::{Error, Publisher};
+use mesh_core::{Caller, Error, Publisher};
 use std::sync::Mutex as Lock;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt, service_fn};

@@ -5,7 +5,7 @@ use http_body::Frame;
 use http_body_util::BodyExt;
 use mesh_core::model::{AccessLog, Direction, Endpoint, HttpManager, WorkloadRef};
 use mesh_core::stats::{Block, HttpStat};
-use mesh_core::{BoxError, Error, Failure, Flags, WallClock, exchange::Upstream};
+use mesh_core::{BoxError, Caller, Error, Failure, Flags, WallClock, exchange::Upstream};
 use mesh_test::{Answers, BoxedBody, Probe, chunks, contract, empty, fixture, read, text};
 use std::convert::Infallible;
 use std::io::{self, Write};

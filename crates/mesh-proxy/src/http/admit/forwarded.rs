@@ -18,22 +18,21 @@ pub(super) fn forwarded(headers: &mut HeaderMap, exchange: &Exchange, manager: &
         return;
     }
     // Who calls over a Unix domain socket has no address: the list stays as it is, as in Envoy.
-    let peer = caller.peer.map(|peer| peer.ip().to_canonical());
+    let peer = caller.peer_value();
     let hops = manager.trusted_hops.checked_sub(1);
     let said = hops.and_then(|hops| said_address(&forwarded_for(headers), hops));
     if let Some(said) = said {
         exchange.set_remote(SocketAddr::new(said, 0));
     }
-    if let Some(peer) = peer.filter(|_| !manager.keep_forwarded_for) {
-        list::append(headers, X_FORWARDED_FOR, peer.to_string().as_bytes(), ",");
+    if let Some(peer) = peer.as_ref().filter(|_| !manager.keep_forwarded_for) {
+        list::append(headers, X_FORWARDED_FOR, peer, ",");
     }
     if manager.trusted_hops == 0 {
         headers.insert(X_FORWARDED_PROTO, scheme(caller));
     }
-    if let Some(trusted) = said.or(peer)
-        && let Ok(address) = HeaderValue::try_from(trusted.to_string())
-    {
-        headers.insert(X_ENVOY_EXTERNAL_ADDRESS, address);
+    let said = said.and_then(|said| HeaderValue::try_from(said.to_string()).ok());
+    if let Some(trusted) = said.or(peer) {
+        headers.insert(X_ENVOY_EXTERNAL_ADDRESS, trusted);
     }
 }
 
@@ -52,7 +51,9 @@ pub(super) fn said_address(list: &[u8], hops: u32) -> Option<IpAddr> {
 
 /// Adds us to those that passed a message on (RFC 9110 §7.6.3, Envoy `via`).
 pub(in crate::http) fn append_via(headers: &mut HeaderMap, via: &str) {
-    list::append(headers, header::VIA, via.as_bytes(), ", ");
+    if let Ok(via) = HeaderValue::from_str(via) {
+        list::append(headers, header::VIA, &via, ", ");
+    }
 }
 
 pub(super) fn scheme(caller: &Caller) -> HeaderValue {

@@ -539,3 +539,11 @@ fn a_head_that_was_changed_is_noted_for_who_wants_it() {
             .is_empty()
     );
 }
+
+#[test]
+fn an_id_is_a_random_uuid() {
+    let id = request_id(0x0123_4567_89ab_cdef, 0x0011_2233_4455_6677);
+    assert_eq!(id, "01234567-89ab-4def-8011-223344556677");
+    let id = request_id(u64::MAX, u64::MAX);
+    assert_eq!(id, "ffffffff-ffff-4fff-bfff-ffffffffffff");
+}
