@@ -83,6 +83,10 @@ http {{
 {temporary}  upstream backend {{
 {servers}    {keep}
   }}
+  # Kept apart: nginx would take a connection of one protocol for the other.
+  upstream backend_h2 {{
+{servers}    {keep}
+  }}
   ssl_certificate {certificate};
   ssl_certificate_key {key};
   ssl_protocols TLSv1.3;
@@ -100,8 +104,8 @@ http {{
       proxy_busy_buffers_size 64k;
       proxy_max_temp_file_size 0;
     }}
-    location /h2/ {{ grpc_pass grpc://backend; grpc_buffer_size 16k; }}
-    location /bench.Echo/ {{ grpc_pass grpc://backend; grpc_buffer_size 16k; }}
+    location /h2/ {{ grpc_pass grpc://backend_h2; grpc_buffer_size 16k; }}
+    location /bench.Echo/ {{ grpc_pass grpc://backend_h2; grpc_buffer_size 16k; }}
   }}
 }}
 "
