@@ -1,7 +1,7 @@
 //! Envoy's bootstrap: with the list of `benches/peers/FEATURES.md`, as a plain forwarder, and with
 //! much configuration.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -21,9 +21,10 @@ const NONE: u32 = u32::MAX;
 pub(crate) fn start(peer: &Peer, setting: &Setting, list: bool) -> anyhow::Result<Start> {
     let access_log = list.then(|| setting.file(peer.kind, "access.log"));
     let log = access_log.as_ref().map(|it| it.display().to_string());
-    let program = program(peer, setting, "json", &bootstrap(setting, log.as_deref()))?;
+    let file = setting.file(peer.kind, "json");
+    write(&file, &bootstrap(setting, log.as_deref()))?;
     Ok(Start {
-        program,
+        program: program(peer, setting, &file),
         access_log,
     })
 }
@@ -34,6 +35,17 @@ pub(crate) fn start(peer: &Peer, setting: &Setting, list: bool) -> anyhow::Resul
 ///
 /// If the configuration cannot be written.
 pub(crate) fn holding(peer: &Peer, setting: &Setting, held: Held) -> anyhow::Result<Program> {
+    let file = setting.file(peer.kind, &format!("{}.json", held.name()));
+    write(&file, &held_bootstrap(setting, held)?)?;
+    Ok(program(peer, setting, &file))
+}
+
+/// The configuration for [`holding`].
+///
+/// # Errors
+///
+/// If the bootstrap is not built as this expects.
+pub(crate) fn held_bootstrap(setting: &Setting, held: Held) -> anyhow::Result<Value> {
     let mut config = bootstrap(setting, None);
     let resources = &mut config["static_resources"];
     match held {
@@ -58,16 +70,21 @@ pub(crate) fn holding(peer: &Peer, setting: &Setting, held: Held) -> anyhow::Res
             }));
         }
     }
-    program(peer, setting, &format!("{}.json", held.name()), &config)
+    Ok(config)
 }
 
-fn program(peer: &Peer, setting: &Setting, end: &str, config: &Value) -> anyhow::Result<Program> {
-    let file = setting.file(peer.kind, end);
-    fs::write(&file, config.to_string()).with_context(|| format!("cannot write {file:?}"))?;
-    Ok(Program::new(&peer.program)
+/// # Errors
+///
+/// If the file cannot be written.
+pub(crate) fn write(file: &Path, config: &Value) -> anyhow::Result<()> {
+    fs::write(file, config.to_string()).with_context(|| format!("cannot write {file:?}"))
+}
+
+fn program(peer: &Peer, setting: &Setting, file: &Path) -> Program {
+    Program::new(&peer.program)
         .arguments(["-c".to_owned(), file.display().to_string()])
         .arguments(["--concurrency".to_owned(), setting.workers.to_string()])
-        .arguments(["--disable-hot-restart", "--log-level", "error"]))
+        .arguments(["--disable-hot-restart", "--log-level", "error"])
 }
 
 /// The configuration; the list is on if there is an access log.

@@ -1,4 +1,4 @@
-//! nginx and haproxy as plain forwarders.
+//! Plain forwarders: nginx, haproxy, and hyper with nothing around it.
 
 use std::{fs, path::Path};
 
@@ -38,6 +38,16 @@ pub(crate) fn haproxy(peer: &Peer, setting: &Setting) -> anyhow::Result<Start> {
         program,
         access_log: None,
     })
+}
+
+pub(crate) fn hyper(peer: &Peer, setting: &Setting) -> Start {
+    let upstreams = setting.upstreams.iter();
+    let addresses = std::iter::once(&setting.listens.h1).chain(upstreams);
+    let addresses = addresses.map(|port| format!("127.0.0.1:{port}"));
+    Start {
+        program: Program::new(&peer.program).arguments(addresses),
+        access_log: None,
+    }
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {

@@ -18,6 +18,7 @@ use super::{
     ports::Ports,
     probe,
     process::{Process, Program},
+    rows::Port,
     run::{Ground, Running},
     table::Report,
 };
@@ -68,7 +69,7 @@ pub(crate) fn measure(
     for peer in peers {
         let name = peer.kind.name();
         let mut say = |what: String, kilobytes: f64| {
-            println!("round {round} {what:<16} {name:<12} {kilobytes:>10.1} KB");
+            println!("round {round} {what:<24} {name:<12} {kilobytes:>10.1} KB");
             report.remember(Memory {
                 round,
                 peer: name,
@@ -76,17 +77,16 @@ pub(crate) fn measure(
                 kilobytes,
             });
         };
-        for tls in [false, true] {
+        for (tls, at) in [(false, Port::H1), (true, Port::Tls)] {
+            if !peer.has(at, 1) {
+                continue;
+            }
             let running = ground.start(peer, ports, cores, 1)?;
             thread::sleep(SETTLE);
             if !tls {
                 say("idle".to_owned(), resident(&running));
             }
-            let port = if tls {
-                running.listens.tls
-            } else {
-                running.listens.h1
-            };
+            let port = at.of(running.listens);
             let steps =
                 hold(ground, &running, cores, port, tls).with_context(|| name.to_owned())?;
             let kind = if tls { "tls" } else { "plain" };
@@ -95,17 +95,17 @@ pub(crate) fn measure(
                 say(format!("{kind}-{}", connections[1]), each);
             }
         }
-        for held in HELD {
+        for (held, is_bootstrap) in HELD.into_iter().flat_map(|it| [(it, false), (it, true)]) {
             let setting = ground.setting(ports, 1)?;
             let program = match peer.kind {
-                Kind::Mesh => mesh::holding(peer, &setting, held)?,
-                Kind::Envoy => envoy::holding(peer, &setting, held)?,
-                Kind::EnvoyPlain | Kind::Nginx | Kind::Haproxy => continue,
+                Kind::Mesh => mesh::holding(peer, &setting, held, is_bootstrap)?,
+                Kind::Envoy if is_bootstrap => envoy::holding(peer, &setting, held)?,
+                _ => continue,
             };
             let running = ground.started(&program, peer.kind, cores, setting.listens)?;
             thread::sleep(SETTLE);
             holds(&running, held).with_context(|| name.to_owned())?;
-            say(held.name(), resident(&running));
+            say(figure(held, is_bootstrap), resident(&running));
         }
     }
     Ok(())
@@ -194,6 +194,12 @@ impl Held {
     }
 }
 
+/// The name of a figure.
+fn figure(held: Held, is_bootstrap: bool) -> String {
+    let from = if is_bootstrap { "bootstrap" } else { "istio" };
+    format!("{}-{from}", held.name())
+}
+
 /// The figures in their order, with what they are of.
 pub(crate) fn rows() -> Vec<(String, String)> {
     let mut rows = vec![("idle".to_owned(), "idle, MB".to_owned())];
@@ -206,10 +212,15 @@ pub(crate) fn rows() -> Vec<(String, String)> {
     }
     for held in HELD {
         let says = match held {
-            Held::Routes(number) => format!("{number} routes, MB"),
-            Held::Clusters(number) => format!("{number} clusters, MB"),
+            Held::Routes(number) => format!("{number} routes"),
+            Held::Clusters(number) => format!("{number} clusters"),
         };
-        rows.push((held.name(), says));
+        for (is_bootstrap, from) in [(true, "Envoy's bootstrap"), (false, "Istio's YAML")] {
+            rows.push((
+                figure(held, is_bootstrap),
+                format!("{says}, from {from}, MB"),
+            ));
+        }
     }
     rows
 }
@@ -234,9 +245,12 @@ mod tests {
             "plain-4000",
             "tls-1000",
             "tls-4000",
-            "routes-10000",
-            "clusters-1000",
-            "clusters-10000",
+            "routes-10000-bootstrap",
+            "routes-10000-istio",
+            "clusters-1000-bootstrap",
+            "clusters-1000-istio",
+            "clusters-10000-bootstrap",
+            "clusters-10000-istio",
         ];
         assert_eq!(names, expected);
     }

@@ -5,6 +5,7 @@ use std::{fmt::Write as _, fs, path::Path};
 use anyhow::Context as _;
 
 use super::{
+    envoy,
     memory::Held,
     peer::{Peer, Setting, Start},
     process::Program,
@@ -34,27 +35,37 @@ pub(crate) fn start(peer: &Peer, root: &Path, setting: &Setting) -> Start {
     }
 }
 
-/// mesh-proxy with so many routes or clusters, and nothing else.
+/// mesh-proxy with so many routes or clusters, and nothing else: from Istio's YAML or from the very
+/// bootstrap that Envoy reads.
 ///
 /// # Errors
 ///
 /// If the configuration cannot be written.
-pub(crate) fn holding(peer: &Peer, setting: &Setting, held: Held) -> anyhow::Result<Program> {
+pub(crate) fn holding(
+    peer: &Peer,
+    setting: &Setting,
+    held: Held,
+    is_bootstrap: bool,
+) -> anyhow::Result<Program> {
+    let program = Program::new(&peer.program)
+        .arguments(["run", "--concurrency", "1", "--admin"])
+        .arguments([format!("127.0.0.1:{}", setting.listens.admin)])
+        .environment("MESH_LOG", "error");
+    if is_bootstrap {
+        let file = setting.file(peer.kind, &format!("{}.json", held.name()));
+        envoy::write(&file, &envoy::held_bootstrap(setting, held)?)?;
+        return Ok(program.arguments(["--envoy-config".to_owned(), file.display().to_string()]));
+    }
     let file = setting.file(peer.kind, &format!("{}.yaml", held.name()));
     let text = yaml(held, setting.upstreams[0]);
     fs::write(&file, text).with_context(|| format!("cannot write {file:?}"))?;
-    Ok(Program::new(&peer.program)
-        .arguments(["run", "--role", "gateway", "--concurrency", "1", "--config"])
+    Ok(program
+        .arguments(["--role", "gateway", "--config"])
         .arguments([file.display().to_string()])
         .arguments([
             "--map-port".to_owned(),
             format!("80={}", setting.listens.h1),
-        ])
-        .arguments([
-            "--admin".to_owned(),
-            format!("127.0.0.1:{}", setting.listens.admin),
-        ])
-        .environment("MESH_LOG", "error"))
+        ]))
 }
 
 /// Istio's objects for [`holding`].

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{envoy, forwarders, mesh, ports::Listens, process::Program};
+use super::{envoy, forwarders, mesh, ports::Listens, process::Program, rows::Port};
 
 /// Which proxy, and with what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     EnvoyPlain,
     Nginx,
     Haproxy,
+    /// A bare forwarder of HTTP/1.1 on hyper, of this workspace
+    Hyper,
 }
 
 /// A kind of which the program is there.
@@ -52,12 +54,13 @@ pub(crate) struct Start {
 // === impl Kind ===
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Mesh,
         Self::Envoy,
         Self::EnvoyPlain,
         Self::Nginx,
         Self::Haproxy,
+        Self::Hyper,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -67,6 +70,7 @@ impl Kind {
             Self::EnvoyPlain => "envoy-plain",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
+            Self::Hyper => "hyper",
         }
     }
 
@@ -91,6 +95,16 @@ impl Peer {
             Kind::EnvoyPlain => envoy::start(self, setting, false),
             Kind::Nginx => forwarders::nginx(self, setting),
             Kind::Haproxy => forwarders::haproxy(self, setting),
+            Kind::Hyper => Ok(forwarders::hyper(self, setting)),
+        }
+    }
+
+    /// Whether it listens there, with so many workers.
+    pub(crate) fn has(&self, port: Port, workers: usize) -> bool {
+        match (self.kind, port) {
+            (Kind::Hyper, _) => port == Port::H1 && workers == 1,
+            (_, Port::Tcp) => self.has_tcp,
+            _ => true,
         }
     }
 }

@@ -14,7 +14,8 @@ use anyhow::{Context as _, bail, ensure};
 use super::{
     load::{self, Generator},
     peer::{Kind, Peer},
-    rows::{Load, POST_QUANTUM, ROWS},
+    process::Program,
+    rows::{Load, POST_QUANTUM, Port, ROWS},
     run::{Running, Stage},
 };
 
@@ -50,7 +51,7 @@ pub(crate) fn all(stage: &Stage<'_>, peer: &Peer, running: &Running) -> anyhow::
             "{path}: status and length {found:?}"
         );
     }
-    if peer.has_tcp {
+    if peer.has(Port::Tcp, 1) {
         let answer = get(listens.tcp, "/", &[])?;
         ensure!(
             answer.body.len() == 1024,
@@ -58,10 +59,12 @@ pub(crate) fn all(stage: &Stage<'_>, peer: &Peer, running: &Running) -> anyhow::
             answer.body.len()
         );
     }
-    let address = format!("127.0.0.1:{}", listens.h2c);
-    let grpc = super::process::Program::new(stage.own_load).arguments(["grpc", &address]);
-    let calls = grpc.output(&stage.cores.generator, stage.folder, LIMIT);
-    calls.context("gRPC")?;
+    if peer.has(Port::H2c, 1) {
+        let address = format!("127.0.0.1:{}", listens.h2c);
+        let calls = Program::new(stage.own_load).arguments(["grpc", &address]);
+        let output = calls.output(&stage.cores.generator, stage.folder, LIMIT);
+        output.context("gRPC")?;
+    }
     if peer.kind.has_the_list() {
         list(peer, running)?;
     }

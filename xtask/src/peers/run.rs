@@ -150,10 +150,9 @@ fn rows_of(
     }
     for row in rows {
         for (at, (peer, running)) in stage.running.iter().enumerate() {
-            let has_it = match row.load {
-                Load::Handshakes(POST_QUANTUM) => probe::has_post_quantum(stage, running),
-                _ => row.port != Port::Tcp || peer.has_tcp,
-            };
+            let has_it = peer.has(row.port, row.workers)
+                && (row.load != Load::Handshakes(POST_QUANTUM)
+                    || probe::has_post_quantum(stage, running));
             if !has_it {
                 report.without(row.name, peer.kind);
                 continue;
@@ -222,7 +221,7 @@ impl Ground<'_> {
         workers: usize,
     ) -> anyhow::Result<Stage<'a>> {
         let mut running = Vec::new();
-        for peer in peers {
+        for peer in peers.iter().filter(|peer| peer.has(Port::H1, workers)) {
             running.push((peer.clone(), self.start(peer, ports, cores, workers)?));
         }
         Ok(Stage {

@@ -107,10 +107,9 @@ impl Report {
             "messages/s"
         };
         let each = if row.units == 1 { "request" } else { "message" };
-        let compared = if row.saturates() { unit } else { "CPU" };
         write!(
             text,
-            "\n### {}: {}\n\n| peer | {unit} | ÷ Envoy, {compared} | µs CPU a {each} |",
+            "\n### {}: {}\n\n| peer | {unit} | ÷ Envoy | µs CPU a {each} | ÷ Envoy |",
             row.name, row.what
         )
         .expect("a string takes all");
@@ -121,7 +120,7 @@ impl Report {
         if two {
             text.push_str(" ÷ one worker, CPU |");
         }
-        text.push_str(" backend, generator | marks |\n|---|---|---|---|");
+        text.push_str(" backend, generator | marks |\n|---|---|---|---|---|");
         text.push_str(&"---|".repeat(3 * usize::from(latency) + usize::from(two) + 2));
         text.push('\n');
         for (kind, _) in &self.peers {
@@ -133,19 +132,14 @@ impl Report {
                 }
                 continue;
             }
-            let measure = |record: &Record| {
-                if row.saturates() {
-                    record.rate
-                } else {
-                    record.cpu
-                }
-            };
             let spread = |of: &dyn Fn(&Record) -> f64| Spread::of(mine.iter().map(|it| of(it)));
+            let envoy = (row.name, Some(Kind::Envoy));
             let mut cells = vec![
                 name.to_owned(),
                 shown(spread(&|it| it.rate), 0),
-                shown(self.ratio(&mine, (row.name, Some(Kind::Envoy)), measure), 2),
+                shown(self.ratio(&mine, envoy, |it| it.rate), 2),
                 shown(spread(&|it| it.cpu), 1),
+                shown(self.ratio(&mine, envoy, |it| it.cpu), 2),
             ];
             if latency {
                 for of in [Latency::p50, Latency::p99, Latency::p999] {

@@ -32,6 +32,7 @@ pub(crate) struct Tools {
 pub(crate) struct Built {
     pub(crate) backend: PathBuf,
     pub(crate) load: PathBuf,
+    forward: PathBuf,
     mesh: PathBuf,
 }
 
@@ -103,6 +104,7 @@ impl Tools {
         Ok(Built {
             backend: folder.join("peers-backend"),
             load: folder.join("peers-load"),
+            forward: folder.join("peers-forward"),
             // It is started elsewhere.
             mesh: mesh.canonicalize().unwrap_or(mesh),
         })
@@ -117,6 +119,7 @@ fn find(kind: Kind, workspace: &Workspace) -> Result<Peer, String> {
     let program = match kind {
         // Is built.
         Kind::Mesh => PathBuf::from("mesh-proxy"),
+        Kind::Hyper => PathBuf::from("peers-forward"),
         Kind::Envoy | Kind::EnvoyPlain => {
             envoy(workspace).ok_or("`cargo xtask envoy` installs it; MESH_ENVOY names another")?
         }
@@ -132,6 +135,7 @@ fn find(kind: Kind, workspace: &Workspace) -> Result<Peer, String> {
     };
     peer.version = match kind {
         Kind::Mesh => mesh_version(),
+        Kind::Hyper => "peers-forward of this workspace, HTTP/1.1 alone".to_owned(),
         Kind::Nginx => {
             let built = said(&peer.program, "-V");
             let (is_built_in, module) = stream(&built);
@@ -212,12 +216,14 @@ fn first(text: &str) -> String {
 impl Built {
     /// The peer with the program that was built for it.
     pub(crate) fn of(&self, peer: &Peer) -> Peer {
-        match peer.kind {
-            Kind::Mesh => Peer {
-                program: self.mesh.clone(),
-                ..peer.clone()
-            },
-            _ => peer.clone(),
+        let program = match peer.kind {
+            Kind::Mesh => &self.mesh,
+            Kind::Hyper => &self.forward,
+            _ => &peer.program,
+        };
+        Peer {
+            program: program.clone(),
+            ..peer.clone()
         }
     }
 }

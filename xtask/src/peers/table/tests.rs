@@ -72,7 +72,7 @@ fn ratios_are_those_within_a_round() {
     .text();
     assert_eq!(
         line(&text, "mesh"),
-        "| mesh | 300 (200–400) | 1.50 (1.00–2.00) | 5.0 | 0.50, 1.25 |  |"
+        "| mesh | 300 (200–400) | 1.50 (1.00–2.00) | 5.0 | 0.50 | 0.50, 1.25 |  |"
     );
     assert!(!text.contains("| nginx |"), "{text}");
 }
@@ -97,7 +97,7 @@ fn at_a_fixed_rate_the_cpu_is_compared_and_latency_shown() {
     .text();
     assert_eq!(
         line(&text, "mesh"),
-        "| mesh | 10,000 | 0.50 | 30.0 | 90 | 2,000 | 3,000 | 0.50, 1.25 |  |"
+        "| mesh | 10,000 | 1.00 | 30.0 | 0.50 | 90 | 2,000 | 3,000 | 0.50, 1.25 |  |"
     );
     assert!(line(&text, "envoy").contains(" | – | – | – | "));
 }
