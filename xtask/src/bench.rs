@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the criterion benches of the workspace.
+//! `cargo xtask bench`: the criterion benches of the workspace, and `bench peers`.
 //!
 //! Only they are run: `cargo bench --workspace` would hand criterion's arguments to the test
 //! harness of every library as well, which knows none of them.
@@ -8,12 +8,16 @@ use std::collections::BTreeSet;
 use anyhow::bail;
 
 use crate::{
-    cargo,
+    cargo, peers,
     workspace::{Packages, Workspace},
 };
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    other: Option<Other>,
+
     /// Only the benches whose target name contains this
     name: Option<String>,
 
@@ -33,12 +37,21 @@ pub(crate) struct Options {
     arguments: Vec<String>,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    /// Compare mesh-proxy with Envoy, nginx and haproxy on this machine
+    Peers(peers::Options),
+}
+
 /// Runs the benches.
 ///
 /// # Errors
 ///
 /// If there is none of that name, or one fails.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
+    if let Some(Other::Peers(options)) = &options.other {
+        return peers::run(workspace, options);
+    }
     let wanted = options.name.as_deref().unwrap_or_default();
     let selected = workspace.select(&options.packages)?;
     let benches: BTreeSet<&str> = selected

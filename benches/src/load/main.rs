@@ -1,0 +1,82 @@
+//! What `cargo xtask bench peers` asks for that h2load cannot do: a fixed rate whose latency counts
+//! from when a request was due, TLS handshakes of one group, connections that idle, and calls of
+//! gRPC whose trailers are read.
+//!
+//! Each command says what it found in one line of JSON. Certificates are not checked: who answers
+//! was started by whoever asks.
+#![forbid(unsafe_code)]
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+mod grpc;
+mod handshakes;
+mod hold;
+mod pace;
+mod quantile;
+mod reply;
+mod tls;
+
+/// The load of `cargo xtask bench peers`
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a certificate for localhost (ECDSA P-256, signed by itself) and its key
+    Certificate { certificate: PathBuf, key: PathBuf },
+    /// Requests of HTTP/1.1 at a fixed rate
+    Pace(pace::Options),
+    /// A TLS connection for each request
+    Handshakes(handshakes::Options),
+    /// Hold as many connections as each line of the standard input says
+    Hold {
+        address: SocketAddr,
+        /// Over TLS
+        #[arg(long)]
+        tls: bool,
+    },
+    /// A unary call and a stream, whose messages and status are checked
+    Grpc {
+        address: SocketAddr,
+        /// Messages of the stream
+        #[arg(long, default_value_t = 10)]
+        messages: usize,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Certificate { certificate, key } => certify(&certificate, &key),
+        Command::Pace(options) => say(&pace::run(&options)?),
+        Command::Handshakes(options) => say(&handshakes::run(&options)?),
+        Command::Hold { address, tls } => hold::run(address, tls),
+        Command::Grpc { address, messages } => grpc::run(address, messages),
+    }
+}
+
+fn say(found: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(found)?);
+    Ok(())
+}
+
+fn certify(certificate: &Path, key: &Path) -> anyhow::Result<()> {
+    let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names)?;
+    for (file, text) in [
+        (certificate, made.cert.pem()),
+        (key, made.signing_key.serialize_pem()),
+    ] {
+        fs::write(file, text).with_context(|| format!("cannot write {file:?}"))?;
+    }
+    Ok(())
+}

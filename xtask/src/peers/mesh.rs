@@ -1,0 +1,148 @@
+//! mesh-proxy: with the list, by `benches/peers/mesh.sh`, and with much configuration.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use anyhow::Context as _;
+
+use super::{
+    envoy,
+    memory::Held,
+    peer::{Peer, Setting, Start},
+    process::Program,
+};
+
+pub(crate) fn start(peer: &Peer, root: &Path, setting: &Setting) -> Start {
+    let listens = setting.listens;
+    let access_log = setting.file(peer.kind, "access.log");
+    let ports = [
+        listens.h1,
+        listens.h2c,
+        listens.tls,
+        listens.tcp,
+        listens.admin,
+    ];
+    let upstreams = setting.upstreams.map(|port| format!("127.0.0.1:{port}"));
+    let program = Program::new(root.join("benches/peers/mesh.sh"))
+        .arguments(ports.map(|port| port.to_string()))
+        .arguments([upstreams.join(" ")])
+        .arguments([&setting.certificate, &setting.key].map(|it| it.display().to_string()))
+        .environment("MESH_PROXY", peer.program.display().to_string())
+        .environment("MESH_WORKERS", setting.workers.to_string())
+        .environment("MESH_ACCESS_LOG", access_log.display().to_string());
+    Start {
+        program,
+        access_log: Some(access_log),
+    }
+}
+
+/// mesh-proxy with so many routes or clusters, and nothing else: from Istio's YAML or from the very
+/// bootstrap that Envoy reads.
+///
+/// # Errors
+///
+/// If the configuration cannot be written.
+pub(crate) fn holding(
+    peer: &Peer,
+    setting: &Setting,
+    held: Held,
+    is_bootstrap: bool,
+) -> anyhow::Result<Program> {
+    let program = Program::new(&peer.program)
+        .arguments(["run", "--concurrency", "1", "--admin"])
+        .arguments([format!("127.0.0.1:{}", setting.listens.admin)])
+        .environment("MESH_LOG", "error");
+    if is_bootstrap {
+        let file = setting.file(peer.kind, &format!("{}.json", held.name()));
+        envoy::write(&file, &envoy::held_bootstrap(setting, held)?)?;
+        return Ok(program.arguments(["--envoy-config".to_owned(), file.display().to_string()]));
+    }
+    let file = setting.file(peer.kind, &format!("{}.yaml", held.name()));
+    let text = yaml(held, setting.upstreams[0]);
+    fs::write(&file, text).with_context(|| format!("cannot write {file:?}"))?;
+    Ok(program
+        .arguments(["--role", "gateway", "--config"])
+        .arguments([file.display().to_string()])
+        .arguments([
+            "--map-port".to_owned(),
+            format!("80={}", setting.listens.h1),
+        ]))
+}
+
+/// Istio's objects for [`holding`].
+pub(crate) fn yaml(held: Held, upstream: u16) -> String {
+    let mut text = String::from(
+        "apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: held}
+spec:
+  servers:
+  - bind: 127.0.0.1
+    port: {number: 80, name: http, protocol: HTTP}
+    hosts: [\"*\"]
+",
+    );
+    service(&mut text, "backend", upstream);
+    let clusters = match held {
+        Held::Routes(_) => 0,
+        Held::Clusters(number) => number,
+    };
+    for at in 0..clusters {
+        service(&mut text, &format!("service-{at}"), upstream);
+    }
+    text += "---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: held}
+spec:
+  hosts: [\"*\"]
+  gateways: [held]
+  http:
+";
+    let routes = match held {
+        Held::Routes(number) => number,
+        Held::Clusters(_) => 0,
+    };
+    let to = "route: [{destination: {host: backend.example.com}}]";
+    for at in 0..routes {
+        let prefix = format!("/api/v1/service-{at}/");
+        writeln!(
+            text,
+            "  - name: r{at}\n    match: [{{uri: {{prefix: {prefix}}}}}]\n    {to}"
+        )
+        .expect("a string takes all");
+    }
+    writeln!(text, "  - name: last\n    {to}").expect("a string takes all");
+    text
+}
+
+fn service(text: &mut String, name: &str, upstream: u16) {
+    write!(
+        text,
+        "---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {name}}}
+spec:
+  hosts: [{name}.example.com]
+  resolution: STATIC
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  endpoints: [{{address: 127.0.0.1, ports: {{http: {upstream}}}}}]
+"
+    )
+    .expect("a string takes all");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_much_is_written_as_is_to_be_held() {
+        let count = |held, what: &str| yaml(held, 1234).matches(what).count();
+        assert_eq!(count(Held::Routes(7), "uri: {prefix: /api/v1/service-"), 7);
+        assert_eq!(count(Held::Routes(7), "kind: ServiceEntry"), 1);
+        assert_eq!(count(Held::Clusters(7), "uri:"), 0);
+        assert_eq!(count(Held::Clusters(7), "kind: ServiceEntry"), 8);
+        assert_eq!(count(Held::Clusters(7), "http: 1234"), 8);
+    }
+}
