@@ -3,6 +3,7 @@
 
 use super::raw::{self, Given, OVER_XDS};
 use super::{LOG, Peer, Placed, Refused, bootstrap};
+use crate::callers::Certificates;
 use crate::config::{Backends, Role, settle};
 use crate::embedded::{self, Servers};
 use crate::process::Subject;
@@ -43,6 +44,7 @@ pub(crate) fn left_out() -> impl Iterator<Item = (&'static str, &'static str, &'
 #[derive(Debug)]
 pub(crate) struct Stage {
     directory: PathBuf,
+    certificates: Certificates,
     by_yaml: Peer,
     embedded: Peer,
     // They end with this.
@@ -61,7 +63,7 @@ struct Settled {
 // === impl Stage ===
 
 impl Stage {
-    pub(crate) fn new(directory: &Path, net: u8) -> Self {
+    pub(crate) fn new(directory: &Path, net: u8, certificates: &Certificates) -> Self {
         let [by_yaml, embedded] = SUBJECTS;
         let peer = |(name, left_out): Named, last: u8| {
             let log = directory.join(format!("{name}.log"));
@@ -73,6 +75,7 @@ impl Stage {
         embedded.log = None;
         Self {
             directory: directory.join("yaml"),
+            certificates: certificates.clone(),
             by_yaml: peer(by_yaml, 4),
             embedded,
             processes: Vec::new(),
@@ -147,6 +150,10 @@ impl Stage {
             arguments.extend(["--workload", &workload, "--labels", &labels]);
             arguments.extend(["--base-port", &base, "--admin", "127.0.0.1:0"]);
             arguments.extend(["--concurrency", "1", "--drain-time", "1"]);
+            let identity = self.certificates.directory.to_string_lossy();
+            if it.config.source.is_mutual() {
+                arguments.extend(["--identity-dir", &*identity]);
+            }
             let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
             starting.push(async move { Subject::start(&arguments, &directory).await });
         }
@@ -224,6 +231,7 @@ fn settled(placed: &Placed<'_>, peer: &Peer, backends: &Backends) -> Result<Sett
         Some(Role::Gateway) => Node::gateway(WORKLOAD, &placed.id),
         _ => Node::sidecar(WORKLOAD, &placed.id),
     };
+    node.identity = placed.config.source.is_mutual();
     node.labels = [(LABELS.0.to_owned(), LABELS.1.to_owned())].into();
     Ok(Settled { world, node })
 }

@@ -12,12 +12,14 @@ pub(crate) const KINDS: &[&str] = &[
     "requestPrincipals",
     "serviceAccounts",
     "namespaces",
+    "trustDomains",
     "remoteIpBlocks",
     "ipBlocks",
     "notPrincipals",
     "notRequestPrincipals",
     "notServiceAccounts",
     "notNamespaces",
+    "notTrustDomains",
     "notRemoteIpBlocks",
     "notIpBlocks",
     "hosts",
@@ -34,6 +36,7 @@ pub(crate) const KINDS: &[&str] = &[
     "source.namespace",
     "source.principal",
     "source.serviceAccount",
+    "source.trustDomain",
     "request.auth.principal",
     "request.auth.audiences",
     "request.auth.presenter",
@@ -47,7 +50,7 @@ pub(crate) const KINDS: &[&str] = &[
 ];
 const POLICY: &str = "AuthorizationPolicy";
 /// Where sources end, and operations.
-const PARTS: [usize; 2] = [12, 20];
+const PARTS: [usize; 2] = [14, 22];
 
 pub(super) fn policy(dice: &mut Dice, at: usize) -> Value {
     let action = dice.pick(&["ALLOW", "ALLOW", "ALLOW", "DENY", "DENY", "AUDIT"]);
@@ -81,6 +84,7 @@ pub(super) fn about(dice: &mut Dice, kind: &str) -> Value {
         "principal",
         "serviceaccount",
         "namespace",
+        "trustdomain",
         "presenter",
         "sni",
     ];
@@ -205,9 +209,14 @@ fn values(dice: &mut Dice, of: &str) -> Value {
 fn value(dice: &mut Dice, of: &str) -> String {
     let some: &[&str] = match of {
         "paths" => return path_value(dice),
-        "principals" | "source.principal" => {
-            &["*", "cluster.local/ns/a/sa/b", "cluster.local/*", "*/sa/b"]
-        }
+        "principals" | "source.principal" => &[
+            "*",
+            "cluster.local/ns/a/sa/b",
+            "alias.test/ns/a/sa/b",
+            "cluster.local/ns/a/*",
+            "cluster.local/*",
+            "*/sa/b",
+        ],
         "requestprincipals" | "request.auth.principal" => &[
             "*",
             "https://a.test/me",
@@ -217,8 +226,16 @@ fn value(dice: &mut Dice, of: &str) -> String {
             "https://*",
             "*me",
         ],
-        "serviceaccounts" | "source.serviceAccount" => &["a/b", "b"],
-        "namespaces" | "source.namespace" => &["a", "*", "a*", "*a"],
+        "serviceaccounts" | "source.serviceAccount" => &["a/b", "a/b", "a/c", "b"],
+        "namespaces" | "source.namespace" => &["a", "*", "a*", "*a", "x"],
+        "trustdomains" | "source.trustDomain" => &[
+            "cluster.local",
+            "alias.test",
+            "else.test",
+            "*.test",
+            "cl*",
+            "*",
+        ],
         "remoteipblocks" | "remote.ip" => &[
             "203.0.113.0/24",
             "127.0.0.0/8",
@@ -311,8 +328,12 @@ fn rule_named<'a>(documents: &'a [Value], name: &str) -> Option<&'a Value> {
 
 type Asked<'a> = (&'a str, Option<&'a Vec<Value>>);
 
-fn asked(documents: &[Value]) -> impl Iterator<Item = Asked<'_>> {
-    let policies = documents.iter().filter(|it| it["kind"] == POLICY);
+/// What is asked by policies among these documents, with the values, where it is a field.
+pub(crate) fn asked<'a>(
+    documents: impl IntoIterator<Item = &'a Value>,
+) -> impl Iterator<Item = Asked<'a>> {
+    let documents = documents.into_iter();
+    let policies = documents.filter(|it| it["kind"] == POLICY);
     policies
         .flat_map(|it| list(&it["spec"]["rules"]))
         .flat_map(asked_by)
