@@ -274,3 +274,6 @@ impl<F, R> fmt::Debug for ResponseFuture<F, R> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

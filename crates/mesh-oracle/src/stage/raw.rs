@@ -51,6 +51,8 @@ pub(super) const OVER_XDS: usize = 2;
 
 /// The field of a filter chain that stands among those of the connection manager.
 pub(crate) const SOCKET: &str = "transport_socket";
+/// The same of a listener.
+pub(crate) const LOOKS: &str = "listener_filters";
 
 /// Refusals by the subject's node name.
 type News = Arc<Mutex<Vec<(String, Vec<String>, String)>>>;
@@ -346,10 +348,13 @@ pub(super) fn json(placed: &Placed<'_>, peer: &Peer, backends: &Backends) -> (Va
 
 /// A listener around fields of its connection manager, and how callers secure their connections.
 fn listener(placed: &Placed<'_>, peer: &Peer, mut fields: Value) -> Value {
-    let mut chain = json!({});
-    let socket = fields.as_object_mut().and_then(|all| all.remove(SOCKET));
-    if let Some(socket) = socket {
-        chain[SOCKET] = socket;
+    let (mut chain, mut listener) = (json!({}), json!({}));
+    if let Some(all) = fields.as_object_mut() {
+        for (field, of) in [(SOCKET, &mut chain), (LOOKS, &mut listener)] {
+            if let Some(value) = all.remove(field) {
+                of[field] = value;
+            }
+        }
     }
     let filter = |name: &str, kind: &str| {
         json!({
@@ -383,11 +388,10 @@ fn listener(placed: &Placed<'_>, peer: &Peer, mut fields: Value) -> Value {
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": manager,
     }]);
-    json!({
-        "name": placed.id,
-        "address": {"socket_address": {
-            "address": peer.address.to_string(), "port_value": placed.port,
-        }},
-        "filter_chains": [chain],
-    })
+    listener["name"] = json!(placed.id);
+    listener["address"] = json!({"socket_address": {
+        "address": peer.address.to_string(), "port_value": placed.port,
+    }});
+    listener["filter_chains"] = json!([chain]);
+    listener
 }

@@ -20,7 +20,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize, kind: &str) -> Config {
     let asks = dice.chance(25);
     let brings = dice.chance(60);
     // What is asked of identities is of use where there are some.
-    let mode = match mutual::is_asked(kind) || dice.chance(35) {
+    let mode = match mutual::is_asked(kind) || dice.chance(40) {
         true => dice.pick(&["STRICT", "STRICT", "PERMISSIVE"]),
         false => "",
     };
@@ -45,7 +45,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize, kind: &str) -> Config {
     }
     documents.push(policies::about(dice, kind));
     for at in 1..dice.pick(&[1, 1, 2, 2, 3, 4]) {
-        documents.push(policies::policy(dice, at));
+        documents.push(policies::policy(dice, at, !mode.is_empty()));
     }
     if asks {
         documents.push(policies::asking(dice));

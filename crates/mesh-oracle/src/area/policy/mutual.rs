@@ -4,7 +4,7 @@ use super::TYPE;
 use crate::callers::{ALL, From, PLACE, Secured};
 use crate::dice::Dice;
 use crate::request::Call;
-use crate::stage::raw::SOCKET;
+use crate::stage::raw::{LOOKS, SOCKET};
 use serde_json::{Value, json};
 
 /// What is done with the header that tells of callers.
@@ -55,6 +55,15 @@ pub(super) fn listen(dice: &mut Dice, manager: &mut Value) -> bool {
             "require_client_certificate": dice.chance(50),
         },
     });
+    if dice.chance(60) {
+        // Without, policies know of no server name.
+        manager[LOOKS] = json!([{
+            "name": "envoy.filters.listener.tls_inspector",
+            "typed_config": {
+                "@type": format!("{TYPE}.extensions.filters.listener.tls_inspector.v3.TlsInspector"),
+            },
+        }]);
+    }
     if dice.chance(80) {
         manager["forward_client_cert_details"] = json!(dice.pick(&FORWARDING));
         let mut details = json!({});

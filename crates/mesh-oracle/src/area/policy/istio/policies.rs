@@ -48,13 +48,25 @@ pub(crate) const KINDS: &[&str] = &[
     "destination.port",
     "connection.sni",
 ];
+/// Those of them that are of who calls, from [`KINDS`].
+const OF_PEERS: &[&str] = &[
+    "principals",
+    "serviceAccounts",
+    "namespaces",
+    "trustDomains",
+    "notPrincipals",
+    "notServiceAccounts",
+    "notNamespaces",
+    "notTrustDomains",
+];
 const POLICY: &str = "AuthorizationPolicy";
 /// Where sources end, and operations.
 const PARTS: [usize; 2] = [14, 22];
 
-pub(super) fn policy(dice: &mut Dice, at: usize) -> Value {
+/// Any policy; those of who has callers with identities mostly ask for them.
+pub(super) fn policy(dice: &mut Dice, at: usize, known: bool) -> Value {
     let action = dice.pick(&["ALLOW", "ALLOW", "ALLOW", "DENY", "DENY", "AUDIT"]);
-    let mut spec = json!({"rules": rules(dice)});
+    let mut spec = json!({"rules": rules(dice, known)});
     if action != "ALLOW" || dice.chance(50) {
         spec["action"] = json!(action);
     }
@@ -125,30 +137,36 @@ pub(super) fn about(dice: &mut Dice, kind: &str) -> Value {
 pub(super) fn asking(dice: &mut Dice) -> Value {
     let rules = match dice.chance(50) {
         true => json!([{}]),
-        false => rules(dice),
+        false => rules(dice, false),
     };
     let spec = json!({"action": "CUSTOM", "provider": {"name": PROVIDER}, "rules": rules});
     selecting(dice, object("security", POLICY, "ask", spec))
 }
 
-fn rules(dice: &mut Dice) -> Value {
+fn rules(dice: &mut Dice, known: bool) -> Value {
     if dice.chance(6) {
         return json!([{}]);
     }
-    (0..dice.pick(&[1, 1, 2, 3])).map(|_| rule(dice)).collect()
+    (0..dice.pick(&[1, 1, 2, 3]))
+        .map(|_| rule(dice, known))
+        .collect()
 }
 
-fn rule(dice: &mut Dice) -> Value {
+fn rule(dice: &mut Dice, known: bool) -> Value {
     let [sources, operations] = PARTS;
     let mut rule = json!({});
-    let which = dice.below(8);
+    let which = dice.below(8) | usize::from(known && dice.chance(70));
     let list = |dice: &mut Dice, name: &str, kinds: &[&str]| -> Value {
         let number = dice.pick(&[1, 1, 2]);
         let each = (0..number).map(|_| json!({ name: fields(dice, kinds) }));
         each.collect()
     };
     if which & 1 != 0 {
-        rule["from"] = list(dice, "source", &KINDS[..sources]);
+        let kinds = match known && dice.chance(80) {
+            true => OF_PEERS,
+            false => &KINDS[..sources],
+        };
+        rule["from"] = list(dice, "source", kinds);
     }
     if which & 2 != 0 || which == 0 {
         rule["to"] = list(dice, "operation", &KINDS[sources..operations]);
