@@ -53,6 +53,7 @@ const OF_PEERS: &[&str] = &[
     "principals",
     "serviceAccounts",
     "namespaces",
+    "namespaces",
     "trustDomains",
     "notPrincipals",
     "notServiceAccounts",
