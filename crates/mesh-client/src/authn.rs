@@ -148,7 +148,13 @@ impl With {
                 Looked::Through
             }
             Step::Refused(error) => {
-                if !keep_foreseen(manager, request) {
+                // Claims of another token may have led it elsewhere before.
+                let exchange = Exchange::of(&*request);
+                let led = exchange.filter(|it| it.claims().is_some());
+                if let Some(exchange) = led {
+                    exchange.forget_foreseen();
+                }
+                if led.is_some() || !keep_foreseen(manager, request) {
                     self.notes.note(request);
                 }
                 Looked::Refused(error)

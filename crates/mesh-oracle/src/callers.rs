@@ -47,6 +47,9 @@ pub(crate) enum From {
     Nowhere,
 }
 
+/// The servers that are asked for.
+pub(crate) const SERVER_NAMES: [&str; 3] = ["", "mesh.test", "other.test"];
+
 /// Everybody who calls.
 pub(crate) const ALL: &[Who] = &[
     of_mesh("b of a", &["spiffe://cluster.local/ns/a/sa/b"]),
@@ -124,6 +127,15 @@ impl Who {
 // === impl Secured ===
 
 impl Secured {
+    /// A caller by these names.
+    pub(crate) fn known(as_whom: &str, server_name: &str) -> Option<Self> {
+        let mut names = SERVER_NAMES.into_iter();
+        Some(Self {
+            as_whom: Who::named(as_whom)?.name,
+            server_name: names.find(|it| *it == server_name)?,
+        })
+    }
+
     /// What who terminates a connection of this caller knows of it.
     pub(crate) fn told(self) -> TlsInfo {
         let mut told = TlsInfo::default();

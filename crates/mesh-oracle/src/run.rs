@@ -5,6 +5,7 @@ use crate::callers::Certificates;
 use crate::chance;
 use crate::config::{Backends, Config};
 use crate::difference::Difference;
+use crate::embedded::layers;
 use crate::facts::{self, Facts};
 use crate::pace::{Clock, Mark};
 use crate::request::{Call, Leave};
@@ -198,6 +199,10 @@ impl Runner {
                         call.http2 = false;
                         call.chunked = !call.body.is_empty();
                     }
+                    if peer.log.is_none() {
+                        // In plain text: who terminates connections says who calls.
+                        call.headers.extend(layers::told(call.secured.take()));
+                    }
                     clock.before(&call).await;
                     if call.header("x-script") == Some("hold") {
                         // The next begins when this one is under way, and none of them ends.
@@ -373,6 +378,12 @@ fn compare(
         .enumerate()
         .filter(|(n, _)| *n < last || !by_chance)
         .filter(|(_, (envoy, ours))| !chance::parts(envoy, ours))
+        .filter(|(n, (envoy, ours))| {
+            // Nobody calls whom a handshake refuses; what is no request is for whoever reads it.
+            let refused = matches!(envoy.get("status"), "0" | "400");
+            let is_no_call = refused || ours.get("status") == layers::NONE;
+            !(peer == "layers" && *n < last && is_no_call)
+        })
         .flat_map(|(n, (envoy, ours))| {
             let call = (n < last).then_some(n);
             let unlike = envoy.unlike(ours).into_iter();

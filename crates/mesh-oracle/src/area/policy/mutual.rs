@@ -1,7 +1,7 @@
 //! Callers with certificates, and what is told of them (`x-forwarded-client-cert`).
 
 use super::TYPE;
-use crate::callers::{ALL, From, PLACE, Secured};
+use crate::callers::{ALL, From, PLACE, SERVER_NAMES, Secured};
 use crate::dice::Dice;
 use crate::request::Call;
 use crate::stage::raw::{LOOKS, SOCKET};
@@ -16,8 +16,6 @@ pub(crate) const FORWARDING: [&str; 5] = [
     "ALWAYS_FORWARD_ONLY",
 ];
 
-const NAMES: [&str; 3] = ["", "mesh.test", "other.test"];
-
 /// Whether a policy about this asks who calls.
 pub(super) fn is_asked(kind: &str) -> bool {
     let kind = kind.to_lowercase();
@@ -25,11 +23,11 @@ pub(super) fn is_asked(kind: &str) -> bool {
     of_peers.iter().any(|it| kind.contains(it)) && !kind.contains("request")
 }
 
-/// Lets a listener of Envoy's ask its callers for certificates. Whether also strangers' are taken.
-pub(super) fn listen(dice: &mut Dice, manager: &mut Value) -> bool {
+/// Lets the listener of this number of Envoy's ask its callers for certificates. Whether also strangers' are taken.
+pub(super) fn listen(dice: &mut Dice, at: usize, manager: &mut Value) -> bool {
     let file = |name: &str| json!({"filename": format!("{PLACE}/{name}")});
     let mut validation = json!({"trusted_ca": file("root-cert.pem")});
-    let strangers = dice.chance(25);
+    let strangers = at % 4 == 3;
     if strangers {
         validation["trust_chain_verification"] = json!("ACCEPT_UNTRUSTED");
     } else if dice.chance(40) {
@@ -64,8 +62,9 @@ pub(super) fn listen(dice: &mut Dice, manager: &mut Value) -> bool {
             },
         }]);
     }
-    if dice.chance(80) {
-        manager["forward_client_cert_details"] = json!(dice.pick(&FORWARDING));
+    // Sometimes nothing is said.
+    if let Some(mode) = FORWARDING.get(at % (FORWARDING.len() + 1)) {
+        manager["forward_client_cert_details"] = json!(mode);
         let mut details = json!({});
         for name in ["subject", "cert", "chain", "dns", "uri"] {
             if dice.chance(50) {
@@ -79,16 +78,18 @@ pub(super) fn listen(dice: &mut Dice, manager: &mut Value) -> bool {
 
 /// A request of somebody. Who can only be refused calls rarely.
 pub(super) fn bring(dice: &mut Dice, strangers: bool, mut call: Call) -> Call {
-    let who = match dice.chance(45) {
-        true => &ALL[dice.below(4)],
-        false => &ALL[dice.below(ALL.len())],
+    let stranger = ALL.iter().find(|who| who.from == From::Elsewhere);
+    let who = match stranger.filter(|_| strangers && dice.chance(20)) {
+        Some(stranger) => stranger,
+        None if dice.chance(45) => &ALL[dice.below(4)],
+        None => &ALL[dice.below(ALL.len())],
     };
     if who.from == From::Elsewhere && !strangers && dice.chance(80) {
         return bring(dice, strangers, call);
     }
     call.secured = Some(Secured {
         as_whom: who.name,
-        server_name: dice.pick(&NAMES),
+        server_name: dice.pick(&SERVER_NAMES),
     });
     if dice.chance(30) {
         let said = dice.pick(&[
