@@ -10,7 +10,7 @@ use http::{Request, Response};
 use mesh_core::model::{Authn as Tokens, HttpManager};
 use mesh_core::{BoxError, Error, Exchange, Failure, WallClock};
 use mesh_policy::jwt::{Keys, Now, Passed, Step, step_on};
-use mesh_route::route::Notes;
+use mesh_route::route::{Notes, record};
 use pin_project::pin_project;
 use std::fmt;
 use std::future::Future;
@@ -148,7 +148,15 @@ impl With {
                 Looked::Through
             }
             Step::Refused(error) => {
-                self.notes.note(request);
+                // Claims of another token may have led it elsewhere before.
+                let exchange = Exchange::of(&*request);
+                let led = exchange.filter(|it| it.claims().is_some());
+                if let Some(exchange) = led {
+                    exchange.forget_foreseen();
+                }
+                if led.is_some() || !keep_foreseen(manager, request) {
+                    self.notes.note(request);
+                }
                 Looked::Refused(error)
             }
             Step::Waits(keys) => Looked::Waits(keys),
@@ -158,7 +166,8 @@ impl With {
     fn pass<B>(&self, manager: &HttpManager, passed: Passed, request: &mut Request<B>) {
         // What is missing would not be asked for if the route were known before.
         let clears = passed.clears_route();
-        if passed.changes() && !clears && manager.on_demand.is_none() {
+        let keeps = !clears && manager.on_demand.is_none();
+        if keeps && !keep_foreseen(manager, request) && passed.changes() {
             self.notes.note(request);
         }
         passed.apply(request);
@@ -183,6 +192,20 @@ impl With {
             since_epoch: since.unwrap_or_default(),
         }
     }
+}
+
+/// Keeps the route that a request came to, where a service was asked about it before tokens: it may
+/// have changed the request since. Whether there was one.
+fn keep_foreseen<B>(manager: &HttpManager, request: &Request<B>) -> bool {
+    if manager.authn_at == 0 {
+        return false;
+    }
+    let exchange = Exchange::of(request).filter(|it| it.matched().is_none());
+    let Some((exchange, route)) = exchange.and_then(|it| Some((it, it.foreseen()?))) else {
+        return false;
+    };
+    record(exchange, route, request);
+    true
 }
 
 // === impl ResponseFuture ===

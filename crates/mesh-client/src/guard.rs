@@ -140,14 +140,20 @@ impl<S> Guard<S> {
         let manager = manager.ok_or(Failure::Internal)?;
         let asked = mesh_policy::judges(&manager).external(at);
         let (external, stats) = asked.ok_or(Failure::Internal)?;
-        let found = self.notes.find(&request);
+        // Tokens that come later may want the route anew; until then it is that of the request as it
+        // came, which is noted.
+        let for_tokens = matches!(self.part, Part::BeforeTokens) && clears_route(&manager);
+        let found = match for_tokens {
+            true => self.notes.foresee(&request),
+            false => self.notes.find(&request),
+        };
         // As in Envoy nobody is asked about what has no route. What is there on demand is not found
         // before somebody waited for it, which is not done here.
         if found.is_none() && manager.on_demand.is_none() {
             return Ok(request);
         }
         // The route is that of the request as it came, unless it has to be found anew.
-        let anew = external.clear_route || manager.on_demand.is_some();
+        let anew = external.clear_route || manager.on_demand.is_some() || for_tokens;
         let exchange = Exchange::of(&request).cloned();
         let mut later = None;
         match (found, &exchange) {
@@ -189,6 +195,12 @@ impl<S> Guard<S> {
         }
         Err(error)
     }
+}
+
+/// Whether a token may lead a request elsewhere than where it came to.
+fn clears_route(manager: &HttpManager) -> bool {
+    let authn = manager.authn.as_ref();
+    authn.is_some_and(|authn| authn.providers.iter().any(|it| it.clear_route))
 }
 
 /// The head of a request, with its exchange.
@@ -274,3 +286,6 @@ impl<F, R> fmt::Debug for ResponseFuture<F, R> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

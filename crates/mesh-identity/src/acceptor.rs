@@ -155,6 +155,7 @@ impl Generation {
     fn new(tls: &ServerTls, params: &Params, moment: &Moment) -> Result<Self, TlsError> {
         let checker = moment.checker(&params.provider, tls.validation.as_ref());
         let required = tls.require_client_certificate && checker.asks_something();
+        let required = required || checker.asks_for_one();
         let checker = Arc::new(checker.required(required));
         let ticketer = Ticketer::new().map_err(|error| TlsError::from_tls(&error))?;
         let mut chains = Vec::with_capacity(moment.certificates.len());

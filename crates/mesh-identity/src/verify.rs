@@ -113,6 +113,17 @@ impl Checker {
         self.asks_something() || self.accept_untrusted
     }
 
+    /// Whether names or pins are asked for, so that nobody without a certificate can have them:
+    /// Envoy refuses these whatever `require_client_certificate` says, unless it accepts anybody.
+    pub(crate) fn asks_for_one(&self) -> bool {
+        let asks = [
+            self.names.is_empty(),
+            self.hashes.is_empty(),
+            self.spki.is_empty(),
+        ];
+        !self.accept_untrusted && self.wants_certificate() && asks.contains(&false)
+    }
+
     /// Whether the check failed and did not matter.
     pub(crate) fn validates(
         &self,

@@ -83,6 +83,17 @@ impl Source {
         }
     }
 
+    /// Whether the proxy is somebody in the mesh, so that others call it over mutual TLS.
+    pub(crate) fn is_mutual(&self) -> bool {
+        let is = |it: &Value| it["kind"] == "PeerAuthentication";
+        let servers = self.documents("Gateway");
+        let mut servers = servers.flat_map(|it| it["spec"]["servers"].as_array());
+        self.clusters
+            .as_array()
+            .is_some_and(|all| all.iter().any(is))
+            || servers.any(|all| all.iter().any(|it| it["tls"].is_object()))
+    }
+
     /// Istio's documents of this kind.
     pub(crate) fn documents<'a>(
         &'a self,

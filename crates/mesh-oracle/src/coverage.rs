@@ -1,5 +1,6 @@
 //! What was really exercised, as the judge saw it: a run that tried nothing proves nothing.
 
+mod identities;
 mod parts;
 mod policy;
 mod yaml;
@@ -163,6 +164,7 @@ pub(crate) struct Coverage {
     policies: BTreeMap<&'static str, u64>,
     checks: BTreeMap<&'static str, u64>,
     authz: policy::Policies,
+    identities: identities::Identities,
     /// Sets of facts that subjects were compared in.
     subjects: BTreeMap<&'static str, u64>,
     /// Configurations of an area, and those of them that the judge refused.
@@ -210,7 +212,7 @@ impl Coverage {
                 .skip(config.calls.len())
                 .for_each(|it| self.counted(it));
         }
-        for facts in judged.iter().take(config.calls.len()) {
+        for (at, facts) in judged.iter().take(config.calls.len()).enumerate() {
             self.requests += 1;
             self.parts.note(config, facts.get("log route"));
             if config.area == "protocol" {
@@ -222,6 +224,7 @@ impl Coverage {
             if config.area == "policy" {
                 // Many are denied on purpose.
                 self.authz.note(config, facts);
+                self.identities.note(config, at, facts);
                 continue;
             }
             self.could += 1;
@@ -381,6 +384,7 @@ impl Coverage {
         }
         if areas.contains(&"policy") {
             lacking.extend(self.authz.lacking());
+            lacking.extend(self.identities.lacking());
         }
         if areas.contains(&"retries") {
             let conditions = area::retry_conditions();
@@ -476,7 +480,7 @@ impl fmt::Display for Coverage {
         for (details, times) in &self.details {
             writeln!(f, "coverage: details {details}: {times}")?;
         }
-        write!(f, "{}", self.authz)?;
+        write!(f, "{}{}", self.authz, self.identities)?;
         for (status, times) in &self.protocol {
             writeln!(f, "coverage: protocol, status {status}: {times}")?;
         }

@@ -1,15 +1,19 @@
 //! The mesh client inside of a process, with just enough of a server around it that the same
 //! requests can be sent to it.
 
+pub(crate) mod layers;
+
 use crate::wire::{Kind, Message, Wire};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
+use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, StreamBody};
 use mesh_client::{Body, MeshClient};
 use mesh_core::model::Snapshot;
 use mesh_core::{Feed, Publisher};
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
@@ -73,16 +77,36 @@ impl Servers {
         let feed: Feed<Snapshot> = publisher.feed();
         self.publishers.push(publisher);
         let client = MeshClient::builder(feed, table).build();
+        self.listen(at, client, |_, _, _| true).await
+    }
+
+    /// Serves with a service, after a look at each request and at how it came: whether it is one.
+    async fn listen<S, R>(
+        &mut self,
+        at: SocketAddr,
+        service: S,
+        look: impl Fn(&mut Request<Body>, &Message, SocketAddr) -> bool + Clone + Send + Sync + 'static,
+    ) -> std::io::Result<()>
+    where
+        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>,
+        S: Clone + Send + 'static,
+        S::Future: Send,
+        R: HttpBody<Data = Bytes> + Send + 'static,
+    {
         let listener = TcpListener::bind(at).await?;
         self.tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
-                let Ok((stream, _)) = listener.accept().await else {
+                let Ok((stream, peer)) = listener.accept().await else {
                     continue;
                 };
                 // Small answers must not wait for acknowledgements.
                 let _ = stream.set_nodelay(true);
-                connections.spawn(serve(Wire::new(stream), client.clone()));
+                let look = look.clone();
+                let look = move |request: &mut Request<Body>, message: &Message| {
+                    look(request, message, peer)
+                };
+                connections.spawn(serve(Wire::new(stream), service.clone(), look));
                 while connections.try_join_next().is_some() {}
             }
         });
@@ -91,14 +115,29 @@ impl Servers {
 }
 
 /// Serves one request: nobody sends more on a connection.
-async fn serve(mut wire: Wire, mut client: MeshClient) {
+async fn serve<S, R>(
+    mut wire: Wire,
+    mut service: S,
+    look: impl Fn(&mut Request<Body>, &Message) -> bool + Send,
+) where
+    S: Service<Request<Body>, Response = Response<R>, Error = Infallible>,
+    R: HttpBody<Data = Bytes>,
+{
     let Ok(Some(message)) = wire.read(Kind::Request).await else {
         return;
     };
-    let Some(request) = request(&message) else {
+    let mut request = request(&message);
+    let looked = request.as_mut().is_some_and(|it| look(it, &message));
+    let Some(request) = request.filter(|_| looked) else {
+        let answer = format!(
+            "HTTP/1.1 {} no request\r\ncontent-length: 0\r\n\r\n",
+            layers::NONE
+        );
+        let _ = wire.stream.write_all(answer.as_bytes()).await;
         return;
     };
-    let Ok(response) = client.call(request).await;
+    let Ok(()) = poll_fn(|cx| service.poll_ready(cx)).await;
+    let Ok(response) = service.call(request).await;
     let head = message.line.starts_with("HEAD ");
     let (bytes, whole) = written(response, head).await;
     // Who asked may be gone.
@@ -145,8 +184,12 @@ fn fields(listed: &[(String, String)]) -> HeaderMap {
 }
 
 /// The answer in HTTP/1.1, and whether it is whole.
-async fn written(response: Response<Body>, head: bool) -> (Vec<u8>, bool) {
-    let (parts, mut body) = response.into_parts();
+async fn written<R>(response: Response<R>, head: bool) -> (Vec<u8>, bool)
+where
+    R: HttpBody<Data = Bytes>,
+{
+    let (parts, body) = response.into_parts();
+    let mut body = std::pin::pin!(body);
     let mut bytes = format!("HTTP/1.1 {}\r\n", parts.status.as_u16()).into_bytes();
     let put = |bytes: &mut Vec<u8>, headers: &HeaderMap| {
         for (name, value) in headers {

@@ -79,6 +79,8 @@ impl Drop for Envoy {
     }
 }
 
+/// Who is asked for secrets of the mesh, as Istio calls it.
+const AGENT: &str = "sds-grpc";
 /// The cluster of nodes like the subjects.
 pub(crate) const PEERS: &str = "peers";
 /// Where the subjects are.
@@ -122,22 +124,27 @@ fn bootstrap(node: &Value, plane: SocketAddr) -> Value {
             "cds_config": ads,
             "lds_config": ads,
         },
-        "static_resources": {"clusters": [{
-            "name": "plane",
-            "type": "STATIC",
-            "connect_timeout": "5s",
-            "typed_extension_protocol_options": {
-                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                    "explicit_http_config": {"http2_protocol_options": {}},
-                },
+        "static_resources": {"clusters": [asked("plane", plane), asked(AGENT, plane), peers()]},
+    })
+}
+
+/// A cluster of who gives configuration.
+fn asked(name: &str, at: SocketAddr) -> Value {
+    json!({
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options": {}},
             },
-            "load_assignment": {"cluster_name": "plane", "endpoints": [{"lb_endpoints": [
-                {"endpoint": {"address": {"socket_address": {
-                    "address": plane.ip().to_string(), "port_value": plane.port(),
-                }}}},
-            ]}]},
-        }, peers()]},
+        },
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [
+            {"endpoint": {"address": {"socket_address": {
+                "address": at.ip().to_string(), "port_value": at.port(),
+            }}}},
+        ]}]},
     })
 }
 

@@ -9,6 +9,7 @@
 mod allowed;
 mod area;
 mod backend;
+mod callers;
 mod chance;
 mod config;
 mod counters;
@@ -80,7 +81,8 @@ struct Arguments {
     #[arg(long)]
     no_shrink: bool,
 
-    /// Also list every difference in one line, configurations left out
+    /// Also list every difference in one line, configurations left out, and why configurations were
+    /// refused
     #[arg(long)]
     every: bool,
 
@@ -128,6 +130,10 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         doubted = (doubted.0 + again.0, doubted.1 + again.1);
         for (config, outcome) in batch.iter().zip(outcomes) {
             coverage.note(config, &outcome);
+            if let Some((peer, why)) = outcome.refused.first().filter(|_| arguments.every) {
+                let line: Vec<&str> = why.split_whitespace().collect();
+                println!("refused by {peer}: {}", line.join(" "));
+            }
             for difference in outcome.differences {
                 let explains = |list| allowed::explains(list, &difference, config);
                 if let Some(at) = explains(allowed::ALLOWED) {

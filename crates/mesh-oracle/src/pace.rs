@@ -4,6 +4,7 @@
 //! than its configuration supposes, as on a busy machine, nobody can say what is right: then the
 //! configuration is tried again, and not compared if it is never in time.
 
+use crate::callers::Certificates;
 use crate::request::Call;
 use crate::wire::Message;
 use std::net::SocketAddr;
@@ -85,10 +86,15 @@ impl Clock {
     }
 
     /// Sends a request, and others, until an interval has just ended.
-    pub(crate) async fn interval(&mut self, to: SocketAddr, call: &Call) -> (Message, String) {
+    pub(crate) async fn interval(
+        &mut self,
+        to: SocketAddr,
+        call: &Call,
+        by: &Certificates,
+    ) -> (Message, String) {
         let mut probe = call.clone();
         probe.headers.retain(|(name, _)| name != "x-script");
-        let mut answer = super::run::exchange(to, call).await;
+        let mut answer = super::run::exchange(to, call, by).await;
         for _ in 0..TIMES {
             let host = answer.0.header("x-backend").map(str::to_owned);
             let end = Instant::now() + PATIENCE;
@@ -97,7 +103,7 @@ impl Clock {
             while Instant::now() < end {
                 sleep(LOOK).await;
                 let asked = Instant::now();
-                let (reply, _) = super::run::exchange(to, &probe).await;
+                let (reply, _) = super::run::exchange(to, &probe, by).await;
                 self.more += 1;
                 let is_out = reply.header("x-backend") != host.as_deref();
                 if is_out {
@@ -108,7 +114,7 @@ impl Clock {
                     return answer;
                 }
             }
-            answer = super::run::exchange(to, call).await;
+            answer = super::run::exchange(to, call, by).await;
             self.more += 1;
         }
         self.late = true;

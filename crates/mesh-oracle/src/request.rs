@@ -1,5 +1,6 @@
 //! Requests as data: what is sent, exactly.
 
+use crate::callers::Secured;
 use crate::config::named;
 use crate::pace::Pace;
 use std::fmt;
@@ -29,6 +30,8 @@ pub(crate) struct Call {
     pub(crate) pace: Pace,
     /// Its caller no longer wants the answer once a backend has it; one with a body does not end it.
     pub(crate) leaves: Option<Leave>,
+    /// Who calls, over TLS; none is in plain text.
+    pub(crate) secured: Option<Secured>,
 }
 
 /// How a caller lets go of a request.
@@ -62,6 +65,7 @@ impl Call {
             wait: 0,
             pace: Pace::default(),
             leaves: None,
+            secured: None,
         }
     }
 
@@ -164,6 +168,13 @@ impl Call {
 
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(Secured {
+            as_whom,
+            server_name,
+        }) = self.secured
+        {
+            write!(f, "(over TLS to {server_name:?} as {as_whom}) ")?;
+        }
         let version = if self.http2 { "HTTP/2" } else { "HTTP/1.1" };
         if self.wait > 0 {
             write!(f, "after {} ms ", self.wait)?;

@@ -1,9 +1,11 @@
 //! Batches of configurations, each with all its requests, at every subject.
 
 use crate::backend::{self, Log};
+use crate::callers::Certificates;
 use crate::chance;
 use crate::config::{Backends, Config};
 use crate::difference::Difference;
+use crate::embedded::layers;
 use crate::facts::{self, Facts};
 use crate::pace::{Clock, Mark};
 use crate::request::{Call, Leave};
@@ -16,7 +18,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Requests that are under way at a subject at a time, one for each configuration.
 const ABREAST: usize = 12;
@@ -32,6 +34,8 @@ pub(crate) struct Outcome {
     pub(crate) judged: Vec<Facts>,
     /// Who was compared with the judge, and in how many sets of facts.
     pub(crate) subjects: Vec<(&'static str, usize)>,
+    /// Who refused the configuration, and why.
+    pub(crate) refused: Vec<(&'static str, String)>,
     /// Somebody was asked too late, so that not everything was compared.
     pub(crate) late: bool,
 }
@@ -41,6 +45,7 @@ pub(crate) struct Runner {
     stage: raw::Stage,
     istio: istio::Stage,
     backends: Backends,
+    certificates: Certificates,
     log: Arc<Log>,
     /// Configurations so far.
     configs: usize,
@@ -58,10 +63,12 @@ impl Runner {
         let backends = backend::start(&log).await?;
         // Two runs at once keep to addresses of their own.
         let net = u8::try_from(std::process::id() % 250).unwrap_or(0);
+        let certificates = Certificates::new(&directory.join("certificates"))?;
         Ok(Self {
-            stage: raw::Stage::start(binary, directory, net).await?,
-            istio: istio::Stage::new(directory, net),
+            stage: raw::Stage::start(binary, directory, net, &certificates).await?,
+            istio: istio::Stage::new(directory, net, &certificates),
             backends,
+            certificates,
             log,
             configs: 0,
             read: HashMap::new(),
@@ -117,6 +124,10 @@ impl Runner {
         let others: Vec<_> = facts.collect();
         for (at, (placed, judged)) in placed.iter().zip(judged).enumerate() {
             let mut outcome = Outcome::default();
+            for (peer, of) in peers.iter().zip(&refused) {
+                let why = of.get(&placed.id).cloned();
+                outcome.refused.extend(why.map(|why| (peer.name, why)));
+            }
             for (n, theirs) in others.iter().enumerate() {
                 let peer = &peers[n + 1];
                 if peer.absent.contains(&placed.id) {
@@ -177,7 +188,7 @@ impl Runner {
                 .map(|call| call.then.len())
                 .sum::<usize>();
         // One after another in each configuration: limits and retries must not depend on chance.
-        let log = &self.log;
+        let (log, by) = (&self.log, &self.certificates);
         let answers: Vec<(Vec<_>, usize)> = futures_util::stream::iter(work)
             .map(|(at, to, calls)| async move {
                 let (mut answers, mut held) = (Vec::new(), Vec::new());
@@ -188,18 +199,23 @@ impl Runner {
                         call.http2 = false;
                         call.chunked = !call.body.is_empty();
                     }
+                    if peer.log.is_none() {
+                        // In plain text: who terminates connections says who calls.
+                        call.headers.extend(layers::told(call.secured.take()));
+                    }
                     clock.before(&call).await;
                     if call.header("x-script") == Some("hold") {
                         // The next begins when this one is under way, and none of them ends.
                         let asked = call.clone();
-                        let asked = tokio::spawn(async move { exchange(to, &asked).await });
+                        let by = by.clone();
+                        let asked = tokio::spawn(async move { exchange(to, &asked, &by).await });
                         log.arrival(&case).await;
                         held.push((n, case, call, asked));
                         continue;
                     }
                     let began = Instant::now();
                     let (reply, caller) = match call.pace.mark {
-                        Some(Mark::Interval) => clock.interval(to, &call).await,
+                        Some(Mark::Interval) => clock.interval(to, &call, by).await,
                         _ if call.leaves.is_some() && !call.http2 => {
                             wire::leave(to, &call.bytes(), log, &case).await
                         }
@@ -207,7 +223,7 @@ impl Runner {
                             let how = call.leaves.unwrap_or(Leave::Close);
                             wire2::leave(to, &call, how, (&**log, &case)).await
                         }
-                        _ => exchange(to, &call).await,
+                        _ => exchange(to, &call, by).await,
                     };
                     clock.after(&call, began);
                     answers.push((at, n, case, call, to, reply, caller, clock.late));
@@ -227,8 +243,13 @@ impl Runner {
             .collect()
             .await;
         let more: usize = answers.iter().map(|(_, more)| more).sum();
-        let answers = answers.into_iter().flat_map(|(answers, _)| answers);
-        let lines = self.lines(peer, asked + more).await;
+        let answers: Vec<_> = answers.into_iter().flat_map(|(all, _)| all).collect();
+        // Who was refused in a handshake made no request.
+        let refused = answers.iter().filter(|(_, _, _, call, _, reply, ..)| {
+            call.secured.is_some() && reply.end == wire::CLOSED
+        });
+        let lines = (asked + more).saturating_sub(refused.count());
+        let lines = self.lines(peer, lines).await;
         let after = peer.statistics().await;
         let mut facts: Vec<BTreeMap<usize, Facts>> =
             placed.iter().map(|_| BTreeMap::new()).collect();
@@ -294,12 +315,33 @@ impl Runner {
 /// In the log of a request whose redirect was followed; the line of where it went comes later.
 const WENT_ON: &str = "details=internal_redirect";
 
-pub(crate) async fn exchange(to: SocketAddr, call: &Call) -> (Message, String) {
+/// Sends a request on a new connection, and reads the answer. The address of the caller is given,
+/// too.
+pub(crate) async fn exchange(to: SocketAddr, call: &Call, by: &Certificates) -> (Message, String) {
+    let Some((stream, caller)) = wire::open(to).await else {
+        return (Message::ended("nobody listens"), String::new());
+    };
+    let Some(how) = call.secured else {
+        return (exchange_on(stream, call).await, caller);
+    };
+    let secured = timeout(wire::PATIENCE, by.secure(stream, how, call.http2)).await;
+    let mut reply = match secured {
+        Ok(Some(stream)) => exchange_on(stream, call).await,
+        _ => Message::ended(wire::CLOSED),
+    };
+    // Who is refused hears of it during the handshake or when it reads, as an alert or as an end.
+    if reply.end == "broken" || reply.end.starts_with("no HTTP/2 conn") {
+        reply.end = wire::CLOSED;
+    }
+    (reply, caller)
+}
+
+async fn exchange_on<S: wire::Io + 'static>(stream: S, call: &Call) -> Message {
     if call.http2 {
-        wire2::exchange(to, call).await
+        wire2::exchange(stream, call).await
     } else {
         let then: Vec<_> = call.then.iter().map(|it| it.starts_with("HEAD ")).collect();
-        wire::exchange_all(to, &call.bytes(), &then).await
+        wire::exchange_all(stream, &call.bytes(), &then).await
     }
 }
 
@@ -336,6 +378,12 @@ fn compare(
         .enumerate()
         .filter(|(n, _)| *n < last || !by_chance)
         .filter(|(_, (envoy, ours))| !chance::parts(envoy, ours))
+        .filter(|(n, (envoy, ours))| {
+            // Nobody calls whom a handshake refuses; what is no request is for whoever reads it.
+            let refused = matches!(envoy.get("status"), "0" | "400");
+            let is_no_call = refused || ours.get("status") == layers::NONE;
+            !(peer == "layers" && *n < last && is_no_call)
+        })
         .flat_map(|(n, (envoy, ours))| {
             let call = (n < last).then_some(n);
             let unlike = envoy.unlike(ours).into_iter();

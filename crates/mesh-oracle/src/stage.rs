@@ -89,7 +89,7 @@ pub(crate) const LOG: &str = "%REQ(X-CASE)%\tcode=%RESPONSE_CODE%\tflags=%RESPON
     attempts=%UPSTREAM_REQUEST_ATTEMPT_COUNT%\troute=%ROUTE_NAME%\tcluster=%UPSTREAM_CLUSTER%\t\
     host=%UPSTREAM_HOST%\tmethod=%REQ(:METHOD)%\tpath=%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%\t\
     authority=%REQ(:AUTHORITY)%\tsent-path=%REQ(:PATH)%\tremote=%DOWNSTREAM_REMOTE_ADDRESS%\t\
-    x-a=%REQ(X-A?X-B)%\n";
+    x-a=%REQ(X-A?X-B)%\tpeer=%DOWNSTREAM_PEER_URI_SAN%\n";
 
 #[cfg(test)]
 mod tests {

@@ -3,12 +3,15 @@
 use crate::backend::Log;
 use std::io;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 /// Longer than any timeout that a configuration sets.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
+
+/// How a connection ended on which nothing was said.
+pub(crate) const CLOSED: &str = "closed without an answer";
 
 /// No head and no body here is longer.
 const LARGEST: usize = 4 << 20;
@@ -43,12 +46,17 @@ pub(crate) enum Kind {
 }
 
 /// A stream and what was read from it too early.
-pub(crate) struct Wire {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Wire<S = TcpStream> {
+    pub(crate) stream: S,
     buffer: Vec<u8>,
     /// Called with the head of each request that is read, before its body is.
     pub(crate) begun: Option<Begun>,
 }
+
+/// A connection, secured or not.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for S {}
 
 /// Takes the head of a message.
 pub(crate) type Begun = Box<dyn Fn(&Message) + Send>;
@@ -83,8 +91,8 @@ impl Message {
 
 // === impl Wire ===
 
-impl Wire {
-    pub(crate) fn new(stream: TcpStream) -> Self {
+impl<S: AsyncRead + Unpin> Wire<S> {
+    pub(crate) fn new(stream: S) -> Self {
         Self {
             stream,
             buffer: Vec::new(),
@@ -212,7 +220,20 @@ impl Wire {
 /// Sends these bytes on a new connection and reads what comes back. The address of the caller is
 /// given too.
 pub(crate) async fn exchange(to: std::net::SocketAddr, request: &[u8]) -> (Message, String) {
-    exchange_all(to, request, &[]).await
+    match open(to).await {
+        Some((stream, caller)) => (exchange_all(stream, request, &[]).await, caller),
+        None => (Message::ended("nobody listens"), String::new()),
+    }
+}
+
+/// A new connection, and the address of the caller.
+pub(crate) async fn open(to: std::net::SocketAddr) -> Option<(TcpStream, String)> {
+    let stream = TcpStream::connect(to).await.ok()?;
+    let caller = stream.local_addr();
+    Some((
+        stream,
+        caller.map_or_else(|_| String::new(), |it| it.to_string()),
+    ))
 }
 
 /// Sends a request whose body never ends, and closes the connection once a backend has its head.
@@ -235,19 +256,9 @@ pub(crate) async fn leave(
     (message, caller)
 }
 
-/// The same of several requests at once. Of those that follow the first it has to be known whether
+/// The same of several requests at once, on this connection. Of those that follow the first it has to be known whether
 /// their answers have no body.
-pub(crate) async fn exchange_all(
-    to: std::net::SocketAddr,
-    request: &[u8],
-    then: &[bool],
-) -> (Message, String) {
-    let Ok(stream) = TcpStream::connect(to).await else {
-        return (Message::ended("nobody listens"), String::new());
-    };
-    let caller = stream
-        .local_addr()
-        .map_or_else(|_| String::new(), |it| it.to_string());
+pub(crate) async fn exchange_all<S: Io>(stream: S, request: &[u8], then: &[bool]) -> Message {
     let mut wire = Wire::new(stream);
     // A peer that refuses early may close while we write.
     let _ = wire.stream.write_all(request).await;
@@ -256,10 +267,10 @@ pub(crate) async fn exchange_all(
         let next = answer(&mut wire, *bodiless).await;
         reply.then.push(next);
     }
-    (reply, caller)
+    reply
 }
 
-async fn answer(wire: &mut Wire, bodiless: bool) -> Message {
+async fn answer<S: Io>(wire: &mut Wire<S>, bodiless: bool) -> Message {
     let kind = if bodiless {
         Kind::BodilessResponse
     } else {
@@ -267,7 +278,7 @@ async fn answer(wire: &mut Wire, bodiless: bool) -> Message {
     };
     match timeout(PATIENCE, wire.read(kind)).await {
         Ok(Ok(Some(message))) => message,
-        Ok(Ok(None)) => Message::ended("closed without an answer"),
+        Ok(Ok(None)) => Message::ended(CLOSED),
         Ok(Err(_)) => Message::ended("broken"),
         Err(_) => Message::ended("no answer in time"),
     }

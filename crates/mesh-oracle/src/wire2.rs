@@ -2,7 +2,7 @@
 
 use crate::backend::Log;
 use crate::request::{Call, Leave};
-use crate::wire::{Message, PATIENCE};
+use crate::wire::{CLOSED, Io, Message, PATIENCE};
 use bytes::Bytes;
 use h2::{Ping, Reason};
 use http::HeaderMap;
@@ -14,25 +14,16 @@ use tokio::time::timeout;
 /// How long a connection may take to send what is left.
 const ENOUGH: Duration = Duration::from_millis(300);
 
-/// Sends a request on a new connection and reads the answer.
-pub(crate) async fn exchange(to: SocketAddr, call: &Call) -> (Message, String) {
+/// Sends a request on this connection, and reads the answer.
+pub(crate) async fn exchange<S: Io + 'static>(stream: S, call: &Call) -> Message {
     let Some(head) = call.head() else {
-        return (Message::ended("no HTTP/2 request"), String::new());
+        return Message::ended("no HTTP/2 request");
     };
-    let Ok(stream) = TcpStream::connect(to).await else {
-        return (Message::ended("nobody listens"), String::new());
-    };
-    let caller = stream
-        .local_addr()
-        .map_or_else(|_| String::new(), |it| it.to_string());
     let reply = timeout(PATIENCE, ask(stream, head, call)).await;
-    (
-        reply.unwrap_or_else(|_| Message::ended("no answer in time")),
-        caller,
-    )
+    reply.unwrap_or_else(|_| Message::ended("no answer in time"))
 }
 
-async fn ask(stream: TcpStream, head: http::Request<()>, call: &Call) -> Message {
+async fn ask<S: Io + 'static>(stream: S, head: http::Request<()>, call: &Call) -> Message {
     let Ok((client, connection)) = h2::client::handshake(stream).await else {
         return Message::ended("no HTTP/2 connection");
     };
@@ -75,7 +66,7 @@ async fn ask(stream: TcpStream, head: http::Request<()>, call: &Call) -> Message
     };
     let reply = reply.await;
     driving.abort();
-    reply.unwrap_or_else(|_| Message::ended("closed without an answer"))
+    reply.unwrap_or_else(|_| Message::ended(CLOSED))
 }
 
 /// Sends a request on a new connection and lets go of it once a backend has it, and once its answer

@@ -84,9 +84,11 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// The server name asked for; empty where none was.
+    /// The server name asked for; empty where none was, and where it was not looked at in time
+    /// (`TlsInfo::late_server_name`).
     pub fn server_name(&self) -> &'a str {
-        self.tls.map_or("", |tls| &tls.server_name)
+        let tls = self.tls.filter(|tls| !tls.late_server_name);
+        tls.map_or("", |tls| &tls.server_name)
     }
 }
 

@@ -55,10 +55,11 @@ impl<'a> OnRoute<'a> {
     }
 
     /// The rules whose notes are found by who asks behind the filter. Notes go by the prefix of the
-    /// rules that make them.
+    /// rules that make them; those of a route that have none keep the filter's, as in Envoy.
     pub(crate) fn notes(self, authz: &'a Authz) -> Option<&'a Authz> {
         let rules = self.rules(authz)?;
-        (rules.trial_prefix == authz.trial_prefix).then_some(rules)
+        let prefix = &rules.trial_prefix;
+        (prefix.is_empty() || *prefix == authz.trial_prefix).then_some(rules)
     }
 
     /// Whether the route leaves it to the filter whether somebody is asked.

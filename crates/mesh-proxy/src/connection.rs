@@ -150,7 +150,11 @@ pub(crate) async fn serve<IO: Downstream>(
             let shaking =
                 handshake.accept(arrival.io, &open.stats, agreed, site.shard, &site.guard);
             let accepting = Box::pin(shaking);
-            if let Some((io, info)) = accepting.await {
+            if let Some((io, mut info)) = accepting.await {
+                // What was seen before is told already.
+                if caller.tls.is_none() && !info.server_name.is_empty() {
+                    Arc::make_mut(&mut info).late_server_name = true;
+                }
                 caller.tls = Some(info);
                 pass(io, caller, &chain, &site).await;
             }

@@ -9,17 +9,20 @@
 //! The key never leaves the process, and each certificate has a new one. While the authority cannot
 //! be reached, or refuses, the last certificate stays in use.
 
+mod watched;
+
 use crate::Identity;
 use mesh_core::model::{Secret, SecretRef};
 use mesh_core::{Invalid, Publisher, Rng, WallClock};
-use mesh_identity::{CertificateRequest, Credentials, KeyKind, MAX_TRUST_BYTES, renew_after};
+use mesh_identity::{CertificateRequest, Credentials, KeyKind, renew_after};
 use mesh_xds::client::{CertificateError, Server, request_certificate};
 use std::future::Future;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::{Instant, MissedTickBehavior};
+use watched::{Watched, merged, read};
 
 /// An authority, and how it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,11 @@ pub struct AuthorityOptions {
     /// A file with lists of revoked certificates, as PEM (Istio's ConfigMap `istio-ca-crl`), followed
     /// as it changes. Default: none, and nobody is looked up.
     pub revoked: Option<PathBuf>,
+    /// A file with roots of the mesh, as PEM (`root-cert.pem` in an authority's directory, Istio's
+    /// ConfigMap `istio-ca-root-cert`), followed as it changes: whom a new root vouches for is
+    /// trusted at once, besides those of the roots that came with the certificate. Default: none, and
+    /// new roots come with the next certificate.
+    pub trust: Option<PathBuf>,
 }
 
 /// Gets and renews an identity; see [`Identity::from_authority`].
@@ -47,13 +55,20 @@ pub struct AuthorityOptions {
 pub struct Renewal {
     keeper: Keeper,
     authority: Remote,
-    revoked: Option<PathBuf>,
+    files: Files,
+}
+
+/// What lies beside a certificate.
+#[derive(Debug)]
+struct Files {
+    revoked: Watched,
+    trust: Watched,
 }
 
 /// The first wait after a failure, and the longest.
 const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
-/// How often the file of revoked certificates is looked at.
+/// How often the files of roots and of revoked certificates are looked at.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Somebody who makes certificates.
@@ -79,7 +94,9 @@ struct Remote(AuthorityOptions);
 struct Keeper {
     certificate: Publisher<Option<Arc<Secret>>>,
     trust: Publisher<Option<Arc<Secret>>>,
+    /// Those that came with the certificate, and those of the file.
     roots: Vec<u8>,
+    bundle: Vec<u8>,
     revoked: Vec<u8>,
     /// Until when the present certificate is valid.
     until: Option<SystemTime>,
@@ -104,6 +121,7 @@ impl AuthorityOptions {
             token: None,
             ttl: None,
             revoked: None,
+            trust: None,
         }
     }
 }
@@ -125,7 +143,10 @@ impl Identity {
         let identity = Self::new(keeper.certificate.feed(), keeper.trust.feed());
         let renewal = Renewal {
             keeper,
-            revoked: options.revoked.clone(),
+            files: Files {
+                revoked: Watched::new(options.revoked.clone()),
+                trust: Watched::new(options.trust.clone()),
+            },
             authority: Remote(options),
         };
         Ok((identity, renewal))
@@ -138,7 +159,7 @@ impl Renewal {
     /// Asks for the first certificate: before the proxy starts, so that the first handshakes find
     /// it. Whether it came; if not, the reason is in the log, and [`Renewal::run`] tries again.
     pub async fn first(&mut self) -> bool {
-        self.read_revoked(&mut None).await;
+        self.files.look(&mut self.keeper).await;
         self.keeper.once(&self.authority).await.is_ok()
     }
 
@@ -147,46 +168,46 @@ impl Renewal {
     /// # Panics
     /// Outside a tokio runtime with time enabled.
     pub async fn run(mut self) {
-        let mut next = Instant::now() + self.keeper.pause();
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seen = None;
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep_until(next) => {
-                    // Said in the log.
-                    let _ = self.keeper.once(&self.authority).await;
-                    next = Instant::now() + self.keeper.pause();
-                }
-                _ = look.tick(), if self.revoked.is_some() => self.read_revoked(&mut seen).await,
+        let Self {
+            keeper,
+            authority,
+            files,
+        } = &mut self;
+        keep(keeper, authority, files).await;
+    }
+}
+
+/// Renews a certificate, and follows what lies beside it.
+async fn keep(keeper: &mut Keeper, authority: &impl Authority, files: &mut Files) {
+    let mut next = Instant::now() + keeper.pause();
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {
+                // Said in the log.
+                let _ = keeper.once(authority).await;
+                next = Instant::now() + keeper.pause();
             }
+            _ = look.tick(), if files.are_some() => files.look(keeper).await,
         }
     }
+}
 
-    /// Reads the file of revoked certificates if it is not as it was.
-    async fn read_revoked(&mut self, seen: &mut Option<(u64, SystemTime)>) {
-        let Some(path) = self.revoked.clone() else {
-            return;
-        };
-        let was = *seen;
-        let read = tokio::task::spawn_blocking(move || {
-            let stamp = || {
-                let status = std::fs::metadata(&path)?;
-                Ok::<_, io::Error>((status.len(), status.modified()?))
-            };
-            let stamp = stamp().ok();
-            (stamp != was).then(|| (stamp, read(&path), path))
-        });
-        let Ok(Some((stamp, text, path))) = read.await else {
-            return;
-        };
-        *seen = stamp;
-        match text {
-            Ok(text) => self.keeper.revoke(text),
-            Err(error) => {
-                let path = path.display();
-                tracing::warn!(%path, %error, "revoked certificates cannot be read; the last stay");
-            }
+// === impl Files ===
+
+impl Files {
+    fn are_some(&self) -> bool {
+        self.revoked.is_some() || self.trust.is_some()
+    }
+
+    /// Takes over what is new in them.
+    async fn look(&mut self, keeper: &mut Keeper) {
+        if let Some(text) = self.revoked.news().await {
+            keeper.revoke(text);
+        }
+        if let Some(text) = self.trust.news().await {
+            keeper.trust(text);
         }
     }
 }
@@ -199,6 +220,7 @@ impl Keeper {
             certificate: Publisher::new(None),
             trust: Publisher::new(None),
             roots: Vec::new(),
+            bundle: Vec::new(),
             revoked: Vec::new(),
             until: None,
             failures: 0,
@@ -245,7 +267,7 @@ impl Keeper {
         } else {
             None
         };
-        let answer = authority.ask(request.csr(), own, &self.roots).await;
+        let answer = authority.ask(request.csr(), own, &self.trusted()).await;
         let answer = answer.map_err(|error| error.to_string())?;
         let credentials = request.answered(&answer);
         credentials.map_err(|error| format!("the authority's answer cannot be used: {error}"))
@@ -289,12 +311,32 @@ impl Keeper {
         }
     }
 
+    /// Takes over the roots of the file. None, or what is none, leaves those from before.
+    fn trust(&mut self, text: Vec<u8>) {
+        match mesh_identity::check_secret(&Secret::roots(text.clone())) {
+            Ok(()) => {
+                self.bundle = text;
+                self.publish_trust();
+            }
+            Err(error) => tracing::warn!(%error, "roots refused; the last stay"),
+        }
+    }
+
+    /// Everybody who vouches for peers.
+    fn trusted(&self) -> Vec<u8> {
+        match self.bundle.is_empty() {
+            true => self.roots.clone(),
+            false => merged(&self.roots, &self.bundle),
+        }
+    }
+
     fn publish_trust(&self) {
-        if self.roots.is_empty() {
+        let roots = self.trusted();
+        if roots.is_empty() {
             return;
         }
         let trust = Some(Arc::new(Secret::Trust {
-            roots: self.roots.clone(),
+            roots,
             revoked: self.revoked.clone(),
         }));
         if *self.trust.load() != trust {
@@ -340,26 +382,6 @@ impl Authority for Remote {
         }
         request_certificate(server, csr, self.0.ttl).await
     }
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let file = std::fs::File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a regular file",
-        ));
-    }
-    let mut text = Vec::new();
-    file.take(MAX_TRUST_BYTES as u64 + 1)
-        .read_to_end(&mut text)?;
-    if text.len() > MAX_TRUST_BYTES {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            "larger than 16 MiB",
-        ));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -53,6 +53,9 @@ pub struct TlsInfo {
     /// The server name that was asked for; empty if none was. Known for connections that are only
     /// passed on, too.
     pub server_name: Name,
+    /// Nobody looked at the server name before TLS ended (Envoy's `tls_inspector` does): logs tell of
+    /// it, and policies know of none, as in Envoy.
+    pub late_server_name: bool,
     /// The protocol agreed on inside; empty if none was.
     pub alpn: Name,
     /// The version. None where TLS is not ended here.

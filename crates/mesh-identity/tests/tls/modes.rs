@@ -1,5 +1,6 @@
 use crate::world::*;
 use mesh_core::model::{ClientTls, SecretRef, StringMatch, TlsVersion};
+use mesh_identity::TlsFailure;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SPIFFE: &str = "spiffe://td/ns/a/sa/b";
@@ -72,6 +73,33 @@ async fn a_certificate_that_is_not_required_may_be_missing_but_not_wrong() {
     client.certificates = vec![SecretRef::local("stranger")];
     let (served, _) = world.shake(optional, client).await;
     assert!(served.is_err());
+}
+
+// Envoy does so, as nobody without a certificate has one of the names or pins.
+#[tokio::test]
+async fn a_certificate_of_which_names_or_pins_are_asked_may_not_be_missing() {
+    let world = world();
+    let pin = [7; 32];
+    for asked in 0..3 {
+        let mut optional = mutual("server", "ca");
+        optional.require_client_certificate = false;
+        let validation = optional.validation.as_mut().unwrap();
+        match asked {
+            0 => validation.subject_alt_names = vec![StringMatch::Prefix("spiffe://".into())],
+            1 => validation.hashes = vec![pin],
+            _ => validation.spki = vec![pin],
+        }
+        let (served, called) = world.shake(optional.clone(), client("ca")).await;
+        assert_eq!(
+            served.unwrap_err().kind(),
+            TlsFailure::NoCertificate,
+            "{asked}"
+        );
+        assert!(called.is_err(), "{asked}");
+        optional.validation.as_mut().unwrap().accept_untrusted = true;
+        let (served, _) = world.shake(optional, client("ca")).await;
+        assert_eq!(served.unwrap().1.peer, None, "{asked}");
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod asked;
 mod evade;
 mod istio;
+mod mutual;
 mod routes;
 mod rules;
 mod tokens;
@@ -13,7 +14,8 @@ use crate::config::{Config, Source};
 use crate::dice::Dice;
 use serde_json::{Value, json};
 
-pub(crate) use istio::{KINDS, kinds as asked_by};
+pub(crate) use istio::{KINDS, asked, kinds as asked_by};
+pub(crate) use mutual::FORWARDING;
 pub(crate) use routes::{SAID, said};
 pub(crate) use rules::kinds;
 
@@ -70,11 +72,18 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     if dice.chance(20) {
         manager["strip_any_host_port"] = json!(true);
     }
+    // Two of five, in turn.
+    let number = turn / 5 * (5 - WRITTEN_FOR_ISTIO) + of_five - WRITTEN_FOR_ISTIO;
+    let secured = (number % 5 < 2).then_some(number / 5 * 2 + number % 5);
+    let strangers = secured.map(|at| mutual::listen(dice, at, &mut manager));
     let named = evade::named(&filters);
     let calls = (0..requests).map(|_| {
         let mut call = evade::call(dice, &named);
         if tokens {
             call = tokens::bring(dice, call);
+        }
+        if let Some(strangers) = strangers {
+            call = mutual::bring(dice, strangers, call);
         }
         match asks {
             true => asked::told(dice, &filters, call),

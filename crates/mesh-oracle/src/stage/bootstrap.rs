@@ -1,6 +1,7 @@
 //! Envoy's own configuration as a file, with which mesh-proxy is started as `envoy` would be.
 
 use super::{Peer, Placed, Refused, raw};
+use crate::callers::Certificates;
 use crate::config::Backends;
 use crate::envoy::{self, PEERS, ZONE};
 use crate::process::Subject;
@@ -21,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Bootstraps {
     directory: PathBuf,
+    certificates: Certificates,
     batches: usize,
     running: Option<Subject>,
 }
@@ -28,9 +30,10 @@ pub(super) struct Bootstraps {
 // === impl Bootstraps ===
 
 impl Bootstraps {
-    pub(super) fn new(directory: &Path) -> Self {
+    pub(super) fn new(directory: &Path, certificates: &Certificates) -> Self {
         Self {
             directory: directory.join("bootstrap"),
+            certificates: certificates.clone(),
             batches: 0,
             running: None,
         }
@@ -72,7 +75,7 @@ impl Bootstraps {
         });
         std::fs::create_dir_all(&self.directory)?;
         let file = self.directory.join("bootstrap.json");
-        std::fs::write(&file, bootstrap.to_string())?;
+        std::fs::write(&file, self.certificates.placed(&bootstrap.to_string()))?;
         let place = self.directory.join("admin.txt");
         if place.exists() {
             std::fs::remove_file(&place)?;

@@ -3,17 +3,19 @@
 
 use super::raw::{self, Given, OVER_XDS};
 use super::{LOG, Peer, Placed, Refused, bootstrap};
+use crate::callers::Certificates;
 use crate::config::{Backends, Role, settle};
-use crate::embedded::{self, Servers};
+use crate::embedded::{self, Servers, layers};
 use crate::process::Subject;
 use mesh_control::node_resources;
-use mesh_core::model::SnapshotBuilder;
+use mesh_core::model::{Snapshot, SnapshotBuilder};
 use mesh_istio::{Diagnostic, Files, Node, World, compile};
 use mesh_xds::TypeUrl;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The workload that a proxy stands for, in the configuration's own namespace.
 const WORKLOAD: &str = "client";
@@ -28,9 +30,10 @@ const LEFT_OUT: &[(&str, &str)] = &[(
 /// A subject, and what cannot be compared of it.
 type Named = (&'static str, &'static [(&'static str, &'static str)]);
 
-const SUBJECTS: [Named; 2] = [
+const SUBJECTS: [Named; 3] = [
     ("mesh-proxy by YAML", LEFT_OUT),
     ("embedded", embedded::LEFT_OUT),
+    ("layers", layers::LEFT_OUT),
 ];
 
 /// Who cannot be compared in which fact, and why.
@@ -43,8 +46,10 @@ pub(crate) fn left_out() -> impl Iterator<Item = (&'static str, &'static str, &'
 #[derive(Debug)]
 pub(crate) struct Stage {
     directory: PathBuf,
+    certificates: Certificates,
     by_yaml: Peer,
     embedded: Peer,
+    layers: Peer,
     // They end with this.
     processes: Vec<Subject>,
     servers: Servers,
@@ -61,8 +66,8 @@ struct Settled {
 // === impl Stage ===
 
 impl Stage {
-    pub(crate) fn new(directory: &Path, net: u8) -> Self {
-        let [by_yaml, embedded] = SUBJECTS;
+    pub(crate) fn new(directory: &Path, net: u8, certificates: &Certificates) -> Self {
+        let [by_yaml, embedded, layers] = SUBJECTS;
         let peer = |(name, left_out): Named, last: u8| {
             let log = directory.join(format!("{name}.log"));
             let mut peer = Peer::new(name, [127, 77, net, last].into(), log);
@@ -71,10 +76,14 @@ impl Stage {
         };
         let mut embedded = peer(embedded, 5);
         embedded.log = None;
+        let mut layers = peer(layers, 6);
+        layers.log = None;
         Self {
             directory: directory.join("yaml"),
+            certificates: certificates.clone(),
             by_yaml: peer(by_yaml, 4),
             embedded,
+            layers,
             processes: Vec::new(),
             servers: Servers::default(),
         }
@@ -115,10 +124,12 @@ impl Stage {
         for of_peer in [
             self.start(&readable, backends).await?,
             self.embed(&readable, backends).await,
+            self.judge(&readable, backends).await,
         ] {
             refused.push(of_peer.into_iter().chain(unreadable.clone()).collect());
         }
-        peers.extend([self.by_yaml.clone(), self.embedded.clone()]);
+        let others = [&self.by_yaml, &self.embedded, &self.layers];
+        peers.extend(others.into_iter().cloned());
         Ok((peers, refused))
     }
 
@@ -147,6 +158,10 @@ impl Stage {
             arguments.extend(["--workload", &workload, "--labels", &labels]);
             arguments.extend(["--base-port", &base, "--admin", "127.0.0.1:0"]);
             arguments.extend(["--concurrency", "1", "--drain-time", "1"]);
+            let identity = self.certificates.directory.to_string_lossy();
+            if it.config.source.is_mutual() {
+                arguments.extend(["--identity-dir", &*identity]);
+            }
             let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
             starting.push(async move { Subject::start(&arguments, &directory).await });
         }
@@ -185,12 +200,33 @@ impl Stage {
         refused
     }
 
+    /// The layers that judge for each way in to a sidecar, inside of this process.
+    async fn judge(&mut self, placed: &[&Placed<'_>], backends: &Backends) -> Refused {
+        self.layers.absent.clear();
+        let mut refused = Refused::new();
+        for it in placed {
+            let documents = it.config.source.clusters.to_string();
+            let is_way_in = it.config.source.role() == Some(Role::Inbound);
+            if !is_way_in || !layers::can_judge(&documents) {
+                self.layers.absent.insert(it.id.clone());
+                continue;
+            }
+            if let Err(why) = self.judge_one(it, backends).await {
+                refused.insert(it.id.clone(), why);
+            }
+        }
+        refused
+    }
+
+    async fn judge_one(&mut self, placed: &Placed<'_>, backends: &Backends) -> Result<(), String> {
+        let snapshot = compiled(placed, &self.layers, backends)?;
+        let at = SocketAddr::new(self.layers.address, placed.port);
+        let is_of = |name: &str| Peer::is_of(placed, name);
+        layers::add(&mut self.servers, at, snapshot, is_of).await
+    }
+
     async fn embed_one(&mut self, placed: &Placed<'_>, backends: &Backends) -> Result<(), String> {
-        let Settled { world, node, .. } = settled(placed, &self.embedded, backends)?;
-        let mut builder = SnapshotBuilder::new();
-        let findings = compile(&world, &node, &mut builder);
-        said(&findings)?;
-        let (snapshot, _) = builder.build().map_err(|error| error.to_string())?;
+        let snapshot = compiled(placed, &self.embedded, backends)?;
         let mut tables = snapshot.tables().iter().map(|it| it.name.to_string());
         let table = tables.find(|name| Peer::is_of(placed, name));
         let table = table.ok_or(NO_LISTENER)?;
@@ -198,6 +234,20 @@ impl Stage {
         let added = self.servers.add(at, snapshot.clone(), &table).await;
         added.map_err(|error| error.to_string())
     }
+}
+
+/// A configuration as somebody inside of this process has it.
+fn compiled(
+    placed: &Placed<'_>,
+    peer: &Peer,
+    backends: &Backends,
+) -> Result<Arc<Snapshot>, String> {
+    let Settled { world, node, .. } = settled(placed, peer, backends)?;
+    let mut builder = SnapshotBuilder::new();
+    let findings = compile(&world, &node, &mut builder);
+    said(&findings)?;
+    let (snapshot, _) = builder.build().map_err(|error| error.to_string())?;
+    Ok(snapshot)
 }
 
 /// What Envoy and mesh-proxy are sent of a configuration: without the listener for everybody else.
@@ -224,6 +274,7 @@ fn settled(placed: &Placed<'_>, peer: &Peer, backends: &Backends) -> Result<Sett
         Some(Role::Gateway) => Node::gateway(WORKLOAD, &placed.id),
         _ => Node::sidecar(WORKLOAD, &placed.id),
     };
+    node.identity = placed.config.source.is_mutual();
     node.labels = [(LABELS.0.to_owned(), LABELS.1.to_owned())].into();
     Ok(Settled { world, node })
 }

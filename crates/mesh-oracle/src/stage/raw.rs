@@ -3,14 +3,15 @@
 
 use super::bootstrap::Bootstraps;
 use super::{LOG, Peer, Placed, Refused};
+use crate::callers::Certificates;
 use crate::config::{Backends, Source, settle};
 use crate::envoy::{self, Envoy, PEERS, ZONE, admin_text};
 use anyhow::Context;
 use mesh_core::Feed;
 use mesh_core::model::Locality;
 use mesh_lb::Zone;
-use mesh_proxy::Running;
 use mesh_proxy::xds::Driver;
+use mesh_proxy::{Identity, Running};
 use mesh_xds::client::{Client, Variant};
 use mesh_xds::json::Codec;
 use mesh_xds::server::{Client as Caller, Event, ResourceSet, Server, View};
@@ -36,6 +37,7 @@ pub(crate) struct Stage {
     sets: Vec<ResourceSet>,
     news: News,
     bootstraps: Bootstraps,
+    certificates: Certificates,
     // Both end with this.
     _envoy: Envoy,
     _ours: Running,
@@ -47,22 +49,40 @@ pub(super) type Given = Vec<(TypeUrl, Encoded)>;
 /// Subjects that are given their configuration over xDS; they come first.
 pub(super) const OVER_XDS: usize = 2;
 
+/// The field of a filter chain that stands among those of the connection manager.
+pub(crate) const SOCKET: &str = "transport_socket";
+/// The same of a listener.
+pub(crate) const LOOKS: &str = "listener_filters";
+
 /// Refusals by the subject's node name.
 type News = Arc<Mutex<Vec<(String, Vec<String>, String)>>>;
 
 // === impl Stage ===
 
 impl Stage {
-    pub(crate) async fn start(binary: &str, directory: &Path, net: u8) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        binary: &str,
+        directory: &Path,
+        net: u8,
+        certificates: &Certificates,
+    ) -> anyhow::Result<Self> {
         let sets = vec![ResourceSet::new(), ResourceSet::new()];
         let news = News::default();
+        for set in &sets {
+            let secrets = certificates.of_agent()?;
+            let secrets =
+                secrets.map(|(name, secret)| mesh_xds::write::encode_secret(name, &secret));
+            set.replace(TypeUrl::Secret, secrets.to_vec());
+        }
         let plane = plane(sets.clone(), news.clone()).await?;
         let locality = json!({"region": ZONE[0], "zone": ZONE[1]});
         let node = json!({"id": "envoy", "cluster": "oracle", "locality": locality});
         let envoy = Envoy::start(binary, node, plane, &directory.join("raw-envoy")).await?;
 
         let client = Client::builder([format!("http://{plane}")]).variant(Variant::Delta);
-        let driver = Driver::new(Node::new("proxy"), client)?;
+        let (identity, mut files) = Identity::in_directory(&certificates.directory)?;
+        files.refresh().await;
+        let driver = Driver::new(Node::new("proxy"), client)?.identity(identity);
         let ours = driver
             .proxy()
             .concurrency(1)
@@ -87,7 +107,8 @@ impl Stage {
             ],
             sets,
             news,
-            bootstraps: Bootstraps::new(directory),
+            bootstraps: Bootstraps::new(directory, certificates),
+            certificates: certificates.clone(),
             _envoy: envoy,
             _ours: ours,
         })
@@ -106,7 +127,7 @@ impl Stage {
         for peer in &self.peers[..OVER_XDS] {
             let mut of_peer = Given::new();
             for it in placed {
-                match resources(it, peer, backends) {
+                match resources(it, peer, backends, &self.certificates) {
                     Ok((listener, clusters)) => {
                         of_peer.push((TypeUrl::Listener, listener));
                         let clusters = clusters.into_iter();
@@ -293,11 +314,12 @@ fn resources(
     placed: &Placed<'_>,
     peer: &Peer,
     backends: &Backends,
+    certificates: &Certificates,
 ) -> Result<(Encoded, Vec<Encoded>), String> {
     let (listener, clusters) = json(placed, peer, backends);
     let codec = Codec::new();
     let encode = |kind: &str, name: &str, value: &Value| {
-        let bytes = codec.from_json(kind, &value.to_string());
+        let bytes = codec.from_json(kind, &certificates.placed(&value.to_string()));
         bytes
             .map(|bytes| Encoded::new(name, bytes))
             .map_err(|error| error.to_string())
@@ -324,8 +346,16 @@ pub(super) fn json(placed: &Placed<'_>, peer: &Peer, backends: &Backends) -> (Va
     (listener(placed, peer, manager), clusters)
 }
 
-/// A listener around fields of its connection manager.
-fn listener(placed: &Placed<'_>, peer: &Peer, fields: Value) -> Value {
+/// A listener around fields of its connection manager, and how callers secure their connections.
+fn listener(placed: &Placed<'_>, peer: &Peer, mut fields: Value) -> Value {
+    let (mut chain, mut listener) = (json!({}), json!({}));
+    if let Some(all) = fields.as_object_mut() {
+        for (field, of) in [(SOCKET, &mut chain), (LOOKS, &mut listener)] {
+            if let Some(value) = all.remove(field) {
+                of[field] = value;
+            }
+        }
+    }
     let filter = |name: &str, kind: &str| {
         json!({
             "name": format!("envoy.filters.http.{name}"),
@@ -354,14 +384,14 @@ fn listener(placed: &Placed<'_>, peer: &Peer, fields: Value) -> Value {
         to.extend(fields);
     }
     manager["route_config"]["name"] = json!(placed.id);
-    json!({
-        "name": placed.id,
-        "address": {"socket_address": {
-            "address": peer.address.to_string(), "port_value": placed.port,
-        }},
-        "filter_chains": [{"filters": [{
-            "name": "envoy.filters.network.http_connection_manager",
-            "typed_config": manager,
-        }]}],
-    })
+    chain["filters"] = json!([{
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": manager,
+    }]);
+    listener["name"] = json!(placed.id);
+    listener["address"] = json!({"socket_address": {
+        "address": peer.address.to_string(), "port_value": placed.port,
+    }});
+    listener["filter_chains"] = json!([chain]);
+    listener
 }

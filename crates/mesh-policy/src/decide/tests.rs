@@ -144,6 +144,15 @@ fn a_connection_of_bytes_has_no_headers_and_no_path() {
     absent.value = ValueMatch::Present(false);
     assert!(says(fact(Fact::Header(absent))));
     assert!(says(fact(Fact::ServerName(exact("")))));
+    let mut late = TlsInfo::default();
+    late.server_name = "a.test".into();
+    for (is_late, name) in [(false, "a.test"), (true, "")] {
+        late.late_server_name = is_late;
+        let mut caller = Caller::default();
+        caller.tls = Some(Arc::new(late.clone()));
+        let facts = Facts::of_connection(&caller);
+        assert_eq!(facts.server_name(), name);
+    }
 }
 
 #[test]

@@ -118,7 +118,8 @@ fn who_asks_finds_what_rules_of_the_same_prefix_note() {
     for (rules, step) in [
         (own("asked_", true), Step::Ask(0)),
         (own("asked_", false), Step::Admitted),
-        (own("", true), Step::Admitted),
+        (own("", true), Step::Ask(0)),
+        (own("other_", true), Step::Admitted),
     ] {
         let said = of(&|it| {
             it.authz.insert(RBAC.into(), rules.clone());

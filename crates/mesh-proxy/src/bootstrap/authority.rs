@@ -32,6 +32,11 @@ pub(super) struct AuthorityArgs {
     /// With --ca-address: lists of revoked certificates, as PEM. The file is followed.
     #[arg(long, value_name = "FILE", requires = "ca_address")]
     ca_crl: Option<PathBuf>,
+    /// With --ca-address: roots of the mesh, as PEM (the authority's `root-cert.pem`; Istio's ConfigMap
+    /// `istio-ca-root-cert`). The file is followed: a new root is trusted within 5 s, not with the next
+    /// certificate.
+    #[arg(long, value_name = "FILE", requires = "ca_address")]
+    ca_trust: Option<PathBuf>,
 }
 
 /// What keeps an identity up to date.
@@ -58,6 +63,7 @@ impl AuthorityArgs {
         options.token.clone_from(&self.token_file);
         options.ttl = self.cert_ttl.map(Duration::from_secs);
         options.revoked.clone_from(&self.ca_crl);
+        options.trust.clone_from(&self.ca_trust);
         let (identity, renewal) = Identity::from_authority(options).context("--ca-address")?;
         Ok(Some((identity, Keeping::Renewal(Box::new(renewal)))))
     }

@@ -135,6 +135,64 @@ async fn failures_keep_the_last_certificate_and_are_tried_again_ever_less_often(
     assert!(*keeper.certificate.load() != good && keeper.failures == 0);
 }
 
+fn followed(trust: Option<PathBuf>) -> Files {
+    Files {
+        revoked: Watched::new(None),
+        trust: Watched::new(trust),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_root_is_trusted_long_before_the_certificate_is_renewed() {
+    let here = Here::new();
+    let old = here.made_by.roots_pem();
+    let new = Here::new().made_by.roots_pem();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("root-cert.pem");
+    std::fs::write(&file, &old).unwrap();
+    let mut keeper = here.keeper();
+    let (certificate, trust) = (keeper.certificate.feed(), keeper.trust.feed());
+    let roots = |trust: &Feed<Option<Arc<Secret>>>| match (*trust.load()).as_deref() {
+        Some(Secret::Trust { roots, .. }) => String::from_utf8(roots.clone()).unwrap(),
+        other => panic!("no roots: {}", other.is_some()),
+    };
+    let count = |trust: &Feed<_>| roots(trust).matches("BEGIN CERTIFICATE").count();
+    let start = Instant::now();
+    let mut files = followed(Some(file.clone()));
+    let keeping = keep(&mut keeper, &here, &mut files);
+    let changing = async {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let own = (*certificate.load()).clone();
+        assert!(own.is_some());
+        assert_eq!(count(&trust), 1, "what is known from both is known once");
+        // Replaced as Kubernetes and the authority replace files: by another one.
+        let next = directory.path().join("next");
+        for (text, expected) in [
+            ([&old[..], &new[..]].concat(), 2),
+            // The old one stays while it is the certificate's own.
+            (new.clone(), 2),
+        ] {
+            std::fs::write(&next, text).unwrap();
+            std::fs::rename(&next, &file).unwrap();
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            assert_eq!(count(&trust), expected);
+            assert!(roots(&trust).contains(std::str::from_utf8(&new).unwrap().trim()));
+        }
+        // What cannot be used changes nothing.
+        let seen = trust.version();
+        std::fs::write(&next, "no certificate").unwrap();
+        std::fs::rename(&next, &file).unwrap();
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert_eq!(trust.version(), seen);
+        assert!(*certificate.load() == own, "it was not renewed for that");
+        assert!(start.elapsed() < Duration::from_secs(120));
+    };
+    tokio::select! {
+        () = keeping => unreachable!("it never ends"),
+        () = changing => {}
+    }
+}
+
 #[test]
 fn revoked_certificates_come_with_the_roots_and_nonsense_does_not() {
     let here = Here::new();

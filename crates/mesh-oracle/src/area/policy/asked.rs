@@ -74,7 +74,7 @@ pub(super) fn filters(dice: &mut Dice, tokens: bool) -> Vec<Value> {
     asks["typed_config"]["filter_enabled_metadata"] = json!({
         "filter": "envoy.filters.http.rbac",
         "path": [{"key": "asked_shadow_effective_policy_id"}],
-        "value": {"string_match": {"prefix": dice.pick(&["ns", "b", ""])}},
+        "value": {"string_match": {"prefix": dice.pick(&["ns", "b", "B"])}},
     });
     let rules = json!({
         "name": "envoy.filters.http.rbac",

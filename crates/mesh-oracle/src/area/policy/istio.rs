@@ -2,12 +2,12 @@
 
 mod policies;
 
-use super::{asked, evade, tokens};
+use super::{asked as questions, evade, mutual, tokens};
 use crate::config::{Config, Role, Source};
 use crate::dice::Dice;
 use serde_json::{Value, json};
 
-pub(crate) use policies::{KINDS, kinds};
+pub(crate) use policies::{KINDS, asked, kinds};
 
 /// Whose documents hold for the whole mesh.
 const ROOT: &str = "istio-system";
@@ -19,14 +19,22 @@ pub(super) fn generate(dice: &mut Dice, requests: usize, kind: &str) -> Config {
     let role = dice.pick(&[Role::Gateway, Role::Inbound]);
     let asks = dice.chance(25);
     let brings = dice.chance(60);
+    // What is asked of identities is of use where there are some.
+    let mode = match mutual::is_asked(kind) || dice.chance(40) {
+        true => dice.pick(&["STRICT", "STRICT", "PERMISSIVE"]),
+        false => "",
+    };
     let mut documents = vec![mesh(dice, asks)];
     documents.extend(services());
     match role {
         Role::Gateway => {
-            documents.push(gateway());
+            documents.push(gateway(dice, mode));
             documents.push(routes(dice, brings));
         }
-        _ => documents.push(way_in(dice)),
+        _ => {
+            documents.push(way_in(dice));
+            documents.extend((!mode.is_empty()).then(|| peers(mode)));
+        }
     }
     if brings {
         let number = dice.pick(&[1, 1, 1, 2]);
@@ -37,7 +45,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize, kind: &str) -> Config {
     }
     documents.push(policies::about(dice, kind));
     for at in 1..dice.pick(&[1, 1, 2, 2, 3, 4]) {
-        documents.push(policies::policy(dice, at));
+        documents.push(policies::policy(dice, at, !mode.is_empty()));
     }
     if asks {
         documents.push(policies::asking(dice));
@@ -48,8 +56,13 @@ pub(super) fn generate(dice: &mut Dice, requests: usize, kind: &str) -> Config {
         if brings {
             call = tokens::bring(dice, call);
         }
+        // A gateway takes nobody in plain text where it asks for certificates.
+        let plain = role != Role::Gateway && mode == "PERMISSIVE" && dice.chance(25);
+        if !mode.is_empty() && !plain {
+            call = mutual::bring(dice, false, call);
+        }
         match asks {
-            true => asked::told(dice, &[], call),
+            true => questions::told(dice, &[], call),
             false => call,
         }
     });
@@ -85,6 +98,9 @@ fn selecting(dice: &mut Dice, mut document: Value) -> Value {
 
 fn mesh(dice: &mut Dice, asks: bool) -> Value {
     let mut spec = json!({});
+    if dice.chance(60) {
+        spec["trustDomainAliases"] = json!(["alias.test"]);
+    }
     if dice.chance(60) {
         let kinds = ["NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES"];
         spec["pathNormalization"] = json!({"normalization": dice.pick(&kinds)});
@@ -145,9 +161,20 @@ fn services() -> Vec<Value> {
     ]
 }
 
-fn gateway() -> Value {
+fn gateway(dice: &mut Dice, mode: &str) -> Value {
     let port = json!({"number": "@listener", "name": "http", "protocol": "HTTP"});
-    let server = json!({"port": port, "bind": "{address}", "hosts": ["*"]});
+    let mut server = json!({"port": port, "bind": "{address}", "hosts": ["*"]});
+    if !mode.is_empty() {
+        server["port"]["protocol"] = json!("HTTPS");
+        server["tls"] = json!({"mode": "ISTIO_MUTUAL"});
+        if dice.chance(20) {
+            let names = [
+                "spiffe://cluster.local/ns/a/sa/b",
+                "spiffe://else.test/ns/a/sa/b",
+            ];
+            server["tls"]["subjectAltNames"] = json!(names);
+        }
+    }
     let spec = json!({"selector": {"app": "client"}, "servers": [server]});
     object("networking", "Gateway", "gw", spec)
 }
@@ -200,6 +227,16 @@ fn way_in(dice: &mut Dice) -> Value {
         "Sidecar",
         "narrow",
         json!({"ingress": [ingress]}),
+    )
+}
+
+/// How callers of the namespace come.
+fn peers(mode: &str) -> Value {
+    object(
+        "security",
+        "PeerAuthentication",
+        "peers",
+        json!({"mtls": {"mode": mode}}),
     )
 }
 

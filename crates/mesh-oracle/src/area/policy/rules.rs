@@ -143,9 +143,18 @@ fn one(dice: &mut Dice, kinds: &[&str], depth: usize) -> Value {
             ]);
             json!({"address_prefix": block.0, "prefix_len": block.1})
         }
-        "authenticated" => match dice.chance(50) {
+        "authenticated" => match dice.chance(30) {
             true => json!({}),
-            false => json!({"principal_name": {"safe_regex": {"regex": ".*/ns/a/.*"}}}),
+            false => json!({"principal_name": dice.pick(&[
+                json!({"safe_regex": {"regex": ".*/ns/a/.*"}}),
+                json!({"exact": "spiffe://cluster.local/ns/a/sa/b"}),
+                json!({"prefix": "spiffe://cluster.local/"}),
+                json!({"suffix": "/SA/b", "ignore_case": true}),
+                json!({"contains": "/ns/x/"}),
+                json!({"exact": "a.test"}),
+                json!({"prefix": "O=a mesh"}),
+                json!({"suffix": "CN=no name"}),
+            ])}),
         },
         "not_rule" | "not_id" => one(dice, kinds, depth.saturating_sub(1)),
         "or_rules" | "and_rules" => several(dice, "rules"),

@@ -197,7 +197,7 @@ fn keys(dice: &mut Dice) -> Value {
 fn requirement(dice: &mut Dice, number: usize, depth: usize) -> Value {
     let name = format!("p{}", dice.below(number));
     let several = |dice: &mut Dice| {
-        let all: Vec<Value> = (0..dice.between(1, 3))
+        let all: Vec<Value> = (0..dice.between(2, 3))
             .map(|_| requirement(dice, number, depth - 1))
             .collect();
         json!({"requirements": all})

@@ -12,12 +12,14 @@ pub(crate) const KINDS: &[&str] = &[
     "requestPrincipals",
     "serviceAccounts",
     "namespaces",
+    "trustDomains",
     "remoteIpBlocks",
     "ipBlocks",
     "notPrincipals",
     "notRequestPrincipals",
     "notServiceAccounts",
     "notNamespaces",
+    "notTrustDomains",
     "notRemoteIpBlocks",
     "notIpBlocks",
     "hosts",
@@ -34,6 +36,7 @@ pub(crate) const KINDS: &[&str] = &[
     "source.namespace",
     "source.principal",
     "source.serviceAccount",
+    "source.trustDomain",
     "request.auth.principal",
     "request.auth.audiences",
     "request.auth.presenter",
@@ -45,13 +48,26 @@ pub(crate) const KINDS: &[&str] = &[
     "destination.port",
     "connection.sni",
 ];
+/// Those of them that are of who calls, from [`KINDS`].
+const OF_PEERS: &[&str] = &[
+    "principals",
+    "serviceAccounts",
+    "namespaces",
+    "namespaces",
+    "trustDomains",
+    "notPrincipals",
+    "notServiceAccounts",
+    "notNamespaces",
+    "notTrustDomains",
+];
 const POLICY: &str = "AuthorizationPolicy";
 /// Where sources end, and operations.
-const PARTS: [usize; 2] = [12, 20];
+const PARTS: [usize; 2] = [14, 22];
 
-pub(super) fn policy(dice: &mut Dice, at: usize) -> Value {
+/// Any policy; those of who has callers with identities mostly ask for them.
+pub(super) fn policy(dice: &mut Dice, at: usize, known: bool) -> Value {
     let action = dice.pick(&["ALLOW", "ALLOW", "ALLOW", "DENY", "DENY", "AUDIT"]);
-    let mut spec = json!({"rules": rules(dice)});
+    let mut spec = json!({"rules": rules(dice, known)});
     if action != "ALLOW" || dice.chance(50) {
         spec["action"] = json!(action);
     }
@@ -81,6 +97,7 @@ pub(super) fn about(dice: &mut Dice, kind: &str) -> Value {
         "principal",
         "serviceaccount",
         "namespace",
+        "trustdomain",
         "presenter",
         "sni",
     ];
@@ -121,30 +138,36 @@ pub(super) fn about(dice: &mut Dice, kind: &str) -> Value {
 pub(super) fn asking(dice: &mut Dice) -> Value {
     let rules = match dice.chance(50) {
         true => json!([{}]),
-        false => rules(dice),
+        false => rules(dice, false),
     };
     let spec = json!({"action": "CUSTOM", "provider": {"name": PROVIDER}, "rules": rules});
     selecting(dice, object("security", POLICY, "ask", spec))
 }
 
-fn rules(dice: &mut Dice) -> Value {
+fn rules(dice: &mut Dice, known: bool) -> Value {
     if dice.chance(6) {
         return json!([{}]);
     }
-    (0..dice.pick(&[1, 1, 2, 3])).map(|_| rule(dice)).collect()
+    (0..dice.pick(&[1, 1, 2, 3]))
+        .map(|_| rule(dice, known))
+        .collect()
 }
 
-fn rule(dice: &mut Dice) -> Value {
+fn rule(dice: &mut Dice, known: bool) -> Value {
     let [sources, operations] = PARTS;
     let mut rule = json!({});
-    let which = dice.below(8);
+    let which = dice.below(8) | usize::from(known && dice.chance(70));
     let list = |dice: &mut Dice, name: &str, kinds: &[&str]| -> Value {
         let number = dice.pick(&[1, 1, 2]);
         let each = (0..number).map(|_| json!({ name: fields(dice, kinds) }));
         each.collect()
     };
     if which & 1 != 0 {
-        rule["from"] = list(dice, "source", &KINDS[..sources]);
+        let kinds = match known && dice.chance(80) {
+            true => OF_PEERS,
+            false => &KINDS[..sources],
+        };
+        rule["from"] = list(dice, "source", kinds);
     }
     if which & 2 != 0 || which == 0 {
         rule["to"] = list(dice, "operation", &KINDS[sources..operations]);
@@ -205,9 +228,14 @@ fn values(dice: &mut Dice, of: &str) -> Value {
 fn value(dice: &mut Dice, of: &str) -> String {
     let some: &[&str] = match of {
         "paths" => return path_value(dice),
-        "principals" | "source.principal" => {
-            &["*", "cluster.local/ns/a/sa/b", "cluster.local/*", "*/sa/b"]
-        }
+        "principals" | "source.principal" => &[
+            "*",
+            "cluster.local/ns/a/sa/b",
+            "alias.test/ns/a/sa/b",
+            "cluster.local/ns/a/*",
+            "cluster.local/*",
+            "*/sa/b",
+        ],
         "requestprincipals" | "request.auth.principal" => &[
             "*",
             "https://a.test/me",
@@ -217,8 +245,16 @@ fn value(dice: &mut Dice, of: &str) -> String {
             "https://*",
             "*me",
         ],
-        "serviceaccounts" | "source.serviceAccount" => &["a/b", "b"],
-        "namespaces" | "source.namespace" => &["a", "*", "a*", "*a"],
+        "serviceaccounts" | "source.serviceAccount" => &["a/b", "a/b", "a/c", "b"],
+        "namespaces" | "source.namespace" => &["a", "*", "a*", "*a", "x"],
+        "trustdomains" | "source.trustDomain" => &[
+            "cluster.local",
+            "alias.test",
+            "else.test",
+            "*.test",
+            "cl*",
+            "*",
+        ],
         "remoteipblocks" | "remote.ip" => &[
             "203.0.113.0/24",
             "127.0.0.0/8",
@@ -311,8 +347,12 @@ fn rule_named<'a>(documents: &'a [Value], name: &str) -> Option<&'a Value> {
 
 type Asked<'a> = (&'a str, Option<&'a Vec<Value>>);
 
-fn asked(documents: &[Value]) -> impl Iterator<Item = Asked<'_>> {
-    let policies = documents.iter().filter(|it| it["kind"] == POLICY);
+/// What is asked by policies among these documents, with the values, where it is a field.
+pub(crate) fn asked<'a>(
+    documents: impl IntoIterator<Item = &'a Value>,
+) -> impl Iterator<Item = Asked<'a>> {
+    let documents = documents.into_iter();
+    let policies = documents.filter(|it| it["kind"] == POLICY);
     policies
         .flat_map(|it| list(&it["spec"]["rules"]))
         .flat_map(asked_by)

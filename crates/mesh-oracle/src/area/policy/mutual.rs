@@ -1,0 +1,104 @@
+//! Callers with certificates, and what is told of them (`x-forwarded-client-cert`).
+
+use super::TYPE;
+use crate::callers::{ALL, From, PLACE, SERVER_NAMES, Secured};
+use crate::dice::Dice;
+use crate::request::Call;
+use crate::stage::raw::{LOOKS, SOCKET};
+use serde_json::{Value, json};
+
+/// What is done with the header that tells of callers.
+pub(crate) const FORWARDING: [&str; 5] = [
+    "SANITIZE",
+    "FORWARD_ONLY",
+    "APPEND_FORWARD",
+    "SANITIZE_SET",
+    "ALWAYS_FORWARD_ONLY",
+];
+
+/// Whether a policy about this asks who calls.
+pub(super) fn is_asked(kind: &str) -> bool {
+    let kind = kind.to_lowercase();
+    let of_peers = ["principal", "namespace", "serviceaccount", "trustdomain"];
+    of_peers.iter().any(|it| kind.contains(it)) && !kind.contains("request")
+}
+
+/// Lets the listener of this number of Envoy's ask its callers for certificates. Whether also strangers' are taken.
+pub(super) fn listen(dice: &mut Dice, at: usize, manager: &mut Value) -> bool {
+    let file = |name: &str| json!({"filename": format!("{PLACE}/{name}")});
+    let mut validation = json!({"trusted_ca": file("root-cert.pem")});
+    let strangers = at % 4 == 3;
+    if strangers {
+        validation["trust_chain_verification"] = json!("ACCEPT_UNTRUSTED");
+    } else if dice.chance(40) {
+        let matcher = dice.pick(&[
+            json!({"prefix": "spiffe://cluster.local/"}),
+            json!({"exact": "spiffe://cluster.local/ns/a/sa/b"}),
+        ]);
+        validation["match_typed_subject_alt_names"] =
+            json!([{"san_type": "URI", "matcher": matcher}]);
+    }
+    manager[SOCKET] = json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": format!("{TYPE}.extensions.transport_sockets.tls.v3.DownstreamTlsContext"),
+            "common_tls_context": {
+                "alpn_protocols": ["h2", "http/1.1"],
+                "tls_certificates": [{
+                    "certificate_chain": file("cert-chain.pem"),
+                    "private_key": file("key.pem"),
+                }],
+                "validation_context": validation,
+            },
+            "require_client_certificate": dice.chance(50),
+        },
+    });
+    if dice.chance(60) {
+        // Without, policies know of no server name.
+        manager[LOOKS] = json!([{
+            "name": "envoy.filters.listener.tls_inspector",
+            "typed_config": {
+                "@type": format!("{TYPE}.extensions.filters.listener.tls_inspector.v3.TlsInspector"),
+            },
+        }]);
+    }
+    // Sometimes nothing is said.
+    if let Some(mode) = FORWARDING.get(at % (FORWARDING.len() + 1)) {
+        manager["forward_client_cert_details"] = json!(mode);
+        let mut details = json!({});
+        for name in ["subject", "cert", "chain", "dns", "uri"] {
+            if dice.chance(50) {
+                details[name] = json!(true);
+            }
+        }
+        manager["set_current_client_cert_details"] = details;
+    }
+    strangers
+}
+
+/// A request of somebody. Who can only be refused calls rarely.
+pub(super) fn bring(dice: &mut Dice, strangers: bool, mut call: Call) -> Call {
+    let stranger = ALL.iter().find(|who| who.from == From::Elsewhere);
+    let who = match stranger.filter(|_| strangers && dice.chance(20)) {
+        Some(stranger) => stranger,
+        None if dice.chance(45) => &ALL[dice.below(4)],
+        None => &ALL[dice.below(ALL.len())],
+    };
+    if who.from == From::Elsewhere && !strangers && dice.chance(80) {
+        return bring(dice, strangers, call);
+    }
+    call.secured = Some(Secured {
+        as_whom: who.name,
+        server_name: dice.pick(&SERVER_NAMES),
+    });
+    if dice.chance(30) {
+        let said = dice.pick(&[
+            "By=spiffe://cluster.local/ns/a/sa/z;URI=spiffe://cluster.local/ns/a/sa/b",
+            "URI=spiffe://cluster.local/ns/a/sa/b,URI=spiffe://cluster.local/ns/x/sa/y",
+            "Hash=abc;Subject=\"CN=a,O=\\\"b\\\"\"",
+            "x",
+        ]);
+        call = call.with("x-forwarded-client-cert", said);
+    }
+    call
+}
