@@ -31,6 +31,5 @@ pub(crate) mod variant;
 pub(crate) use endpoint::http1;
 pub use endpoint::{Endpoint, Upstreams};
 pub(crate) use fault::find;
-pub(crate) use head::upgrade as upgrade_of;
 pub(crate) use lease::{Pooled, Units};
 pub(crate) use received::Received;

@@ -74,6 +74,7 @@ const OF_MANAGER: &[&str] = &[
     "downstream_rq_5xx",
     "downstream_rq_rejected_via_ip_detection",
     "downstream_cx_protocol_error",
+    "downstream_cx_upgrades_total",
     "passthrough_internal_redirect_bad_location",
     "passthrough_internal_redirect_no_route",
     "passthrough_internal_redirect_predicate",

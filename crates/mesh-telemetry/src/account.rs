@@ -30,7 +30,7 @@
 //! ```
 
 use http::{Request, Response};
-use mesh_core::{BoxError, Error, Exchange};
+use mesh_core::{BoxError, Error, Exchange, upgrade};
 use pin_project::pin_project;
 use std::future::Future;
 use std::pin::Pin;
@@ -122,7 +122,8 @@ where
             Err(error) if error.failure().replaces_an_answer() => Some(error.status()),
             Err(_) => None,
         };
-        let exchange = this.exchange.take().filter(|of| !of.has_gone_on());
+        let counts = |of: &Exchange| !of.has_gone_on() && !is_no_answer(of);
+        let exchange = this.exchange.take().filter(counts);
         if let (Some(exchange), Some(status)) = (exchange, status)
             && let Some(cluster) = exchange.cluster()
         {
@@ -130,6 +131,11 @@ where
         }
         Poll::Ready(result)
     }
+}
+
+/// Whether a WebSocket was answered with something that tells it nothing.
+fn is_no_answer(exchange: &Exchange) -> bool {
+    exchange.with_notes(|notes| notes.details.as_deref() == Some(upgrade::UNSUCCESSFUL))
 }
 
 #[cfg(test)]
@@ -178,6 +184,18 @@ mod tests {
             ClusterStat::RqCompleted,
         ];
         assert_eq!(classes.map(|it| stats.block().get(it)), [1, 1, 4, 6]);
+    }
+
+    #[tokio::test]
+    async fn a_websocket_that_is_not_opened_counts_no_answer() {
+        let exchange = fixture::exchange(Rule::prefix_to("/", "a"), Some(Cluster::new("a")));
+        let upstream = Probe::answering([Answers::With(StatusCode::OK, "")]);
+        let service = AccountLayer::per_route().layer(upstream);
+        exchange.set_details(upgrade::UNSUCCESSFUL);
+        let request = fixture::with(Request::new(empty()), &exchange);
+        service.oneshot(request).await.unwrap();
+        let stats = exchange.cluster().unwrap().live().stats();
+        assert_eq!(stats.block().get(ClusterStat::RqCompleted), 0);
     }
 
     #[test]
