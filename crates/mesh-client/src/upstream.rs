@@ -21,6 +21,7 @@ mod lease;
 mod outgoing;
 mod pool;
 mod received;
+pub(crate) mod seat;
 pub(crate) mod secure;
 mod sending;
 #[cfg(test)]

@@ -34,7 +34,11 @@ const OF_CLUSTER: &[&str] = &[
     "upstream_rq_maintenance_mode",
     "upstream_cx_connect_fail",
     "upstream_cx_connect_timeout",
+    "upstream_cx_overflow",
     "upstream_cx_pool_overflow",
+    "circuit_breakers.default.remaining_pending",
+    "circuit_breakers.default.remaining_retries",
+    "circuit_breakers.default.remaining_rq",
     "upstream_rq_tx_reset",
     "upstream_cx_none_healthy",
     "upstream_cx_protocol_error",
@@ -190,7 +194,8 @@ pub(crate) fn facts(
             of_manager || of_cluster || of_route
         };
         let is_size = name.contains("_lb.");
-        let before = match is_size {
+        // What is there now.
+        let before = match is_size || name.contains(".remaining_") {
             true => 0,
             false => *before.get(name).unwrap_or(&0),
         };

@@ -131,6 +131,9 @@ impl Scrape {
             };
             self.sample(owner.clone(), name, *kind, value);
         }
+        for (name, left) in breakers::remaining(cluster) {
+            self.sample(owner.clone(), name, Kind::Gauge, left);
+        }
         for (code, count) in live.stats().codes().counts() {
             let name = format!("upstream_rq_{code}");
             self.sample(owner.clone(), &name, Kind::Counter, count);
