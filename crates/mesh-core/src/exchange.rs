@@ -14,6 +14,7 @@ mod foreseen;
 mod head;
 mod matched;
 mod onward;
+mod pace;
 mod reply_edit;
 mod signal;
 
@@ -101,6 +102,8 @@ struct Shared {
     /// Redirects that were followed; none for most.
     past: Option<Box<onward::Past>>,
     onward: Option<Box<Onward>>,
+    /// How slowly the answer is passed on; none for most.
+    pace: Option<Box<pace::Slow>>,
     /// The route before the router found it; most requests are not asked for it.
     foreseen: Option<Box<foreseen::Foreseen>>,
 }

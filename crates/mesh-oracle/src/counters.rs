@@ -92,6 +92,8 @@ const OF_MANAGER: &[&str] = &[
     "rq_reset_after_downstream_response_started",
     "fault.aborts_injected",
     "fault.delays_injected",
+    "fault.response_rl_injected",
+    "fault.faults_overflow",
     "rbac.allowed",
     "rbac.denied",
     "rbac.shadow_allowed",
@@ -179,7 +181,7 @@ pub(crate) fn facts(
             let of = |kind: &str| name.strip_prefix(kind)?.strip_prefix(id)?.strip_prefix('.');
             let of_cluster = of("cluster.").and_then(|rest| rest.split_once('.'));
             let of_cluster = of_cluster.is_some_and(|(_, rest)| {
-                let retried = rest.starts_with("retry.");
+                let retried = rest.starts_with("retry.") || of_canary(rest);
                 OF_CLUSTER.contains(&rest) || is_code(rest) || retried
             });
             // All of them, where the virtual host has a name of this configuration.
@@ -207,6 +209,11 @@ pub(crate) fn facts(
         }
     }
     facts
+}
+
+/// But for how long they took.
+fn of_canary(name: &str) -> bool {
+    name.starts_with("canary.upstream_rq_") && name != "canary.upstream_rq_time"
 }
 
 fn is_code(name: &str) -> bool {
