@@ -65,8 +65,14 @@ pub struct Pace<S> {
 pub struct ResponseFuture<F> {
     #[pin]
     inner: F,
-    fixed: Option<NonZeroU64>,
-    exchange: Option<Exchange>,
+    rate: Rate,
+}
+
+/// What says how slow the answer is.
+#[derive(Debug)]
+enum Rate {
+    Fixed(NonZeroU64),
+    Of(Exchange),
 }
 
 // === impl PaceLayer ===
@@ -112,19 +118,23 @@ where
 
     #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let exchange = self.fixed.is_none().then(|| {
-            Exchange::of(&request).cloned().unwrap_or_else(|| {
-                let exchange = Exchange::new(Instant::now().into_std(), Caller::default());
-                exchange.attach(&mut request);
-                exchange
-            })
-        });
+        let rate = self
+            .fixed
+            .map_or_else(|| Rate::Of(own(&mut request)), Rate::Fixed);
         ResponseFuture {
             inner: self.inner.call(request),
-            fixed: self.fixed,
-            exchange,
+            rate,
         }
     }
+}
+
+/// The request's exchange; it is given one if it has none.
+fn own<B>(request: &mut Request<B>) -> Exchange {
+    Exchange::of(request).cloned().unwrap_or_else(|| {
+        let exchange = Exchange::new(Instant::now().into_std(), Caller::default());
+        exchange.attach(request);
+        exchange
+    })
 }
 
 // === impl ResponseFuture ===
@@ -140,9 +150,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
-        let exchange = this.exchange.take();
-        let asked = || exchange.as_ref().and_then(Exchange::pace);
-        let rate = this.fixed.or_else(asked);
+        let rate = match this.rate {
+            Rate::Fixed(rate) => Some(*rate),
+            Rate::Of(exchange) => exchange.pace(),
+        };
         Poll::Ready(Ok(response.map(|body| PacedBody::new(body, rate))))
     }
 }

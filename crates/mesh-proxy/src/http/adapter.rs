@@ -60,9 +60,16 @@ pub(crate) struct ResponseFuture {
 /// What is particular about a request.
 enum Special {
     /// It wants to switch protocols.
-    Upgrade(OnUpgrade, TaskTracker, Option<Upgrading>),
+    Upgrade(Box<Upgrade>),
     /// It is none.
     Refused(Refused),
+}
+
+/// What an upgrade takes.
+struct Upgrade {
+    downstream: OnUpgrade,
+    tasks: TaskTracker,
+    upgrading: Option<Upgrading>,
 }
 
 /// Counts as a connection that is upgraded for as long as it lives.
@@ -168,7 +175,11 @@ impl Adapter {
         let stats = self.caller.stats.clone().map(Counted::new);
         let active = HttpStat::CxUpgradesActive;
         let upgrading = stats.map(|stats| Raised::new(stats, self.caller.shard, active));
-        Some(Special::Upgrade(downstream, self.tasks.clone(), upgrading))
+        Some(Special::Upgrade(Box::new(Upgrade {
+            downstream,
+            tasks: self.tasks.clone(),
+            upgrading,
+        })))
     }
 }
 
@@ -250,7 +261,12 @@ fn is_early(exchange: &Exchange, at_once: bool) -> bool {
 impl Special {
     fn answered(self, exchange: &Exchange, response: &mut Response<StackBody>) {
         match self {
-            Self::Upgrade(downstream, tasks, upgrading) => {
+            Self::Upgrade(upgrade) => {
+                let Upgrade {
+                    downstream,
+                    tasks,
+                    upgrading,
+                } = *upgrade;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     // The task ends when either side closes; a worker that drains waits for it as
                     // it does for connections.
