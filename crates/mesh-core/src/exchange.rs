@@ -422,6 +422,12 @@ impl Exchange {
         self.own().notes().details = Some(details.into());
     }
 
+    /// Whether the attempt went to a canary, as far as is known.
+    pub fn went_to_canary(&self) -> bool {
+        let canary = |upstream: &Upstream| upstream.endpoint.is_canary();
+        self.own().notes().upstream.as_ref().is_some_and(canary)
+    }
+
     /// Records the upstream that the attempt goes to.
     pub fn set_upstream(&self, upstream: Upstream) {
         self.own().notes().upstream = Some(upstream);

@@ -134,7 +134,7 @@ where
         {
             let stats = cluster.live().stats();
             stats.answered(exchange.shard(), status);
-            if says_canary || went_to_canary(&exchange) {
+            if says_canary || exchange.went_to_canary() {
                 stats.answered_by_canary(exchange.shard(), status);
             }
         }
@@ -145,13 +145,6 @@ where
 /// A server that says so is a canary, whatever is known of it (Envoy
 /// `Filter::chargeUpstreamCode`).
 const CANARY: HeaderName = HeaderName::from_static("x-envoy-upstream-canary");
-
-fn went_to_canary(exchange: &Exchange) -> bool {
-    exchange.with_notes(|notes| {
-        let upstream = notes.upstream.as_ref();
-        upstream.is_some_and(|upstream| upstream.endpoint.is_canary())
-    })
-}
 
 /// Whether a WebSocket was answered with something that tells it nothing.
 fn is_no_answer(exchange: &Exchange) -> bool {

@@ -561,7 +561,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         of_unit().prop_map(|(unit, share)| (SlowBy::Header(unit), share)),
     ];
     let slow = slow.prop_map(|(by, share)| FaultSlow { by, share });
-    let slow = (of(slow.boxed()), option::of(any::<u32>()));
+    let slow = (of(slow.boxed()), of(any::<u32>().boxed()));
     let only = (maybe_name(), vec(header_match(), 0..2), vec(name(), 0..2));
     let all = (of(delay.boxed()), of(abort.boxed()), slow, only);
     all.prop_map(|(delay, abort, slow, only)| {
