@@ -8,6 +8,7 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use mesh_core::model::{Snapshot, WorkloadRef};
 use mesh_core::{BoxError, Feed, Name, Rng, Shard};
+use mesh_resilience::{Pace, PaceLayer};
 use mesh_route::follow::{Follow, FollowLayer, ResponseFuture as FollowFuture};
 use mesh_route::reply::{Reply, ReplyLayer};
 use mesh_telemetry::{Finish, FinishLayer, IntroduceLayer, Telemetry};
@@ -22,7 +23,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 type Stack = Follow<Finished, Body>;
-type Finished = Finish<Reply<Outbound>, Body>;
+type Finished = Finish<Pace<Reply<Outbound>>, Body>;
 
 /// The mesh as a service: sends a request where the configuration says.
 ///
@@ -152,6 +153,7 @@ impl Builder {
         let upstreams = self.parts.upstreams.clone();
         self.parts.introduce = IntroduceLayer::per_route(&telemetry);
         let stack = ReplyLayer::new().layer(self.parts.outbound());
+        let stack = PaceLayer::per_route().layer(stack);
         let stack = FinishLayer::<Body>::new(telemetry.clone()).layer(stack);
         let stack = FollowLayer::new(Body::from).layer(stack);
         MeshClient {

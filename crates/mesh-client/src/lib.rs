@@ -85,8 +85,3 @@ pub use placed::{Placed, PlacedLayer};
 pub use slot::{Boxed, BoxedFuture, Slot, SlotBody, SlotFuture, Slotted};
 pub use stack::{Outbound, Parts, Spawn};
 pub use upstream::{Endpoint, Upstreams};
-
-/// The protocol that a request asks to switch to (`connection: upgrade` and `upgrade`), if it does.
-pub fn upgrade_of(headers: &http::HeaderMap) -> Option<&http::HeaderValue> {
-    upstream::upgrade_of(headers)
-}

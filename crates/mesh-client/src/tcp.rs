@@ -56,6 +56,7 @@ use crate::Upstreams;
 use crate::upstream::Units;
 use crate::upstream::connect::Dial;
 use crate::upstream::counted::Counted;
+use crate::upstream::seat::Seat;
 use crate::upstream::secure::Offer;
 use crate::upstream::transport::Io;
 use crate::upstream::variant::Variant;
@@ -149,7 +150,11 @@ impl TcpUpstreams {
         let chosen = self.direct.choose(cluster, caller, hash, tried)?;
         tried.push(chosen.host().id());
         let counted = self.counted(cluster);
-        let connection = self.take(cluster, Resource::Connections, ClusterStat::CxOverflow)?;
+        let (usage, limits) = (cluster.live().usage(), &cluster.config().limits);
+        let Some(connection) = Seat::take(chosen.host(), usage, limits) else {
+            counted.count(ClusterStat::CxOverflow);
+            return Err(Error::new(Failure::Overflow).unsent());
+        };
         let request = self.take(cluster, Resource::Requests, ClusterStat::RqPendingOverflow)?;
         let pending = self.take(cluster, Resource::Pending, ClusterStat::RqPendingOverflow)?;
         counted.count(ClusterStat::RqPendingTotal);

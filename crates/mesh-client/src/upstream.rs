@@ -21,6 +21,7 @@ mod lease;
 mod outgoing;
 mod pool;
 mod received;
+pub(crate) mod seat;
 pub(crate) mod secure;
 mod sending;
 #[cfg(test)]
@@ -31,6 +32,5 @@ pub(crate) mod variant;
 pub(crate) use endpoint::http1;
 pub use endpoint::{Endpoint, Upstreams};
 pub(crate) use fault::find;
-pub(crate) use head::upgrade as upgrade_of;
 pub(crate) use lease::{Pooled, Units};
 pub(crate) use received::Received;

@@ -14,6 +14,7 @@ mod foreseen;
 mod head;
 mod matched;
 mod onward;
+mod pace;
 mod reply_edit;
 mod signal;
 
@@ -102,6 +103,8 @@ struct Shared {
     /// Redirects that were followed; none for most.
     past: Option<Box<onward::Past>>,
     onward: Option<Box<Onward>>,
+    /// How slowly the answer is passed on; none for most.
+    pace: Option<Box<pace::Slow>>,
     /// The route before the router found it; most requests are not asked for it.
     foreseen: Option<Box<foreseen::Foreseen>>,
 }
@@ -430,6 +433,12 @@ impl Exchange {
     /// Replaces the response code details.
     pub fn set_details(&self, details: impl Into<std::borrow::Cow<'static, str>>) {
         self.own().notes().details = Some(details.into());
+    }
+
+    /// Whether the attempt went to a canary, as far as is known.
+    pub fn went_to_canary(&self) -> bool {
+        let canary = |upstream: &Upstream| upstream.endpoint.is_canary();
+        self.own().notes().upstream.as_ref().is_some_and(canary)
     }
 
     /// Records the upstream that the attempt goes to.

@@ -38,6 +38,7 @@ pub mod reply;
 pub mod rng;
 pub mod slot;
 pub mod stats;
+pub mod upgrade;
 pub mod usage;
 
 pub use claim::{Claim, Claims};

@@ -51,6 +51,10 @@ pub struct Lapse {
     before: u32,
 }
 
+/// A connection to a host that is there or being made, for as long as this is not dropped.
+#[derive(Debug)]
+pub struct HostSeat(Arc<State>);
+
 /// Counts a connection to a host for as long as it is open.
 #[derive(Debug)]
 pub struct HostConnection(Arc<State>);
@@ -75,6 +79,8 @@ struct State {
     cx_total: AtomicU64,
     cx_active: AtomicU32,
     cx_connect_fail: AtomicU64,
+    /// Connections that are there or being made.
+    seats: AtomicU32,
 }
 
 /// How a request to a host ended, for its counts.
@@ -268,6 +274,19 @@ impl Host {
         HostConnection(self.state.clone())
     }
 
+    /// Takes a place for a connection that is to be made, unless there are `limit` already.
+    pub fn seat(&self, limit: u32) -> Option<HostSeat> {
+        let seat = self.seat_anyway();
+        // Added first: one atomic where there is room, as everywhere that counts.
+        (self.state.seats.load(Ordering::Relaxed) <= limit).then_some(seat)
+    }
+
+    /// Takes a place whatever the limit.
+    pub fn seat_anyway(&self) -> HostSeat {
+        self.state.seats.fetch_add(1, Ordering::Relaxed);
+        HostSeat(self.state.clone())
+    }
+
     /// Counts a connection that could not be made.
     pub fn connect_failed(&self) {
         self.state.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
@@ -352,6 +371,14 @@ impl Lapse {
     #[inline]
     pub fn has_come(&self) -> bool {
         self.state.lapses.load(Ordering::Relaxed) != self.before
+    }
+}
+
+// === impl HostSeat ===
+
+impl Drop for HostSeat {
+    fn drop(&mut self) {
+        self.0.seats.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -45,7 +45,7 @@ pub use balance::Balance;
 pub use cluster::ClusterHosts;
 pub use dispatch::{Active, Chooser, Chosen, Dispatch, Engaged, ResponseFuture, Zone};
 pub use explain::{PriorityView, Standing, Standings, Verdict};
-pub use host::{Host, HostConnection, HostCounts, Lapse};
+pub use host::{Host, HostConnection, HostCounts, HostSeat, Lapse};
 pub use hosts::HostSet;
 pub use make::MakeEndpoint;
 pub use outlier::{Cause, Ejected, EjectionRates, EjectionRecord, Ejector, Event, Outcome};

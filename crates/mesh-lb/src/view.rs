@@ -24,6 +24,8 @@ pub struct HostView {
     pub leaving: bool,
     /// Its weight.
     pub weight: u32,
+    /// Whether it is a canary.
+    pub canary: bool,
     /// Its priority.
     pub priority: u32,
     /// Its region, zone and subzone.
@@ -46,6 +48,7 @@ impl HostView {
             checked: host.checked(),
             leaving: host.is_leaving(),
             weight: host.weight(),
+            canary: host.endpoint().is_canary(),
             priority: host.priority(),
             locality: host.locality().clone(),
             active: host.active(),

@@ -34,7 +34,11 @@ const OF_CLUSTER: &[&str] = &[
     "upstream_rq_maintenance_mode",
     "upstream_cx_connect_fail",
     "upstream_cx_connect_timeout",
+    "upstream_cx_overflow",
     "upstream_cx_pool_overflow",
+    "circuit_breakers.default.remaining_pending",
+    "circuit_breakers.default.remaining_retries",
+    "circuit_breakers.default.remaining_rq",
     "upstream_rq_tx_reset",
     "upstream_cx_none_healthy",
     "upstream_cx_protocol_error",
@@ -74,6 +78,7 @@ const OF_MANAGER: &[&str] = &[
     "downstream_rq_5xx",
     "downstream_rq_rejected_via_ip_detection",
     "downstream_cx_protocol_error",
+    "downstream_cx_upgrades_total",
     "passthrough_internal_redirect_bad_location",
     "passthrough_internal_redirect_no_route",
     "passthrough_internal_redirect_predicate",
@@ -87,6 +92,8 @@ const OF_MANAGER: &[&str] = &[
     "rq_reset_after_downstream_response_started",
     "fault.aborts_injected",
     "fault.delays_injected",
+    "fault.response_rl_injected",
+    "fault.faults_overflow",
     "rbac.allowed",
     "rbac.denied",
     "rbac.shadow_allowed",
@@ -174,7 +181,7 @@ pub(crate) fn facts(
             let of = |kind: &str| name.strip_prefix(kind)?.strip_prefix(id)?.strip_prefix('.');
             let of_cluster = of("cluster.").and_then(|rest| rest.split_once('.'));
             let of_cluster = of_cluster.is_some_and(|(_, rest)| {
-                let retried = rest.starts_with("retry.");
+                let retried = rest.starts_with("retry.") || of_canary(rest);
                 OF_CLUSTER.contains(&rest) || is_code(rest) || retried
             });
             // All of them, where the virtual host has a name of this configuration.
@@ -189,7 +196,8 @@ pub(crate) fn facts(
             of_manager || of_cluster || of_route
         };
         let is_size = name.contains("_lb.");
-        let before = match is_size {
+        // What is there now.
+        let before = match is_size || name.contains(".remaining_") {
             true => 0,
             false => *before.get(name).unwrap_or(&0),
         };
@@ -201,6 +209,11 @@ pub(crate) fn facts(
         }
     }
     facts
+}
+
+/// But for how long they took.
+fn of_canary(name: &str) -> bool {
+    name.starts_with("canary.upstream_rq_") && name != "canary.upstream_rq_time"
 }
 
 fn is_code(name: &str) -> bool {

@@ -101,12 +101,14 @@ const POLICIES: &[&str] = &[
 ];
 const EACH_POLICY: u64 = 50;
 
-/// Kinds of health checks that have to be there for so many requests.
+/// Kinds of health checks and of limits that have to be there for so many requests.
 const CHECKS: &[&str] = &[
     "http_health_check",
     "tcp_health_check",
     "grpc_health_check",
     "codec_client_type",
+    "per_host_thresholds",
+    "\"track_remaining\":true",
 ];
 const EACH_CHECK: u64 = 10;
 

@@ -34,6 +34,7 @@ mod agent;
 mod control;
 mod files;
 mod gate;
+mod health;
 mod servers;
 
 pub(crate) use control::{Control, Known};
@@ -47,7 +48,7 @@ use mesh_core::model::{Locality, Overload, Snapshot};
 use mesh_core::{Feed, Invalid, Name};
 use mesh_lb::Zone;
 use mesh_xds::bootstrap::{Bootstrap, From, Subscription};
-use mesh_xds::client::{self, Client, Status, Variant, Wanted};
+use mesh_xds::client::{self, Client, HealthClient, Status, Variant, Wanted};
 use mesh_xds::{Node, TypeUrl};
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +64,8 @@ pub struct Driver {
     control: Arc<Control>,
     files: Files,
     agent: Agent,
+    /// Who asks for health checks.
+    health: Option<HealthClient>,
     /// Where the node says that it is.
     zone: Option<Zone>,
     /// What the bootstrap says is to be done when something runs out.
@@ -108,6 +111,7 @@ impl Driver {
     /// # Errors
     /// As [`Driver::from_bootstrap`].
     pub fn check(bootstrap: &Bootstrap) -> Result<(), Invalid> {
+        health::of(bootstrap)?;
         client_of(bootstrap)?.build().map(drop)
     }
 
@@ -151,6 +155,7 @@ impl Driver {
                 control.clone(),
             ),
             agent: Agent::new(&client, &bootstrap.clusters, &bootstrap.node),
+            health: health::of(bootstrap)?,
             client,
             gate,
             control,
@@ -209,9 +214,11 @@ impl Driver {
             client,
             files,
             agent,
+            health,
             ..
         } = self;
-        tokio::join!(client.run(std::future::pending()), files.run(), agent.run());
+        let following = client.run(std::future::pending());
+        tokio::join!(following, files.run(), agent.run(), health::run(health));
     }
 }
 

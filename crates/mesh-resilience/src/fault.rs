@@ -1,6 +1,8 @@
 //! Delays and aborts put in on purpose, to see how callers cope.
 //!
-//! First the delay, then the abort; whether each happens is drawn on its own, from its own share.
+//! First the delay, then the abort; whether each happens is drawn on its own, from its own share. The
+//! answer may be slow as well: that is done by [`PaceLayer`](crate::PaceLayer), which belongs outside.
+//! How many requests have faults at a time may be limited, over a listener.
 //! An aborted request fails with [`Failure::FaultAbort`] or [`Failure::FaultAbortGrpc`] and never
 //! reaches the service. What is done, and for which share, may be left to the headers of requests
 //! (`x-envoy-fault-…`), where the fault says so.
@@ -34,18 +36,23 @@
 //! # }
 //! ```
 
+mod active;
+
 use crate::like::is_like;
 use crate::time::Deadline;
+use active::Active;
 use http::{HeaderMap, HeaderName, Request, Response};
-use mesh_core::model::{self, AbortWith, DelayBy, Fraction};
+use mesh_core::model::{self, AbortWith, DelayBy, Fraction, SlowBy};
 use mesh_core::stats::HttpStat;
 use mesh_core::{BoxError, Error, Exchange, Failure, Flags, Rng};
 use pin_project::pin_project;
 use std::fmt;
 use std::future::Future;
 use std::mem;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tower_layer::Layer;
@@ -56,6 +63,8 @@ use tower_service::Service;
 pub struct FaultLayer {
     source: Source,
     rng: Arc<Rng>,
+    /// Faults under way of requests without a listener.
+    active: Arc<AtomicU64>,
 }
 
 /// A service that delays and aborts a share of its requests.
@@ -64,6 +73,7 @@ pub struct Fault<S> {
     inner: S,
     source: Source,
     rng: Arc<Rng>,
+    active: Arc<AtomicU64>,
 }
 
 /// The response future of [`Fault`].
@@ -88,6 +98,7 @@ enum State<S, F, B> {
 struct Delayed<S, B> {
     deadline: Deadline,
     abort: Option<Failure>,
+    admission: Admission,
     /// Ready.
     service: S,
     request: Request<B>,
@@ -104,6 +115,17 @@ enum Source {
 struct Plan {
     delay: Option<Duration>,
     abort: Option<Failure>,
+    slow: Option<NonZeroU64>,
+}
+
+/// Whether a request may have faults, of which there may be too many already (Envoy
+/// `FaultFilter::tryIncActiveFaults`).
+struct Admission {
+    most: Option<u32>,
+    own: Arc<AtomicU64>,
+    caller: Option<Exchange>,
+    /// It has one.
+    active: Option<Active>,
 }
 
 // === impl FaultLayer ===
@@ -124,6 +146,7 @@ impl FaultLayer {
         Self {
             source,
             rng: Arc::default(),
+            active: Arc::default(),
         }
     }
 
@@ -143,6 +166,7 @@ impl<S> Layer<S> for FaultLayer {
             inner,
             source: self.source.clone(),
             rng: self.rng.clone(),
+            active: self.active.clone(),
         }
     }
 }
@@ -154,11 +178,15 @@ const DELAY_SHARE: HeaderName = HeaderName::from_static("x-envoy-fault-delay-req
 const ABORT: HeaderName = HeaderName::from_static("x-envoy-fault-abort-request");
 const ABORT_GRPC: HeaderName = HeaderName::from_static("x-envoy-fault-abort-grpc-request");
 const ABORT_SHARE: HeaderName = HeaderName::from_static("x-envoy-fault-abort-request-percentage");
+const SLOW: HeaderName = HeaderName::from_static("x-envoy-fault-throughput-response");
+const SLOW_SHARE: HeaderName =
+    HeaderName::from_static("x-envoy-fault-throughput-response-percentage");
 const NODE: HeaderName = HeaderName::from_static("x-envoy-downstream-service-node");
 
-/// Decides what is done to a request with these headers, from one random word for the delay and one
-/// for the abort.
-fn decide(fault: &model::Fault, headers: &HeaderMap, delay_word: u64, abort_word: u64) -> Plan {
+/// Decides what is done to a request with these headers, from one random word for the delay, one for
+/// the abort and one for how slow the answer is.
+fn decide(fault: &model::Fault, headers: &HeaderMap, words: [u64; 3]) -> Plan {
+    let [delay_word, abort_word, slow_word] = words;
     let delay = fault.delay.as_ref().and_then(|delay| {
         let (length, share) = match delay.by {
             DelayBy::Fixed(length) => (length, delay.share),
@@ -181,7 +209,18 @@ fn decide(fault: &model::Fault, headers: &HeaderMap, delay_word: u64, abort_word
         };
         share.admits(abort_word).then_some(with)
     });
-    Plan { delay, abort }
+    let slow = fault.slow.as_ref().and_then(|slow| {
+        let (rate, share) = match slow.by {
+            SlowBy::Fixed(rate) => (rate, slow.share),
+            SlowBy::Header(unit) => {
+                let rate = NonZeroU64::new(number(headers, &SLOW)?)?;
+                (rate, lowered(slow.share, unit, headers, &SLOW_SHARE))
+            }
+            _ => return None,
+        };
+        share.admits(slow_word).then_some(rate)
+    });
+    Plan { delay, abort, slow }
 }
 
 /// The abort that a request asks for.
@@ -222,21 +261,27 @@ fn concerns<B>(fault: &model::Fault, request: &Request<B>, exchange: Option<&Exc
 // === impl Fault ===
 
 impl<S> Fault<S> {
-    fn plan<B>(&self, request: &Request<B>, exchange: Option<&Exchange>) -> Plan {
+    fn plan<B>(
+        &self,
+        request: &Request<B>,
+        exchange: Option<&Exchange>,
+    ) -> Option<(Plan, Admission)> {
         let fault = match &self.source {
-            Source::Fixed(fault) => Some(fault),
-            Source::Route => exchange
-                .and_then(Exchange::rule)
-                .and_then(|rule| rule.fault.as_ref()),
-        };
-        let Some(fault) = fault else {
-            return Plan::default();
+            Source::Fixed(fault) => fault,
+            Source::Route => exchange?.rule()?.fault.as_ref()?,
         };
         if !concerns(fault, request, exchange) {
-            return Plan::default();
+            return None;
         }
-        let words = (self.rng.word(), self.rng.word());
-        decide(fault, request.headers(), words.0, words.1)
+        let words = [(); 3].map(|()| self.rng.word());
+        let plan = decide(fault, request.headers(), words);
+        let admission = Admission {
+            most: fault.max_active,
+            own: self.active.clone(),
+            caller: exchange.cloned(),
+            active: None,
+        };
+        (plan != Plan::default()).then_some((plan, admission))
     }
 }
 
@@ -256,8 +301,19 @@ where
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let exchange = Exchange::of(&request);
-        let plan = self.plan(&request, exchange);
-        let state = if let Some(delay) = plan.delay {
+        let Some((plan, mut admission)) = self.plan(&request, exchange) else {
+            return ResponseFuture {
+                state: State::Going(self.inner.call(request)),
+            };
+        };
+        if let (Some(rate), Some(exchange)) = (plan.slow, exchange)
+            && admission.admits()
+        {
+            exchange.caller().count(HttpStat::FaultSlow);
+            exchange.set_pace(rate, admission.lasting());
+        }
+        let delay = plan.delay.filter(|_| admission.admits());
+        let state = if let Some(delay) = delay {
             if let Some(exchange) = exchange {
                 exchange.flag(Flags::DI);
                 exchange.caller().count(HttpStat::FaultDelays);
@@ -267,10 +323,11 @@ where
             State::Delayed(Some(Box::new(Delayed {
                 deadline: Deadline::after(delay),
                 abort: plan.abort,
+                admission,
                 service: mem::replace(&mut self.inner, clone),
                 request,
             })))
-        } else if let Some(failure) = plan.abort {
+        } else if let Some(failure) = plan.abort.filter(|_| admission.admits()) {
             State::Aborted(failure, exchange.cloned())
         } else {
             return ResponseFuture {
@@ -278,6 +335,40 @@ where
             };
         };
         ResponseFuture { state }
+    }
+}
+
+// === impl Admission ===
+
+impl Admission {
+    /// Whether there may be one more fault. What has one already may have another.
+    fn admits(&mut self) -> bool {
+        let stats = self
+            .caller
+            .as_ref()
+            .and_then(|it| it.caller().stats.clone());
+        let shard = self
+            .caller
+            .as_ref()
+            .map(Exchange::shard)
+            .unwrap_or_default();
+        if self.active.is_some() {
+            return true;
+        }
+        let most = self.most.map_or(u64::MAX, u64::from);
+        self.active = Active::take(stats, shard, &self.own, most);
+        if self.active.is_none()
+            && let Some(exchange) = &self.caller
+        {
+            exchange.caller().count(HttpStat::FaultOverflow);
+        }
+        self.active.is_some()
+    }
+
+    /// What is to be held until the request is over. Another fault of it counts no more.
+    fn lasting(&mut self) -> Option<Box<dyn std::any::Any + Send + Sync>> {
+        let active = self.active.replace(Active::Lasting)?;
+        Some(Box::new(active))
     }
 }
 
@@ -304,11 +395,12 @@ where
                     ready!(waiting.deadline.poll(cx));
                     let Delayed {
                         abort,
+                        mut admission,
                         mut service,
                         request,
                         ..
                     } = *delayed.take().expect("it was there a moment ago");
-                    match abort {
+                    match abort.filter(|_| admission.admits()) {
                         Some(failure) => State::Aborted(failure, Exchange::of(&request).cloned()),
                         None => State::Going(service.call(request)),
                     }

@@ -11,6 +11,7 @@
 //!
 //! | Layer | |
 //! |---|---|
+//! | [`PaceLayer`] | slows answers down on purpose, those of our own too |
 //! | [`OverloadLayer`] | refuses before any work is done |
 //! | [`RateLayer`] | as the first filter of the listeners that we write for Envoys |
 //! | [`FaultLayer`] | what is put in on purpose is neither timed nor repaired by what is below |
@@ -42,6 +43,7 @@ pub mod fault;
 pub mod idle;
 pub mod map;
 pub mod overload;
+pub mod pace;
 pub mod rate;
 pub mod retry;
 pub mod timeout;
@@ -52,6 +54,7 @@ pub use fault::{Fault, FaultLayer};
 pub use idle::{Idle, IdleBody, IdleLayer, TryIdle, TryIdleBody, TryIdleLayer};
 pub use map::{MapRequestBody, MapRequestBodyLayer};
 pub use overload::{Overload, OverloadLayer, Shedding};
+pub use pace::{Pace, PaceLayer, PacedBody};
 pub use rate::{Rate, RateLayer};
 pub use retry::{Budgets, ReplayBody, Retry, RetryLayer};
 pub use timeout::{Timeout, TimeoutLayer};

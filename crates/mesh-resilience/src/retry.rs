@@ -3,7 +3,7 @@
 //! The policy says what is retried, how often and after which back-off ([`model::Retry`], Envoy's
 //! `RetryPolicy`); it is either fixed or that of the matched rule. A request without a policy is
 //! passed on as it came: nothing is kept of it and its future is the inner one. So is a mirror's
-//! copy, a `CONNECT` or an upgrade.
+//! copy and a `CONNECT`. An upgrade is tried again until it is answered (as in Envoy).
 //!
 //! * A response that is to be tried again for is dropped, body and all, before the wait; during
 //!   the wait nothing of the service is held. Only a response's head is looked at, so a gRPC status
@@ -77,7 +77,7 @@ use ask::Wanted;
 use attempts::{Attempts, finish};
 use budget::{Window, interval_of};
 use hedge::Hedge;
-use http::{HeaderName, HeaderValue, Method, Request, Response, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body::Body;
 use mesh_core::body::Held;
 use mesh_core::model::{self, Limits};
@@ -293,7 +293,7 @@ impl Settings {
         };
         let is_shadow = plan.exchange.as_ref().is_some_and(Exchange::is_shadow);
         let is_wanted = !plan.wanted.is_nothing() || plan.hedge.is_some();
-        if is_shadow || !is_wanted || is_tunnel(request) {
+        if is_shadow || !is_wanted || request.method() == Method::CONNECT {
             return None;
         }
         if let (Some(_), Some(exchange)) = (plan.hedge, &plan.exchange) {
@@ -326,11 +326,6 @@ impl Settings {
             numbered,
         })
     }
-}
-
-/// Whether the request asks for a connection of its own, which cannot be made again.
-fn is_tunnel<B>(request: &Request<B>) -> bool {
-    request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE)
 }
 
 // === impl Retry ===

@@ -29,8 +29,8 @@
 //! # }
 //! ```
 
-use http::{Request, Response};
-use mesh_core::{BoxError, Error, Exchange};
+use http::{HeaderName, Request, Response};
+use mesh_core::{BoxError, Error, Exchange, upgrade};
 use pin_project::pin_project;
 use std::future::Future;
 use std::pin::Pin;
@@ -116,20 +116,39 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let result = ready!(this.inner.poll(cx)).map_err(Error::wrap);
+        let says = |response: &Response<R>| {
+            let says = response.headers().get(&CANARY);
+            says.is_some_and(|says| says == "true")
+        };
+        let says_canary = result.as_ref().is_ok_and(says);
         let status = match &result {
             Ok(response) => Some(response.status()),
             // A gRPC caller is answered with 200, and 503 is counted.
             Err(error) if error.failure().replaces_an_answer() => Some(error.status()),
             Err(_) => None,
         };
-        let exchange = this.exchange.take().filter(|of| !of.has_gone_on());
+        let counts = |of: &Exchange| !of.has_gone_on() && !is_no_answer(of);
+        let exchange = this.exchange.take().filter(counts);
         if let (Some(exchange), Some(status)) = (exchange, status)
             && let Some(cluster) = exchange.cluster()
         {
-            cluster.live().stats().answered(exchange.shard(), status);
+            let stats = cluster.live().stats();
+            stats.answered(exchange.shard(), status);
+            if says_canary || exchange.went_to_canary() {
+                stats.answered_by_canary(exchange.shard(), status);
+            }
         }
         Poll::Ready(result)
     }
+}
+
+/// A server that says so is a canary, whatever is known of it (Envoy
+/// `Filter::chargeUpstreamCode`).
+const CANARY: HeaderName = HeaderName::from_static("x-envoy-upstream-canary");
+
+/// Whether a WebSocket was answered with something that tells it nothing.
+fn is_no_answer(exchange: &Exchange) -> bool {
+    exchange.with_notes(|notes| notes.details.as_deref() == Some(upgrade::UNSUCCESSFUL))
 }
 
 #[cfg(test)]
@@ -137,9 +156,11 @@ mod tests {
     use super::*;
     use http::StatusCode;
     use mesh_core::Failure;
-    use mesh_core::model::{Cluster, Rule};
+    use mesh_core::exchange::Upstream;
+    use mesh_core::model::{Cluster, Endpoint, Rule};
     use mesh_core::stats::ClusterStat;
-    use mesh_test::{Answers, Probe, contract, empty, fixture};
+    use mesh_test::{Answers, BoxedBody, Probe, contract, empty, fixture};
+    use std::sync::Arc;
     use tower::ServiceExt;
 
     #[tokio::test]
@@ -178,6 +199,52 @@ mod tests {
             ClusterStat::RqCompleted,
         ];
         assert_eq!(classes.map(|it| stats.block().get(it)), [1, 1, 4, 6]);
+    }
+
+    #[tokio::test]
+    async fn answers_of_canaries_count_once_more() {
+        for (known, says, counted) in [
+            (None, None, false),
+            (Some("true"), None, true),
+            (Some("true"), Some("false"), true),
+            // A text is none in Envoy either.
+            (Some("\"true\""), None, false),
+            (None, Some("true"), true),
+            (None, Some("1"), false),
+        ] {
+            let exchange = fixture::exchange(Rule::prefix_to("/", "a"), Some(Cluster::new("a")));
+            let mut endpoint = Endpoint::new(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
+            if let Some(known) = known {
+                endpoint.subset = Arc::new([("canary".into(), known.into())].into());
+            }
+            exchange.set_upstream(Upstream::new(Arc::new(endpoint)));
+            let upstream = tower::service_fn(move |_: Request<BoxedBody>| async move {
+                let response = Response::builder().status(404);
+                let response = match says {
+                    Some(says) => response.header(CANARY, says),
+                    None => response,
+                };
+                Ok::<_, Error>(response.body(()).unwrap())
+            });
+            let service = AccountLayer::per_route().layer(upstream);
+            let request = fixture::with(Request::new(empty()), &exchange);
+            service.oneshot(request).await.unwrap();
+            let stats = exchange.cluster().unwrap().live().stats();
+            let codes = stats.canary_codes().map(|codes| codes.counts());
+            assert_eq!(codes, counted.then(|| vec![(404, 1)]), "{known:?} {says:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_websocket_that_is_not_opened_counts_no_answer() {
+        let exchange = fixture::exchange(Rule::prefix_to("/", "a"), Some(Cluster::new("a")));
+        let upstream = Probe::answering([Answers::With(StatusCode::OK, "")]);
+        let service = AccountLayer::per_route().layer(upstream);
+        exchange.set_details(upgrade::UNSUCCESSFUL);
+        let request = fixture::with(Request::new(empty()), &exchange);
+        service.oneshot(request).await.unwrap();
+        let stats = exchange.cluster().unwrap().live().stats();
+        assert_eq!(stats.block().get(ClusterStat::RqCompleted), 0);
     }
 
     #[test]

@@ -131,12 +131,18 @@ impl Scrape {
             };
             self.sample(owner.clone(), name, *kind, value);
         }
+        for (name, left) in breakers::remaining(cluster) {
+            self.sample(owner.clone(), name, Kind::Gauge, left);
+        }
         for (code, count) in live.stats().codes().counts() {
             let name = format!("upstream_rq_{code}");
             self.sample(owner.clone(), &name, Kind::Counter, count);
         }
         if let Some(codes) = live.stats().retried_codes() {
-            self.retried(&owner, codes);
+            self.once_more(&owner, "retry", codes);
+        }
+        if let Some(codes) = live.stats().canary_codes() {
+            self.once_more(&owner, "canary", codes);
         }
         if let Some(block) = live.stats().tls() {
             self.agreed(&owner, block);
@@ -228,7 +234,7 @@ impl Scrape {
 
     /// Adds the statistics of rules: `vhost.HOST.route.PREFIX.*`, with the names as they are.
     /// Adds `retry.upstream_rq_*`: each code, its class, and all together.
-    fn retried(&mut self, owner: &Owner, codes: &Codes) {
+    fn once_more(&mut self, owner: &Owner, prefix: &str, codes: &Codes) {
         let mut sums = BTreeMap::<String, u64>::new();
         for (code, count) in codes.counts() {
             for name in [
@@ -240,7 +246,7 @@ impl Scrape {
             }
         }
         for (name, count) in sums {
-            let name = format!("retry.upstream_rq_{name}");
+            let name = format!("{prefix}.upstream_rq_{name}");
             self.sample(owner.clone(), &name, Kind::Counter, count);
         }
     }

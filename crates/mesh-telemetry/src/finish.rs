@@ -61,7 +61,7 @@ use crate::Telemetry;
 use crate::telemetry::Own;
 use http::{Request, Response};
 use http_body::Body;
-use mesh_core::Exchange;
+use mesh_core::{Exchange, upgrade};
 use pin_project::pin_project;
 use std::fmt;
 use std::future::Future;
@@ -160,7 +160,13 @@ where
         });
         let tally = Tally::begin(self.telemetry.clone(), exchange.clone(), &mut request);
         let request_end = tally.request_end();
-        let request = request.map(|body| Received::new(body, exchange, request_end).into());
+        let never =
+            upgrade::of(request.headers()).map(|_| upgrade::is_websocket(request.headers()));
+        let request = request.map(|body| match never {
+            None => Received::new(body, exchange, request_end),
+            Some(bounded) => Received::endless(body, exchange, bounded),
+        });
+        let request = request.map(Into::into);
         ResponseFuture {
             inner: self.inner.call(request),
             tally: Some(tally),

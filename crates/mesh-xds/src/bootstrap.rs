@@ -1,7 +1,7 @@
 //! Envoy's own configuration: the bootstrap, and the files that it may refer to.
 //!
 //! What is read: `node`, the address of `admin`, `static_resources` (listeners, clusters and secrets),
-//! `overload_manager`, and `dynamic_resources` from an aggregated stream (`ads`) or from files (`path_config_source`).
+//! `overload_manager`, `hds_config`, and `dynamic_resources` from an aggregated stream (`ads`) or from files (`path_config_source`).
 //! What has no effect here is accepted by name only ([`ignored`]); everything else is refused by
 //! name. Extensions are those of [`crate::read`].
 //!
@@ -66,6 +66,9 @@ pub struct Bootstrap {
     pub secrets: Vec<SecretResource>,
     /// `dynamic_resources.ads_config`.
     pub ads: Option<Ads>,
+    /// The service that says which endpoints are to be checked, and is told how they are
+    /// (`hds_config`).
+    pub hds: Option<Ads>,
     /// Where listeners come from besides (`dynamic_resources.lds_config`).
     pub lds: Option<Subscription>,
     /// Where clusters come from besides (`dynamic_resources.cds_config`).
@@ -82,7 +85,7 @@ pub struct Bootstrap {
     pub encoded: Bytes,
 }
 
-/// The aggregated stream.
+/// The aggregated stream, or another service that is reached like it.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ads {

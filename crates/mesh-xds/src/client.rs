@@ -39,6 +39,7 @@ mod fallback;
 #[cfg(feature = "json")]
 mod grpc;
 mod handle;
+mod health;
 mod incoming;
 mod machine;
 mod remote;
@@ -53,6 +54,7 @@ pub use fallback::{Fallback, Next};
 #[cfg(feature = "json")]
 pub use grpc::{FileWatcher, GrpcAuthority, GrpcBootstrap};
 pub use handle::{FileReference, Gone, Handle, ServiceReference};
+pub use health::{HealthClient, Reported};
 pub use machine::{
     Config, Decode, Event, KindStatus, Limits, Machine, Request, ResourceState, ResourceStatus,
     Response, Update, Variant,

@@ -46,6 +46,8 @@ mod tcp;
 mod tls;
 mod transport;
 
+#[cfg(feature = "client")]
+pub(crate) use address::address as endpoint_address;
 #[cfg(feature = "json")]
 pub(crate) use address::listener_address;
 

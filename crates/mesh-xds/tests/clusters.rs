@@ -75,9 +75,9 @@ fn limits() -> BoxedStrategy<Limits> {
                 interval: time.unwrap_or_default(),
             }
         });
-    let values = [number(), number(), number(), number(), number()];
-    let some = (values, option::of(budget)).prop_map(|(values, budget)| {
-        let [connections, pending, requests, retries, pools] = values;
+    let values = [(); 6].map(|()| number());
+    let some = (values, option::of(budget), any::<bool>()).prop_map(|(values, budget, track)| {
+        let [connections, pending, requests, retries, pools, of_one] = values;
         let mut limits = Limits::envoy();
         limits.max_connections = connections;
         limits.max_pending = pending;
@@ -85,6 +85,8 @@ fn limits() -> BoxedStrategy<Limits> {
         limits.max_retries = retries;
         limits.budget = budget;
         limits.max_pools = pools;
+        limits.max_connections_per_host = of_one;
+        limits.track_remaining = track;
         limits
     });
     prop_oneof![Just(Limits::envoy()), Just(Limits::unlimited()), some].boxed()
@@ -817,10 +819,14 @@ fn what_the_model_cannot_say_is_refused_by_its_field() {
                     Some(mesh_xds::pb::envoy::r#type::v3::Percent { value: 33.5 });
             },
         ),
-        ("circuit_breakers.per_host_thresholds: not supported", |c| {
-            let breakers = c.circuit_breakers.get_or_insert_default();
-            breakers.per_host_thresholds.push(Default::default());
-        }),
+        (
+            "circuit_breakers.per_host_thresholds[0].max_requests: not supported",
+            |c| {
+                let breakers = c.circuit_breakers.get_or_insert_default();
+                breakers.per_host_thresholds.push(Default::default());
+                breakers.per_host_thresholds[0].max_requests = Some(Default::default());
+            },
+        ),
     ];
     for (message, change) in changes {
         let mut proto = eds();

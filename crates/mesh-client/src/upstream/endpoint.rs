@@ -8,9 +8,10 @@ use super::variant::Variant;
 use super::{fault, head};
 use crate::Body;
 use crate::tcp::Tunnelled;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use mesh_core::model::{ClusterEntry, UpstreamProtocol};
 use mesh_core::stats::ClusterStat;
+use mesh_core::upgrade::{self, UNSUCCESSFUL};
 use mesh_core::{Error, Exchange, Failure, Shard};
 use mesh_http1::{Buffers, Limits};
 use mesh_lb::{Host, MakeEndpoint};
@@ -188,13 +189,14 @@ async fn send(
 ) -> Result<Response<Body>, Error> {
     let config = entry.config();
     let caller = exchange.as_ref().map(Exchange::caller);
-    let upgrade = head::upgrade(request.headers()).is_some();
+    let upgrades = upgrade::of(request.headers()).is_some();
+    let websocket = upgrades && upgrade::is_websocket(request.headers());
     let opens_tunnel =
         request.method() == Method::CONNECT && request.extensions().get::<Tunnelled>().is_some();
     let tls = config.tls_to(pool.host.endpoint());
     let protocol = match config.protocol {
-        UpstreamProtocol::Http2 if !upgrade => Protocol::Http2,
-        UpstreamProtocol::Alpn if !upgrade && tls.is_some() => Protocol::Alpn,
+        UpstreamProtocol::Http2 if !upgrades => Protocol::Http2,
+        UpstreamProtocol::Alpn if !upgrades && tls.is_some() => Protocol::Alpn,
         UpstreamProtocol::AsDownstream if request.version() == Version::HTTP_2 => Protocol::Http2,
         _ => Protocol::Http1,
     };
@@ -248,18 +250,28 @@ async fn send(
                 let (mut head, body) = response.into_parts();
                 if head.status != StatusCode::SWITCHING_PROTOCOLS {
                     head::strip(&mut head.headers, None);
-                } else if !upgrade {
+                } else if !upgrades {
                     // Nobody asked for it, so nobody would take the connection over.
                     return Err(Error::new(Failure::UpstreamProtocol));
                 }
                 // What an HTTP/1.0 server says of its version is not what we say of ours.
                 head.version = head.version.max(Version::HTTP_11);
-                stamp(
-                    &mut head.headers,
-                    head_at.saturating_duration_since(sent_at),
-                );
+                // Of an answer that comes early nobody knows how long it took (Envoy
+                // `Filter::onUpstreamHeaders`), and whoever upgrades never ends its request.
+                if exchange.as_ref().is_none_or(Exchange::request_is_whole) {
+                    let taken = head_at.saturating_duration_since(sent_at);
+                    stamp(&mut head.headers, taken);
+                }
                 if let Some(exchange) = &exchange {
                     exchange.with_notes_mut(|notes| notes.head_at = Some(head_at));
+                }
+                if websocket && is_unsuccessful(head.status) {
+                    head.headers.remove(header::CONTENT_LENGTH);
+                    if let Some(exchange) = &exchange {
+                        exchange.set_details(UNSUCCESSFUL);
+                    }
+                    drop(lease.into_body(body));
+                    return Ok(Response::from_parts(head, Body::empty()));
                 }
                 let body = if opens_tunnel && head.status.is_success() {
                     lease.into_tunnel(body)
@@ -288,6 +300,11 @@ async fn send(
             }
         }
     }
+}
+
+/// Whether an answer to a WebSocket opens none, and is no error either.
+fn is_unsuccessful(status: StatusCode) -> bool {
+    status != StatusCode::SWITCHING_PROTOCOLS && status.as_u16() < 400
 }
 
 /// Envoy's `x-envoy-upstream-service-time`: milliseconds until the response head.

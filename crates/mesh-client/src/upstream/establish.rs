@@ -7,6 +7,7 @@ use super::lane::{Lane, Protocol};
 use super::lease::{Meta, Shared, Units};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
+use super::seat::Seat;
 use super::secure::{Offer, Secured};
 use super::transport::{Connected, Io};
 use crate::Body;
@@ -14,7 +15,6 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use mesh_core::model::{Cluster, ClusterEntry};
 use mesh_core::stats::ClusterStat;
-use mesh_core::usage::Taken;
 use mesh_core::{Error, Failure};
 use mesh_http1::client::{Connection, SendRequest};
 use std::future::{Future, poll_fn};
@@ -38,7 +38,7 @@ pub(super) struct Attempt {
     entry: Arc<ClusterEntry>,
     /// HTTP/2 streams to expect before the peer says how many it allows.
     streams: usize,
-    taken: Taken,
+    seat: Seat,
 }
 
 /// A connection's part of the numbers of its lane. Whatever becomes of the task that drives the
@@ -88,7 +88,7 @@ pub(super) fn spawn(attempts: Vec<Attempt>) {
 
 impl Attempt {
     /// For a connection that `lane` has already counted.
-    pub(super) fn new(pool: &Arc<Pool>, lane: &Lane, taken: Taken) -> Self {
+    pub(super) fn new(pool: &Arc<Pool>, lane: &Lane, seat: Seat) -> Self {
         Self {
             place: Place {
                 pool: Arc::downgrade(pool),
@@ -98,7 +98,7 @@ impl Attempt {
             protocol: lane.protocol,
             entry: lane.entry.clone(),
             streams: lane.expected_streams(),
-            taken,
+            seat,
         }
     }
 
@@ -116,7 +116,7 @@ impl Attempt {
             protocol,
             entry,
             streams,
-            taken,
+            seat,
         } = self;
         let started = tokio::time::Instant::now();
         let dial = place.pool.upgrade().map(|pool| Dial {
@@ -137,12 +137,12 @@ impl Attempt {
             Ok(connected) => connected,
             Err(error) => {
                 // The unit of the connection limit first, so that a waiter may use it.
-                drop(taken);
+                drop(seat);
                 place.failed(&error);
                 return None;
             }
         };
-        let units = Units::new(&pool.counted, &pool.host, taken, started.elapsed());
+        let units = Units::new(&pool.counted, &pool.host, seat, started.elapsed());
         let meta = Arc::new(Meta {
             lane: protocol,
             remote: connected.remote,

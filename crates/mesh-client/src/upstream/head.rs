@@ -19,18 +19,6 @@ static HOP_BY_HOP: [HeaderName; 5] = [
 /// (RFC 9110 §7.6.1 lets a sender name only fields that are meant for the next hop).
 static END_TO_END: [HeaderName; 3] = [header::HOST, header::TE, header::CONTENT_LENGTH];
 
-/// The protocol that a request asks to switch to, if it does.
-pub(crate) fn upgrade(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let upgrade = headers.get(header::UPGRADE)?;
-    let asks = headers.get_all(header::CONNECTION).iter().any(|value| {
-        value
-            .as_bytes()
-            .split(|byte| *byte == b',')
-            .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-    });
-    asks.then_some(upgrade)
-}
-
 /// Removes what must not be forwarded. `keep` is the protocol of an upgrade that may pass.
 pub(crate) fn strip(headers: &mut HeaderMap, keep: Option<HeaderValue>) {
     // One look at the names: few messages have more than one of them.
@@ -99,7 +87,7 @@ fn settle_te(headers: &mut HeaderMap) {
 
 /// Makes a request fit for HTTP/1.1: origin form, `host`, no connection headers.
 pub(crate) fn for_http1<B: Body>(request: &mut Request<B>) {
-    let keep = upgrade(request.headers()).cloned();
+    let keep = mesh_core::upgrade::of(request.headers()).cloned();
     strip(request.headers_mut(), keep);
     request.headers_mut().remove(header::EXPECT);
     *request.version_mut() = Version::HTTP_11;
@@ -123,10 +111,11 @@ pub(crate) fn for_http1<B: Body>(request: &mut Request<B>) {
 /// Says that there is no body where a server would else wait for one, or refuse (RFC 9110 §8.6).
 /// For these methods Envoy does not say it either.
 fn settle_length<B: Body>(request: &mut Request<B>) {
+    // What comes behind an upgrade is no body.
     let needless = matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT
-    );
+    ) || request.headers().contains_key(header::UPGRADE);
     if !needless
         && request.body().is_end_stream()
         && !request.headers().contains_key(header::CONTENT_LENGTH)

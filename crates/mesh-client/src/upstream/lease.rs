@@ -6,6 +6,7 @@ use super::lane::Protocol;
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::received::Received;
+use super::seat::Seat;
 use super::sending::{NotSent, Sending};
 use super::transport::Io;
 use crate::Body;
@@ -82,7 +83,7 @@ pub(crate) struct Meta {
 
 /// What a connection counts for while it is open.
 pub(crate) struct Units {
-    _taken: Taken,
+    _seat: Seat,
     _host: HostConnection,
     _active: Raised<Counted, ClusterStat>,
     counted: Counted,
@@ -304,11 +305,11 @@ impl Meta {
 
 impl Units {
     /// What one more open connection counts for.
-    pub(crate) fn new(counted: &Counted, host: &Host, taken: Taken, took: Duration) -> Self {
+    pub(crate) fn new(counted: &Counted, host: &Host, seat: Seat, took: Duration) -> Self {
         counted.count(ClusterStat::CxTotal);
         counted.connect_time(took);
         Self {
-            _taken: taken,
+            _seat: seat,
             _host: host.connected(),
             _active: counted.raise(ClusterStat::CxActive),
             counted: counted.clone(),

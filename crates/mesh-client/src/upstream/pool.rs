@@ -5,6 +5,7 @@ use super::counted::Counted;
 use super::establish::{Attempt, Made, spawn};
 use super::lane::{Lane, Protocol, Spent};
 use super::lease::{Lease, Sender, Shared};
+use super::seat::Seat;
 use super::variant::Variant;
 use mesh_core::model::{ClusterEntry, Limits, Priority};
 use mesh_core::stats::{ClusterStat, Raised};
@@ -275,19 +276,19 @@ impl Pool {
         let mut attempts = Vec::new();
         while lane.wants_connection() {
             let (usage, limits) = self.limits(&lane.entry);
-            let taken = match usage.take(Resource::Connections, limits.max_connections) {
-                Some(taken) => taken,
+            let seat = match Seat::take(&self.host, usage, limits) {
+                Some(seat) => seat,
                 None => {
                     self.count(ClusterStat::CxOverflow);
                     if lane.open > 0 {
                         break;
                     }
-                    usage.take_anyway(Resource::Connections)
+                    Seat::take_anyway(&self.host, usage)
                 }
             };
             lane.open += 1;
             lane.connecting += 1;
-            attempts.push(Attempt::new(self, lane, taken));
+            attempts.push(Attempt::new(self, lane, seat));
         }
         attempts
     }

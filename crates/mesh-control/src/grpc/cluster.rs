@@ -23,6 +23,8 @@ pub(super) fn write(cluster: &Cluster, endpoints: &EndpointSet) -> pb::Cluster {
     kept.limits = cluster.limits;
     kept.limits.budget = None;
     kept.limits.max_pools = u32::MAX;
+    kept.limits.max_connections_per_host = u32::MAX;
+    kept.limits.track_remaining = false;
     kept.outlier = cluster.outlier.clone();
     if let Some(outlier) = &mut kept.outlier {
         outlier.error_codes.clear();

@@ -166,6 +166,12 @@ impl Endpoint {
             Address::Socket(_) | Address::Unix(_) => None,
         }
     }
+
+    /// Whether it is said to be a canary: `canary` in what subsets go by is true, and no text (Envoy
+    /// `MetadataEnvoyLbKeys.CANARY`).
+    pub fn is_canary(&self) -> bool {
+        self.subset.get("canary").is_some_and(|is| is == "true")
+    }
 }
 
 // === impl EndpointSet ===

@@ -53,6 +53,8 @@ struct More {
     codes: Codes,
     /// Of answers that were tried again for.
     retried: OnceLock<Box<Codes>>,
+    /// Of canaries' answers.
+    canary: OnceLock<Box<Codes>>,
     request_time: Histogram,
     connect_time: Histogram,
     /// Only where a handshake was counted.
@@ -236,6 +238,17 @@ impl ClusterStats {
     /// there were any.
     pub fn retried_codes(&self) -> Option<&Codes> {
         self.more.retried.get().map(|codes| &**codes)
+    }
+
+    /// Counts an answer once more, for it came from a canary.
+    pub fn answered_by_canary(&self, shard: Shard, status: StatusCode) {
+        let codes = self.more.canary.get_or_init(Box::default);
+        codes.inc(shard, status.as_u16());
+    }
+
+    /// Answers of canaries by their status code (`canary.upstream_rq_<code>`), if there were any.
+    pub fn canary_codes(&self) -> Option<&Codes> {
+        self.more.canary.get().map(|codes| &**codes)
     }
 
     /// The time until response heads, in milliseconds (`upstream_rq_time`).

@@ -145,6 +145,12 @@ pub struct Limits {
     pub budget: Option<RetryBudget>,
     /// Pools of connections: those of one worker to one endpoint that are alike. Default: no limit.
     pub max_pools: u32,
+    /// Connections to one endpoint, over all workers (Envoy
+    /// `CircuitBreakers.per_host_thresholds`). Default: no limit.
+    pub max_connections_per_host: u32,
+    /// Whether statistics tell how much is left of each of them (Envoy
+    /// `Thresholds.track_remaining`). Default no.
+    pub track_remaining: bool,
 }
 
 /// Whose limits a request counts for, and which connections it may share (Envoy
@@ -378,6 +384,8 @@ impl Limits {
             max_retries: 3,
             budget: None,
             max_pools: u32::MAX,
+            max_connections_per_host: u32::MAX,
+            track_remaining: false,
         }
     }
 
@@ -390,6 +398,8 @@ impl Limits {
             max_retries: u32::MAX,
             budget: None,
             max_pools: u32::MAX,
+            max_connections_per_host: u32::MAX,
+            track_remaining: false,
         }
     }
 }

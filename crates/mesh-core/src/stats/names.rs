@@ -313,6 +313,12 @@ crate::stats! {
         FaultAborts = Counter "fault.aborts_injected",
         /// Faults: delays.
         FaultDelays = Counter "fault.delays_injected",
+        /// Faults: slow answers.
+        FaultSlow = Counter "fault.response_rl_injected",
+        /// Faults that did not come about because there were too many.
+        FaultOverflow = Counter "fault.faults_overflow",
+        /// Faults under way.
+        FaultActive = Gauge "fault.active_faults",
         /// CORS: origins that matched.
         CorsValid = Counter "cors.origin_valid",
         /// CORS: origins that did not.

@@ -66,13 +66,13 @@ impl<'a> Avoid<'a> {
 
     /// Whether a choice that lands on this host is made again.
     pub(super) fn would_rather_not(&self, host: &Host) -> bool {
-        let has = &host.endpoint().subset;
+        let endpoint = host.endpoint();
         (self.previous && self.hosts.contains(&host.id()))
-            || (self.canaries && has.get("canary").is_some_and(|is| is == "true"))
+            || (self.canaries && endpoint.is_canary())
             || self
                 .metadata
                 .iter()
-                .any(|all| !all.is_empty() && labels::has_all(has, all, true))
+                .any(|all| !all.is_empty() && labels::has_all(&endpoint.subset, all, true))
     }
 
     /// The attempts whose priorities are left out: all up to the last at which they were looked

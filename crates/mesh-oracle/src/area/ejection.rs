@@ -203,7 +203,12 @@ fn breakers(dice: &mut Dice) -> Value {
     if dice.turn(2) == 0 || dice.chance(40) {
         thresholds["max_pending_requests"] = json!(0);
     }
-    json!({"thresholds": [thresholds]})
+    thresholds["track_remaining"] = json!(dice.chance(50));
+    let mut breakers = json!({"thresholds": [thresholds]});
+    if dice.turn(2) == 0 {
+        breakers["per_host_thresholds"] = json!([{"max_connections": dice.below(2)}]);
+    }
+    breakers
 }
 
 /// Limits of both priorities. Those on pools make endpoints unreachable, and too few of them are

@@ -59,6 +59,9 @@ const UPGRADES: &[&str] = &[
     "connection: upgrade, x-mine\r\nupgrade: h2c\r\nx-mine: 1",
     "connection: upgrade, host\r\nupgrade: h2c",
     "connection: close, upgrade\r\nupgrade: h2c",
+    "connection: upgrade\r\nupgrade: foo",
+    "connection: upgrade\r\nUpgrade: Foo",
+    "connection: upgrade\r\nupgrade: websocket",
 ];
 
 /// Fields that are right, wrong, or nearly so.
@@ -217,6 +220,12 @@ const TRIES: usize = 2_000;
 pub(crate) const KINDS: &[Kind] = &[
     ("upgrade to h2c", |raw| holds(raw, "upgrade: h2c")),
     ("another upgrade", |raw| holds(raw, "upgrade: bar")),
+    ("upgrade that may pass", |raw| {
+        holds(raw, "upgrade\r\nupgrade: foo")
+    }),
+    ("upgrade that is late", |raw| {
+        holds(raw, "upgrade: websocket") && holds(raw, "x-script: hang")
+    }),
     ("rare method", |raw| starts(raw, &RARE_METHODS[..5])),
     ("unknown method", |raw| starts(raw, &RARE_METHODS[5..])),
     ("target *", |raw| holds(raw, " * http/1.1")),
@@ -267,29 +276,32 @@ const SCRIPTS: &[&str] = &[
 ];
 
 pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
-    // Of those that ask in full none gets through: what becomes of one that does, and that nobody
-    // answers with 101, is another matter.
+    // No backend answers with 101.
     let mut to = json!({"cluster": "$a"});
-    let mut upgrades = vec![json!({"upgrade_type": "foo"})];
     if dice.chance(40) {
         to["upgrade_configs"] = json!([
             {"upgrade_type": "foo", "enabled": dice.chance(50)},
-            {"upgrade_type": "Bar", "enabled": false},
+            {"upgrade_type": "Bar", "enabled": dice.chance(30)},
         ]);
-        upgrades.push(json!({"upgrade_type": "bar"}));
     }
+    if dice.chance(40) {
+        to["retry_policy"] = json!({"retry_on": "5xx", "num_retries": 1});
+    }
+    let upgrades = ["foo", "bar", "websocket"].map(|kind| json!({"upgrade_type": kind}));
+    let late = json!({"cluster": "$a", "timeout": "0.250s"});
     let routes = json!([
         {
             "name": "fixed",
             "match": {"prefix": "/fixed"},
             "direct_response": {"status": 200, "body": {"inline_string": "fixed"}},
         },
+        {"name": "late", "match": {"prefix": "/late"}, "route": late},
         {"name": "to-a", "match": {"prefix": "/"}, "route": to},
     ]);
     let mut manager = json!({"route_config": {"virtual_hosts": [
         {"name": "v0", "domains": ["*"], "routes": routes},
     ]}});
-    if dice.chance(30) {
+    if dice.chance(60) {
         manager["upgrade_configs"] = json!(upgrades);
     }
     let fields = dice.chance(30).then(|| dice.between(10, 40));
@@ -301,13 +313,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
         manager["max_request_headers_kb"] = json!(kib);
     }
     let limits = (kib.unwrap_or(60) << 10, fields.unwrap_or(100));
-    let mut calls = calls(dice, requests, limits);
-    // The fixed answer is of no route that says anything of upgrades.
-    for raw in calls.iter_mut().filter_map(|call| call.raw.as_mut()) {
-        if raw.contains("upgrade: bar") {
-            *raw = raw.replacen(" /fixed ", " / ", 1);
-        }
-    }
+    let calls = calls(dice, requests, limits);
     Config {
         area: "protocol",
         source: Source {
@@ -397,7 +403,20 @@ fn oddity(dice: &mut Dice, raw: &mut Raw, most_bytes: usize, most_fields: usize)
         8 => raw.version = dice.pick(VERSIONS),
         9 => raw.host = dice.pick(HOSTS),
         12 => raw.host = Some(dice.pick(NO_HOSTS)),
-        13 => raw.lines.push(dice.pick(UPGRADES).into()),
+        13 => {
+            raw.lines.push(dice.pick(UPGRADES).into());
+            // Envoy holds a body back until the upgrade is answered.
+            raw.framing = Default::default();
+            match dice.below(6) {
+                0 => raw.script = dice.pick(&["503,200", "503"]),
+                1 => {
+                    // The time until an answer is bounded for this one alone.
+                    raw.lines = vec!["connection: upgrade\r\nupgrade: WebSocket".into()];
+                    (raw.target, raw.script) = ("/late".into(), "hang");
+                }
+                _ => {}
+            }
+        }
         14 => {
             raw.method = dice.pick(RARE_METHODS);
             raw.framing = Default::default();

@@ -12,6 +12,11 @@ const TYPE: &str = "type.googleapis.com/envoy";
 /// Answers that do not come, or do not end, so that their callers can leave before they do.
 const LEFT: &[&str] = &["hang", "head-then-hang"];
 
+/// How slow an answer may be asked to be, in words that are understood or not.
+const SLOWLY: &[&str] = &["100", "0", "x", "-1", " +64", "18446744073709551615"];
+/// Shares of either everything or nothing.
+const SHARES: &[&str] = &["0", "10000", "4294967295", "x"];
+
 /// The routes: their paths, and the scripts that lead to a failure there.
 const ROUTES: &[(&str, &[&str])] = &[
     (
@@ -44,6 +49,12 @@ const ROUTES: &[(&str, &[&str])] = &[
     ("/delay", &["200"]),
     ("/asked", &["200"]),
     ("/asked-100", &["200"]),
+    (
+        "/slow",
+        &["200", "chunked", "trailers", "head-then-close", "204"],
+    ),
+    ("/slow-asked", &["200", "chunked"]),
+    ("/too-many", &["200"]),
     ("/limited", &["200"]),
     ("/maintenance", &["200"]),
     (
@@ -215,6 +226,25 @@ fn route(path: &str) -> Value {
             }
             filters = filter("fault", config);
         }
+        "/slow" => {
+            // Slow enough to be seen in a test of time, and too fast for anything here.
+            let slow = json!({"fixed_limit": {"limit_kbps": 100}, "percentage": always});
+            filters = filter(
+                "fault",
+                json!({"response_rate_limit": slow, "max_active_faults": 1}),
+            );
+        }
+        "/slow-asked" => {
+            let slow = json!({"header_limit": {}, "percentage": always});
+            filters = filter("fault", json!({"response_rate_limit": slow}));
+        }
+        "/too-many" => {
+            let abort = json!({"http_status": 418, "percentage": always});
+            let slow = json!({"fixed_limit": {"limit_kbps": 1}, "percentage": always});
+            let mut fault = json!({"abort": abort, "max_active_faults": 0});
+            fault["response_rate_limit"] = slow;
+            filters = filter("fault", fault);
+        }
         "/limited" => {
             filters = filter(
                 "local_ratelimit",
@@ -322,6 +352,16 @@ fn call(dice: &mut Dice, routes: &[(&str, &[&str])], bodies: bool) -> Call {
             }
         }
         _ => {}
+    }
+    if path == "/slow-asked" {
+        for (percent, name, values) in [
+            (80, "x-envoy-fault-throughput-response", SLOWLY),
+            (40, "x-envoy-fault-throughput-response-percentage", SHARES),
+        ] {
+            if dice.chance(percent) {
+                call = call.with(name, dice.pick(values));
+            }
+        }
     }
     if path.starts_with("/asked") {
         call = ask(dice, call);

@@ -32,6 +32,13 @@ const PARTS: &[(&str, &str, &str)] = &[
     ("protocol", "upgrades of a route", r#""upgrade_configs""#),
     ("replies", "delay that is asked for", r#""header_delay""#),
     ("replies", "abort that is asked for", r#""header_abort""#),
+    ("replies", "slow answer", r#""fixed_limit""#),
+    (
+        "replies",
+        "slow answer that is asked for",
+        r#""header_limit""#,
+    ),
+    ("replies", "too many faults", r#""max_active_faults":0"#),
     (
         "routes",
         "new path of a template",

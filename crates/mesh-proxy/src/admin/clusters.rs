@@ -37,7 +37,7 @@ pub(super) fn text(shared: &Shared) -> String {
             let _ = writeln!(out, "{prefix}::region::{}", host.locality.region);
             let _ = writeln!(out, "{prefix}::zone::{}", host.locality.zone);
             let _ = writeln!(out, "{prefix}::sub_zone::{}", host.locality.sub_zone);
-            let _ = writeln!(out, "{prefix}::canary::false");
+            let _ = writeln!(out, "{prefix}::canary::{}", host.canary);
             let _ = writeln!(out, "{prefix}::priority::{}", host.priority);
             let _ = writeln!(out, "{prefix}::success_rate::-1");
             let _ = writeln!(out, "{prefix}::local_origin_success_rate::-1");

@@ -372,6 +372,10 @@ fn balancing(balancing: Balancing) -> String {
 fn limits(limits: &Limits) -> String {
     let parts = [
         ("connections", limits.max_connections),
+        (
+            "connections of an endpoint",
+            limits.max_connections_per_host,
+        ),
         ("pending requests", limits.max_pending),
         ("requests", limits.max_requests),
         ("pools", limits.max_pools),

@@ -8,11 +8,12 @@ use super::serve::Connection;
 use super::stack::{RequestStack, StackBody, StackFuture};
 use super::tunnel::tunnel;
 use crate::guard::Guard;
+use crate::listener::Counted;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use mesh_client::Body;
 use mesh_core::model::HttpManager;
-use mesh_core::stats::HttpStat;
+use mesh_core::stats::{HttpStat, Raised};
 use mesh_core::{Caller, Exchange, Resets};
 use mesh_http1::server::Refused;
 use mesh_http1::upgrade::OnUpgrade;
@@ -59,10 +60,20 @@ pub(crate) struct ResponseFuture {
 /// What is particular about a request.
 enum Special {
     /// It wants to switch protocols.
-    Upgrade(OnUpgrade, TaskTracker),
+    Upgrade(Box<Upgrade>),
     /// It is none.
     Refused(Refused),
 }
+
+/// What an upgrade takes.
+struct Upgrade {
+    downstream: OnUpgrade,
+    tasks: TaskTracker,
+    upgrading: Option<Upgrading>,
+}
+
+/// Counts as a connection that is upgraded for as long as it lives.
+pub(super) type Upgrading = Raised<Counted<HttpStat>, HttpStat>;
 
 /// What a listener puts on responses where it is told to.
 struct Marks {
@@ -159,9 +170,16 @@ impl Adapter {
             }
             return Some(Special::Refused(refused));
         }
-        mesh_client::upgrade_of(request.headers())?;
+        mesh_core::upgrade::of(request.headers())?;
         let downstream = upgrade::on(request.extensions_mut())?;
-        Some(Special::Upgrade(downstream, self.tasks.clone()))
+        let stats = self.caller.stats.clone().map(Counted::new);
+        let active = HttpStat::CxUpgradesActive;
+        let upgrading = stats.map(|stats| Raised::new(stats, self.caller.shard, active));
+        Some(Special::Upgrade(Box::new(Upgrade {
+            downstream,
+            tasks: self.tasks.clone(),
+            upgrading,
+        })))
     }
 }
 
@@ -243,11 +261,21 @@ fn is_early(exchange: &Exchange, at_once: bool) -> bool {
 impl Special {
     fn answered(self, exchange: &Exchange, response: &mut Response<StackBody>) {
         match self {
-            Self::Upgrade(downstream, tasks) => {
+            Self::Upgrade(upgrade) => {
+                let Upgrade {
+                    downstream,
+                    tasks,
+                    upgrading,
+                } = *upgrade;
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     // The task ends when either side closes; a worker that drains waits for it as
                     // it does for connections.
-                    tasks.spawn(tunnel(downstream, response, exchange.caller().clone()));
+                    tasks.spawn(tunnel(downstream, response, upgrading));
+                } else {
+                    // What came behind the request is of the other protocol, and no request (as in
+                    // Envoy, where such a request never ends).
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
                 }
             }
             // The answer is not over before its body is, so the log has not been written.

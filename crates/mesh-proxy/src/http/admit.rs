@@ -288,7 +288,7 @@ fn admit<B>(
         changed |= join_cookies(request.headers_mut());
     }
     changed |= join_authorization(request.headers_mut());
-    if let Some(protocol) = mesh_client::upgrade_of(request.headers()) {
+    if let Some(protocol) = mesh_core::upgrade::of(request.headers()) {
         let wanted = protocol.as_bytes().to_ascii_lowercase();
         if !passes(&wanted, manager, request, notes) {
             if changed {
@@ -296,6 +296,7 @@ fn admit<B>(
             }
             return Err(Error::new(Failure::UpgradeRefused));
         }
+        caller.count(HttpStat::CxUpgradesTotal);
     }
     let headers = request.headers_mut();
     // Most requests have none of them: one look at the names instead of one for each.

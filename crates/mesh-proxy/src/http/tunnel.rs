@@ -1,9 +1,7 @@
 //! What was HTTP/1 and is another protocol from now on.
 
-use crate::listener::Counted;
+use super::adapter::Upgrading;
 use http::Response;
-use mesh_core::Caller;
-use mesh_core::stats::{HttpStat, Raised};
 use mesh_http1::upgrade::{OnUpgrade, on};
 use tokio::io::copy_bidirectional;
 
@@ -11,20 +9,12 @@ use tokio::io::copy_bidirectional;
 pub(super) fn tunnel<B>(
     downstream: OnUpgrade,
     response: &mut Response<B>,
-    caller: Caller,
+    upgrading: Option<Upgrading>,
 ) -> impl Future<Output = ()> + Send + use<B> {
-    copy(downstream, on(response.extensions_mut()), caller)
+    copy(downstream, on(response.extensions_mut()), upgrading)
 }
 
-async fn copy(downstream: OnUpgrade, upstream: Option<OnUpgrade>, caller: Caller) {
-    caller.count(HttpStat::CxUpgradesTotal);
-    let _active = caller.stats.clone().map(|stats| {
-        Raised::new(
-            Counted::new(stats),
-            caller.shard,
-            HttpStat::CxUpgradesActive,
-        )
-    });
+async fn copy(downstream: OnUpgrade, upstream: Option<OnUpgrade>, _upgrading: Option<Upgrading>) {
     // Always there: upstreams switch protocols in HTTP/1 only.
     let Some(upstream) = upstream else { return };
     let (mut downstream, mut upstream) = match tokio::try_join!(downstream, upstream) {

@@ -20,7 +20,7 @@ impl Watch for Expiry {
         Poll::Ready(match self.exchange() {
             // The caller is still to blame for its part (Envoy `maybeRequestTimeoutCode`).
             Some(exchange)
-                if failure == Failure::MaxStreamDuration && !exchange.request_end().is_set() =>
+                if failure == Failure::MaxStreamDuration && !exchange.request_is_whole() =>
             {
                 let body = failure.row().body;
                 Error::answer(failure, Answer::new(StatusCode::REQUEST_TIMEOUT).body(body))

@@ -26,6 +26,7 @@ fn rule(timeout: Option<Duration>) -> Rule {
 /// An exchange whose request has arrived whole.
 fn arrived(rule: Rule) -> Exchange {
     let exchange = fixture::exchange(rule, Some(Cluster::new("a")));
+    exchange.set_request_is_whole();
     exchange.request_end().set();
     exchange
 }

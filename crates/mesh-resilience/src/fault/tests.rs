@@ -3,7 +3,7 @@ use http::StatusCode;
 use mesh_core::Caller;
 use mesh_core::model::{FaultAbort, FaultDelay, Rule};
 use mesh_core::stats::Block;
-use mesh_test::{BoxedBody, Probe, contract, empty, fixture};
+use mesh_test::{Answers, BoxedBody, Probe, contract, empty, fixture};
 use tokio::time::Instant;
 use tower::ServiceExt;
 
@@ -55,7 +55,7 @@ fn delay_and_abort_are_drawn_on_their_own() {
         ((miss, hit), (None, Some(abort))),
         ((miss, miss), (None, None)),
     ] {
-        let plan = decide(&fault, &HeaderMap::new(), words.0, words.1);
+        let plan = decide(&fault, &HeaderMap::new(), [words.0, words.1, 0]);
         assert_eq!((plan.delay, plan.abort), expected);
     }
 }
@@ -66,7 +66,7 @@ fn a_share_is_met_over_many_requests() {
     let fault = fault(tenth, tenth);
     let rng = Rng::with_seed(7);
     let plans: Vec<_> = (0..20_000)
-        .map(|_| decide(&fault, &HeaderMap::new(), rng.word(), rng.word()))
+        .map(|_| decide(&fault, &HeaderMap::new(), [(); 3].map(|()| rng.word())))
         .collect();
     let delayed = plans.iter().filter(|plan| plan.delay.is_some()).count();
     let both = plans
@@ -146,7 +146,7 @@ fn requests_ask_for_what_is_left_to_their_headers() {
             let name = HeaderName::try_from(format!("x-envoy-fault-{name}")).unwrap();
             headers.append(name, http::HeaderValue::from_static(value));
         }
-        let plan = decide(&fault, &headers, word, word);
+        let plan = decide(&fault, &headers, [word; 3]);
         (plan.delay.map(|it| it.as_millis()), plan.abort)
     };
     let (http, grpc) = (Failure::FaultAbort, Failure::FaultAbortGrpc);
@@ -222,4 +222,131 @@ async fn a_fault_is_only_for_the_requests_that_it_names() {
     assert!(!aborted("a", &[(node, "n3"), ("x-a", "1")]).await);
     assert!(!aborted("a", &[("x-a", "1")]).await);
     assert!(!aborted("a", &[(node, "n1"), ("x-a", "2")]).await);
+}
+
+fn listener(fault: model::Fault) -> (Exchange, Arc<Block<HttpStat>>) {
+    let mut rule = Rule::prefix_to("/", "a");
+    rule.fault = Some(Arc::new(fault));
+    let stats = Arc::<Block<HttpStat>>::default();
+    let mut caller = Caller::default();
+    caller.stats = Some(stats.clone());
+    let exchange = Exchange::new(Instant::now().into_std(), caller);
+    exchange.set_matched(fixture::exchange(rule, None).matched().unwrap().clone());
+    (exchange, stats)
+}
+
+/// Polls once what has to wait.
+async fn begin<F: Future>(waiting: &mut Pin<Box<F>>) {
+    let waits = std::future::poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_pending()));
+    assert!(waits.await);
+}
+
+fn slow(rate: u64) -> Option<model::FaultSlow> {
+    Some(model::FaultSlow {
+        by: SlowBy::Fixed(NonZeroU64::new(rate).unwrap()),
+        share: Fraction::ALL,
+    })
+}
+
+#[test]
+fn a_request_says_how_slow_its_answer_is_where_that_is_left_to_it() {
+    let percent = Fraction::percent(1.0).unwrap();
+    let mut fault = fault(None, None);
+    fault.slow = Some(model::FaultSlow {
+        by: SlowBy::Header(percent),
+        share: Fraction::percent(50.0).unwrap(),
+    });
+    for (rate, share, word, expected) in [
+        (Some("7"), None, 0, Some(7)),
+        (Some("7"), None, 500_000, None),
+        (Some("7"), Some("10"), 99_999, Some(7)),
+        (Some("7"), Some("10"), 100_000, None),
+        (Some("7"), Some("60"), 499_999, Some(7)),
+        (Some("7"), Some("0"), 0, None),
+        (Some("0"), None, 0, None),
+        (Some("x"), None, 0, None),
+        (None, None, 0, None),
+    ] {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [(SLOW, rate), (SLOW_SHARE, share)] {
+            if let Some(value) = value {
+                headers.insert(name, http::HeaderValue::from_static(value));
+            }
+        }
+        let plan = decide(&fault, &headers, [999_999, 999_999, word]);
+        assert_eq!(
+            plan.slow.map(NonZeroU64::get),
+            expected,
+            "{rate:?} {share:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delay_counts_until_it_is_over_and_a_slow_answer_until_its_request_is() {
+    // As Envoy 1.40 shows `active_faults`.
+    let (exchange, stats) = listener(fault(Some(Fraction::ALL), None));
+    let service = FaultLayer::per_route().layer(Probe::answering([Answers::Never]));
+    let request = fixture::with(Request::new(empty()), &exchange);
+    let mut waiting = Box::pin(service.oneshot(request));
+    begin(&mut waiting).await;
+    assert_eq!(stats.get(HttpStat::FaultActive), 1);
+    assert!(
+        tokio::time::timeout(8 * SECOND, &mut waiting)
+            .await
+            .is_err()
+    );
+    assert_eq!(stats.get(HttpStat::FaultActive), 0);
+
+    let mut slowly = fault(Some(Fraction::ALL), None);
+    slowly.slow = slow(3);
+    let (exchange, stats) = listener(slowly);
+    let service = FaultLayer::per_route().layer(Probe::new());
+    let request = fixture::with(Request::new(empty()), &exchange);
+    let response = service.oneshot(request).await.unwrap();
+    assert_eq!(exchange.pace().map(NonZeroU64::get), Some(3));
+    assert_eq!(stats.get(HttpStat::FaultSlow), 1);
+    assert_eq!(stats.get(HttpStat::FaultActive), 1);
+    drop((response, exchange));
+    assert_eq!(stats.get(HttpStat::FaultActive), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_would_be_one_fault_too_many_is_none_and_each_is_counted() {
+    // As Envoy 1.40 counts `faults_overflow`.
+    for (most, calls, overflows) in [(0, 1, 3), (1, 0, 0)] {
+        let mut all = fault(Some(Fraction::ALL), Some(Fraction::ALL));
+        all.slow = slow(1);
+        all.max_active = Some(most);
+        let (exchange, stats) = listener(all);
+        let probe = Probe::new();
+        let service = FaultLayer::per_route().layer(probe.clone());
+        let request = fixture::with(Request::new(empty()), &exchange);
+        let result = service.oneshot(request).await;
+        assert_eq!(result.is_err(), calls == 0);
+        assert_eq!(probe.calls(), calls);
+        assert_eq!(stats.get(HttpStat::FaultOverflow), overflows);
+        assert_eq!(stats.get(HttpStat::FaultAborts), 1 - calls as u64);
+        drop(result);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_listener_the_layer_counts_its_own() {
+    let mut limited = fault(Some(Fraction::ALL), None);
+    limited.max_active = Some(1);
+    let service = FaultLayer::fixed(limited).layer(Probe::new());
+    let start = Instant::now();
+    let first = service.clone().oneshot(Request::new(empty()));
+    let mut first = Box::pin(first);
+    begin(&mut first).await;
+    service
+        .clone()
+        .oneshot(Request::new(empty()))
+        .await
+        .unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO, "there is one already");
+    first.await.unwrap();
+    service.oneshot(Request::new(empty())).await.unwrap();
+    assert_eq!(start.elapsed(), 14 * SECOND);
 }

@@ -49,6 +49,21 @@ impl Body for Pauses {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_has_not_sent_its_request_is_to_blame() {
+    for (whole, status) in [(true, 504), (false, 408)] {
+        let exchange = fixture::exchange(idle_rule(SECOND), None);
+        if whole {
+            exchange.set_request_is_whole();
+        }
+        let service = IdleLayer::per_route().layer(Probe::answering([Answers::Never]));
+        let request = fixture::with(Request::new(empty()), &exchange);
+        let error = service.oneshot(request).await.unwrap_err();
+        assert_eq!(error.failure(), Failure::StreamIdle);
+        assert_eq!(error.status(), status);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_frame_begins_the_limit_anew() {
     let exchange = fixture::exchange(idle_rule(2 * SECOND), None);
     let service = IdleLayer::per_route().layer(service_fn(|_: Request<BoxedBody>| async {

@@ -2,6 +2,8 @@
 
 use crate::time::{Deadline, later, poll_in};
 use crate::watched;
+use http::StatusCode;
+use mesh_core::reply::Answer;
 use mesh_core::{Error, Exchange, Failure};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -68,10 +70,17 @@ impl watched::Watch for Watch {
                 break;
             }
         }
-        if let Some(exchange) = &self.exchange {
-            exchange.set_timed_out();
+        const IDLE: Failure = Failure::StreamIdle;
+        let Some(exchange) = &self.exchange else {
+            return Poll::Ready(Error::new(IDLE));
+        };
+        exchange.set_timed_out();
+        if exchange.request_is_whole() {
+            return Poll::Ready(Error::new(IDLE));
         }
-        Poll::Ready(Error::new(Failure::StreamIdle))
+        // The caller is still to blame for its part (Envoy `maybeRequestTimeoutCode`).
+        let answer = Answer::new(StatusCode::REQUEST_TIMEOUT).body(IDLE.row().body);
+        Poll::Ready(Error::answer(IDLE, answer))
     }
 
     fn begin(&mut self) {

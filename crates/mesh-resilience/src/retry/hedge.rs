@@ -195,7 +195,7 @@ where
         if is_bad && others {
             attempts.tell();
             if let (Err(error), Some(exchange)) = (&result, attempts.exchange()) {
-                answered(exchange, error.status());
+                answered(one.exchange.as_ref().unwrap_or(exchange), error.status());
             }
             return None;
         }
@@ -220,7 +220,11 @@ where
 /// caller gets is counted by whoever sees that.
 fn answered(exchange: &Exchange, status: StatusCode) {
     if let Some(cluster) = exchange.cluster() {
-        cluster.live().stats().answered(exchange.shard(), status);
+        let stats = cluster.live().stats();
+        stats.answered(exchange.shard(), status);
+        if exchange.went_to_canary() {
+            stats.answered_by_canary(exchange.shard(), status);
+        }
     }
 }
 
@@ -241,8 +245,11 @@ where
         let tries = mem::take(&mut self.tries);
         let exchange = self.attempts.as_ref().and_then(Attempts::exchange);
         if let Some(exchange) = exchange.filter(|exchange| exchange.timed_out()) {
-            for _ in tries.iter().skip(1) {
+            // Whoever watches the limit counts the last.
+            let others = tries.len().saturating_sub(1);
+            for one in tries.iter().take(others) {
                 count(exchange, ClusterStat::RqTimeout);
+                let exchange = one.exchange.as_ref().unwrap_or(exchange);
                 answered(exchange, StatusCode::GATEWAY_TIMEOUT);
             }
         }

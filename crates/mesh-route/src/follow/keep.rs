@@ -5,12 +5,12 @@ use super::kept::{KeepBody, Kept, Parts};
 use crate::head::Head;
 use crate::route::Notes;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body::Body;
 use mesh_core::exchange::Onward;
 use mesh_core::model::FollowRedirects;
 use mesh_core::stats::ClusterStat;
-use mesh_core::{BoxError, Error, Exchange};
+use mesh_core::{BoxError, Error, Exchange, upgrade};
 use pin_project::pin_project;
 use std::fmt;
 use std::future::Future;
@@ -99,7 +99,7 @@ impl<S, O> Keep<S, O> {
         let exchange = Exchange::of(request)?;
         let policy = exchange.rule()?.follow.as_ref()?;
         let is_tunnel =
-            request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE);
+            request.method() == Method::CONNECT || upgrade::of(request.headers()).is_some();
         if exchange.is_shadow() || is_tunnel {
             return None;
         }

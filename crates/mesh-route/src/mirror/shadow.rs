@@ -2,10 +2,10 @@
 
 use super::Executor;
 use bytes::Buf;
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{HeaderMap, Method, Request, Response};
 use http_body::Body;
 use mesh_core::model::{self, ClusterEntry, DiscoveryKind, Fraction};
-use mesh_core::{Exchange, Rng};
+use mesh_core::{Exchange, Rng, upgrade};
 use std::future::poll_fn;
 use std::pin::pin;
 use tower_service::Service;
@@ -47,7 +47,7 @@ pub struct Planned {
 /// Whether a request may be copied at all: what it opens is a tunnel otherwise.
 pub(super) fn can_be_copied<B>(request: &Request<B>, exchange: Option<&Exchange>) -> bool {
     request.method() != Method::CONNECT
-        && !request.headers().contains_key(header::UPGRADE)
+        && upgrade::of(request.headers()).is_none()
         && !exchange.is_some_and(Exchange::is_shadow)
 }
 

@@ -175,6 +175,8 @@ async fn copies_tunnels_and_upgrades_are_not_copied() {
     let mut upgrade = fixture::with(request(), &exchange);
     let value = HeaderValue::from_static("websocket");
     upgrade.headers_mut().insert("upgrade", value);
+    let option = HeaderValue::from_static("upgrade");
+    upgrade.headers_mut().insert("connection", option);
     let connect = Request::connect("a:80").body(text("")).unwrap();
     let probe = Probe::new();
     let service = per_route().layer(probe.clone());

@@ -13,6 +13,83 @@ pub(super) fn is_open(stat: ClusterStat, cluster: &ClusterEntry) -> Option<bool>
     Some(usage.get(resource) >= limit(resource, usage, cluster.config().limits_of(priority)))
 }
 
+/// How much is left of each limit, where a cluster's limits are to tell: names and values, of the
+/// priorities that do (Envoy `track_remaining`). What has no limit has as much as there are numbers
+/// left, as in Envoy, and with a budget no number of retries is left.
+pub(super) fn remaining(cluster: &ClusterEntry) -> impl Iterator<Item = (&'static str, u64)> {
+    let left = |(name, priority, resource): (&'static str, Priority, Resource)| {
+        let limits = cluster.config().limits_of(priority);
+        if !limits.track_remaining {
+            return None;
+        }
+        let limit = match resource {
+            Resource::Retries if limits.budget.is_some() => 0,
+            Resource::Pools if limits.max_pools == u32::MAX => u64::MAX,
+            _ => u64::from(limit(resource, cluster.live().usage_of(priority), limits)),
+        };
+        let used = cluster.live().usage_of(priority).get(resource);
+        Some((name, limit.saturating_sub(used.into())))
+    };
+    REMAINING.into_iter().filter_map(left)
+}
+
+const REMAINING: [(&str, Priority, Resource); 10] = {
+    const DEFAULT: Priority = Priority::Default;
+    const HIGH: Priority = Priority::High;
+    [
+        (
+            "circuit_breakers.default.remaining_cx",
+            DEFAULT,
+            Resource::Connections,
+        ),
+        (
+            "circuit_breakers.default.remaining_pending",
+            DEFAULT,
+            Resource::Pending,
+        ),
+        (
+            "circuit_breakers.default.remaining_rq",
+            DEFAULT,
+            Resource::Requests,
+        ),
+        (
+            "circuit_breakers.default.remaining_retries",
+            DEFAULT,
+            Resource::Retries,
+        ),
+        (
+            "circuit_breakers.default.remaining_cx_pools",
+            DEFAULT,
+            Resource::Pools,
+        ),
+        (
+            "circuit_breakers.high.remaining_cx",
+            HIGH,
+            Resource::Connections,
+        ),
+        (
+            "circuit_breakers.high.remaining_pending",
+            HIGH,
+            Resource::Pending,
+        ),
+        (
+            "circuit_breakers.high.remaining_rq",
+            HIGH,
+            Resource::Requests,
+        ),
+        (
+            "circuit_breakers.high.remaining_retries",
+            HIGH,
+            Resource::Retries,
+        ),
+        (
+            "circuit_breakers.high.remaining_cx_pools",
+            HIGH,
+            Resource::Pools,
+        ),
+    ]
+};
+
 fn breaker(stat: ClusterStat) -> Option<(Priority, Resource)> {
     let (default, high) = (Priority::Default, Priority::High);
     Some(match stat {
@@ -130,6 +207,33 @@ mod tests {
             assert_eq!(is_open(stat, &entry), Some(false));
         }
         assert_eq!(is_open(ClusterStat::RqTotal, &entry), None);
+    }
+
+    #[test]
+    fn what_is_left_is_told_where_it_is_asked_for() {
+        let mut limits = Limits::envoy();
+        limits.max_connections = 2;
+        let quiet = entry(limits, limits);
+        assert_eq!(remaining(&quiet).count(), 0);
+        limits.track_remaining = true;
+        let entry = entry(limits, Limits::envoy());
+        let usage = entry.live().usage();
+        let _held: Vec<_> = (0..3)
+            .map(|_| usage.take_anyway(Resource::Connections))
+            .chain([usage.take_anyway(Resource::Pools)])
+            .collect();
+        let left: Vec<_> = remaining(&entry).collect();
+        // As Envoy 1.40 tells it.
+        assert_eq!(
+            left,
+            [
+                ("circuit_breakers.default.remaining_cx", 0),
+                ("circuit_breakers.default.remaining_pending", 1024),
+                ("circuit_breakers.default.remaining_rq", 1024),
+                ("circuit_breakers.default.remaining_retries", 3),
+                ("circuit_breakers.default.remaining_cx_pools", u64::MAX - 1),
+            ]
+        );
     }
 
     #[test]

@@ -42,6 +42,21 @@ impl<B: Body> Received<B> {
         }
         Self { inner, ends }
     }
+
+    /// The body of a request that asks to go on in another protocol. It never ends: what comes
+    /// behind its head is of that protocol (as Envoy's codec has it). Timeouts begin at once if it
+    /// is `bounded`, and never otherwise.
+    pub(super) fn endless(inner: B, exchange: Exchange, bounded: bool) -> Self {
+        if bounded {
+            exchange.request_end().set();
+        }
+        let ends = Ends {
+            exchange,
+            at: None,
+            ended: true,
+        };
+        Self { inner, ends }
+    }
 }
 
 impl<B> Body for Received<B>

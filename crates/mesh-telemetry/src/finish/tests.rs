@@ -433,6 +433,27 @@ async fn the_end_of_a_request_is_told_when_it_is_read_empty_or_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_for_another_protocol_never_ends_and_timeouts_begin_for_websockets_alone() {
+    let place = Place::new(Direction::Outbound);
+    for (protocol, bounded, whole) in [
+        ("WebSocket", true, false),
+        ("foo", false, false),
+        ("h2c", true, true),
+    ] {
+        let exchange = place.exchange();
+        let mut request = Request::new(empty());
+        let headers = request.headers_mut();
+        headers.insert("connection", HeaderValue::from_static("upgrade"));
+        headers.insert("upgrade", HeaderValue::from_static(protocol));
+        let request = fixture::with(request, &exchange);
+        let response = place.layer().layer(Probe::new()).oneshot(request).await;
+        drop(response);
+        assert_eq!(exchange.request_end().is_set(), bounded, "{protocol}");
+        assert_eq!(exchange.request_is_whole(), whole, "{protocol}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_response_future_dropped_in_its_first_poll_leaves_no_gauge_raised() {
     let place = Place::new(Direction::Outbound);
     let request = fixture::with(Request::new(empty()), &place.exchange());

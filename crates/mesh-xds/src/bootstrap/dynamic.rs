@@ -39,7 +39,7 @@ pub(super) fn read(
     refuse!(lds_resources_locator, cds_resources_locator);
     let ads = ads_config
         .as_ref()
-        .map(|config| ads(config, clusters, secrets));
+        .map(|config| service(config, clusters, secrets));
     let ads = ads.transpose().at("ads_config")?;
     let subscription = |field: &str, source: &Option<ConfigSource>| {
         let Some(source) = source else {
@@ -59,7 +59,8 @@ pub(super) fn read(
     })
 }
 
-fn ads(
+/// A service that is reached by gRPC.
+pub(super) fn service(
     value: &ApiConfigSource,
     clusters: &[ClusterResource],
     secrets: &[SecretResource],

@@ -85,7 +85,6 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
     } = &message.0;
     refuse!(
         node_context_params,
-        hds_config,
         flags_path,
         stats_sinks,
         tracing,
@@ -145,6 +144,14 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
         Some(resources) => dynamic::read(resources, &clusters, &secrets).at("dynamic_resources")?,
         None => dynamic::Dynamic::default(),
     };
+    let hds = hds_config
+        .as_ref()
+        .map(|config| dynamic::service(config, &clusters, &secrets));
+    let hds = hds.transpose().at("hds_config")?;
+    if hds.as_ref().is_some_and(|hds| hds.delta) {
+        let message = "this service knows no changes; use GRPC";
+        return Err(Invalid::new("hds_config.api_type", message));
+    }
     needs_ads(dynamic.ads.as_ref(), &clusters, &listeners).at("static_resources")?;
     Ok(Bootstrap {
         node: Node::from_proto(with_agent(node.clone().unwrap_or_default())),
@@ -154,6 +161,7 @@ pub(super) fn bootstrap(bytes: &[u8]) -> Result<Bootstrap, Invalid> {
         listeners,
         secrets,
         ads: dynamic.ads,
+        hds,
         lds: dynamic.lds,
         cds: dynamic.cds,
         local_cluster,

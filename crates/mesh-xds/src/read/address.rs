@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 /// An IP address or host name and a port, or a Unix domain socket. A text that is no IP address is
 /// a host name.
-pub(super) fn address(value: &core::Address) -> Result<Address, Invalid> {
+pub(crate) fn address(value: &core::Address) -> Result<Address, Invalid> {
     let core::Address { address } = value;
     match required("address", address)? {
         core::address::Address::SocketAddress(socket) => {

@@ -26,7 +26,6 @@ const OPAQUE: &str = "information for the control plane and for people; nothing 
 /// Every field that is read over.
 #[rustfmt::skip]
 pub const FIELDS: &[Field] = &[
-    field("envoy.config.cluster.v3.CircuitBreakers.Thresholds", "track_remaining", "adds statistics that are not kept here"),
     field("envoy.config.cluster.v3.Cluster", "cleanup_interval", "nothing is remembered of hosts that requests name"),
     field("envoy.config.cluster.v3.Cluster", "wait_for_warm_on_init", "clusters always wait for their endpoints"),
     field("envoy.config.cluster.v3.Cluster.CommonLbConfig", "update_merge_window", "endpoints are published as they come"),

@@ -138,11 +138,26 @@ fn breakers(cluster: &Cluster) -> Option<pb::CircuitBreakers> {
         (RoutingPriority::Default, &cluster.limits),
         (RoutingPriority::High, &cluster.high),
     ];
-    let said = both.into_iter().filter(|(_, own)| **own != Limits::envoy());
-    let thresholds: Vec<Thresholds> = said.map(|(priority, own)| limits(priority, own)).collect();
-    (!thresholds.is_empty()).then(|| pb::CircuitBreakers {
+    let differs = |own: &Limits| {
+        let mut own = *own;
+        own.max_connections_per_host = u32::MAX;
+        own != Limits::envoy()
+    };
+    let said = both.iter().filter(|(_, own)| differs(own));
+    let thresholds: Vec<_> = said.map(|(priority, own)| limits(*priority, own)).collect();
+    let per_host = both.iter().filter_map(|(priority, own)| {
+        let most = own.max_connections_per_host;
+        (most != u32::MAX).then(|| Thresholds {
+            priority: (*priority).into(),
+            max_connections: to_number(most),
+            ..Thresholds::default()
+        })
+    });
+    let per_host_thresholds: Vec<Thresholds> = per_host.collect();
+    let is_said = !thresholds.is_empty() || !per_host_thresholds.is_empty();
+    is_said.then_some(pb::CircuitBreakers {
         thresholds,
-        ..pb::CircuitBreakers::default()
+        per_host_thresholds,
     })
 }
 
@@ -156,7 +171,7 @@ fn limits(priority: RoutingPriority, limits: &Limits) -> Thresholds {
         max_retries: to_number(limits.max_retries),
         retry_budget: limits.budget.as_ref().map(budget),
         max_connection_pools: pools.and_then(to_number),
-        ..Thresholds::default()
+        track_remaining: limits.track_remaining,
     }
 }
 

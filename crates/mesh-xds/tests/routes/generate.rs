@@ -3,12 +3,12 @@
 use http::{HeaderName, HeaderValue, StatusCode};
 use mesh_core::model::{
     AbortWith, Action, AddMode, AuthorityRewrite, ClustersOnDemand, Condition, CookieMatch, Cors,
-    DelayBy, DirectResponse, Draw, Fault, FaultAbort, FaultDelay, FollowRedirects, Forward,
-    Fraction, HashCookie, HashPolicy, HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch,
-    HeaderTemplate, Hedge, HostsOnDemand, Mirror, PathMatch, PathRewrite, PathTemplate, Pattern,
-    Piece, Priority, QueryMatch, RateLimit, Redirect, RedirectPath, RedirectTarget, ResetFormat,
-    ResetHeader, Retry, RetryOn, RouteTable, Rule, StringMatch, Target, TemplateRewrite,
-    TlsCondition, ValueMatch, VirtualHost, Weighted,
+    DelayBy, DirectResponse, Draw, Fault, FaultAbort, FaultDelay, FaultSlow, FollowRedirects,
+    Forward, Fraction, HashCookie, HashPolicy, HashSource, HeaderAdd, HeaderEdits, HeaderKey,
+    HeaderMatch, HeaderTemplate, Hedge, HostsOnDemand, Mirror, PathMatch, PathRewrite,
+    PathTemplate, Pattern, Piece, Priority, QueryMatch, RateLimit, Redirect, RedirectPath,
+    RedirectTarget, ResetFormat, ResetHeader, Retry, RetryOn, RouteTable, Rule, SlowBy,
+    StringMatch, Target, TemplateRewrite, TlsCondition, ValueMatch, VirtualHost, Weighted,
 };
 use mesh_core::{Name, Origin};
 use proptest::collection::{btree_map, vec};
@@ -556,14 +556,26 @@ fn fault() -> impl Strategy<Value = Fault> {
         of_unit().prop_map(|(unit, share)| (AbortWith::Header(unit), share)),
     ];
     let abort = abort.prop_map(|(with, share)| FaultAbort { with, share });
+    let slow = prop_oneof![
+        ((1..=u64::MAX).prop_map(fixed_rate), share()),
+        of_unit().prop_map(|(unit, share)| (SlowBy::Header(unit), share)),
+    ];
+    let slow = slow.prop_map(|(by, share)| FaultSlow { by, share });
+    let slow = (of(slow.boxed()), of(any::<u32>().boxed()));
     let only = (maybe_name(), vec(header_match(), 0..2), vec(name(), 0..2));
-    (of(delay.boxed()), of(abort.boxed()), only).prop_map(|(delay, abort, only)| {
+    let all = (of(delay.boxed()), of(abort.boxed()), slow, only);
+    all.prop_map(|(delay, abort, slow, only)| {
         let mut fault = Fault::default();
         fault.delay = delay;
         fault.abort = abort;
+        (fault.slow, fault.max_active) = slow;
         (fault.upstream, fault.headers, fault.nodes) = only;
         fault
     })
+}
+
+fn fixed_rate(rate: u64) -> SlowBy {
+    SlowBy::Fixed(std::num::NonZeroU64::new(rate).expect("no 0 is generated"))
 }
 
 fn mirror() -> impl Strategy<Value = Mirror> {

@@ -294,11 +294,7 @@ fn filters_that_the_model_cannot_express() {
     );
     assert_eq!(
         delays(|it| it.response_rate_limit = Some(Default::default())),
-        "response_rate_limit"
-    );
-    assert_eq!(
-        delays(|it| it.max_active_faults = number(1)),
-        "max_active_faults"
+        "response_rate_limit.limit_type"
     );
     assert_eq!(
         delays(|it| it.delay = Some(Default::default())),

@@ -385,6 +385,35 @@ async fn an_upgraded_connection_counts_until_it_is_closed_and_is_not_used_again(
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_an_answer_that_opens_no_websocket_only_the_head_is_passed_on() {
+    for (protocol, status, whole) in [
+        ("WebSocket", 200, false),
+        ("websocket", 302, false),
+        ("websocket", 404, true),
+        ("other", 200, true),
+    ] {
+        let script = move |_, mut stream: DuplexStream| async move {
+            assert!(!head(&mut stream).await.contains("content-length"));
+            let text = format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\nx-a: 1\r\n\r\nok");
+            stream.write_all(text.as_bytes()).await.unwrap();
+        };
+        let net = Net::new(cluster(), by_hand(script));
+        let request = Request::post("/")
+            .header("connection", "upgrade")
+            .header("upgrade", protocol);
+        let response = net.send(request.body(Body::empty()).unwrap()).await;
+        let response = response.unwrap();
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers()["x-a"], "1");
+        let length = response.headers().get(header::CONTENT_LENGTH);
+        assert_eq!(length.is_some(), whole, "{protocol} {status}");
+        let body = mesh_test::read(response.into_body()).await;
+        assert_eq!(body, if whole { "ok" } else { "" });
+        net.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_upgrade_that_nobody_asked_for_is_a_protocol_error() {
     let net = Net::new(
         cluster(),

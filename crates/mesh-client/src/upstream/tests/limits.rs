@@ -35,6 +35,37 @@ async fn read(request: JoinHandle<Result<Response<Body>, Error>>) -> String {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoint_has_no_more_connections_than_one_may_have() {
+    let mut cluster = cluster();
+    cluster.limits.max_connections_per_host = 2;
+    let permits = Arc::new(Semaphore::new(0));
+    let net = Net::new(cluster, permitted(&permits));
+    let requests: Vec<_> = (0..4).map(|_| net.spawn(get())).collect();
+    settle().await;
+    assert_eq!(net.made(), 2);
+    // With each request beyond, and again with each connection that is made, as in Envoy 1.40.
+    assert_eq!(net.stat(ClusterStat::CxOverflow), 4);
+    assert_eq!(net.stat(ClusterStat::RqPendingActive), 2);
+    permits.add_permits(4);
+    for request in requests {
+        read(request).await;
+    }
+    assert_eq!(net.made(), 2);
+    net.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_may_have_none_gets_one_all_the_same() {
+    let mut cluster = cluster();
+    cluster.limits.max_connections_per_host = 0;
+    let net = Net::new(cluster, numbered);
+    assert_eq!(net.get().await.unwrap(), "0");
+    assert_eq!(net.get().await.unwrap(), "0");
+    assert_eq!(net.stat(ClusterStat::CxOverflow), 1);
+    net.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_ends_after_its_largest_number_of_requests() {
     let mut cluster = cluster();
     cluster.max_requests_per_connection = 2;

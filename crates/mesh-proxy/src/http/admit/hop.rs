@@ -30,7 +30,7 @@ pub(super) fn leave_connection(headers: &mut HeaderMap) -> bool {
     if !headers.contains_key(header::CONNECTION) {
         return changed;
     }
-    let upgrades = mesh_client::upgrade_of(headers).is_some();
+    let upgrades = mesh_core::upgrade::of(headers).is_some();
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()

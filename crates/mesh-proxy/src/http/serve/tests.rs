@@ -419,6 +419,31 @@ async fn a_peer_that_does_not_answer_the_farewell_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_upgrade_that_is_answered_with_anything_else_ends_the_connection() {
+    let served = ok();
+    let upgrade = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: foo\r\n\r\n";
+    let plain = "GET / HTTP/1.1\r\nhost: a\r\nupgrade: foo\r\n\r\n";
+    let h2c = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";
+    for (request, closes) in [(upgrade, true), (plain, false), (h2c, false)] {
+        let mut connection = served.connect();
+        connection.send(request).await;
+        // It would be a request of a caller who went on in HTTP.
+        connection.send(GET).await;
+        let head = connection.head().await;
+        assert_eq!(head.contains("connection: close\r\n"), closes, "{head}");
+        if closes {
+            assert_eq!(connection.rest().await, "");
+        } else {
+            assert!(connection.head().await.starts_with("HTTP/1.1 200"));
+        }
+        assert_eq!(served.stat(HttpStat::CxUpgradesActive), 0);
+        drop(connection.stream);
+        connection.task.await.unwrap();
+    }
+    served.assert_quiet();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tunnel_is_a_task_that_a_drain_waits_for() {
     let upgraded = Arc::new(Mutex::new(None::<DuplexStream>));
     let theirs = upgraded.clone();

@@ -3,7 +3,7 @@
 use crate::pb::envoy::config::cluster::v3::CircuitBreakers;
 use crate::pb::envoy::config::cluster::v3::circuit_breakers::{Thresholds, thresholds};
 use crate::pb::envoy::config::core::v3::RoutingPriority;
-use crate::wire::{At, each, enumeration, maybe_duration, number, pass_over, refuse, share};
+use crate::wire::{At, each, enumeration, maybe_duration, number, refuse, share};
 use mesh_core::Invalid;
 use mesh_core::model::{Cluster, Limits, Priority, RetryBudget};
 
@@ -14,7 +14,6 @@ pub(super) fn read(value: &CircuitBreakers, cluster: &mut Cluster) -> Result<(),
         thresholds,
         per_host_thresholds,
     } = value;
-    refuse!(per_host_thresholds);
     // The first is laid last.
     for (priority, limits) in each("thresholds", thresholds, limits)?.into_iter().rev() {
         match priority {
@@ -22,12 +21,20 @@ pub(super) fn read(value: &CircuitBreakers, cluster: &mut Cluster) -> Result<(),
             Priority::High => cluster.high = limits,
         }
     }
+    let per_host = each("per_host_thresholds", per_host_thresholds, of_one_host)?;
+    for (priority, most) in per_host.into_iter().rev() {
+        match priority {
+            Priority::Default => cluster.limits.max_connections_per_host = most,
+            Priority::High => cluster.high.max_connections_per_host = most,
+        }
+    }
     Ok(())
 }
 
-fn limits(value: &Thresholds) -> Result<(Priority, Limits), Invalid> {
+/// Of one endpoint connections alone are limited; the rest Envoy refuses, too.
+fn of_one_host(value: &Thresholds) -> Result<(Priority, u32), Invalid> {
     let Thresholds {
-        priority,
+        priority: of,
         max_connections,
         max_pending_requests,
         max_requests,
@@ -36,12 +43,38 @@ fn limits(value: &Thresholds) -> Result<(Priority, Limits), Invalid> {
         track_remaining,
         max_connection_pools,
     } = value;
-    pass_over!("envoy.config.cluster.v3.CircuitBreakers.Thresholds": track_remaining);
-    let priority = match enumeration("priority", *priority)? {
+    refuse!(
+        max_pending_requests,
+        max_requests,
+        max_retries,
+        retry_budget,
+        track_remaining,
+        max_connection_pools,
+    );
+    let most = number(max_connections.as_ref()).unwrap_or(u32::MAX);
+    Ok((priority(*of)?, most))
+}
+
+fn priority(value: i32) -> Result<Priority, Invalid> {
+    Ok(match enumeration("priority", value)? {
         RoutingPriority::Default => Priority::Default,
         RoutingPriority::High => Priority::High,
-    };
+    })
+}
+
+fn limits(value: &Thresholds) -> Result<(Priority, Limits), Invalid> {
+    let Thresholds {
+        priority: of,
+        max_connections,
+        max_pending_requests,
+        max_requests,
+        max_retries,
+        retry_budget,
+        track_remaining,
+        max_connection_pools,
+    } = value;
     let mut limits = Limits::envoy();
+    limits.track_remaining = *track_remaining;
     limits.max_connections = number(max_connections.as_ref()).unwrap_or(limits.max_connections);
     limits.max_pending = number(max_pending_requests.as_ref()).unwrap_or(limits.max_pending);
     limits.max_requests = number(max_requests.as_ref()).unwrap_or(limits.max_requests);
@@ -51,7 +84,7 @@ fn limits(value: &Thresholds) -> Result<(Priority, Limits), Invalid> {
         .as_ref()
         .map(|value| budget(value).at("retry_budget"))
         .transpose()?;
-    Ok((priority, limits))
+    Ok((priority(*of)?, limits))
 }
 
 fn budget(value: &thresholds::RetryBudget) -> Result<RetryBudget, Invalid> {

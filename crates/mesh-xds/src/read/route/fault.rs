@@ -1,18 +1,25 @@
-//! Delays and aborts, from `HTTPFault`.
+//! Delays, aborts and slow answers, from `HTTPFault`.
 
 use super::answer::status;
 use crate::pb::envoy::extensions::filters::common::fault::v3::FaultDelay as WireDelay;
+use crate::pb::envoy::extensions::filters::common::fault::v3::FaultRateLimit;
 use crate::pb::envoy::extensions::filters::common::fault::v3::fault_delay::FaultDelaySecifier;
 use crate::pb::envoy::extensions::filters::common::fault::v3::fault_delay::HeaderDelay;
+use crate::pb::envoy::extensions::filters::common::fault::v3::fault_rate_limit::{
+    FixedLimit, HeaderLimit, LimitType,
+};
 use crate::pb::envoy::extensions::filters::http::fault::v3::fault_abort::{ErrorType, HeaderAbort};
 use crate::pb::envoy::extensions::filters::http::fault::v3::{FaultAbort as WireAbort, HttpFault};
 use crate::pb::envoy::r#type::v3::FractionalPercent;
 use crate::wire::share::fraction;
-use crate::wire::{At, duration, each, pass_over, refuse, required};
-use mesh_core::model::{AbortWith, DelayBy, Fault, FaultAbort, FaultDelay, Fraction};
+use crate::wire::{At, duration, each, number, pass_over, refuse, required};
+use mesh_core::model::{
+    AbortWith, DelayBy, Fault, FaultAbort, FaultDelay, FaultSlow, Fraction, SlowBy,
+};
 use mesh_core::{Invalid, Name};
+use std::num::NonZeroU64;
 
-/// Reads delays and aborts.
+/// Reads delays, aborts and slow answers.
 pub(super) fn read(proto: &HttpFault) -> Result<Fault, Invalid> {
     let HttpFault {
         delay: delayed,
@@ -44,10 +51,12 @@ pub(super) fn read(proto: &HttpFault) -> Result<Fault, Invalid> {
             max_active_faults_runtime,
             response_rate_limit_percent_runtime,
     );
-    refuse!(max_active_faults, response_rate_limit);
     let mut fault = Fault::default();
     fault.delay = delayed.as_ref().map(delay).transpose().at("delay")?;
     fault.abort = aborted.as_ref().map(abort).transpose().at("abort")?;
+    let slowed = response_rate_limit.as_ref().map(slow).transpose();
+    fault.slow = slowed.at("response_rate_limit")?;
+    fault.max_active = number(max_active_faults.as_ref());
     fault.upstream = upstream_cluster.into();
     fault.headers = each("headers", headers, super::header_match)?;
     fault.nodes = downstream_nodes.iter().map(Name::from).collect();
@@ -85,6 +94,25 @@ fn abort(proto: &WireAbort) -> Result<FaultAbort, Invalid> {
     };
     Ok(FaultAbort {
         with,
+        share: share(percentage.as_ref())?,
+    })
+}
+
+fn slow(proto: &FaultRateLimit) -> Result<FaultSlow, Invalid> {
+    let FaultRateLimit {
+        percentage,
+        limit_type,
+    } = proto;
+    let by = match required("limit_type", limit_type)? {
+        LimitType::FixedLimit(FixedLimit { limit_kbps }) => {
+            let rate = NonZeroU64::new(*limit_kbps);
+            let least = || Invalid::new("fixed_limit.limit_kbps", "must be at least 1");
+            SlowBy::Fixed(rate.ok_or_else(least)?)
+        }
+        LimitType::HeaderLimit(HeaderLimit {}) => SlowBy::Header(unit(percentage.as_ref())?),
+    };
+    Ok(FaultSlow {
+        by,
         share: share(percentage.as_ref())?,
     })
 }

@@ -6,6 +6,9 @@ use crate::pb::envoy::extensions::filters::common::fault::v3 as common;
 use crate::pb::envoy::extensions::filters::common::fault::v3::fault_delay::{
     FaultDelaySecifier, HeaderDelay,
 };
+use crate::pb::envoy::extensions::filters::common::fault::v3::fault_rate_limit::{
+    FixedLimit, HeaderLimit, LimitType,
+};
 use crate::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use crate::pb::envoy::extensions::filters::http::fault::v3 as wire;
 use crate::pb::envoy::extensions::filters::http::fault::v3::fault_abort::HeaderAbort;
@@ -13,10 +16,10 @@ use crate::pb::envoy::extensions::filters::http::on_demand::v3::PerRouteConfig;
 use crate::pb::google::protobuf::BoolValue;
 use crate::wire::share::{to_fraction, to_fraction_of, to_runtime_fraction};
 use crate::wire::text::to_string_match;
-use crate::wire::{on_demand, to_duration};
+use crate::wire::{on_demand, to_duration, to_number};
 use mesh_core::model::{
-    AbortWith, ClustersOnDemand, Cors, DelayBy, Fault, FaultAbort, FaultDelay, Fraction,
-    StringMatch,
+    AbortWith, ClustersOnDemand, Cors, DelayBy, Fault, FaultAbort, FaultDelay, FaultSlow, Fraction,
+    SlowBy, StringMatch,
 };
 
 pub(super) fn cors(cors: &Cors) -> CorsPolicy {
@@ -54,6 +57,8 @@ pub(super) fn fault(fault: &Fault) -> wire::HttpFault {
         upstream_cluster: fault.upstream.to_string(),
         headers: fault.headers.iter().map(header).collect(),
         downstream_nodes: fault.nodes.iter().map(ToString::to_string).collect(),
+        response_rate_limit: fault.slow.as_ref().map(slow),
+        max_active_faults: fault.max_active.and_then(to_number),
         ..Default::default()
     }
 }
@@ -74,6 +79,26 @@ fn delay(delay: &FaultDelay) -> common::FaultDelay {
     common::FaultDelay {
         percentage: Some(percentage),
         fault_delay_secifier: specifier,
+    }
+}
+
+fn slow(slow: &FaultSlow) -> common::FaultRateLimit {
+    let (percentage, limit) = match slow.by {
+        SlowBy::Fixed(rate) => {
+            let limit_kbps = rate.get();
+            let fixed = LimitType::FixedLimit(FixedLimit { limit_kbps });
+            (to_fraction(slow.share), Some(fixed))
+        }
+        SlowBy::Header(unit) => {
+            let asked = LimitType::HeaderLimit(HeaderLimit {});
+            (to_fraction_of(slow.share, unit), Some(asked))
+        }
+        // As with delays.
+        _ => (to_fraction(slow.share), None),
+    };
+    common::FaultRateLimit {
+        percentage: Some(percentage),
+        limit_type: limit,
     }
 }
 
