@@ -1,7 +1,7 @@
 //! One measurement, and whether it can be believed.
 
 use std::{
-    fmt, thread,
+    fmt,
     time::{Duration, Instant},
 };
 
@@ -156,9 +156,9 @@ fn once(
         generator: machine::cpu(load),
         all: machine::ticks(),
     };
-    thread::sleep(Duration::from_secs(u64::from(warm)) + EDGE);
+    machine::pause(Duration::from_secs(u64::from(warm)) + EDGE);
     let from = moment(load.pids());
-    thread::sleep(Duration::from_secs(u64::from(seconds)) - 2 * EDGE);
+    machine::pause(Duration::from_secs(u64::from(seconds)) - 2 * EDGE);
     let to = moment(load.pids());
     let said = load.finish(Duration::from_secs(u64::from(seconds) + 20))?;
     let found = load::read(row, &said)?;
