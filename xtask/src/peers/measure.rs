@@ -170,7 +170,11 @@ fn once(
         peer: peer.kind,
         rate,
         wrong: found.wrong,
-        cpu: busy.proxy * 1e6 / rate.max(1e-9),
+        cpu: if rate > 0.0 {
+            busy.proxy * 1e6 / rate
+        } else {
+            0.0
+        },
         latency: found.latency,
         busy,
         attempts: 1,

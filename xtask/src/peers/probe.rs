@@ -145,7 +145,7 @@ fn logged(file: &Path, agent: &str) -> anyhow::Result<()> {
 pub(crate) fn has_post_quantum(stage: &Stage<'_>, running: &Running) -> bool {
     let row = ROWS
         .iter()
-        .find(|row| row.load == Load::Handshakes(POST_QUANTUM));
+        .find(|row| row.load == Load::Fresh(Some(POST_QUANTUM)));
     let Some(row) = row else {
         return false;
     };

@@ -150,7 +150,7 @@ fn rows_of(
     for row in rows {
         for (at, (peer, running)) in stage.running.iter().enumerate() {
             let has_it = peer.has(row.port, row.workers)
-                && (row.load != Load::Handshakes(POST_QUANTUM)
+                && (row.load != Load::Fresh(Some(POST_QUANTUM))
                     || probe::has_post_quantum(stage, running));
             if !has_it {
                 report.without(row.name, peer.kind);
