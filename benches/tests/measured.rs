@@ -20,21 +20,16 @@ fn the_measured_configuration_is_whole() {
     assert!(warnings.is_empty(), "{warnings:?}");
     let (snapshot, problems) = builder.build().expect("it is consistent");
     assert!(problems.is_empty(), "{problems:?}");
-    for table in snapshot.tables() {
-        for host in &table.virtual_hosts {
-            let names: Vec<_> = host
-                .rules
-                .iter()
-                .map(|rule| rule.name.to_string())
-                .collect();
-            assert_eq!(names.first().map(String::as_str), Some("r0"));
-            assert_eq!(names.last().map(String::as_str), Some("last"));
-            assert_eq!(names.len(), 11, "{names:?}");
-        }
+    let tables = snapshot.tables().iter();
+    let hosts: Vec<_> = tables.flat_map(|table| &table.virtual_hosts).collect();
+    assert!(!hosts.is_empty());
+    for host in hosts {
+        let mut names: Vec<_> = host.rules.iter().map(|it| it.name.to_string()).collect();
+        // A rule with two matches is two.
+        names.dedup();
+        let expected = [
+            "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "h2", "last",
+        ];
+        assert_eq!(names, expected);
     }
-    assert!(
-        snapshot
-            .tables()
-            .any(|table| !table.virtual_hosts.is_empty())
-    );
 }
