@@ -17,7 +17,7 @@ if [ ${#ups[@]} -ne 4 ]; then
   exit 2
 fi
 dir=$(mktemp -d)
-edits=(-e "s|: CERT,|: $cert,|" -e "s|: KEY,|: $key,|" -e "s/\"TCP\"/\"$tcp\"/")
+edits=(-e "s|: CERT,|: $cert,|" -e "s|: KEY,|: $key,|" -e "/notPorts/s/9000/$tcp/")
 for i in "${!ups[@]}"; do
   edits+=(-e "s/\b1900$i\b/${ups[$i]##*:}/g")
 done

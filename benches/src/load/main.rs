@@ -1,6 +1,6 @@
 //! What `cargo xtask bench peers` asks for that h2load cannot do: a fixed rate whose latency counts
-//! from when a request was due, TLS handshakes of one group, connections that idle, and calls of
-//! gRPC whose trailers are read.
+//! from when a request was due, a connection for each request, connections that idle, and calls of gRPC
+//! whose trailers are read.
 //!
 //! Each command says what it found in one line of JSON. Certificates are not checked: who answers
 //! was started by whoever asks.
@@ -15,8 +15,8 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+mod fresh;
 mod grpc;
-mod handshakes;
 mod hold;
 mod pace;
 mod quantile;
@@ -36,8 +36,8 @@ enum Command {
     Certificate { certificate: PathBuf, key: PathBuf },
     /// Requests of HTTP/1.1 at a fixed rate
     Pace(pace::Options),
-    /// A TLS connection for each request
-    Handshakes(handshakes::Options),
+    /// A new connection for each request
+    Fresh(fresh::Options),
     /// Hold as many connections as each line of the standard input says
     Hold {
         address: SocketAddr,
@@ -58,7 +58,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Certificate { certificate, key } => certify(&certificate, &key),
         Command::Pace(options) => say(&pace::run(&options)?),
-        Command::Handshakes(options) => say(&handshakes::run(&options)?),
+        Command::Fresh(options) => say(&fresh::run(&options)?),
         Command::Hold { address, tls } => hold::run(address, tls),
         Command::Grpc { address, messages } => grpc::run(address, messages),
     }

@@ -119,21 +119,20 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Found> {
     while over < total && start.elapsed() < limit {
         let now = Instant::now();
         let due = due_of(sent);
-        if sent < total && now >= due {
-            if let Some(at) = free.pop_front() {
-                let connection = &mut connections[at];
-                connection.due = due;
-                connection.number = sent;
-                // 70 bytes fit into the buffer of a connection that has nothing under way.
-                connection
-                    .stream
-                    .write_all(request.as_bytes())
-                    .context("cannot send")?;
-                if sent >= warm {
-                    lags.push(tenths(now - due));
-                }
-                sent += 1;
+        if sent < total
+            && now >= due
+            && let Some(at) = free.pop_front()
+        {
+            let connection = &mut connections[at];
+            connection.due = due;
+            connection.number = sent;
+            // 70 bytes fit into the buffer of a connection that has nothing under way.
+            let written = connection.stream.write_all(request.as_bytes());
+            written.context("cannot send")?;
+            if sent >= warm {
+                lags.push(tenths(now - due));
             }
+            sent += 1;
         }
         epoll::wait(&poll, spare_capacity(&mut events), Some(&NOT_AT_ALL)).context("epoll")?;
         for event in events.drain(..) {

@@ -15,9 +15,8 @@ use rustls::{
 };
 
 /// The groups that are measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Group {
-    #[default]
     X25519,
     /// The hybrid with ML-KEM (draft-ietf-tls-ecdhe-mlkem).
     X25519mlkem768,

@@ -1,7 +1,8 @@
 //! h2load: how it is called, and what it says.
 //!
 //! Without its own warm-up, which is a run of its own: it counts the bytes of bodies from the
-//! beginning, so that their sum would say nothing of lengths, and it hangs where connections close.
+//! beginning, so that their sum would say nothing of lengths. And not where a connection is for one
+//! request: h2load 1.52 makes new ones by itself, but then does not always end.
 
 use std::{fs, path::Path};
 
@@ -75,7 +76,7 @@ pub(crate) fn program(
                 ]);
             }
         }
-        Load::Pace | Load::Handshakes(_) => bail!("{} is not for h2load", row.name),
+        Load::Pace | Load::Fresh(_) => bail!("{} is not for h2load", row.name),
     }
     Ok(program.arguments([format!("{scheme}://127.0.0.1:{port}{}", row.path)]))
 }
@@ -191,10 +192,10 @@ time for request:     1.74ms    119.87ms     13.08ms      7.29ms    86.41%
             let program = program(row, 99, 3, 2, folder.path()).unwrap();
             program.arguments.join(" ")
         };
-        let close = line("h1-close");
+        let headers = line("h1-headers");
         assert!(
-            close.contains("--h1 --clients=64 --header=connection: close"),
-            "{close}"
+            headers.contains("--h1 --clients=64 --header=accept: "),
+            "{headers}"
         );
         assert!(line("tls").ends_with(" https://127.0.0.1:99/"));
         assert!(line("h2-h2").ends_with(" http://127.0.0.1:99/h2/"));

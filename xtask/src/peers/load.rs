@@ -103,10 +103,10 @@ impl Generator {
                 ]);
                 (program, WARM)
             }
-            Load::Handshakes(group) => {
+            Load::Fresh(group) => {
                 let threads = format!("--threads={}", self.threads);
-                let group = format!("--group={group}");
-                (own("handshakes").arguments([threads, group]), WARM)
+                let group = group.map(|group| format!("--group={group}"));
+                (own("fresh").arguments([threads]).arguments(group), WARM)
             }
         })
     }

@@ -1,6 +1,6 @@
 //! Cores and what happens on them, from `/proc`.
 
-use std::{collections::BTreeMap, fs, thread};
+use std::{collections::BTreeMap, fs, thread, time::Duration};
 
 /// Who runs where.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -24,6 +24,12 @@ pub(crate) const TICK: u64 = 10_000_000;
 /// Cores of the machine that this process may use.
 pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Waits. There is one thread, and nothing that it would keep from running.
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn pause(time: Duration) {
+    thread::sleep(time);
 }
 
 /// A list as taskset takes it.

@@ -1,7 +1,7 @@
 //! One measurement, and whether it can be believed.
 
 use std::{
-    fmt, thread,
+    fmt,
     time::{Duration, Instant},
 };
 
@@ -156,9 +156,9 @@ fn once(
         generator: machine::cpu(load),
         all: machine::ticks(),
     };
-    thread::sleep(Duration::from_secs(u64::from(warm)) + EDGE);
+    machine::pause(Duration::from_secs(u64::from(warm)) + EDGE);
     let from = moment(load.pids());
-    thread::sleep(Duration::from_secs(u64::from(seconds)) - 2 * EDGE);
+    machine::pause(Duration::from_secs(u64::from(seconds)) - 2 * EDGE);
     let to = moment(load.pids());
     let said = load.finish(Duration::from_secs(u64::from(seconds) + 20))?;
     let found = load::read(row, &said)?;
@@ -170,7 +170,11 @@ fn once(
         peer: peer.kind,
         rate,
         wrong: found.wrong,
-        cpu: busy.proxy * 1e6 / rate.max(1e-9),
+        cpu: if rate > 0.0 {
+            busy.proxy * 1e6 / rate
+        } else {
+            0.0
+        },
         latency: found.latency,
         busy,
         attempts: 1,

@@ -4,7 +4,6 @@
 
 use std::{
     io::Write as _,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -82,7 +81,7 @@ pub(crate) fn measure(
                 continue;
             }
             let running = ground.start(peer, ports, cores, 1)?;
-            thread::sleep(SETTLE);
+            machine::pause(SETTLE);
             if !tls {
                 say("idle".to_owned(), resident(&running));
             }
@@ -103,7 +102,7 @@ pub(crate) fn measure(
                 _ => continue,
             };
             let running = ground.started(&program, peer.kind, cores, setting.listens)?;
-            thread::sleep(SETTLE);
+            machine::pause(SETTLE);
             holds(&running, held).with_context(|| name.to_owned())?;
             say(figure(held, is_bootstrap), resident(&running));
         }
@@ -132,7 +131,7 @@ fn hold(
     let mut found = Vec::new();
     for number in STEPS {
         ask(&mut load, number)?;
-        thread::sleep(SETTLE);
+        machine::pause(SETTLE);
         found.push(resident(running));
     }
     Ok(found)
@@ -148,7 +147,7 @@ fn ask(load: &mut Process, number: u64) -> anyhow::Result<()> {
         if load.has_ended() || start.elapsed() > LIMIT {
             bail!("{number} connections could not be held: {}", load.said());
         }
-        thread::sleep(Duration::from_millis(20));
+        machine::pause(Duration::from_millis(20));
     }
     Ok(())
 }

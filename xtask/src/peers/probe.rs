@@ -5,7 +5,6 @@ use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpStream},
     path::Path,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -13,6 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use super::{
     load::{self, Generator},
+    machine,
     peer::{Kind, Peer},
     process::Program,
     rows::{Load, POST_QUANTUM, Port, ROWS},
@@ -135,7 +135,7 @@ fn logged(file: &Path, agent: &str) -> anyhow::Result<()> {
         let routes = [of.next(), of.next()].map(|line| line.and_then(|it| it.rsplit(' ').next()));
         match routes {
             [Some("last"), Some("r7")] => return Ok(()),
-            [_, None] if start.elapsed() < LOG => thread::sleep(Duration::from_millis(100)),
+            [_, None] if start.elapsed() < LOG => machine::pause(Duration::from_millis(100)),
             other => bail!("the access log has lines by the routes {other:?}"),
         }
     }
@@ -145,7 +145,7 @@ fn logged(file: &Path, agent: &str) -> anyhow::Result<()> {
 pub(crate) fn has_post_quantum(stage: &Stage<'_>, running: &Running) -> bool {
     let row = ROWS
         .iter()
-        .find(|row| row.load == Load::Handshakes(POST_QUANTUM));
+        .find(|row| row.load == Load::Fresh(Some(POST_QUANTUM)));
     let Some(row) = row else {
         return false;
     };

@@ -8,7 +8,6 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -149,7 +148,7 @@ impl Process {
                 }
                 return fs::read_to_string(&self.log).context("what it said");
             }
-            thread::sleep(Duration::from_millis(10));
+            machine::pause(Duration::from_millis(10));
         }
         bail!("has not ended after {limit:?}: {}", self.said())
     }
@@ -168,7 +167,7 @@ impl Drop for Process {
             if self.has_ended() {
                 return;
             }
-            thread::sleep(Duration::from_millis(10));
+            machine::pause(Duration::from_millis(10));
         }
         drop(self.child.kill());
         drop(self.child.wait());

@@ -58,8 +58,8 @@ pub(crate) enum Load {
     },
     /// Our own, at [`RATE`].
     Pace,
-    /// Our own: a TLS connection for each request, with only this group.
-    Handshakes(&'static str),
+    /// Our own: a connection for each request; with TLS and only this group, if there is one.
+    Fresh(Option<&'static str>),
 }
 
 /// Requests a second of the rows with a fixed rate.
@@ -118,10 +118,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         name: "h1-close",
         what: "HTTP/1.1, a new connection for each request",
-        load: Load::H1 {
-            connections: 64,
-            headers: &["connection: close"],
-        },
+        load: Load::Fresh(None),
         ..BASE
     },
     Row {
@@ -209,7 +206,7 @@ pub(crate) const ROWS: &[Row] = &[
         area: Area::Tls,
         what: "TLS 1.3, a new connection for each request: X25519, ECDSA P-256, nothing resumed",
         port: Port::Tls,
-        load: Load::Handshakes("x25519"),
+        load: Load::Fresh(Some("x25519")),
         ..BASE
     },
     Row {
@@ -217,7 +214,7 @@ pub(crate) const ROWS: &[Row] = &[
         area: Area::Tls,
         what: "TLS 1.3, a new connection for each request: X25519MLKEM768, ECDSA P-256, nothing resumed",
         port: Port::Tls,
-        load: Load::Handshakes(POST_QUANTUM),
+        load: Load::Fresh(Some(POST_QUANTUM)),
         ..BASE
     },
     Row {
@@ -280,7 +277,7 @@ impl Row {
                 streams,
                 ..
             } => connections * streams,
-            Load::Pace | Load::Handshakes(_) => 0,
+            Load::Pace | Load::Fresh(_) => 0,
         };
         most as u64
     }

@@ -4,7 +4,6 @@ use std::{
     fs::{self, OpenOptions},
     net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -135,7 +134,7 @@ fn measure_all(
         report.write(options.out.as_deref())?;
     }
     print!("{}", report.text());
-    Ok(())
+    report.result()
 }
 
 fn rows_of(
@@ -151,16 +150,22 @@ fn rows_of(
     for row in rows {
         for (at, (peer, running)) in stage.running.iter().enumerate() {
             let has_it = peer.has(row.port, row.workers)
-                && (row.load != Load::Handshakes(POST_QUANTUM)
+                && (row.load != Load::Fresh(Some(POST_QUANTUM))
                     || probe::has_post_quantum(stage, running));
             if !has_it {
                 report.without(row.name, peer.kind);
                 continue;
             }
-            let record = measure::row(stage, at, row, round, options.seconds)
-                .with_context(|| format!("{}: {}", peer.kind.name(), row.name))?;
-            println!("{}", line(&record));
-            report.add(record);
+            match measure::row(stage, at, row, round, options.seconds) {
+                Ok(record) => {
+                    println!("{}", line(&record));
+                    report.add(record);
+                }
+                Err(error) => {
+                    println!("round {round} {} {}: {error:#}", row.name, peer.kind.name());
+                    report.failed(row.name, peer.kind);
+                }
+            }
         }
     }
     Ok(())
@@ -284,7 +289,7 @@ fn wait(process: &mut Process, name: &str, is_ready: impl Fn() -> bool) -> anyho
         if start.elapsed() > READY {
             bail!("{name} is not ready after {READY:?}: {}", process.said());
         }
-        thread::sleep(Duration::from_millis(50));
+        machine::pause(Duration::from_millis(50));
     }
     Ok(())
 }

@@ -1,8 +1,13 @@
 //! Medians, ratios within a round, and how both are shown.
 
-use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    path::Path,
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::json;
 
 use super::{
@@ -25,6 +30,8 @@ pub(crate) struct Report {
     memory: Vec<Memory>,
     /// Who does not do what a row is about.
     without: BTreeSet<(&'static str, Kind)>,
+    /// How often nothing could be measured.
+    failed: BTreeMap<(&'static str, Kind), u32>,
 }
 
 /// A median with the least and the most.
@@ -47,6 +54,7 @@ impl Report {
             records: Vec::new(),
             memory: Vec::new(),
             without: BTreeSet::new(),
+            failed: BTreeMap::new(),
         }
     }
 
@@ -60,6 +68,27 @@ impl Report {
 
     pub(crate) fn without(&mut self, row: &'static str, peer: Kind) {
         self.without.insert((row, peer));
+    }
+
+    pub(crate) fn failed(&mut self, row: &'static str, peer: Kind) {
+        *self.failed.entry((row, peer)).or_default() += 1;
+    }
+
+    /// # Errors
+    ///
+    /// If something could not be measured, or a response was wrong.
+    pub(crate) fn result(&self) -> anyhow::Result<()> {
+        let failed: u32 = self.failed.values().sum();
+        let wrong = self
+            .records
+            .iter()
+            .filter(|it| it.flaws.contains(&Flaw::Wrong));
+        match (failed, wrong.count()) {
+            (0, 0) => Ok(()),
+            (failed, wrong) => bail!(
+                "{failed} figures could not be measured, and {wrong} are with wrong responses"
+            ),
+        }
     }
 
     /// Writes all of it, as JSON.
@@ -127,9 +156,14 @@ impl Report {
             let name = kind.name();
             let mine: Vec<&Record> = self.of(row.name, *kind).collect();
             if mine.is_empty() {
-                if self.without.contains(&(row.name, *kind)) {
-                    writeln!(text, "| {name} | does not have it |").expect("a string takes all");
-                }
+                let says = if self.without.contains(&(row.name, *kind)) {
+                    "does not have it"
+                } else if self.failed.contains_key(&(row.name, *kind)) {
+                    "failed"
+                } else {
+                    continue;
+                };
+                writeln!(text, "| {name} | {says} |").expect("a string takes all");
                 continue;
             }
             let spread = |of: &dyn Fn(&Record) -> f64| Spread::of(mine.iter().map(|it| of(it)));
@@ -154,7 +188,8 @@ impl Report {
             let backend = median(&|it| it.busy.backend);
             let generator = median(&|it| it.busy.generator);
             cells.push(format!("{backend:.2}, {generator:.2}"));
-            cells.push(marks(&mine));
+            let failed = self.failed.get(&(row.name, *kind));
+            cells.push(marks(&mine, failed.copied().unwrap_or_default()));
             writeln!(text, "| {} |", cells.join(" | ")).expect("a string takes all");
         }
     }
@@ -204,7 +239,7 @@ impl Report {
 }
 
 /// What was wrong with how many of the rounds.
-fn marks(records: &[&Record]) -> String {
+fn marks(records: &[&Record], failed: u32) -> String {
     let all = [
         Flaw::Wrong,
         Flaw::Backend,
@@ -216,9 +251,12 @@ fn marks(records: &[&Record]) -> String {
         let number = records.iter().filter(|it| it.flaws.contains(&flaw)).count();
         (flaw, number)
     });
-    let said: Vec<_> = (counted.iter().filter(|(_, number)| *number > 0))
+    let mut said: Vec<_> = (counted.iter().filter(|(_, number)| *number > 0))
         .map(|(flaw, number)| format!("{flaw} {number} of {}", records.len()))
         .collect();
+    if failed > 0 {
+        said.push(format!("failed {failed} times"));
+    }
     said.join(", ")
 }
 

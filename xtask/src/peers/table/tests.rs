@@ -29,6 +29,7 @@ fn report(records: Vec<Record>) -> Report {
         records,
         memory: Vec::new(),
         without: BTreeSet::new(),
+        failed: BTreeMap::new(),
     }
 }
 
@@ -144,10 +145,14 @@ fn flaws_and_what_a_peer_lacks_are_said() {
         record("tls-new-pq", Kind::Mesh, 2, 1.0, 1.0),
     ]);
     report.without("tls-new-pq", Kind::Nginx);
+    assert!(report.result().is_ok());
+    report.failed("tls-new-pq", Kind::Envoy);
+    assert!(report.result().is_err());
     let text = report.text();
     assert!(
         line(&text, "mesh").ends_with("| disturbed 1 of 2 |"),
         "{text}"
     );
     assert_eq!(line(&text, "nginx"), "| nginx | does not have it |");
+    assert_eq!(line(&text, "envoy"), "| envoy | failed |");
 }

@@ -1,4 +1,4 @@
-//! A new TLS connection for each request, as many as go.
+//! A new connection for each request, as many as go, in plain or with TLS.
 
 use std::{
     net::SocketAddr,
@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustls::ClientConfig;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
     runtime, task, time,
 };
@@ -35,9 +35,9 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Options {
     address: SocketAddr,
 
-    /// The only group that is offered
-    #[arg(long, value_enum, default_value_t)]
-    group: Group,
+    /// With TLS, and this as the only group that is offered
+    #[arg(long, value_enum)]
+    group: Option<Group>,
 
     /// Connections at a time
     #[arg(long, default_value_t = 64)]
@@ -76,7 +76,7 @@ struct Window {
 ///
 /// If no client can be made.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Found> {
-    let config = tls::client(options.group)?;
+    let config = options.group.map(tls::client).transpose()?;
     let from = Instant::now() + Duration::from_secs(options.warm.into());
     let until = from + Duration::from_secs(options.seconds.into());
     let window = Window { from, until };
@@ -86,7 +86,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Found> {
     let running: Vec<_> = (0..threads)
         .map(|_| {
             let config = config.clone();
-            thread::spawn(move || several(address, &config, each, window))
+            thread::spawn(move || several(address, config.as_ref(), each, window))
         })
         .collect();
     let mut found = Found::default();
@@ -104,7 +104,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Found> {
 /// What one thread does.
 fn several(
     address: SocketAddr,
-    config: &Arc<ClientConfig>,
+    config: Option<&Arc<ClientConfig>>,
     number: usize,
     window: Window,
 ) -> anyhow::Result<Found> {
@@ -112,7 +112,7 @@ fn several(
         .enable_all()
         .build()?;
     task::LocalSet::new().block_on(&runtime, async {
-        let connector = TlsConnector::from(config.clone());
+        let connector = config.map(|it| TlsConnector::from(it.clone()));
         let callers: Vec<_> = (0..number)
             .map(|_| task::spawn_local(call(address, connector.clone(), window)))
             .collect();
@@ -125,10 +125,10 @@ fn several(
 }
 
 /// One connection after the other until the time is over.
-async fn call(address: SocketAddr, connector: TlsConnector, window: Window) -> Found {
+async fn call(address: SocketAddr, connector: Option<TlsConnector>, window: Window) -> Found {
     let mut found = Found::default();
     while Instant::now() < window.until {
-        let done = match time::timeout(LIMIT, once(address, &connector)).await {
+        let done = match time::timeout(LIMIT, once(address, connector.as_ref())).await {
             Ok(done) => done,
             Err(_) => Err(anyhow::anyhow!("no answer in {LIMIT:?}")),
         };
@@ -145,15 +145,22 @@ async fn call(address: SocketAddr, connector: TlsConnector, window: Window) -> F
     found
 }
 
-async fn once(address: SocketAddr, connector: &TlsConnector) -> anyhow::Result<Done> {
+async fn once(address: SocketAddr, connector: Option<&TlsConnector>) -> anyhow::Result<Done> {
     let stream = TcpStream::connect(address)
         .await
         .context("cannot connect")?;
     stream.set_nodelay(true)?;
-    let mut stream = connector
-        .connect(tls::name(), stream)
-        .await
-        .context("TLS")?;
+    match connector {
+        None => ask(stream).await,
+        Some(connector) => {
+            let stream = connector.connect(tls::name(), stream).await;
+            ask(stream.context("TLS")?).await
+        }
+    }
+}
+
+/// Asks, and reads until the other side closes.
+async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> anyhow::Result<Done> {
     stream.write_all(REQUEST).await.context("cannot send")?;
     let mut reply = Reply::default();
     let mut piece = [0; 4096];
