@@ -59,7 +59,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize, kind: &str) -> Config {
         // A gateway takes nobody in plain text where it asks for certificates.
         let plain = role != Role::Gateway && mode == "PERMISSIVE" && dice.chance(25);
         if !mode.is_empty() && !plain {
-            call = mutual::bring(dice, false, call);
+            call = mutual::bring(dice, mutual::Strangers::Refused, call);
         }
         match asks {
             true => questions::told(dice, &[], call),
