@@ -37,7 +37,7 @@ fn named(name: &'static str) -> Router {
 fn asker() -> Router {
     Router::new().fallback(any(|headers: HeaderMap| async move {
         let edits = headers.contains_key("x-edit");
-        let edit = edits.then(|| (SUB, "me"));
+        let edit = edits.then_some((SUB, "me"));
         axum::response::AppendHeaders(edit)
     }))
 }

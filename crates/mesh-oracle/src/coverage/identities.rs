@@ -1,7 +1,7 @@
 //! As whom callers were judged.
 
 use crate::area::policy;
-use crate::callers::{ALL, Who};
+use crate::callers::{ALL, From, Who};
 use crate::config::Config;
 use crate::facts::Facts;
 use serde_json::Value;
@@ -81,7 +81,9 @@ impl Identities {
                 lacking.push(format!("{kind}: held {held} times, not {not} times"));
             }
         }
-        let callers = ALL.iter().map(|who| (who.name, &self.callers));
+        // Others are mostly refused.
+        let ours = ALL.iter().filter(|who| who.from == From::Mesh);
+        let callers = ours.map(|who| (who.name, &self.callers));
         let told = policy::FORWARDING.into_iter().map(|it| (it, &self.told));
         for (name, all) in callers.chain(told) {
             let seen = all.get(name).copied().unwrap_or_default();

@@ -114,7 +114,8 @@ pub(super) fn call(dice: &mut Dice, named: &[String]) -> Call {
         let scheme = dice.pick(&["http", "HTTP"]);
         call.target = format!("{scheme}://{authority}{}", call.target);
     }
-    if call.target.contains("%00") && (call.target.contains("%5c") || call.target.contains("%2f")) {
+    let lower = call.target.to_ascii_lowercase();
+    if lower.contains("%00") && (lower.contains("%5c") || lower.contains("%2f")) {
         // How much of it is decoded before it is refused shows in logs.
         call.target = call.target.replace("%00", "");
     }

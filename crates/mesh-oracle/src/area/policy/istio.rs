@@ -20,7 +20,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize, kind: &str) -> Config {
     let asks = dice.chance(25);
     let brings = dice.chance(60);
     // What is asked of identities is of use where there are some.
-    let mode = match mutual::is_asked(kind) || dice.chance(40) {
+    let mode = match mutual::is_asked(kind) || dice.chance(45) {
         true => dice.pick(&["STRICT", "STRICT", "PERMISSIVE"]),
         false => "",
     };
@@ -59,7 +59,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize, kind: &str) -> Config {
         // A gateway takes nobody in plain text where it asks for certificates.
         let plain = role != Role::Gateway && mode == "PERMISSIVE" && dice.chance(25);
         if !mode.is_empty() && !plain {
-            call = mutual::bring(dice, false, call);
+            call = mutual::bring(dice, mutual::Strangers::Refused, call);
         }
         match asks {
             true => questions::told(dice, &[], call),

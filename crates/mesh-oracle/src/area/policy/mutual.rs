@@ -16,6 +16,17 @@ pub(crate) const FORWARDING: [&str; 5] = [
     "ALWAYS_FORWARD_ONLY",
 ];
 
+/// Whether strangers call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Strangers {
+    /// They are accepted.
+    Welcome,
+    /// They are refused, and call rarely.
+    Refused,
+    /// They would be accepted, and a name that nobody vouched for would count in Envoy.
+    Absent,
+}
+
 /// Whether a policy about this asks who calls.
 pub(super) fn is_asked(kind: &str) -> bool {
     let kind = kind.to_lowercase();
@@ -23,8 +34,9 @@ pub(super) fn is_asked(kind: &str) -> bool {
     of_peers.iter().any(|it| kind.contains(it)) && !kind.contains("request")
 }
 
-/// Lets the listener of this number of Envoy's ask its callers for certificates. Whether also strangers' are taken.
-pub(super) fn listen(dice: &mut Dice, at: usize, manager: &mut Value) -> bool {
+/// Lets the listener of this number of Envoy's ask its callers for certificates. Says whether strangers
+/// call.
+pub(super) fn listen(dice: &mut Dice, at: usize, manager: &mut Value) -> Strangers {
     let file = |name: &str| json!({"filename": format!("{PLACE}/{name}")});
     let mut validation = json!({"trusted_ca": file("root-cert.pem")});
     let strangers = at % 4 == 3;
@@ -73,18 +85,29 @@ pub(super) fn listen(dice: &mut Dice, at: usize, manager: &mut Value) -> bool {
         }
         manager["set_current_client_cert_details"] = details;
     }
-    strangers
+    // In the rules of filters and of routes.
+    let names = manager.to_string().contains("\"authenticated\"");
+    match strangers {
+        true if names => Strangers::Absent,
+        true => Strangers::Welcome,
+        false => Strangers::Refused,
+    }
 }
 
 /// A request of somebody. Who can only be refused calls rarely.
-pub(super) fn bring(dice: &mut Dice, strangers: bool, mut call: Call) -> Call {
+pub(super) fn bring(dice: &mut Dice, strangers: Strangers, mut call: Call) -> Call {
     let stranger = ALL.iter().find(|who| who.from == From::Elsewhere);
-    let who = match stranger.filter(|_| strangers && dice.chance(20)) {
+    let who = match stranger.filter(|_| strangers == Strangers::Welcome && dice.chance(20)) {
         Some(stranger) => stranger,
         None if dice.chance(45) => &ALL[dice.below(4)],
         None => &ALL[dice.below(ALL.len())],
     };
-    if who.from == From::Elsewhere && !strangers && dice.chance(80) {
+    let comes = match strangers {
+        Strangers::Welcome => true,
+        Strangers::Refused => dice.chance(20),
+        Strangers::Absent => false,
+    };
+    if who.from == From::Elsewhere && !comes {
         return bring(dice, strangers, call);
     }
     call.secured = Some(Secured {

@@ -58,6 +58,7 @@ const OF_PEERS: &[&str] = &[
     "notPrincipals",
     "notServiceAccounts",
     "notNamespaces",
+    "notNamespaces",
     "notTrustDomains",
 ];
 const POLICY: &str = "AuthorizationPolicy";
