@@ -167,7 +167,8 @@ fn the_futures_of_a_connection_and_a_request_are_small() {
     let adapter = Adapter::new(served.connection());
     let connection = serve_size(serve::<tokio::net::TcpStream>);
     let request = request_size(&adapter);
-    assert!(connection <= 2112, "a connection is {connection} bytes");
+    // Answers that a fault slows down take 24 of them.
+    assert!(connection <= 2136, "a connection is {connection} bytes");
     assert!(request <= 2048, "a request is {request} bytes");
 }
 
