@@ -36,6 +36,7 @@ mod labels;
 pub mod make;
 pub mod outlier;
 pub mod pick;
+mod report;
 mod slow;
 pub mod tier;
 pub mod view;
@@ -43,7 +44,7 @@ mod words;
 
 pub use balance::Balance;
 pub use cluster::ClusterHosts;
-pub use dispatch::{Active, Chooser, Chosen, Dispatch, Engaged, ResponseFuture, Zone};
+pub use dispatch::{Active, Answer, Chooser, Chosen, Dispatch, Engaged, ResponseFuture, Zone};
 pub use explain::{PriorityView, Standing, Standings, Verdict};
 pub use host::{Host, HostConnection, HostCounts, Lapse};
 pub use hosts::HostSet;
