@@ -25,6 +25,7 @@ use mesh_route::mirror::{Executor, Mirror, MirrorLayer, PerRoute};
 use mesh_route::on_demand::{OnDemand, OnDemandLayer};
 use mesh_route::respond::{Respond, RespondLayer};
 use mesh_route::route::{Route, RouteLayer};
+use mesh_route::session::{Session, SessionBook, SessionLayer};
 use mesh_telemetry::{Account, AccountLayer, Introduce, IntroduceLayer};
 use std::future::Future;
 use std::pin::Pin;
@@ -47,6 +48,8 @@ pub struct Parts {
     pub rng: Arc<Rng>,
     /// What retry budgets remember of the last seconds; the same for all workers of a process.
     pub budgets: Budgets,
+    /// What is counted of sessions; the same for all workers of a process.
+    pub sessions: SessionBook,
     /// Where the node is, for clusters whose localities are told apart. Default: nowhere.
     pub zone: Option<Arc<Zone>>,
     /// Tells upstreams inside the mesh who we are. Default: tells nobody.
@@ -67,7 +70,7 @@ type Attempts = Account<Idle<Deadline<Placed<Keep<Retry<Attempt, Body>, Body>>>>
 type Forwarding = Edit<Respond<Hash<Mirror<Introduce<Attempts>, PerRoute, Spawn, Body>>>>;
 /// The whole stack.
 pub type Outbound =
-    Slotted<Guard<Authn<Guard<OnDemand<Route<Rate<Fault<Cors<Slotted<Forwarding>>>>>>>>>>;
+    Slotted<Guard<Authn<Guard<OnDemand<Route<Rate<Fault<Cors<Slotted<Session<Forwarding>>>>>>>>>>>;
 
 /// Runs mirrored requests on the tokio runtime that the request was made on. They end with their
 /// response, their timeout, or the runtime.
@@ -86,6 +89,7 @@ impl Parts {
             upstreams,
             rng,
             budgets: Budgets::default(),
+            sessions: SessionBook::default(),
             zone: None,
             introduce: IntroduceLayer::default(),
             before_route: Slot::empty(),
@@ -103,6 +107,7 @@ impl Parts {
             upstreams,
             rng,
             budgets,
+            sessions,
             zone,
             introduce,
             before_route,
@@ -163,6 +168,8 @@ impl Parts {
         let stack = RespondLayer::per_route().layer(stack);
         // Rewrites and header edits, both directions.
         let stack = EditLayer::per_route().layer(stack);
+        // What callers are told of their endpoint comes after edits of the answer.
+        let stack = SessionLayer::per_route().book(sessions).layer(stack);
         // Custom policy with a route in hand.
         let stack = after_route.around(stack);
         // Answers preflights; marks responses.

@@ -17,6 +17,7 @@ mod onward;
 mod pace;
 mod reply_edit;
 mod signal;
+mod wish;
 
 pub use attempt::{AttemptNotes, HostId, Upstream};
 pub use caller::{Caller, PeerCertificate, Resets, TlsInfo};
@@ -25,6 +26,7 @@ pub use matched::{Matched, Pinned};
 pub use onward::Onward;
 pub use reply_edit::{PutReply, ReplyEdit};
 pub use signal::Signal;
+pub use wish::SessionHost;
 
 use crate::model::{ClusterEntry, Priority, Rule};
 use crate::stats::Shard;
@@ -75,6 +77,9 @@ struct State {
     /// It ended because all of it was there.
     whole: AtomicBool,
     hash: OnceLock<u64>,
+    session: OnceLock<Box<SessionHost>>,
+    /// An answer told the load of its endpoint.
+    load_reported: AtomicBool,
     shared: Mutex<Shared>,
 }
 
@@ -107,6 +112,8 @@ struct Shared {
     pace: Option<Box<pace::Slow>>,
     /// The route before the router found it; most requests are not asked for it.
     foreseen: Option<Box<foreseen::Foreseen>>,
+    /// The endpoints that headers name; for most clusters nobody looks.
+    named: Option<Box<wish::Named>>,
 }
 
 /// Of whom nothing is known.
@@ -147,6 +154,8 @@ impl Exchange {
             request_end: Signal::default(),
             whole: AtomicBool::new(false),
             hash: OnceLock::new(),
+            session: OnceLock::new(),
+            load_reported: AtomicBool::new(false),
             shared: Mutex::default(),
         };
         Self {

@@ -17,10 +17,12 @@
 //! * [`mod@stats`] are counters whose names are settled when configuration is compiled; [`Usage`] is
 //!   what limits are compared with.
 //!
-//! There is no wire format here, no HTTP implementation and no runtime.
+//! There is no wire format of configuration here, no HTTP implementation and no runtime; [`base64`]
+//! and [`protobuf`] are what values of some headers are written in.
 
 #![forbid(unsafe_code)]
 
+pub mod base64;
 pub mod body;
 pub mod claim;
 pub mod clock;
@@ -34,6 +36,7 @@ pub mod invalid;
 pub mod model;
 pub mod name;
 pub mod origin;
+pub mod protobuf;
 pub mod reply;
 pub mod rng;
 pub mod slot;

@@ -14,7 +14,7 @@ pub use codes::Codes;
 pub use histogram::{BOUNDS, Histogram, Summary};
 pub use names::{
     AuthzStat, ClusterStat, ConnectionLimitStat, ExternalStat, Http2Stat, HttpStat, ListenerStat,
-    RouteStat, TcpStat,
+    RouteStat, SessionStat, TcpStat,
 };
 pub use tls::TlsStat;
 

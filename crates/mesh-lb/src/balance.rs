@@ -31,11 +31,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use crate::dispatch::{Active, Owner, ResponseFuture, Worker};
+use crate::dispatch::{Answer, Owner, ResponseFuture, Worker};
 use crate::{ClusterHosts, MakeEndpoint};
 use http::{Request, Response};
 use http_body::Body;
-use mesh_core::body::Held;
 use mesh_core::model::ClusterEntry;
 use mesh_core::{BoxError, Error, Exchange, Rng};
 use std::fmt;
@@ -98,7 +97,7 @@ where
     <M::Service as Service<Request<B>>>::Error: Into<BoxError>,
     R: Body,
 {
-    type Response = Response<Held<R, Active>>;
+    type Response = Response<Answer<R>>;
     type Error = Error;
     type Future = ResponseFuture<M::Service, B>;
 
@@ -183,5 +182,69 @@ mod tests {
             .unwrap_err();
         assert!(balance.hosts().view()[0].ejected);
         assert_eq!(balance.hosts().view()[0].counts.rq_error, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_load_in_trailers_counts_where_the_head_tells_none() {
+        use http::HeaderMap;
+        use http_body::Frame;
+        use http_body_util::{BodyExt, StreamBody};
+        use mesh_core::model::{Balancing, ReportedWeights};
+        use std::convert::Infallible;
+
+        let head = [
+            ("10.0.0.1:1", None),
+            (
+                "10.0.0.1:2",
+                Some("TEXT rps_fractional:30,cpu_utilization:1"),
+            ),
+        ];
+        let mut cluster = Cluster::new("c");
+        cluster.balancing = Balancing::RoundRobin;
+        let mut policy = ReportedWeights::default();
+        policy.blackout = std::time::Duration::ZERO;
+        cluster.reported_weights = Some(Arc::new(policy));
+        let mut builder = SnapshotBuilder::new();
+        builder.cluster(cluster);
+        builder.endpoints(
+            "c",
+            EndpointSet::of(head.map(|(at, _)| fixture::address(at))),
+        );
+        let (snapshot, _) = builder.build().unwrap();
+        let make = move |host: &Arc<crate::Host>, _: &Arc<ClusterEntry>| {
+            let name = "endpoint-load-metrics";
+            let address = host.address().to_string();
+            let said = head
+                .iter()
+                .find(|(at, _)| *at == address)
+                .and_then(|it| it.1);
+            tower::service_fn(move |_: Request<()>| {
+                let mut trailers = HeaderMap::new();
+                let value = "TEXT rps_fractional:10,cpu_utilization:1".parse().unwrap();
+                trailers.insert(name, value);
+                let frame = Frame::<bytes::Bytes>::trailers(trailers);
+                let body =
+                    StreamBody::new(futures_util::stream::iter([Ok::<_, Infallible>(frame)]));
+                let mut response = Response::new(body);
+                if let Some(said) = said {
+                    response.headers_mut().insert(name, said.parse().unwrap());
+                }
+                async { Ok::<_, Infallible>(response) }
+            })
+        };
+        let balance = Balance::new(snapshot.clusters()[0].clone(), make);
+        for _ in 0..2 {
+            let response = balance.clone().oneshot(Request::new(())).await.unwrap();
+            response.into_body().collect().await.unwrap();
+        }
+        tokio::time::advance(std::time::Duration::from_secs(2)).await;
+        balance.clone().oneshot(Request::new(())).await.unwrap();
+        let weights: Vec<_> = balance
+            .hosts()
+            .view()
+            .iter()
+            .map(|host| host.weight)
+            .collect();
+        assert_eq!(weights, [10, 30]);
     }
 }

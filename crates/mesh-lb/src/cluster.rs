@@ -5,7 +5,8 @@
 //! asks [`ClusterHosts::refresh`] first: two atomic loads when nothing changed; otherwise the new
 //! [`HostSet`] is built once, under a lock, for all workers.
 //!
-//! Nothing runs on its own. Intervals of outlier detection end when a request is next balanced or
+//! Nothing runs on its own. Intervals of outlier detection, and those at which weights are looked at
+//! that endpoints report, end when a request is next balanced or
 //! reported, or when [`ClusterHosts::sweep`] is called, as an admin thread does every second or so
 //! for clusters without traffic. Who publishes endpoints by the thousand calls it right after, so
 //! that no request pays for building the set. Only the table of hashes of a subset whose hosts
@@ -15,6 +16,7 @@ mod checks;
 
 use crate::hosts::{Members, Setting, Subsets};
 use crate::outlier::{Cause, EjectionRecord, Event, Outcome};
+use crate::report::LoadReport;
 use crate::{Ejector, Host, HostSet};
 use checks::Checks;
 use mesh_core::model::{Balancing, Cluster, ClusterEntry, ClusterStats, EndpointSet, Locality};
@@ -53,6 +55,9 @@ struct Seen {
 #[derive(Debug)]
 struct Inner {
     ejector: Option<Ejector>,
+    /// When weights are looked at next, where endpoints report them and somebody has looked at a
+    /// clock.
+    weights_due: Option<Instant>,
     checks: Checks,
     generation: u64,
 }
@@ -90,6 +95,7 @@ impl ClusterHosts {
             own: OnceLock::new(),
             inner: Mutex::new(Inner {
                 ejector: None,
+                weights_due: None,
                 checks: Checks::default(),
                 generation: 0,
             }),
@@ -180,6 +186,17 @@ impl ClusterHosts {
         }
     }
 
+    /// Takes up what an answer of `host` says of its load, if weights follow from that.
+    pub(crate) fn take_load(&self, host: &Host, report: &LoadReport, now: Instant) {
+        // First, so that weights that expired meanwhile have.
+        self.sweep(now);
+        self.current.with(|set| {
+            if let Some(policy) = set.config().weighed_by_reports() {
+                host.reported().note(report, policy, now);
+            }
+        });
+    }
+
     /// What outlier detection did since this was last asked for, in order, and how much more there
     /// was than is kept: 256 records. For whoever logs it, every second or so.
     pub fn take_ejections(&self) -> (Vec<EjectionRecord>, u64) {
@@ -243,18 +260,21 @@ impl ClusterHosts {
             }
             changed = true;
         }
+        let (weighed, reweighed) = inner.weigh(&config, members, changed, now);
+        members = weighed;
         if changed {
             inner.follow(&config, members.hosts(), old.members());
         }
+        changed |= reweighed;
 
         if let (Some(ejector), Some(now)) = (&mut inner.ejector, now) {
             ejector.sweep(now, &mut events);
         }
         if self.record(&events) || changed {
-            self.publish(&mut inner, config, members, now);
+            self.publish(&mut inner, config.clone(), members, now);
         }
         // Last: who sees these finds the new set.
-        let due = self.seen.due_of(inner.ejector.as_ref(), now);
+        let due = self.seen.due_of(&inner, &config, now);
         self.seen.due.store(due, Ordering::Relaxed);
         self.seen.endpoints.store(version, Ordering::Release);
         if let Some(entry) = newer {
@@ -374,6 +394,37 @@ fn enforced(cause: Cause) -> ClusterStat {
 // === impl Inner ===
 
 impl Inner {
+    /// Weighs hosts by what they reported, when that is due or they `changed`; as discovery says where
+    /// that is not the policy. Whether anything is different then.
+    fn weigh(
+        &mut self,
+        config: &Cluster,
+        members: Arc<Members>,
+        changed: bool,
+        now: Option<Instant>,
+    ) -> (Arc<Members>, bool) {
+        let weighed = match config.weighed_by_reports() {
+            None => {
+                self.weights_due = None;
+                members.as_discovered().filter(|_| changed)
+            }
+            Some(policy) => {
+                let due = |now| self.weights_due.is_none_or(|due| due <= now);
+                let is_due = now.is_some_and(due);
+                if let Some(now) = now.filter(|_| is_due) {
+                    self.weights_due = Some(now + policy.interval());
+                }
+                let now = now.or_else(|| changed.then(|| tokio::time::Instant::now().into_std()));
+                let now = now.filter(|_| is_due || changed);
+                now.and_then(|now| members.weighed(policy, now))
+            }
+        };
+        match weighed {
+            Some(weighed) => (Arc::new(weighed), true),
+            None => (members, false),
+        }
+    }
+
     /// Watches exactly these hosts.
     fn follow(&mut self, config: &Cluster, hosts: &[Arc<Host>], old: &Members) {
         if let Some(ejector) = &mut self.ejector {
@@ -392,18 +443,22 @@ impl Seen {
         u64::try_from(nanos).unwrap_or(NEVER - 1)
     }
 
-    fn due_of(&self, ejector: Option<&Ejector>, now: Option<Instant>) -> u64 {
-        let Some(ejector) = ejector else {
+    fn due_of(&self, inner: &Inner, config: &Cluster, now: Option<Instant>) -> u64 {
+        let ejections = inner.ejector.as_ref().map(Ejector::due);
+        let weights = config.weighed_by_reports().map(|_| inner.weights_due);
+        if ejections.is_none() && weights.is_none() {
             return NEVER;
-        };
+        }
         if let Some(now) = now {
             self.start.get_or_init(|| now);
         }
-        match ejector.due() {
+        let all = [ejections, weights].into_iter().flatten();
+        let all = all.map(|due| match due {
             // An interval takes at least a millisecond, so this is not AT_ONCE.
             Some(due) => self.since_start(due).max(1),
             None => AT_ONCE,
-        }
+        });
+        all.min().unwrap_or(NEVER)
     }
 }
 

@@ -40,16 +40,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod answer;
 mod authority;
 mod choose;
 mod drops;
 mod flight;
 mod future;
+mod override_host;
 mod table;
 mod wanted;
 mod worker;
 mod zone;
 
+pub use answer::Answer;
 pub use choose::{Chooser, Chosen, Engaged};
 pub use flight::Active;
 pub(crate) use flight::Owner;
@@ -61,7 +64,6 @@ pub use zone::Zone;
 use crate::MakeEndpoint;
 use http::{Request, Response};
 use http_body::Body;
-use mesh_core::body::Held;
 use mesh_core::model::Snapshot;
 use mesh_core::{BoxError, Error, Exchange, Failure, Rng};
 use std::fmt;
@@ -127,7 +129,7 @@ where
     <M::Service as Service<Request<B>>>::Error: Into<BoxError>,
     R: Body,
 {
-    type Response = Response<Held<R, Active>>;
+    type Response = Response<Answer<R>>;
     type Error = Error;
     type Future = ResponseFuture<M::Service, B>;
 

@@ -6,6 +6,7 @@
 
 use crate::health::Checked;
 use crate::outlier::Monitor;
+use crate::report::Reported;
 use mesh_core::HostId;
 use mesh_core::model::{Address, Endpoint, Health, Locality};
 use std::fmt;
@@ -19,6 +20,9 @@ pub struct Host {
     endpoint: Arc<Endpoint>,
     priority: u32,
     locality: Arc<Locality>,
+    /// Its share relative to others, at least 1: what discovery says, or what follows from its
+    /// reports.
+    weight: u32,
     /// Discovery does not name it any more.
     leaving: bool,
     state: Arc<State>,
@@ -68,6 +72,8 @@ struct State {
     /// [`Checked`] as bits.
     checked: AtomicU8,
     monitor: Monitor,
+    /// What it says of its load, where it is asked.
+    reported: Reported,
     /// When it was first seen healthy, where hosts are slow at first.
     healthy_since: OnceLock<Instant>,
     /// How much later a health check brought it back, in nanoseconds.
@@ -106,6 +112,7 @@ impl Host {
     pub(crate) fn new(endpoint: Arc<Endpoint>, priority: u32, locality: Arc<Locality>) -> Self {
         Self {
             id: next(),
+            weight: endpoint.weight.max(1),
             endpoint,
             priority,
             locality,
@@ -122,6 +129,7 @@ impl Host {
         locality: &Arc<Locality>,
     ) -> Arc<Self> {
         if self.endpoint == *endpoint
+            && self.weight == endpoint.weight.max(1)
             && self.priority == priority
             && self.locality == *locality
             && !self.leaving
@@ -139,6 +147,7 @@ impl Host {
             endpoint: endpoint.clone(),
             priority,
             locality: locality.clone(),
+            weight: endpoint.weight.max(1),
             leaving: false,
             state: self.state.clone(),
         })
@@ -146,15 +155,28 @@ impl Host {
 
     /// The same host, which discovery does not name any more.
     pub(crate) fn left(self: &Arc<Self>) -> Arc<Self> {
-        if self.leaving {
-            return self.clone();
+        match self.leaving {
+            true => self.clone(),
+            false => self.changed(true, self.weight),
         }
+    }
+
+    /// The same host with this weight in place of what discovery says.
+    pub(crate) fn weighing(self: &Arc<Self>, weight: u32) -> Arc<Self> {
+        match self.weight == weight {
+            true => self.clone(),
+            false => self.changed(self.leaving, weight),
+        }
+    }
+
+    fn changed(&self, leaving: bool, weight: u32) -> Arc<Self> {
         Arc::new(Self {
             id: self.id,
             endpoint: self.endpoint.clone(),
             priority: self.priority,
             locality: self.locality.clone(),
-            leaving: true,
+            weight,
+            leaving,
             state: self.state.clone(),
         })
     }
@@ -175,9 +197,11 @@ impl Host {
         &self.endpoint.address
     }
 
-    /// Its share of requests relative to others, at least 1.
+    /// Its share of requests relative to others, at least 1: what discovery says, or in a cluster
+    /// with [`reported_weights`](mesh_core::model::Cluster::reported_weights) what follows from its
+    /// reports.
     pub fn weight(&self) -> u32 {
-        self.endpoint.weight.max(1)
+        self.weight
     }
 
     /// The priority that it belongs to; 0 is used first.
@@ -225,6 +249,15 @@ impl Host {
             _ if self.is_ejected() || checked.failed => Health::Unhealthy,
             Health::Healthy if checked.degraded => Health::Degraded,
             health => health,
+        }
+    }
+
+    /// Its health for who keeps a session at it: what makes it ill now comes before what discovery
+    /// says of it (Envoy `Host::healthStatus`).
+    pub(crate) fn told_health(&self) -> Health {
+        match self.is_ejected() || self.checked().failed {
+            true => Health::Unhealthy,
+            false => self.health(),
         }
     }
 
@@ -290,6 +323,10 @@ impl Host {
     /// Counts a connection that could not be made.
     pub fn connect_failed(&self) {
         self.state.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn reported(&self) -> &Reported {
+        &self.state.reported
     }
 
     pub(crate) fn monitor(&self) -> &Monitor {

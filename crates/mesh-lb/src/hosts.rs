@@ -107,6 +107,12 @@ impl HostSet {
         self.members.get(id)
     }
 
+    /// The host at this address, as Envoy writes it, e.g. `10.0.0.1:80`, `[::1]:80`, `/run/a.sock`,
+    /// whatever its health and priority. Other spellings are of nobody.
+    pub fn at(&self, address: &str) -> Option<&Arc<Host>> {
+        self.members.at(address)
+    }
+
     /// How hosts are chosen.
     pub fn balancing(&self) -> Balancing {
         self.config.balancing

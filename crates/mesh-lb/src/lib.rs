@@ -17,6 +17,10 @@
 //! * A [`Picker`] chooses from a [`HostSet`]: round robin, least request, random, or by the
 //!   request's hash, within the priority that [`tier`] gives the request to; within a subset, and by
 //!   locality, where the cluster has those.
+//! * Where a cluster says so, what endpoints report of their load is what they weigh, and requests go to
+//!   an endpoint that they name, or that their session is kept at.
+//! * Where a cluster says so, hosts weigh what follows from the load that they report, and requests go
+//!   to a host that they name, or that their session is kept at, past balancing.
 //! * An [`Ejector`] takes hosts that fail out of balancing for a time.
 //!
 //! * [`health`] is what active health checks make of a host; whoever asks it reports to
@@ -36,6 +40,7 @@ mod labels;
 pub mod make;
 pub mod outlier;
 pub mod pick;
+mod report;
 mod slow;
 pub mod tier;
 pub mod view;
@@ -43,7 +48,7 @@ mod words;
 
 pub use balance::Balance;
 pub use cluster::ClusterHosts;
-pub use dispatch::{Active, Chooser, Chosen, Dispatch, Engaged, ResponseFuture, Zone};
+pub use dispatch::{Active, Answer, Chooser, Chosen, Dispatch, Engaged, ResponseFuture, Zone};
 pub use explain::{PriorityView, Standing, Standings, Verdict};
 pub use host::{Host, HostConnection, HostCounts, HostSeat, Lapse};
 pub use hosts::HostSet;

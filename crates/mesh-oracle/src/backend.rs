@@ -5,6 +5,7 @@
 
 mod asked;
 mod framed;
+mod load;
 mod plain;
 
 use crate::config::Backends;

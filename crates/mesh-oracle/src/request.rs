@@ -1,7 +1,9 @@
 //! Requests as data: what is sent, exactly.
 
+mod endpoints;
+
 use crate::callers::Secured;
-use crate::config::named;
+use crate::config::{Backends, named};
 use crate::pace::Pace;
 use std::fmt;
 
@@ -93,10 +95,10 @@ impl Call {
     }
 
     /// The same with names of this configuration, and with the number that its log line has.
-    pub(crate) fn settled(&self, id: &str, number: &str) -> Self {
+    pub(crate) fn settled(&self, id: &str, number: &str, backends: &Backends) -> Self {
         let mut call = self.clone();
         for (_, value) in &mut call.headers {
-            *value = named(value, id);
+            *value = endpoints::put_in(&named(value, id), backends);
         }
         call.host = call.host.as_deref().map(|host| named(host, id));
         call.headers.insert(0, ("x-case".into(), number.into()));

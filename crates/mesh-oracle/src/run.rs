@@ -165,6 +165,7 @@ impl Runner {
         self.log.clear();
         let before = peer.statistics().await;
         let mut work = Vec::new();
+        let backends = &self.backends;
         for (at, placed) in placed.iter().enumerate() {
             // What one of them refuses is compared no further.
             let of_any = refused.iter().any(|it| it.contains_key(&placed.id));
@@ -174,7 +175,7 @@ impl Runner {
             let calls = placed.config.calls.iter().enumerate().map(|(n, call)| {
                 // Of the same length at every subject.
                 let case = format!("k{number}{:05}x{n:03}", at + 1);
-                (n, call.settled(&placed.id, &case), case)
+                (n, call.settled(&placed.id, &case, backends), case)
             });
             let to = SocketAddr::new(peer.address, placed.port);
             work.push((at, to, calls.collect::<Vec<_>>()));

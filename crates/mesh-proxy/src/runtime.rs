@@ -221,6 +221,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         let upstreams = Upstreams::new(Shard::of_worker(number)).buffers(buffers.clone());
         let mut parts = Parts::new(feed.clone(), upstreams.clone(), Arc::new(rng.fork()));
         parts.budgets = budgets.clone();
+        parts.sessions = statistics.sessions.clone();
         parts.demand = demand.clone();
         parts.zone.clone_from(&zone);
         parts.before_route = slots.before_route.clone();

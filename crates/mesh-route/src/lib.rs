@@ -6,6 +6,7 @@
 //!  RouteLayer    which rule, which cluster: recorded in the Exchange
 //!  CorsLayer     preflights are answered, origins allowed
 //!    (faults, rate limits: mesh-resilience)
+//!  SessionLayer  requests are kept at an endpoint
 //!  EditLayer     header edits both ways, path and authority rewritten
 //!  RespondLayer  redirects, fixed responses, clusters that do not exist
 //!  HashLayer     what consistent hashing goes by; cookies for it
@@ -78,6 +79,7 @@ pub mod reply;
 pub mod respond;
 pub mod rewrite;
 pub mod route;
+pub mod session;
 
 mod candidates;
 mod cookies;
@@ -103,5 +105,6 @@ pub use on_demand::OnDemandLayer;
 pub use reply::ReplyLayer;
 pub use respond::RespondLayer;
 pub use route::RouteLayer;
+pub use session::{SessionBook, SessionLayer};
 pub use split::draw;
 pub use table::{find, find_host, find_rule, prepare};

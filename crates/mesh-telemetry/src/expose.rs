@@ -41,7 +41,7 @@ use crate::istio::{Labels, Series, TcpSeries};
 use mesh_core::model::{Balancing, Cluster, ClusterEntry, Snapshot};
 use mesh_core::stats::{
     AuthzStat, Block, ClusterStat, Codes, ExternalStat, HttpStat, Kind, ListenerStat, RouteStat,
-    Stat, Summary, TcpStat, TlsStat,
+    SessionStat, Stat, Summary, TcpStat, TlsStat,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -196,6 +196,23 @@ impl Scrape {
         let name = clean(name);
         for (stat, kind, value) in block.iter() {
             self.sample(owner.clone(), &format!("{name}{stat}"), kind, value);
+        }
+        self
+    }
+
+    /// Adds what was counted of sessions: `http.PREFIX.stateful_session.NAME.*`, or without a prefix, of
+    /// rules', `stateful_session.NAME.*`.
+    pub fn session(
+        &mut self,
+        prefix: Option<&str>,
+        name: &str,
+        block: &Block<SessionStat>,
+    ) -> &mut Self {
+        let owner = prefix.map_or(Owner::Process, |prefix| Owner::Http(clean(prefix)));
+        let name = clean(name);
+        for (stat, kind, value) in block.iter() {
+            let name = format!("stateful_session.{name}.{stat}");
+            self.sample(owner.clone(), &name, kind, value);
         }
         self
     }

@@ -41,6 +41,7 @@ pub(crate) mod on_demand;
 pub(crate) mod opening;
 mod protocol;
 pub mod route;
+mod session;
 mod source;
 mod tcp;
 mod tls;

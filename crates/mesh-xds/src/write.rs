@@ -52,6 +52,7 @@ mod http;
 mod listener;
 mod metadata;
 pub mod route;
+mod session;
 mod tls;
 
 pub(crate) use access_log::ISTIO_FORMAT;

@@ -8,6 +8,8 @@ mod balancing;
 mod generate;
 #[path = "clusters/health.rs"]
 mod health;
+#[path = "clusters/reported.rs"]
+mod reported;
 #[path = "clusters/subsets.rs"]
 mod subsets;
 #[path = "tls/generate.rs"]

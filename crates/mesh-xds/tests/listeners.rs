@@ -10,18 +10,20 @@ mod external;
 mod generate;
 #[path = "listeners/inspect.rs"]
 mod inspect;
+#[path = "listeners/session.rs"]
+mod session;
 #[path = "listeners/tcp.rs"]
 mod tcp;
 #[path = "tls/generate.rs"]
 mod tls;
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use mesh_core::Name;
 use mesh_core::model::{
     AccessLog, ClientCertificate, Cluster, ClustersOnDemand, Direction, DiscoveryKind,
-    EscapedSlashes, FilterChain, ForwardedCertificate, HttpManager, Listener, ListenerAddress,
-    PathNormalization, RateLimit, RouteTable, Rule, SnapshotBuilder, StripPort, UnixPath,
-    VirtualHost,
+    EscapedSlashes, FilterChain, ForwardedCertificate, HashCookie, HttpManager, Listener,
+    ListenerAddress, PathNormalization, RateLimit, RouteTable, Rule, Session, SessionState,
+    SnapshotBuilder, StripPort, UnixPath, VirtualHost,
 };
 use mesh_xds::pb::envoy::config::core::v3 as core;
 use mesh_xds::pb::envoy::config::listener::v3 as pb;
@@ -119,6 +121,32 @@ fn client_certificate() -> BoxedStrategy<ClientCertificate> {
         .boxed()
 }
 
+fn session() -> BoxedStrategy<Session> {
+    let header = || "x-[a-z]{1,4}".prop_map(|name| HeaderName::try_from(name).unwrap());
+    let cookie = (name(), option::of(time()), vec((name(), name()), 0..3)).prop_map(
+        |(name, ttl, attributes)| {
+            let mut cookie = HashCookie::default();
+            (cookie.name, cookie.ttl, cookie.attributes) = (name, ttl, attributes);
+            SessionState::Cookie(cookie)
+        },
+    );
+    let state = prop_oneof![
+        cookie,
+        header().prop_map(SessionState::Header),
+        header().prop_map(SessionState::Envelope),
+    ];
+    (option::of(state), any::<bool>(), 200_u16..600, name())
+        .prop_map(|(state, strict, status, prefix)| {
+            let mut session = Session::default();
+            (session.state, session.strict, session.stat_prefix) = (state, strict, prefix);
+            if strict {
+                session.missing_status = StatusCode::from_u16(status).unwrap();
+            }
+            session
+        })
+        .boxed()
+}
+
 fn manager() -> BoxedStrategy<HttpManager> {
     let direction = prop_oneof![
         Just(Direction::Inbound),
@@ -152,6 +180,7 @@ fn manager() -> BoxedStrategy<HttpManager> {
             time().prop_map(ClustersOnDemand::Within),
         ]),
         client_certificate(),
+        option::of(session()),
     );
     let names = (name(), name(), server, direction);
     let port = proptest::sample::select(vec![StripPort::Keep, StripPort::Matching, StripPort::Any]);
@@ -187,6 +216,7 @@ fn manager() -> BoxedStrategy<HttpManager> {
             manager.missing_filters = rest.4.into_iter().map(Name::from).collect();
             manager.on_demand = rest.5;
             manager.client_certificate = rest.6;
+            manager.session = rest.7.map(Arc::new);
             manager
         })
         .boxed()

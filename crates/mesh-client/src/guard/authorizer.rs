@@ -3,11 +3,10 @@
 use crate::{Body, Upstreams};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use mesh_core::body::Held;
 use mesh_core::model::{ClusterEntry, External, Snapshot};
 use mesh_core::stats::ClusterStat;
 use mesh_core::{Caller, Error, Exchange, Failure, Feed, Rng, Shard};
-use mesh_lb::{Active, Dispatch, Zone};
+use mesh_lb::{Dispatch, Zone};
 use mesh_policy::external::{AskBody, Until};
 use std::future::Future;
 use std::pin::Pin;
@@ -32,7 +31,7 @@ pub struct Authorizer {
     shard: Shard,
 }
 
-type Answer = Response<Held<Body, Active>>;
+type Answer = Response<mesh_lb::Answer<Body>>;
 
 // === impl Authorizers ===
 

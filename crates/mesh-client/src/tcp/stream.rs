@@ -10,7 +10,7 @@ use mesh_core::exchange::TlsInfo;
 use mesh_core::model::Endpoint;
 use mesh_core::stats::ClusterStat;
 use mesh_core::usage::Taken;
-use mesh_lb::{Active, Engaged, HostSet, Lapse};
+use mesh_lb::{Engaged, HostSet, Lapse};
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -68,7 +68,7 @@ pub(super) enum Inner {
 }
 
 /// What counts a tunnel as a request under way.
-pub(super) type Held = mesh_core::body::Held<crate::Body, Active>;
+pub(super) type Held = mesh_lb::Answer<crate::Body>;
 
 // === impl TcpUpstream ===
 

@@ -312,6 +312,9 @@ impl Balancing {
 // === impl Real ===
 
 impl Real {
+    /// 0.
+    pub const ZERO: Self = Self(0.0);
+
     /// 1.
     pub const ONE: Self = Self(1.0);
 

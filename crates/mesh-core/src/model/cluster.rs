@@ -2,10 +2,11 @@
 
 use super::policy::{Limits, Outlier, Priority};
 use super::{
-    Balancing, ClientTls, Endpoint, HealthCheck, LocalityBalancing, SlowStart, SubsetBalancing,
-    ZoneAware,
+    Balancing, ClientTls, Endpoint, HealthCheck, LocalityBalancing, ReportedWeights, SessionHealth,
+    SlowStart, SubsetBalancing, ZoneAware,
 };
 use crate::{Name, Origin};
+use http::HeaderName;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,6 +28,16 @@ pub struct Cluster {
     pub balancing: Balancing,
     /// New endpoints get their share little by little. For round robin and least request.
     pub slow_start: Option<SlowStart>,
+    /// Endpoints are weighed by the load that they report. For round robin; other policies do not
+    /// look at it.
+    pub reported_weights: Option<Arc<ReportedWeights>>,
+    /// A request goes to the first endpoint that one of these headers names as `address:port`,
+    /// whatever its health and priority, and each further attempt to the next; where there is none
+    /// left, as if nothing was named. Several are separated by commas (Envoy `OverrideHost`).
+    pub host_headers: Vec<HeaderName>,
+    /// Which endpoints a session may be kept at ([`Session`](super::Session), Envoy
+    /// `override_host_status`). Default: those that are healthy and degraded.
+    pub session_health: SessionHealth,
     /// Whether localities of one priority are told apart.
     pub localities: LocalityBalancing,
     /// Parts of the cluster that requests may ask for.
@@ -240,6 +251,12 @@ impl Cluster {
         }
     }
 
+    /// How endpoints are weighed by what they report, where they are.
+    pub fn weighed_by_reports(&self) -> Option<&Arc<ReportedWeights>> {
+        let policy = self.reported_weights.as_ref();
+        policy.filter(|_| self.balancing == Balancing::RoundRobin)
+    }
+
     /// How the caller's own zone is preferred, where the node knows its zone and others like it and
     /// nothing else is said of localities: Envoy does it unless it is switched off. None where
     /// hashes decide.
@@ -261,6 +278,9 @@ impl Cluster {
             discovery: DiscoveryKind::Endpoints,
             balancing: Balancing::default(),
             slow_start: None,
+            reported_weights: None,
+            host_headers: Vec::new(),
+            session_health: SessionHealth::default(),
             localities: LocalityBalancing::default(),
             subsets: None,
             connect_timeout: Duration::from_secs(5),

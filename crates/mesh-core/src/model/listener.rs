@@ -1,7 +1,7 @@
 //! Listeners: the addresses that a proxy accepts on, and what it does with what comes in.
 
 use super::policy::RateLimit;
-use super::{Authn, Authz, Cidr, ListenerAddress, PortRange, ServerTls, TcpProxy};
+use super::{Authn, Authz, Cidr, ListenerAddress, PortRange, ServerTls, Session, TcpProxy};
 use crate::{Name, Origin, Slot};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -256,6 +256,9 @@ pub struct HttpManager {
     pub authz_slot: Slot,
     /// Rate limit for everything on this listener.
     pub rate_limit: Option<Arc<RateLimit>>,
+    /// How requests are kept at an endpoint (Envoy's HTTP filter `stateful_session`). Default none, and
+    /// then rules have no say.
+    pub session: Option<Arc<Session>>,
     /// Ask for what is missing (Envoy's filter `envoy.filters.http.on_demand`): virtual hosts of a
     /// table that has them [on demand](super::RouteTable::on_demand), and clusters as this says
     /// unless a virtual host or rule says otherwise. Default none: nothing is asked for.
@@ -388,6 +391,7 @@ impl HttpManager {
             authz_slot: Slot::default(),
             rate_limit: None,
             on_demand: None,
+            session: None,
             missing_filters: Vec::new(),
         }
     }

@@ -5,7 +5,7 @@ use super::follow::FollowRedirects;
 use super::policy::{Cors, Hedge, RateLimit, Retry};
 use super::{
     AuthorityRewrite, Condition, Fault, HashPolicy, Mirror, PathMatch, PathRewrite, Priority,
-    Redirect, RoutePolicies,
+    Redirect, RoutePolicies, RouteSession,
 };
 use crate::{Name, Origin, Slot};
 use bytes::Bytes;
@@ -134,6 +134,8 @@ pub struct Rule {
     pub follow: Option<Arc<FollowRedirects>>,
     /// Delays and aborts.
     pub fault: Option<Arc<Fault>>,
+    /// How requests are kept at an endpoint. None is as the listener has it.
+    pub session: Option<RouteSession>,
     /// Cross-origin rules.
     pub cors: Option<Arc<Cors>>,
     /// Copies.

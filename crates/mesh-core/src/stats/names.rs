@@ -489,6 +489,20 @@ crate::stats! {
 }
 
 crate::stats! {
+    /// What is counted where requests are kept at an endpoint (Envoy's `….stateful_session.*`).
+    pub enum SessionStat {
+        /// The endpoint that the caller named answered, or failed to.
+        Routed = Counter "routed",
+        /// Another one did, or the caller named none.
+        FailedOpen = Counter "failed_open",
+        /// There was none to send it to, and it had to be the one that was named.
+        FailedClosed = Counter "failed_closed",
+        /// It went to an endpoint without a session: there are none, or the path has none.
+        NoSession = Counter "no_session",
+    }
+}
+
+crate::stats! {
     /// What is counted for each rule with a prefix of its own (Envoy's
     /// `vhost.<virtual host>.route.<stat_prefix>.*`): of what was forwarded, not of answers that
     /// were made before (redirects, fixed responses, faults).

@@ -257,3 +257,101 @@ fn a_report_after_the_end_of_an_interval_counts_for_the_next() {
     hosts.sweep(start + Duration::from_secs(20));
     assert!(hosts.view()[0].ejected);
 }
+
+mod reported {
+    use super::*;
+    use crate::report::LoadReport;
+    use mesh_core::model::ReportedWeights;
+
+    fn snapshot_of(change: impl FnOnce(&mut ReportedWeights)) -> Arc<Snapshot> {
+        let mut policy = ReportedWeights::default();
+        policy.blackout = Duration::ZERO;
+        change(&mut policy);
+        let mut weighed = cluster();
+        weighed.reported_weights = Some(Arc::new(policy));
+        snapshot(None, weighed, 3)
+    }
+
+    fn load(requests_per_second: f64) -> LoadReport {
+        LoadReport {
+            cpu: 0.5,
+            requests_per_second,
+            ..LoadReport::default()
+        }
+    }
+
+    fn weights(set: &HostSet) -> Vec<u32> {
+        set.hosts().iter().map(|host| host.weight()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reports_become_weights_when_they_are_next_looked_at() {
+        let snapshot = snapshot_of(|_| {});
+        let entry = &snapshot.clusters()[0];
+        let hosts = ClusterHosts::of(entry);
+        let start = tokio::time::Instant::now().into_std();
+        let at = |millis| start + Duration::from_millis(millis);
+        let first = hosts.refresh(entry, start);
+        hosts.take_load(&first.hosts()[0], &load(10.0), at(10));
+        hosts.take_load(&first.hosts()[1], &load(20.0), at(20));
+        assert_eq!(weights(&hosts.refresh(entry, at(999))), [1, 1, 1]);
+        let second = hosts.refresh(entry, at(1000));
+        assert_eq!(weights(&second), [20, 40, 30]);
+        assert_eq!(weights(&first), [1, 1, 1], "a set never changes");
+        assert_eq!(second.hosts()[0].id(), first.hosts()[0].id());
+        // Nothing changed: it is the same set.
+        let third = hosts.refresh(entry, at(2000));
+        assert!(Arc::ptr_eq(&second, &third));
+        // Of 90 picks each gets its weight's share.
+        let mut picker = Picker::default();
+        let mut picks = [0; 3];
+        for _ in 0..90 {
+            let host = picker.pick(&third, 7, Avoid::NONE).unwrap().host;
+            picks[usize::from(host.address().port()) - 1] += 1;
+        }
+        assert_eq!(picks, [20, 40, 30]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_discovery_says_of_weights_does_not_count_and_new_endpoints_are_weighed_at_once() {
+        let snapshot = snapshot_of(|_| {});
+        let entry = &snapshot.clusters()[0];
+        let hosts = ClusterHosts::of(entry);
+        let start = tokio::time::Instant::now().into_std();
+        let set = hosts.refresh(entry, start);
+        hosts.take_load(&set.hosts()[0], &load(10.0), start);
+        let heavy = |port: u16| {
+            let mut endpoint = Endpoint::new(address(&format!("10.0.0.1:{port}")));
+            endpoint.weight = 9;
+            Arc::new(endpoint)
+        };
+        let endpoints = EndpointSet::from_endpoints([1, 2, 7].map(heavy).to_vec());
+        entry.live().publish_endpoints(Arc::new(endpoints));
+        assert_eq!(weights(&hosts.refresh(entry, start)), [20, 20, 20]);
+
+        // Without the policy it counts again.
+        let mut builder = SnapshotBuilder::from(&snapshot);
+        builder.cluster(cluster());
+        let snapshot = builder.build().unwrap().0;
+        let set = hosts.refresh(&snapshot.clusters()[0], start);
+        assert_eq!(weights(&set), [9, 9, 9]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_weight_that_expired_without_traffic_is_not_kept_by_the_next_report() {
+        let snapshot = snapshot_of(|policy| {
+            policy.blackout = Duration::from_secs(5);
+            policy.expiration = Duration::from_secs(60);
+        });
+        let entry = &snapshot.clusters()[0];
+        let hosts = ClusterHosts::of(entry);
+        let start = tokio::time::Instant::now().into_std();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let host = hosts.refresh(entry, start).hosts()[0].clone();
+        hosts.take_load(&host, &load(10.0), start);
+        assert_eq!(weights(&hosts.refresh(entry, at(6))), [20, 20, 20]);
+        hosts.take_load(&host, &load(10.0), at(600));
+        assert_eq!(weights(&hosts.refresh(entry, at(602))), [1, 1, 1]);
+        assert_eq!(weights(&hosts.refresh(entry, at(606))), [20, 20, 20]);
+    }
+}

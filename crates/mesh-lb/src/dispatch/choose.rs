@@ -119,7 +119,8 @@ impl<M: MakeEndpoint> Chooser<M> {
                 // Envoy's TCP proxy knows of no share of connections to refuse.
                 let purpose = Purpose::Connection;
                 self.worker
-                    .place_among(cluster, None, caller.shard, ask, purpose)?
+                    .place_among(cluster, None, caller.shard, ask, purpose, None)
+                    .map_err(|refused| refused.error())?
             }
         };
         let Placed { host, service } = placed;

@@ -2,8 +2,9 @@
 
 use crate::host::Ending;
 use crate::outlier::judged_status;
+use crate::report::LoadReport;
 use crate::{ClusterHosts, Host, Outcome};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use mesh_core::model::{ClusterEntry, Snapshot};
 use mesh_core::stats::{Block, ClusterStat};
 use mesh_core::{Error, Exchange, Failure, Shard};
@@ -26,6 +27,8 @@ pub(crate) enum Owner {
 pub struct Active {
     owner: Owner,
     host: Arc<Host>,
+    /// Trailers may tell the load of the host, because its head did not.
+    load: bool,
 }
 
 /// An attempt that has no response head yet. Dropped without one, it was given up.
@@ -84,7 +87,11 @@ impl Flight {
     /// Counts the request with its cluster and its host; unless it is `counted`, as one more.
     pub(crate) fn begin(owner: Owner, host: Arc<Host>, grpc: bool, counted: bool) -> Self {
         host.request_begins();
-        let active = Active { owner, host };
+        let active = Active {
+            owner,
+            host,
+            load: false,
+        };
         if !counted {
             active.host.sending();
             active.count(ClusterStat::RqTotal);
@@ -102,7 +109,7 @@ impl Flight {
     /// There is a response head. The returned value counts the request as active until it is
     /// dropped.
     pub(crate) fn answered<R>(&mut self, response: &Response<R>) -> Option<Active> {
-        let active = self.active.take()?;
+        let mut active = self.active.take()?;
         let now = now();
         let status = response.status();
         let judged = judged_status(self.grpc, status, response.headers());
@@ -119,6 +126,9 @@ impl Flight {
             && response.headers().contains_key(IMMEDIATE_FAIL)
         {
             ClusterHosts::of(active.entry()).fails(&active.host, now);
+        }
+        if active.entry().config().weighed_by_reports().is_some() {
+            active.load = !active.take_load(response.headers(), now);
         }
         Some(active)
     }
@@ -214,6 +224,28 @@ impl Active {
     /// The host that answers.
     pub fn host(&self) -> &Arc<Host> {
         &self.host
+    }
+
+    /// The answer is whole.
+    pub(super) fn ended_with(&mut self, trailers: &HeaderMap) {
+        if std::mem::take(&mut self.load) {
+            self.take_load(trailers, now());
+        }
+    }
+
+    /// Takes up what the host says of its load, once for each request. False where it says nothing.
+    fn take_load(&self, headers: &HeaderMap, now: Instant) -> bool {
+        let exchange = self.owner.exchange();
+        if exchange.is_some_and(Exchange::has_load_report) {
+            return true;
+        }
+        let Some(report) = LoadReport::of(headers) else {
+            return false;
+        };
+        if exchange.is_none_or(Exchange::note_load_report) {
+            ClusterHosts::of(self.entry()).take_load(&self.host, &report, now);
+        }
+        true
     }
 
     fn entry(&self) -> &Arc<ClusterEntry> {

@@ -1,9 +1,9 @@
 //! The response future: make the host's service ready, call it, count what comes of it.
 
-use super::flight::{Active, Flight};
+use super::answer::Answer;
+use super::flight::Flight;
 use http::{Request, Response};
 use http_body::Body;
-use mesh_core::body::Held;
 use mesh_core::{BoxError, Error};
 use pin_project::pin_project;
 use std::fmt;
@@ -67,7 +67,7 @@ where
     S::Error: Into<BoxError>,
     R: Body,
 {
-    type Output = Result<Response<Held<R, Active>>, Error>;
+    type Output = Result<Response<Answer<R>>, Error>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -106,7 +106,7 @@ where
                     .flight
                     .as_mut()
                     .and_then(|flight| flight.answered(&response));
-                Ok(response.map(|body| Held::new(body, active)))
+                Ok(response.map(|body| Answer::new(body, active)))
             }
             Err(error) => {
                 let error = Error::wrap(error);

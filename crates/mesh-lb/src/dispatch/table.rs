@@ -131,6 +131,7 @@ impl<S: Clone> Table<S> {
         entry: &Arc<ClusterEntry>,
         set: &HostSet,
         ask: &Ask<'_>,
+        chosen: Option<Arc<Host>>,
         make: &M,
     ) -> Option<Placed<S>>
     where
@@ -141,16 +142,16 @@ impl<S: Clone> Table<S> {
             .entry(entry.key())
             .or_insert_with(|| Row::new(entry));
         row.follow(entry, set);
-        let pick = row.picker.choose(set, ask)?;
+        let host = match chosen {
+            Some(host) => host,
+            None => row.picker.choose(set, ask)?.host,
+        };
         let service = row
             .services
-            .entry(pick.host.id())
-            .or_insert_with(|| make.make(&pick.host, entry))
+            .entry(host.id())
+            .or_insert_with(|| make.make(&host, entry))
             .clone();
-        Some(Placed {
-            host: pick.host,
-            service,
-        })
+        Some(Placed { host, service })
     }
 
     /// The host at this address, made for the request if it is not known.
@@ -312,7 +313,7 @@ mod tests {
         let entry = owner.cluster();
         let set = ClusterHosts::of(entry).current();
         table.meet(owner.snapshot(), entry.key());
-        let placed = table.place(entry, &set, &Ask::new(0), &make);
+        let placed = table.place(entry, &set, &Ask::new(0), None, &make);
         placed.expect("one host").service
     }
 

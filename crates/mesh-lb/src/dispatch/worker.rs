@@ -4,6 +4,7 @@ use super::authority;
 use super::drops;
 use super::flight::{Flight, Owner};
 use super::future::ResponseFuture;
+use super::override_host::{self, Refused, Wishing};
 use super::table::{Placed, Table};
 use super::wanted::Wanted;
 use super::zone::Zone;
@@ -13,7 +14,7 @@ use mesh_core::model::{
     Address, AuthorityRewrite, ClusterEntry, DiscoveryKind, LocalityBalancing, Retry, Snapshot,
 };
 use mesh_core::stats::ClusterStat;
-use mesh_core::{Caller, Error, Exchange, Failure, HostId, Rng, Shard};
+use mesh_core::{Caller, Exchange, Failure, HostId, Rng, Shard};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tower_service::Service;
@@ -88,16 +89,16 @@ impl<M: MakeEndpoint> Worker<M> {
                 let flight = Flight::begin(owner, placed.host, grpc, M::COUNTS_REQUESTS);
                 ResponseFuture::new(placed.service, request, flight)
             }
-            Err(failure) => {
-                if failure.replaces_an_answer() {
-                    owner.answered(failure.row().status);
+            Err(refused) => {
+                if refused.failure.replaces_an_answer() {
+                    owner.answered(refused.status());
                 }
-                ResponseFuture::refused(Error::new(failure))
+                ResponseFuture::refused(refused.error())
             }
         }
     }
 
-    fn place<B>(&self, owner: &Owner, request: &Request<B>) -> Result<Placed<M::Service>, Failure> {
+    fn place<B>(&self, owner: &Owner, request: &Request<B>) -> Result<Placed<M::Service>, Refused> {
         let entry = owner.cluster();
         let caller = owner.exchange().map(Exchange::caller);
         let named = match entry.config().discovery {
@@ -139,7 +140,19 @@ impl<M: MakeEndpoint> Worker<M> {
             Some(exchange) if exchange.attempts() > 1 => Purpose::Retry,
             _ => Purpose::Request,
         };
-        self.place_among(entry, owner.snapshot(), owner.shard(), ask, purpose)
+        let wishing = Wishing {
+            exchange: owner.exchange(),
+            headers: request.headers(),
+        };
+        let wishing = Some(wishing);
+        self.place_among(
+            entry,
+            owner.snapshot(),
+            owner.shard(),
+            ask,
+            purpose,
+            wishing,
+        )
     }
 
     /// A host that is named rather than discovered.
@@ -163,7 +176,8 @@ impl<M: MakeEndpoint> Worker<M> {
         shard: Shard,
         ask: Ask<'_>,
         purpose: Purpose,
-    ) -> Result<Placed<M::Service>, Failure> {
+        wishing: Option<Wishing<'_>>,
+    ) -> Result<Placed<M::Service>, Refused> {
         let hosts = ClusterHosts::of(entry);
         let now = tokio::time::Instant::now().into_std();
         hosts.refresh_in_place(entry, now);
@@ -195,17 +209,29 @@ impl<M: MakeEndpoint> Worker<M> {
                         let stats = entry.live().stats().block();
                         stats.inc(shard, ClusterStat::RqDropOverload);
                     }
-                    return Err(failure);
+                    return Err(failure.into());
                 }
-                Ok(table.place(entry, set, &ask, &self.make))
+                let chosen = wishing.map(|of| override_host::choose(set, of));
+                let chosen = match chosen.transpose() {
+                    Ok(chosen) => chosen.flatten(),
+                    Err(refused) => {
+                        no_host(entry, shard);
+                        return Err(refused);
+                    }
+                };
+                Ok(table.place(entry, set, &ask, chosen, &self.make))
             })?
         };
         placed.ok_or_else(|| {
-            let stats = entry.live().stats().block();
-            stats.inc(shard, ClusterStat::NoHealthy);
-            Failure::NoHealthyHost
+            no_host(entry, shard);
+            Failure::NoHealthyHost.into()
         })
     }
+}
+
+fn no_host(entry: &ClusterEntry, shard: Shard) {
+    let stats = entry.live().stats().block();
+    stats.inc(shard, ClusterStat::NoHealthy);
 }
 
 /// Where the caller's connection was going to before it was intercepted. Without that, or with an

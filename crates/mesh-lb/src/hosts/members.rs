@@ -1,13 +1,14 @@
 //! Which hosts a cluster has, whatever their health.
 
 use super::group::Sizes;
-use crate::Host;
 use crate::tier::OVERPROVISIONING;
 use crate::words::WordMap;
+use crate::{Host, report};
 use mesh_core::HostId;
-use mesh_core::model::{Address, Drop, EndpointSet, Locality};
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use mesh_core::model::{Address, Drop, EndpointSet, Locality, ReportedWeights};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// Which hosts there are, whatever their health. Shared by the sets between two changes of
 /// endpoints.
@@ -17,6 +18,8 @@ pub(crate) struct Members {
     pub(crate) stamp: u64,
     hosts: Vec<Arc<Host>>,
     by_id: WordMap<HostId, usize>,
+    /// Made when somebody first asks for one.
+    by_address: OnceLock<HashMap<Address, usize>>,
     overprovisioning: Option<u32>,
     /// Shares of requests that are refused.
     pub(crate) drops: Vec<Drop>,
@@ -67,6 +70,7 @@ impl Members {
         Self {
             stamp,
             by_id: by_id(&hosts),
+            by_address: OnceLock::new(),
             hosts,
             overprovisioning: endpoints.overprovisioning,
             drops: endpoints.drops.clone(),
@@ -87,11 +91,47 @@ impl Members {
         Self {
             stamp: self.stamp,
             by_id: by_id(&hosts),
+            by_address: OnceLock::new(),
             hosts,
             overprovisioning: self.overprovisioning,
             drops: self.drops.clone(),
             weights: self.weights.clone(),
         }
+    }
+
+    /// The same with the weights that follow from what the hosts reported, which those of each
+    /// priority have among themselves; none where nothing changes.
+    pub(crate) fn weighed(&self, policy: &ReportedWeights, now: Instant) -> Option<Self> {
+        let mut weights = WordMap::default();
+        let priorities: BTreeSet<_> = self.hosts.iter().map(|host| host.priority()).collect();
+        for priority in priorities {
+            let of_priority = || self.hosts.iter().filter(|host| host.priority() == priority);
+            let reported = of_priority().map(|host| host.reported());
+            let weighed = report::weigh(reported, policy, now);
+            weights.extend(of_priority().map(|host| host.id()).zip(weighed));
+        }
+        self.with_weights(|host| weights.get(&host.id()).copied().unwrap_or(1))
+    }
+
+    /// The same with the weights that discovery tells; none where nothing changes.
+    pub(crate) fn as_discovered(&self) -> Option<Self> {
+        self.with_weights(|host| host.endpoint().weight.max(1))
+    }
+
+    fn with_weights(&self, weight: impl Fn(&Host) -> u32) -> Option<Self> {
+        if self.hosts.iter().all(|host| weight(host) == host.weight()) {
+            return None;
+        }
+        let hosts = self.hosts.iter().map(|host| host.weighing(weight(host)));
+        Some(Self {
+            stamp: self.stamp,
+            by_id: self.by_id.clone(),
+            by_address: OnceLock::new(),
+            hosts: hosts.collect(),
+            overprovisioning: self.overprovisioning,
+            drops: self.drops.clone(),
+            weights: self.weights.clone(),
+        })
     }
 
     pub(crate) fn hosts(&self) -> &[Arc<Host>] {
@@ -100,6 +140,23 @@ impl Members {
 
     pub(crate) fn get(&self, id: HostId) -> Option<&Arc<Host>> {
         self.hosts.get(*self.by_id.get(&id)?)
+    }
+
+    /// The host at an address as Envoy writes it; other spellings are of nobody.
+    pub(crate) fn at(&self, address: &str) -> Option<&Arc<Host>> {
+        let wanted = match address.parse() {
+            Ok(socket) => Some(Address::Socket(socket)),
+            Err(_) if address.starts_with(['/', '@']) => format!("unix://{address}").parse().ok(),
+            Err(_) => None,
+        };
+        let wanted = wanted.filter(|it: &Address| it.as_envoy().to_string() == address)?;
+        let by_address = self.by_address.get_or_init(|| {
+            let hosts = self.hosts.iter().enumerate();
+            hosts
+                .map(|(at, host)| (host.address().clone(), at))
+                .collect()
+        });
+        self.hosts.get(*by_address.get(&wanted)?)
     }
 
     pub(crate) fn contains(&self, id: HostId) -> bool {

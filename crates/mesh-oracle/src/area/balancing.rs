@@ -1,13 +1,16 @@
-//! Which endpoint a request goes to: by hashes, subsets, priorities and localities, and by chance.
+//! Which endpoint a request goes to: by hashes, subsets, priorities and localities, by chance, by what
+//! endpoints report, and where requests are kept at one or name one.
 //!
 //! All endpoints are one backend at many addresses. Where hashes decide, every request has to reach
 //! the endpoint that Envoy chooses; where chance does, the request says how it is judged
 //! ([`crate::chance`]).
 
 mod endpoints;
+mod kept;
 mod keys;
 mod kinds;
 mod policy;
+mod reported;
 mod subsets;
 
 pub(crate) use kinds::{KINDS, kinds};
@@ -25,10 +28,12 @@ const HELD: usize = 16;
 
 pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     match dice.below(100) {
-        0..42 => hashed(dice, requests * HASHED),
-        42..62 => in_subsets(dice, requests * HASHED),
-        62..71 => in_turn(dice, requests),
-        71..77 => bounded(dice),
+        0..34 => hashed(dice, requests * HASHED),
+        34..52 => in_subsets(dice, requests * HASHED),
+        52..60 => in_turn(dice, requests),
+        60..65 => bounded(dice),
+        65..77 => kept::generate(dice, requests * HASHED),
+        77..83 => reported::generate(dice, requests * 2),
         _ => shares(dice, requests * SAMPLES),
     }
 }

@@ -1,6 +1,6 @@
 //! A backend of HTTP/1.1.
 
-use super::{Log, asked, is_upload};
+use super::{Log, asked, is_upload, load};
 use crate::wire::{Kind, Wire};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub(super) async fn serve(name: &'static str, stream: TcpStream, log: &Arc<Log>)
             .headers
             .extend(at.map(|at| (REACHED.to_owned(), at.to_string())));
         let head = request.line.starts_with("HEAD ");
+        let load = request.header("x-load").zip(at);
+        let load = load.and_then(|(told, at)| load::line(told, at));
         let location = request.header("x-location").map(str::to_owned);
         let case = request.header("x-case").unwrap_or_default().to_owned();
         let mut word = log.check(name, &request).unwrap_or_else(|| {
@@ -36,6 +38,16 @@ pub(super) async fn serve(name: &'static str, stream: TcpStream, log: &Arc<Log>)
         if word == "hold" {
             log.hold(&case).await;
             "200".clone_into(&mut word);
+        }
+        if let Some(load) = load {
+            let length = name.len();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nx-backend: {name}\r\n{load}\r\n{name}"
+            );
+            if wire.stream.write_all(answer.as_bytes()).await.is_err() {
+                return;
+            }
+            continue;
         }
         if let Some(status) = word.strip_prefix("to-") {
             let location = location.as_deref();

@@ -140,6 +140,9 @@ async fn scrape(shared: &Shared) -> Scrape {
     for ((prefix, name), block) in shared.statistics.all_external() {
         scrape.external(prefix.as_deref(), &name, &block);
     }
+    for ((prefix, name), block) in shared.statistics.sessions.all() {
+        scrape.session(prefix.as_deref(), &name, &block);
+    }
     for (address, block) in shared.statistics.listeners() {
         scrape.listener(&address, &block);
     }

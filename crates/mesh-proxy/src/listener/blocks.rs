@@ -7,6 +7,7 @@ use mesh_core::stats::{
     AuthzStat, Block, ConnectionLimitStat, ExternalStat, HttpStat, ListenerStat, Stat, TcpStat,
     TlsStat,
 };
+use mesh_route::SessionBook;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,6 +29,8 @@ pub(crate) struct Statistics {
     tls: Blocks<TlsStat>,
     /// By the connection limit's prefix.
     pub(crate) limits: Blocks<ConnectionLimitStat>,
+    /// What is counted of sessions.
+    pub(crate) sessions: SessionBook,
     authz: Arc<Mutex<BTreeMap<AuthzKey, Arc<Block<AuthzStat>>>>>,
     external: Arc<Mutex<BTreeMap<AuthzKey, Arc<Block<ExternalStat>>>>>,
 }

@@ -1,7 +1,7 @@
 //! Cookies to hash by: read, and made where there is none.
 
 use super::decide::text;
-use crate::cookies::find;
+use crate::cookies::{self, find};
 use http::{HeaderMap, HeaderValue};
 use mesh_core::Caller;
 use mesh_core::model::HashCookie;
@@ -27,27 +27,7 @@ pub(super) fn hash(
         .collect();
     let value = format!("{:016x}", text(addresses.as_bytes()));
     // One that cannot be a header is not made, and so is not hashed by.
-    let line = HeaderValue::try_from(line(wanted, &value, seconds)).ok()?;
+    let line = HeaderValue::try_from(cookies::line(wanted, &value, seconds)).ok()?;
     made.push(line);
     Some(text(value.as_bytes()))
-}
-
-/// `name="value"; Max-Age=…; Path=…; …; HttpOnly`, as Envoy's `makeSetCookieValue` writes it.
-fn line(wanted: &HashCookie, value: &str, seconds: u64) -> String {
-    let mut line = format!("{}=\"{value}\"", wanted.name);
-    if seconds > 0 {
-        line += &format!("; Max-Age={seconds}");
-    }
-    if !wanted.path.is_empty() {
-        line += &format!("; Path={}", wanted.path);
-    }
-    for (name, value) in &wanted.attributes {
-        line += "; ";
-        line += name;
-        if !value.is_empty() {
-            line += "=";
-            line += value;
-        }
-    }
-    line + "; HttpOnly"
 }

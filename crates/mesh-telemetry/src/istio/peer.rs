@@ -31,7 +31,6 @@
 //! assert_eq!(peer::decode(b"not base64!"), None);
 //! ```
 
-mod base64;
 mod introduction;
 mod wire;
 
@@ -40,6 +39,7 @@ pub(crate) use introduction::{Asked, take};
 
 use http::{HeaderName, HeaderValue};
 use mesh_core::Name;
+use mesh_core::base64;
 use mesh_core::model::WorkloadRef;
 use wire::{Fields, Value};
 

@@ -165,6 +165,9 @@ pub(super) fn cluster(value: &pb::Cluster) -> Result<ClusterResource, Invalid> {
     })?;
     cluster.balancing = chosen.balancing;
     cluster.slow_start = chosen.slow_start;
+    cluster.reported_weights = chosen.reported_weights;
+    cluster.host_headers = chosen.host_headers;
+    cluster.session_health = chosen.session_health;
     cluster.localities = chosen.localities;
     cluster.subsets = chosen.subsets.map(Arc::new);
     cluster.panic_threshold = chosen.panic_threshold;

@@ -221,6 +221,7 @@ pub(super) fn manager(
     manager.authn = filters.authn;
     manager.authn_at = filters.authn_at;
     manager.authz = filters.authz;
+    manager.session = filters.session;
     manager.missing_filters = filters.missing;
     Ok((manager, routes))
 }

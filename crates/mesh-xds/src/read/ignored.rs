@@ -80,6 +80,8 @@ pub const FIELDS: &[Field] = &[
     field("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "add_proxy_protocol_connection_state", "nothing that is read afterwards looks at it"),
     field("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "proxy_100_continue", "the answer 100 is given here, when the body is first wanted"),
     field("envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", "tracing", "there is no tracer; one that is named here is refused"),
+    field("envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin", "oob_reporting_config", "matters with enable_oob_load_report only, which is refused"),
+    field("envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin", "oob_reporting_period", "matters with enable_oob_load_report only, which is refused"),
     field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "edns0_max_payload_size", NO_CARES),
     field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "filter_unroutable_families", NO_CARES),
     field("envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", "max_udp_channel_duration", NO_CARES),

@@ -174,6 +174,7 @@ pub fn virtual_host(proto: &pb::VirtualHost) -> Result<VirtualHost, Invalid> {
     let defaults = Defaults {
         cors: host.cors.is_some(),
         fault: filters.fault.on(),
+        session: filters.session.clone(),
         rate_limit: filters.rate_limit.on(),
         mirrors: each(
             "request_mirror_policies",

@@ -6,6 +6,8 @@ pub(crate) const CORS: &str = "envoy.filters.http.cors";
 pub(crate) const FAULT: &str = "envoy.filters.http.fault";
 /// Local rate limit.
 pub(crate) const RATE_LIMIT: &str = "envoy.filters.http.local_ratelimit";
+/// Requests are kept at an endpoint.
+pub(crate) const SESSION: &str = "envoy.filters.http.stateful_session";
 /// Rules that judge requests.
 pub(crate) const AUTHZ: &str = "envoy.filters.http.rbac";
 /// A service is asked about requests.

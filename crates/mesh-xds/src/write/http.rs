@@ -1,6 +1,6 @@
 //! The HTTP connection manager.
 
-use super::{access_log, ads, authn, authz, dns_cache, external, route};
+use super::{access_log, ads, authn, authz, dns_cache, external, route, session};
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use crate::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
@@ -171,6 +171,10 @@ fn filters(manager: &HttpManager, forward_proxy: bool) -> Vec<pb::HttpFilter> {
             odcds: on_demand::to_clusters(clusters),
         };
         all.insert(0, filter(names::ON_DEMAND, &config));
+    }
+    if let Some(session) = &manager.session {
+        // The last before the router, as istiod has it.
+        all.push(filter(names::SESSION, &session::write(session)));
     }
     if forward_proxy {
         let config = FilterConfig {

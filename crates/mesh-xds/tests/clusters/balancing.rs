@@ -37,6 +37,12 @@ fn is(value: u32) -> Option<UInt32Value> {
     Some(UInt32Value { value })
 }
 
+fn statuses(statuses: &[core::HealthStatus]) -> Option<core::HealthStatusSet> {
+    Some(core::HealthStatusSet {
+        statuses: statuses.iter().copied().map(i32::from).collect(),
+    })
+}
+
 fn real(default_value: f64) -> Option<RuntimeDouble> {
     Some(RuntimeDouble {
         default_value,
@@ -300,7 +306,7 @@ fn balancing_that_cannot_be_is_refused_by_its_field() {
             ..Default::default()
         });
     }
-    let changes: [(&str, Change); 22] = [
+    let changes: [(&str, Change); 23] = [
         (
             "ring_hash_lb_config.minimum_ring_size: 0 is not a number from 1",
             |c| {
@@ -364,11 +370,19 @@ fn balancing_that_cannot_be_is_refused_by_its_field() {
             },
         ),
         (
-            "common_lb_config.override_host_status: not supported",
+            "common_lb_config.override_host_status.statuses: UNKNOWN and HEALTHY are only",
             |c| {
                 c.common_lb_config
                     .get_or_insert_default()
-                    .override_host_status = Some(Default::default());
+                    .override_host_status = statuses(&[core::HealthStatus::Healthy]);
+            },
+        ),
+        (
+            "common_lb_config.override_host_status.statuses: UNHEALTHY and TIMEOUT are only",
+            |c| {
+                c.common_lb_config
+                    .get_or_insert_default()
+                    .override_host_status = statuses(&[core::HealthStatus::Timeout]);
             },
         ),
         (

@@ -1,9 +1,11 @@
 //! How endpoints are chosen, at random.
 
+use http::HeaderName;
 use mesh_core::Name;
 use mesh_core::model::{
-    Balancing, Cluster, HashFunction, HashKeys, LocalityBalancing, Maglev, Real, RingHash,
-    SlowStart, SubsetBalancing, SubsetFallback, SubsetLocalities, SubsetSelector, ZoneAware,
+    Balancing, Cluster, HashFunction, HashKeys, LocalityBalancing, Maglev, Real, ReportedWeights,
+    RingHash, SessionHealth, SlowStart, SubsetBalancing, SubsetFallback, SubsetLocalities,
+    SubsetSelector, ZoneAware,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -19,6 +21,9 @@ pub(crate) struct Choice {
     slow_start: Option<SlowStart>,
     localities: LocalityBalancing,
     subsets: Option<SubsetBalancing>,
+    reported: Option<ReportedWeights>,
+    host_headers: Vec<HeaderName>,
+    session_health: SessionHealth,
 }
 
 impl Choice {
@@ -33,14 +38,22 @@ impl Choice {
             self.balancing,
             Balancing::RoundRobin | Balancing::LeastRequest { .. }
         );
+        let reported = self
+            .reported
+            .filter(|_| self.balancing == Balancing::RoundRobin && !provided);
+        cluster.session_health = self.session_health;
         cluster.localities = match self.localities {
-            LocalityBalancing::ZoneAware(_) if hashes && !provided => LocalityBalancing::Weighted,
+            LocalityBalancing::ZoneAware(_) if (hashes || reported.is_some()) && !provided => {
+                LocalityBalancing::Weighted
+            }
             other => other,
         };
         if provided {
             return;
         }
         cluster.balancing = self.balancing;
+        cluster.reported_weights = reported.map(Arc::new);
+        cluster.host_headers = self.host_headers;
         cluster.slow_start = self.slow_start.filter(|_| slow);
         cluster.subsets = self.subsets.map(|mut subsets| {
             // They weigh what has weights.
@@ -58,14 +71,63 @@ pub(crate) fn choice() -> BoxedStrategy<Choice> {
         option::of(slow_start()),
         localities(),
         option::of(subsets()),
+        option::of(reported()),
+        host_headers(),
+        session_health(),
     )
-        .prop_map(|(balancing, slow_start, localities, subsets)| Choice {
-            balancing,
-            slow_start,
-            localities,
-            subsets,
+        .prop_map(|choice| {
+            let (
+                balancing,
+                slow_start,
+                localities,
+                subsets,
+                reported,
+                host_headers,
+                session_health,
+            ) = choice;
+            Choice {
+                balancing,
+                slow_start,
+                localities,
+                subsets,
+                reported,
+                host_headers,
+                session_health,
+            }
         })
         .boxed()
+}
+
+fn reported() -> BoxedStrategy<ReportedWeights> {
+    let time = || (0_u64..1_000_000_000_000).prop_map(Duration::from_nanos);
+    let names = vec("[a-z_.*]{0,9}".prop_map(Name::from), 0..3);
+    (time(), time(), time(), 0_f32..1e30, names)
+        .prop_map(|(blackout, expiration, update, penalty, names)| {
+            let mut policy = ReportedWeights::default();
+            policy.blackout = blackout;
+            policy.expiration = expiration;
+            policy.update = update;
+            policy.error_penalty = Real::new(penalty.into()).unwrap_or(Real::ZERO);
+            policy.utilization = names;
+            policy
+        })
+        .boxed()
+}
+
+fn host_headers() -> BoxedStrategy<Vec<HeaderName>> {
+    let names = ["x-to", "x-too", "host"].map(HeaderName::from_static);
+    let some = vec(proptest::sample::select(names.to_vec()), 1..3);
+    prop_oneof![3 => Just(Vec::new()), 1 => some].boxed()
+}
+
+fn session_health() -> BoxedStrategy<SessionHealth> {
+    let one = any::<[bool; 4]>().prop_map(|[healthy, degraded, unhealthy, draining]| {
+        let mut health = SessionHealth::NONE;
+        (health.healthy, health.degraded) = (healthy, degraded);
+        (health.unhealthy, health.draining) = (unhealthy, draining);
+        health
+    });
+    prop_oneof![Just(SessionHealth::default()), one].boxed()
 }
 
 /// Names and values as JSON in its one form.

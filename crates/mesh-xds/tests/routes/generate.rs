@@ -7,7 +7,8 @@ use mesh_core::model::{
     Forward, Fraction, HashCookie, HashPolicy, HashSource, HeaderAdd, HeaderEdits, HeaderKey,
     HeaderMatch, HeaderTemplate, Hedge, HostsOnDemand, Mirror, PathMatch, PathRewrite,
     PathTemplate, Pattern, Piece, Priority, QueryMatch, RateLimit, Redirect, RedirectPath,
-    RedirectTarget, ResetFormat, ResetHeader, Retry, RetryOn, RouteTable, Rule, SlowBy,
+    RedirectTarget, ResetFormat, ResetHeader, Retry, RetryOn, RouteSession, RouteTable, Rule,
+    Session, SessionState, SlowBy,
     StringMatch, Target, TemplateRewrite, TlsCondition, ValueMatch, VirtualHost, Weighted,
 };
 use mesh_core::{Name, Origin};
@@ -96,7 +97,13 @@ fn rule() -> impl Strategy<Value = Rule> {
         1 => redirect().prop_map(|to| with_action(Action::Redirect(to))),
         1 => response().prop_map(|with| with_action(Action::Respond(with))),
     ];
-    let filters = (of(fault()), of(cors()), of(rate_limit()), of(on_demand()));
+    let filters = (
+        of(fault()),
+        of(cors()),
+        of(rate_limit()),
+        of(on_demand()),
+        of(route_session()),
+    );
     let names = (maybe_name(), maybe_name(), maybe_name());
     // Boxed, or they would not fit on the stack of a test.
     (
@@ -115,6 +122,7 @@ fn rule() -> impl Strategy<Value = Rule> {
                 rule.cors = filters.1.map(Arc::new);
                 rule.rate_limit = filters.2.map(Arc::new);
                 rule.on_demand = filters.3;
+                rule.session = filters.4;
                 (rule.name, rule.operation, rule.stat_prefix) = names;
                 rule.request_edits = request_edits;
                 rule.response_edits = response_edits;
@@ -371,19 +379,51 @@ fn draw() -> impl Strategy<Value = Draw> {
     ]
 }
 
-fn hash_policy() -> impl Strategy<Value = HashPolicy> {
-    let rewrite = of((pattern(), maybe_text()));
+fn cookie() -> impl Strategy<Value = HashCookie> {
     let attribute = (name(), maybe_name());
-    let cookie = (name(), of(time()), maybe_name(), vec(attribute, 0..3)).prop_map(
+    (name(), of(time()), maybe_name(), vec(attribute, 0..3)).prop_map(
         |(name, ttl, path, attributes)| {
             let mut cookie = HashCookie::default();
             cookie.name = name;
             cookie.ttl = ttl;
             cookie.path = path;
             cookie.attributes = attributes;
-            HashSource::Cookie(cookie)
+            cookie
         },
-    );
+    )
+}
+
+fn route_session() -> impl Strategy<Value = RouteSession> {
+    prop_oneof![
+        Just(RouteSession::Off),
+        session().prop_map(|session| RouteSession::Instead(Arc::new(session))),
+    ]
+}
+
+fn session() -> impl Strategy<Value = Session> {
+    let state = prop_oneof![
+        cookie().prop_map(SessionState::Cookie),
+        header_name().prop_map(SessionState::Header),
+        header_name().prop_map(SessionState::Envelope),
+    ];
+    let status = of(200_u16..600);
+    (of(state), status, any::<bool>(), maybe_name()).prop_map(
+        |(state, status, strict, stat_prefix)| {
+            let mut session = Session::default();
+            session.state = state;
+            session.strict = strict;
+            session.stat_prefix = stat_prefix;
+            if let Some(status) = status.filter(|_| strict) {
+                session.missing_status = StatusCode::from_u16(status).unwrap();
+            }
+            session
+        },
+    )
+}
+
+fn hash_policy() -> impl Strategy<Value = HashPolicy> {
+    let rewrite = of((pattern(), maybe_text()));
+    let cookie = cookie().prop_map(HashSource::Cookie);
     let source = prop_oneof![
         (header_name(), rewrite).prop_map(|(name, rewrite)| HashSource::Header(name, rewrite)),
         cookie,

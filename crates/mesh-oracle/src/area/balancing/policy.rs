@@ -15,6 +15,23 @@ pub(super) fn extension(cluster: &mut Value, name: &str, kind: &str, mut config:
     ]});
 }
 
+/// The policy that there is as an extension, in another one's field.
+pub(super) fn within(cluster: &mut Value, name: &str, kind: &str, field: &str) {
+    let inner = cluster["load_balancing_policy"].take();
+    extension(cluster, name, kind, json!({field: inner}));
+}
+
+/// Requests may name endpoints, and else the policy that there is decides.
+pub(super) fn named(dice: &mut Dice, cluster: &mut Value) {
+    within(cluster, "override_host", "OverrideHost", "fallback_policy");
+    let sources = match dice.chance(50) {
+        true => json!([{"header": "x-to"}]),
+        false => json!([{"header": "x-to"}, {"header": "X-Too"}]),
+    };
+    let policy = &mut cluster["load_balancing_policy"]["policies"][0];
+    policy["typed_extension_config"]["typed_config"]["override_host_sources"] = sources;
+}
+
 /// A ring or Maglev's table.
 pub(super) fn by_hash(dice: &mut Dice, cluster: &mut Value) {
     let weighted = dice.chance(30);

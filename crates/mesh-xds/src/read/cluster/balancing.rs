@@ -7,14 +7,19 @@ use crate::pb::envoy::config::cluster::v3::cluster::{
     RoundRobinLbConfig,
 };
 use crate::wire::{At, enumeration, refuse};
+use http::HeaderName;
 use mesh_core::Invalid;
 use mesh_core::model::{
-    Balancing, DiscoveryKind, HashKeys, LocalityBalancing, SlowStart, SubsetBalancing,
+    Balancing, DiscoveryKind, HashKeys, LocalityBalancing, ReportedWeights, SessionHealth,
+    SlowStart, SubsetBalancing,
 };
+use std::sync::Arc;
 
 mod extension;
 mod hash;
 mod locality;
+mod reported;
+mod sessions;
 mod subset;
 mod weight;
 
@@ -35,6 +40,12 @@ pub(super) struct Chosen {
     pub(super) slow_start: Option<SlowStart>,
     pub(super) localities: LocalityBalancing,
     pub(super) subsets: Option<SubsetBalancing>,
+    /// Endpoints are weighed by what they report.
+    pub(super) reported_weights: Option<Arc<ReportedWeights>>,
+    /// Headers that name endpoints.
+    pub(super) host_headers: Vec<HeaderName>,
+    /// Where sessions may be kept.
+    pub(super) session_health: SessionHealth,
     /// Below this share of healthy endpoints, in percent, all are used.
     pub(super) panic_threshold: u32,
 }
@@ -44,6 +55,7 @@ struct Common {
     panic_threshold: u32,
     localities: LocalityBalancing,
     keys: Option<HashKeys>,
+    session_health: SessionHealth,
 }
 
 pub(super) fn read(parts: &Parts<'_>) -> Result<Chosen, Invalid> {
@@ -57,6 +69,7 @@ pub(super) fn read(parts: &Parts<'_>) -> Result<Chosen, Invalid> {
         None => by_name(parts, &common)?,
     };
     chosen.panic_threshold = common.panic_threshold;
+    chosen.session_health = common.session_health;
     Ok(chosen)
 }
 
@@ -218,7 +231,6 @@ fn common(value: &CommonLbConfig) -> Result<Common, Invalid> {
     refuse!(
         ignore_new_hosts_until_first_hc,
         close_connections_on_host_set_change,
-        override_host_status,
     );
     crate::wire::pass_over!("envoy.config.cluster.v3.Cluster.CommonLbConfig": update_merge_window);
     let keys = consistent_hashing_lb_config.as_ref().map(hash::keys);
@@ -238,6 +250,12 @@ fn common(value: &CommonLbConfig) -> Result<Common, Invalid> {
             }
         },
         keys: keys.transpose().at("consistent_hashing_lb_config")?,
+        session_health: override_host_status
+            .as_ref()
+            .map(sessions::health)
+            .transpose()
+            .at("override_host_status")?
+            .unwrap_or_default(),
     })
 }
 
@@ -249,6 +267,7 @@ impl Default for Common {
             panic_threshold: 50,
             localities: LocalityBalancing::Ignored,
             keys: None,
+            session_health: SessionHealth::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The HTTP filters of a connection manager.
 //!
 //! What they do is configured on routes, by the names of filters. So of the filters only the limit
-//! for a whole listener is read, and which of them are there: what a route says for one that is not
+//! for a whole listener and its sessions are read, and which of them are there: what a route says for one that is not
 //! there, or is there by another name, has no effect, as in Envoy. They must not ask for anything
 //! by themselves.
 
@@ -16,16 +16,17 @@ use crate::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateL
 use crate::pb::envoy::extensions::filters::http::on_demand::v3::OnDemand;
 use crate::pb::envoy::extensions::filters::http::rbac::v3::Rbac;
 use crate::pb::envoy::extensions::filters::http::router::v3::Router;
+use crate::pb::envoy::extensions::filters::http::stateful_session::v3::StatefulSession;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpFilter, http_filter::ConfigType,
 };
 use crate::pb::google::protobuf::Any;
-use crate::read::{authn, authz, cluster, extension, external};
+use crate::read::{authn, authz, cluster, extension, external, session};
 use crate::wire::{
     At, boolean, limit, names, on_demand, pass_over, refuse, required, type_name, unpack,
     unsupported,
 };
-use mesh_core::model::{Authn, Authz, ClustersOnDemand, RateLimit};
+use mesh_core::model::{Authn, Authz, ClustersOnDemand, RateLimit, Session};
 use mesh_core::{Invalid, Name};
 use prost::Name as _;
 use std::sync::Arc;
@@ -51,6 +52,7 @@ enum Known {
     Authn(Box<Authn>),
     Authz(Box<Authz>),
     External(Box<external::Read>),
+    Session(Box<Session>),
     /// It may answer, or change what comes after it.
     Acts,
     Nothing,
@@ -69,6 +71,8 @@ pub(super) struct Filters {
     pub(super) authn_at: usize,
     /// The rules that judge, in order.
     pub(super) authz: Vec<Arc<Authz>>,
+    /// How requests are kept at an endpoint.
+    pub(super) session: Option<Arc<Session>>,
     /// Those that routes may configure and that are not there.
     pub(super) missing: Vec<Name>,
 }
@@ -79,6 +83,7 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
     let mut authn = None;
     let mut authn_at = 0;
     let mut authz = Vec::new();
+    let mut session = None;
     let mut acted = false;
     // The filter before is one that judges.
     let mut judged = false;
@@ -114,8 +119,7 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
             }
             Known::OnDemand(found) => on_demand = Some(found),
             Known::Authn(_) if acted || authn.is_some() => {
-                let message =
-                    "tokens have to be asked for once, before rate limits, faults and CORS";
+                let message = "tokens have to be asked for once, before rate limits, faults, CORS and sessions";
                 return Err(Invalid::new(place, message));
             }
             Known::Authn(_) if value.name != names::JWT => {
@@ -128,7 +132,8 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
                 authn = Some(Arc::new(*found));
             }
             Known::Authz(_) | Known::External(_) if acted => {
-                let message = "rules that judge have to stand before rate limits, faults and CORS";
+                let message =
+                    "rules that judge have to stand before rate limits, faults, CORS and sessions";
                 return Err(Invalid::new(place, message));
             }
             Known::Authz(mut found) => {
@@ -140,6 +145,19 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
                 found.external.name = own_name(value, names::EXTERNAL);
                 let found = found.attach(&mut authz, behind);
                 found.at(format!("{place}.typed_config"))?;
+            }
+            Known::Session(_) if session.is_some() => {
+                return Err(Invalid::new(place, "a second session is not supported"));
+            }
+            Known::Session(_) if value.name != names::SESSION => {
+                // Routes find it by this name.
+                let message = format!("has to be called {}", names::SESSION);
+                return Err(Invalid::new(format!("{place}.name"), message));
+            }
+            Known::Session(found) => {
+                // It may change a header that those who judge would see.
+                acted = true;
+                session = Some(Arc::new(*found));
             }
             Known::Acts => acted = true,
             Known::Nothing => {}
@@ -155,6 +173,7 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
         authn,
         authn_at,
         authz,
+        session,
         missing: missing.map(|(name, _)| name.into()).collect(),
     })
 }
@@ -218,6 +237,9 @@ fn known(any: &Any, optional: bool) -> Result<Known, Invalid> {
     } else if name == ExtAuthz::full_name() {
         let external = external::of_requests(&unpack(any)?)?;
         return Ok(Known::External(Box::new(external)));
+    } else if name == StatefulSession::full_name() {
+        let session = session::read(&unpack(any)?)?;
+        return Ok(Known::Session(Box::new(session)));
     } else if name == OnDemand::full_name() {
         let OnDemand { odcds } = unpack(any)?;
         let clusters = on_demand::clusters(odcds.as_ref()).at("odcds")?;

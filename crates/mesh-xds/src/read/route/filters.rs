@@ -4,9 +4,12 @@ use super::{cors, fault, limit, policies};
 use crate::pb::envoy::config::route::v3::FilterConfig;
 use crate::pb::envoy::extensions::filters::http::on_demand::v3::PerRouteConfig;
 use crate::pb::google::protobuf::Any;
+use crate::read::session;
 use crate::wire::{At, names, on_demand, required, type_name, unpack};
 use mesh_core::Invalid;
-use mesh_core::model::{ClustersOnDemand, Cors, Fault, Mirror, RateLimit, RoutePolicies};
+use mesh_core::model::{
+    ClustersOnDemand, Cors, Fault, Mirror, RateLimit, RoutePolicies, RouteSession,
+};
 use prost::Name;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,6 +33,8 @@ pub(super) struct Filters {
     pub(super) fault: Setting<Arc<Fault>>,
     pub(super) rate_limit: Setting<Arc<RateLimit>>,
     /// None where nothing is said.
+    pub(super) session: Option<RouteSession>,
+    /// None where nothing is said.
     pub(super) on_demand: Option<ClustersOnDemand>,
     /// Of the filters that judge.
     pub(super) policies: RoutePolicies,
@@ -41,6 +46,7 @@ pub(super) struct Defaults {
     /// Whether it has cross-origin rules. The model keeps them on the host.
     pub(super) cors: bool,
     pub(super) fault: Option<Arc<Fault>>,
+    pub(super) session: Option<RouteSession>,
     pub(super) rate_limit: Option<Arc<RateLimit>>,
     pub(super) mirrors: Vec<Mirror>,
 }
@@ -118,6 +124,7 @@ impl Filters {
             names::CORS => self.cors = cors::read(&unpack(config)?)?,
             names::FAULT => self.fault = Setting::On(Arc::new(fault::read(&unpack(config)?)?)),
             names::RATE_LIMIT => self.rate_limit = limit::read(&unpack(config)?)?,
+            names::SESSION => self.session = Some(session::on_route(&unpack(config)?)?),
             names::ON_DEMAND => {
                 let PerRouteConfig { odcds } = unpack(config)?;
                 self.on_demand = Some(on_demand::clusters(odcds.as_ref()).at("odcds")?);
@@ -148,6 +155,7 @@ impl Filters {
             names::CORS => self.cors = Setting::Off,
             names::FAULT => self.fault = Setting::Off,
             names::RATE_LIMIT => self.rate_limit = Setting::Off,
+            names::SESSION => self.session = Some(RouteSession::Off),
             names::ON_DEMAND => self.on_demand = Some(ClustersOnDemand::Off),
             _ => {
                 self.policies.off.insert(name.into());
@@ -159,6 +167,6 @@ impl Filters {
 fn known(name: &str) -> bool {
     matches!(
         name,
-        names::CORS | names::FAULT | names::RATE_LIMIT | names::ON_DEMAND
+        names::CORS | names::FAULT | names::RATE_LIMIT | names::SESSION | names::ON_DEMAND
     )
 }

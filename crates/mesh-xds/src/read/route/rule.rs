@@ -53,6 +53,7 @@ pub(super) fn read(proto: &pb::Route, host: &Defaults) -> Result<Rule, Invalid> 
     rule.policies = filters.take_policies();
     rule.fault = filters.fault.or_inherit(host.fault.as_ref());
     rule.rate_limit = filters.rate_limit.or_inherit(host.rate_limit.as_ref());
+    rule.session = filters.session.or_else(|| host.session.clone());
     rule.on_demand = filters.on_demand;
     match filters.cors {
         // What the action itself says, in the old spelling, stays.

@@ -2,7 +2,7 @@
 //! say enough.
 //!
 //! What the policy has no field for is not written: slow start but for round robin and least
-//! request, zones beside hashes, subsets that nobody can ask for.
+//! request, reported weights but for round robin, zones beside those and beside hashes, subsets that nobody can ask for.
 
 use crate::pb::envoy::config::cluster::v3 as pb;
 use crate::pb::envoy::config::cluster::v3::cluster::common_lb_config::{
@@ -17,14 +17,14 @@ use crate::pb::envoy::config::cluster::v3::cluster::{
     CommonLbConfig, LbConfig, LbPolicy, LbSubsetConfig, LeastRequestLbConfig, MaglevLbConfig,
     RingHashLbConfig, RoundRobinLbConfig, SlowStartConfig,
 };
-use crate::pb::envoy::config::core::v3::RuntimeDouble;
+use crate::pb::envoy::config::core::v3::{HealthStatus, HealthStatusSet, RuntimeDouble};
 use crate::pb::envoy::r#type::v3::Percent;
 use crate::pb::google::protobuf::UInt64Value;
 use crate::wire::{to_duration, to_number};
 use crate::write::metadata;
 use mesh_core::model::{
     Balancing, Cluster, DiscoveryKind, HashFunction, HashKeys, LocalityBalancing, Maglev, Real,
-    RingHash, SlowStart, SubsetBalancing, SubsetFallback, SubsetLocalities,
+    RingHash, SessionHealth, SlowStart, SubsetBalancing, SubsetFallback, SubsetLocalities,
 };
 
 mod extension;
@@ -130,9 +130,29 @@ fn common(cluster: &Cluster) -> Option<CommonLbConfig> {
                 hash_balance_factor: keys.balance_factor.and_then(|at| to_number(at.max(100))),
             }
         }),
+        override_host_status: session_health(cluster.session_health),
         ..CommonLbConfig::default()
     };
     (common != CommonLbConfig::default()).then_some(common)
+}
+
+/// Where sessions may be kept, if that is not as Envoy has it.
+fn session_health(health: SessionHealth) -> Option<HealthStatusSet> {
+    if health == SessionHealth::default() {
+        return None;
+    }
+    let all = [
+        (health.healthy, HealthStatus::Unknown),
+        (health.healthy, HealthStatus::Healthy),
+        (health.unhealthy, HealthStatus::Unhealthy),
+        (health.draining, HealthStatus::Draining),
+        (health.unhealthy, HealthStatus::Timeout),
+        (health.degraded, HealthStatus::Degraded),
+    ];
+    let all = all.into_iter().filter(|(is, _)| *is);
+    Some(HealthStatusSet {
+        statuses: all.map(|(_, status)| status.into()).collect(),
+    })
 }
 
 /// Parts that requests ask for.

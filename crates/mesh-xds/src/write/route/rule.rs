@@ -2,8 +2,9 @@
 
 use super::{answer, condition, edits, filters, forward, policies};
 use crate::pb::envoy::config::route::v3 as pb;
-use crate::wire::names::{CORS, FAULT, ON_DEMAND, RATE_LIMIT};
+use crate::wire::names::{CORS, FAULT, ON_DEMAND, RATE_LIMIT, SESSION};
 use crate::wire::{limit, pack};
+use crate::write::session;
 use mesh_core::model::{Action, Rule};
 use std::collections::HashMap;
 
@@ -19,6 +20,9 @@ pub(super) fn write(rule: &Rule) -> pb::Route {
     }
     if let Some(limit) = &rule.rate_limit {
         filters.insert(RATE_LIMIT.to_owned(), pack(&limit::write(Some(limit))));
+    }
+    if let Some(said) = rule.session.as_ref().and_then(session::on_route) {
+        filters.insert(SESSION.to_owned(), pack(&said));
     }
     if let Some(clusters) = rule.on_demand {
         filters.insert(ON_DEMAND.to_owned(), pack(&filters::on_demand(clusters)));

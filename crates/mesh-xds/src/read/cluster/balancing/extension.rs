@@ -1,13 +1,15 @@
 //! Policies as extensions.
 
-use super::{Chosen, hash, locality, subset, weight};
+use super::{Chosen, hash, locality, reported, sessions, subset, weight};
 use crate::pb::envoy::config::cluster::v3 as pb;
 use crate::pb::envoy::config::cluster::v3::cluster::SlowStartConfig;
+use crate::pb::envoy::extensions::load_balancing_policies::client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin;
 use crate::pb::envoy::extensions::load_balancing_policies::common::v3::{
     ConsistentHashingLbConfig, SlowStartConfig as Slow,
 };
 use crate::pb::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
 use crate::pb::envoy::extensions::load_balancing_policies::maglev::v3::Maglev;
+use crate::pb::envoy::extensions::load_balancing_policies::override_host::v3::OverrideHost;
 use crate::pb::envoy::extensions::load_balancing_policies::random::v3::Random;
 use crate::pb::envoy::extensions::load_balancing_policies::ring_hash::v3::{
     RingHash, ring_hash::HashFunction as Function,
@@ -91,7 +93,18 @@ fn known(any: &Any, depth: usize) -> Result<Result<Chosen, String>, Invalid> {
         } = &unpack(any)?;
         let field = "endpoint_picking_policy";
         let mut chosen = inside(required(field, endpoint_picking_policy)?, depth + 1).at(field)?;
+        not_inside(&chosen, field)?;
         chosen.localities = LocalityBalancing::Weighted;
+        chosen
+    } else if name == ClientSideWeightedRoundRobin::full_name() {
+        reported::read(&unpack(any)?)?
+    } else if name == OverrideHost::full_name() {
+        let value: OverrideHost = unpack(any)?;
+        let headers = sessions::headers(&value)?;
+        let field = "fallback_policy";
+        let mut chosen = inside(required(field, &value.fallback_policy)?, depth + 1).at(field)?;
+        not_inside(&chosen, field)?;
+        chosen.host_headers = headers;
         chosen
     } else if name == Subset::full_name() {
         let value: Subset = unpack(any)?;
@@ -101,12 +114,22 @@ fn known(any: &Any, depth: usize) -> Result<Result<Chosen, String>, Invalid> {
         if chosen.subsets.is_some() {
             return Err(Invalid::new(field, "subsets of subsets are not supported"));
         }
+        not_inside(&chosen, field)?;
         chosen.subsets = subsets;
         chosen
     } else {
         return Ok(Err(name.to_owned()));
     };
     Ok(Ok(chosen))
+}
+
+/// Endpoints are named for a whole cluster, by one policy that has all others in it.
+fn not_inside(chosen: &Chosen, field: &str) -> Result<(), Invalid> {
+    if chosen.host_headers.is_empty() {
+        return Ok(());
+    }
+    let message = "override_host in another policy is not supported";
+    Err(Invalid::new(field, message))
 }
 
 #[expect(deprecated, reason = "Envoy still reads `enable_full_scan`")]
@@ -200,7 +223,7 @@ fn keys(
     read().at("consistent_hashing_lb_config")
 }
 
-fn slow_start(value: Option<&Slow>) -> Result<Option<SlowStart>, Invalid> {
+pub(super) fn slow_start(value: Option<&Slow>) -> Result<Option<SlowStart>, Invalid> {
     let older = value.map(|value| {
         let Slow {
             slow_start_window,

@@ -1,10 +1,11 @@
 //! Policies as extensions, where the older fields cannot say what there is to say.
 
-use super::{NO_KEY, percent, slow_start, subsets, wide};
+use super::{NO_KEY, is_provided, percent, slow_start, subsets, wide};
 use crate::pb::envoy::config::cluster::v3::LoadBalancingPolicy;
 use crate::pb::envoy::config::cluster::v3::cluster::SlowStartConfig;
 use crate::pb::envoy::config::cluster::v3::load_balancing_policy::Policy;
 use crate::pb::envoy::config::core::v3::{RuntimeDouble, TypedExtensionConfig};
+use crate::pb::envoy::extensions::load_balancing_policies::client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin;
 use crate::pb::envoy::extensions::load_balancing_policies::common::v3::locality_lb_config::{
     LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig,
 };
@@ -13,6 +14,9 @@ use crate::pb::envoy::extensions::load_balancing_policies::common::v3::{
 };
 use crate::pb::envoy::extensions::load_balancing_policies::least_request::v3::LeastRequest;
 use crate::pb::envoy::extensions::load_balancing_policies::maglev::v3::Maglev;
+use crate::pb::envoy::extensions::load_balancing_policies::override_host::v3::{
+    OverrideHost, override_host::OverrideHostSource,
+};
 use crate::pb::envoy::extensions::load_balancing_policies::random::v3::Random;
 use crate::pb::envoy::extensions::load_balancing_policies::ring_hash::v3::{
     RingHash, ring_hash::HashFunction as Function,
@@ -21,15 +25,51 @@ use crate::pb::envoy::extensions::load_balancing_policies::round_robin::v3::Roun
 use crate::pb::envoy::extensions::load_balancing_policies::subset::v3::{
     Subset, subset::LbSubsetSelector,
 };
-use crate::wire::{pack, to_number};
-use mesh_core::model::{Balancing, Cluster, HashFunction, HashKeys, LocalityBalancing};
+use crate::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
+use crate::pb::google::protobuf::FloatValue;
+use crate::wire::{pack, to_duration, to_number};
+use mesh_core::model::{
+    Balancing, Cluster, HashFunction, HashKeys, LocalityBalancing, ReportedWeights,
+};
 
 /// The policy, where it has to be one of these.
 pub(super) fn policy(cluster: &Cluster) -> Option<LoadBalancingPolicy> {
-    let own = cluster
-        .subsets
-        .as_deref()
-        .filter(|own| own.redundant_keys)?;
+    if is_provided(cluster) {
+        return None;
+    }
+    let parts = parts(cluster);
+    if cluster.host_headers.is_empty() {
+        let reported = cluster.weighed_by_reports().map(|_| in_parts(cluster));
+        return parts.or(reported);
+    }
+    let sources = cluster
+        .host_headers
+        .iter()
+        .map(|header| OverrideHostSource {
+            header: header.to_string(),
+            metadata: None,
+        });
+    let config = OverrideHost {
+        override_host_sources: sources.collect(),
+        fallback_policy: Some(parts.unwrap_or_else(|| in_parts(cluster))),
+        ..OverrideHost::default()
+    };
+    Some(named("override_host", &config))
+}
+
+/// The policy for the endpoints of all parts, where there are parts.
+fn in_parts(cluster: &Cluster) -> LoadBalancingPolicy {
+    as_subsets(cluster).unwrap_or_else(|| chosen(cluster))
+}
+
+/// The parts that only the newer field can say.
+fn parts(cluster: &Cluster) -> Option<LoadBalancingPolicy> {
+    let own = cluster.subsets.as_deref()?;
+    as_subsets(cluster).filter(|_| own.redundant_keys)
+}
+
+fn as_subsets(cluster: &Cluster) -> Option<LoadBalancingPolicy> {
+    let own = cluster.subsets.as_deref()?;
     let older = subsets(cluster)?;
     // The numbers of both are the same.
     let selectors = older.subset_selectors.into_iter();
@@ -63,6 +103,22 @@ fn chosen(cluster: &Cluster) -> LoadBalancingPolicy {
     let locality_lb_config = localities(&cluster.localities);
     let weighted = cluster.localities == LocalityBalancing::Weighted;
     let locality_weighted_lb_config = weighted.then(LocalityWeightedLbConfig::default);
+    if let Some(policy) = cluster.weighed_by_reports() {
+        let reported = named(
+            "client_side_weighted_round_robin",
+            &reported(policy, slow_start_config),
+        );
+        // It knows no localities by itself.
+        return match weighted {
+            false => reported,
+            true => named(
+                "wrr_locality",
+                &WrrLocality {
+                    endpoint_picking_policy: Some(reported),
+                },
+            ),
+        };
+    }
     match &cluster.balancing {
         Balancing::RoundRobin => named(
             "round_robin",
@@ -108,6 +164,26 @@ fn chosen(cluster: &Cluster) -> LoadBalancingPolicy {
             },
         ),
         _ => named("random", &Random { locality_lb_config }),
+    }
+}
+
+/// Envoy's defaults are not written.
+fn reported(policy: &ReportedWeights, slow: Option<Slow>) -> ClientSideWeightedRoundRobin {
+    let default = ReportedWeights::default();
+    let period = |period, default| (period != default).then(|| to_duration(period));
+    let names = policy.utilization.iter();
+    ClientSideWeightedRoundRobin {
+        blackout_period: period(policy.blackout, default.blackout),
+        weight_expiration_period: period(policy.expiration, default.expiration),
+        weight_update_period: period(policy.update, default.update),
+        error_utilization_penalty: (policy.error_penalty != default.error_penalty).then(|| {
+            FloatValue {
+                value: policy.error_penalty.get() as f32,
+            }
+        }),
+        metric_names_for_computing_utilization: names.map(ToString::to_string).collect(),
+        slow_start_config: slow,
+        ..ClientSideWeightedRoundRobin::default()
     }
 }
 

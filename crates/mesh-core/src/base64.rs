@@ -1,9 +1,18 @@
 //! Base64 with the standard alphabet and padding (RFC 4648 §4).
+//!
+//! ```
+//! use mesh_core::base64;
+//!
+//! assert_eq!(base64::encode(b"mesh"), "bWVzaA==");
+//! assert_eq!(base64::decode(b"bWVzaA==").as_deref(), Some(&b"mesh"[..]));
+//! assert_eq!(base64::decode(b"bWVzaA"), None);
+//! assert_eq!(base64::decode_unpadded(b"bWVzaA").as_deref(), Some(&b"mesh"[..]));
+//! ```
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Writes bytes as base64.
-pub(super) fn encode(bytes: &[u8]) -> String {
+pub fn encode(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
         let byte = |index: usize| u32::from(chunk.get(index).copied().unwrap_or_default());
@@ -23,7 +32,7 @@ pub(super) fn encode(bytes: &[u8]) -> String {
 
 /// Reads base64; none if it is malformed. Padding is required and bits that say nothing are zero,
 /// so that each value has one spelling.
-pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
+pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(4) {
         return None;
     }
@@ -33,7 +42,11 @@ pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
         .take(2)
         .take_while(|c| **c == b'=')
         .count();
-    let text = &text[..text.len() - padding];
+    decode_unpadded(&text[..text.len() - padding])
+}
+
+/// Reads base64 whose padding was left out; none if it is malformed, or has some.
+pub fn decode_unpadded(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len() * 3 / 4);
     for chunk in text.chunks(4) {
         let mut word = 0;
@@ -41,7 +54,11 @@ pub(super) fn decode(text: &[u8]) -> Option<Vec<u8>> {
             word = word << 6 | chunk.get(place).map_or(Some(0), |c| sextet(*c))?;
         }
         let [_, bytes @ ..] = word.to_be_bytes();
+        // Of one character alone nothing is said.
         let (said, unsaid) = bytes.split_at(chunk.len() - 1);
+        if said.is_empty() {
+            return None;
+        }
         if unsaid.iter().any(|byte| *byte != 0) {
             return None;
         }
