@@ -8,8 +8,8 @@ use mesh_core::model::{
     HeaderMatch, HeaderTemplate, Hedge, HostsOnDemand, Mirror, PathMatch, PathRewrite,
     PathTemplate, Pattern, Piece, Priority, QueryMatch, RateLimit, Redirect, RedirectPath,
     RedirectTarget, ResetFormat, ResetHeader, Retry, RetryOn, RouteSession, RouteTable, Rule,
-    Session, SessionState, SlowBy,
-    StringMatch, Target, TemplateRewrite, TlsCondition, ValueMatch, VirtualHost, Weighted,
+    Session, SessionState, SlowBy, StringMatch, Target, TemplateRewrite, TlsCondition, ValueMatch,
+    VirtualHost, Weighted,
 };
 use mesh_core::{Name, Origin};
 use proptest::collection::{btree_map, vec};
