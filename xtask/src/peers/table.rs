@@ -223,6 +223,9 @@ impl Report {
         )
         .expect("a string takes all");
         for (name, says) in memory::rows() {
+            if self.memory.iter().all(|it| it.what != name) {
+                continue;
+            }
             let divisor = if says.ends_with("MB") { 1024.0 } else { 1.0 };
             let cells: Vec<_> = (kinds.iter())
                 .map(|kind| {

@@ -149,7 +149,14 @@ fn find(kind: Kind, workspace: &Workspace) -> Result<Peer, String> {
             }
         }
         Kind::Haproxy => first(&said(&peer.program, "-v")),
-        Kind::Envoy | Kind::EnvoyPlain => first(&said(&peer.program, "--version")),
+        Kind::Envoy | Kind::EnvoyPlain => {
+            let line = first(&said(&peer.program, "--version"));
+            // It says where it lies first.
+            let version = line
+                .rsplit_once("version: ")
+                .map(|(_, it)| format!("Envoy {it}"));
+            version.unwrap_or(line)
+        }
     };
     Ok(peer)
 }
