@@ -115,7 +115,7 @@ pub(super) fn call(dice: &mut Dice, named: &[String]) -> Call {
         call.target = format!("{scheme}://{authority}{}", call.target);
     }
     let lower = call.target.to_ascii_lowercase();
-    if lower.contains("%00") && (lower.contains("%5c") || lower.contains("%2f")) {
+    if lower.contains("%00") && ["%5c", "%2f", ".;"].iter().any(|it| lower.contains(it)) {
         // How much of it is decoded before it is refused shows in logs.
         call.target = call.target.replace("%00", "");
     }
