@@ -414,10 +414,6 @@ fn oddity(dice: &mut Dice, raw: &mut Raw, most_bytes: usize, most_fields: usize)
                     raw.lines = vec!["connection: upgrade\r\nupgrade: WebSocket".into()];
                     (raw.target, raw.script) = ("/late".into(), "hang");
                 }
-                // An interim response to a WebSocket is a protocol error there.
-                _ if holds(&raw.lines.join(" "), "websocket") && raw.script == "early" => {
-                    raw.script = "200";
-                }
                 _ => {}
             }
         }
