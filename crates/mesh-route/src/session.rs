@@ -234,9 +234,7 @@ fn policy(exchange: &Exchange) -> Option<(Arc<Policy>, bool)> {
 impl Kept {
     /// What the caller is told of the endpoint that answered.
     fn told(&self, headers: &HeaderMap) -> Option<Told> {
-        let Some(endpoint) = self.endpoint() else {
-            return None;
-        };
+        let endpoint = self.endpoint()?;
         let (Some(state), Found::Asked(named)) = (&self.policy.state, &self.found) else {
             self.count(SessionStat::NoSession);
             return None;

@@ -74,7 +74,7 @@ fn named(names: &[HeaderName], headers: &HeaderMap) -> String {
 impl Refused {
     /// The status that it is answered with.
     pub(crate) fn status(self) -> StatusCode {
-        self.status.unwrap_or(self.failure.row().status)
+        self.status.unwrap_or_else(|| self.failure.row().status)
     }
 
     pub(crate) fn error(self) -> Error {

@@ -12,13 +12,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Clone, Debug, Default)]
 pub struct SessionBook(Arc<Mutex<Blocks>>);
 
-type Blocks = BTreeMap<(Option<Name>, Name), Arc<Block<SessionStat>>>;
+type Blocks = BTreeMap<Prefixes, Arc<Block<SessionStat>>>;
+
+/// The prefix of the listener's manager, none for a rule's session, and that of the session.
+type Prefixes = (Option<Name>, Name);
 
 // === impl SessionBook ===
 
 impl SessionBook {
     /// All that was counted, sorted.
-    pub fn all(&self) -> Vec<((Option<Name>, Name), Arc<Block<SessionStat>>)> {
+    pub fn all(&self) -> Vec<(Prefixes, Arc<Block<SessionStat>>)> {
         let blocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         blocks
             .iter()
