@@ -87,7 +87,7 @@ fn cookies_are_read_as_envoy_reads_them() {
         ("sc=".to_owned(), nobody.clone()),
         ("other=x".to_owned(), nobody.clone()),
         // An end without an address.
-        ("sc=EAU=".to_owned(), nobody.clone()),
+        ("sc=EAU=".to_owned(), nobody),
     ] {
         assert_eq!(of(value.clone()), expected, "{value}");
     }
