@@ -107,6 +107,40 @@ impl Facts {
     }
 }
 
+/// A head that parts will be taken of. `Bytes` of a copy take a second allocation with the first part.
+pub(super) fn kept(head: &[u8]) -> Bytes {
+    match Short::of(head) {
+        Some(short) => Bytes::from_owner(short),
+        None => Bytes::copy_from_slice(head),
+    }
+}
+
+/// A head that lies where it is counted.
+struct Short {
+    bytes: [u8; SHORT],
+    length: usize,
+}
+
+/// Most heads of responses are shorter, and few of requests of browsers.
+const SHORT: usize = 256;
+
+// === impl Short ===
+
+impl Short {
+    fn of(head: &[u8]) -> Option<Self> {
+        let mut bytes = [0; SHORT];
+        bytes.get_mut(..head.len())?.copy_from_slice(head);
+        let length = head.len();
+        Some(Self { bytes, length })
+    }
+}
+
+impl AsRef<[u8]> for Short {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
 /// The part of `head` that is where `slice` is in `input`.
 pub(super) fn part(input: &[u8], head: &Bytes, slice: &[u8]) -> Bytes {
     if slice.is_empty() {

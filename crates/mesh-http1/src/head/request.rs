@@ -1,6 +1,6 @@
 //! Request heads.
 
-use super::fields::{Facts, part};
+use super::fields::{Facts, kept, part};
 use super::{FEW, Length, Limits, check_size};
 use crate::HeadError;
 use bytes::Bytes;
@@ -84,7 +84,7 @@ pub fn request(
     if target.contains(&b'#') {
         return Err(HeadError::Target);
     }
-    let head = Bytes::copy_from_slice(&input[..len]);
+    let head = kept(&input[..len]);
     let mut request = Request::new(());
     *request.headers_mut() = headers;
     let facts = Facts::read(input, &head, parsed.headers, request.headers_mut())?;

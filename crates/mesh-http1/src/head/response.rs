@@ -1,9 +1,8 @@
 //! Response heads.
 
-use super::fields::Facts;
+use super::fields::{Facts, kept};
 use super::{FEW, Length, Limits, check_size};
 use crate::HeadError;
-use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use std::mem::MaybeUninit;
 
@@ -57,7 +56,7 @@ pub fn response(
     };
     check_size(len, limits)?;
     let is_http10 = parsed.version == Some(0);
-    let head = Bytes::copy_from_slice(&input[..len]);
+    let head = kept(&input[..len]);
     let mut response = Response::new(());
     *response.headers_mut() = headers;
     let facts = Facts::read(input, &head, parsed.headers, response.headers_mut())?;

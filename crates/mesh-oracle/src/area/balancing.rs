@@ -28,12 +28,12 @@ const HELD: usize = 16;
 
 pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     match dice.below(100) {
-        0..34 => hashed(dice, requests * HASHED),
-        34..52 => in_subsets(dice, requests * HASHED),
-        52..60 => in_turn(dice, requests),
-        60..65 => bounded(dice),
-        65..77 => kept::generate(dice, requests * HASHED),
-        77..83 => reported::generate(dice, requests * 2),
+        0..32 => hashed(dice, requests * HASHED),
+        32..49 => in_subsets(dice, requests * HASHED),
+        49..56 => in_turn(dice, requests),
+        56..61 => bounded(dice),
+        61..72 => kept::generate(dice, requests * HASHED),
+        72..78 => reported::generate(dice, requests * 2),
         _ => shares(dice, requests * SAMPLES),
     }
 }

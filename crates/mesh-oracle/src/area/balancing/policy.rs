@@ -108,8 +108,6 @@ pub(super) fn bounded(dice: &mut Dice, cluster: &mut Value) {
 pub(super) fn by_chance(dice: &mut Dice, cluster: &mut Value) {
     let policies = [
         ("RANDOM", "random", "Random"),
-        ("RANDOM", "random", "Random"),
-        ("ROUND_ROBIN", "round_robin", "RoundRobin"),
         ("ROUND_ROBIN", "round_robin", "RoundRobin"),
         ("LEAST_REQUEST", "least_request", "LeastRequest"),
         ("LEAST_REQUEST", "least_request", "LeastRequest"),
@@ -166,7 +164,7 @@ fn zones(dice: &mut Dice) -> Value {
     if dice.chance(40) {
         zones["routing_enabled"] = json!({"value": dice.pick(&[0, 50, 100])});
     }
-    if dice.chance(40) {
+    if dice.chance(60) {
         zones["fail_traffic_on_panic"] = json!(true);
     }
     zones
