@@ -3,7 +3,6 @@
 use super::fields::{Facts, kept, part};
 use super::{FEW, Length, Limits, check_size};
 use crate::HeadError;
-use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri, Version};
 use std::mem::MaybeUninit;
 
