@@ -57,7 +57,7 @@
 //! let body = Full::new(Bytes::new()).map_err(|never| match never {});
 //! let request = Request::get("http://shop/old").body(Body::new(body)).unwrap();
 //! # let request = { let now = std::time::Instant::now();
-//! #   let exchange = mesh_core::Exchange::new(now, Default::default());
+//! #   let exchange = mesh_core::Exchange::without_caller(now);
 //! #   exchange.set_request_is_whole();
 //! #   let mut request = request; exchange.attach(&mut request); request };
 //! assert_eq!(service.oneshot(request).await.unwrap().status(), StatusCode::OK);
