@@ -222,13 +222,24 @@ mod tests {
     fn lines_of_another_are_not_those_that_are_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("log");
-        fs::write(
-            &file,
-            "x probe-2 r7\nx probe-1 last\nx probe-2 last\nx probe-1 r7\n",
-        )
-        .unwrap();
+        let lines = [
+            "x probe-3 last\nx probe-2 last\nx probe-1 last\n",
+            "x probe-3 r3\nx probe-2 r7\nx probe-1 r7\n",
+        ];
+        fs::write(&file, lines.concat()).unwrap();
         assert!(logged(&file, "probe-1").is_ok());
-        let error = logged(&file, "probe-2").unwrap_err().to_string();
-        assert!(error.contains("r7"), "{error}");
+        assert!(logged(&file, "probe-2").is_ok());
+        let error = logged(&file, "probe-3").unwrap_err().to_string();
+        assert!(error.contains("last") && error.contains("r3"), "{error}");
+    }
+
+    #[test]
+    fn two_workers_write_their_lines_in_either_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("log");
+        fs::write(&file, "x probe-1 r7\nx probe-1 last\n").unwrap();
+        assert!(logged(&file, "probe-1").is_ok());
+        fs::write(&file, "x probe-1 r7\nx probe-1 r7\n").unwrap();
+        assert!(logged(&file, "probe-1").is_err());
     }
 }

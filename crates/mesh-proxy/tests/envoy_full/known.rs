@@ -128,10 +128,6 @@ const KNOWN: &[Excuse] = &[
         },
     },
     Excuse {
-        reason: "an answer of ours before the request is whole, or to a bad head, closes",
-        holds: |it| it.is("header connection", "close", "(none)"),
-    },
-    Excuse {
         reason: "what kept a retry from being made (URX, UO) comes before what failed in the log",
         holds: |it| it.fact == "log" && (it.envoy.contains(" URX,") || it.envoy.contains(" UO,")),
     },
