@@ -70,6 +70,8 @@ struct State {
     hedged: AtomicBool,
     /// Somebody counts the answer for the cluster.
     counted: AtomicBool,
+    /// No attempt is under way; see [`Exchange::set_between_attempts`].
+    between: AtomicBool,
     attempts: AtomicU32,
     received: AtomicU64,
     sent: AtomicU64,
@@ -146,6 +148,7 @@ impl Exchange {
             gone_on: AtomicBool::new(false),
             hedged: AtomicBool::new(false),
             counted: AtomicBool::new(false),
+            between: AtomicBool::new(false),
             goal: OnceLock::new(),
             first: Attempt::default(),
             attempts: AtomicU32::new(1),
@@ -278,6 +281,19 @@ impl Exchange {
     #[inline]
     pub fn answer_is_counted(&self) -> bool {
         self.request.counted.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the last attempt is over and the next has not begun. A limit that is met
+    /// meanwhile counts for no upstream, as in Envoy, where attempts count it
+    /// (`Filter::onResponseTimeout`).
+    pub fn set_between_attempts(&self, between: bool) {
+        self.request.between.store(between, Ordering::Relaxed);
+    }
+
+    /// Whether the last attempt is over and the next has not begun.
+    #[inline]
+    pub fn is_between_attempts(&self) -> bool {
+        self.request.between.load(Ordering::Relaxed)
     }
 
     /// Makes what `winner` learned what the request learned.
@@ -426,6 +442,11 @@ impl Exchange {
     #[inline]
     pub fn flag(&self, flags: Flags) {
         self.own().flag(flags);
+    }
+
+    /// Sets response flags that came before those that are known already.
+    pub fn flag_first(&self, flags: Flags) {
+        self.own().flag_first(flags);
     }
 
     /// The response flags of this attempt (and, on the request's own exchange, of the winner).

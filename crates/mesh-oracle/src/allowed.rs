@@ -102,20 +102,6 @@ pub(crate) const ALLOWED: &[Allowed] = &[
         },
     },
     Allowed {
-        id: "flag-order",
-        reason: "flags are a set: Envoy writes them in the order that they came about",
-        holds: |it, _| {
-            let sorted = |text: &str| {
-                let mut flags: Vec<String> = text.split(',').map(str::to_owned).collect();
-                flags.sort();
-                flags
-            };
-            let told = |flags: &str| flags.split(' ').map(sorted).collect::<Vec<_>>();
-            let edited = it.fact.starts_with("header x-");
-            (it.fact == "log flags" || edited) && told(&it.envoy) == told(&it.ours)
-        },
-    },
-    Allowed {
         id: "path-begins-with-a-slash",
         reason: "a rewrite that leaves a path without its slash is sent with one (RFC 9112 §3.2.1)",
         holds: |it, _| {
@@ -257,19 +243,6 @@ pub(crate) const ALLOWED: &[Allowed] = &[
             case.config.area == "ejection"
                 && (table.is_some_and(|it| it.ends_with("_entries_per_host"))
                     || ring.is_some_and(|it| it == "size" || it.ends_with("_hashes_per_host")))
-        },
-    },
-    Allowed {
-        id: "route-of-a-refused-upgrade",
-        reason: "an upgrade that the listener does not allow is refused before a route is looked for; \
-                 Envoy's log names the one that it would have taken",
-        holds: |it, case| {
-            let upgrade = |call: &Call| {
-                call.raw
-                    .as_deref()
-                    .is_some_and(|raw| raw.to_ascii_lowercase().contains("upgrade: "))
-            };
-            matches!(&*it.fact, "log route" | "log cluster") && it.ours == "-" && case.is(upgrade)
         },
     },
     Allowed {

@@ -12,6 +12,7 @@
 //! | Layer | |
 //! |---|---|
 //! | [`PaceLayer`] | slows answers down on purpose, those of our own too |
+//! | [`ArrivalLayer`] | right below what makes responses of errors: one limit for the arrival of a request |
 //! | [`OverloadLayer`] | refuses before any work is done |
 //! | [`RateLayer`] | as the first filter of the listeners that we write for Envoys |
 //! | [`FaultLayer`] | what is put in on purpose is neither timed nor repaired by what is below |
@@ -37,6 +38,7 @@ mod limits;
 mod time;
 mod watched;
 
+pub mod arrival;
 pub mod breaker;
 pub mod deadline;
 pub mod fault;
@@ -48,6 +50,7 @@ pub mod rate;
 pub mod retry;
 pub mod timeout;
 
+pub use arrival::{Arrival, ArrivalLayer};
 pub use breaker::{Breaker, BreakerLayer};
 pub use deadline::{Deadline, DeadlineBody, DeadlineLayer};
 pub use fault::{Fault, FaultLayer};

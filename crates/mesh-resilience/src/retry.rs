@@ -423,6 +423,9 @@ where
                         .attempts
                         .as_mut()
                         .and_then(|attempts| attempts.judge(&result));
+                    if let (Some(_), Some(attempts)) = (pause, this.attempts.as_ref()) {
+                        attempts.rest(true);
+                    }
                     match pause {
                         None => return Poll::Ready(finish(this.attempts.take(), result)),
                         Some(pause) if pause.is_zero() => State::Readying,

@@ -127,7 +127,8 @@ where
             Err(error) if error.failure().replaces_an_answer() => Some(error.status()),
             Err(_) => None,
         };
-        let counts = |of: &Exchange| !of.has_gone_on() && !is_no_answer(of);
+        let counts =
+            |of: &Exchange| !of.has_gone_on() && !of.is_between_attempts() && !is_no_answer(of);
         let exchange = this.exchange.take().filter(counts);
         if let (Some(exchange), Some(status)) = (exchange, status)
             && let Some(cluster) = exchange.cluster()

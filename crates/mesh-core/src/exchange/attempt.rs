@@ -4,7 +4,7 @@ use crate::model::Endpoint;
 use crate::{Error, Failure, Flags, reply};
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -48,7 +48,7 @@ pub struct AttemptNotes {
 
 #[derive(Debug, Default)]
 pub(super) struct Attempt {
-    flags: AtomicU32,
+    flags: AtomicU64,
     late: AtomicBool,
     notes: Mutex<AttemptNotes>,
 }
@@ -71,7 +71,22 @@ impl Upstream {
 impl Attempt {
     #[inline]
     pub(super) fn flag(&self, flags: Flags) {
-        self.flags.fetch_or(flags.bits(), Ordering::Relaxed);
+        if !flags.is_empty() {
+            self.change_flags(|own| own.with(flags));
+        }
+    }
+
+    pub(super) fn flag_first(&self, flags: Flags) {
+        if !flags.is_empty() {
+            self.change_flags(|own| flags.with(own));
+        }
+    }
+
+    fn change_flags(&self, change: impl Fn(Flags) -> Flags) {
+        const ORDER: Ordering = Ordering::Relaxed;
+        let change = |bits| Some(change(Flags::from_bits(bits)).bits());
+        // None of the changes is refused.
+        let _ = self.flags.fetch_update(ORDER, ORDER, change);
     }
 
     #[inline]

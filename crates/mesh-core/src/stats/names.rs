@@ -283,8 +283,12 @@ crate::stats! {
         RqRxReset = Counter "downstream_rq_rx_reset",
         /// Responses reset by us.
         RqTxReset = Counter "downstream_rq_tx_reset",
-        /// Requests that met a timeout of the connection manager.
+        /// Requests that did not arrive whole in time.
         RqTimeout = Counter "downstream_rq_timeout",
+        /// Requests whose head did not arrive in time.
+        RqHeaderTimeout = Counter "downstream_rq_header_timeout",
+        /// Requests on whose stream nothing moved.
+        RqIdleTimeout = Counter "downstream_rq_idle_timeout",
         /// Requests that lasted longer than a stream may.
         RqMaxDurationReached = Counter "downstream_rq_max_duration_reached",
         /// Requests closed by overload.

@@ -127,7 +127,10 @@ fn has_no_version(input: &[u8]) -> bool {
     end.is_some_and(|end| {
         let mut parts = line[..end].split(|byte| *byte == b' ');
         parts.next().is_some()
-            && parts.next().is_some_and(|target| !target.is_empty())
+            && parts.next().is_some_and(|target| {
+                // What cannot be in a target is seen before its line has ended.
+                !target.is_empty() && !target.iter().any(u8::is_ascii_control)
+            })
             && parts.next().is_none()
     })
 }

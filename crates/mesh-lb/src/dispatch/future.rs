@@ -2,8 +2,9 @@
 
 use super::answer::Answer;
 use super::flight::Flight;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::Body;
+use mesh_core::upgrade::Tunnel;
 use mesh_core::{BoxError, Error};
 use pin_project::pin_project;
 use std::fmt;
@@ -101,11 +102,17 @@ where
             }
         };
         Poll::Ready(match result {
-            Ok(response) => {
-                let active = this
+            Ok(mut response) => {
+                let mut active = this
                     .flight
                     .as_mut()
                     .and_then(|flight| flight.answered(&response));
+                // It is under way for as long as both sides go on in what they switched to.
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS
+                    && let Some(active) = active.take()
+                {
+                    Tunnel::of(response.extensions_mut()).keep(active);
+                }
                 Ok(response.map(|body| Answer::new(body, active)))
             }
             Err(error) => {

@@ -270,7 +270,7 @@ impl Special {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     // The task ends when either side closes; a worker that drains waits for it as
                     // it does for connections.
-                    tasks.spawn(tunnel(downstream, response, upgrading));
+                    tasks.spawn(tunnel(downstream, response, exchange.clone(), upgrading));
                 } else {
                     // What came behind the request is of the other protocol, and no request (as in
                     // Envoy, where such a request never ends).

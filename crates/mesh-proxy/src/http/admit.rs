@@ -294,6 +294,10 @@ fn admit<B>(
             if changed {
                 exchange.note_head(request);
             }
+            // As in Envoy, where the route is known before anything asks what it lets through.
+            if let Some(notes) = notes {
+                notes.note(request);
+            }
             return Err(Error::new(Failure::UpgradeRefused));
         }
         caller.count(HttpStat::CxUpgradesTotal);

@@ -8,7 +8,7 @@ use crate::explain::Explainer;
 use http::Request;
 use mesh_client::{Body, Outbound, Parts};
 use mesh_core::Rng;
-use mesh_resilience::{Overload, OverloadLayer, Pace, PaceLayer, Shedding};
+use mesh_resilience::{Arrival, ArrivalLayer, Overload, OverloadLayer, Pace, PaceLayer, Shedding};
 use mesh_route::RouteLayer;
 use mesh_route::follow::{Follow, FollowLayer};
 use mesh_route::reply::{Reply, ReplyLayer};
@@ -17,7 +17,8 @@ use std::sync::Arc;
 use tower_layer::Layer;
 use tower_service::Service;
 
-pub(crate) type RequestStack = Follow<Finish<Pace<Reply<Admit<Overload<Outbound>>>>, Body>, Body>;
+pub(crate) type RequestStack =
+    Follow<Finish<Pace<Reply<Arrival<Admit<Overload<Outbound>>>>>, Body>, Body>;
 pub(crate) type StackFuture = <RequestStack as Service<Request<Body>>>::Future;
 pub(crate) type StackBody =
     <<RequestStack as Service<Request<Body>>>::Response as ResponseBody>::Body;
@@ -52,6 +53,8 @@ pub(crate) fn build(
     let stack = AdmitLayer::new(rng, notes)
         .explaining(explainer)
         .layer(stack);
+    // Uploads that take too long.
+    let stack = ArrivalLayer::per_listener().layer(stack);
     // Every error becomes a response.
     let stack = ReplyLayer::new().layer(stack);
     // Faults may slow every answer down.

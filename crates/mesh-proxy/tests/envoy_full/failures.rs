@@ -82,10 +82,14 @@ fn timeouts() -> Group {
         to("/long", &|rule| rule.timeout = Some(Duration::from_secs(3))),
         to("/idle", &|rule| rule.idle_timeout = Some(FEW)),
         to("/stream", &|rule| rule.max_stream_duration = Some(FEW)),
+        to("/grpc-max", &|rule| rule.max_grpc_timeout = Some(FEW)),
+        to("/grpc-stream", &|rule| {
+            rule.max_stream_duration = Some(Duration::ZERO);
+            rule.max_grpc_timeout = Some(Duration::ZERO);
+        }),
         to("/grpc", &|rule| {
             rule.max_grpc_timeout = Some(Duration::ZERO)
         }),
-        to("/grpc-max", &|rule| rule.max_grpc_timeout = Some(FEW)),
         to("/none", &|_| {}),
     ];
     let calls = [
@@ -122,6 +126,15 @@ fn timeouts() -> Group {
             .grpc()
             .header("grpc-timeout", "5S")
             .script("hang")
+            .body(""),
+        send("POST", "/grpc-stream")
+            .grpc()
+            .header("grpc-timeout", "50m")
+            .script("hang")
+            .body(""),
+        send("POST", "/grpc-stream")
+            .grpc()
+            .header("grpc-timeout", "5S")
             .body(""),
         send("POST", "/none")
             .grpc()

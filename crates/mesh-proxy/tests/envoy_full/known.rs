@@ -87,75 +87,12 @@ const ALLOWED: &[Excuse] = &[
         holds: |it| it.label == "GET / x-forwarded-proto=",
     },
     Excuse {
-        reason: "lines of x-forwarded-for that are not ours are passed on as lines",
-        holds: |it| it.group == "inside" && it.fact == "upstream 0 header x-forwarded-for",
-    },
-];
-
-/// Differences to be mended: each goes with its cause.
-const KNOWN: &[Excuse] = &[
-    Excuse {
-        reason: "mesh-core reply.rs: the body of a failure does not tell the transport's reason",
-        holds: |it| {
-            let words = ["/refused", "/connect", "garbage", "two-lengths"];
-            words.iter().any(|word| it.label.contains(word))
-                && matches!(
-                    &*it.fact,
-                    "body" | "header content-length" | "header grpc-message" | "log"
-                )
-        },
-    },
-    Excuse {
-        reason: "admit.rs: callers that are not internal may not say these, edge or not",
-        holds: |it| {
-            const STRIPPED: [&str; 13] = [
-                "x-envoy-retry-on=",
-                "x-envoy-retry-grpc-on=",
-                "x-envoy-max-retries=",
-                "x-envoy-retriable-status-codes=",
-                "x-envoy-upstream-rq-timeout-ms=",
-                "x-envoy-upstream-rq-per-try-timeout-ms=",
-                "x-envoy-upstream-rq-timeout-alt-response=",
-                "x-envoy-expected-rq-timeout-ms=",
-                "x-envoy-hedge-on-per-try-timeout=",
-                "x-envoy-force-trace=",
-                "x-envoy-ip-tags=",
-                "x-envoy-internal=",
-                "x-envoy-original-url=",
-            ];
-            let inside = ["inside", "timeouts", "retries", "caller-retries"];
-            inside.contains(&it.group) && STRIPPED.iter().any(|name| it.label.contains(name))
-        },
-    },
-    Excuse {
-        reason: "what kept a retry from being made (URX, UO) comes before what failed in the log",
-        holds: |it| it.fact == "log" && (it.envoy.contains(" URX,") || it.envoy.contains(" UO,")),
-    },
-    Excuse {
-        reason: "grpc-timeout is a longest duration: status 4, and nothing is told upstream",
-        holds: |it| it.group == "timeouts" && it.label.contains("grpc-timeout="),
-    },
-    Excuse {
-        reason: "admit.rs: an empty host is one, and one with a space or slash is none",
-        holds: |it| {
-            it.of(
-                "heads",
-                &["GET / host=", "GET / host=bad host", "GET / host=a/b"],
-            )
-        },
-    },
-    Excuse {
-        reason: "nothing reads request_timeout",
-        holds: |it| it.of("limits", &["a body that does not come"]),
-    },
-    Excuse {
-        reason: "the upstream is asked before a body is known to be malformed; Envoy has read on",
+        reason: "an upstream is not asked for a body that is found to be malformed at once",
         holds: |it| it.of("heads", &["a bad chunk"]) && it.fact == "upstream count",
     },
     Excuse {
-        reason: "upgrades: no x-envoy-upstream-service-time, DC in the log at the end, a 200 is no \
-                 switch, h2c is ignored",
-        holds: |it| it.group == "upgrades",
+        reason: "lines of x-forwarded-for that are not ours are passed on as lines",
+        holds: |it| it.group == "inside" && it.fact == "upstream 0 header x-forwarded-for",
     },
 ];
 
@@ -180,20 +117,17 @@ impl Difference {
 /// a failure too.
 pub fn judge(differences: &[Difference], everything: bool) -> Vec<&Difference> {
     let mut idle = Vec::new();
-    for (list, excuses) in [("allowed", ALLOWED), ("known", KNOWN)] {
-        for excuse in excuses {
-            let explained = differences.iter().filter(|it| (excuse.holds)(it)).count();
-            println!("{list}: {explained} × {}", excuse.reason);
-            if explained == 0 {
-                idle.push(excuse.reason);
-            }
+    for excuse in ALLOWED {
+        let explained = differences.iter().filter(|it| (excuse.holds)(it)).count();
+        println!("allowed: {explained} × {}", excuse.reason);
+        if explained == 0 {
+            idle.push(excuse.reason);
         }
     }
     assert!(
         idle.is_empty() || !everything,
         "no difference is left of these, so they have to go: {idle:#?}"
     );
-    let excuses = || ALLOWED.iter().chain(KNOWN);
-    let open = |it: &&Difference| !excuses().any(|excuse| (excuse.holds)(it));
+    let open = |it: &&Difference| !ALLOWED.iter().any(|excuse| (excuse.holds)(it));
     differences.iter().filter(open).collect()
 }

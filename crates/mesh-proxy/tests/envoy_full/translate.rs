@@ -327,15 +327,19 @@ fn forward(rule: &Rule, to: &Forward) -> Value {
     if let Some(limit) = rule.idle_timeout {
         out["idle_timeout"] = json!(duration(limit));
     }
-    if rule.max_stream_duration.is_some() || rule.max_grpc_timeout.is_some() {
-        let mut limits = json!({});
-        if let Some(limit) = rule.max_stream_duration {
-            limits["max_stream_duration"] = json!(duration(limit));
+    let most = rule.max_grpc_timeout.map(duration);
+    match rule.max_stream_duration {
+        Some(limit) => {
+            out["max_stream_duration"] = json!({"max_stream_duration": duration(limit)});
+            if let Some(most) = most {
+                out["max_stream_duration"]["grpc_timeout_header_max"] = json!(most);
+            }
         }
-        if let Some(limit) = rule.max_grpc_timeout {
-            limits["grpc_timeout_header_max"] = json!(duration(limit));
+        None => {
+            if let Some(most) = most {
+                out["max_grpc_timeout"] = json!(most);
+            }
         }
-        out["max_stream_duration"] = limits;
     }
     if let Some(policy) = &rule.retry {
         out["retry_policy"] = retry(policy);

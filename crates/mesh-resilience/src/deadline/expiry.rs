@@ -66,6 +66,7 @@ fn expired(expiry: &Expiry, failure: Failure) {
     match failure {
         // The connection manager's limit in Envoy, not the router's.
         Failure::MaxStreamDuration => exchange.caller().count(HttpStat::RqMaxDurationReached),
+        _ if exchange.is_between_attempts() => {}
         _ => count(exchange, ClusterStat::RqTimeout),
     }
 }

@@ -204,6 +204,13 @@ impl<S, B> Attempts<S, B> {
         }
     }
 
+    /// Says whether nothing is under way.
+    pub(super) fn rest(&self, between: bool) {
+        if let Some(exchange) = &self.exchange {
+            exchange.set_between_attempts(between);
+        }
+    }
+
     /// The request's own record.
     pub(super) fn exchange(&self) -> Option<&Exchange> {
         self.exchange.as_ref()
@@ -223,10 +230,12 @@ impl<S, B> Attempts<S, B> {
     /// What happened to the attempts goes into the request's own record.
     fn settle(self) -> Option<LateNotes> {
         let request = self.exchange?;
+        request.set_between_attempts(false);
         if let Some(attempt) = &self.attempt {
             request.adopt(attempt);
         }
-        request.flag(self.flags);
+        // What was decided about it came before its end.
+        request.flag_first(self.flags);
         self.attempt.map(|attempt| LateNotes::new(request, attempt))
     }
 }
@@ -322,6 +331,7 @@ impl<S, B: Body> Attempts<S, B> {
 
     /// The request of the next attempt.
     pub(super) fn next(&mut self) -> Request<ReplayBody<B>> {
+        self.rest(false);
         let mut request = Request::from_parts(self.head.restore(), self.replay.next());
         if let Some(exchange) = &self.exchange {
             let attempt = exchange.for_attempt();

@@ -108,6 +108,9 @@ where
                 Next::None => return Poll::Pending,
                 Next::Waiting(deadline) => {
                     if deadline.poll(cx).is_pending() {
+                        if let Some(attempts) = &self.attempts {
+                            attempts.rest(self.tries.is_empty());
+                        }
                         return Poll::Pending;
                     }
                     self.next = Next::Readying;

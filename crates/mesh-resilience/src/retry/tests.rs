@@ -132,6 +132,32 @@ async fn there_are_as_many_retries_as_allowed_and_the_last_result_is_given() {
     }
 }
 
+/// As in Envoy, whose attempts count the limit of the request that ends them.
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_ends_a_pause_counts_for_no_upstream() {
+    let told = |answers: [Answers; 2]| async move {
+        let mut policy = policy(1, RetryOn::SERVER_ERROR);
+        policy.backoff_base = 20 * SECOND;
+        policy.backoff_max = 20 * SECOND;
+        let mut rule = ruled(policy);
+        rule.timeout = Some(SECOND);
+        let exchange = fixture::exchange(rule, Some(cluster()));
+        exchange.request_end().set();
+        let service = ServiceBuilder::new()
+            .layer(crate::DeadlineLayer::per_route())
+            // The pause is any part of twenty seconds.
+            .layer(Layer0::per_route().rng(Arc::new(Rng::with_seed(7))))
+            .service(Probe::answering(answers));
+        let request = fixture::with(Request::new(empty()), &exchange);
+        let error = service.oneshot(request).await.err().unwrap();
+        assert_eq!(error.failure(), Failure::RequestTimeout);
+        let timeouts = counted(&exchange, ClusterStat::RqTimeout);
+        (exchange.is_between_attempts(), timeouts)
+    };
+    assert_eq!(told([UNAVAILABLE, UNAVAILABLE]).await, (true, 0));
+    assert_eq!(told([Answers::Never, UNAVAILABLE]).await, (false, 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_retry_that_goes_well_is_counted_and_leaves_no_flag() {
     let exchange = exchange(policy(3, RetryOn::GATEWAY_ERROR));

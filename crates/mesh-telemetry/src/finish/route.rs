@@ -37,7 +37,9 @@ pub(super) fn answered(stats: &RouteStats, exchange: &Exchange, status: StatusCo
     if of_an_attempt && has_upstream && exchange.attempts() > 1 && !refused && !exceeded {
         count(RouteStat::RqRetrySuccess);
     }
-    if from_host || failure.is_some_and(Failure::replaces_an_answer) {
+    let replaced =
+        failure.is_some_and(Failure::replaces_an_answer) && !exchange.is_between_attempts();
+    if from_host || replaced {
         count(RouteStat::RqCompleted);
         // A gRPC caller is answered with 200, and whoever asks for it is told of timeouts by 204.
         let status = match failure {
@@ -65,7 +67,7 @@ pub(super) fn unanswered(block: &Block<RouteStat>, exchange: &Exchange) {
     };
     let hosts = hosts.saturating_sub(exchange.unreached().into());
     block.add(shard, RouteStat::RqTotal, hosts);
-    if failure == Some(Failure::RequestTimeout) {
+    if failure == Some(Failure::RequestTimeout) && !exchange.is_between_attempts() {
         block.inc(shard, RouteStat::RqTimeout);
     }
 }

@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use mesh_core::model::ClusterEntry;
 use mesh_core::stats::{HttpStat, RouteStat};
+use mesh_core::upgrade::{Leave, Tunnel};
 use mesh_core::{BoxError, Caller, Error, Exchange, Failure, Flags, reply};
 use std::any::Any;
 use std::sync::Arc;
@@ -25,6 +26,26 @@ pub(super) struct Tally {
     exchange: Exchange,
     /// None once everything is counted.
     record: Option<Box<Record>>,
+}
+
+/// The request whose connection goes on in another protocol ends with that.
+struct Switched {
+    tally: Tally,
+    leave: Leave,
+}
+
+// === impl Switched ===
+
+impl Drop for Switched {
+    fn drop(&mut self) {
+        if !self.leave.is_set() {
+            return self.tally.complete();
+        }
+        if let Some(record) = self.tally.record.take() {
+            let gone = self.tally.exchange.caller().departure();
+            self.tally.departed(record, gone);
+        }
+    }
 }
 
 // === impl Tally ===
@@ -114,7 +135,18 @@ impl Tally {
         if let Some(record) = &mut self.record {
             record.answered = answered;
         }
-        if bodyless || response.body().is_end_stream() {
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            let record = self.record.take();
+            let tunnel = Tunnel::of(response.extensions_mut());
+            tunnel.keep(Switched {
+                tally: Self {
+                    telemetry: self.telemetry.clone(),
+                    exchange: self.exchange.clone(),
+                    record,
+                },
+                leave: tunnel.leave().clone(),
+            });
+        } else if bodyless || response.body().is_end_stream() {
             self.complete();
         }
     }
@@ -274,6 +306,12 @@ impl Tally {
         let caller = self.exchange.caller();
         if let Some(stats) = &caller.stats {
             stats.dec(caller.shard, HttpStat::RqActive);
+        }
+        match self.exchange.with_notes(|notes| notes.failure) {
+            Some(Failure::RequestOverall) => self.count(HttpStat::RqTimeout),
+            Some(Failure::RequestHead) => self.count(HttpStat::RqHeaderTimeout),
+            Some(Failure::StreamIdle) => self.count(HttpStat::RqIdleTimeout),
+            _ => {}
         }
         let answer = record.entry.status();
         // What went on elsewhere was answered by nobody; Envoy's log has the status all the same.

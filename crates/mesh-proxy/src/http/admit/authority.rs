@@ -18,11 +18,11 @@ pub(super) fn settle_authority<B>(request: &mut Request<B>) -> Result<(), Error>
         return Ok(());
     }
     let mut hosts = request.headers().get_all(header::HOST).iter();
+    let is_http1 = request.version() < Version::HTTP_2;
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) if !host.is_empty() => {
-            if request.version() < Version::HTTP_2
-                || host.as_bytes().iter().all(|byte| is_of_authority(*byte))
-            {
+        // In HTTP/1 an empty field says that there is no authority (RFC 9112 §3.2).
+        (Some(host), None) if is_http1 || !host.is_empty() => {
+            if is_http1 || host.as_bytes().iter().all(|byte| is_of_authority(*byte)) {
                 Ok(())
             } else {
                 Err(bad_request())

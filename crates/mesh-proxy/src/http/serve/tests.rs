@@ -328,6 +328,39 @@ async fn a_head_that_takes_too_long_is_answered_and_ends_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_does_not_arrive_in_time_is_answered_and_ends_the_connection() {
+    let mut served = Served::new(|request: Request<Body>| async {
+        let _ = request.into_body().collect().await;
+        Response::new(Body::empty())
+    });
+    served.manager.request_timeout = Some(3 * SECOND);
+    let mut connection = served.connect();
+    let began = Instant::now();
+    connection
+        .send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc")
+        .await;
+    let answer = connection.rest().await;
+    assert_eq!(began.elapsed(), 3 * SECOND);
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nrequest timeout"), "{answer}");
+    drop(connection.stream);
+    connection.task.await.unwrap();
+    assert_eq!(served.stat(HttpStat::RqTimeout), 1);
+    served.assert_quiet();
+
+    // One that arrives may be answered late.
+    let mut served = Served::new(|_| async {
+        tokio::time::sleep(9 * SECOND).await;
+        Response::new(Body::empty())
+    });
+    served.manager.request_timeout = Some(3 * SECOND);
+    let mut connection = served.connect();
+    connection.send(GET).await;
+    assert!(connection.head().await.starts_with("HTTP/1.1 200"));
+    assert_eq!(served.stat(HttpStat::RqTimeout), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_no_request_is_answered_counted_and_in_the_log_as_in_envoy() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
@@ -444,11 +477,10 @@ async fn an_upgrade_that_is_answered_with_anything_else_ends_the_connection() {
     served.assert_quiet();
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_tunnel_is_a_task_that_a_drain_waits_for() {
+/// An upstream that speaks HTTP/1 in memory and switches protocols: its end of each connection.
+fn switching() -> (Served, Arc<Mutex<Option<DuplexStream>>>) {
     let upgraded = Arc::new(Mutex::new(None::<DuplexStream>));
     let theirs = upgraded.clone();
-    // An upstream that speaks HTTP/1 in memory.
     let served = Served::new(move |request: Request<Body>| {
         let (ours, mut upstream) = tokio::io::duplex(1 << 10);
         let theirs = theirs.clone();
@@ -471,9 +503,17 @@ async fn a_tunnel_is_a_task_that_a_drain_waits_for() {
             response.map(Body::new)
         }
     });
+    (served, upgraded)
+}
+
+const UPGRADE: &str =
+    "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_is_a_task_that_a_drain_waits_for() {
+    let (served, upgraded) = switching();
     let mut connection = served.connect();
-    let upgrade = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
-    connection.send(upgrade).await;
+    connection.send(UPGRADE).await;
     assert!(connection.head().await.starts_with("HTTP/1.1 101"));
     connection.task.await.unwrap();
     let mut upstream = upgraded.lock().unwrap().take().unwrap();
@@ -483,11 +523,55 @@ async fn a_tunnel_is_a_task_that_a_drain_waits_for() {
     assert_eq!(&seen, b"ping");
     assert_eq!(served.tasks.len(), 1);
     assert_eq!(served.stat(HttpStat::CxUpgradesActive), 1);
+    assert_eq!(served.stat(HttpStat::RqActive), 1);
     drop((connection.stream, upstream));
     served.tasks.close();
     served.tasks.wait().await;
     assert_eq!(served.stat(HttpStat::CxUpgradesActive), 0);
     served.assert_quiet();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_is_in_the_log_when_it_has_ended_and_who_ended_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let (mut served, upgraded) = switching();
+    served.manager.access_log = vec![mesh_core::model::AccessLog {
+        path: path.to_str().unwrap().into(),
+        format: "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% \
+                 %BYTES_SENT%\n"
+            .into(),
+    }];
+    for caller_leaves in [true, false] {
+        let mut connection = served.connect();
+        connection.send(UPGRADE).await;
+        connection.head().await;
+        connection.task.await.unwrap();
+        let mut upstream = upgraded.lock().unwrap().take().unwrap();
+        connection.stream.write_all(b"hello").await.unwrap();
+        upstream.write_all(b"hi").await.unwrap();
+        settle().await;
+        served.telemetry.flush().unwrap();
+        let lines = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(lines.lines().count(), usize::from(!caller_leaves));
+        if caller_leaves {
+            drop(connection.stream);
+            settle().await;
+            drop(upstream);
+        } else {
+            drop(upstream);
+            settle().await;
+            drop(connection.stream);
+        }
+        served.tasks.close();
+        served.tasks.wait().await;
+        served.tasks.reopen();
+    }
+    served.assert_quiet();
+    assert_eq!(served.stat(HttpStat::Rq1xx), 2);
+    served.telemetry.flush().unwrap();
+    let told = "101 DC downstream_remote_disconnect 5 2\n101 - via_upstream 5 2\n";
+    assert_eq!(std::fs::read_to_string(path).unwrap(), told);
 }
 
 #[tokio::test(start_paused = true)]
