@@ -425,6 +425,7 @@ where
                         .and_then(|attempts| attempts.judge(&result));
                     if let (Some(_), Some(attempts)) = (pause, this.attempts.as_ref()) {
                         attempts.rest(true);
+                        attempts.failed(&result);
                     }
                     match pause {
                         None => return Poll::Ready(finish(this.attempts.take(), result)),

@@ -116,7 +116,10 @@ impl Attempt {
         let denied = matches!(error.failure(), Failure::Denied | Failure::Unauthenticated);
         // Who leaves is no failure of the upstream's.
         let theirs = !denied && !error.failure().is_departure();
-        notes.transport_failure = error.cause().filter(|_| theirs);
+        // A limit that ends it all says nothing of why the last attempt failed.
+        if let Some(cause) = error.cause().filter(|_| theirs) {
+            notes.transport_failure = Some(cause);
+        }
     }
 
     pub(super) fn copy_from(&self, other: &Self) {

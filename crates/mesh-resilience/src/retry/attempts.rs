@@ -211,6 +211,15 @@ impl<S, B> Attempts<S, B> {
         }
     }
 
+    /// Notes why the attempt failed that began last: Envoy's log has it where a limit ends the request
+    /// before there is another.
+    pub(super) fn failed<R>(&self, result: &Result<Response<R>, Error>) {
+        let exchange = self.attempt.as_ref().or(self.exchange.as_ref());
+        if let (Err(error), Some(exchange)) = (result, exchange) {
+            exchange.with_notes_mut(|notes| notes.transport_failure = error.cause());
+        }
+    }
+
     /// The request's own record.
     pub(super) fn exchange(&self) -> Option<&Exchange> {
         self.exchange.as_ref()

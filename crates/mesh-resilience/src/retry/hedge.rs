@@ -179,7 +179,8 @@ where
     ) -> Option<Result<Response<Held<R, LateNotes>>, Error>> {
         let one = self.tries.remove(at);
         let attempts = self.attempts.as_mut()?;
-        if let (Err(error), Some(exchange)) = (&result, &one.exchange) {
+        let own = one.exchange.as_ref().or_else(|| attempts.exchange());
+        if let (Err(error), Some(exchange)) = (&result, own) {
             // Envoy's log has it where this was the last attempt and a limit ends them all.
             exchange.with_notes_mut(|notes| notes.transport_failure = error.cause());
         }
@@ -337,6 +338,46 @@ mod tests {
         let (status, _) = status(&exchange, [bad(1500), bad(2000)]).await;
         assert_eq!(status, StatusCode::BAD_GATEWAY);
         assert!(exchange.flags().has(mesh_core::Flags::URX));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_that_ends_all_leaves_why_the_last_attempt_failed() {
+        let exchange = exchange(1);
+        let failing = {
+            let exchange = exchange.clone();
+            tower::service_fn(move |request: Request<ReplayBody<mesh_test::BoxedBody>>| {
+                let own = Exchange::of(&request).unwrap().clone();
+                let endpoint = Arc::new(mesh_core::model::Endpoint::new(
+                    mesh_core::model::Address::from(std::net::SocketAddr::from((
+                        [127, 0, 0, 1],
+                        1,
+                    ))),
+                ));
+                own.set_upstream(mesh_core::exchange::Upstream::new(endpoint));
+                let is_second = exchange.attempts() == 2;
+                async move {
+                    if is_second {
+                        let refused = std::io::Error::other("refused");
+                        return Err(Error::with_source(Failure::ConnectFailed, refused));
+                    }
+                    std::future::pending::<Result<Response<mesh_test::BoxedBody>, Error>>().await
+                }
+            })
+        };
+        let service = tower::ServiceBuilder::new()
+            .layer(crate::DeadlineLayer::per_route())
+            .layer(RetryLayer::<ReplayBody<_>>::per_route())
+            .service(failing);
+        let mut request = fixture::with(Request::new(empty()), &exchange);
+        let asked = http::HeaderValue::from_static("5000");
+        request
+            .headers_mut()
+            .insert("x-envoy-upstream-rq-timeout-ms", asked);
+        let error = service.oneshot(request).await.err().unwrap();
+        assert_eq!(error.failure(), Failure::RequestTimeout);
+        exchange.note_error(&error);
+        let reason = exchange.with_notes(|notes| notes.transport_failure.clone());
+        assert_eq!(reason.as_deref(), Some("refused"));
     }
 
     /// As in Envoy, whose `retriable_request_headers` say what failures are retried for, and not
