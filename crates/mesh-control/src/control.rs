@@ -8,8 +8,10 @@ use crate::inputs::{Inputs, Known};
 use crate::node::Generator;
 use crate::observe::Watch;
 use mesh_core::discovery::{Event, Instance, Resolution};
-use mesh_core::model::Address;
-use mesh_istio::{Diagnostic, Files, Severity, World, is_headless};
+use mesh_core::model::{Address, KeyBook, WantedKeys};
+use mesh_core::{Feed, Publisher};
+use mesh_istio::{Diagnostic, Files, Severity, World, is_headless, wanted_keys};
+use mesh_keys::Keys;
 use mesh_xds::server::{Limits, Server, Timing};
 use std::collections::HashSet;
 use std::fmt;
@@ -39,6 +41,8 @@ use tokio::time::Instant;
 pub struct Control {
     engine: Arc<Engine>,
     accepted: Arc<Mutex<Accepted>>,
+    /// The sets of keys that the objects need from outside of the mesh.
+    wanted: Arc<Publisher<WantedKeys>>,
     server: Server,
 }
 
@@ -76,6 +80,8 @@ pub(crate) struct Settings {
 #[derive(Debug, Default)]
 struct Accepted {
     inputs: Option<Arc<Inputs>>,
+    /// Those that came.
+    keys: Arc<KeyBook>,
     debounce: Debounce,
     trigger: Option<&'static str>,
 }
@@ -145,6 +151,50 @@ impl Control {
         true
     }
 
+    /// The sets of keys that RequestAuthentications need from outside of the mesh, now and as
+    /// objects change: see [`mesh_istio::wanted_keys`].
+    pub fn wanted_keys(&self) -> Feed<WantedKeys> {
+        self.wanted.feed()
+    }
+
+    /// Takes over the sets of keys that came. Proxies get them inline, so that none of them asks by
+    /// itself; until a set is there its issuer's tokens are refused.
+    pub fn set_keys(&self, keys: Arc<KeyBook>) {
+        let mut accepted = lock(&self.accepted);
+        if accepted.keys == keys {
+            return;
+        }
+        accepted.keys = keys.clone();
+        // Before the first update there is nothing to change.
+        let Some(before) = accepted.inputs.clone() else {
+            return;
+        };
+        let mut world = before.world.clone();
+        world.set_keys(keys);
+        accepted.inputs = Some(Arc::new(Inputs::of(world, Some(&before))));
+        drop(accepted);
+        self.request("keys");
+    }
+
+    /// Has these get the sets that are wanted, and takes over what they get. Runs until it is
+    /// dropped; the [`Fetcher`](mesh_keys::Fetcher) that they came with has to run, too.
+    ///
+    /// # Cancel safety
+    /// What came stays in force.
+    pub async fn follow_keys(&self, keys: Keys) {
+        let (mut wanted, mut book) = (self.wanted_keys(), keys.feed());
+        keys.want(WantedKeys::clone(&wanted.load()));
+        self.set_keys(book.load());
+        loop {
+            tokio::select! {
+                Ok(wanted) = wanted.changed() => keys.want(WantedKeys::clone(&wanted)),
+                Ok(book) = book.changed() => self.set_keys(book),
+                // Whoever got them is gone: those that came stay.
+                else => std::future::pending().await,
+            }
+        }
+    }
+
     /// Pushes what waits, now.
     pub fn flush(&self) {
         let (inputs, cause) = {
@@ -205,6 +255,7 @@ impl Control {
             .as_ref()
             .map_or_else(World::default, |one| one.world.clone());
         let mut findings = change(&mut world);
+        world.set_keys(accepted.keys.clone());
         let now = Arc::new(Inputs::of(world, before.as_deref()));
         if self.engine.settings.strict {
             let dangling = self.engine.dangling(&now);
@@ -231,6 +282,10 @@ impl Control {
             findings,
         };
         accepted.inputs = Some(now.clone());
+        let wanted = wanted_keys(&now.world, None);
+        if *self.wanted.load() != wanted {
+            self.wanted.publish(Arc::new(wanted));
+        }
         let Some(before) = before else {
             drop(accepted);
             let waited = Duration::ZERO;
@@ -432,6 +487,7 @@ impl Builder {
         Control {
             engine,
             accepted: Arc::default(),
+            wanted: Arc::new(Publisher::new(WantedKeys::new())),
             server: server.build(),
         }
     }
