@@ -245,7 +245,8 @@ async fn follow(binary: &str, kind: &str) {
     let _envoy = Envoy(process.unwrap());
 
     let (first, second) = (token("far", "first"), token("far", "second"));
-    let is = async |token: &str, status: &str| curl(port, Some(token)).await.as_deref() == Some(status);
+    let is =
+        async |token: &str, status: &str| curl(port, Some(token)).await.as_deref() == Some(status);
     let open = async || curl(port, None).await.as_deref() == Some("200");
     until("the gateway is there, and lets in who has no token", open).await;
     assert!(is(&first, "401").await, "before there are keys");
@@ -265,7 +266,10 @@ async fn follow(binary: &str, kind: &str) {
     sleep(Duration::from_millis(2500)).await;
     assert!(is(&second, "200").await, "the last ones stay");
     // Objects that change are compiled with the keys that came.
-    let more = format!("{}---\n{{apiVersion: v1, kind: Service, metadata: {{name: s}}, spec: {{ports: [{{port: 81}}]}}}}", mesh(issuer));
+    let more = format!(
+        "{}---\n{{apiVersion: v1, kind: Service, metadata: {{name: s}}, spec: {{ports: [{{port: 81}}]}}}}",
+        mesh(issuer)
+    );
     control.update(&Files::from_text("mesh.yaml", &more));
     control.flush();
     sleep(Duration::from_millis(500)).await;

@@ -3,9 +3,7 @@
 #[path = "support/lib.rs"]
 mod support;
 
-use mesh_core::model::{
-    Authn, Jwks, KeyBook, KeySource, Snapshot, TokenRequirement, WantedKeys,
-};
+use mesh_core::model::{Authn, Jwks, KeyBook, KeySource, Snapshot, TokenRequirement, WantedKeys};
 use mesh_istio::{Capture, Files, Node, World, wanted_keys};
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,9 +147,18 @@ fn keys_of_hosts_that_the_mesh_does_not_know_are_wanted_and_taken_from_the_world
         (keys.collect::<Vec<_>>(), lines(&findings).join("\n"))
     };
     let (keys, said) = inline(&world);
-    assert!(keys.iter().all(|keys| keys.contains("\"nobody\"")), "no token can be valid");
-    assert!(said.contains("until keys have come from https://keys.example/k?v=1"), "{said}");
-    assert!(said.contains("from the OpenID configuration of https://b.example"), "{said}");
+    assert!(
+        keys.iter().all(|keys| keys.contains("\"nobody\"")),
+        "no token can be valid"
+    );
+    assert!(
+        said.contains("until keys have come from https://keys.example/k?v=1"),
+        "{said}"
+    );
+    assert!(
+        said.contains("from the OpenID configuration of https://b.example"),
+        "{said}"
+    );
 
     let mut book = KeyBook::default();
     book.set(uri(), "K".into());
@@ -162,7 +169,11 @@ fn keys_of_hosts_that_the_mesh_does_not_know_are_wanted_and_taken_from_the_world
     assert_eq!(said, "");
     let findings = world.update(&Files::from_text("mesh.yaml", &text));
     assert!(findings.is_empty());
-    assert_eq!(inline(&world).0, ["K", "K", "L"], "they stay as objects change");
+    assert_eq!(
+        inline(&world).0,
+        ["K", "K", "L"],
+        "they stay as objects change"
+    );
 }
 
 #[test]

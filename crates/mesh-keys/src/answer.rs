@@ -62,7 +62,9 @@ pub(crate) fn uri(text: &str) -> Result<Uri, GetError> {
     let parsed: Uri = text.parse().map_err(|_| bad())?;
     let known = matches!(parsed.scheme_str(), Some("http" | "https"));
     let named = parsed.host().is_some_and(|host| !host.is_empty());
-    let user = parsed.authority().is_some_and(|all| all.as_str().contains('@'));
+    let user = parsed
+        .authority()
+        .is_some_and(|all| all.as_str().contains('@'));
     match known && named && !user {
         true => Ok(parsed),
         false => Err(bad()),
@@ -95,7 +97,14 @@ mod tests {
     fn a_set_needs_a_key_that_can_be_used() {
         let good = br#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#;
         assert_eq!(keys(good).unwrap().as_bytes(), good);
-        for bad in ["", "{}", "[]", r#"{"keys":[]}"#, r#"{"keys":[{"kty":"new"}]}"#, "<html>"] {
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            r#"{"keys":[]}"#,
+            r#"{"keys":[{"kty":"new"}]}"#,
+            "<html>",
+        ] {
             assert!(keys(bad.as_bytes()).is_err(), "{bad}");
         }
     }
@@ -104,7 +113,13 @@ mod tests {
     fn an_openid_configuration_says_where_the_keys_are() {
         let found = keys_uri(br#"{"issuer":"x","jwks_uri":"https://a/k"}"#).unwrap();
         assert_eq!(found, "https://a/k");
-        for bad in ["", "{}", "[]", r#"{"jwks_uri":1}"#, r#"{"jwks_uri":"file:///k"}"#] {
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            r#"{"jwks_uri":1}"#,
+            r#"{"jwks_uri":"file:///k"}"#,
+        ] {
             assert!(keys_uri(bad.as_bytes()).is_err(), "{bad}");
         }
         let expected = "https://a/b/.well-known/openid-configuration";

@@ -148,7 +148,11 @@ impl Fetcher {
         let wanted = self.wanted.load();
         let too_many = self.plan.want(&wanted, Instant::now());
         if too_many > 0 {
-            tracing::warn!(too_many, most = MOST_SOURCES, "more sets of keys than are got");
+            tracing::warn!(
+                too_many,
+                most = MOST_SOURCES,
+                "more sets of keys than are got"
+            );
         }
         self.said.retain(|source, _| wanted.contains_key(source));
         let mut book = KeyBook::clone(&self.book.load());

@@ -78,7 +78,13 @@ impl Plan {
     }
 
     /// A try has ended, and well or not. Returns whether anybody still wants it. The word is chance.
-    pub(crate) fn ended(&mut self, source: &KeySource, good: bool, now: Instant, word: u64) -> bool {
+    pub(crate) fn ended(
+        &mut self,
+        source: &KeySource,
+        good: bool,
+        now: Instant,
+        word: u64,
+    ) -> bool {
         self.under_way -= 1;
         let Some(entry) = self.entries.get_mut(source) else {
             return false;

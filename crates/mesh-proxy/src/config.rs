@@ -5,9 +5,7 @@
 
 use crate::watch::Changes;
 use mesh_core::discovery::NameTable;
-use mesh_core::model::{
-    AccessLog, KeyBook, Locality, Snapshot, SnapshotBuilder, WorkloadRef,
-};
+use mesh_core::model::{AccessLog, KeyBook, Locality, Snapshot, SnapshotBuilder, WorkloadRef};
 use mesh_core::{Feed, Invalid, Name, Publisher};
 use mesh_istio::{
     Diagnostic, Files, Node, Role, World, compile, locality_of, name_table, wanted_keys,

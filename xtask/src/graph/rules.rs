@@ -161,7 +161,13 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "mesh-control",
-        ours: &["mesh-core", "mesh-identity", "mesh-istio", "mesh-keys", "mesh-xds"],
+        ours: &[
+            "mesh-core",
+            "mesh-identity",
+            "mesh-istio",
+            "mesh-keys",
+            "mesh-xds",
+        ],
         never: &["mesh-client"],
         ..NOTHING
     },

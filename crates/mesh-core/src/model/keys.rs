@@ -89,7 +89,10 @@ mod tests {
         assert!(book.set(source(), "others".into()));
         assert_eq!(book.get(&source()).map(|keys| &**keys), Some("others"));
         let said = format!("{book:?}");
-        assert!(said.contains("http://a/k") && !said.contains("others"), "{said}");
+        assert!(
+            said.contains("http://a/k") && !said.contains("others"),
+            "{said}"
+        );
         assert!(!book.retain(&WantedKeys::from([(source(), Duration::ZERO)])));
         assert!(book.retain(&WantedKeys::new()));
         assert!(book.is_empty());

@@ -123,7 +123,10 @@ async fn whoever_begins_waits_for_a_first_try_of_each_and_no_longer() {
     fetcher.begin(Duration::from_secs(3)).await;
     assert_eq!(began.elapsed(), Duration::ZERO, "nothing is wanted");
     let mut two = wanted();
-    two.insert(KeySource::Issuer("https://b".into()), Duration::from_secs(5));
+    two.insert(
+        KeySource::Issuer("https://b".into()),
+        Duration::from_secs(5),
+    );
     keys.want(two.clone());
     fetcher.begin(Duration::from_secs(3)).await;
     assert_eq!((known(&keys).as_deref(), town.asked()), (Some(ONE), 2));

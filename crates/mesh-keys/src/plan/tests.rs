@@ -7,7 +7,8 @@ fn source(name: &str) -> KeySource {
 
 fn wanted(names: impl IntoIterator<Item = String>) -> WantedKeys {
     let each = names.into_iter();
-    each.map(|name| (source(&name), Duration::from_secs(5))).collect()
+    each.map(|name| (source(&name), Duration::from_secs(5)))
+        .collect()
 }
 
 fn one() -> (Plan, Instant) {
@@ -46,7 +47,10 @@ async fn chance_shortens_a_pause_by_a_tenth_at_most() {
     plan.ended(&source("a"), true, now, u64::MAX);
     let pause = plan.due().unwrap() - now;
     let tenth = Duration::from_secs(1080);
-    assert!(pause >= tenth && pause < tenth + Duration::from_millis(1), "{pause:?}");
+    assert!(
+        pause >= tenth && pause < tenth + Duration::from_millis(1),
+        "{pause:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
