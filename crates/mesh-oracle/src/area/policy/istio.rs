@@ -18,7 +18,10 @@ const PROVIDER: &str = "asker";
 pub(super) fn generate(dice: &mut Dice, requests: usize, kind: &str) -> Config {
     let role = dice.pick(&[Role::Gateway, Role::Inbound]);
     let asks = dice.chance(25);
-    let brings = dice.chance(60);
+    // As what is asked of tokens.
+    let brings = kind.to_lowercase().contains("request.auth")
+        || kind.to_lowercase().contains("requestprincipals")
+        || dice.chance(60);
     // What is asked of identities is of use where there are some.
     let mode = match mutual::is_asked(kind) || dice.chance(45) {
         true => dice.pick(&["STRICT", "STRICT", "PERMISSIVE"]),

@@ -74,8 +74,10 @@ pub(super) fn listen(dice: &mut Dice, at: usize, manager: &mut Value) -> Strange
             },
         }]);
     }
-    // Sometimes nothing is said.
-    if let Some(mode) = FORWARDING.get(at % (FORWARDING.len() + 1)) {
+    // Sometimes nothing is said. Each round begins one later: else a mode would always meet the same
+    // of what else comes in turn, such as callers that a service refuses.
+    let round = FORWARDING.len() + 1;
+    if let Some(mode) = FORWARDING.get((at + at / round) % round) {
         manager["forward_client_cert_details"] = json!(mode);
         let mut details = json!({});
         for name in ["subject", "cert", "chain", "dns", "uri"] {
