@@ -27,10 +27,16 @@ pub(super) enum Strangers {
     Absent,
 }
 
-/// Whether a policy about this asks who calls.
+/// Whether a policy about this asks who calls, or for what only TLS tells.
 pub(super) fn is_asked(kind: &str) -> bool {
     let kind = kind.to_lowercase();
-    let of_peers = ["principal", "namespace", "serviceaccount", "trustdomain"];
+    let of_peers = [
+        "principal",
+        "namespace",
+        "serviceaccount",
+        "trustdomain",
+        "connection.sni",
+    ];
     of_peers.iter().any(|it| kind.contains(it)) && !kind.contains("request")
 }
 

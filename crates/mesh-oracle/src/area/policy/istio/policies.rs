@@ -101,16 +101,9 @@ pub(super) fn policy(dice: &mut Dice, at: usize, known: bool) -> Value {
 /// One about this kind, which is in force, for the requests that it fits and for others. What hardly
 /// any request has is asked of those for some paths, what most have is refused. Values are drawn for
 /// each of some parts of all paths: one alone often fits all requests or none.
-pub(super) fn about(dice: &mut Dice, kind: &str) -> Value {
-    let rare = [
-        "principal",
-        "serviceaccount",
-        "namespace",
-        "trustdomain",
-        "presenter",
-        "sni",
-    ];
+pub(super) fn about(dice: &mut Dice, kind: &str, name_of_it: &str) -> Value {
     let name = kind.to_lowercase();
+    let rare = ["presenter", "requestprincipals", "auth.principal"];
     let rare = rare.iter().any(|it| name.contains(it)) && !name.starts_with("not");
     let allows = rare || dice.chance(30);
     let mut rules = Vec::new();
@@ -140,7 +133,7 @@ pub(super) fn about(dice: &mut Dice, kind: &str) -> Value {
     if !allows {
         spec["action"] = json!("DENY");
     }
-    object("security", POLICY, "p0", spec)
+    object("security", POLICY, name_of_it, spec)
 }
 
 /// A rule that asks for this kind and nothing else.
