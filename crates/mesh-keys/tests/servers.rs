@@ -61,7 +61,7 @@ async fn answer<Io: AsyncRead + AsyncWrite + Unpin>(mut io: Io, pages: &Pages) -
     assert!(head.to_ascii_lowercase().contains("\r\nhost: "), "{head}");
     let path = head.split(' ').nth(1)?;
     let page = pages.lock().unwrap().get(path).cloned();
-    let page = page.unwrap_or_else(|| page_not_found());
+    let page = page.unwrap_or_else(page_not_found);
     io.write_all(page.as_bytes()).await.ok()?;
     io.shutdown().await.ok()
 }
