@@ -3,6 +3,7 @@
 use crate::{Control, Quiet, Source};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use mesh_core::model::WantedKeys;
 use mesh_istio::{Diagnostic, Severity};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
 mod ca;
+mod keys;
 mod tls;
 
 /// How many connections may wait to be accepted: after a restart all proxies come at once. The
@@ -69,6 +71,8 @@ pub struct RunArgs {
     tls: tls::TlsArgs,
     #[command(flatten)]
     ca: ca::CaArgs,
+    #[command(flatten)]
+    keys: keys::KeysArgs,
     /// Address of the debug pages and metrics. They have no authentication: keep it on loopback.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
     http: SocketAddr,
@@ -150,6 +154,7 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
     if !outcome.accepted {
         anyhow::bail!("the configuration is refused as a whole (--strict)");
     }
+    let (keys, mut fetcher) = args.keys.fetcher()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -163,6 +168,11 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
         let tls = args.tls.read(keeper.as_mut()).await?;
         let secure = tls.as_ref().map(|tls| bind("xds-tls", tls.address));
         let secure = secure.transpose()?;
+        // Proxies that come back must not be told for a moment that no token is valid.
+        keys.want(WantedKeys::clone(&control.wanted_keys().load()));
+        fetcher.begin(keys::FIRST).await;
+        control.set_keys(keys.load());
+        control.flush();
         println!("xDS on {}", xds.local_addr()?);
         if let Some(secure) = &secure {
             println!("xDS with TLS on {}", secure.local_addr()?);
@@ -178,6 +188,10 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
         let own = control.clone();
         let running = tokio::spawn(async move { own.run().await });
         let watching = tokio::spawn(source.watch(control.clone(), log));
+        let own = control.clone();
+        let fetching = tokio::spawn(async move {
+            tokio::join!(own.follow_keys(keys), fetcher.run());
+        });
         let (own, until) = (control.xds().clone(), stopping());
         let mut streams = tokio::spawn(async move { own.serve(xds, until).await });
         let keeping = keeper.map(|keeper| tokio::spawn(keeper.run()));
@@ -200,6 +214,7 @@ fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
         };
         running.abort();
         watching.abort();
+        fetching.abort();
         if let Some(ended) = ended {
             ended
                 .context("a server panicked")?
@@ -279,9 +294,9 @@ fn render(findings: &[Diagnostic]) -> String {
     each.collect()
 }
 
-/// Reads `100ms`, `10s`, `1.5s` or `2m`.
+/// Reads `100ms`, `10s`, `1.5s`, `2m` or `1h`.
 fn time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a time such as 100ms, 10s or 2m");
+    let wrong = || format!("{text:?} is not a time such as 100ms, 10s, 2m or 1h");
     let split = text
         .find(|c: char| c.is_ascii_alphabetic())
         .ok_or_else(wrong)?;
@@ -291,6 +306,7 @@ fn time(text: &str) -> Result<Duration, String> {
         "ms" => number / 1e3,
         "s" => number,
         "m" => number * 60.0,
+        "h" => number * 3600.0,
         _ => return Err(wrong()),
     };
     Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
@@ -337,7 +353,8 @@ mod tests {
         assert_eq!(time("100ms"), Ok(Duration::from_millis(100)));
         assert_eq!(time("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(time("2m"), Ok(Duration::from_secs(120)));
-        for wrong in ["", "10", "ms", "-1s", "1h", "NaNs", "1e400s"] {
+        assert_eq!(time("1h"), Ok(Duration::from_secs(3600)));
+        for wrong in ["", "10", "ms", "-1s", "1d", "NaNs", "1e400s"] {
             assert!(time(wrong).is_err(), "{wrong}");
         }
     }

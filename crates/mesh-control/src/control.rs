@@ -7,15 +7,18 @@ use crate::engine::{Cause, Desk, Engine, lock};
 use crate::inputs::{Inputs, Known};
 use crate::node::Generator;
 use crate::observe::Watch;
+use mesh_core::Publisher;
 use mesh_core::discovery::{Event, Instance, Resolution};
-use mesh_core::model::Address;
-use mesh_istio::{Diagnostic, Files, Severity, World, is_headless};
+use mesh_core::model::{Address, KeyBook, WantedKeys};
+use mesh_istio::{Diagnostic, Files, Severity, World, is_headless, wanted_keys};
 use mesh_xds::server::{Limits, Server, Timing};
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
+
+mod keys;
 
 /// A control plane. Clones are the same one.
 ///
@@ -39,6 +42,8 @@ use tokio::time::Instant;
 pub struct Control {
     engine: Arc<Engine>,
     accepted: Arc<Mutex<Accepted>>,
+    /// The sets of keys that the objects need from outside of the mesh.
+    wanted: Arc<Publisher<WantedKeys>>,
     server: Server,
 }
 
@@ -76,6 +81,8 @@ pub(crate) struct Settings {
 #[derive(Debug, Default)]
 struct Accepted {
     inputs: Option<Arc<Inputs>>,
+    /// Those that came.
+    keys: Arc<KeyBook>,
     debounce: Debounce,
     trigger: Option<&'static str>,
 }
@@ -205,6 +212,7 @@ impl Control {
             .as_ref()
             .map_or_else(World::default, |one| one.world.clone());
         let mut findings = change(&mut world);
+        world.set_keys(accepted.keys.clone());
         let now = Arc::new(Inputs::of(world, before.as_deref()));
         if self.engine.settings.strict {
             let dangling = self.engine.dangling(&now);
@@ -231,6 +239,10 @@ impl Control {
             findings,
         };
         accepted.inputs = Some(now.clone());
+        let wanted = wanted_keys(&now.world, None);
+        if *self.wanted.load() != wanted {
+            self.wanted.publish(Arc::new(wanted));
+        }
         let Some(before) = before else {
             drop(accepted);
             let waited = Duration::ZERO;
@@ -432,6 +444,7 @@ impl Builder {
         Control {
             engine,
             accepted: Arc::default(),
+            wanted: Arc::new(Publisher::new(WantedKeys::new())),
             server: server.build(),
         }
     }

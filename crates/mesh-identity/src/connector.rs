@@ -9,7 +9,9 @@ use crate::stream::TlsStream;
 use crate::verify::{Checker, NAMELESS, Peer};
 use mesh_core::Invalid;
 use mesh_core::exchange::TlsInfo;
-use mesh_core::model::{ClientTls, LiveSecret, SecretRef};
+use mesh_core::model::{
+    ClientTls, Cluster, LiveSecret, Secret, SecretRef, Snapshot, SnapshotBuilder,
+};
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, SignatureScheme};
@@ -70,6 +72,28 @@ impl Connector {
             generations: Generations::default(),
             tls,
         })))
+    }
+
+    /// A connector for a client that is part of no configuration, with the snapshot that holds its
+    /// secrets: as [`Acceptor::alone`](crate::Acceptor::alone).
+    ///
+    /// # Errors
+    /// As [`check_client`].
+    pub fn alone(
+        tls: Arc<ClientTls>,
+        given: impl IntoIterator<Item = (SecretRef, Arc<Secret>)>,
+    ) -> Result<(Self, Arc<Snapshot>), Invalid> {
+        // A snapshot holds the secrets that something in it names. Nobody calls this cluster.
+        let mut cluster = Cluster::new("alone");
+        cluster.tls = Some(tls.clone());
+        let mut builder = SnapshotBuilder::new();
+        builder.cluster(cluster);
+        for (named, secret) in given {
+            builder.secret(named, secret);
+        }
+        let (snapshot, _) = builder.build()?;
+        let connector = Self::new(tls, |named| snapshot.secret(named).cloned())?;
+        Ok((connector, snapshot))
     }
 
     /// What it was made of.

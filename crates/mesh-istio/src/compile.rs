@@ -45,6 +45,7 @@ mod viewer;
 use memory::Memory;
 use viewer::{Seen, Viewer};
 
+pub use authn::wanted_keys;
 pub use cluster::endpoints_of;
 pub use name_table::name_table;
 pub use spread::{Spread, minds_localities};

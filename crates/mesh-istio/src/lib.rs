@@ -32,7 +32,9 @@ pub mod spec;
 mod world;
 mod yaml;
 
-pub use compile::{Spread, Workshop, compile, endpoints_of, minds_localities, name_table};
+pub use compile::{
+    Spread, Workshop, compile, endpoints_of, minds_localities, name_table, wanted_keys,
+};
 pub use diagnostic::{Diagnostic, Severity};
 pub use files::{Files, LARGEST_FILE};
 pub use node::{Capture, Inbound, Node, Role, parse_locality, parse_ports};

@@ -9,6 +9,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use mesh_core::model::KeyBook;
+
 use crate::diagnostic::{Diagnostic, Position, Severity};
 use crate::files::{File, Files};
 use crate::registry::Services;
@@ -35,6 +37,7 @@ pub struct ObjectKey {
 pub struct World {
     state: Arc<State>,
     usual: MeshConfig,
+    keys: Arc<KeyBook>,
 }
 
 /// Objects, and the services that they make. Never changed, but for what is found out late.
@@ -119,6 +122,28 @@ impl World {
             .collect();
         self.state = Arc::clone(&previous.state);
         self.replace(next);
+    }
+
+    /// Takes over sets of keys that were got from outside of the mesh: see
+    /// [`wanted_keys`](crate::wanted_keys). Objects that are read later leave them alone. What is
+    /// compiled has no others, so that tokens of an issuer whose keys are not here are refused.
+    ///
+    /// ```
+    /// use mesh_core::model::KeyBook;
+    /// use mesh_istio::World;
+    /// use std::sync::Arc;
+    ///
+    /// let mut world = World::default();
+    /// world.set_keys(Arc::new(KeyBook::default()));
+    /// assert!(world.keys().is_empty());
+    /// ```
+    pub fn set_keys(&mut self, keys: Arc<KeyBook>) {
+        self.keys = keys;
+    }
+
+    /// Sets of keys that were got from outside of the mesh.
+    pub fn keys(&self) -> &Arc<KeyBook> {
+        &self.keys
     }
 
     /// The services that the objects describe; made once.

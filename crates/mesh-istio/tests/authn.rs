@@ -3,9 +3,10 @@
 #[path = "support/lib.rs"]
 mod support;
 
-use mesh_core::model::{Authn, Jwks, Snapshot, TokenRequirement};
-use mesh_istio::{Capture, Node};
+use mesh_core::model::{Authn, Jwks, KeyBook, KeySource, Snapshot, TokenRequirement, WantedKeys};
+use mesh_istio::{Capture, Files, Node, World, wanted_keys};
 use std::sync::Arc;
+use std::time::Duration;
 use support::{good, lines, snapshot};
 
 const TOWN: &str = "
@@ -34,12 +35,16 @@ fn asks(namespace: &str, name: &str, spec: &str) -> String {
 
 /// What an intercepted pod `web` of namespace `shop` gets, and what is said of it.
 fn web(more: &str) -> (Option<Arc<Authn>>, String) {
+    let (snapshot, findings) = snapshot(&good(&format!("{TOWN}{more}")), &web_node());
+    (authn(&snapshot), lines(&findings).join("\n"))
+}
+
+fn web_node() -> Node {
     let mut node = Node::sidecar("web-1", "shop");
     node.labels.insert("app".to_owned(), "web".to_owned());
     node.address = [10, 0, 0, 1].into();
     node.capture = Capture::Redirect;
-    let (snapshot, findings) = snapshot(&good(&format!("{TOWN}{more}")), &node);
-    (authn(&snapshot), lines(&findings).join("\n"))
+    node
 }
 
 fn authn(snapshot: &Snapshot) -> Option<Arc<Authn>> {
@@ -96,7 +101,7 @@ fn one_issuer_is_asked_for_as_istiod_does_and_may_be_missing() {
 }
 
 #[test]
-fn keys_come_from_a_service_of_the_mesh_or_not_at_all() {
+fn keys_come_from_a_service_of_the_mesh_if_it_has_one() {
     let spec = "{jwtRules: [{issuer: a, jwksUri: 'https://keys.example/k', timeout: 2s}]}";
     let entry = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\n\
                  metadata: {name: keys, namespace: shop}\n\
@@ -110,14 +115,65 @@ fn keys_come_from_a_service_of_the_mesh_or_not_at_all() {
     };
     assert_eq!(&*remote.cluster, "outbound|443||keys.example");
     assert_eq!(remote.timeout.as_secs(), 2);
-    let (authn, said) = web(&asks("shop", "x", spec));
+}
+
+#[test]
+fn keys_of_hosts_that_the_mesh_does_not_know_are_wanted_and_taken_from_the_world() {
+    let uri = || KeySource::Uri("https://keys.example/k?v=1".into());
+    let issuer = || KeySource::Issuer("https://b.example".into());
+    let spec = "{jwtRules: [{issuer: a, jwksUri: 'https://keys.example/k?v=1', timeout: 2s}, \
+                {issuer: 'https://b.example'}]}";
+    let longer = "{jwtRules: [{issuer: a, jwksUri: 'https://keys.example/k?v=1', timeout: 7s}]}";
+    let text = format!(
+        "{TOWN}{}{}{}",
+        asks("shop", "x", spec),
+        asks("shop", "y", longer),
+        asks("pay", "z", "{jwtRules: [{issuer: c}]}"),
+    );
+    let mut world = good(&text);
+    let node = web_node();
+    let seconds = Duration::from_secs;
+    let expected = WantedKeys::from([(uri(), seconds(7)), (issuer(), seconds(5))]);
+    assert_eq!(wanted_keys(&world, Some(&node)), expected);
+    assert_eq!(wanted_keys(&world, None).len(), 3, "of all namespaces");
+
+    let inline = |world: &World| {
+        let (snapshot, findings) = snapshot(world, &node);
+        let providers = authn(&snapshot).unwrap().providers.clone();
+        let keys = providers.into_iter().map(|provider| match provider.keys {
+            Jwks::Inline(text) => text.to_string(),
+            other => panic!("{other:?}"),
+        });
+        (keys.collect::<Vec<_>>(), lines(&findings).join("\n"))
+    };
+    let (keys, said) = inline(&world);
     assert!(
-        said.contains("the mesh knows no service keys.example with port 443"),
+        keys.iter().all(|keys| keys.contains("\"nobody\"")),
+        "no token can be valid"
+    );
+    assert!(
+        said.contains("until keys have come from https://keys.example/k?v=1"),
         "{said}"
     );
-    assert!(matches!(authn.unwrap().providers[0].keys, Jwks::Inline(_)));
-    let (_, said) = web(&asks("shop", "x", "{jwtRules: [{issuer: a}]}"));
-    assert!(said.contains("neither jwks nor jwksUri"), "{said}");
+    assert!(
+        said.contains("from the OpenID configuration of https://b.example"),
+        "{said}"
+    );
+
+    let mut book = KeyBook::default();
+    book.set(uri(), "K".into());
+    book.set(issuer(), "L".into());
+    world.set_keys(Arc::new(book));
+    let (keys, said) = inline(&world);
+    assert_eq!(keys, ["K", "K", "L"]);
+    assert_eq!(said, "");
+    let findings = world.update(&Files::from_text("mesh.yaml", &text));
+    assert!(findings.is_empty());
+    assert_eq!(
+        inline(&world).0,
+        ["K", "K", "L"],
+        "they stay as objects change"
+    );
 }
 
 #[test]

@@ -7,8 +7,8 @@ use http::Request;
 use mesh_core::Caller;
 use mesh_core::exchange::{PeerCertificate, TlsInfo};
 use mesh_core::model::{
-    AuthzAction, AuthzPolicy, AuthzRules, Fact, HeaderKey, HeaderMatch, Pattern, Predicate,
-    StringMatch, TlsVersion,
+    AuthzAction, AuthzPolicy, AuthzRules, Fact, HeaderKey, HeaderMatch, Pattern, PortRange,
+    Predicate, StringMatch, TlsVersion,
 };
 use mesh_policy::{Facts, compile, decide};
 use std::hint::black_box;
@@ -70,10 +70,18 @@ fn policy(kind: &str, at: usize) -> AuthzPolicy {
             let block = format!("10.{}.{}.0/24", at / 256, at % 256);
             (Predicate::Always, any(Fact::Direct(block.parse().unwrap())))
         }
+        "servers" => {
+            let server = text(format!("{at}.example"));
+            (any(Fact::ServerName(server)), Predicate::Always)
+        }
+        "wildcard servers" => {
+            let server = StringMatch::Suffix(format!(".t{at}.example"));
+            (any(Fact::ServerName(server)), Predicate::Always)
+        }
         // Not in the index: one after the other.
         _ => {
-            let server = StringMatch::Exact(format!("{at}.example"));
-            (any(Fact::ServerName(server)), Predicate::Always)
+            let ports = PortRange::single(at as u16);
+            (any(Fact::DestinationPort(ports)), Predicate::Always)
         }
     };
     AuthzPolicy::new(
@@ -89,6 +97,7 @@ fn caller() -> Caller {
     peer.uris = vec!["spiffe://cluster.local/ns/unknown/sa/default".into()];
     let mut tls = TlsInfo::default();
     tls.version = Some(TlsVersion::V1_3);
+    tls.server_name = "shop.unknown.example".into();
     tls.peer = Some(peer);
     let mut caller = Caller::default();
     caller.tls = Some(Arc::new(tls));
@@ -115,6 +124,8 @@ fn deciding(criterion: &mut Criterion) {
         "hosts",
         "usual",
         "blocks",
+        "servers",
+        "wildcard servers",
         "linear",
     ];
     for kind in kinds {

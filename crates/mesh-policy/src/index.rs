@@ -1,4 +1,5 @@
-//! Which policies can match at all: by paths, hosts, headers, addresses, names of peers and namespaces.
+//! Which policies can match at all: by paths, hosts, headers, addresses, server names, names of peers
+//! and namespaces.
 //!
 //! What is found here is judged as any other policy is: a key only has to be *necessary*.
 
@@ -29,6 +30,8 @@ enum Key {
     Method(Literal),
     /// Of some line of a header.
     Header(HeaderName, Literal),
+    /// Of the server name, which is empty where none was asked for.
+    Server(Literal),
     /// Of some name of the peer.
     Peer(Literal),
     /// What follows `/ns/` somewhere in a name of the peer.
@@ -53,6 +56,7 @@ pub(crate) struct Index {
     authorities: Option<Column>,
     methods: Option<Column>,
     headers: Vec<(HeaderName, Column)>,
+    servers: Option<Column>,
     peers: Option<Column>,
     namespaces: HashMap<Box<[u8]>, Vec<usize>>,
     blocks: Vec<(Whose, Blocks)>,
@@ -94,6 +98,7 @@ impl Index {
             Key::Path(literal) => (&mut self.paths, literal),
             Key::Authority(literal) => (self.authorities.get_or_insert_default(), literal),
             Key::Method(literal) => (self.methods.get_or_insert_default(), literal),
+            Key::Server(literal) => (self.servers.get_or_insert_default(), literal),
             Key::Peer(literal) => (self.peers.get_or_insert_default(), literal),
             Key::Namespace(name) => return self.namespaces.entry(name).or_default(),
             Key::Block(whose, block) => {
@@ -136,6 +141,9 @@ impl Index {
         };
         look(&self.others);
         self.by_request(facts, &mut look);
+        if let Some(servers) = &self.servers {
+            servers.look(facts.server_name().as_bytes(), &mut look);
+        }
         for (whose, blocks) in &self.blocks {
             if let Some(address) = whose.of(facts) {
                 blocks.look(address, &mut look);
@@ -238,6 +246,7 @@ fn key(fact: &Fact) -> Option<Key> {
             let plain = !name.is_empty() && name.bytes().all(plain);
             plain.then(|| Key::Namespace(name.as_bytes().into()))
         }
+        Fact::ServerName(name) => literal(name).map(Key::Server),
         // The name that there is not is empty, and in no index.
         Fact::Peer(Some(name)) => {
             let name = literal(name).filter(|name| name.len() > 0)?;
@@ -306,6 +315,7 @@ impl Key {
             Self::Path(literal)
             | Self::Authority(literal)
             | Self::Header(_, literal)
+            | Self::Server(literal)
             | Self::Peer(literal) => literal.is_broad(),
             Self::Method(_) => true,
             Self::Namespace(_) => false,

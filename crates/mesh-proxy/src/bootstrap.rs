@@ -5,6 +5,7 @@ mod control_plane;
 mod envoy;
 mod guard;
 mod identity;
+mod keys;
 mod log;
 mod names;
 mod node;
@@ -113,6 +114,8 @@ pub struct RunArgs {
     identity_dir: Option<PathBuf>,
     #[command(flatten)]
     authority: authority::AuthorityArgs,
+    #[command(flatten)]
+    keys: keys::KeysArgs,
     /// Worker threads; 0 is one per core.
     #[arg(long, default_value_t = 0, env = "MESH_CONCURRENCY")]
     concurrency: usize,

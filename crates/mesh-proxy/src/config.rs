@@ -5,9 +5,12 @@
 
 use crate::watch::Changes;
 use mesh_core::discovery::NameTable;
-use mesh_core::model::{AccessLog, Locality, Snapshot, SnapshotBuilder, WorkloadRef};
+use mesh_core::model::{AccessLog, KeyBook, Locality, Snapshot, SnapshotBuilder, WorkloadRef};
 use mesh_core::{Feed, Invalid, Name, Publisher};
-use mesh_istio::{Diagnostic, Files, Node, Role, World, compile, locality_of, name_table};
+use mesh_istio::{
+    Diagnostic, Files, Node, Role, World, compile, locality_of, name_table, wanted_keys,
+};
+use mesh_keys::Keys;
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -60,7 +63,10 @@ pub struct Configuration {
     publisher: Publisher<Snapshot>,
     names: Publisher<Option<NameTable>>,
     /// What reading the files said the last time.
+    read: Vec<Diagnostic>,
+    /// All that was said the last time.
     said: Vec<String>,
+    keys: Option<Keys>,
 }
 
 /// Why there is no configuration to start with.
@@ -100,6 +106,7 @@ impl Configuration {
             return Err(LoadError::Refused(findings));
         }
         let node = source.resolve(&world)?;
+        let read = findings.clone();
         let mut builder = SnapshotBuilder::new();
         findings.extend(compile(&world, &node, &mut builder));
         source.adjust(&mut builder);
@@ -117,7 +124,9 @@ impl Configuration {
                 node,
                 publisher,
                 names,
+                read,
                 said,
+                keys: None,
             },
             findings,
         ))
@@ -152,6 +161,33 @@ impl Configuration {
             Err(LoadError::Refused(more)) => findings.extend(more),
             Err(error) => tracing::error!(%error, "the last description of the node stays"),
         }
+        self.read = findings;
+        self.compile()
+    }
+
+    /// Has these get the keys that the node's RequestAuthentications need from outside of the mesh.
+    /// What they have now is taken over by [`Configuration::renew_keys`], what comes later by
+    /// [`Configuration::watch`]. The [`Fetcher`](mesh_keys::Fetcher) that they came with has to run.
+    pub fn fetch_keys(&mut self, keys: Keys) {
+        keys.want(wanted_keys(&self.world, Some(&self.node)));
+        self.keys = Some(keys);
+    }
+
+    /// Publishes what changes with the keys that came. Says what is new about them.
+    pub fn renew_keys(&mut self) -> Vec<Diagnostic> {
+        let known = self.keys.as_ref().map(Keys::load);
+        match known.is_none_or(|known| known == *self.world.keys()) {
+            true => Vec::new(),
+            false => self.compile(),
+        }
+    }
+
+    fn compile(&mut self) -> Vec<Diagnostic> {
+        if let Some(keys) = &self.keys {
+            keys.want(wanted_keys(&self.world, Some(&self.node)));
+            self.world.set_keys(keys.load());
+        }
+        let mut findings = self.read.clone();
         let mut builder = SnapshotBuilder::from(&self.publisher.load());
         findings.extend(compile(&self.world, &self.node, &mut builder));
         self.source.adjust(&mut builder);
@@ -183,12 +219,34 @@ impl Configuration {
         for path in self.source.paths.iter().chain(&self.source.mesh_config) {
             changes.watch(path);
         }
+        let mut keys = self.keys.as_ref().map(Keys::feed);
+        let mut next = Box::pin(happened(changes));
         loop {
-            changes.next(SETTLE).await;
-            let findings = self.reload();
+            let findings = tokio::select! {
+                changes = &mut next => {
+                    // It is not given up for keys: it may know of a change already.
+                    next.set(happened(changes));
+                    self.reload()
+                }
+                () = came(&mut keys) => self.renew_keys(),
+            };
             report(&findings);
         }
     }
+}
+
+async fn happened(mut changes: Changes) -> Changes {
+    changes.next(SETTLE).await;
+    changes
+}
+
+async fn came(keys: &mut Option<Feed<KeyBook>>) {
+    if let Some(feed) = keys
+        && feed.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 // === impl Source ===

@@ -117,6 +117,13 @@ const RULES: &[Rule] = &[
         ours: &["mesh-core"],
         ..NOTHING
     },
+    // What it gets is judged by those who will use it; the rest is a small client of HTTP.
+    Rule {
+        name: "mesh-keys",
+        ours: &["mesh-core", "mesh-http1", "mesh-identity", "mesh-policy"],
+        never: &["hyper", "prost", "serde-saphyr"],
+        ..NOTHING
+    },
     // Composition.
     Rule {
         name: "mesh-client",
@@ -147,13 +154,20 @@ const RULES: &[Rule] = &[
             "mesh-resilience",
             "mesh-telemetry",
             "mesh-istio",
+            "mesh-keys",
             "mesh-xds",
         ],
         ..NOTHING
     },
     Rule {
         name: "mesh-control",
-        ours: &["mesh-core", "mesh-identity", "mesh-istio", "mesh-xds"],
+        ours: &[
+            "mesh-core",
+            "mesh-identity",
+            "mesh-istio",
+            "mesh-keys",
+            "mesh-xds",
+        ],
         never: &["mesh-client"],
         ..NOTHING
     },

@@ -4,6 +4,7 @@ use super::judge::Judge;
 use anyhow::Context;
 use mesh_control::{Control, Source};
 use mesh_istio::Diagnostic;
+use mesh_keys::Fetcher;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -50,7 +51,12 @@ impl Plane {
         plane.serve("http", async move {
             routes.serve(pages, std::future::pending()).await
         });
-        plane.tasks.spawn(async move { control.run().await });
+        let own = control.clone();
+        plane.tasks.spawn(async move { own.run().await });
+        let (keys, fetcher) = Fetcher::builder().build();
+        plane.tasks.spawn(async move {
+            tokio::join!(control.follow_keys(keys), fetcher.run());
+        });
         Ok(plane)
     }
 

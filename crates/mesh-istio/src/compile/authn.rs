@@ -1,17 +1,20 @@
 //! Whose tokens are taken, as istiod asks for them: any may be missing, none may be bad.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use http::Uri;
 use mesh_core::Name;
 use mesh_core::model::{
-    Authn, AuthnRule, ClaimHeader, Jwks, JwtProvider, RemoteJwks, TokenRequirement,
+    Authn, AuthnRule, ClaimHeader, Jwks, JwtProvider, KeySource, RemoteJwks, TokenRequirement,
+    WantedKeys,
 };
 
 use super::Compiler;
 use super::authz::GATEWAY_NAME;
 use crate::names::outbound;
-use crate::registry::contains;
+use crate::node::Node;
+use crate::registry::{Services, contains};
 use crate::spec::request_authentication::{JwtKeys, JwtRule};
 use crate::spec::{Meta, RequestAuthentication};
 use crate::world::World;
@@ -46,9 +49,16 @@ pub(super) fn authn(compiler: &mut Compiler<'_>) -> Option<Arc<Authn>> {
 
 /// Those of the root namespace, then those of the node's own.
 fn selected<'a>(compiler: &Compiler<'a>) -> Vec<(&'a Meta, &'a RequestAuthentication)> {
-    let world: &'a World = compiler.world;
-    let (namespace, labels) = (compiler.viewer.namespace(), compiler.viewer.labels());
-    let root = &compiler.mesh.root_namespace;
+    let viewer = &compiler.viewer;
+    selecting(compiler.world, viewer.namespace(), viewer.labels())
+}
+
+fn selecting<'a>(
+    world: &'a World,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+) -> Vec<(&'a Meta, &'a RequestAuthentication)> {
+    let root = &world.mesh_config().root_namespace;
     let selects = |(meta, spec): &(&'a Meta, &'a RequestAuthentication)| {
         let own = meta.namespace == namespace;
         if !spec.gateways.is_empty() {
@@ -94,34 +104,80 @@ fn provider(compiler: &mut Compiler<'_>, meta: &Meta, rule: &JwtRule, name: Stri
     provider
 }
 
-/// Keys from elsewhere are asked of the service there, if the mesh knows one.
-fn keys(compiler: &mut Compiler<'_>, meta: &Meta, rule: &JwtRule) -> Jwks {
-    let uri = match &rule.keys {
-        JwtKeys::Inline(text) => return Jwks::Inline(text.into()),
-        JwtKeys::Discovered => {
-            let message = "no token of this issuer is valid: neither jwks nor jwksUri is given, and \
-                           its OpenID configuration is not asked for";
-            compiler.warn(meta, rule.at, "spec.jwtRules", message.to_owned());
-            return Jwks::Inline(NO_KEYS.into());
-        }
-        JwtKeys::Uri(uri) => uri,
+/// The sets of keys that have to be got from outside of the mesh for this node, or for all: those
+/// at a `jwksUri` where the mesh knows no service to ask, and those of issuers of which nothing but
+/// the name is said. Each with its rule's `timeout`, the longest of several.
+///
+/// Compiling takes them from [`World::keys`].
+///
+/// ```
+/// use mesh_core::model::KeySource;
+/// use mesh_istio::{Files, World, wanted_keys};
+///
+/// let mut world = World::default();
+/// world.update(&Files::from_text("a.yaml", "
+/// apiVersion: security.istio.io/v1
+/// kind: RequestAuthentication
+/// metadata: {name: a}
+/// spec: {jwtRules: [{issuer: a, jwksUri: 'https://keys.example/jwks'}]}
+/// "));
+/// let wanted = wanted_keys(&world, None);
+/// assert!(wanted.contains_key(&KeySource::Uri("https://keys.example/jwks".into())));
+/// ```
+pub fn wanted_keys(world: &World, node: Option<&Node>) -> WantedKeys {
+    let chosen = match node {
+        Some(node) => selecting(world, &node.namespace, &node.labels),
+        None => world.request_authentications().collect(),
     };
+    let mut wanted = WantedKeys::new();
+    for rule in chosen.into_iter().flat_map(|(_, spec)| &spec.rules) {
+        let source = match &rule.keys {
+            JwtKeys::Uri(uri) if served(world.catalog(), uri).is_none() => of_uri(uri),
+            JwtKeys::Discovered => KeySource::Issuer(Name::from(&rule.issuer)),
+            _ => continue,
+        };
+        let longest = wanted.entry(source).or_default();
+        *longest = rule.timeout.max(*longest);
+    }
+    wanted
+}
+
+/// Keys from elsewhere are asked of the service there, if the mesh knows one; else they are those
+/// that were got.
+fn keys(compiler: &mut Compiler<'_>, meta: &Meta, rule: &JwtRule) -> Jwks {
+    let source = match &rule.keys {
+        JwtKeys::Inline(text) => return Jwks::Inline(text.into()),
+        JwtKeys::Discovered => KeySource::Issuer(Name::from(&rule.issuer)),
+        JwtKeys::Uri(uri) => match served(compiler.services, uri) {
+            Some(cluster) => {
+                let mut remote = RemoteJwks::new(uri.clone(), cluster);
+                remote.timeout = rule.timeout;
+                remote.cache_for = CACHE;
+                return Jwks::Remote(remote);
+            }
+            None => of_uri(uri),
+        },
+    };
+    if let Some(keys) = compiler.world.keys().get(&source) {
+        return Jwks::Inline(keys.clone());
+    }
+    let message = format!("no token of this issuer is valid until keys have come from {source}");
+    compiler.warn(meta, rule.at, "spec.jwtRules", message);
+    Jwks::Inline(NO_KEYS.into())
+}
+
+fn of_uri(uri: &Uri) -> KeySource {
+    KeySource::Uri(Name::from(uri.to_string()))
+}
+
+/// The cluster of the mesh's service at this host and port, if it knows one.
+fn served(services: &Services, uri: &Uri) -> Option<String> {
     let host = uri.host().unwrap_or_default();
     let secured = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if secured { 443 } else { 80 });
-    let entry = compiler.services.get(host);
-    if !entry.is_some_and(|entry| entry.ports().any(|(known, _)| known == port)) {
-        let message = format!(
-            "no token of this issuer is valid: the mesh knows no service {host} with port {port} to \
-             get keys from; a ServiceEntry makes it known"
-        );
-        compiler.warn(meta, rule.at, "spec.jwtRules", message);
-        return Jwks::Inline(NO_KEYS.into());
-    }
-    let mut remote = RemoteJwks::new(uri.clone(), outbound(port, "", host));
-    remote.timeout = rule.timeout;
-    remote.cache_for = CACHE;
-    Jwks::Remote(remote)
+    let entry = services.get(host)?;
+    let known = entry.ports().any(|(known, _)| known == port);
+    known.then(|| outbound(port, "", host))
 }
 
 /// As istiod has it where it could not get any: every token is refused. Envoy takes no set without a

@@ -31,7 +31,9 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
     let (turn, of_five) = (dice.turn(usize::MAX), dice.turn(5));
     if of_five < WRITTEN_FOR_ISTIO {
         let number = turn / 5 * WRITTEN_FOR_ISTIO + of_five;
-        return istio::generate(dice, requests, KINDS[number % KINDS.len()]);
+        // Each kind has its turn twice before others have theirs three times.
+        let kinds = [0, KINDS.len() / 2].map(|more| KINDS[(number + more) % KINDS.len()]);
+        return istio::generate(dice, requests, kinds);
     }
     let mut filters = Vec::new();
     let tokens = dice.chance(50);

@@ -218,6 +218,7 @@ fn a_fact() -> impl Strategy<Value = Fact> {
         a_block().prop_map(Fact::Remote),
         a_block().prop_map(Fact::Destination),
         a_header().prop_map(Fact::Header),
+        a_server_name(),
         select(vec!["sa/y", "y", "CN", ""])
             .prop_map(|name| Fact::Peer(Some(StringMatch::Suffix(name.into())))),
         select(vec!["spiffe:", "u", ""])
@@ -271,6 +272,19 @@ fn a_header() -> impl Strategy<Value = HeaderMatch> {
     })
 }
 
+fn a_server_name() -> impl Strategy<Value = Fact> {
+    let kinds = [
+        StringMatch::Exact,
+        StringMatch::Prefix,
+        StringMatch::Suffix,
+        StringMatch::ExactIgnoreCase,
+        StringMatch::Contains,
+    ];
+    let word = select(vec!["", "a", "b.a", ".a", "c.b.a", "B.a", "c."]);
+    let known = 0..kinds.len();
+    (known, word).prop_map(move |(kind, word)| Fact::ServerName(kinds[kind](word.to_owned())))
+}
+
 fn a_predicate() -> impl Strategy<Value = Predicate> {
     let leaf = prop_oneof![4 => a_fact().prop_map(Predicate::Fact), 1 => Just(Predicate::Always)];
     leaf.prop_recursive(3, 12, 3, |inner| {
@@ -295,6 +309,7 @@ proptest! {
         host in select(vec!["a.b", "A.B:80", "", "b"]),
         tokens in proptest::collection::vec(select(vec!["a", "A", "", "GET"]), 0..3),
         (source, remote) in (an_address(), an_address()),
+        (server, late) in (select(vec!["", "a", "b.a", "c.b.a", "x.c.b.a", "b.A"]), any::<bool>()),
     ) {
         let policies: Vec<_> = predicates
             .into_iter()
@@ -304,7 +319,13 @@ proptest! {
             })
             .collect();
         let compiled = compile(&AuthzRules::new(AuthzAction::Allow, policies)).unwrap();
-        let caller = if tls { caller(&uris, &[], "CN=y") } else { Caller::default() };
+        let mut caller = if tls { caller(&uris, &[], "CN=y") } else { Caller::default() };
+        if tls {
+            let mut info = TlsInfo::clone(caller.tls.as_ref().unwrap());
+            info.server_name = server.into();
+            info.late_server_name = late;
+            caller.tls = Some(Arc::new(info));
+        }
         let mut request = Request::get(path);
         if !host.is_empty() {
             request = request.header("host", host);

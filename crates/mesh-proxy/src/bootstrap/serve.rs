@@ -3,7 +3,7 @@
 use super::authority::Keeping;
 use super::identity::{address_towards, identity};
 use super::names::Names;
-use super::{RunArgs, envoy};
+use super::{RunArgs, envoy, keys};
 use crate::config::{self, Configuration, NodeSpec, Source};
 use crate::explain::Token;
 use crate::xds::Driver;
@@ -106,7 +106,7 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
         locality: args.node.locality(),
         access_log: args.access_log.clone(),
     };
-    let (configuration, findings) = match Configuration::load(source) {
+    let (mut configuration, findings) = match Configuration::load(source) {
         Ok(loaded) => loaded,
         Err(config::LoadError::Refused(findings)) => {
             eprint!("{}", config::render(&findings));
@@ -115,6 +115,7 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
         Err(error) => return Err(error.into()),
     };
     config::log(&findings);
+    let (keys, mut fetcher) = args.keys.fetcher()?;
     on_runtime(async move {
         let usual = configuration.node().admin().unwrap_or(ADMIN);
         let admin = args.admin((Some(usual.into()), 0))?;
@@ -132,8 +133,13 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
             builder = builder.identity(own.identity.clone());
         }
         let keeping = kept(own).await;
+        configuration.fetch_keys(keys);
+        fetcher.begin(keys::FIRST).await;
+        config::log(&configuration.renew_keys());
         let proxy = builder.start().await.context("cannot start")?;
-        let watching = tokio::spawn(configuration.watch(config::log));
+        let watching = tokio::spawn(async move {
+            tokio::join!(configuration.watch(config::log), fetcher.run());
+        });
         let answering = answering.map(|answering| tokio::spawn(answering.run()));
         announce(&proxy).await;
         until_told(proxy, [Some(watching), answering, keeping]).await

@@ -4,9 +4,10 @@ use crate::plane::{Driven, Plane, SOON, all};
 use crate::support::{free_address, named};
 use mesh_core::Feed;
 use mesh_core::model::{
-    FilterChain, Listener, Secret, SecretRef, SecretSource, ServerTls, Snapshot, TcpProxy,
-    Validation,
+    ClientTls, FilterChain, Listener, Secret, SecretRef, SecretSource, ServerTls, Snapshot,
+    TcpProxy, Validation,
 };
+use mesh_identity::{Connector, TlsStream};
 use mesh_proxy::xds::Driver;
 use mesh_xds::bootstrap::Bootstrap;
 use mesh_xds::client::Variant;
@@ -16,6 +17,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener};
 
 fn at_service(cluster: &str, name: &str) -> SecretRef {
@@ -135,6 +137,10 @@ fn piped(directory: &Path, name: &str, to: SocketAddr) -> String {
 
 /// Envoy's bootstrap with a control plane and an agent.
 fn bootstrap(plane: &str, agent: &str) -> Bootstrap {
+    Bootstrap::from_yaml(&bootstrap_text(plane, agent)).unwrap()
+}
+
+fn bootstrap_text(plane: &str, agent: &str) -> String {
     let cluster = |name: &str, at: &str| {
         format!(
             "  - name: {name}
@@ -152,7 +158,7 @@ fn bootstrap(plane: &str, agent: &str) -> Bootstrap {
 "
         )
     };
-    let text = format!(
+    format!(
         "node: {{id: node-1, cluster: c}}
 dynamic_resources:
   ads_config:
@@ -166,8 +172,7 @@ static_resources:
 {}{}",
         cluster("plane", plane),
         cluster("agent", agent)
-    );
-    Bootstrap::from_yaml(&text).unwrap()
+    )
 }
 
 #[tokio::test]
@@ -224,4 +229,140 @@ async fn a_secret_that_nobody_provides_keeps_nothing_else_from_working() {
     assert_eq!(snapshot.listeners().len(), 2);
     assert!(snapshot.secret(&wanted).is_some());
     assert_eq!(value(&snapshot, &wanted), None);
+}
+
+/// An authority, and a certificate of it for a caller.
+fn authority() -> (String, Secret) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut root = rcgen::CertificateParams::default();
+    root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let pem = root.self_signed(&key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(root, key);
+    let own = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(["caller.test".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&own, &issuer).unwrap();
+    (pem, Secret::certificate(leaf.pem(), own.serialize_pem()))
+}
+
+/// A connection to the proxy with this certificate of the caller's.
+async fn connect(to: SocketAddr, own: &Secret) -> Option<TlsStream<TcpStream>> {
+    let named = SecretRef::local("own");
+    let mut tls = ClientTls::default();
+    tls.certificates = vec![named.clone()];
+    let own = [(named, Arc::new(own.clone()))];
+    let (connector, _) = Connector::alone(Arc::new(tls), own).unwrap();
+    let stream = TcpStream::connect(to).await.unwrap();
+    Some(connector.connect(stream, None).await.ok()?.0)
+}
+
+/// Whether a backend answers. A proxy that speaks TLS 1.3 refuses a certificate only here.
+async fn answers(stream: &mut TlsStream<TcpStream>) -> bool {
+    let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let ask = async {
+        stream.write_all(request).await?;
+        stream.flush().await?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"one") {
+            head.push(stream.read_u8().await?);
+        }
+        std::io::Result::Ok(head.starts_with(b"HTTP/1.1 200"))
+    };
+    tokio::time::timeout(SOON, ask)
+        .await
+        .unwrap()
+        .unwrap_or(false)
+}
+
+async fn is_let_in(to: SocketAddr, own: &Secret) -> bool {
+    match connect(to, own).await {
+        Some(mut stream) => answers(&mut stream).await,
+        None => false,
+    }
+}
+
+#[tokio::test]
+async fn roots_that_are_pushed_are_asked_for_by_the_next_handshake() {
+    for by_service in [false, true] {
+        for variant in [Variant::Delta, Variant::Sotw] {
+            pushes_roots(by_service, variant).await;
+        }
+    }
+}
+
+async fn pushes_roots(by_service: bool, variant: Variant) {
+    let (plane, agent) = (Plane::start().await, Plane::start().await);
+    let ((first, caller), (second, stranger)) = (authority(), authority());
+    let named = match by_service {
+        true => at_service("agent", "ROOTCA"),
+        false => SecretRef {
+            name: "ROOTCA".into(),
+            source: SecretSource::ControlPlane {
+                initial_fetch_timeout: Duration::from_secs(15),
+            },
+        },
+    };
+    let own = SecretRef {
+        name: "default".into(),
+        source: SecretSource::ControlPlane {
+            initial_fetch_timeout: Duration::from_secs(15),
+        },
+    };
+    let mut tls = ServerTls::default();
+    tls.certificates = vec![own];
+    tls.require_client_certificate = true;
+    let mut validation = Validation::default();
+    validation.roots = Some(named.clone());
+    tls.validation = Some(validation);
+    let address = free_address();
+    let mut chain = FilterChain::tcp(TcpProxy::to("s", "c"));
+    chain.tls = Some(Arc::new(tls));
+    let listener = Listener::new("tls", address).chain(chain);
+    let push = |name: &str, secret: &Secret, from: &Plane| {
+        let encoded = write::encode(name, &write::secret(name, secret));
+        from.apply(Changes::new().set(TypeUrl::Secret, encoded));
+    };
+    let provider = if by_service { &agent } else { &plane };
+    let (_, shown) = authority();
+    push("default", &shown, &plane);
+    push("ROOTCA", &Secret::roots(first.as_str()), provider);
+    let encoded = write::encode("tls", &write::listener(&listener, None));
+    everything(&plane, encoded).await;
+    let driver = match by_service {
+        true => {
+            let kind = match variant {
+                Variant::Delta => "DELTA_GRPC",
+                _ => "GRPC",
+            };
+            let text = bootstrap_text(&tcp(plane.address), &tcp(agent.address));
+            let text = text.replace("api_type: DELTA_GRPC", &format!("api_type: {kind}"));
+            let bootstrap = Bootstrap::from_yaml(&text).unwrap();
+            Driver::from_bootstrap(&bootstrap, |client| client).unwrap()
+        }
+        false => Driven::driver(&plane, variant),
+    };
+    let snapshots = driver.snapshots();
+    let driven = Driven::with(driver).await;
+    driven.initialized().await;
+    let roots = |pem: &str| {
+        let (named, wanted) = (named.clone(), Arc::new(Secret::roots(pem)));
+        move |snapshot: &Snapshot| value(snapshot, &named).as_ref() == Some(&wanted)
+    };
+    until(&snapshots, "the first roots", roots(&first)).await;
+    let mut kept = connect(address, &caller).await.unwrap();
+    assert!(answers(&mut kept).await);
+    assert!(!is_let_in(address, &stranger).await);
+
+    push("ROOTCA", &Secret::roots(second.as_str()), provider);
+    until(&snapshots, "the second roots", roots(&second)).await;
+    assert!(is_let_in(address, &stranger).await, "of the new authority");
+    assert!(
+        !is_let_in(address, &caller).await,
+        "of the one that is gone"
+    );
+    assert!(answers(&mut kept).await, "connections go on");
+
+    let both = format!("{first}{second}");
+    push("ROOTCA", &Secret::roots(both.as_str()), provider);
+    until(&snapshots, "both roots", roots(&both)).await;
+    assert!(is_let_in(address, &stranger).await && is_let_in(address, &caller).await);
 }

@@ -14,6 +14,7 @@ mod explain;
 mod faults;
 mod gateway;
 mod headers;
+mod keys;
 mod matches;
 mod mesh_config;
 mod mirrors;

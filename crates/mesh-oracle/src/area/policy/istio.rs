@@ -14,13 +14,17 @@ const ROOT: &str = "istio-system";
 /// The service that is asked.
 const PROVIDER: &str = "asker";
 
-/// Documents of which one policy is about this kind and little else.
-pub(super) fn generate(dice: &mut Dice, requests: usize, kind: &str) -> Config {
+/// Documents of which two policies are about one of these kinds each and little else.
+pub(super) fn generate(dice: &mut Dice, requests: usize, kinds: [&str; 2]) -> Config {
+    let some = |is: &dyn Fn(&str) -> bool| kinds.iter().any(|kind| is(kind));
     let role = dice.pick(&[Role::Gateway, Role::Inbound]);
     let asks = dice.chance(25);
-    let brings = dice.chance(60);
+    // As what is asked of tokens.
+    let of_tokens =
+        |kind: &str| kind.contains("request.auth") || kind.ends_with("equestPrincipals");
+    let brings = some(&of_tokens) || dice.chance(60);
     // What is asked of identities is of use where there are some.
-    let mode = match mutual::is_asked(kind) || dice.chance(45) {
+    let mode = match some(&mutual::is_asked) || dice.chance(45) {
         true => dice.pick(&["STRICT", "STRICT", "PERMISSIVE"]),
         false => "",
     };
@@ -43,8 +47,10 @@ pub(super) fn generate(dice: &mut Dice, requests: usize, kind: &str) -> Config {
             documents.push(authentication(dice, number, 1));
         }
     }
-    documents.push(policies::about(dice, kind));
-    for at in 1..dice.pick(&[1, 1, 2, 2, 3, 4]) {
+    for (kind, name) in kinds.into_iter().zip(["p0", "p00"]) {
+        documents.push(policies::about(dice, kind, name));
+    }
+    for at in 1..dice.pick(&[1, 1, 1, 2, 2, 3]) {
         documents.push(policies::policy(dice, at, !mode.is_empty()));
     }
     if asks {

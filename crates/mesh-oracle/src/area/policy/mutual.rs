@@ -27,10 +27,16 @@ pub(super) enum Strangers {
     Absent,
 }
 
-/// Whether a policy about this asks who calls.
+/// Whether a policy about this asks who calls, or for what only TLS tells.
 pub(super) fn is_asked(kind: &str) -> bool {
     let kind = kind.to_lowercase();
-    let of_peers = ["principal", "namespace", "serviceaccount", "trustdomain"];
+    let of_peers = [
+        "principal",
+        "namespace",
+        "serviceaccount",
+        "trustdomain",
+        "connection.sni",
+    ];
     of_peers.iter().any(|it| kind.contains(it)) && !kind.contains("request")
 }
 
@@ -74,8 +80,10 @@ pub(super) fn listen(dice: &mut Dice, at: usize, manager: &mut Value) -> Strange
             },
         }]);
     }
-    // Sometimes nothing is said.
-    if let Some(mode) = FORWARDING.get(at % (FORWARDING.len() + 1)) {
+    // Sometimes nothing is said. Each round begins one later: else a mode would always meet the same
+    // of what else comes in turn, such as callers that a service refuses.
+    let round = FORWARDING.len() + 1;
+    if let Some(mode) = FORWARDING.get((at + at / round) % round) {
         manager["forward_client_cert_details"] = json!(mode);
         let mut details = json!({});
         for name in ["subject", "cert", "chain", "dns", "uri"] {

@@ -51,23 +51,31 @@ pub(crate) const KINDS: &[&str] = &[
 /// Those of them that are of who calls, from [`KINDS`].
 const OF_PEERS: &[&str] = &[
     "principals",
+    "principals",
+    "principals",
+    "serviceAccounts",
     "serviceAccounts",
     "namespaces",
     "namespaces",
     "trustDomains",
     "notPrincipals",
+    "notPrincipals",
+    "notServiceAccounts",
     "notServiceAccounts",
     "notNamespaces",
     "notNamespaces",
     "notTrustDomains",
 ];
 const POLICY: &str = "AuthorizationPolicy";
+/// Parts of the paths that requests have.
+const PATHS: [&[&str]; 2] = [&["/admin*"], &["/api*", "/old*", "/moved*"]];
 /// Where sources end, and operations.
 const PARTS: [usize; 2] = [14, 22];
 
 /// Any policy; those of who has callers with identities mostly ask for them.
 pub(super) fn policy(dice: &mut Dice, at: usize, known: bool) -> Value {
-    let action = dice.pick(&["ALLOW", "ALLOW", "ALLOW", "DENY", "DENY", "AUDIT"]);
+    // Mostly those that deny: of several others, few requests are left for what comes after.
+    let action = dice.pick(&["ALLOW", "ALLOW", "DENY", "DENY", "DENY", "AUDIT"]);
     let mut spec = json!({"rules": rules(dice, known)});
     if action != "ALLOW" || dice.chance(50) {
         spec["action"] = json!(action);
@@ -91,29 +99,54 @@ pub(super) fn policy(dice: &mut Dice, at: usize, known: bool) -> Value {
 }
 
 /// One about this kind, which is in force, for the requests that it fits and for others. What hardly
-/// any request has is asked of those for some paths, what most have is refused.
-pub(super) fn about(dice: &mut Dice, kind: &str) -> Value {
-    let at = KINDS.iter().position(|it| *it == kind).unwrap_or(0);
-    let rare = [
-        "principal",
-        "serviceaccount",
-        "namespace",
-        "trustdomain",
-        "presenter",
-        "sni",
-    ];
+/// any request has is asked of those for some paths, what most have is refused. Values are drawn for
+/// each of some parts of all paths: one alone often fits all requests or none.
+pub(super) fn about(dice: &mut Dice, kind: &str, name_of_it: &str) -> Value {
     let name = kind.to_lowercase();
+    let rare = ["presenter", "requestprincipals", "auth.principal"];
     let rare = rare.iter().any(|it| name.contains(it)) && !name.starts_with("not");
-    let mut rule = json!({});
+    let allows = rare || dice.chance(30);
+    let mut rules = Vec::new();
+    if name.ends_with("paths") {
+        rules.push(asking_for(dice, kind));
+        if allows {
+            rules.push(json!({"to": [{"operation": {"notPaths": ["/admin*"]}}]}));
+        }
+    } else {
+        for part in PATHS {
+            let mut rule = asking_for(dice, kind);
+            let operation = &mut rule["to"][0]["operation"];
+            operation["paths"] = json!(part);
+            rules.push(rule);
+        }
+        let others = json!([{"operation": {"notPaths": PATHS.concat()}}]);
+        rules.push(match allows {
+            true => json!({"to": others}),
+            false => {
+                let mut rule = asking_for(dice, kind);
+                rule["to"][0]["operation"]["notPaths"] = json!(PATHS.concat());
+                rule
+            }
+        });
+    }
+    let mut spec = json!({"rules": rules});
+    if !allows {
+        spec["action"] = json!("DENY");
+    }
+    object("security", POLICY, name_of_it, spec)
+}
+
+/// A rule that asks for this kind and nothing else.
+fn asking_for(dice: &mut Dice, kind: &str) -> Value {
+    let at = KINDS.iter().position(|it| *it == kind).unwrap_or(0);
     let [sources, operations] = PARTS;
-    if at < operations {
-        let name = name.strip_prefix("not").unwrap_or(&name);
-        let fields = json!({ kind: values(dice, name) });
-        let (part, of) = match at < sources {
-            true => ("from", "source"),
-            false => ("to", "operation"),
-        };
-        rule[part] = json!([{ of: fields }]);
+    let name = kind.to_lowercase();
+    let name = name.strip_prefix("not").unwrap_or(&name);
+    let mut rule = json!({});
+    if at < sources {
+        rule["from"] = json!([{"source": {kind: values(dice, name)}}]);
+    } else if at < operations {
+        rule["to"] = json!([{"operation": {kind: values(dice, name)}}]);
     } else {
         let way = if dice.chance(70) {
             "values"
@@ -122,17 +155,10 @@ pub(super) fn about(dice: &mut Dice, kind: &str) -> Value {
         };
         rule["when"] = json!([{"key": kind, way: values(dice, kind)}]);
     }
-    let mut spec = json!({"rules": [rule]});
-    if rare || dice.chance(30) {
-        let others = json!({"to": [{"operation": {"notPaths": ["/admin*"]}}]});
-        spec["rules"]
-            .as_array_mut()
-            .into_iter()
-            .for_each(|it| it.push(others.clone()));
-    } else {
-        spec["action"] = json!("DENY");
+    if rule["to"].is_null() {
+        rule["to"] = json!([{"operation": {}}]);
     }
-    object("security", POLICY, "p0", spec)
+    rule
 }
 
 /// One that asks a service about what its rules match.
@@ -247,7 +273,7 @@ fn value(dice: &mut Dice, of: &str) -> String {
             "*me",
         ],
         "serviceaccounts" | "source.serviceAccount" => &["a/b", "a/b", "a/c", "b"],
-        "namespaces" | "source.namespace" => &["a", "*", "a*", "*a", "x"],
+        "namespaces" | "source.namespace" => &["a", "*", "a*", "*a", "x", "x", "x*"],
         "trustdomains" | "source.trustDomain" => &[
             "cluster.local",
             "alias.test",
