@@ -6,7 +6,7 @@
 
 use crate::date::Dates;
 use bytes::BytesMut;
-use http::HeaderMap;
+use http::{Extensions, HeaderMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of a buffer.
@@ -34,6 +34,7 @@ struct Free {
     inputs: Vec<BytesMut>,
     outputs: Vec<Vec<u8>>,
     maps: Vec<HeaderMap>,
+    extensions: Vec<Extensions>,
     dates: Dates,
 }
 
@@ -96,6 +97,23 @@ impl Buffers {
         let mut free = self.free();
         if free.maps.len() < self.0.most {
             free.maps.push(map);
+        }
+    }
+
+    /// No extensions, with room for some if there is one.
+    pub(crate) fn extensions(&self) -> Extensions {
+        self.free().extensions.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn keep_extensions(&self, mut extensions: Extensions) {
+        if extensions.is_empty() {
+            return;
+        }
+        // As with maps.
+        extensions.clear();
+        let mut free = self.free();
+        if free.extensions.len() < self.0.most {
+            free.extensions.push(extensions);
         }
     }
 

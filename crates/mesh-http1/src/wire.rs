@@ -131,7 +131,12 @@ impl<Io> Wire<Io> {
     }
 
     pub(crate) fn consume(&mut self, count: usize) {
-        self.input.advance(count);
+        if count == self.input.len() {
+            // So it keeps all of its room, and need not get it back.
+            self.input.clear();
+        } else {
+            self.input.advance(count);
+        }
     }
 
     /// Empty lines before a head are nothing (RFC 9112 §2.2). A lone CR is not one of them. Returns

@@ -211,9 +211,14 @@ async fn send(
     };
     let (mut stale, mut unit) = (0, None);
     loop {
-        let mut lease = match pool.checkout(protocol, &entry, pool.now()) {
+        let mut sent_at = pool.now();
+        let mut lease = match pool.checkout(protocol, &entry, sent_at) {
             Ok(Checkout::Ready(lease)) => lease,
-            Ok(Checkout::Wait(place)) => place.served().await?,
+            Ok(Checkout::Wait(place)) => {
+                let lease = place.served().await?;
+                sent_at = pool.now();
+                lease
+            }
             Err(error) => {
                 // It met a limit before it was on its way to the host (as in Envoy's log).
                 if let Some(exchange) = &exchange {
@@ -233,7 +238,6 @@ async fn send(
         } else {
             head::for_http1(&mut request);
         }
-        let sent_at = pool.now();
         if let Some(exchange) = &exchange {
             exchange.with_notes_mut(|notes| {
                 notes.sent_at = Some(sent_at);
@@ -249,7 +253,7 @@ async fn send(
                 let head_at = pool.now();
                 let (mut head, body) = response.into_parts();
                 if head.status != StatusCode::SWITCHING_PROTOCOLS {
-                    head::strip(&mut head.headers, None);
+                    head::strip(&mut head.headers, false);
                 } else if !upgrades {
                     // Nobody asked for it, so nobody would take the connection over.
                     return Err(Error::new(Failure::UpstreamProtocol));

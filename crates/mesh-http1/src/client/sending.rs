@@ -99,6 +99,7 @@ where
         let buffers = &self.link.buffers;
         let encoder = encode::request(output.buffer(buffers), &head, exact, self.link.trailers);
         buffers.keep_map(head.headers);
+        buffers.keep_extensions(head.extensions);
         self.sending = Some(Sending {
             output,
             body: (!encoder.is_full()).then(|| Box::pin(body)),

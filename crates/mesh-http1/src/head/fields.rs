@@ -10,6 +10,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 pub(super) struct Facts {
     length: Option<u64>,
     chunked: bool,
+    pub(super) connection: bool,
     pub(super) close: bool,
     pub(super) keep_alive: bool,
     pub(super) connection_upgrade: bool,
@@ -65,6 +66,7 @@ impl Facts {
                 self.chunked = true;
             }
             header::CONNECTION => {
+                self.connection = true;
                 for option in tokens(value) {
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");

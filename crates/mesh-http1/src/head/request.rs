@@ -27,6 +27,8 @@ pub struct RequestHead {
     pub takes_trailers: bool,
     /// Bytes that the head took, empty lines before it included.
     pub len: usize,
+    /// Whether there is a `connection`.
+    pub(crate) names_options: bool,
 }
 
 /// Parses the request head that `input` begins with. None if it goes on.
@@ -115,6 +117,7 @@ pub fn request(
         expects_continue: facts.expects_continue && !is_http10,
         wants_upgrade: request.method() == Method::CONNECT || (facts.switches() && !is_http10),
         takes_trailers: facts.te_trailers,
+        names_options: facts.connection,
         request,
         len,
     }))

@@ -222,12 +222,13 @@ where
     fn begin(&mut self, request: Request<Body>, current: Current, cx: &mut Context<'_>) {
         self.phase = Phase::Exchange;
         self.requests += 1;
-        let exchange = match self.service.poll_ready(cx) {
-            Poll::Ready(Ok(())) => Exchange::called(self.service.call(request), current),
+        let mut exchange = Box::pin(Exchange::new(current));
+        match self.service.poll_ready(cx) {
+            Poll::Ready(Ok(())) => exchange.as_mut().call(|| self.service.call(request)),
             // Whatever it is, it is said when it is polled again.
-            Poll::Pending | Poll::Ready(Err(_)) => Exchange::waiting(request, current),
-        };
-        self.exchange = Some(Box::pin(exchange));
+            Poll::Pending | Poll::Ready(Err(_)) => exchange.as_mut().wait(request),
+        }
+        self.exchange = Some(exchange);
     }
 
     /// Pending while a part of a head is there and its time is not up.
@@ -395,6 +396,7 @@ where
     }
     wire.release();
     head.takes_trailers &= settings.trailers;
+    *head.request.extensions_mut() = buffers.extensions();
     let current = Current::of(&mut head);
     Ok(Some((head.request.map(|()| body), current)))
 }

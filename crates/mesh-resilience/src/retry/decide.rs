@@ -35,10 +35,16 @@ impl Conditions {
         status: StatusCode,
         headers: &HeaderMap,
     ) -> bool {
-        // Comes from a rate limit further on: trying again makes it worse, unless asked for.
-        if headers.contains_key(RATE_LIMITED) {
-            return self.on.has(RetryOn::RATE_LIMITED);
+        // Comes from a rate limit further on: trying again makes it worse, unless asked for. Looked
+        // for only where it decides.
+        let limited = || headers.contains_key(RATE_LIMITED);
+        if self.on.has(RetryOn::RATE_LIMITED) {
+            return limited() || self.meets(policy, status, headers);
         }
+        self.meets(policy, status, headers) && !limited()
+    }
+
+    fn meets(&self, policy: &Retry, status: StatusCode, headers: &HeaderMap) -> bool {
         let code = status.as_u16();
         let named = || policy.status_codes.contains(&code) || self.status_codes.contains(&code);
         let header = || {
