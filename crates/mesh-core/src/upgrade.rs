@@ -16,7 +16,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 /// assert_eq!(mesh_core::upgrade::of(request.headers()).unwrap(), "websocket");
 /// ```
 pub fn of(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let upgrade = headers.get(header::UPGRADE)?;
+    let upgrade = crate::seldom::get(headers, &header::UPGRADE)?;
     let asks = || {
         headers.get_all(header::CONNECTION).iter().any(|value| {
             value

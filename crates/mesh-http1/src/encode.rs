@@ -184,14 +184,10 @@ fn target(out: &mut Vec<u8>, method: &Method, uri: &Uri) {
     }
 }
 
-#[inline]
 fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-    let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
-    // Room once for all four.
-    out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name);
+    out.extend_from_slice(name.as_str().as_bytes());
     out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
+    out.extend_from_slice(value.as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 

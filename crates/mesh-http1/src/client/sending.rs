@@ -50,7 +50,10 @@ impl<Io, B> ResponseFuture<Io, B> {
         Self {
             link,
             method: request.method().clone(),
-            asks_upgrade: request.headers().contains_key(header::UPGRADE),
+            asks_upgrade: request
+                .headers()
+                .keys()
+                .any(|name| *name == header::UPGRADE),
             request: Some(request),
             sending: None,
             scanned: 0,
@@ -163,8 +166,10 @@ where
                 }
                 return Ok(None);
             }
-            let head = head::response(wire.input(), limits, buffers.map(), &self.method)?;
-            let Some(head) = head else {
+            let (map, mut names) = buffers.head(true);
+            let head = head::response_like(wire.input(), limits, map, &self.method, &mut names);
+            buffers.keep_names(names, true);
+            let Some(head) = head? else {
                 self.scanned = wire.input().len();
                 return Ok(None);
             };

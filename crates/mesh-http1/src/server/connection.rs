@@ -8,11 +8,12 @@ use crate::wire::{Shared, Wire, body, lock};
 use crate::{Body, BoxError, Buffers, Error, HeadError, head};
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
+use parking_lot::Mutex;
 use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -377,7 +378,10 @@ where
 {
     let limits = &settings.limits;
     let head = if may_be_whole(wire.input(), *scanned) {
-        head::request(wire.input(), limits, buffers.map())?
+        let (map, mut names) = buffers.head(false);
+        let head = head::request_like(wire.input(), limits, map, &mut names);
+        buffers.keep_names(names, false);
+        head?
     } else if wire.input().len() > limits.head {
         return Err(HeadError::TooLarge);
     } else {

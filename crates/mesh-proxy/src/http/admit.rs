@@ -333,7 +333,7 @@ fn admit<B>(
         certificate::settle(headers, manager.client_certificate, shown);
     }
     if manager.use_remote_address {
-        forwarded(headers, exchange, manager);
+        forwarded(headers, exchange, manager, seen.forwarded_for);
     } else if seen.forwarded_for
         && let Some(said) = said_address(&forwarded_for(headers), manager.trusted_hops)
     {

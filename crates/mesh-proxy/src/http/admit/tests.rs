@@ -101,7 +101,7 @@ fn who_calls_over_a_unix_socket_adds_nothing_to_the_list_of_addresses() {
         edge.use_remote_address = true;
         edge.trusted_hops = trusted_hops;
         let now = tokio::time::Instant::now().into_std();
-        forwarded(&mut headers, &Exchange::new(now, caller), &edge);
+        forwarded(&mut headers, &Exchange::new(now, caller), &edge, true);
         let text = |name: &str| Some(headers.get(name)?.to_str().unwrap().to_owned());
         let names = [
             "x-forwarded-for",
