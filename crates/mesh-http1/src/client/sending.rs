@@ -167,7 +167,8 @@ where
                 return Ok(None);
             }
             let (map, mut names) = buffers.head(true);
-            let head = head::response_like(wire.input(), limits, map, &self.method, &mut names);
+            let head =
+                head::response_like(wire.input(), limits, map, &self.method, Some(&mut names));
             buffers.keep_names(names, true);
             let Some(head) = head? else {
                 self.scanned = wire.input().len();

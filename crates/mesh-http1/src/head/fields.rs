@@ -29,12 +29,16 @@ impl Facts {
         head: &Bytes,
         fields: &[httparse::Header<'_>],
         headers: &mut HeaderMap,
-        names: &mut Names,
+        mut names: Option<&mut Names>,
     ) -> Result<Self, HeadError> {
         let mut facts = Self::default();
         headers.reserve(fields.len());
         for (at, field) in fields.iter().enumerate() {
-            let (name, role) = names.name(at, field.name.as_bytes())?;
+            let text = field.name.as_bytes();
+            let (name, role) = match &mut names {
+                Some(names) => names.name(at, text)?,
+                None => Names::made(text)?,
+            };
             let value = HeaderValue::from_maybe_shared(part(input, head, field.value))
                 .map_err(|_| HeadError::Value)?;
             facts.note(role, field.value)?;

@@ -6,7 +6,15 @@ use http::header::{self, HeaderName};
 
 /// Names of one kind of heads, requests' or responses'.
 #[derive(Debug, Default)]
-pub(crate) struct Names(Vec<(HeaderName, Role)>);
+pub(crate) struct Names(Vec<Known>);
+
+#[derive(Debug)]
+struct Known {
+    /// As it was written.
+    text: Box<[u8]>,
+    name: HeaderName,
+    role: Role,
+}
 
 /// What a field has to do with the message and its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,15 +40,19 @@ impl Names {
     /// # Errors
     /// If it cannot be one.
     pub(super) fn name(&mut self, at: usize, text: &[u8]) -> Result<(HeaderName, Role), HeadError> {
-        if let Some((name, role)) = self.0.get(at)
-            && name.as_str().as_bytes().eq_ignore_ascii_case(text)
+        if let Some(known) = self.0.get(at)
+            // Mostly letters are as large as they were, too.
+            && (*known.text == *text || known.text.eq_ignore_ascii_case(text))
         {
-            return Ok((name.clone(), *role));
+            return Ok((known.name.clone(), known.role));
         }
-        let name = HeaderName::from_bytes(text).map_err(|_| HeadError::Field)?;
-        let role = Role::of(&name);
+        let (name, role) = Self::made(text)?;
         if at < MOST && text.len() <= LONGEST {
-            let entry = (name.clone(), role);
+            let entry = Known {
+                text: text.into(),
+                name: name.clone(),
+                role,
+            };
             let count = self.0.len();
             match self.0.get_mut(at) {
                 Some(known) => *known = entry,
@@ -49,6 +61,16 @@ impl Names {
                 None => {}
             }
         }
+        Ok((name, role))
+    }
+
+    /// A name that nothing is known of.
+    ///
+    /// # Errors
+    /// If it cannot be one.
+    pub(super) fn made(text: &[u8]) -> Result<(HeaderName, Role), HeadError> {
+        let name = HeaderName::from_bytes(text).map_err(|_| HeadError::Field)?;
+        let role = Role::of(&name);
         Ok((name, role))
     }
 }
@@ -99,7 +121,7 @@ mod tests {
             for head in heads {
                 for (at, text) in head.iter().enumerate() {
                     let text = text.as_bytes();
-                    let fresh = Names::default().name(at, text);
+                    let fresh = Names::made(text);
                     prop_assert_eq!(names.name(at, text), fresh);
                 }
             }

@@ -42,7 +42,7 @@ pub fn request(
     limits: &Limits,
     headers: HeaderMap,
 ) -> Result<Option<RequestHead>, HeadError> {
-    request_like(input, limits, headers, &mut Names::default())
+    request_like(input, limits, headers, None)
 }
 
 /// As [`request`], of a head whose fields may have the same names as those before.
@@ -50,7 +50,7 @@ pub(crate) fn request_like(
     input: &[u8],
     limits: &Limits,
     headers: HeaderMap,
-    names: &mut Names,
+    names: Option<&mut Names>,
 ) -> Result<Option<RequestHead>, HeadError> {
     let most = limits.most_fields();
     let mut few = [const { MaybeUninit::uninit() }; FEW];

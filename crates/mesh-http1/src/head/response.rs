@@ -35,7 +35,7 @@ pub fn response(
     headers: HeaderMap,
     method: &Method,
 ) -> Result<Option<ResponseHead>, HeadError> {
-    response_like(input, limits, headers, method, &mut Names::default())
+    response_like(input, limits, headers, method, None)
 }
 
 /// As [`response`], of a head whose fields may have the same names as those before.
@@ -44,7 +44,7 @@ pub(crate) fn response_like(
     limits: &Limits,
     headers: HeaderMap,
     method: &Method,
-    names: &mut Names,
+    names: Option<&mut Names>,
 ) -> Result<Option<ResponseHead>, HeadError> {
     let most = limits.most_fields();
     let mut few = [const { MaybeUninit::uninit() }; FEW];

@@ -379,7 +379,7 @@ where
     let limits = &settings.limits;
     let head = if may_be_whole(wire.input(), *scanned) {
         let (map, mut names) = buffers.head(false);
-        let head = head::request_like(wire.input(), limits, map, &mut names);
+        let head = head::request_like(wire.input(), limits, map, Some(&mut names));
         buffers.keep_names(names, false);
         head?
     } else if wire.input().len() > limits.head {
