@@ -81,7 +81,7 @@ mod upstream;
 pub use body::Body;
 pub use client::{Builder, MeshClient, ResponseFuture};
 pub use guard::{Authorizer, Authorizers};
-pub use placed::{Placed, PlacedLayer};
+pub use placed::{Placed, PlacedBody, PlacedFuture, PlacedLayer};
 pub use slot::{Boxed, BoxedFuture, Slot, SlotBody, SlotFuture, Slotted};
 pub use stack::{Outbound, Parts, Spawn};
 pub use upstream::{Endpoint, Upstreams};

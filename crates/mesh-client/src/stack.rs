@@ -65,7 +65,7 @@ pub struct Parts {
 /// One attempt: a user's layer, its timeouts, an endpoint.
 type Attempt = Slotted<Timeout<TryIdle<Dispatch<Upstreams>>>>;
 /// All attempts.
-type Attempts = Account<Idle<Deadline<Placed<Keep<Retry<Attempt, Body>, Body>>>>>;
+type Attempts = Placed<Account<Idle<Deadline<Keep<Retry<Attempt, Body>, Body>>>>>;
 /// Everything that needs a cluster.
 type Forwarding = Edit<Respond<Hash<Mirror<Introduce<Attempts>, PerRoute, Spawn, Body>>>>;
 /// The whole stack.
@@ -147,14 +147,14 @@ impl Parts {
             .layer(stack);
         // Redirects are followed from the last attempt, each within a limit of its own.
         let stack = KeepLayer::<Body>::per_route(notes.clone()).layer(stack);
-        // The futures of all below are large; what is above moves a pointer.
-        let stack = PlacedLayer.layer(stack);
         // Outside retry: the route's limit covers all attempts.
         let stack = DeadlineLayer::per_route().layer(stack);
         // Streams that stall.
         let stack = IdleLayer::per_route().layer(stack);
         // What became of all attempts, of a copy's too.
         let stack = AccountLayer::per_route().layer(stack);
+        // The futures and bodies of all below are large; what is above moves a pointer.
+        let stack = PlacedLayer.layer(stack);
         // Below mirroring, because a copy may go outside the mesh when its request does not.
         let stack = introduce.layer(stack);
         // One copy per request, not per attempt.

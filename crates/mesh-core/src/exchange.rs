@@ -33,10 +33,11 @@ use crate::stats::Shard;
 use crate::{Claims, Error, Failure, Flags};
 use attempt::Attempt;
 use http::{HeaderName, HeaderValue, Request};
+use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Instant;
 
 /// One request's record. Cheap to clone; clones share everything.
@@ -310,10 +311,7 @@ impl Exchange {
 
     #[inline]
     fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.request
-            .shared
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.request.shared.lock()
     }
 
     /// When the request arrived.

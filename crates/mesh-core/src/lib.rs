@@ -39,6 +39,7 @@ pub mod origin;
 pub mod protobuf;
 pub mod reply;
 pub mod rng;
+pub mod seldom;
 pub mod slot;
 pub mod stats;
 pub mod upgrade;

@@ -53,7 +53,7 @@ impl Answer {
 
 /// Whether a content type is gRPC's: `application/grpc`, alone or followed by `+`, as in Envoy.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+    let Some(value) = crate::seldom::get(headers, &header::CONTENT_TYPE) else {
         return false;
     };
     let Some(rest) = value.as_bytes().strip_prefix(b"application/grpc") else {

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// assert_eq!(mesh_core::upgrade::of(request.headers()).unwrap(), "websocket");
 /// ```
 pub fn of(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let upgrade = headers.get(header::UPGRADE)?;
+    let upgrade = crate::seldom::get(headers, &header::UPGRADE)?;
     let asks = || {
         headers.get_all(header::CONNECTION).iter().any(|value| {
             value

@@ -5,9 +5,11 @@
 //! next is usually still in the processor's cache.
 
 use crate::date::Dates;
+use crate::head::Names;
 use bytes::BytesMut;
-use http::HeaderMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use http::{Extensions, HeaderMap};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 
 /// Bytes of a buffer.
 pub(crate) const SIZE: usize = 16 << 10;
@@ -34,7 +36,10 @@ struct Free {
     inputs: Vec<BytesMut>,
     outputs: Vec<Vec<u8>>,
     maps: Vec<HeaderMap>,
+    extensions: Vec<Extensions>,
     dates: Dates,
+    /// Of the last requests' heads, and of the last responses'.
+    names: [Names; 2],
 }
 
 // === impl Buffers ===
@@ -49,7 +54,7 @@ impl Buffers {
     }
 
     fn free(&self) -> MutexGuard<'_, Free> {
-        self.0.free.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.free.lock()
     }
 
     pub(crate) fn input(&self) -> BytesMut {
@@ -82,11 +87,6 @@ impl Buffers {
         }
     }
 
-    /// An empty map, with room if there is one.
-    pub(crate) fn map(&self) -> HeaderMap {
-        self.free().maps.pop().unwrap_or_default()
-    }
-
     pub(crate) fn keep_map(&self, mut map: HeaderMap) {
         if !(1..=MOST_FIELDS).contains(&map.capacity()) {
             return;
@@ -96,6 +96,37 @@ impl Buffers {
         let mut free = self.free();
         if free.maps.len() < self.0.most {
             free.maps.push(map);
+        }
+    }
+
+    /// An empty map, with room if there is one, for a head of a response or of a request, and the names
+    /// of the head before.
+    pub(crate) fn head(&self, response: bool) -> (HeaderMap, Names) {
+        let mut free = self.free();
+        let names = std::mem::take(&mut free.names[usize::from(response)]);
+        (free.maps.pop().unwrap_or_default(), names)
+    }
+
+    pub(crate) fn keep_names(&self, names: Names, response: bool) {
+        // Those of another thread are as good.
+        let old = std::mem::replace(&mut self.free().names[usize::from(response)], names);
+        drop(old);
+    }
+
+    /// No extensions, with room for some if there is one.
+    pub(crate) fn extensions(&self) -> Extensions {
+        self.free().extensions.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn keep_extensions(&self, mut extensions: Extensions) {
+        if extensions.is_empty() {
+            return;
+        }
+        // As with maps.
+        extensions.clear();
+        let mut free = self.free();
+        if free.extensions.len() < self.0.most {
+            free.extensions.push(extensions);
         }
     }
 

@@ -13,10 +13,11 @@ use self::sending::Sending;
 use crate::wire::{self, Piece, Shared, Source, Wire, lock};
 use crate::{Buffers, Error, Limits};
 use http::{Request, StatusCode};
+use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -286,7 +287,7 @@ impl<B> fmt::Debug for NotAnswered<B> {
 
 impl<Io, B> Link<Io, B> {
     fn rest(&self) -> MutexGuard<'_, Option<Box<Sending<B>>>> {
-        self.rest.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rest.lock()
     }
 }
 

@@ -53,11 +53,11 @@ pub(crate) fn response(
     let status = head.status;
     let is_tunnel = status == StatusCode::SWITCHING_PROTOCOLS
         || (*to.method == Method::CONNECT && status.is_success());
-    let declared = declared(&head.headers);
+    let declared = || declared(&head.headers);
     let encoder = if is_tunnel || !has_body(to.method, status) {
         Encoder::Nothing
     } else {
-        match exact.or(declared) {
+        match exact.or_else(declared) {
             Some(length) => Encoder::Exact(length),
             None if to.is_http10 => Encoder::UntilClose,
             None => Encoder::Chunked {
@@ -65,10 +65,7 @@ pub(crate) fn response(
             },
         }
     };
-    let keep_alive = to.keep_alive
-        && !is_tunnel
-        && !matches!(encoder, Encoder::UntilClose)
-        && !closes(&head.headers);
+    let mut keep_alive = to.keep_alive && !is_tunnel && !matches!(encoder, Encoder::UntilClose);
     out.extend_from_slice(if to.is_http10 {
         b"HTTP/1.0 "
     } else {
@@ -82,7 +79,12 @@ pub(crate) fn response(
     for (name, value) in &head.headers {
         match *name {
             header::CONTENT_LENGTH | header::TRANSFER_ENCODING => continue,
-            header::CONNECTION if !is_tunnel && is_about_closing(value) => continue,
+            header::CONNECTION => {
+                keep_alive &= !closes(value);
+                if !is_tunnel && is_about_closing(value) {
+                    continue;
+                }
+            }
             header::DATE => has_date = true,
             _ => {}
         }
@@ -94,7 +96,7 @@ pub(crate) fn response(
             if status == StatusCode::NOT_MODIFIED
                 || (*to.method == Method::HEAD && has_body(&Method::GET, status)) =>
         {
-            if let Some(length) = declared.or_else(|| exact.filter(|length| *length > 0)) {
+            if let Some(length) = declared().or_else(|| exact.filter(|length| *length > 0)) {
                 content_length(out, length);
             }
         }
@@ -129,8 +131,7 @@ pub(crate) fn request(
     exact: Option<u64>,
     trailers: bool,
 ) -> Encoder {
-    let declared = declared(&head.headers);
-    let encoder = match exact.or(declared) {
+    let encoder = match exact.or_else(|| declared(&head.headers)) {
         Some(0) => Encoder::Nothing,
         Some(length) => Encoder::Exact(length),
         // Many servers take none: only what was announced is sent (RFC 9110 §6.6.2).
@@ -143,9 +144,11 @@ pub(crate) fn request(
     target(out, &head.method, &head.uri);
     // Ours, whatever the caller's was (RFC 9110 §2.5).
     out.extend_from_slice(b" HTTP/1.1\r\n");
+    let mut says_length = false;
     for (name, value) in &head.headers {
         match *name {
-            header::CONTENT_LENGTH | header::TRANSFER_ENCODING => {}
+            header::CONTENT_LENGTH => says_length = true,
+            header::TRANSFER_ENCODING => {}
             _ => field(out, name, value),
         }
     }
@@ -153,7 +156,7 @@ pub(crate) fn request(
         Encoder::Exact(length) => content_length(out, *length),
         Encoder::Chunked { .. } => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         // Where there is none, a server may ask for it (RFC 9110 §8.6), so what is said is kept.
-        _ if declared.is_some() => content_length(out, 0),
+        _ if says_length && declared(&head.headers).is_some() => content_length(out, 0),
         _ => {}
     }
     out.extend_from_slice(b"\r\n");
@@ -202,11 +205,9 @@ fn declared(headers: &HeaderMap) -> Option<u64> {
     values.all(same).then_some(first)
 }
 
-fn closes(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::CONNECTION).iter();
-    values
-        .flat_map(|value| tokens(value.as_bytes()))
-        .any(|option| option.eq_ignore_ascii_case(b"close"))
+/// Whether a `connection` says that it closes.
+fn closes(value: &HeaderValue) -> bool {
+    tokens(value.as_bytes()).any(|option| option.eq_ignore_ascii_case(b"close"))
 }
 
 /// Whether a `connection` says only what is ours to say.

@@ -5,13 +5,16 @@
 //! size that its fields share: what is read into is free again at once.
 
 mod fields;
+mod names;
 mod request;
 mod response;
 
 pub(crate) use self::fields::{number, tokens};
+pub(crate) use self::names::Names;
+pub(crate) use self::request::request_like;
 pub use self::request::{RequestHead, request};
-pub(crate) use self::response::has_body;
 pub use self::response::{ResponseHead, response};
+pub(crate) use self::response::{has_body, response_like};
 
 use crate::HeadError;
 

@@ -166,7 +166,7 @@ impl Settings {
     /// What was read has to be a request that is taken here.
     fn check(&self, head: &RequestHead) -> Result<(), HeadError> {
         if self.strict {
-            strict::check(&head.request)?;
+            strict::check(&head.request, head.names_options)?;
         }
         if !self.http10 && head.request.version() == Version::HTTP_10 {
             return Err(HeadError::Version);

@@ -10,7 +10,8 @@ use crate::decode::Decoded;
 use crate::{Body, BodyError, Buffers, Decoder, Error, Length, Limits};
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Frame;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::io::AsyncRead;
 
@@ -96,7 +97,7 @@ pub(crate) trait Source: Send + Sync {
 pub(crate) type Shared<Io> = Mutex<Wire<Io>>;
 
 pub(crate) fn lock<Io>(shared: &Shared<Io>) -> MutexGuard<'_, Wire<Io>> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.lock()
 }
 
 // === impl Wire ===
@@ -131,7 +132,12 @@ impl<Io> Wire<Io> {
     }
 
     pub(crate) fn consume(&mut self, count: usize) {
-        self.input.advance(count);
+        if count == self.input.len() {
+            // So it keeps all of its room, and need not get it back.
+            self.input.clear();
+        } else {
+            self.input.advance(count);
+        }
     }
 
     /// Empty lines before a head are nothing (RFC 9112 §2.2). A lone CR is not one of them. Returns

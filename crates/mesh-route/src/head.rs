@@ -58,10 +58,10 @@ impl<'a> Head<'a> {
         let believes = caller
             .and_then(|caller| caller.manager.as_ref())
             .is_none_or(|manager| !manager.use_remote_address || manager.trusted_hops > 0);
-        let said = headers.get(FORWARDED_PROTO);
-        let secure = said
-            .filter(|_| believes)
-            .and_then(is_https)
+        let said = || headers.get(FORWARDED_PROTO).and_then(is_https);
+        let secure = believes
+            .then(said)
+            .flatten()
             .unwrap_or_else(|| caller.is_some_and(|caller| caller.is_secure()));
         Self {
             secure,

@@ -88,6 +88,7 @@ mod head;
 mod header;
 mod local;
 mod matches;
+mod names;
 mod path;
 mod split;
 mod table;

@@ -8,6 +8,7 @@
 use crate::domain::Domains;
 use crate::head::Head;
 use crate::matches::{unmet, unmet_beside_path};
+use crate::names::Names;
 use crate::path::Paths;
 use mesh_core::model::{RouteTable, Rule, Snapshot, VirtualHost};
 
@@ -45,8 +46,16 @@ pub fn find_rule(host: &VirtualHost, head: &Head<'_>, word: u64) -> Option<usize
         let met = |rule: &Rule| unmet(&rule.condition, head, word).is_none();
         return host.rules.iter().position(|rule| met(rule));
     };
+    // Of rules that go by headers most want one that is not there.
+    let mut names = None;
     let found = candidates.find(|candidate| {
         let condition = &host.rules[candidate.rule].condition;
+        if !condition.headers.is_empty() {
+            let names = names.get_or_insert_with(|| Names::of(head.headers()));
+            if names.lack_one(&condition.headers) {
+                return false;
+            }
+        }
         let failed = if candidate.path_matches {
             unmet_beside_path(condition, head, word)
         } else {

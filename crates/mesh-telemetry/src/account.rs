@@ -30,7 +30,7 @@
 //! ```
 
 use http::{HeaderName, Request, Response};
-use mesh_core::{BoxError, Error, Exchange, upgrade};
+use mesh_core::{BoxError, Error, Exchange, seldom, upgrade};
 use pin_project::pin_project;
 use std::future::Future;
 use std::pin::Pin;
@@ -117,7 +117,7 @@ where
         let this = self.project();
         let result = ready!(this.inner.poll(cx)).map_err(Error::wrap);
         let says = |response: &Response<R>| {
-            let says = response.headers().get(&CANARY);
+            let says = seldom::get(response.headers(), &CANARY);
             says.is_some_and(|says| says == "true")
         };
         let says_canary = result.as_ref().is_ok_and(says);

@@ -76,6 +76,7 @@ use tower_service::Service;
 /// Builds [`Finish`] services, whose inner services take requests with a body of type `O`.
 pub struct FinishLayer<O> {
     telemetry: Arc<Telemetry>,
+    noted: bool,
     body: PhantomData<fn(O)>,
 }
 
@@ -103,8 +104,18 @@ impl<O> FinishLayer<O> {
     pub fn new(telemetry: Arc<Telemetry>) -> Self {
         Self {
             telemetry,
+            noted: false,
             body: PhantomData,
         }
+    }
+
+    /// Keeps nothing of a request's head for access logs, because a layer below notes that of each
+    /// ([`Exchange::note_head`]), whatever becomes of it. Default: what comes is kept, and what is
+    /// noted takes its place.
+    #[must_use]
+    pub fn heads_are_noted(mut self) -> Self {
+        self.noted = true;
+        self
     }
 }
 
@@ -114,7 +125,7 @@ impl<S, O> Layer<S> for FinishLayer<O> {
     fn layer(&self, inner: S) -> Finish<S, O> {
         Finish {
             inner,
-            telemetry: Own::new(self.telemetry.clone()),
+            telemetry: Own::new(self.telemetry.clone(), self.noted),
             body: PhantomData,
         }
     }
@@ -122,7 +133,11 @@ impl<S, O> Layer<S> for FinishLayer<O> {
 
 impl<O> Clone for FinishLayer<O> {
     fn clone(&self) -> Self {
-        Self::new(self.telemetry.clone())
+        Self {
+            telemetry: self.telemetry.clone(),
+            noted: self.noted,
+            body: PhantomData,
+        }
     }
 }
 

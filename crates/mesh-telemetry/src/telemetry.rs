@@ -62,6 +62,8 @@ struct Mine {
     telemetry: Arc<Telemetry>,
     /// Encoded once for each worker: every request counts references on the values.
     introduction: Option<Introduction>,
+    /// A layer below notes the head of every request.
+    noted: bool,
 }
 
 /// How many series of standard metrics there are at most, unless
@@ -243,11 +245,17 @@ impl Telemetry {
 // === impl Own ===
 
 impl Own {
-    pub(crate) fn new(telemetry: Arc<Telemetry>) -> Self {
+    pub(crate) fn new(telemetry: Arc<Telemetry>, noted: bool) -> Self {
         Self(Arc::new(Mine {
             introduction: telemetry.introduction(),
             telemetry,
+            noted,
         }))
+    }
+
+    /// Whether a layer below notes the head of every request, so that nothing has to be kept of it.
+    pub(crate) fn heads_are_noted(&self) -> bool {
+        self.0.noted
     }
 
     /// What this worker says of itself.

@@ -181,122 +181,134 @@ pub(crate) fn http1(buffers: Buffers) -> mesh_http1::Client {
         .trailers(false)
 }
 
-async fn send(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn has a place for its arguments and another one for what they become"
+)]
+fn send(
     pool: Arc<Pool>,
     entry: Arc<ClusterEntry>,
     exchange: Option<Exchange>,
     mut request: Request<Body>,
-) -> Result<Response<Body>, Error> {
-    let config = entry.config();
-    let caller = exchange.as_ref().map(Exchange::caller);
-    let upgrades = upgrade::of(request.headers()).is_some();
-    let websocket = upgrades && upgrade::is_websocket(request.headers());
-    let opens_tunnel =
-        request.method() == Method::CONNECT && request.extensions().get::<Tunnelled>().is_some();
-    let tls = config.tls_to(pool.host.endpoint());
-    let protocol = match config.protocol {
-        UpstreamProtocol::Http2 if !upgrades => Protocol::Http2,
-        UpstreamProtocol::Alpn if !upgrades && tls.is_some() => Protocol::Alpn,
-        UpstreamProtocol::AsDownstream if request.version() == Version::HTTP_2 => Protocol::Http2,
-        _ => Protocol::Http1,
-    };
-    let priority = exchange.as_ref().map(Exchange::priority);
-    let variant = Variant::of_request(config, tls, caller, &request)
-        .of_priority(priority.unwrap_or_default());
-    let secured = tls.is_some();
-    let pool = if variant.is_default() {
-        pool
-    } else {
-        pool.variant(variant, &entry)
-    };
-    let (mut stale, mut unit) = (0, None);
-    loop {
-        let mut lease = match pool.checkout(protocol, &entry, pool.now()) {
-            Ok(Checkout::Ready(lease)) => lease,
-            Ok(Checkout::Wait(place)) => place.served().await?,
-            Err(error) => {
-                // It met a limit before it was on its way to the host (as in Envoy's log).
-                if let Some(exchange) = &exchange {
-                    exchange.with_notes_mut(|notes| notes.upstream = None);
-                }
-                return Err(error);
+) -> impl Future<Output = Result<Response<Body>, Error>> + Send {
+    async move {
+        let config = entry.config();
+        let caller = exchange.as_ref().map(Exchange::caller);
+        let upgrades = upgrade::of(request.headers()).is_some();
+        let websocket = upgrades && upgrade::is_websocket(request.headers());
+        let opens_tunnel = request.method() == Method::CONNECT
+            && request.extensions().get::<Tunnelled>().is_some();
+        let tls = config.tls_to(pool.host.endpoint());
+        let protocol = match config.protocol {
+            UpstreamProtocol::Http2 if !upgrades => Protocol::Http2,
+            UpstreamProtocol::Alpn if !upgrades && tls.is_some() => Protocol::Alpn,
+            UpstreamProtocol::AsDownstream if request.version() == Version::HTTP_2 => {
+                Protocol::Http2
             }
+            _ => Protocol::Http1,
         };
-        if unit.is_none() {
-            unit = Some(pool.admit(&entry)?);
-            pool.host.sending();
-            pool.count(ClusterStat::RqTotal);
-        }
-        if lease.speaks_http2() {
-            let secure = head::is_secure(&request, secured);
-            head::for_http2(&mut request, secure);
+        let priority = exchange.as_ref().map(Exchange::priority);
+        let variant = Variant::of_request(config, tls, caller, &request)
+            .of_priority(priority.unwrap_or_default());
+        let secured = tls.is_some();
+        let pool = if variant.is_default() {
+            pool
         } else {
-            head::for_http1(&mut request);
-        }
-        let sent_at = pool.now();
-        if let Some(exchange) = &exchange {
-            exchange.with_notes_mut(|notes| {
-                notes.sent_at = Some(sent_at);
-                if let Some(upstream) = &mut notes.upstream {
-                    upstream.remote = lease.meta().remote;
-                    upstream.local = lease.meta().local;
-                }
-            });
-        }
-        let error = match lease.send(request).await {
-            Ok(response) => {
-                lease.hold(unit);
-                let head_at = pool.now();
-                let (mut head, body) = response.into_parts();
-                if head.status != StatusCode::SWITCHING_PROTOCOLS {
-                    head::strip(&mut head.headers, None);
-                } else if !upgrades {
-                    // Nobody asked for it, so nobody would take the connection over.
-                    return Err(Error::new(Failure::UpstreamProtocol));
-                }
-                // What an HTTP/1.0 server says of its version is not what we say of ours.
-                head.version = head.version.max(Version::HTTP_11);
-                // Of an answer that comes early nobody knows how long it took (Envoy
-                // `Filter::onUpstreamHeaders`), and whoever upgrades never ends its request.
-                if exchange.as_ref().is_none_or(Exchange::request_is_whole) {
-                    let taken = head_at.saturating_duration_since(sent_at);
-                    stamp(&mut head.headers, taken);
-                }
-                if let Some(exchange) = &exchange {
-                    exchange.with_notes_mut(|notes| notes.head_at = Some(head_at));
-                }
-                if websocket && is_unsuccessful(head.status) {
-                    head.headers.remove(header::CONTENT_LENGTH);
-                    if let Some(exchange) = &exchange {
-                        exchange.set_details(UNSUCCESSFUL);
-                    }
-                    drop(lease.into_body(body));
-                    return Ok(Response::from_parts(head, Body::empty()));
-                }
-                let body = if opens_tunnel && head.status.is_success() {
-                    lease.into_tunnel(body)
-                } else {
-                    lease.into_body(body)
-                };
-                return Ok(Response::from_parts(head, body));
-            }
-            Err(error) => error,
+            pool.variant(variant, &entry)
         };
-        lease.failed();
-        match error {
-            NotSent {
-                request: Some(back),
-                ..
-            } if lease.reused && stale < MOST_STALE => {
-                // The peer closed the connection while it was idle. Nothing was sent.
-                request = back;
-                stale += 1;
+        let (mut stale, mut unit) = (0, None);
+        loop {
+            let mut sent_at = pool.now();
+            let mut lease = match pool.checkout(protocol, &entry, sent_at) {
+                Ok(Checkout::Ready(lease)) => lease,
+                Ok(Checkout::Wait(place)) => {
+                    let lease = place.served().await?;
+                    sent_at = pool.now();
+                    lease
+                }
+                Err(error) => {
+                    // It met a limit before it was on its way to the host (as in Envoy's log).
+                    if let Some(exchange) = &exchange {
+                        exchange.with_notes_mut(|notes| notes.upstream = None);
+                    }
+                    return Err(error);
+                }
+            };
+            if unit.is_none() {
+                unit = Some(pool.admit(&entry)?);
+                pool.host.sending();
+                pool.count(ClusterStat::RqTotal);
             }
-            NotSent { error, request } => {
-                let reason = lease.meta().broken.get().map(String::as_str);
-                let error = fault::sending(error, request.is_some(), reason);
-                lease.count(error.failure());
-                return Err(error);
+            if lease.speaks_http2() {
+                let secure = head::is_secure(&request, secured);
+                head::for_http2(&mut request, secure);
+            } else {
+                head::for_http1(&mut request);
+            }
+            if let Some(exchange) = &exchange {
+                exchange.with_notes_mut(|notes| {
+                    notes.sent_at = Some(sent_at);
+                    if let Some(upstream) = &mut notes.upstream {
+                        upstream.remote = lease.meta().remote;
+                        upstream.local = lease.meta().local;
+                    }
+                });
+            }
+            let error = match lease.send(request).await {
+                Ok(response) => {
+                    lease.hold(unit);
+                    let head_at = pool.now();
+                    let (mut head, body) = response.into_parts();
+                    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+                        head::strip(&mut head.headers, false);
+                    } else if !upgrades {
+                        // Nobody asked for it, so nobody would take the connection over.
+                        return Err(Error::new(Failure::UpstreamProtocol));
+                    }
+                    // What an HTTP/1.0 server says of its version is not what we say of ours.
+                    head.version = head.version.max(Version::HTTP_11);
+                    // Of an answer that comes early nobody knows how long it took (Envoy
+                    // `Filter::onUpstreamHeaders`), and whoever upgrades never ends its request.
+                    if exchange.as_ref().is_none_or(Exchange::request_is_whole) {
+                        let taken = head_at.saturating_duration_since(sent_at);
+                        stamp(&mut head.headers, taken);
+                    }
+                    if let Some(exchange) = &exchange {
+                        exchange.with_notes_mut(|notes| notes.head_at = Some(head_at));
+                    }
+                    if websocket && is_unsuccessful(head.status) {
+                        head.headers.remove(header::CONTENT_LENGTH);
+                        if let Some(exchange) = &exchange {
+                            exchange.set_details(UNSUCCESSFUL);
+                        }
+                        drop(lease.into_body(body));
+                        return Ok(Response::from_parts(head, Body::empty()));
+                    }
+                    let body = if opens_tunnel && head.status.is_success() {
+                        lease.into_tunnel(body)
+                    } else {
+                        lease.into_body(body)
+                    };
+                    return Ok(Response::from_parts(head, body));
+                }
+                Err(error) => error,
+            };
+            lease.failed();
+            match error {
+                NotSent {
+                    request: Some(back),
+                    ..
+                } if lease.reused && stale < MOST_STALE => {
+                    // The peer closed the connection while it was idle. Nothing was sent.
+                    request = back;
+                    stale += 1;
+                }
+                NotSent { error, request } => {
+                    let reason = lease.meta().broken.get().map(String::as_str);
+                    let error = fault::sending(error, request.is_some(), reason);
+                    lease.count(error.failure());
+                    return Err(error);
+                }
             }
         }
     }

@@ -9,27 +9,40 @@ use mesh_route::Head;
 /// Headers that concern one connection only, besides those that `Connection` names.
 static HOP_BY_HOP: [HeaderName; 5] = [
     header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
     header::TRANSFER_ENCODING,
     header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
 ];
 
 /// Headers that `Connection` cannot name: without them the message would mean something else
 /// (RFC 9110 §7.6.1 lets a sender name only fields that are meant for the next hop).
 static END_TO_END: [HeaderName; 3] = [header::HOST, header::TE, header::CONTENT_LENGTH];
 
-/// Removes what must not be forwarded. `keep` is the protocol of an upgrade that may pass.
-pub(crate) fn strip(headers: &mut HeaderMap, keep: Option<HeaderValue>) {
+/// Removes what must not be forwarded, but for a wish to upgrade if `upgrades`. Says whether there is
+/// an `expect`, which is left.
+pub(crate) fn strip(headers: &mut HeaderMap, upgrades: bool) -> bool {
     // One look at the names: few messages have more than one of them.
     let mut there = [false; HOP_BY_HOP.len()];
-    let mut te = false;
+    let (mut te, mut expects) = (false, false);
     for name in headers.keys() {
-        te |= *name == header::TE;
-        if let Some(at) = HOP_BY_HOP.iter().position(|hop| hop == name) {
-            there[at] = true;
+        match *name {
+            header::CONNECTION => there[0] = true,
+            header::TRANSFER_ENCODING => there[1] = true,
+            header::UPGRADE => there[2] = true,
+            header::TE => te = true,
+            header::EXPECT => expects = true,
+            _ => match name.as_str() {
+                "keep-alive" => there[3] = true,
+                "proxy-connection" => there[4] = true,
+                _ => {}
+            },
         }
     }
+    let keep = match upgrades && there[0] && there[2] {
+        true => mesh_core::upgrade::of(headers).cloned(),
+        false => None,
+    };
     if there[0] {
         remove_named(headers);
     }
@@ -45,6 +58,7 @@ pub(crate) fn strip(headers: &mut HeaderMap, keep: Option<HeaderValue>) {
         headers.insert(header::UPGRADE, protocol);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
+    expects
 }
 
 /// Removes what `Connection` names.
@@ -87,9 +101,9 @@ fn settle_te(headers: &mut HeaderMap) {
 
 /// Makes a request fit for HTTP/1.1: origin form, `host`, no connection headers.
 pub(crate) fn for_http1<B: Body>(request: &mut Request<B>) {
-    let keep = mesh_core::upgrade::of(request.headers()).cloned();
-    strip(request.headers_mut(), keep);
-    request.headers_mut().remove(header::EXPECT);
+    if strip(request.headers_mut(), true) {
+        request.headers_mut().remove(header::EXPECT);
+    }
     *request.version_mut() = Version::HTTP_11;
     settle_length(request);
     if let Some(authority) = request.uri().authority() {
@@ -128,8 +142,9 @@ fn settle_length<B: Body>(request: &mut Request<B>) {
 /// Makes a request fit for HTTP/2: absolute form with the authority from `host`. Without a scheme
 /// of its own it gets `https` if `secure`, else `http`.
 pub(crate) fn for_http2<B: Body>(request: &mut Request<B>, secure: bool) {
-    strip(request.headers_mut(), None);
-    request.headers_mut().remove(header::EXPECT);
+    if strip(request.headers_mut(), false) {
+        request.headers_mut().remove(header::EXPECT);
+    }
     *request.version_mut() = Version::HTTP_2;
     let host = request.headers_mut().remove(header::HOST);
     let mut parts = std::mem::take(request.uri_mut()).into_parts();

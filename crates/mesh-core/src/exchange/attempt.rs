@@ -2,10 +2,11 @@
 
 use crate::model::Endpoint;
 use crate::{Error, Failure, Flags, reply};
+use parking_lot::{Mutex, MutexGuard};
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// Names an endpoint for as long as it exists in a process.
@@ -104,7 +105,7 @@ impl Attempt {
 
     #[inline]
     pub(super) fn notes(&self) -> MutexGuard<'_, AttemptNotes> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.notes.lock()
     }
 
     pub(super) fn note_error(&self, error: &Error) {

@@ -6,7 +6,7 @@
 
 use super::Exchange;
 use http::header::HOST;
-use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -71,6 +71,33 @@ impl Exchange {
     }
 }
 
+/// With more headers than this, each wanted one is searched for.
+const FEW: usize = 16;
+
+/// The first value of each of the `wanted` headers that are there, in any order.
+fn first_of(wanted: &[HeaderName], headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let mut there: Vec<(HeaderName, HeaderValue)> = Vec::with_capacity(wanted.len());
+    if headers.len() > FEW {
+        for name in wanted {
+            if let Some(value) = headers.get(name) {
+                there.push((name.clone(), value.clone()));
+            }
+        }
+        return there;
+    }
+    // To look at the few that there are takes less than to compute where each would be. Most are of
+    // another length than all that are wanted.
+    let length = |name: &HeaderName| 1_u64 << (name.as_str().len() % 64);
+    let lengths = wanted.iter().fold(0, |all, name| all | length(name));
+    let is_wanted = |name: &HeaderName| lengths & length(name) != 0 && wanted.contains(name);
+    for (name, value) in headers.iter().filter(|(name, _)| is_wanted(name)) {
+        if !there.iter().any(|(known, _)| known == name) {
+            there.push((name.clone(), value.clone()));
+        }
+    }
+    there
+}
+
 // === impl Head ===
 
 impl Head {
@@ -85,15 +112,9 @@ impl Head {
             };
             (request.method().clone(), uri, host)
         });
-        let mut there = Vec::with_capacity(watch.headers.len());
-        for name in &watch.headers {
-            if let Some(value) = headers.get(name) {
-                there.push((name.clone(), value.clone()));
-            }
-        }
         Self {
             target,
-            headers: there,
+            headers: first_of(&watch.headers, headers),
         }
     }
 }
@@ -137,6 +158,35 @@ mod tests {
             panic!("{:?}", head.headers)
         };
         assert_eq!((name.as_str(), value.as_bytes()), ("x-a", &b"1"[..]));
+    }
+
+    #[test]
+    fn of_few_headers_and_of_many_the_same_is_kept() {
+        let wanted = ["x-3", "x-none", "x-1"].map(HeaderName::from_static);
+        let watch = Watch {
+            target: false,
+            headers: wanted.to_vec(),
+        };
+        for count in [1, 2, 4, 5, 6, 20] {
+            let mut request = Request::new(());
+            for at in 0..count {
+                let name = HeaderName::try_from(format!("x-{at}")).unwrap();
+                for line in 0..3 {
+                    let value = HeaderValue::try_from(format!("{at}.{line}")).unwrap();
+                    request.headers_mut().append(name.clone(), value);
+                }
+            }
+            let head = Head::of(&request, &watch);
+            let mut kept: Vec<_> = head
+                .headers
+                .iter()
+                .map(|(name, value)| format!("{name}={value:?}"))
+                .collect();
+            kept.sort();
+            let there = [(1, "x-1=\"1.0\""), (3, "x-3=\"3.0\"")].into_iter();
+            let there = there.filter(|(at, _)| *at < count).map(|(_, text)| text);
+            assert_eq!(kept, there.collect::<Vec<_>>(), "{count}");
+        }
     }
 
     #[test]

@@ -50,7 +50,10 @@ impl<Io, B> ResponseFuture<Io, B> {
         Self {
             link,
             method: request.method().clone(),
-            asks_upgrade: request.headers().contains_key(header::UPGRADE),
+            asks_upgrade: request
+                .headers()
+                .keys()
+                .any(|name| *name == header::UPGRADE),
             request: Some(request),
             sending: None,
             scanned: 0,
@@ -99,6 +102,7 @@ where
         let buffers = &self.link.buffers;
         let encoder = encode::request(output.buffer(buffers), &head, exact, self.link.trailers);
         buffers.keep_map(head.headers);
+        buffers.keep_extensions(head.extensions);
         self.sending = Some(Sending {
             output,
             body: (!encoder.is_full()).then(|| Box::pin(body)),
@@ -162,8 +166,11 @@ where
                 }
                 return Ok(None);
             }
-            let head = head::response(wire.input(), limits, buffers.map(), &self.method)?;
-            let Some(head) = head else {
+            let (map, mut names) = buffers.head(true);
+            let head =
+                head::response_like(wire.input(), limits, map, &self.method, Some(&mut names));
+            buffers.keep_names(names, true);
+            let Some(head) = head? else {
                 self.scanned = wire.input().len();
                 return Ok(None);
             };

@@ -219,7 +219,7 @@ async fn interim_responses_are_passed_over_and_bounded() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = told.clone();
     let mut connected = connect_telling(Arc::new(move |status: StatusCode| {
-        tell.lock().unwrap().push(status.as_u16());
+        tell.lock().push(status.as_u16());
     }));
     let interim = "HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n";
     let response = connected.ask(get()).await;
@@ -235,7 +235,7 @@ async fn interim_responses_are_passed_over_and_bounded() {
         .await;
     let failed = response.await.unwrap_err();
     assert!(matches!(failed.error, Error::Head(HeadError::Unasked)));
-    assert_eq!(*told.lock().unwrap(), [100, 102], "the first to each");
+    assert_eq!(*told.lock(), [100, 102], "the first to each");
 }
 
 #[tokio::test]

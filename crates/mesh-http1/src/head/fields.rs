@@ -1,15 +1,17 @@
 //! What requests and responses have in common: their fields, and what these say of the body.
 
 use super::Length;
+use super::names::{Names, Role};
 use crate::HeadError;
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 
 /// What the fields of a head say about the message and its connection.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     length: Option<u64>,
     chunked: bool,
+    pub(super) connection: bool,
     pub(super) close: bool,
     pub(super) keep_alive: bool,
     pub(super) connection_upgrade: bool,
@@ -27,15 +29,19 @@ impl Facts {
         head: &Bytes,
         fields: &[httparse::Header<'_>],
         headers: &mut HeaderMap,
+        mut names: Option<&mut Names>,
     ) -> Result<Self, HeadError> {
         let mut facts = Self::default();
         headers.reserve(fields.len());
-        for field in fields {
-            let name =
-                HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| HeadError::Field)?;
+        for (at, field) in fields.iter().enumerate() {
+            let text = field.name.as_bytes();
+            let (name, role) = match &mut names {
+                Some(names) => names.name(at, text)?,
+                None => Names::made(text)?,
+            };
             let value = HeaderValue::from_maybe_shared(part(input, head, field.value))
                 .map_err(|_| HeadError::Value)?;
-            facts.note(&name, field.value)?;
+            facts.note(role, field.value)?;
             // A full map is an error, not a panic.
             headers
                 .try_append(name, value)
@@ -47,16 +53,17 @@ impl Facts {
         Ok(facts)
     }
 
-    fn note(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), HeadError> {
-        match *name {
-            header::CONTENT_LENGTH => {
+    fn note(&mut self, role: Role, value: &[u8]) -> Result<(), HeadError> {
+        match role {
+            Role::None => {}
+            Role::ContentLength => {
                 // RFC 9110 §8.6 lets us refuse a repetition; Envoy does.
                 let length = number(value)?;
                 if self.length.replace(length).is_some() {
                     return Err(HeadError::ContentLength);
                 }
             }
-            header::TRANSFER_ENCODING => {
+            Role::TransferEncoding => {
                 // Nothing else is implemented (RFC 9112 §6.1), and a second line would be one
                 // more coding.
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
@@ -64,21 +71,21 @@ impl Facts {
                 }
                 self.chunked = true;
             }
-            header::CONNECTION => {
+            Role::Connection => {
+                self.connection = true;
                 for option in tokens(value) {
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                     self.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
                 }
             }
-            header::UPGRADE => self.upgrade = true,
-            header::EXPECT => {
+            Role::Upgrade => self.upgrade = true,
+            Role::Expect => {
                 self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
             }
-            header::TE => {
+            Role::Te => {
                 self.te_trailers |= tokens(value).any(|te| te.eq_ignore_ascii_case(b"trailers"));
             }
-            _ => {}
         }
         Ok(())
     }

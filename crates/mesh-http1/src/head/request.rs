@@ -1,7 +1,7 @@
 //! Request heads.
 
 use super::fields::{Facts, kept, part};
-use super::{FEW, Length, Limits, check_size};
+use super::{FEW, Length, Limits, Names, check_size};
 use crate::HeadError;
 use http::{HeaderMap, Method, Request, Uri, Version};
 use std::mem::MaybeUninit;
@@ -27,6 +27,8 @@ pub struct RequestHead {
     pub takes_trailers: bool,
     /// Bytes that the head took, empty lines before it included.
     pub len: usize,
+    /// Whether there is a `connection`.
+    pub(crate) names_options: bool,
 }
 
 /// Parses the request head that `input` begins with. None if it goes on.
@@ -39,6 +41,16 @@ pub fn request(
     input: &[u8],
     limits: &Limits,
     headers: HeaderMap,
+) -> Result<Option<RequestHead>, HeadError> {
+    request_like(input, limits, headers, None)
+}
+
+/// As [`request`], of a head whose fields may have the same names as those before.
+pub(crate) fn request_like(
+    input: &[u8],
+    limits: &Limits,
+    headers: HeaderMap,
+    names: Option<&mut Names>,
 ) -> Result<Option<RequestHead>, HeadError> {
     let most = limits.most_fields();
     let mut few = [const { MaybeUninit::uninit() }; FEW];
@@ -86,7 +98,7 @@ pub fn request(
     let head = kept(&input[..len]);
     let mut request = Request::new(());
     *request.headers_mut() = headers;
-    let facts = Facts::read(input, &head, parsed.headers, request.headers_mut())?;
+    let facts = Facts::read(input, &head, parsed.headers, request.headers_mut(), names)?;
     *request.method_mut() = Method::from_bytes(parsed.method.unwrap_or_default().as_bytes())
         .map_err(|_| HeadError::Line)?;
     *request.uri_mut() =
@@ -115,6 +127,7 @@ pub fn request(
         expects_continue: facts.expects_continue && !is_http10,
         wants_upgrade: request.method() == Method::CONNECT || (facts.switches() && !is_http10),
         takes_trailers: facts.te_trailers,
+        names_options: facts.connection,
         request,
         len,
     }))

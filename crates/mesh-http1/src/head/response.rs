@@ -1,7 +1,7 @@
 //! Response heads.
 
 use super::fields::{Facts, kept};
-use super::{FEW, Length, Limits, check_size};
+use super::{FEW, Length, Limits, Names, check_size};
 use crate::HeadError;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use std::mem::MaybeUninit;
@@ -35,6 +35,17 @@ pub fn response(
     headers: HeaderMap,
     method: &Method,
 ) -> Result<Option<ResponseHead>, HeadError> {
+    response_like(input, limits, headers, method, None)
+}
+
+/// As [`response`], of a head whose fields may have the same names as those before.
+pub(crate) fn response_like(
+    input: &[u8],
+    limits: &Limits,
+    headers: HeaderMap,
+    method: &Method,
+    names: Option<&mut Names>,
+) -> Result<Option<ResponseHead>, HeadError> {
     let most = limits.most_fields();
     let mut few = [const { MaybeUninit::uninit() }; FEW];
     let mut many;
@@ -59,7 +70,7 @@ pub fn response(
     let head = kept(&input[..len]);
     let mut response = Response::new(());
     *response.headers_mut() = headers;
-    let facts = Facts::read(input, &head, parsed.headers, response.headers_mut())?;
+    let facts = Facts::read(input, &head, parsed.headers, response.headers_mut(), names)?;
     let status = StatusCode::from_u16(parsed.code.unwrap_or_default());
     let status = status.map_err(|_| HeadError::Line)?;
     // RFC 9112 §6.1.

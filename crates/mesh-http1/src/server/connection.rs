@@ -8,11 +8,12 @@ use crate::wire::{Shared, Wire, body, lock};
 use crate::{Body, BoxError, Buffers, Error, HeadError, head};
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
+use parking_lot::Mutex;
 use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -222,12 +223,13 @@ where
     fn begin(&mut self, request: Request<Body>, current: Current, cx: &mut Context<'_>) {
         self.phase = Phase::Exchange;
         self.requests += 1;
-        let exchange = match self.service.poll_ready(cx) {
-            Poll::Ready(Ok(())) => Exchange::called(self.service.call(request), current),
+        let mut exchange = Box::pin(Exchange::new(current));
+        match self.service.poll_ready(cx) {
+            Poll::Ready(Ok(())) => exchange.as_mut().call(|| self.service.call(request)),
             // Whatever it is, it is said when it is polled again.
-            Poll::Pending | Poll::Ready(Err(_)) => Exchange::waiting(request, current),
-        };
-        self.exchange = Some(Box::pin(exchange));
+            Poll::Pending | Poll::Ready(Err(_)) => exchange.as_mut().wait(request),
+        }
+        self.exchange = Some(exchange);
     }
 
     /// Pending while a part of a head is there and its time is not up.
@@ -376,7 +378,10 @@ where
 {
     let limits = &settings.limits;
     let head = if may_be_whole(wire.input(), *scanned) {
-        head::request(wire.input(), limits, buffers.map())?
+        let (map, mut names) = buffers.head(false);
+        let head = head::request_like(wire.input(), limits, map, Some(&mut names));
+        buffers.keep_names(names, false);
+        head?
     } else if wire.input().len() > limits.head {
         return Err(HeadError::TooLarge);
     } else {
@@ -395,6 +400,7 @@ where
     }
     wire.release();
     head.takes_trailers &= settings.trailers;
+    *head.request.extensions_mut() = buffers.extensions();
     let current = Current::of(&mut head);
     Ok(Some((head.request.map(|()| body), current)))
 }

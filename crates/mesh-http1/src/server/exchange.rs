@@ -155,14 +155,22 @@ impl Current {
 // === impl Exchange ===
 
 impl<F, B> Exchange<F, B> {
-    pub(super) fn called(future: F, current: Current) -> Self {
-        let step = Step::Call(future);
+    /// In its place, for a future that is large, or for a request that waits.
+    pub(super) fn new(current: Current) -> Self {
+        let step = Step::Written;
         Self { current, step }
     }
 
-    pub(super) fn waiting(request: Request<Body>, current: Current) -> Self {
+    /// The service was called.
+    #[inline]
+    pub(super) fn call(self: Pin<&mut Self>, future: impl FnOnce() -> F) {
+        self.project().step.set(Step::Call(future()));
+    }
+
+    /// The service is to be called when it is ready.
+    pub(super) fn wait(self: Pin<&mut Self>, request: Request<Body>) {
         let step = Step::Waiting(Some(Box::new(request)));
-        Self { current, step }
+        self.project().step.set(step);
     }
 
     /// Whether another request may follow, and who takes the connection if none does.

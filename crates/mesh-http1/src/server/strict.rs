@@ -51,8 +51,9 @@ const MANY_OPTIONS: usize = 10;
 /// The longest `te` that `connection` may name, in bytes.
 const LONGEST_TE: usize = 256;
 
-/// Refuses a head that is right as far as its syntax goes.
-pub(super) fn check(request: &Request<()>) -> Result<(), HeadError> {
+/// Refuses a head that is right as far as its syntax goes. `names_options` says whether it has a
+/// `connection`.
+pub(super) fn check(request: &Request<()>, names_options: bool) -> Result<(), HeadError> {
     if !is_registered(request.method()) {
         return Err(HeadError::Method);
     }
@@ -61,7 +62,7 @@ pub(super) fn check(request: &Request<()>) -> Result<(), HeadError> {
     if request.uri().authority().is_none() {
         check_host(headers)?;
     }
-    if headers.contains_key(header::CONNECTION) && !switches(headers) {
+    if names_options && !switches(headers) {
         return check_options(headers);
     }
     Ok(())
@@ -118,8 +119,24 @@ fn check_host(headers: &HeaderMap) -> Result<(), HeadError> {
 
 /// RFC 3986 §3.2.
 fn is_of_host(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(&byte)
+    OF_HOST[usize::from(byte)]
 }
+
+static OF_HOST: [bool; 256] = {
+    let mut of_host = [false; 256];
+    let others = b"-._~:[]%!$&'()*+,;=";
+    let mut at = 0;
+    while at < others.len() {
+        of_host[others[at] as usize] = true;
+        at += 1;
+    }
+    let mut byte = 0;
+    while byte < 128 {
+        of_host[byte as usize] |= (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    of_host
+};
 
 /// Whether that is asked for with a name that means anything: `h2c` does not (RFC 9113 §3.1).
 fn switches(headers: &HeaderMap) -> bool {
@@ -161,7 +178,7 @@ mod tests {
     fn refused(line: &str, fields: &str) -> Option<HeadError> {
         let text = format!("{line} HTTP/1.1\r\n{fields}\r\n");
         match head::request(text.as_bytes(), &Limits::default(), HeaderMap::new()) {
-            Ok(Some(head)) => check(&head.request).err(),
+            Ok(Some(head)) => check(&head.request, head.names_options).err(),
             other => panic!("{other:?}"),
         }
     }

@@ -34,13 +34,17 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
             self.eof = true;
             return Poll::Ready(Ok(0));
         };
-        if self.input.is_empty() && self.input.capacity() < room && !self.input.try_reclaim(room) {
+        let lacks_room = self.input.is_empty() && self.input.capacity() < room;
+        if lacks_room && (self.input.capacity() == 0 || !self.input.try_reclaim(room)) {
             let fresh = match room {
                 ..=SIZE => self.buffers.input(),
                 _ => BytesMut::with_capacity(room),
             };
             let old = std::mem::replace(&mut self.input, fresh);
-            self.buffers.keep_input(old);
+            // Mostly there was none.
+            if old.capacity() > 0 {
+                self.buffers.keep_input(old);
+            }
         } else if self.input.capacity() - self.input.len() < LEAST_ROOM {
             self.input.reserve(SIZE);
         }

@@ -12,13 +12,11 @@ mod hop;
 pub(super) use self::forwarded::append_via;
 
 use self::authority::{settle_authority, strip_port};
-use self::forwarded::{
-    X_FORWARDED_FOR, X_FORWARDED_PROTO, forwarded, forwarded_for, said_address, scheme,
-};
+use self::forwarded::{X_FORWARDED_PROTO, forwarded, forwarded_for, said_address, scheme};
 use self::hop::{join_authorization, join_cookies, leave_connection};
 use super::certificate;
 use crate::explain::{Explainer, Served};
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri, Version, uri};
 use mesh_core::model::{Direction, HttpManager, StripPort};
 use mesh_core::reply::{Answer, Asked};
@@ -243,6 +241,7 @@ fn passes<B>(
     }
 }
 
+/// Notes the head of every request for access logs, whatever becomes of it.
 fn admit<B>(
     request: &mut Request<B>,
     manager: &HttpManager,
@@ -253,9 +252,12 @@ fn admit<B>(
     if request.uri().path_and_query().is_none()
         && let Some(refused) = request.extensions().get::<Refused>()
     {
-        return Err(refuse(*refused));
+        let refused = *refused;
+        exchange.note_head(request);
+        return Err(refuse(refused));
     }
     if request.method() == Method::CONNECT {
+        exchange.note_head(request);
         // Tunnels are not built here, so no rule can be one for them. In Envoy it is the router
         // that finds none.
         exchange.caller().count(HttpStat::RouterRqTotal);
@@ -264,6 +266,7 @@ fn admit<B>(
     }
     let caller = exchange.caller();
     if exchange.is_onward() {
+        exchange.note_head(request);
         // A redirect led it here: the rest was looked at when it came, as in Envoy.
         if manager.strip_port != StripPort::Keep {
             strip_port(request, manager.strip_port, caller);
@@ -272,28 +275,39 @@ fn admit<B>(
         exchange.note_head(request);
         return Ok(());
     }
-    // What access logs tell of is noted again if so.
-    let mut changed = leave_connection(request.headers_mut());
+    let seen = Seen::of(request.headers());
+    let strips = manager.strip_port != StripPort::Keep;
+    // Access logs tell of a path that is refused with the head as it came.
+    let changes = seen.hop || strips;
+    if changes {
+        exchange.note_head(request);
+    }
+    if seen.hop {
+        leave_connection(request.headers_mut());
+    }
     if let Err(error) = settle_authority(request) {
-        if changed {
+        exchange.note_head(request);
+        return Err(error);
+    }
+    if strips {
+        strip_port(request, manager.strip_port, caller);
+    }
+    if let Err(error) = settle_path(request, manager, exchange) {
+        if !changes {
             exchange.note_head(request);
         }
         return Err(error);
     }
-    if manager.strip_port != StripPort::Keep {
-        changed |= strip_port(request, manager.strip_port, caller);
-    }
-    changed |= settle_path(request, manager, exchange)?;
     if request.version() > Version::HTTP_11 {
-        changed |= join_cookies(request.headers_mut());
+        join_cookies(request.headers_mut());
     }
-    changed |= join_authorization(request.headers_mut());
-    if let Some(protocol) = mesh_core::upgrade::of(request.headers()) {
+    join_authorization(request.headers_mut());
+    if seen.hop
+        && let Some(protocol) = mesh_core::upgrade::of(request.headers())
+    {
         let wanted = protocol.as_bytes().to_ascii_lowercase();
         if !passes(&wanted, manager, request, notes) {
-            if changed {
-                exchange.note_head(request);
-            }
+            exchange.note_head(request);
             // As in Envoy, where the route is known before anything asks what it lets through.
             if let Some(notes) = notes {
                 notes.note(request);
@@ -303,55 +317,88 @@ fn admit<B>(
         caller.count(HttpStat::CxUpgradesTotal);
     }
     let headers = request.headers_mut();
-    // Most requests have none of them: one look at the names instead of one for each.
-    if headers
-        .keys()
-        .any(|name| name.as_str().starts_with("x-envoy-"))
-    {
+    if seen.envoy {
         for name in &STEERING {
-            changed |= headers.remove(name).is_some();
+            headers.remove(name);
         }
         for name in INSIDE_ONLY.iter().filter(|_| manager.use_remote_address) {
-            changed |= headers.remove(name).is_some();
+            headers.remove(name);
         }
         for name in PEER
             .iter()
             .filter(|_| manager.direction == Direction::Gateway)
         {
-            changed |= headers.remove(name).is_some();
+            headers.remove(name);
         }
     }
-    changed |= certificate::settle(headers, manager.client_certificate, caller.tls.as_deref());
+    // Who shows a certificate may have the header added, too.
+    let shown = caller.tls.as_deref().filter(|tls| tls.peer.is_some());
+    if seen.certificate || shown.is_some() {
+        certificate::settle(headers, manager.client_certificate, shown);
+    }
     if manager.use_remote_address {
-        changed = true;
-        forwarded(headers, exchange, manager);
-    } else if headers.contains_key(X_FORWARDED_FOR)
+        forwarded(headers, exchange, manager, seen.forwarded_for);
+    } else if seen.forwarded_for
         && let Some(said) = said_address(&forwarded_for(headers), manager.trusted_hops)
     {
         // Whoever is in front is trusted with it (Envoy's `envoy.http.original_ip_detection.xff`).
         exchange.set_remote(SocketAddr::new(said, 0));
     }
-    if !headers.contains_key(X_FORWARDED_PROTO) {
+    // Said just now.
+    let is_said = manager.use_remote_address && manager.trusted_hops == 0 && caller.is_connected();
+    if !is_said && !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, scheme(caller));
-        changed |= exchange.watches(&X_FORWARDED_PROTO);
     }
     if !manager.via.is_empty() {
         append_via(headers, &manager.via);
-        changed = true;
     }
-    if manager.request_id {
-        let replace = manager.use_remote_address && !manager.keep_external_request_id;
-        if replace || headers.get(X_REQUEST_ID).is_none_or(HeaderValue::is_empty) {
-            headers.insert(X_REQUEST_ID, request_id(rng.word(), rng.word()));
-        }
+    let replace = manager.use_remote_address && !manager.keep_external_request_id;
+    let mut id = None;
+    if seen.request_id && !(manager.request_id && replace) {
+        id = headers.get(X_REQUEST_ID).cloned();
     }
-    if let Some(id) = headers.get(X_REQUEST_ID) {
-        exchange.set_request_id(id.clone());
+    if manager.request_id && id.as_ref().is_none_or(HeaderValue::is_empty) {
+        let new = request_id(rng.word(), rng.word());
+        headers.insert(X_REQUEST_ID, new.clone());
+        id = Some(new);
     }
-    if changed {
-        exchange.note_head(request);
+    if let Some(id) = id {
+        exchange.set_request_id(id);
     }
+    exchange.note_head(request);
     Ok(())
+}
+
+/// Which of the headers that are looked at may be there: one look at all names, of which most requests
+/// have few, instead of one for each.
+#[derive(Default)]
+struct Seen {
+    /// `connection` or `upgrade`.
+    hop: bool,
+    /// What begins with `x-envoy-`.
+    envoy: bool,
+    certificate: bool,
+    forwarded_for: bool,
+    request_id: bool,
+}
+
+impl Seen {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for name in headers.keys() {
+            if *name == header::CONNECTION || *name == header::UPGRADE {
+                seen.hop = true;
+            } else if let Some(rest) = name.as_str().strip_prefix("x-") {
+                match rest {
+                    "forwarded-for" => seen.forwarded_for = true,
+                    "forwarded-client-cert" => seen.certificate = true,
+                    "request-id" => seen.request_id = true,
+                    _ => seen.envoy |= rest.starts_with("envoy-"),
+                }
+            }
+        }
+        seen
+    }
 }
 
 /// The answer to what the codec takes for no request.
@@ -369,25 +416,21 @@ fn bad_request() -> Error {
     Error::answer(Failure::BadRequest, answer)
 }
 
-/// Whether it was changed.
 fn settle_path<B>(
     request: &mut Request<B>,
     manager: &HttpManager,
     exchange: &Exchange,
-) -> Result<bool, Error> {
+) -> Result<(), Error> {
     let Some(target) = request.uri().path_and_query() else {
-        return Ok(false);
+        return Ok(());
     };
     if !target.as_str().starts_with('/') {
         // `*`: nothing is routed by it (Envoy `absolute_path_rejected`).
         return Err(Error::new(Failure::NotAPath));
     }
     match normalize(target.as_str(), manager.path) {
-        Normalized::Path(Cow::Borrowed(_)) => Ok(false),
-        Normalized::Path(Cow::Owned(path)) => {
-            set_path(request, &path)?;
-            Ok(true)
-        }
+        Normalized::Path(Cow::Borrowed(_)) => Ok(()),
+        Normalized::Path(Cow::Owned(path)) => set_path(request, &path),
         Normalized::Reject => Err(Error::new(Failure::InvalidPath)),
         Normalized::Redirect(path) => {
             // Logs tell of the path that is redirected to.
@@ -414,19 +457,31 @@ fn set_path<B>(request: &mut Request<B>, path: &str) -> Result<(), Error> {
 
 /// A random UUID (RFC 9562 version 4) from two random words.
 fn request_id(high: u64, low: u64) -> HeaderValue {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     let high = (high & !0xf000) | 0x4000;
     let low = (low & !(0b11 << 62)) | (0b10 << 62);
-    let [high, low] = [high.to_be_bytes(), low.to_be_bytes()];
+    let (first, second) = (digits(high), digits(low));
     let mut text = [b'-'; 36];
-    let mut at = 0;
-    for byte in high.into_iter().chain(low) {
-        // Four bits are below 16.
-        text[at] = HEX[usize::from(byte >> 4)];
-        text[at + 1] = HEX[usize::from(byte & 0xf)];
-        at += if matches!(at, 6 | 11 | 16 | 21) { 3 } else { 2 };
-    }
+    text[..8].copy_from_slice(&first[..8]);
+    text[9..13].copy_from_slice(&first[8..12]);
+    text[14..18].copy_from_slice(&first[12..]);
+    text[19..23].copy_from_slice(&second[..4]);
+    text[24..].copy_from_slice(&second[4..]);
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+/// The sixteen digits of a word, all of them at once: four bits lie in each byte of two words.
+fn digits(word: u64) -> [u8; 16] {
+    let word = u128::from(word);
+    // Halves go apart: 32 bits, 16, 8, and 4.
+    let word = (word | (word << 32)) & 0x0000_0000_ffff_ffff_0000_0000_ffff_ffff;
+    let word = (word | (word << 16)) & 0x0000_ffff_0000_ffff_0000_ffff_0000_ffff;
+    let word = (word | (word << 8)) & 0x00ff_00ff_00ff_00ff_00ff_00ff_00ff_00ff;
+    let word = (word | (word << 4)) & 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f;
+    const EACH: u128 = 0x0101_0101_0101_0101_0101_0101_0101_0101;
+    // Six more bring 10 to 16, and so only a letter to the fifth bit.
+    let letters = ((word + 6 * EACH) >> 4) & EACH;
+    let letter = u128::from(b'a' - b'0' - 10);
+    (word + u128::from(b'0') * EACH + letters * letter).to_be_bytes()
 }
 
 #[cfg(test)]

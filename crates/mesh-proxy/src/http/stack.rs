@@ -60,7 +60,9 @@ pub(crate) fn build(
     // Faults may slow every answer down.
     let stack = PaceLayer::per_route().layer(stack);
     // Sees every outcome: access log, metrics, statistics. Reads who peers are, and hides it.
-    let stack = FinishLayer::<Body>::new(telemetry).layer(stack);
+    let stack = FinishLayer::<Body>::new(telemetry)
+        .heads_are_noted()
+        .layer(stack);
     // A redirect that is followed goes through all of it again, and is told of twice.
     FollowLayer::new(Body::from).layer(stack)
 }

@@ -63,12 +63,14 @@ pub(super) fn save(head: &Parts, exchange: Option<&Exchange>) -> Saved {
     let mut headers = Vec::with_capacity(head.headers.iter().map(length).sum());
     for (name, value) in &head.headers {
         let sensitive = if value.is_sensitive() { SENSITIVE } else { 0 };
-        for (part, mark) in [(name.as_str().as_bytes(), 0), (value.as_bytes(), sensitive)] {
-            // Parts of a head are limited to far less than 2 GiB wherever it came from.
-            let length = u32::try_from(part.len()).unwrap_or(0) & !SENSITIVE;
-            headers.extend_from_slice(&(length | mark).to_ne_bytes());
-            headers.extend_from_slice(part);
-        }
+        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        // Parts of a head are limited to far less than 2 GiB wherever it came from.
+        let [first, second] =
+            [name, value].map(|part| u32::try_from(part.len()).unwrap_or(0) & !SENSITIVE);
+        let lengths = u64::from(first) | u64::from(second | sensitive) << u32::BITS;
+        headers.extend_from_slice(&lengths.to_ne_bytes());
+        headers.extend_from_slice(name);
+        headers.extend_from_slice(value);
     }
     Saved {
         method: head.method.clone(),
@@ -103,14 +105,16 @@ impl Saved {
         head.version = self.version;
         head.extensions = self.extensions.clone();
         let mut rest = &self.headers[..];
-        let mut part = || {
-            let (length, after) = rest.split_first_chunk()?;
-            let length = u32::from_ne_bytes(*length);
-            let (part, after) = after.split_at_checked((length & !SENSITIVE) as usize)?;
+        let mut field = || {
+            let (lengths, after) = rest.split_first_chunk()?;
+            let lengths = u64::from_ne_bytes(*lengths);
+            let [first, second] = [lengths as u32, (lengths >> u32::BITS) as u32];
+            let (name, after) = after.split_at_checked(first as usize)?;
+            let (value, after) = after.split_at_checked((second & !SENSITIVE) as usize)?;
             rest = after;
-            Some((part, length & SENSITIVE != 0))
+            Some((name, value, second & SENSITIVE != 0))
         };
-        while let (Some((name, _)), Some((value, sensitive))) = (part(), part()) {
+        while let Some((name, value, sensitive)) = field() {
             if let (Ok(name), Ok(mut value)) =
                 (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
             {

@@ -5,7 +5,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use mesh_core::model::{HeaderKey, HeaderMatch, Retry, RetryOn};
-use mesh_core::{Error, Failure, RetryClass};
+use mesh_core::{Error, Failure, RetryClass, seldom};
 use std::error::Error as _;
 
 const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
@@ -35,10 +35,16 @@ impl Conditions {
         status: StatusCode,
         headers: &HeaderMap,
     ) -> bool {
-        // Comes from a rate limit further on: trying again makes it worse, unless asked for.
-        if headers.contains_key(RATE_LIMITED) {
-            return self.on.has(RetryOn::RATE_LIMITED);
+        // Comes from a rate limit further on: trying again makes it worse, unless asked for. Looked
+        // for only where it decides.
+        let limited = || headers.contains_key(RATE_LIMITED);
+        if self.on.has(RetryOn::RATE_LIMITED) {
+            return limited() || self.meets(policy, status, headers);
         }
+        self.meets(policy, status, headers) && !limited()
+    }
+
+    fn meets(&self, policy: &Retry, status: StatusCode, headers: &HeaderMap) -> bool {
         let code = status.as_u16();
         let named = || policy.status_codes.contains(&code) || self.status_codes.contains(&code);
         let header = || {
@@ -100,7 +106,7 @@ fn class(error: &Error) -> RetryClass {
 
 /// The condition for the gRPC status in a response's head, where there is one.
 fn grpc_condition(headers: &HeaderMap) -> Option<RetryOn> {
-    let condition = match headers.get(GRPC_STATUS)?.as_bytes() {
+    let condition = match seldom::get(headers, &GRPC_STATUS)?.as_bytes() {
         b"1" => RetryOn::GRPC_CANCELLED,
         b"4" => RetryOn::GRPC_DEADLINE_EXCEEDED,
         b"8" => RetryOn::GRPC_RESOURCE_EXHAUSTED,

@@ -430,25 +430,49 @@ fn socket(address: SocketAddr, out: &mut Vec<u8>) {
         return show(address, out);
     };
     // `255.255.255.255:65535` fits; what is behind the text is cut off again.
-    let mut text = [b'.'; 24];
+    let mut text = [0; 24];
     let mut at = 0;
     for octet in address.ip().octets() {
-        let [hundreds, tens, ones] = [octet / 100, octet / 10 % 10, octet % 10];
-        if octet >= 100 {
-            text[at] = b'0' + hundreds;
-            at += 1;
-        }
-        if octet >= 10 {
-            text[at] = b'0' + tens;
-            at += 1;
-        }
-        text[at] = b'0' + ones;
-        at += 2;
+        let (digits, length) = OCTETS[usize::from(octet)];
+        text[at..at + 4].copy_from_slice(&digits);
+        at += usize::from(length);
     }
     text[at - 1] = b':';
+    let mut rest = address.port();
+    let mut digits = [0; 5];
+    let mut first = digits.len();
+    while first > 0 && (rest > 0 || first == digits.len()) {
+        first -= 1;
+        digits[first] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    for digit in &digits[first..] {
+        text[at] = *digit;
+        at += 1;
+    }
     out.extend_from_slice(&text[..at]);
-    number(u64::from(address.port()), out);
 }
+
+/// Every octet with the dot behind it, and how long that is.
+static OCTETS: [([u8; 4], u8); 256] = {
+    let mut octets = [([b'.'; 4], 0); 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let (mut digits, mut length) = ([b'.'; 4], 0);
+        if octet >= 100 {
+            digits[length] = b'0' + (octet / 100) as u8;
+            length += 1;
+        }
+        if octet >= 10 {
+            digits[length] = b'0' + (octet / 10 % 10) as u8;
+            length += 1;
+        }
+        digits[length] = b'0' + (octet % 10) as u8;
+        octets[octet] = (digits, length as u8 + 2);
+        octet += 1;
+    }
+    octets
+};
 
 /// Names in a list, as Envoy joins them.
 pub(super) fn list(names: &[Name], out: &mut Vec<u8>) {

@@ -30,6 +30,8 @@ pub struct Wanted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Text(String),
+    /// Text of so many bytes, which are copied as one word.
+    Short([u8; 8], usize),
     Value(Operator, Option<usize>),
 }
 
@@ -72,6 +74,7 @@ impl Format {
         }
         text(&mut parts, rest);
         let wanted = Wanted::of(&parts);
+        parts.iter_mut().for_each(Part::shorten);
         Ok(Self {
             source: source.to_owned(),
             parts,
@@ -106,6 +109,11 @@ impl Format {
             for part in &self.parts {
                 match part {
                     Part::Text(text) => out.extend_from_slice(text.as_bytes()),
+                    Part::Short(text, length) => {
+                        let end = out.len() + length;
+                        out.extend_from_slice(text);
+                        out.truncate(end);
+                    }
                     Part::Value(operator, length) => {
                         let at = out.len();
                         if !line.write(operator, out) {
@@ -116,6 +124,22 @@ impl Format {
                 }
             }
         });
+    }
+}
+
+// === impl Part ===
+
+impl Part {
+    /// Makes a short text one that is copied faster.
+    fn shorten(&mut self) {
+        if let Self::Text(text) = self {
+            let mut word = [0; 8];
+            let Some(front) = word.get_mut(..text.len()) else {
+                return;
+            };
+            front.copy_from_slice(text.as_bytes());
+            *self = Self::Short(word, text.len());
+        }
     }
 }
 

@@ -78,7 +78,13 @@ impl Tally {
             record.entry.version = Some(request.version());
         } else {
             let wanted = listener.logs.wanted();
-            record.entry.request(request, telemetry.clock.now(), wanted);
+            let now = telemetry.clock.now();
+            if telemetry.heads_are_noted() {
+                record.entry.begin(now);
+                record.entry.version = Some(request.version());
+            } else {
+                record.entry.request(request, now, wanted);
+            }
             record.request_end = wanted.request_end().then(Arc::default);
             if let Some(watch) = &listener.watch {
                 exchange.watch(watch.clone());

@@ -38,27 +38,26 @@ fn is_of_authority(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(&byte)
 }
 
-/// Takes the port off the authority, wherever the request has it. Whether there was one.
-pub(super) fn strip_port<B>(request: &mut Request<B>, which: StripPort, caller: &Caller) -> bool {
+/// Takes the port off the authority, wherever the request has it.
+pub(super) fn strip_port<B>(request: &mut Request<B>, which: StripPort, caller: &Caller) {
     let host = request.headers().get(header::HOST);
     let Some(host) = host.and_then(|host| host.to_str().ok()) else {
-        return false;
+        return;
     };
     let Some((name, port)) = host.rsplit_once(':') else {
-        return false;
+        return;
     };
     // What follows a colon within the brackets of an address is no number (Envoy
     // `HeaderUtility::stripPortFromHost`).
     let Ok(port) = port.parse::<u32>() else {
-        return false;
+        return;
     };
     let ours = caller.local.map(|local| u32::from(local.port()));
     if which == StripPort::Matching && ours != Some(port) {
-        return false;
+        return;
     }
     let name = name.to_owned();
     let mut uri = request.uri().clone();
-    let set = mesh_route::rewrite::set_authority(&mut uri, request.headers_mut(), &name);
+    mesh_route::rewrite::set_authority(&mut uri, request.headers_mut(), &name);
     *request.uri_mut() = uri;
-    set
 }

@@ -11,8 +11,14 @@ pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwar
 pub(super) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_ENVOY_EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 
-/// An edge proxy writes down whom it talks to, and does not believe what it is told.
-pub(super) fn forwarded(headers: &mut HeaderMap, exchange: &Exchange, manager: &HttpManager) {
+/// An edge proxy writes down whom it talks to, and does not believe what it is told. `told` says
+/// whether there may be a list of whoever else called.
+pub(super) fn forwarded(
+    headers: &mut HeaderMap,
+    exchange: &Exchange,
+    manager: &HttpManager,
+    told: bool,
+) {
     let caller = exchange.caller();
     if !caller.is_connected() {
         return;
@@ -25,7 +31,11 @@ pub(super) fn forwarded(headers: &mut HeaderMap, exchange: &Exchange, manager: &
         exchange.set_remote(SocketAddr::new(said, 0));
     }
     if let Some(peer) = peer.as_ref().filter(|_| !manager.keep_forwarded_for) {
-        list::append(headers, X_FORWARDED_FOR, peer, ",");
+        if told {
+            list::append(headers, X_FORWARDED_FOR, peer, ",");
+        } else {
+            headers.insert(X_FORWARDED_FOR, peer.clone());
+        }
     }
     if manager.trusted_hops == 0 {
         headers.insert(X_FORWARDED_PROTO, scheme(caller));

@@ -1,9 +1,9 @@
 //! What becomes of a head.
 
 use super::*;
-use http::HeaderMap;
 use mesh_core::Caller;
-use mesh_core::model::{Direction, PathNormalization, UnixPath};
+use mesh_core::exchange::{Head, Watch};
+use mesh_core::model::{Direction, EscapedSlashes, PathNormalization, UnixPath};
 use mesh_core::stats::Block;
 
 fn manager() -> HttpManager {
@@ -101,7 +101,7 @@ fn who_calls_over_a_unix_socket_adds_nothing_to_the_list_of_addresses() {
         edge.use_remote_address = true;
         edge.trusted_hops = trusted_hops;
         let now = tokio::time::Instant::now().into_std();
-        forwarded(&mut headers, &Exchange::new(now, caller), &edge);
+        forwarded(&mut headers, &Exchange::new(now, caller), &edge, true);
         let text = |name: &str| Some(headers.get(name)?.to_str().unwrap().to_owned());
         let names = [
             "x-forwarded-for",
@@ -507,37 +507,55 @@ fn we_join_those_who_passed_a_request_on() {
 }
 
 #[test]
-fn a_head_that_was_changed_is_noted_for_who_wants_it() {
+fn every_head_is_noted_as_it_goes_on_for_who_wants_it() {
     let noted = |request: http::request::Builder, watched: &'static str| {
         let exchange = exchange();
-        exchange.watch(Arc::new(mesh_core::exchange::Watch {
+        exchange.watch(Arc::new(Watch {
             target: true,
             headers: vec![HeaderName::from_static(watched)],
         }));
         let mut request = request.body(()).unwrap();
-        admit(
-            &mut request,
-            &manager(),
-            &exchange,
-            &Rng::with_seed(1),
-            None,
-        )
-        .unwrap();
-        exchange.take_head()
+        let rng = Rng::with_seed(1);
+        admit(&mut request, &manager(), &exchange, &rng, None).unwrap();
+        exchange.take_head().unwrap()
     };
     let plain = |path| Request::get(path).header("host", "h");
-    assert!(noted(plain("/a"), "x-a").is_none(), "nothing of it changed");
-    let head = noted(plain("/a/../b"), "x-a").unwrap();
+    let head = noted(plain("/a"), "x-a");
+    assert_eq!(head.target.unwrap().1, "/a", "nothing of it changed");
+    let head = noted(plain("/a/../b"), "x-a");
     assert_eq!(head.target.unwrap().1, "/b");
-    let head = noted(plain("/a"), "x-forwarded-proto").unwrap();
+    let head = noted(plain("/a"), "x-forwarded-proto");
     assert_eq!(head.headers[0].1, "http");
     let steered = plain("/a").header("x-envoy-retry-on", "5xx");
-    assert!(
-        noted(steered, "x-envoy-retry-on")
-            .unwrap()
-            .headers
-            .is_empty()
-    );
+    assert!(noted(steered, "x-envoy-retry-on").headers.is_empty());
+}
+
+#[test]
+fn a_head_that_is_refused_is_noted_as_it_came() {
+    let mut strict = manager();
+    strict.path.escaped_slashes = EscapedSlashes::Reject;
+    for builder in [
+        Request::get("/a%2fb")
+            .header("host", "h")
+            .header("connection", "x"),
+        Request::get("/a%2fb").header("host", "h"),
+        Request::get("/a"),
+        Request::get("*").header("host", "h"),
+        Request::connect("a:1"),
+    ] {
+        let exchange = exchange();
+        let watch = Arc::new(Watch {
+            target: true,
+            headers: vec![header::CONNECTION],
+        });
+        exchange.watch(watch.clone());
+        let mut request = builder.body(()).unwrap();
+        let came = Head::of(&request, &watch);
+        let rng = Rng::with_seed(1);
+        assert!(admit(&mut request, &strict, &exchange, &rng, None).is_err());
+        let head = exchange.take_head().expect("it is noted all the same");
+        assert_eq!(format!("{head:?}"), format!("{came:?}"));
+    }
 }
 
 #[test]
