@@ -93,11 +93,16 @@ pub(crate) async fn start(log: &Arc<Log>) -> io::Result<Backends> {
 
 /// Whether a connection begins as HTTP/2 does (RFC 9113 §3.4), and no method of HTTP/1.1 here does.
 async fn begins_http2(stream: &TcpStream) -> bool {
-    let mut first = [0; 2];
-    while stream.peek(&mut first).await.is_ok_and(|n| n == 1) {
+    // `PROPFIND` begins nearly so.
+    let mut first = [0; 3];
+    while stream
+        .peek(&mut first)
+        .await
+        .is_ok_and(|n| n == 1 || n == 2)
+    {
         sleep(LOOK).await;
     }
-    &first == b"PR"
+    &first == b"PRI"
 }
 
 /// What is compared in place of the names and addresses of twins: which of them is the first is a
