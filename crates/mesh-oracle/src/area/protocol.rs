@@ -2,8 +2,7 @@
 //! upgrades, versions, limits, interim responses, and responses that have no body.
 //!
 //! Left out, because Envoy may close without a word: what comes at once behind a request with a fixed
-//! answer. Left out, because Envoy passes it on, and where an endpoint takes it for a request its answer
-//! meets a later one (502): what comes at once behind an upgrade. Left out, because it is a matter of time whether the upstream was asked: malformed chunks.
+//! answer. Left out, because it is a matter of time whether the upstream was asked: malformed chunks.
 
 use super::usual_clusters;
 use crate::config::{Config, Source};
@@ -361,11 +360,7 @@ fn call(dice: &mut Dice, (most_bytes, most_fields): (usize, usize)) -> Call {
     call.raw = Some(raw.write());
     if raw.target != "/fixed" && dice.chance(25) {
         let pipelined = dice.between(1, 3);
-        let then = (0..pipelined).map(|_| follower(dice)).collect();
-        // It would be of another protocol.
-        if !holds(&raw.lines.concat(), "upgrade: ") {
-            call.then = then;
-        }
+        call.then = (0..pipelined).map(|_| follower(dice)).collect();
     }
     call
 }
