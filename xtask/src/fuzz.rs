@@ -17,7 +17,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::{cargo, workspace::Workspace};
+use crate::{
+    cargo,
+    workspace::{DependencyKind, Metadata, Workspace},
+};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
@@ -181,7 +184,7 @@ impl Places {
 
     /// Builds the program that all targets are in.
     fn build(&self, workspace: &Workspace) -> anyhow::Result<PathBuf> {
-        self.check_lock(workspace.root())?;
+        self.check_lock(workspace)?;
         let host = host(workspace.root())?;
         cargo::run(
             cargo::cargo(&self.package)
@@ -191,12 +194,15 @@ impl Places {
                 .env("CARGO_TARGET_DIR", &self.target)
                 .env("RUSTFLAGS", FLAGS),
         )
-        .context("the fuzz targets need a C++ compiler for libFuzzer (Debian: g++)")?;
+        .context("see above; if c++ is what is missing: libFuzzer needs it (Debian: g++)")?;
         Ok(self.target.join(host).join("release").join("mesh-fuzz"))
     }
 
-    /// What is fuzzed is what is built: the same versions as in the workspace.
-    fn check_lock(&self, root: &Path) -> anyhow::Result<()> {
+    /// What is fuzzed is what is built: the same versions as in the workspace, and whatever its
+    /// crates import by now. Cargo would refuse the second itself, but only once something is
+    /// built here, which the quick tests do not do.
+    fn check_lock(&self, workspace: &Workspace) -> anyhow::Result<()> {
+        let root = workspace.root();
         let read = |path: PathBuf| {
             fs::read_to_string(&path).with_context(|| format!("cannot read {path:?}"))
         };
@@ -210,6 +216,14 @@ impl Places {
                 "fuzz/Cargo.lock has other versions than Cargo.lock ({}); copy Cargo.lock there \
                  and run `cargo metadata --manifest-path fuzz/Cargo.toml`",
                 strange.join(", ")
+            );
+        }
+        let missing = missing(&edges(&own), &workspace.metadata);
+        if !missing.is_empty() {
+            bail!(
+                "fuzz/Cargo.lock does not know that {}; run `cargo metadata --manifest-path \
+                 fuzz/Cargo.toml`",
+                missing.join(", that ")
             );
         }
         Ok(())
@@ -370,6 +384,40 @@ fn differences(
     own.iter().filter_map(other).collect()
 }
 
+/// What each package in a lock file imports, by name.
+fn edges(lock: &str) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut all: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut name = "";
+    for line in lock.lines() {
+        if let Some(text) = line.strip_prefix("name = \"") {
+            name = text.trim_end_matches('"');
+            all.entry(name).or_default();
+        } else if let Some(text) = line.strip_prefix(" \"") {
+            // ` "name",`, or ` "name 1.0.0",` where there are several versions.
+            let import = text.split([' ', '"']).next().unwrap_or_default();
+            all.entry(name).or_default().insert(import);
+        }
+    }
+    all
+}
+
+/// What members of the workspace always import and a lock file does not know of.
+fn missing(known: &BTreeMap<&str, BTreeSet<&str>>, metadata: &Metadata) -> Vec<String> {
+    let mut missing = BTreeSet::new();
+    for member in metadata.members() {
+        let Some(known) = known.get(&*member.name) else {
+            continue;
+        };
+        for import in &member.dependencies {
+            let always = import.kind != Some(DependencyKind::Dev) && !import.optional;
+            if always && !known.contains(&*import.name) {
+                missing.insert(format!("{} imports {}", member.name, import.name));
+            }
+        }
+    }
+    missing.into_iter().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -418,6 +466,23 @@ mod tests {
     #[test]
     fn the_fuzz_targets_are_locked_to_the_versions_of_the_workspace() {
         let workspace = Workspace::load().unwrap();
-        Places::of(&workspace).check_lock(workspace.root()).unwrap();
+        Places::of(&workspace).check_lock(&workspace).unwrap();
+    }
+
+    #[test]
+    fn a_lock_file_from_before_an_import_is_told() {
+        let workspace = Workspace::load().unwrap();
+        let lock = std::fs::read_to_string(workspace.root().join("fuzz/Cargo.lock")).unwrap();
+        let (head, rest) = lock.split_once("name = \"mesh-core\"").unwrap();
+        let older = format!(
+            "{head}name = \"mesh-core\"{}",
+            rest.replacen(" \"bytes\",\n", "", 1)
+        );
+        assert_eq!(
+            missing(&edges(&older), &workspace.metadata),
+            ["mesh-core imports bytes"]
+        );
+        // What is not fuzzed need not be known.
+        assert!(missing(&edges(LOCK), &workspace.metadata).is_empty());
     }
 }

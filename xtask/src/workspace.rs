@@ -50,6 +50,7 @@ pub(crate) struct Dependency {
     /// The package's own name, also when it is renamed.
     pub(crate) name: String,
     pub(crate) kind: Option<DependencyKind>,
+    pub(crate) optional: bool,
     pub(crate) features: Vec<String>,
 }
 
