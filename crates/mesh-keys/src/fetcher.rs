@@ -20,6 +20,18 @@ use tokio::time::{Instant, sleep_until, timeout};
 pub struct Keys {
     wanted: Arc<Publisher<WantedKeys>>,
     book: Feed<KeyBook>,
+    fetches: Feed<Fetches>,
+}
+
+/// How often sets were asked for, by what came of it: istiod's
+/// `pilot_jwks_resolver_network_fetch_success_total` and `…_fail_total`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Fetches {
+    /// A set came in which there is a key.
+    pub succeeded: u64,
+    /// Nothing came, or nothing that could be used.
+    pub failed: u64,
 }
 
 /// Gets the sets that its [`Keys`] want, for as long as somebody runs it.
@@ -28,6 +40,7 @@ pub struct Fetcher {
     /// The version of what is wanted that the plan knows.
     known: u64,
     book: Publisher<KeyBook>,
+    fetches: Publisher<Fetches>,
     plan: Plan,
     get: Get,
     under_way: FuturesUnordered<UnderWay>,
@@ -65,6 +78,11 @@ impl Keys {
     /// What came, now and as it changes.
     pub fn feed(&self) -> Feed<KeyBook> {
         self.book.clone()
+    }
+
+    /// How often they were asked for, now and as it goes on.
+    pub fn fetches(&self) -> Feed<Fetches> {
+        self.fetches.clone()
     }
 
     /// What came so far.
@@ -163,6 +181,12 @@ impl Fetcher {
 
     fn take(&mut self, source: KeySource, got: Result<Name, GetError>) {
         let word = self.chance.word();
+        let mut fetches = *self.fetches.load();
+        match got {
+            Ok(_) => fetches.succeeded += 1,
+            Err(_) => fetches.failed += 1,
+        }
+        self.fetches.publish(Arc::new(fetches));
         // What is wanted may have changed while it was on its way.
         self.look();
         if !self.plan.ended(&source, got.is_ok(), Instant::now(), word) {
@@ -253,9 +277,14 @@ impl Builder {
             said: HashMap::new(),
             chance: Rng::from_system(),
             book,
+            fetches: Publisher::new(Fetches::default()),
         };
-        let book = fetcher.book.feed();
-        (Keys { wanted, book }, fetcher)
+        let keys = Keys {
+            wanted,
+            book: fetcher.book.feed(),
+            fetches: fetcher.fetches.feed(),
+        };
+        (keys, fetcher)
     }
 }
 

@@ -35,7 +35,7 @@ mod fetcher;
 mod plan;
 mod web;
 
-pub use fetcher::{Builder, Fetcher, Keys};
+pub use fetcher::{Builder, Fetcher, Fetches, Keys};
 pub use plan::{MOST_AT_ONCE, MOST_SOURCES};
 pub use web::MOST_REDIRECTS;
 

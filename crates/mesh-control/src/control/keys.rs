@@ -5,7 +5,7 @@ use crate::engine::lock;
 use crate::inputs::Inputs;
 use mesh_core::Feed;
 use mesh_core::model::{KeyBook, WantedKeys};
-use mesh_keys::Keys;
+use mesh_keys::{Fetches, Keys};
 use std::sync::Arc;
 
 impl Control {
@@ -41,15 +41,30 @@ impl Control {
     /// What came stays in force.
     pub async fn follow_keys(&self, keys: Keys) {
         let (mut wanted, mut book) = (self.wanted_keys(), keys.feed());
+        let (mut fetches, mut counted) = (keys.fetches(), Fetches::default());
         keys.want(WantedKeys::clone(&wanted.load()));
         self.set_keys(book.load());
         loop {
+            let now = *fetches.load();
+            self.count_fetches(counted, now);
+            counted = now;
             tokio::select! {
                 Ok(wanted) = wanted.changed() => keys.want(WantedKeys::clone(&wanted)),
                 Ok(book) = book.changed() => self.set_keys(book),
+                Ok(_) = fetches.changed() => {}
                 // Whoever got them is gone: those that came stay.
                 else => std::future::pending().await,
             }
         }
+    }
+
+    fn count_fetches(&self, before: Fetches, now: Fetches) {
+        let metrics = &self.engine.metrics;
+        let help = "Requests for keys of tokens that were answered with some.";
+        let name = "pilot_jwks_resolver_network_fetch_success_total";
+        metrics.count(name, help, "", now.succeeded - before.succeeded);
+        let help = "Requests for keys of tokens of which nothing came, or nothing of use.";
+        let name = "pilot_jwks_resolver_network_fetch_fail_total";
+        metrics.count(name, help, "", now.failed - before.failed);
     }
 }

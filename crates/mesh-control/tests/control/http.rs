@@ -173,3 +173,40 @@ async fn streams_are_listed_with_how_far_they_are() {
     }
     assert!(metrics.contains("pilot_xds_pushes{type=\"cds\"}"));
 }
+
+/// Keys from a port of loopback that nobody listens on: each try fails, and is counted.
+#[tokio::test]
+async fn how_often_keys_were_asked_for_is_counted() {
+    let objects = "{apiVersion: security.istio.io/v1, kind: RequestAuthentication, \
+        metadata: {name: r, namespace: istio-system}, spec: {jwtRules: \
+        [{issuer: a, jwksUri: 'http://127.0.0.1:1/keys'}]}}";
+    let plane = Plane::of(objects).await;
+    let said = async |name: &str| {
+        let all = text(&plane.control, "/metrics").await.1;
+        let line = all.lines().find_map(|line| line.strip_prefix(name));
+        line.map(|number| number.trim().to_owned())
+    };
+    let failed = "pilot_jwks_resolver_network_fetch_fail_total ";
+    assert_eq!(said(failed).await, None, "nobody follows them");
+    let (keys, fetcher) = mesh_keys::Fetcher::builder().build();
+    let mut fetches = keys.fetches();
+    let follow = plane.control.follow_keys(keys);
+    let one = async {
+        while fetches.changed().await.unwrap().failed == 0 {}
+        // It is told to whoever follows in a turn of his own.
+        let soon = std::time::Duration::from_secs(10);
+        let counted = async {
+            while said(failed).await.as_deref().is_none_or(|n| n == "0") {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(soon, counted).await.expect("counted");
+    };
+    tokio::select! {
+        () = follow => unreachable!("it follows for ever"),
+        () = fetcher.run() => unreachable!("it runs for ever"),
+        () = one => {}
+    }
+    let succeeded = "pilot_jwks_resolver_network_fetch_success_total ";
+    assert_eq!(said(succeeded).await.as_deref(), Some("0"));
+}

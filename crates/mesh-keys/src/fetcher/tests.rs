@@ -70,6 +70,8 @@ async fn the_last_good_set_stays_when_nothing_or_nonsense_comes() {
     assert_eq!((known(&keys).as_deref(), town.asked()), (Some(ONE), 2));
     feed.changed().await.unwrap();
     assert_eq!((known(&keys).as_deref(), town.asked()), (Some(TWO), 5));
+    let (succeeded, failed) = (2, 3);
+    assert_eq!(*keys.fetches().load(), Fetches { succeeded, failed });
     tokio::time::sleep(Duration::from_secs(7200)).await;
     assert_eq!(known(&keys).as_deref(), Some(TWO), "and nobody answers");
     assert!(town.asked() > 60, "they are asked all the same");
