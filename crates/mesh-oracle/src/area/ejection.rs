@@ -55,13 +55,13 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
             again = false;
             in_bursts(dice, requests, &mut calls);
         }
-        4..=6 => {
+        turn @ 4..=6 => {
             upstream = balanced(dice, &hosts);
             // Everybody would be asked again as soon as one host is out, and nobody could say when
             // an interval ends.
             let threshold = dice.pick(&[0, 0, 30, 50]);
             upstream["common_lb_config"]["healthy_panic_threshold"]["value"] = json!(threshold);
-            upstream["outlier_detection"] = rates(dice);
+            upstream["outlier_detection"] = rates(dice, turn == 4);
             by_rate(dice, &hosts, requests, &mut calls);
         }
         turn @ 7..=8 => {
@@ -168,7 +168,7 @@ fn consecutive(dice: &mut Dice, local: bool) -> Value {
 /// a single one takes a host out, which shows when an interval ends.
 ///
 /// Everybody may be taken out: of several who should be Envoy takes any as the first.
-fn rates(dice: &mut Dice) -> Value {
+fn rates(dice: &mut Dice, of_failures: bool) -> Value {
     let mut detection = json!({
         "interval": time(INTERVAL),
         "base_ejection_time": "0.001s",
@@ -178,7 +178,7 @@ fn rates(dice: &mut Dice) -> Value {
         "enforcing_consecutive_gateway_failure": 100,
         "enforcing_success_rate": 0,
     });
-    if dice.turn(2) == 0 {
+    if of_failures {
         detection["enforcing_failure_percentage"] = json!(100);
         detection["failure_percentage_threshold"] = json!(dice.pick(&[25, 40, 50, 60, 100]));
         detection["failure_percentage_minimum_hosts"] = json!(dice.between(1, 3));
