@@ -120,36 +120,39 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let directory = tempfile::tempdir()?;
     let mut runner = Runner::start(&arguments.envoy, directory.path()).await?;
     let configs = generated(arguments, &areas);
-    let (mut coverage, mut excused) = (Coverage::default(), BTreeMap::<usize, usize>::new());
-    let (mut found, mut open) = (Vec::<Found>::new(), BTreeMap::<usize, usize>::new());
-    let (mut differences, mut doubted) = (0, (0, 0));
+    let mut judged = Judged::default();
+    let mut doubted = (0, 0);
+    let mut waiting = Vec::new();
     for batch in configs.chunks(TOGETHER) {
         let batch: Vec<&Config> = batch.iter().collect();
         let outcomes = runner.batch(&batch).await?;
         let (outcomes, again) = believed(&mut runner, &batch, outcomes).await?;
         doubted = (doubted.0 + again.0, doubted.1 + again.1);
         for (config, outcome) in batch.iter().zip(outcomes) {
-            coverage.note(config, &outcome);
-            if let Some((peer, why)) = outcome.refused.first().filter(|_| arguments.every) {
-                let line: Vec<&str> = why.split_whitespace().collect();
-                println!("refused by {peer}: {}", line.join(" "));
-            }
-            for difference in outcome.differences {
-                let explains = |list| allowed::explains(list, &difference, config);
-                if let Some(at) = explains(allowed::ALLOWED) {
-                    *excused.entry(at).or_default() += 1;
-                } else {
-                    if let Some(at) = explains(allowed::OPEN) {
-                        *open.entry(at).or_default() += 1;
-                        differences += 1;
-                        continue;
-                    }
-                    let config = (*config).clone();
-                    found.push(Found { config, difference });
-                }
+            if outcome.late {
+                waiting.push(*config);
+            } else {
+                judged.take(arguments, config, outcome);
             }
         }
     }
+    // Who was never in time among others is tried once more alone, when the machine may have less
+    // to do.
+    for config in waiting {
+        let outcomes = runner.batch(&[config]).await?;
+        let (outcomes, again) = believed(&mut runner, &[config], outcomes).await?;
+        doubted = (doubted.0 + again.0, doubted.1 + again.1 + 1);
+        for outcome in outcomes {
+            judged.take(arguments, config, outcome);
+        }
+    }
+    let Judged {
+        coverage,
+        excused,
+        found,
+        open,
+        mut differences,
+    } = judged;
     let requests = coverage.requests;
     if arguments.every {
         for it in &found {
@@ -191,6 +194,40 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         configs.len()
     );
     Ok(differences == 0 && enough)
+}
+
+/// What came of all configurations.
+#[derive(Default)]
+struct Judged {
+    coverage: Coverage,
+    /// By the place of who allows it.
+    excused: BTreeMap<usize, usize>,
+    open: BTreeMap<usize, usize>,
+    found: Vec<Found>,
+    /// Beside those that are found: the open ones.
+    differences: usize,
+}
+
+impl Judged {
+    fn take(&mut self, arguments: &Arguments, config: &Config, outcome: Outcome) {
+        self.coverage.note(config, &outcome);
+        if let Some((peer, why)) = outcome.refused.first().filter(|_| arguments.every) {
+            let line: Vec<&str> = why.split_whitespace().collect();
+            println!("refused by {peer}: {}", line.join(" "));
+        }
+        for difference in outcome.differences {
+            let explains = |list| allowed::explains(list, &difference, config);
+            if let Some(at) = explains(allowed::ALLOWED) {
+                *self.excused.entry(at).or_default() += 1;
+            } else if let Some(at) = explains(allowed::OPEN) {
+                *self.open.entry(at).or_default() += 1;
+                self.differences += 1;
+            } else {
+                let config = config.clone();
+                self.found.push(Found { config, difference });
+            }
+        }
+    }
 }
 
 /// Tries those again that differ or were not in time: as long as they do, and so many times at
