@@ -68,6 +68,18 @@ pub(crate) fn output_of(command: &mut Command) -> anyhow::Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("what `{line}` printed"))
 }
 
+/// The platform that rustc builds for if it is not told.
+///
+/// # Errors
+///
+/// If rustc cannot be asked.
+pub(crate) fn host(root: &Path) -> anyhow::Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let said = output_of(Command::new(rustc).arg("-vV").current_dir(root))?;
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names no host")?.to_owned())
+}
+
 /// The command as one would type it.
 fn line(command: &Command) -> String {
     let program = Path::new(command.get_program());

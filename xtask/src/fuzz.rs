@@ -185,7 +185,7 @@ impl Places {
     /// Builds the program that all targets are in.
     fn build(&self, workspace: &Workspace) -> anyhow::Result<PathBuf> {
         self.check_lock(workspace)?;
-        let host = host(workspace.root())?;
+        let host = cargo::host(workspace.root())?;
         cargo::run(
             cargo::cargo(&self.package)
                 .args(["build", "--release", "--locked", "--bin", "mesh-fuzz"])
@@ -279,14 +279,6 @@ fn fuzzer(program: &Path, name: &str) -> Command {
         .env("MESH_FUZZ_TARGET", name)
         .env("RUST_BACKTRACE", "1");
     command
-}
-
-/// The platform that rustc builds for if it is not told.
-fn host(root: &Path) -> anyhow::Result<String> {
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let said = cargo::output_of(Command::new(rustc).arg("-vV").current_dir(root))?;
-    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("rustc -vV names no host")?.to_owned())
 }
 
 // === impl Row ===

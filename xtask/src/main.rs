@@ -17,6 +17,7 @@ mod instructions;
 mod mutants;
 mod oracle;
 mod peers;
+mod pgo;
 mod report;
 mod schema;
 mod test;
@@ -55,6 +56,8 @@ enum Command {
     Mutants(mutants::Options),
     /// Run the criterion benches of the workspace, or compare with other proxies (`bench peers`)
     Bench(bench::Options),
+    /// Build mesh-proxy optimized by a profile of its own load, which takes two builds
+    Pgo(pgo::Options),
     /// Count the instructions of the hot path under valgrind, and compare them with the listing
     Instructions(instructions::Options),
 }
@@ -84,6 +87,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Oracle(options) => oracle::run(&workspace, &options),
         Command::Mutants(options) => mutants::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
+        Command::Pgo(options) => pgo::run(&workspace, &options),
         Command::Instructions(options) => instructions::run(&workspace, &options),
     }
 }
