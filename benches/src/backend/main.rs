@@ -52,7 +52,12 @@ struct Arguments {
     threads: usize,
 
     /// Where to listen with mutual TLS
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', requires = "mutual")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        requires = "mutual"
+    )]
     secure: Vec<SocketAddr>,
 
     /// The backend's certificate and key, and the authority of callers
@@ -107,7 +112,11 @@ fn serve(mine: Vec<Listens>) -> anyhow::Result<()> {
         for (address, acceptor) in mine {
             let listener = TcpListener::bind(address).await;
             let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
-            accepting.push(task::spawn_local(accept(listener, acceptor, bodies.clone())));
+            accepting.push(task::spawn_local(accept(
+                listener,
+                acceptor,
+                bodies.clone(),
+            )));
         }
         for one in accepting {
             one.await.context("accepting ended")??;
@@ -180,11 +189,7 @@ async fn exchange(
     Ok(())
 }
 
-fn answer(
-    request: Request<Incoming>,
-    bodies: &Bodies,
-    caller: Option<&str>,
-) -> Response<Payload> {
+fn answer(request: Request<Incoming>, bodies: &Bodies, caller: Option<&str>) -> Response<Payload> {
     let path = request.uri().path();
     let (kind, body) = if path.ends_with("/64k") {
         (TEXT, Payload::of(&bodies.kib64))

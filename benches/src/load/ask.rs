@@ -1,7 +1,7 @@
 //! One request over TLS, for probes: the answer as it came, or that it was refused.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::PathBuf,
     time::Duration,
@@ -62,7 +62,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     stream.set_read_timeout(Some(LIMIT))?;
     let connection = ClientConnection::new(config, tls::name())?;
     let mut stream = StreamOwned::new(connection, stream);
-    let more: String = options.header.iter().map(|it| format!("{it}\r\n")).collect();
+    let more: String = options
+        .header
+        .iter()
+        .map(|it| format!("{it}\r\n"))
+        .collect();
     let request = format!(
         "GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{more}\r\n",
         options.path
@@ -73,8 +77,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let why = match end {
         // Not all say in TLS that they close.
         _ if !answer.is_empty() => {
-            println!("{}", String::from_utf8_lossy(&answer));
-            return Ok(());
+            return Ok(io::stdout().write_all(&answer)?);
         }
         Ok(_) => "closed".to_owned(),
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {

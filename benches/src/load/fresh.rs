@@ -46,7 +46,11 @@ pub(crate) struct Options {
 ///
 /// If no client can be made.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Found> {
-    let identity = options.mutual.as_deref().map(Identity::caller).transpose()?;
+    let identity = options
+        .mutual
+        .as_deref()
+        .map(Identity::caller)
+        .transpose()?;
     let config = options.group.map(|group| tls::client(group, identity));
     let connector = config.transpose()?.map(TlsConnector::from);
     let address = options.address;

@@ -43,7 +43,10 @@ struct Anybody(Arc<CryptoProvider>);
 /// # Errors
 ///
 /// If TLS 1.3 cannot be had, or the key is not that of the certificate.
-pub(crate) fn client(group: Group, identity: Option<Identity>) -> anyhow::Result<Arc<ClientConfig>> {
+pub(crate) fn client(
+    group: Group,
+    identity: Option<Identity>,
+) -> anyhow::Result<Arc<ClientConfig>> {
     let group: &'static dyn SupportedKxGroup = match group {
         Group::X25519 => aws_lc_rs::kx_group::X25519,
         Group::X25519mlkem768 => aws_lc_rs::kx_group::X25519MLKEM768,
