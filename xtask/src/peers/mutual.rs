@@ -90,7 +90,7 @@ fn seen(caller: Caller<'_>) -> anyhow::Result<String> {
     let line = answer.body.lines().next().unwrap_or_default();
     match line.strip_prefix("caller ") {
         Some(seen) if answer.status == 200 => Ok(seen.to_owned()),
-        _ => bail!("mutual TLS: the backend saw no certificate: {answer:?}"),
+        _ => bail!("mutual TLS: the backend does not say whose certificate it saw: {answer:?}"),
     }
 }
 
