@@ -464,7 +464,7 @@ mod tests {
     #[test]
     fn a_lock_file_from_before_an_import_is_told() {
         let workspace = Workspace::load().unwrap();
-        let lock = std::fs::read_to_string(workspace.root().join("fuzz/Cargo.lock")).unwrap();
+        let lock = fs::read_to_string(workspace.root().join("fuzz/Cargo.lock")).unwrap();
         let (head, rest) = lock.split_once("name = \"mesh-core\"").unwrap();
         let older = format!(
             "{head}name = \"mesh-core\"{}",

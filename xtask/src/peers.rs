@@ -21,6 +21,7 @@ mod machine;
 mod measure;
 mod memory;
 mod mesh;
+mod mutual;
 mod peer;
 mod ports;
 mod probe;

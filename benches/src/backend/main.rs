@@ -8,11 +8,15 @@
 //! | `POST /bench.Echo/Stream` | gRPC: as many messages of 128 bytes as the message says, in decimal |
 //! | anything else | 1 KiB |
 //!
+//! With `--mutual FOLDER` (see `peers-load authority`) the addresses of `--secure` are served, too: with
+//! TLS 1.3 for callers whose certificate the folder's authority signed. There `/headers` says in its
+//! first line whose that is.
+//!
 //! A port is served by one thread. Bodies are shared, and nothing is allocated for a request but
 //! what hyper does.
 #![forbid(unsafe_code)]
 
-use std::{convert::Infallible, net::SocketAddr, thread};
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, thread};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -25,13 +29,16 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     runtime, task,
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::payload::{Messages, Payload};
 
 mod payload;
+mod tls;
 
 /// The backend of `cargo xtask bench peers`
 #[derive(Debug, Parser)]
@@ -43,7 +50,23 @@ struct Arguments {
     /// Threads, which share the addresses
     #[arg(long, default_value_t = 1)]
     threads: usize,
+
+    /// Where to listen with mutual TLS
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        requires = "mutual"
+    )]
+    secure: Vec<SocketAddr>,
+
+    /// The backend's certificate and key, and the authority of callers
+    #[arg(long, value_name = "FOLDER")]
+    mutual: Option<PathBuf>,
 }
+
+/// Where to listen, and with what.
+type Listens = (SocketAddr, Option<TlsAcceptor>);
 
 /// Contents of the bodies, made once. A clone of `Bytes` is a pointer.
 #[derive(Clone, Debug)]
@@ -57,11 +80,17 @@ struct Bodies {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let threads = arguments.threads.clamp(1, arguments.addresses.len());
+    let plain = arguments.addresses.iter().map(|address| (*address, None));
+    let mut all: Vec<Listens> = plain.collect();
+    if let Some(folder) = &arguments.mutual {
+        let acceptor = tls::acceptor(folder)?;
+        let secure = arguments.secure.iter();
+        all.extend(secure.map(|address| (*address, Some(acceptor.clone()))));
+    }
     let running: Vec<_> = (0..threads)
         .map(|at| {
-            let mine = arguments.addresses.iter().copied();
-            let mine: Vec<_> = mine.skip(at).step_by(threads).collect();
-            thread::spawn(move || serve(&mine))
+            let mine: Vec<_> = all.iter().skip(at).step_by(threads).cloned().collect();
+            thread::spawn(move || serve(mine))
         })
         .collect();
     for thread in running {
@@ -73,17 +102,21 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Serves some of the addresses, for ever.
-fn serve(addresses: &[SocketAddr]) -> anyhow::Result<()> {
+fn serve(mine: Vec<Listens>) -> anyhow::Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let bodies = Bodies::new();
     task::LocalSet::new().block_on(&runtime, async move {
         let mut accepting = Vec::new();
-        for address in addresses {
+        for (address, acceptor) in mine {
             let listener = TcpListener::bind(address).await;
             let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
-            accepting.push(task::spawn_local(accept(listener, bodies.clone())));
+            accepting.push(task::spawn_local(accept(
+                listener,
+                acceptor,
+                bodies.clone(),
+            )));
         }
         for one in accepting {
             one.await.context("accepting ended")??;
@@ -92,28 +125,56 @@ fn serve(addresses: &[SocketAddr]) -> anyhow::Result<()> {
     })
 }
 
-async fn accept(listener: TcpListener, bodies: Bodies) -> anyhow::Result<()> {
+async fn accept(
+    listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    bodies: Bodies,
+) -> anyhow::Result<()> {
     loop {
         let (stream, _) = listener.accept().await.context("cannot accept")?;
-        let bodies = bodies.clone();
+        let (acceptor, bodies) = (acceptor.clone(), bodies.clone());
         task::spawn_local(async move {
             // A connection that breaks is what whoever called has to know of.
-            drop(connection(stream, bodies).await);
+            drop(match acceptor {
+                None => plain(stream, bodies).await,
+                Some(acceptor) => secure(stream, &acceptor, bodies).await,
+            });
         });
     }
 }
 
 /// One connection, of the protocol that its first bytes are of (RFC 9113, section 3.4).
-async fn connection(stream: TcpStream, bodies: Bodies) -> anyhow::Result<()> {
+async fn plain(stream: TcpStream, bodies: Bodies) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let mut start = [0; 4];
     let read = stream.peek(&mut start).await?;
+    let is_h2 = start[..read] == *b"PRI ";
+    exchange(stream, is_h2, bodies, None).await
+}
+
+/// One connection with TLS, of the protocol that was agreed on.
+async fn secure(stream: TcpStream, acceptor: &TlsAcceptor, bodies: Bodies) -> anyhow::Result<()> {
+    stream.set_nodelay(true)?;
+    let stream = acceptor.accept(stream).await?;
+    let session = stream.get_ref().1;
+    let is_h2 = session.alpn_protocol() == Some(tls::H2);
+    let caller = tls::caller(session)?;
+    exchange(stream, is_h2, bodies, Some(caller)).await
+}
+
+/// Requests of one connection; the caller is the one of mutual TLS.
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    is_h2: bool,
+    bodies: Bodies,
+    caller: Option<Arc<str>>,
+) -> anyhow::Result<()> {
     let service = service_fn(move |request| {
-        let response = answer(request, &bodies);
+        let response = answer(request, &bodies, caller.as_deref());
         async move { Ok::<_, Infallible>(response) }
     });
     let stream_io = TokioIo::new(stream);
-    if start[..read] == *b"PRI " {
+    if is_h2 {
         let mut server = http2::Builder::new(TokioExecutor::new());
         server
             .max_concurrent_streams(1024)
@@ -128,14 +189,14 @@ async fn connection(stream: TcpStream, bodies: Bodies) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn answer(request: Request<Incoming>, bodies: &Bodies) -> Response<Payload> {
+fn answer(request: Request<Incoming>, bodies: &Bodies, caller: Option<&str>) -> Response<Payload> {
     let path = request.uri().path();
     let (kind, body) = if path.ends_with("/64k") {
         (TEXT, Payload::of(&bodies.kib64))
     } else if path.ends_with("/1m") {
         (TEXT, Payload::of(&bodies.mib))
     } else if path.ends_with("/headers") {
-        (TEXT, Payload::of(&headers(&request)))
+        (TEXT, Payload::of(&headers(&request, caller)))
     } else if path == "/bench.Echo/Unary" {
         (GRPC, Payload::Echo(request.into_body()))
     } else if path == "/bench.Echo/Stream" {
@@ -152,9 +213,12 @@ fn answer(request: Request<Incoming>, bodies: &Bodies) -> Response<Payload> {
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
-/// What arrived, for probes.
-fn headers(request: &Request<Incoming>) -> Bytes {
+/// What arrived, for probes. The caller comes first: no header can be taken for that line.
+fn headers(request: &Request<Incoming>, caller: Option<&str>) -> Bytes {
     let mut lines = Vec::new();
+    if let Some(caller) = caller {
+        lines.extend_from_slice(format!("caller {caller}\n").as_bytes());
+    }
     for (name, value) in request.headers() {
         lines.extend_from_slice(name.as_str().as_bytes());
         lines.extend_from_slice(b": ");

@@ -1,24 +1,19 @@
 //! A new connection for each request, as many as go, in plain or with TLS.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
-use rustls::ClientConfig;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
-    runtime, task, time,
+    time,
 };
 use tokio_rustls::TlsConnector;
 
 use crate::{
+    crowd::{self, Found, Window},
     reply::{Done, Reply},
-    tls::{self, Group},
+    tls::{self, Group, Identity},
 };
 
 /// The server closes, so that the ports of the client are free again at once.
@@ -39,108 +34,40 @@ pub(crate) struct Options {
     #[arg(long, value_enum)]
     group: Option<Group>,
 
-    /// Connections at a time
-    #[arg(long, default_value_t = 64)]
-    connections: usize,
+    /// With the caller's certificate of this folder (see `authority`)
+    #[arg(long, value_name = "FOLDER", requires = "group")]
+    mutual: Option<PathBuf>,
 
-    #[arg(long, default_value_t = 2)]
-    threads: usize,
-
-    #[arg(long, default_value_t = 5)]
-    seconds: u32,
-
-    /// Seconds before that, which do not count
-    #[arg(long, default_value_t = 1)]
-    warm: u32,
-}
-
-#[derive(Debug, Default, serde::Serialize)]
-pub(crate) struct Found {
-    requests: u64,
-    wrong: u64,
-    /// Requests, each with a connection, a second.
-    rate: f64,
-    /// The first thing that was wrong.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
-/// The time that counts.
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    from: Instant,
-    until: Instant,
+    #[command(flatten)]
+    crowd: crowd::Options,
 }
 
 /// # Errors
 ///
 /// If no client can be made.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Found> {
-    let config = options.group.map(tls::client).transpose()?;
-    let from = Instant::now() + Duration::from_secs(options.warm.into());
-    let until = from + Duration::from_secs(options.seconds.into());
-    let window = Window { from, until };
-    let threads = options.threads.max(1);
-    let each = options.connections.div_ceil(threads);
+    let identity = options
+        .mutual
+        .as_deref()
+        .map(Identity::caller)
+        .transpose()?;
+    let config = options.group.map(|group| tls::client(group, identity));
+    let connector = config.transpose()?.map(TlsConnector::from);
     let address = options.address;
-    let running: Vec<_> = (0..threads)
-        .map(|_| {
-            let config = config.clone();
-            thread::spawn(move || several(address, config.as_ref(), each, window))
-        })
-        .collect();
-    let mut found = Found::default();
-    for thread in running {
-        found.add(
-            thread
-                .join()
-                .expect("a thread of the load does not panic")?,
-        );
-    }
-    found.rate = found.requests as f64 / f64::from(options.seconds.max(1));
-    Ok(found)
-}
-
-/// What one thread does.
-fn several(
-    address: SocketAddr,
-    config: Option<&Arc<ClientConfig>>,
-    number: usize,
-    window: Window,
-) -> anyhow::Result<Found> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    task::LocalSet::new().block_on(&runtime, async {
-        let connector = config.map(|it| TlsConnector::from(it.clone()));
-        let callers: Vec<_> = (0..number)
-            .map(|_| task::spawn_local(call(address, connector.clone(), window)))
-            .collect();
-        let mut found = Found::default();
-        for caller in callers {
-            found.add(caller.await.context("a caller ended")?);
-        }
-        Ok(found)
+    crowd::run(&options.crowd, move |window| {
+        call(address, connector.clone(), window)
     })
 }
 
 /// One connection after the other until the time is over.
 async fn call(address: SocketAddr, connector: Option<TlsConnector>, window: Window) -> Found {
     let mut found = Found::default();
-    while Instant::now() < window.until {
+    while !window.is_over() {
         let done = match time::timeout(LIMIT, once(address, connector.as_ref())).await {
             Ok(done) => done,
             Err(_) => Err(anyhow::anyhow!("no answer in {LIMIT:?}")),
         };
-        let now = Instant::now();
-        if now < window.from || now >= window.until {
-            continue;
-        }
-        match done {
-            Ok(RIGHT) => found.requests += 1,
-            Ok(done) => found.fail(format!("{done:?}")),
-            Err(error) => found.fail(format!("{error:#}")),
-        }
+        found.count(done, RIGHT, window);
     }
     found
 }
@@ -177,20 +104,5 @@ async fn ask(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> anyhow::Result<
     match done {
         Some(done) => Ok(done),
         None => bail!("closed before the response"),
-    }
-}
-
-// === impl Found ===
-
-impl Found {
-    fn add(&mut self, other: Self) {
-        self.requests += other.requests;
-        self.wrong += other.wrong;
-        self.error = self.error.take().or(other.error);
-    }
-
-    fn fail(&mut self, error: String) {
-        self.wrong += 1;
-        self.error.get_or_insert(error);
     }
 }

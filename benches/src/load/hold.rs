@@ -23,7 +23,7 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\nuser-agent: peers-
 ///
 /// If a connection cannot be made, or is not answered with 200.
 pub(crate) fn run(address: SocketAddr, tls: bool) -> anyhow::Result<()> {
-    let config = tls::client(Group::X25519)?;
+    let config = tls::client(Group::X25519, None)?;
     let mut plain = Vec::new();
     let mut secure = Vec::new();
     for line in io::stdin().lines() {

@@ -44,7 +44,9 @@ impl World {
     fn package(mut self, manifest: &str, name: &str, dependencies: &[Dep<'_>]) -> Self {
         let declared: Vec<Value> = dependencies
             .iter()
-            .map(|(name, kind, features)| json!({"name": name, "kind": kind, "features": features}))
+            .map(|(name, kind, features)| {
+                json!({"name": name, "kind": kind, "optional": false, "features": features})
+            })
             .collect();
         let resolved: Vec<Value> = dependencies
             .iter()

@@ -13,9 +13,12 @@ use super::{
 };
 
 mod http;
+mod mutual;
 
 /// No limit, as far as a field of 32 bits goes.
 const NONE: u32 = u32::MAX;
+/// The field of a cluster that says of which protocol it is.
+const OPTIONS: &str = "typed_extension_protocol_options";
 
 /// Envoy with the list or, without it, one that forwards.
 pub(crate) fn start(peer: &Peer, setting: &Setting, list: bool) -> anyhow::Result<Start> {
@@ -92,18 +95,14 @@ pub(crate) fn bootstrap(setting: &Setting, access_log: Option<&str>) -> Value {
     let listens = setting.listens;
     let list = access_log.is_some();
     let upstreams = &setting.upstreams;
-    let manager = |name| http::manager(name, access_log);
+    let manager = |name| http::manager(name, access_log, "");
     let tls = json!({
         "name": "tls",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
             "common_tls_context": {
                 "alpn_protocols": ["h2", "http/1.1"],
-                "tls_params": {
-                    "tls_minimum_protocol_version": "TLSv1_3",
-                    "tls_maximum_protocol_version": "TLSv1_3",
-                    "ecdh_curves": ["X25519MLKEM768", "X25519"],
-                },
+                "tls_params": downstream_params(),
                 "tls_certificates": [{
                     "certificate_chain": {"filename": setting.certificate},
                     "private_key": {"filename": setting.key},
@@ -120,36 +119,66 @@ pub(crate) fn bootstrap(setting: &Setting, access_log: Option<&str>) -> Value {
         },
     });
     let listener = |name: &str, port: u16, chain: Value| json!({"name": name, "address": address(port), "filter_chains": [chain]});
-    let listeners = json!([
+    let mut listeners = vec![
         listener("h1", listens.h1, json!({"filters": [manager("h1")]})),
         listener("h2c", listens.h2c, json!({"filters": [manager("h2c")]})),
         listener(
             "tls",
             listens.tls,
-            json!({"filters": [manager("tls")], "transport_socket": tls})
+            json!({"filters": [manager("tls")], "transport_socket": tls}),
         ),
         listener("tcp", listens.tcp, json!({"filters": [tcp]})),
-    ]);
-    let clusters = if list {
-        json!([
-            cluster("http-v1", &upstreams[..2], list, None),
-            cluster("http-v2", &upstreams[2..], list, None),
-            cluster("h2-v1", &upstreams[..2], list, Some(http::h2())),
-            cluster("h2-v2", &upstreams[2..], list, Some(http::h2())),
-            cluster("tcp", upstreams, list, None),
-        ])
-    } else {
-        json!([
-            cluster("http", upstreams, list, None),
-            cluster("h2", upstreams, list, Some(http::h2())),
-            cluster("tcp", upstreams, list, None),
-        ])
-    };
+    ];
+    let mut clusters = clusters("", upstreams, list);
+    clusters.push(cluster("tcp", upstreams, list, None));
+    if let Some(mutual) = &setting.mutual {
+        let mut manager = http::manager("mtls", access_log, mutual::PREFIX);
+        if list {
+            mutual::tell(&mut manager["typed_config"]);
+        }
+        let socket = mutual::downstream(mutual);
+        listeners.push(listener(
+            "mtls",
+            listens.mtls,
+            json!({"filters": [manager], "transport_socket": socket}),
+        ));
+        for mut cluster in self::clusters(mutual::PREFIX, &mutual.upstreams, list) {
+            let is_h2 = cluster.get(OPTIONS).is_some();
+            cluster["transport_socket"] = mutual::upstream(mutual, is_h2);
+            clusters.push(cluster);
+        }
+    }
     json!({
         "admin": {"address": address(listens.admin)},
         "node": {"id": "bench", "cluster": "bench"},
         "static_resources": {"listeners": listeners, "clusters": clusters},
     })
+}
+
+/// TLS 1.3 with callers.
+fn downstream_params() -> Value {
+    json!({
+        "tls_minimum_protocol_version": "TLSv1_3",
+        "tls_maximum_protocol_version": "TLSv1_3",
+        "ecdh_curves": ["X25519MLKEM768", "X25519"],
+    })
+}
+
+/// Those of HTTP, which the routes with this prefix know.
+fn clusters(prefix: &str, upstreams: &[u16; 4], list: bool) -> Vec<Value> {
+    let subsets: &[(&str, &[u16])] = if list {
+        &[("-v1", &upstreams[..2]), ("-v2", &upstreams[2..])]
+    } else {
+        &[("", upstreams)]
+    };
+    let kinds = [("http", None), ("h2", Some(http::h2()))];
+    let all = kinds.iter().flat_map(|(kind, options)| {
+        subsets.iter().map(move |(subset, upstreams)| {
+            let name = format!("{prefix}{kind}{subset}");
+            cluster(&name, upstreams, list, options.clone())
+        })
+    });
+    all.collect()
 }
 
 fn address(port: u16) -> Value {
@@ -186,7 +215,7 @@ fn cluster(name: &str, upstreams: &[u16], list: bool, options: Option<Value>) ->
         });
     }
     if let Some(options) = options {
-        cluster["typed_extension_protocol_options"] = options;
+        cluster[OPTIONS] = options;
     }
     cluster
 }

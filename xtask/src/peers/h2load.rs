@@ -76,7 +76,7 @@ pub(crate) fn program(
                 ]);
             }
         }
-        Load::Pace | Load::Fresh(_) => bail!("{} is not for h2load", row.name),
+        Load::Pace | Load::Kept { .. } | Load::Fresh(_) => bail!("{} is not for h2load", row.name),
     }
     Ok(program.arguments([format!("{scheme}://127.0.0.1:{port}{}", row.path)]))
 }

@@ -6,9 +6,9 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    h2load,
+    h2load, mutual,
     process::Program,
-    rows::{Load, RATE, Row},
+    rows::{Load, Port, RATE, Row},
 };
 
 /// Seconds that our own generators run before it counts.
@@ -90,6 +90,9 @@ impl Generator {
             let program = Program::new(&self.own).arguments([name, &address]);
             program.arguments(times.clone())
         };
+        let threads = format!("--threads={}", self.threads);
+        let is_mutual = row.port == Port::Mtls;
+        let identity = is_mutual.then(|| format!("--mutual={}", mutual::folder(folder).display()));
         Ok(match row.load {
             Load::H1 { .. } | Load::H2 { .. } => (
                 h2load::program(row, port, seconds, self.threads, folder)?,
@@ -103,10 +106,19 @@ impl Generator {
                 ]);
                 (program, WARM)
             }
+            Load::Kept { connections } => {
+                let program = own("kept").arguments(identity).arguments([
+                    threads,
+                    format!("--connections={connections}"),
+                    format!("--path={}", row.path),
+                    format!("--length={}", row.length),
+                ]);
+                (program, WARM)
+            }
             Load::Fresh(group) => {
-                let threads = format!("--threads={}", self.threads);
                 let group = group.map(|group| format!("--group={group}"));
-                (own("fresh").arguments([threads]).arguments(group), WARM)
+                let program = own("fresh").arguments([threads]).arguments(group);
+                (program.arguments(identity), WARM)
             }
         })
     }
@@ -158,6 +170,29 @@ mod tests {
         let said = r#"{"requests":20,"wrong":0,"rate":10.5,"error":"x"}"#;
         assert_eq!(read(row("tls-new"), said).unwrap().latency, None);
         assert!(read(row("tls-new"), "{}").is_err());
+    }
+
+    #[test]
+    fn a_caller_has_a_certificate_in_the_rows_with_mutual_tls_only() {
+        let generator = Generator {
+            own: "peers-load".into(),
+            threads: 2,
+        };
+        let line = |name: &str| {
+            let (program, warm) = generator.program(row(name), 9, 3, Path::new("/f")).unwrap();
+            (program.arguments.join(" "), warm)
+        };
+        let (kept, warm) = line("mtls");
+        assert!(kept.starts_with("kept 127.0.0.1:9 --seconds=3 --warm="));
+        assert!(kept.contains(" --mutual=/f/mutual --threads=2 --connections=64 "));
+        assert!(kept.ends_with(" --path=/ --length=1024"));
+        assert_eq!(warm, WARM);
+        assert!(
+            line("mtls-new")
+                .0
+                .ends_with(" --group=x25519 --mutual=/f/mutual")
+        );
+        assert!(!line("tls-new").0.contains("mutual"));
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub(crate) fn measure(
             if !peer.has(at, 1) {
                 continue;
             }
-            let running = ground.start(peer, ports, cores, 1)?;
+            let running = ground.start(peer, &ground.setting(ports, 1)?, cores)?;
             machine::pause(SETTLE);
             if !tls {
                 say("idle".to_owned(), resident(&running));

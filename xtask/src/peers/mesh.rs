@@ -22,10 +22,16 @@ pub(crate) fn start(peer: &Peer, root: &Path, setting: &Setting) -> Start {
         listens.admin,
     ];
     let upstreams = setting.upstreams.map(|port| format!("127.0.0.1:{port}"));
+    let mutual = setting.mutual.iter().flat_map(|mutual| {
+        let upstreams = mutual.upstreams.map(|port| format!("127.0.0.1:{port}"));
+        let folder = mutual.folder.display().to_string();
+        [listens.mtls.to_string(), upstreams.join(" "), folder]
+    });
     let program = Program::new(root.join("benches/peers/mesh.sh"))
         .arguments(ports.map(|port| port.to_string()))
         .arguments([upstreams.join(" ")])
         .arguments([&setting.certificate, &setting.key].map(|it| it.display().to_string()))
+        .arguments(mutual)
         .environment("MESH_PROXY", peer.program.display().to_string())
         .environment("MESH_WORKERS", setting.workers.to_string())
         .environment("MESH_ACCESS_LOG", access_log.display().to_string());

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{envoy, forwarders, mesh, ports::Listens, process::Program, rows::Port};
+use super::{
+    envoy, forwarders, mesh, mutual::Mutual, ports::Listens, process::Program, rows::Port,
+};
 
 /// Which proxy, and with what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
@@ -39,6 +41,8 @@ pub(crate) struct Setting {
     pub(crate) upstreams: [u16; 4],
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
+    /// What it needs to listen with mutual TLS, and does not without.
+    pub(crate) mutual: Option<Mutual>,
     pub(crate) workers: usize,
     /// Where its files go.
     pub(crate) folder: PathBuf,

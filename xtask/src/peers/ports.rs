@@ -20,6 +20,7 @@ pub(crate) struct Listens {
     pub(crate) h1: u16,
     pub(crate) h2c: u16,
     pub(crate) tls: u16,
+    pub(crate) mtls: u16,
     pub(crate) tcp: u16,
     pub(crate) admin: u16,
 }
@@ -52,6 +53,7 @@ impl Ports {
             h1: self.take()?,
             h2c: self.take()?,
             tls: self.take()?,
+            mtls: self.take()?,
             tcp: self.take()?,
             admin: self.take()?,
         })

@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 use super::{
     load::{self, Generator},
     machine,
+    mutual::{self, Caller},
     peer::{Kind, Peer},
     process::Program,
     rows::{Load, POST_QUANTUM, Port, ROWS},
@@ -21,7 +22,7 @@ use super::{
 
 /// How long an access log may take to be written: Envoy flushes every ten seconds.
 const LOG: Duration = Duration::from_secs(15);
-const LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
 /// A response, as text.
 #[derive(Debug)]
@@ -65,45 +66,41 @@ pub(crate) fn all(stage: &Stage<'_>, peer: &Peer, running: &Running) -> anyhow::
         let output = calls.output(&stage.cores.generator, stage.folder, LIMIT);
         output.context("gRPC")?;
     }
+    let caller = stage.mutual.as_ref().map(|mutual| Caller {
+        stage,
+        mutual,
+        port: listens.mtls,
+    });
+    let caller = caller.filter(|_| peer.has(Port::Mtls, 1));
+    if let Some(caller) = caller {
+        mutual::probe(caller)?;
+    }
     if peer.kind.has_the_list() {
-        list(peer, running)?;
+        list(peer, running, caller)?;
     }
     Ok(())
 }
 
-/// The features of `benches/peers/FEATURES.md`.
-fn list(peer: &Peer, running: &Running) -> anyhow::Result<()> {
-    let port = running.listens.h1;
-    let trace = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    let agent = format!("user-agent: probe-{}", running.process.id());
-    let answer = get(port, "/headers", &[trace, &agent])?;
-    for what in [
-        "x-request-id: ",
-        trace,
-        "x-envoy-attempt-count: ",
-        "x-forwarded-proto: http",
-    ] {
-        ensure!(
-            answer.body.contains(what),
-            "the backend gets no `{what}`: {}",
-            answer.body
-        );
+/// The features of `benches/peers/FEATURES.md`, also where this caller calls.
+fn list(peer: &Peer, running: &Running, caller: Option<Caller<'_>>) -> anyhow::Result<()> {
+    let id = running.process.id();
+    let plain = format!("probe-{id}-h1");
+    let h1 = running.listens.h1;
+    routed(&plain, &["x-forwarded-proto: http\n"], |path, headers| {
+        get(h1, path, headers)
+    })?;
+    let mut agents = vec![plain];
+    if let Some(caller) = caller {
+        let agent = format!("probe-{id}-mtls");
+        let told = format!(";URI={}\n", mutual::CALLER);
+        let told = [
+            "x-forwarded-proto: https\n",
+            "x-forwarded-client-cert: ",
+            &told,
+        ];
+        routed(&agent, &told, |path, headers| caller.get(path, headers)).context("mutual TLS")?;
+        agents.push(agent);
     }
-    let cors = get(port, "/", &["origin: https://example.com"])?;
-    let allowed = cors.header("access-control-allow-origin");
-    ensure!(
-        allowed == Some("https://example.com"),
-        "CORS says {allowed:?}"
-    );
-    let denied = get(port, "/denied", &[])?.status;
-    ensure!(denied == 403, "RBAC: status {denied} where 403 is expected");
-    let fault = get(port, "/", &["x-env: canary8", "x-user: u8"])?.status;
-    ensure!(
-        fault == 418,
-        "the fault of route r8: status {fault} where 418 is expected"
-    );
-    let matched = get(port, "/svc7/x", &["x-env: canary7", "x-user: u7", &agent])?.status;
-    ensure!(matched == 200, "route r7: status {matched}");
     let stats = get(running.listens.admin, "/stats/prometheus", &[])?.body;
     let mut wanted = vec![
         "envoy_cluster_upstream_rq",
@@ -123,7 +120,42 @@ fn list(peer: &Peer, running: &Running) -> anyhow::Result<()> {
         .access_log
         .as_deref()
         .context("the list has an access log")?;
-    logged(log, &agent["user-agent: ".len()..])
+    agents.iter().try_for_each(|agent| logged(log, agent))
+}
+
+/// What routes and filters do with requests of this agent; the backend has to be told so much more.
+fn routed(
+    agent: &str,
+    told: &[&str],
+    get: impl Fn(&str, &[&str]) -> anyhow::Result<Answer>,
+) -> anyhow::Result<()> {
+    let trace = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let agent = format!("user-agent: {agent}");
+    let answer = get("/headers", &[trace, &agent])?;
+    let always = ["x-request-id: ", trace, "x-envoy-attempt-count: "];
+    for what in always.iter().chain(told) {
+        ensure!(
+            answer.body.contains(what),
+            "the backend gets no `{what}`: {}",
+            answer.body
+        );
+    }
+    let cors = get("/", &["origin: https://example.com"])?;
+    let allowed = cors.header("access-control-allow-origin");
+    ensure!(
+        allowed == Some("https://example.com"),
+        "CORS says {allowed:?}"
+    );
+    let denied = get("/denied", &[])?.status;
+    ensure!(denied == 403, "RBAC: status {denied} where 403 is expected");
+    let fault = get("/", &["x-env: canary8", "x-user: u8"])?.status;
+    ensure!(
+        fault == 418,
+        "the fault of route r8: status {fault} where 418 is expected"
+    );
+    let matched = get("/svc7/x", &["x-env: canary7", "x-user: u7", &agent])?.status;
+    ensure!(matched == 200, "route r7: status {matched}");
+    Ok(())
 }
 
 /// Waits for two lines of this agent: by the last route, and by r7, in either order.
@@ -180,7 +212,7 @@ pub(crate) fn get(port: u16, path: &str, headers: &[&str]) -> anyhow::Result<Ans
 }
 
 /// Reads a response that ends with its connection. One in chunks is left as it came.
-fn read(text: &str) -> Option<Answer> {
+pub(crate) fn read(text: &str) -> Option<Answer> {
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
     Some(Answer {

@@ -38,6 +38,8 @@ pub(crate) enum Port {
     H1,
     H2c,
     Tls,
+    /// TLS for callers that show a certificate, and mutual TLS to the backend.
+    Mtls,
     Tcp,
 }
 
@@ -58,6 +60,8 @@ pub(crate) enum Load {
     },
     /// Our own, at [`RATE`].
     Pace,
+    /// Our own, HTTP/1.1 over mutual TLS: as much as goes.
+    Kept { connections: usize },
     /// Our own: a connection for each request; with TLS and only this group, if there is one.
     Fresh(Option<&'static str>),
 }
@@ -218,6 +222,23 @@ pub(crate) const ROWS: &[Row] = &[
         ..BASE
     },
     Row {
+        name: "mtls",
+        area: Area::Tls,
+        what: "mutual TLS 1.3 on both sides, HTTP/1.1 keep-alive, 64 connections",
+        port: Port::Mtls,
+        load: Load::Kept { connections: 64 },
+        ..BASE
+    },
+    Row {
+        name: "mtls-new",
+        area: Area::Tls,
+        what: "mutual TLS 1.3 on both sides, a new connection for each request: X25519, ECDSA P-256, \
+               nothing resumed; those to the backend are kept",
+        port: Port::Mtls,
+        load: Load::Fresh(Some("x25519")),
+        ..BASE
+    },
+    Row {
         name: "tcp-1k",
         area: Area::Tcp,
         what: "TCP, answers of 1 KiB, 64 connections",
@@ -268,7 +289,7 @@ impl Row {
         self.load != Load::Pace
     }
 
-    /// Requests that may be under way.
+    /// Requests that may be under way when h2load ends.
     pub(crate) fn under_way(&self) -> u64 {
         let most = match self.load {
             Load::H1 { connections, .. } => connections,
@@ -277,7 +298,7 @@ impl Row {
                 streams,
                 ..
             } => connections * streams,
-            Load::Pace | Load::Fresh(_) => 0,
+            Load::Pace | Load::Kept { .. } | Load::Fresh(_) => 0,
         };
         most as u64
     }
@@ -291,6 +312,7 @@ impl Port {
             Self::H1 => listens.h1,
             Self::H2c => listens.h2c,
             Self::Tls => listens.tls,
+            Self::Mtls => listens.mtls,
             Self::Tcp => listens.tcp,
         }
     }

@@ -14,6 +14,7 @@ use super::{
     machine::{self, Cores},
     measure::{self, Record},
     memory,
+    mutual::{self, Mutual},
     peer::{Kind, Peer, Setting},
     ports::{Listens, Ports},
     probe,
@@ -34,6 +35,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) cores: &'a Cores,
     pub(crate) own_load: &'a PathBuf,
     pub(crate) backend: &'a Process,
+    /// If a row is about it; the peers listen for it only then.
+    pub(crate) mutual: Option<Mutual>,
     pub(crate) running: Vec<(Peer, Running)>,
 }
 
@@ -52,6 +55,7 @@ pub(crate) struct Ground<'a> {
     pub(crate) folder: PathBuf,
     pub(crate) built: Built,
     pub(crate) upstreams: [u16; 4],
+    pub(crate) mutual: Mutual,
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
 }
@@ -70,7 +74,12 @@ pub(crate) fn run(
         .join(std::process::id().to_string());
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {folder:?}"))?;
     let mut ports = Ports::new();
-    let upstreams = [ports.take()?, ports.take()?, ports.take()?, ports.take()?];
+    let mut four = || anyhow::Ok([ports.take()?, ports.take()?, ports.take()?, ports.take()?]);
+    let upstreams = four()?;
+    let mutual = Mutual {
+        upstreams: four()?,
+        folder: mutual::folder(&folder),
+    };
     let ground = Ground {
         root: workspace.root(),
         certificate: folder.join("certificate.pem"),
@@ -78,6 +87,7 @@ pub(crate) fn run(
         folder,
         built,
         upstreams,
+        mutual,
     };
     let peers: Vec<Peer> = peers.iter().map(|it| ground.built.of(it)).collect();
     let result = measure_all(&ground, &mut ports, &peers, options);
@@ -109,12 +119,8 @@ fn measure_all(
         println!("{}: {}", peer.kind.name(), peer.version);
     }
     let cores = Cores::of(machine::cores(), 1);
-    let files = [&ground.certificate, &ground.key].map(|it| it.display().to_string());
-    Program::new(&ground.built.load)
-        .arguments(["certificate".to_owned()])
-        .arguments(files)
-        .output(&cores.generator, &ground.folder, READY)
-        .context("a certificate")?;
+    ground.certify("certificate", &[&ground.certificate, &ground.key], &cores)?;
+    ground.certify("authority", &[&ground.mutual.folder], &cores)?;
     let backend = ground.backend(&cores)?;
     let mut report = table::Report::new(peers, options);
     for round in 1..=options.rounds {
@@ -124,7 +130,9 @@ fn measure_all(
                 .collect();
             if !rows.is_empty() {
                 let cores = Cores::of(machine::cores(), workers);
-                let stage = ground.stage(peers, ports, &cores, &backend, workers)?;
+                let is_mutual = rows.iter().any(|row| row.port == Port::Mtls);
+                let mutual = is_mutual.then(|| ground.mutual.clone());
+                let stage = ground.stage(peers, ports, &cores, &backend, workers, mutual)?;
                 rows_of(&stage, &rows, round, options, &mut report)?;
             }
         }
@@ -144,6 +152,9 @@ fn rows_of(
     options: &Options,
     report: &mut table::Report,
 ) -> anyhow::Result<()> {
+    if let Some(mutual) = &stage.mutual {
+        mutual::probe_backend(stage, mutual)?;
+    }
     for (peer, running) in &stage.running {
         probe::all(stage, peer, running).with_context(|| format!("{}: probe", peer.kind.name()))?;
     }
@@ -193,13 +204,28 @@ fn line(record: &Record) -> String {
 // === impl Ground ===
 
 impl Ground<'_> {
+    /// Has peers-load write certificates.
+    fn certify(&self, what: &str, files: &[&PathBuf], cores: &Cores) -> anyhow::Result<()> {
+        let files = files.iter().map(|it| it.display().to_string());
+        let program = Program::new(&self.built.load).arguments([what]);
+        let output = program
+            .arguments(files)
+            .output(&cores.generator, &self.folder, READY);
+        output.with_context(|| format!("peers-load {what}"))?;
+        Ok(())
+    }
+
     fn backend(&self, cores: &Cores) -> anyhow::Result<Process> {
-        let addresses = self.upstreams.map(|port| format!("127.0.0.1:{port}"));
+        let of = |ports: [u16; 4]| ports.map(|port| format!("127.0.0.1:{port}"));
         let mut process = Program::new(&self.built.backend)
-            .arguments([format!("--threads={}", cores.backend.len())])
-            .arguments(addresses)
+            .arguments([
+                format!("--threads={}", cores.backend.len()),
+                format!("--mutual={}", self.mutual.folder.display()),
+                format!("--secure={}", of(self.mutual.upstreams).join(",")),
+            ])
+            .arguments(of(self.upstreams))
             .start(&cores.backend, &self.folder, "backend")?;
-        for port in self.upstreams {
+        for port in self.upstreams.into_iter().chain(self.mutual.upstreams) {
             wait(&mut process, "the backend", || is_open(port))?;
         }
         Ok(process)
@@ -211,6 +237,7 @@ impl Ground<'_> {
             upstreams: self.upstreams,
             certificate: self.certificate.clone(),
             key: self.key.clone(),
+            mutual: None,
             workers,
             folder: self.folder.clone(),
         })
@@ -224,16 +251,22 @@ impl Ground<'_> {
         cores: &'a Cores,
         backend: &'a Process,
         workers: usize,
+        mutual: Option<Mutual>,
     ) -> anyhow::Result<Stage<'a>> {
         let mut running = Vec::new();
         for peer in peers.iter().filter(|peer| peer.has(Port::H1, workers)) {
-            running.push((peer.clone(), self.start(peer, ports, cores, workers)?));
+            let setting = Setting {
+                mutual: mutual.clone(),
+                ..self.setting(ports, workers)?
+            };
+            running.push((peer.clone(), self.start(peer, &setting, cores)?));
         }
         Ok(Stage {
             folder: &self.folder,
             cores,
             own_load: &self.built.load,
             backend,
+            mutual,
             running,
         })
     }
@@ -242,12 +275,10 @@ impl Ground<'_> {
     pub(crate) fn start(
         &self,
         peer: &Peer,
-        ports: &mut Ports,
+        setting: &Setting,
         cores: &Cores,
-        workers: usize,
     ) -> anyhow::Result<Running> {
-        let setting = self.setting(ports, workers)?;
-        let start = peer.start(self.root, &setting)?;
+        let start = peer.start(self.root, setting)?;
         let running = self.started(&start.program, peer.kind, cores, setting.listens)?;
         Ok(Running {
             access_log: start.access_log,

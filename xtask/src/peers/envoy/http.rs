@@ -16,8 +16,8 @@ const FORMAT: &str = concat!(
 /// Streams at once on a connection, as mesh-proxy has it.
 const STREAMS: u32 = 1024;
 
-/// The manager of a listener; the list is on if there is an access log.
-pub(super) fn manager(name: &str, access_log: Option<&str>) -> Value {
+/// The manager of a listener, to clusters with this prefix; the list is on if there is an access log.
+pub(super) fn manager(name: &str, access_log: Option<&str>, prefix: &str) -> Value {
     let list = access_log.is_some();
     let mut filters = Vec::new();
     if list {
@@ -30,7 +30,7 @@ pub(super) fn manager(name: &str, access_log: Option<&str>) -> Value {
         "name": "all",
         "domains": ["*"],
         "include_request_attempt_count": list,
-        "routes": routes(list),
+        "routes": routes(list, prefix),
     });
     let mut manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -84,22 +84,22 @@ fn rbac() -> Value {
     }})
 }
 
-fn routes(list: bool) -> Value {
+fn routes(list: bool, prefix: &str) -> Value {
+    let [http, h2] = ["http", "h2"].map(|kind| format!("{prefix}{kind}"));
     if !list {
         return json!([
-            {"name": "h2", "match": {"prefix": "/h2/"}, "route": {"cluster": "h2"}},
-            {"name": "grpc", "match": {"prefix": "/bench.Echo/"}, "route": {"cluster": "h2"}},
-            {"name": "last", "match": {"prefix": "/"}, "route": {"cluster": "http"}},
+            {"name": "h2", "match": {"prefix": "/h2/"}, "route": {"cluster": h2}},
+            {"name": "grpc", "match": {"prefix": "/bench.Echo/"}, "route": {"cluster": h2}},
+            {"name": "last", "match": {"prefix": "/"}, "route": {"cluster": http}},
         ]);
     }
-    let mut routes: Vec<Value> = (0..9).map(guarded).collect();
-    for (name, prefix, cluster) in [
-        ("h2", "/h2/", "h2"),
-        ("h2", "/bench.Echo/", "h2"),
-        ("last", "/", "http"),
+    let mut routes: Vec<Value> = (0..9).map(|at| guarded(at, &http)).collect();
+    for (name, path, cluster) in [
+        ("h2", "/h2/", &h2),
+        ("h2", "/bench.Echo/", &h2),
+        ("last", "/", &http),
     ] {
-        let mut route =
-            json!({"name": name, "match": {"prefix": prefix}, "route": action(cluster)});
+        let mut route = json!({"name": name, "match": {"prefix": path}, "route": action(cluster)});
         route["typed_per_filter_config"] = json!({"envoy.filters.http.cors": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy",
             "allow_origin_string_match": [{"exact": "https://example.com"}],
@@ -111,7 +111,7 @@ fn routes(list: bool) -> Value {
 }
 
 /// One of the routes that look at two headers.
-fn guarded(at: usize) -> Value {
+fn guarded(at: usize, cluster: &str) -> Value {
     let prefix = if at % 2 == 1 {
         format!("/svc{at}/")
     } else {
@@ -126,7 +126,7 @@ fn guarded(at: usize) -> Value {
                 {"name": "x-user", "string_match": {"prefix": format!("u{at}")}},
             ],
         },
-        "route": action("http"),
+        "route": action(cluster),
     });
     if at == 8 {
         route["typed_per_filter_config"] = json!({"envoy.filters.http.fault": {
