@@ -3,7 +3,7 @@
 use super::authority::Keeping;
 use super::identity::{address_towards, identity};
 use super::names::Names;
-use super::{RunArgs, envoy, keys};
+use super::{RunArgs, envoy, keys, tidy};
 use crate::config::{self, Configuration, NodeSpec, Source};
 use crate::explain::Token;
 use crate::xds::Driver;
@@ -263,9 +263,11 @@ pub(super) async fn until_told(
     mut proxy: Running,
     beside: [Option<JoinHandle<()>>; 3],
 ) -> anyhow::Result<ExitCode> {
+    let tidying = tidy::up(proxy.listening());
     tokio::select! {
         () = terminated() => tracing::info!("draining"),
         () = proxy.ended() => {}
+        () = tidying => {}
     }
     let [configuration, names, identity] = beside;
     if let Some(configuration) = configuration {
