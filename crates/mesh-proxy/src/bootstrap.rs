@@ -10,7 +10,6 @@ mod log;
 mod names;
 mod node;
 mod serve;
-mod tidy;
 
 pub use log::log_to_stderr;
 pub use node::NodeArgs;

@@ -3,6 +3,7 @@
 //! A bad object is refused alone and its last good version stays; a change that cannot be used at
 //! all changes nothing. Watching is a future that the owner runs.
 
+use crate::tidy;
 use crate::watch::Changes;
 use mesh_core::discovery::NameTable;
 use mesh_core::model::{
@@ -240,7 +241,7 @@ impl Configuration {
                 changes = &mut next => {
                     // It is not given up for keys: it may know of a change already.
                     next.set(happened(changes));
-                    self.reload()
+                    tidy::apart(|| self.reload())
                 }
                 () = came(&mut keys) => self.renew_keys(),
             };

@@ -149,7 +149,7 @@ mod tests {
     const BROKEN: &str =
         "---\napiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: 7}\n";
     const SECRET: &str = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\n\
-                          data: {ca.crt: aGVsbG8=}\n";
+                          stringData: {ca.crt: '-----BEGIN CERTIFICATE-----'}\n";
 
     fn service(name: &str, port: u16) -> String {
         format!(

@@ -3,11 +3,11 @@
 use super::authority::Keeping;
 use super::identity::{address_towards, identity};
 use super::names::Names;
-use super::{RunArgs, envoy, keys, tidy};
+use super::{RunArgs, envoy, keys};
 use crate::config::{self, Configuration, NodeSpec, Source};
 use crate::explain::Token;
 use crate::xds::Driver;
-use crate::{Builder, Identity, Running};
+use crate::{Builder, Identity, Running, tidy};
 use anyhow::{Context, bail};
 use mesh_core::Name;
 use mesh_core::model::{AccessLog, ListenerAddress, UnixPath, WorkloadRef};
@@ -106,7 +106,7 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
         locality: args.node.locality(),
         access_log: args.access_log.clone(),
     };
-    let (mut configuration, findings) = match Configuration::load(source) {
+    let (mut configuration, findings) = match tidy::apart(|| Configuration::load(source)) {
         Ok(loaded) => loaded,
         Err(config::LoadError::Refused(findings)) => {
             eprint!("{}", config::render(&findings));
