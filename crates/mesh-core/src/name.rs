@@ -39,19 +39,23 @@ impl AsRef<str> for Name {
 
 impl From<&str> for Name {
     fn from(text: &str) -> Self {
-        Self(Arc::from(text))
+        match text {
+            // All of these are one.
+            "" => Self::default(),
+            text => Self(Arc::from(text)),
+        }
     }
 }
 
 impl From<String> for Name {
     fn from(text: String) -> Self {
-        Self(Arc::from(text))
+        Self::from(text.as_str())
     }
 }
 
 impl From<&String> for Name {
     fn from(text: &String) -> Self {
-        Self(Arc::from(text.as_str()))
+        Self::from(text.as_str())
     }
 }
 

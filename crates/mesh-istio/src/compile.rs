@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use mesh_core::model::{
     AccessLog, Cluster, EndpointSet, EscapedSlashes, HttpManager, Listener, PathNormalization,
-    RouteTable, SecretRef, SnapshotBuilder,
+    Retry, RouteTable, SecretRef, SnapshotBuilder,
 };
 use mesh_core::{Name, Origin};
 
@@ -233,6 +233,8 @@ struct Compiler<'a> {
     clusters: HashSet<Name>,
     /// What judges on the way in; nothing on the way out.
     judges: authz::Judges,
+    /// Retries of routes that say nothing of them, which send by chance or by a hash, once made.
+    usual_retries: [Option<Option<Arc<Retry>>>; 2],
 }
 
 // === impl Half ===
@@ -271,6 +273,7 @@ impl<'a> Compiler<'a> {
             served: HashSet::new(),
             clusters: HashSet::new(),
             judges: authz::Judges::default(),
+            usual_retries: [None, None],
         }
     }
 
@@ -313,11 +316,13 @@ impl<'a> Compiler<'a> {
         found
     }
 
-    /// Whether there is a cluster of this name so far, as somebody who depends on it.
-    fn has_cluster(&mut self, name: &str) -> bool {
-        let found = self.clusters.contains(name);
+    /// The cluster of this name if there is one so far, as somebody who depends on it. It is the
+    /// very same name for all who send there.
+    fn cluster_named(&mut self, name: &str) -> Option<Name> {
+        let found = self.clusters.get(name).cloned();
         if let Some(hears) = &mut self.hears {
-            hears.clusters.push((Name::from(name), found));
+            let known = found.clone().unwrap_or_else(|| Name::from(name));
+            hears.clusters.push((known, found.is_some()));
         }
         found
     }

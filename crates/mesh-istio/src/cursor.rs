@@ -197,7 +197,7 @@ impl<'a> Cursor<'a> {
                 report: self.report,
             })
         });
-        Some(each.collect())
+        Some(exact(each))
     }
 
     /// The entries of this mapping under keys of the user's choosing.
@@ -222,8 +222,15 @@ impl<'a> Cursor<'a> {
                 },
             )
         });
-        Some(each.collect())
+        Some(exact(each))
     }
+}
+
+/// All of these, in no more room than they need: objects are kept for as long as they are in force.
+fn exact<T>(each: impl Iterator<Item = T>) -> Vec<T> {
+    let mut all: Vec<T> = each.collect();
+    all.shrink_to_fit();
+    all
 }
 
 // === impl Path ===

@@ -41,7 +41,7 @@ pub use node::{Capture, Inbound, Node, Role, parse_locality, parse_ports};
 pub use registry::{
     FileRegistry, FileRegistryHandle, allocated, is_headless, localities, locality_of, services,
 };
-pub use world::{ObjectKey, World};
+pub use world::{ObjectKey, Resting, World};
 
 // Its examples are compiled and run as documentation tests.
 #[cfg(doctest)]

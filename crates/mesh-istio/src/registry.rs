@@ -214,6 +214,14 @@ impl Services {
         services
     }
 
+    /// As much of them as has a say in those of the next world: who has which address.
+    pub(crate) fn at_rest(&self) -> Self {
+        Self {
+            ledger: self.ledger.at_rest(),
+            ..Self::default()
+        }
+    }
+
     /// What was allocated to a host.
     pub(crate) fn allocated(&self, host: &str) -> Option<&Allocated> {
         self.ledger.get(host)

@@ -21,6 +21,10 @@ use crate::spec::{
 };
 use crate::yaml::{Node, Value, compose};
 
+mod rest;
+
+pub use rest::Resting;
+
 /// What tells one object from another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
@@ -70,12 +74,7 @@ struct Document<'t> {
 impl World {
     /// Takes over what the files say now, as far as it is good.
     pub fn update(&mut self, files: &Files) -> Vec<Diagnostic> {
-        let mut round = Round {
-            previous: &self.state.objects,
-            next: BTreeMap::new(),
-            seen: BTreeMap::new(),
-            findings: Vec::new(),
-        };
+        let mut round = Round::after(&self.state.objects);
         let mut withheld = Vec::new();
         for file in files.iter() {
             if !round.read(file) {
@@ -288,7 +287,16 @@ impl World {
 
 // === impl Round ===
 
-impl Round<'_> {
+impl<'w> Round<'w> {
+    fn after(previous: &'w BTreeMap<ObjectKey, Arc<Object>>) -> Self {
+        Self {
+            previous,
+            next: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            findings: Vec::new(),
+        }
+    }
+
     /// Reads one file; `false` if objects may be hidden in what could not be read.
     fn read(&mut self, file: &File) -> bool {
         let Ok(text) = &file.text else {

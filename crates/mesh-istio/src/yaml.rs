@@ -74,7 +74,9 @@ impl Node {
         }
     }
 
-    fn list(at: Position, items: Vec<Self>) -> Self {
+    fn list(at: Position, mut items: Vec<Self>) -> Self {
+        // Most are short, and all of a file's are there at the same time.
+        items.shrink_to_fit();
         let height = items
             .iter()
             .map(|n| n.height)
@@ -90,7 +92,8 @@ impl Node {
         }
     }
 
-    fn map(at: Position, entries: Vec<(Key, Self)>) -> Self {
+    fn map(at: Position, mut entries: Vec<(Key, Self)>) -> Self {
+        entries.shrink_to_fit();
         let height = entries
             .iter()
             .map(|(_, n)| n.height)

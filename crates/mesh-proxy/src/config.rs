@@ -3,12 +3,15 @@
 //! A bad object is refused alone and its last good version stays; a change that cannot be used at
 //! all changes nothing. Watching is a future that the owner runs.
 
+use crate::tidy;
 use crate::watch::Changes;
 use mesh_core::discovery::NameTable;
-use mesh_core::model::{AccessLog, KeyBook, Locality, Snapshot, SnapshotBuilder, WorkloadRef};
+use mesh_core::model::{
+    AccessLog, KeyBook, Locality, Snapshot, SnapshotBuilder, WantedKeys, WorkloadRef,
+};
 use mesh_core::{Feed, Invalid, Name, Publisher};
 use mesh_istio::{
-    Diagnostic, Files, Node, Role, World, compile, locality_of, name_table, wanted_keys,
+    Diagnostic, Files, Node, Resting, Role, World, compile, locality_of, name_table, wanted_keys,
 };
 use mesh_keys::Keys;
 use std::borrow::Borrow;
@@ -58,7 +61,9 @@ pub enum NodeSpec {
 #[derive(Debug)]
 pub struct Configuration {
     source: Source,
-    world: World,
+    /// Between changes nobody looks at objects.
+    world: Resting,
+    wanted: WantedKeys,
     node: Node,
     publisher: Publisher<Snapshot>,
     names: Publisher<Option<NameTable>>,
@@ -120,7 +125,8 @@ impl Configuration {
         Ok((
             Self {
                 source,
-                world,
+                wanted: wanted_keys(&world, Some(&node)),
+                world: world.rest(),
                 node,
                 publisher,
                 names,
@@ -155,21 +161,28 @@ impl Configuration {
 
     /// Reads the files again and publishes what changed. Says what is new about them.
     pub fn reload(&mut self) -> Vec<Diagnostic> {
-        let mut findings = self.world.update(&read(&self.source));
-        match self.source.resolve(&self.world) {
+        let files = read(&self.source);
+        let mut world = self.world.anew();
+        let mut findings = world.update(&files);
+        if findings.iter().any(Diagnostic::is_error) {
+            // Of what is refused the last good version stays.
+            world = self.world.wake();
+            findings = world.update(&files);
+        }
+        match self.source.resolve(&world) {
             Ok(node) => self.node = node,
             Err(LoadError::Refused(more)) => findings.extend(more),
             Err(error) => tracing::error!(%error, "the last description of the node stays"),
         }
         self.read = findings;
-        self.compile()
+        self.compile(world)
     }
 
     /// Has these get the keys that the node's RequestAuthentications need from outside of the mesh.
     /// What they have now is taken over by [`Configuration::renew_keys`], what comes later by
     /// [`Configuration::watch`]. The [`Fetcher`](mesh_keys::Fetcher) that they came with has to run.
     pub fn fetch_keys(&mut self, keys: Keys) {
-        keys.want(wanted_keys(&self.world, Some(&self.node)));
+        keys.want(self.wanted.clone());
         self.keys = Some(keys);
     }
 
@@ -178,30 +191,32 @@ impl Configuration {
         let known = self.keys.as_ref().map(Keys::load);
         match known.is_none_or(|known| known == *self.world.keys()) {
             true => Vec::new(),
-            false => self.compile(),
+            false => self.compile(self.world.wake()),
         }
     }
 
-    fn compile(&mut self) -> Vec<Diagnostic> {
+    fn compile(&mut self, mut world: World) -> Vec<Diagnostic> {
         if let Some(keys) = &self.keys {
-            keys.want(wanted_keys(&self.world, Some(&self.node)));
-            self.world.set_keys(keys.load());
+            self.wanted = wanted_keys(&world, Some(&self.node));
+            keys.want(self.wanted.clone());
+            world.set_keys(keys.load());
         }
         let mut findings = self.read.clone();
         let mut builder = SnapshotBuilder::from(&self.publisher.load());
-        findings.extend(compile(&self.world, &self.node, &mut builder));
+        findings.extend(compile(&world, &self.node, &mut builder));
         self.source.adjust(&mut builder);
         match builder.build() {
             Ok((snapshot, _)) => {
                 // First where connections go, then who is led there.
                 self.publisher.publish(snapshot);
-                let names = self.source.names(&self.world, &self.node);
+                let names = self.source.names(&world, &self.node);
                 if *self.names.load() != names {
                     self.names.publish(Arc::new(names));
                 }
             }
             Err(error) => tracing::error!(%error, "the last configuration stays in force"),
         }
+        self.world = world.rest();
         // A finding that was there before is no news.
         let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
         let mut index = 0;
@@ -226,7 +241,7 @@ impl Configuration {
                 changes = &mut next => {
                     // It is not given up for keys: it may know of a change already.
                     next.set(happened(changes));
-                    self.reload()
+                    tidy::apart(|| self.reload())
                 }
                 () = came(&mut keys) => self.renew_keys(),
             };

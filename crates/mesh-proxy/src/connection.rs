@@ -8,7 +8,7 @@ use self::arrival::Arrival;
 use crate::guard::Guard;
 use crate::http::serve;
 use crate::http::stack::RequestStack;
-use crate::listener::{ChainState, Counted, Current, HttpChain, ListenerState, Use};
+use crate::listener::{ChainState, Counted, Counting, Current, HttpChain, ListenerState, Use};
 use crate::origin::Downstream;
 use crate::tcp;
 use crate::tls::Security;
@@ -51,9 +51,19 @@ struct Open {
     _active: Raised<Counted<ListenerStat>, ListenerStat>,
 }
 
+/// What serves a connection, once it is settled where that goes.
+type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A connection that goes somewhere.
+struct Going {
+    serving: Serving,
+    _counted: Option<Counting>,
+    _open: Open,
+}
+
 /// A future that counts an open connection as long as it lasts.
 #[pin_project::pin_project]
-struct Counting<F> {
+struct WhileOpen<F> {
     #[pin]
     future: F,
     _open: Open,
@@ -89,7 +99,7 @@ pub(crate) fn serve_plain<IO: Downstream>(
     arrival.keep_source(current.plan().inspect());
     let caller = arrival.caller(site.shard, &chain.chain().config().name);
     let connection = http_connection(http, caller, &chain, site);
-    Ok(Counting {
+    Ok(WhileOpen {
         future: serve::serve(arrival.io, connection),
         _open: Open::new(current.plan().stats(), site.shard),
     })
@@ -101,12 +111,27 @@ pub(crate) async fn serve<IO: Downstream>(
     peer: SocketAddr,
     local: SocketAddr,
     listener: Arc<ListenerState>,
-    site: Site,
+    site: Arc<Site>,
 ) {
+    // Boxed: a connection keeps no room for what is over before it is served.
+    let going = Box::pin(begin(io, peer, local, listener, site)).await;
+    if let Some(mut going) = going {
+        going.serving.as_mut().await;
+    }
+}
+
+/// Finds out where a connection goes, and secures it. None where it goes nowhere.
+async fn begin<IO: Downstream>(
+    io: IO,
+    peer: SocketAddr,
+    local: SocketAddr,
+    listener: Arc<ListenerState>,
+    site: Arc<Site>,
+) -> Option<Going> {
     let mut arrival = Arrival::new(io, peer, local, listener.address().unix());
     let mut current = listener.current();
     if !look(&mut arrival, &current, site.shard).await {
-        return;
+        return None;
     }
     // Once: the one that gets it keeps it.
     if current.plan().listener().hand_off
@@ -116,12 +141,12 @@ pub(crate) async fn serve<IO: Downstream>(
     {
         current = other.current();
         if !look(&mut arrival, &current, site.shard).await {
-            return;
+            return None;
         }
     }
     let Some(chain) = current.choose(&arrival.traits()).cloned() else {
         no_chain(&arrival, &current, &site);
-        return;
+        return None;
     };
     let mut caller = arrival.caller(site.shard, &chain.chain().config().name);
     let open = Open::new(current.plan().stats(), site.shard);
@@ -134,51 +159,51 @@ pub(crate) async fn serve<IO: Downstream>(
             .as_ref()
             .is_some_and(|counted| counted.is_too_many())
     {
-        // Boxed, as it is over soon.
-        Box::pin(limited.delay(chain.drained())).await;
-        return;
+        limited.delay(chain.drained()).await;
+        return None;
     }
-    match chain.chain().security() {
-        Security::Plain => {
-            drop(current);
-            pass(arrival.io, caller, &chain, &site).await;
-        }
+    let serving = match chain.chain().security() {
+        Security::Plain => pass(arrival.io, caller, &chain, &site),
         Security::Tls(handshake) => {
             let agreed = current.plan().tls().clone();
             drop(current);
-            // Boxed, as what follows: a connection keeps no room for what is over.
             let shaking =
                 handshake.accept(arrival.io, &open.stats, agreed, site.shard, &site.guard);
-            let accepting = Box::pin(shaking);
-            if let Some((io, mut info)) = accepting.await {
-                // What was seen before is told already.
-                if caller.tls.is_none() && !info.server_name.is_empty() {
-                    Arc::make_mut(&mut info).late_server_name = true;
-                }
-                caller.tls = Some(info);
-                pass(io, caller, &chain, &site).await;
+            // Boxed: two places in this future would be far too much for what it accepts.
+            let (io, mut info) = Box::pin(shaking).await?;
+            // What was seen before is told already.
+            if caller.tls.is_none() && !info.server_name.is_empty() {
+                Arc::make_mut(&mut info).late_server_name = true;
             }
+            caller.tls = Some(info);
+            pass(io, caller, &chain, &site)
         }
         Security::Broken(error) => {
             tracing::debug!(chain = %chain.chain().config().name, %error, "closed");
+            return None;
         }
-    }
+    };
+    Some(Going {
+        serving,
+        _counted: counted,
+        _open: open,
+    })
 }
 
 /// Passes a connection to what its chain is used for.
-fn pass<'a, IO: Downstream>(
+fn pass<IO: Downstream>(
     io: IO,
     caller: Caller,
-    chain: &'a ChainState,
-    site: &'a Site,
-) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    chain: &Arc<ChainState>,
+    site: &Arc<Site>,
+) -> Serving {
     let judges = chain.chain().judges();
     if judges.is_empty() {
         return go(io, caller, chain, site);
     }
     match judges.step(0..usize::MAX, &Facts::of_connection(&caller), site.shard) {
         Ok(Step::Admitted) => go(io, caller, chain, site),
-        Ok(Step::Ask(at)) => Box::pin(ask(io, caller, chain, site, at)),
+        Ok(Step::Ask(at)) => Box::pin(ask(io, caller, chain.clone(), site.clone(), at)),
         Err(denied) => {
             deny(caller, &denied, chain, site);
             Box::pin(std::future::ready(()))
@@ -190,8 +215,8 @@ fn pass<'a, IO: Downstream>(
 async fn ask<IO: Downstream>(
     io: IO,
     caller: Caller,
-    chain: &ChainState,
-    site: &Site,
+    chain: Arc<ChainState>,
+    site: Arc<Site>,
     mut at: usize,
 ) {
     let judges = chain.chain().judges();
@@ -208,9 +233,9 @@ async fn ask<IO: Downstream>(
             &Facts::of_connection(&caller),
             site.shard,
         ) {
-            Ok(Step::Admitted) => return go(io, caller, chain, site).await,
+            Ok(Step::Admitted) => return go(io, caller, &chain, &site).await,
             Ok(Step::Ask(next)) => at = next,
-            Err(denied) => return deny(caller, &denied, chain, site),
+            Err(denied) => return deny(caller, &denied, &chain, &site),
         }
     }
 }
@@ -223,18 +248,25 @@ fn deny(caller: Caller, denied: &Denied, chain: &ChainState, site: &Site) {
 }
 
 /// Passes on a connection that may go on.
-fn go<'a, IO: Downstream>(
+fn go<IO: Downstream>(
     io: IO,
     caller: Caller,
-    chain: &'a ChainState,
-    site: &'a Site,
-) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    chain: &Arc<ChainState>,
+    site: &Arc<Site>,
+) -> Serving {
     match chain.chain().usage() {
         Use::Http(http) => {
             let connection = http_connection(http, caller, chain, site);
             Box::pin(serve::serve(io, connection))
         }
-        Use::Tcp(tcp) => Box::pin(tcp::serve(io, tcp, caller, chain.drained(), &site.tcp)),
+        Use::Tcp(_) => Box::pin(bytes(io, caller, chain.clone(), site.clone())),
+    }
+}
+
+/// Passes on a connection whose bytes are nobody's business.
+async fn bytes<IO: Downstream>(io: IO, caller: Caller, chain: Arc<ChainState>, site: Arc<Site>) {
+    if let Use::Tcp(tcp) = chain.chain().usage() {
+        tcp::serve(io, tcp, caller, chain.drained(), &site.tcp).await;
     }
 }
 
@@ -308,9 +340,9 @@ fn http_connection(
     }
 }
 
-// === impl Counting ===
+// === impl WhileOpen ===
 
-impl<F: Future> Future for Counting<F> {
+impl<F: Future> Future for WhileOpen<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {

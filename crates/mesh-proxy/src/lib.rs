@@ -42,6 +42,7 @@ mod reconcile;
 mod renewal;
 mod runtime;
 mod tcp;
+mod tidy;
 mod tls;
 mod updates;
 mod watch;

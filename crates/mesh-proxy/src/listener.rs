@@ -5,6 +5,7 @@ mod connections;
 mod plan;
 
 pub(crate) use blocks::{Counted, Statistics};
+pub(crate) use connections::Counting;
 pub(crate) use plan::{Chain, HttpChain, Plan, Plans, TcpChain, Use};
 
 use crate::chain::Traits;

@@ -234,6 +234,7 @@ async fn accept_all<A: Accept>(
     site: Site,
     mut drained: watch::Receiver<bool>,
 ) {
+    let site = Arc::new(site);
     let serve = |ready: Ready<A::Stream>| {
         let Ready {
             stream,

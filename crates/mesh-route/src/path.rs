@@ -86,6 +86,8 @@ impl Paths {
         let ends = paths.sensitive.nodes.iter_mut();
         let ends = ends.filter_map(|node| node.rules.as_mut()?.regexes.as_mut());
         ends.for_each(|regexes| regexes.compile(rules));
+        paths.sensitive.nodes.shrink_to_fit();
+        paths.folded.nodes.shrink_to_fit();
         paths
     }
 

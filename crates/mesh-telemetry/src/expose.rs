@@ -28,11 +28,14 @@
 //! ```
 
 mod breakers;
+mod id;
 mod json;
 mod prometheus;
 mod quantile;
 mod query;
 mod text;
+
+use id::{Id, Owner, Subject};
 
 pub use query::{Output, Query, Select};
 
@@ -43,12 +46,15 @@ use mesh_core::stats::{
     AuthzStat, Block, ClusterStat, Codes, ExternalStat, HttpStat, Kind, ListenerStat, RouteStat,
     SessionStat, Stat, Summary, TcpStat, TlsStat,
 };
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Everything that there is to tell at one moment.
 #[derive(Debug, Default)]
 pub struct Scrape {
+    /// What is collected; everything without it.
+    only: Option<Query>,
     samples: Vec<Sample>,
     histograms: Vec<Distribution>,
     series: Vec<(Labels, Arc<Series>)>,
@@ -70,24 +76,12 @@ struct Distribution {
     summary: Summary,
 }
 
-/// What a number belongs to, and its name there.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Id {
-    /// The whole name, as in Envoy's `/stats`.
-    full: String,
-    owner: Owner,
-    stat: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Owner {
-    Process,
-    Cluster(String),
-    Http(String),
-    Tcp(String),
-    Listener(String),
-    /// A virtual host, and the prefix of rules in it.
-    Route(String, String),
+/// A number as it is shown: of all that have one name.
+#[derive(Clone, Copy, Debug)]
+struct Shown<'a> {
+    id: &'a Id,
+    kind: Kind,
+    value: u64,
 }
 
 // === impl Scrape ===
@@ -96,6 +90,26 @@ impl Scrape {
     /// Nothing yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Nothing yet, and of what is added only what this query asks for: all statistics of many
+    /// clusters take far more memory than the few that most ask for.
+    ///
+    /// ```
+    /// use mesh_core::stats::Kind;
+    /// use mesh_telemetry::expose::{Query, Scrape};
+    ///
+    /// let query = Query::parse("filter=^server")?;
+    /// let mut scrape = Scrape::only(query.clone());
+    /// scrape.value("server.live", Kind::Gauge, 1).value("other", Kind::Gauge, 1);
+    /// assert_eq!(scrape.text(&query), scrape.text(&Query::default()));
+    /// # Ok::<(), mesh_core::Invalid>(())
+    /// ```
+    pub fn only(query: Query) -> Self {
+        Self {
+            only: Some(query),
+            ..Self::default()
+        }
     }
 
     /// Adds every cluster of a snapshot, and the names that its rules have in statistics. What was
@@ -119,7 +133,7 @@ impl Scrape {
         let config = cluster.config();
         let live = cluster.live();
         let name = config.stat_name.as_ref().unwrap_or(&config.name);
-        let owner = Owner::Cluster(clean(name));
+        let owner = Subject::new(Owner::Cluster(clean(name)));
         let block = live.stats().block();
         for (stat, name, kind) in ClusterStat::ALL {
             if !is_of(*stat, config) {
@@ -129,14 +143,14 @@ impl Scrape {
                 Some(open) => u64::from(open),
                 None => block.get(*stat),
             };
-            self.sample(owner.clone(), name, *kind, value);
+            self.sample(&owner, *name, *kind, value);
         }
         for (name, left) in breakers::remaining(cluster) {
-            self.sample(owner.clone(), name, Kind::Gauge, left);
+            self.sample(&owner, name, Kind::Gauge, left);
         }
         for (code, count) in live.stats().codes().counts() {
             let name = format!("upstream_rq_{code}");
-            self.sample(owner.clone(), &name, Kind::Counter, count);
+            self.sample(&owner, name, Kind::Counter, count);
         }
         if let Some(codes) = live.stats().retried_codes() {
             self.once_more(&owner, "retry", codes);
@@ -151,19 +165,20 @@ impl Scrape {
             ("upstream_rq_time", live.stats().request_time()),
             ("upstream_cx_connect_ms", live.stats().connect_time()),
         ] {
-            self.histograms.push(Distribution {
-                id: Id::new(owner.clone(), name),
-                summary: histogram.summary(),
-            });
+            let id = Id::new(&owner, name);
+            if self.collects(&id, Select::Histograms) {
+                let summary = histogram.summary();
+                self.histograms.push(Distribution { id, summary });
+            }
         }
         self
     }
 
     /// Adds the statistics of a listener's HTTP side: `http.PREFIX.*`.
     pub fn http(&mut self, prefix: &str, block: &Block<HttpStat>) -> &mut Self {
-        let owner = Owner::Http(clean(prefix));
+        let owner = Subject::new(Owner::Http(clean(prefix)));
         for (name, kind, value) in block.iter() {
-            self.sample(owner.clone(), name, kind, value);
+            self.sample(&owner, name, kind, value);
         }
         self
     }
@@ -176,10 +191,10 @@ impl Scrape {
         name: &str,
         block: &Block<AuthzStat>,
     ) -> &mut Self {
-        let owner = prefix.map_or(Owner::Process, |prefix| Owner::Http(clean(prefix)));
+        let owner = Subject::new(http(prefix));
         let name = clean(name);
         for (stat, kind, value) in block.iter() {
-            self.sample(owner.clone(), &format!("{name}{stat}"), kind, value);
+            self.sample(&owner, format!("{name}{stat}"), kind, value);
         }
         self
     }
@@ -192,10 +207,10 @@ impl Scrape {
         name: &str,
         block: &Block<ExternalStat>,
     ) -> &mut Self {
-        let owner = prefix.map_or(Owner::Process, |prefix| Owner::Http(clean(prefix)));
+        let owner = Subject::new(http(prefix));
         let name = clean(name);
         for (stat, kind, value) in block.iter() {
-            self.sample(owner.clone(), &format!("{name}{stat}"), kind, value);
+            self.sample(&owner, format!("{name}{stat}"), kind, value);
         }
         self
     }
@@ -208,29 +223,29 @@ impl Scrape {
         name: &str,
         block: &Block<SessionStat>,
     ) -> &mut Self {
-        let owner = prefix.map_or(Owner::Process, |prefix| Owner::Http(clean(prefix)));
+        let owner = Subject::new(http(prefix));
         let name = clean(name);
         for (stat, kind, value) in block.iter() {
             let name = format!("stateful_session.{name}.{stat}");
-            self.sample(owner.clone(), &name, kind, value);
+            self.sample(&owner, name, kind, value);
         }
         self
     }
 
     /// Adds the statistics of connections that are passed on as they are: `tcp.PREFIX.*`.
     pub fn tcp(&mut self, prefix: &str, block: &Block<TcpStat>) -> &mut Self {
-        let owner = Owner::Tcp(clean(prefix));
+        let owner = Subject::new(Owner::Tcp(clean(prefix)));
         for (name, kind, value) in block.iter() {
-            self.sample(owner.clone(), name, kind, value);
+            self.sample(&owner, name, kind, value);
         }
         self
     }
 
     /// Adds the statistics of a listener, by its address: `listener.ADDRESS.*`.
     pub fn listener(&mut self, address: &str, block: &Block<ListenerStat>) -> &mut Self {
-        let owner = Owner::Listener(clean(address));
+        let owner = Subject::new(Owner::Listener(clean(address)));
         for (name, kind, value) in block.iter() {
-            self.sample(owner.clone(), name, kind, value);
+            self.sample(&owner, name, kind, value);
         }
         self
     }
@@ -238,20 +253,20 @@ impl Scrape {
     /// Adds what the handshakes of a listener agreed on, by its address:
     /// `listener.ADDRESS.ssl.ciphers.*` and the like.
     pub fn listener_tls(&mut self, address: &str, block: &Block<TlsStat>) -> &mut Self {
-        self.agreed(&Owner::Listener(clean(address)), block);
+        self.agreed(&Subject::new(Owner::Listener(clean(address))), block);
         self
     }
 
     /// As in Envoy only those that have counted.
-    fn agreed(&mut self, owner: &Owner, block: &Block<TlsStat>) {
+    fn agreed(&mut self, owner: &Arc<Subject>, block: &Block<TlsStat>) {
         for (name, kind, value) in block.iter().filter(|(_, _, value)| *value > 0) {
-            self.sample(owner.clone(), name, kind, value);
+            self.sample(owner, name, kind, value);
         }
     }
 
     /// Adds the statistics of rules: `vhost.HOST.route.PREFIX.*`, with the names as they are.
     /// Adds `retry.upstream_rq_*`: each code, its class, and all together.
-    fn once_more(&mut self, owner: &Owner, prefix: &str, codes: &Codes) {
+    fn once_more(&mut self, owner: &Arc<Subject>, prefix: &str, codes: &Codes) {
         let mut sums = BTreeMap::<String, u64>::new();
         for (code, count) in codes.counts() {
             for name in [
@@ -264,20 +279,20 @@ impl Scrape {
         }
         for (name, count) in sums {
             let name = format!("{prefix}.upstream_rq_{name}");
-            self.sample(owner.clone(), &name, Kind::Counter, count);
+            self.sample(owner, name, Kind::Counter, count);
         }
     }
 
     fn route(&mut self, host: &str, prefix: &str, block: &Block<RouteStat>) {
-        let owner = Owner::Route(printable(host), printable(prefix));
+        let owner = Subject::new(Owner::Route(printable(host), printable(prefix)));
         for (name, kind, value) in block.iter() {
-            self.sample(owner.clone(), name, kind, value);
+            self.sample(&owner, name, kind, value);
         }
     }
 
     /// Adds a number of the process, e.g. `server.live`.
     pub fn value(&mut self, name: &str, kind: Kind, value: u64) -> &mut Self {
-        self.sample(Owner::Process, name, kind, value);
+        self.sample(&Subject::new(Owner::Process), name.to_owned(), kind, value);
         self
     }
 
@@ -289,10 +304,10 @@ impl Scrape {
         self.connections.extend(telemetry.connections.all());
         for ((host, prefix), stats) in telemetry.routes.all() {
             self.route(&host, &prefix, &stats.block);
-            let owner = Owner::Route(printable(&host), printable(&prefix));
+            let owner = Subject::new(Owner::Route(printable(&host), printable(&prefix)));
             for (code, count) in stats.codes.counts() {
                 let name = format!("upstream_rq_{code}");
-                self.sample(owner.clone(), &name, Kind::Counter, count);
+                self.sample(&owner, name, Kind::Counter, count);
             }
         }
         let dropped = telemetry.dropped_lines();
@@ -312,18 +327,21 @@ impl Scrape {
 
     /// Lines of `name: value`, as Envoy's `/stats`.
     pub fn text(&self, query: &Query) -> String {
-        text::write(&self.samples(query), &self.distributions(query))
+        let samples = self.samples(query);
+        text::write(shown(&samples, query), &self.distributions(query))
     }
 
     /// As Envoy's `/stats?format=json`.
     pub fn json(&self, query: &Query) -> String {
-        json::write(&self.samples(query), &self.distributions(query))
+        let samples = self.samples(query);
+        json::write(shown(&samples, query), &self.distributions(query))
     }
 
     /// As Envoy's `/stats/prometheus`: the text format of Prometheus, version 0.0.4.
     pub fn prometheus(&self, query: &Query) -> String {
+        let samples = self.samples(query);
         prometheus::write(
-            &self.samples(query),
+            shown(&samples, query),
             &self.distributions(query),
             &self.series,
             &self.connections,
@@ -331,32 +349,36 @@ impl Scrape {
         )
     }
 
-    fn sample(&mut self, owner: Owner, stat: &str, kind: Kind, value: u64) {
-        self.samples.push(Sample {
-            id: Id::new(owner, stat),
-            kind,
-            value,
-        });
+    fn sample(
+        &mut self,
+        of: &Arc<Subject>,
+        stat: impl Into<Cow<'static, str>>,
+        kind: Kind,
+        value: u64,
+    ) {
+        // Where only what is used is asked for, zeros add nothing to others of their name.
+        if value == 0 && self.only.as_ref().is_some_and(|query| query.used_only) {
+            return;
+        }
+        let id = Id::new(of, stat);
+        if self.collects(&id, kind.into()) {
+            self.samples.push(Sample { id, kind, value });
+        }
     }
 
-    /// The counters and gauges asked for, by name, each name once.
-    fn samples(&self, query: &Query) -> Vec<Sample> {
-        let mut chosen: Vec<Sample> = Vec::new();
-        let mut sorted: Vec<&Sample> = self.samples.iter().collect();
+    fn collects(&self, id: &Id, kind: Select) -> bool {
+        let only = self.only.as_ref();
+        only.is_none_or(|query| query.selects(id, kind))
+    }
+
+    /// The counters and gauges asked for, by name.
+    fn samples(&self, query: &Query) -> Vec<&Sample> {
+        let all = self.samples.iter();
+        let mut sorted: Vec<&Sample> = all
+            .filter(|sample| query.selects(&sample.id, sample.kind.into()))
+            .collect();
         sorted.sort_by(|a, b| a.id.cmp(&b.id));
-        for sample in sorted {
-            if !query.selects(&sample.id.full, sample.kind.into()) {
-                continue;
-            }
-            match chosen.last_mut() {
-                Some(last) if last.id == sample.id => {
-                    last.value = last.value.wrapping_add(sample.value);
-                }
-                _ => chosen.push(sample.clone()),
-            }
-        }
-        chosen.retain(|sample| !query.used_only || sample.value != 0);
-        chosen
+        sorted
     }
 
     fn distributions(&self, query: &Query) -> Vec<Distribution> {
@@ -364,7 +386,7 @@ impl Scrape {
         let mut sorted: Vec<&Distribution> = self.histograms.iter().collect();
         sorted.sort_by(|a, b| a.id.cmp(&b.id));
         for one in sorted {
-            if !query.selects(&one.id.full, Select::Histograms) {
+            if !query.selects(&one.id, Select::Histograms) {
                 continue;
             }
             match chosen.last_mut() {
@@ -375,6 +397,24 @@ impl Scrape {
         chosen.retain(|one| !query.used_only || one.summary.count != 0);
         chosen
     }
+}
+
+/// Each name once, of samples that are in order.
+fn shown<'a>(sorted: &'a [&'a Sample], query: &Query) -> impl Iterator<Item = Shown<'a>> {
+    let used_only = query.used_only;
+    let alike = sorted.chunk_by(|one, other| one.id == other.id);
+    let summed = alike.map(|alike| Shown {
+        id: &alike[0].id,
+        kind: alike[0].kind,
+        value: alike
+            .iter()
+            .fold(0, |sum, sample| sum.wrapping_add(sample.value)),
+    });
+    summed.filter(move |shown| !used_only || shown.value != 0)
+}
+
+fn http(prefix: Option<&str>) -> Owner {
+    prefix.map_or(Owner::Process, |prefix| Owner::Http(clean(prefix)))
 }
 
 fn add(sum: &mut Summary, more: &Summary) {
@@ -393,26 +433,6 @@ fn clean(name: &str) -> String {
 /// A name as it is, as Envoy leaves those of virtual hosts and routes.
 fn printable(name: &str) -> String {
     name.replace(char::is_control, "_")
-}
-
-// === impl Id ===
-
-impl Id {
-    fn new(owner: Owner, stat: &str) -> Self {
-        let full = match &owner {
-            Owner::Process => stat.to_owned(),
-            Owner::Cluster(name) => format!("cluster.{name}.{stat}"),
-            Owner::Http(prefix) => format!("http.{prefix}.{stat}"),
-            Owner::Tcp(prefix) => format!("tcp.{prefix}.{stat}"),
-            Owner::Listener(address) => format!("listener.{address}.{stat}"),
-            Owner::Route(host, prefix) => format!("vhost.{host}.route.{prefix}.{stat}"),
-        };
-        Self {
-            full,
-            owner,
-            stat: stat.to_owned(),
-        }
-    }
 }
 
 /// Whether a cluster that is balanced so has the statistic: only a ring has points.

@@ -4,13 +4,17 @@ use super::template_rewrite::is_name;
 use crate::{Invalid, Name};
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 /// A template of a path, e.g. `/users/*/files/**`: `*` is one segment, `**` any text, slashes
 /// included, and the last of the wildcards. `{name}` and `{name=a/*}` give a part a name, by which
 /// a [`TemplateRewrite`](super::TemplateRewrite) takes what stood there. Two templates are equal
 /// when their texts are.
 #[derive(Clone)]
-pub struct PathTemplate {
+pub struct PathTemplate(Arc<Whole>);
+
+/// A template as it is written, and what it consists of.
+struct Whole {
     text: Name,
     parts: Vec<Part>,
     names: Vec<Named>,
@@ -87,17 +91,17 @@ impl PathTemplate {
         };
         reader.template().map_err(wrong)?;
         let (parts, names) = (reader.parts, reader.names);
-        Ok(Self { text, parts, names })
+        Ok(Self(Arc::new(Whole { text, parts, names })))
     }
 
     /// As it is written.
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     /// The text that every path of this template begins with.
     pub fn prefix(&self) -> &str {
-        match self.parts.first() {
+        match self.0.parts.first() {
             Some(Part::Text(text)) => text,
             _ => "",
         }
@@ -105,7 +109,7 @@ impl PathTemplate {
 
     /// Whether a part has this name.
     pub fn names(&self, name: &str) -> bool {
-        self.names.iter().any(|named| &*named.name == name)
+        self.0.names.iter().any(|named| &*named.name == name)
     }
 
     /// Whether a path without a query is of this template.
@@ -128,7 +132,7 @@ impl PathTemplate {
     /// text at the end.
     fn walk(&self, path: &[u8], mut left: impl FnMut(usize)) -> bool {
         let mut rest = path;
-        for (at, part) in self.parts.iter().enumerate() {
+        for (at, part) in self.0.parts.iter().enumerate() {
             if at > 0 {
                 left(rest.len());
             }
@@ -169,7 +173,7 @@ impl PathTemplate {
 
     /// The text after a wildcard.
     fn tail(&self, at: usize) -> &[u8] {
-        match self.parts.get(at + 1) {
+        match self.0.parts.get(at + 1) {
             Some(Part::Text(text)) => text.as_bytes(),
             _ => b"",
         }
@@ -189,7 +193,7 @@ pub(super) fn is_literal(byte: u8) -> bool {
 
 impl PartialEq for PathTemplate {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.as_str() == other.as_str()
     }
 }
 
@@ -197,7 +201,7 @@ impl Eq for PathTemplate {}
 
 impl Hash for PathTemplate {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.text.hash(state);
+        self.as_str().hash(state);
     }
 }
 
@@ -212,7 +216,7 @@ impl fmt::Debug for PathTemplate {
 impl<'a> Captures<'a> {
     /// What stands at this name; none if nothing has it.
     pub(super) fn get(&self, name: &str) -> Option<&'a str> {
-        let mut names = self.template.names.iter();
+        let mut names = self.template.0.names.iter();
         let named = names.find(|named| &*named.name == name)?;
         self.path
             .get(self.place(named.start)..self.place(named.end))

@@ -157,10 +157,6 @@ pub struct Rule {
 }
 
 /// What is done with a request.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all rules forward, and a rule is made once and shared"
-)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {

@@ -3,6 +3,7 @@
 use crate::Invalid;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 /// How a piece of text is compared (`envoy.type.matcher.v3.StringMatcher`, Istio `StringMatch`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,9 +31,13 @@ pub enum StringMatch {
 
 /// A regular expression in RE2's syntax that has to match the whole text.
 ///
-/// Two patterns are equal when their sources are.
+/// Two patterns are equal when their sources are. Cheap to clone: all clones share what is compiled.
 #[derive(Clone)]
-pub struct Pattern {
+pub struct Pattern(Arc<Expression>);
+
+/// What text is matched with. Most text is compared without it, so that it is not in place: wherever
+/// there could be an expression it would take as much room.
+struct Expression {
     source: String,
     whole: regex::bytes::Regex,
     part: regex::bytes::Regex,
@@ -118,31 +123,31 @@ impl Pattern {
         // The body alone first: wrapped, an unbalanced ")(" would become a different expression.
         let part = build(&body, source)?;
         let whole = build(&format!("\\A(?:{body})\\z"), source)?;
-        Ok(Self {
+        Ok(Self(Arc::new(Expression {
             source: source.to_owned(),
             whole,
             part,
-        })
+        })))
     }
 
     /// The expression as it was written.
     pub fn source(&self) -> &str {
-        &self.source
+        &self.0.source
     }
 
     /// The expression that matches the whole text, in the syntax of the library.
     pub(super) fn whole(&self) -> &str {
-        self.whole.as_str()
+        self.0.whole.as_str()
     }
 
     /// Whether the whole text matches.
     pub fn is_match(&self, text: &[u8]) -> bool {
-        self.whole.is_match(text)
+        self.0.whole.is_match(text)
     }
 
     /// Whether any part of the text matches.
     pub fn is_found_in(&self, text: &[u8]) -> bool {
-        self.part.is_match(text)
+        self.0.part.is_match(text)
     }
 
     /// Replaces every match in `text`. In `with`, `\0` to `\9` stand for the groups and `\\` for
@@ -150,7 +155,7 @@ impl Pattern {
     pub fn replace_all(&self, text: &[u8], with: &str) -> Vec<u8> {
         let mut out = Vec::with_capacity(text.len());
         let mut last = 0;
-        for groups in self.part.captures_iter(text) {
+        for groups in self.0.part.captures_iter(text) {
             let Some(all) = groups.get(0) else { continue };
             out.extend_from_slice(&text[last..all.start()]);
             last = all.end();
@@ -290,7 +295,7 @@ fn ascii_classes(source: &str) -> Result<String, Invalid> {
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
-        self.source == other.source
+        self.source() == other.source()
     }
 }
 
@@ -298,13 +303,13 @@ impl Eq for Pattern {}
 
 impl Hash for Pattern {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.source.hash(state);
+        self.source().hash(state);
     }
 }
 
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pattern({:?})", self.source)
+        write!(f, "Pattern({:?})", self.source())
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Memory {
     round: u64,
     pub(super) origins: Arc<Origins>,
     places: HashMap<(u64, Position), Origin>,
+    /// The object that the last origin is of, by its stamp, and its file.
+    last: Option<(u64, Name, Name)>,
     /// How many origins there were after the first round.
     usual: Option<usize>,
     pub(super) rules: Arc<Index>,
@@ -155,9 +157,16 @@ impl Memory {
 
     /// The origin that stands for a place in an object.
     pub(super) fn origin(&mut self, meta: &Meta, at: Position) -> Origin {
-        let origins = &mut self.origins;
+        let (origins, last) = (&mut self.origins, &mut self.last);
         *self.places.entry((meta.stamp, at)).or_insert_with(|| {
-            let place = mesh_core::Place::new(meta.to_string(), &*meta.file, at.line, at.column);
+            // Rules come one after the other, so that names are written once for many of them.
+            let (object, file) = match last.take() {
+                Some((stamp, object, file)) if stamp == meta.stamp => (object, file),
+                Some((_, _, file)) if *file == *meta.file => (Name::from(meta.to_string()), file),
+                _ => (Name::from(meta.to_string()), Name::from(&*meta.file)),
+            };
+            *last = Some((meta.stamp, object.clone(), file.clone()));
+            let place = mesh_core::Place::new(object, file, at.line, at.column);
             Arc::make_mut(origins).add(place)
         })
     }

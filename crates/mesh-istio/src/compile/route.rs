@@ -178,14 +178,14 @@ struct Shared {
 impl Shared {
     fn new(compiler: &mut Compiler<'_>, merged: &Merged<'_>, site: Site<'_>) -> Self {
         let (route, owners) = (&*merged.route, &merged.owners);
-        let mut request = vec![&route.headers.request];
-        let mut response = vec![&route.headers.response];
+        let mut request = vec![&route.headers().request];
+        let mut response = vec![&route.headers().response];
         // Of a single destination, the edits and the rewrite join the route's.
         if let spec::Action::Route(destinations) = &route.action
             && let [only] = destinations.as_slice()
         {
-            request.push(&only.headers.request);
-            response.push(&only.headers.response);
+            request.push(&only.headers().request);
+            response.push(&only.headers().response);
         }
         let (request_edits, response_edits) = (policy::edits(&request), policy::edits(&response));
         let action = action(compiler, merged, site);
@@ -204,7 +204,7 @@ impl Shared {
                     let retry = policy::retry(compiler, own, Some(owners.retries), hashed);
                     retry.map(Arc::new)
                 }
-                (None, Some(hashed)) => default_retry(compiler, hashed).map(Arc::new),
+                (None, Some(hashed)) => default_retry(compiler, hashed),
             },
             fault: route
                 .fault
@@ -343,7 +343,7 @@ fn forward(
     let (route, meta) = (&*merged.route, merged.owners.action);
     let mut forward = Forward::default();
     // The least specific first: what comes later wins.
-    let mut authority = route.headers.request.authority.clone();
+    let mut authority = route.headers().request.authority.clone();
     if let Some(rewrite) = &route.rewrite {
         forward.rewrite_origin = compiler.origin(merged.owners.rewrite, rewrite.at);
         forward.path = match &rewrite.path {
@@ -357,7 +357,7 @@ fn forward(
     }
     forward.to = match destinations {
         [only] => {
-            authority = only.headers.request.authority.clone().or(authority);
+            authority = only.headers().request.authority.clone().or(authority);
             let name = destination(compiler, meta, &only.destination, site);
             Target::Cluster(name, compiler.origin(meta, only.at))
         }
@@ -390,12 +390,12 @@ fn weighted(
     part.origin = compiler.origin(meta, one.at);
     part.cluster = destination(compiler, meta, &one.destination, site);
     part.weight = one.weight;
-    part.request_edits = policy::edits(&[&one.headers.request]);
+    part.request_edits = policy::edits(&[&one.headers().request]);
     policy::set_host(
         &mut part.request_edits,
-        one.headers.request.authority.as_deref(),
+        one.headers().request.authority.as_deref(),
     );
-    part.response_edits = policy::edits(&[&one.headers.response]);
+    part.response_edits = policy::edits(&[&one.headers().response]);
     part
 }
 
@@ -472,8 +472,8 @@ pub(super) fn destination(
         }
         Some(entry) => {
             cluster::service(compiler, entry);
-            if compiler.has_cluster(&name) {
-                return Name::from(name);
+            if let Some(name) = compiler.cluster_named(&name) {
+                return name;
             }
             if entry.ports().any(|(have, _)| have == port) {
                 let subset = &asked.subset.value;

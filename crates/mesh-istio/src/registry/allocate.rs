@@ -97,6 +97,14 @@ impl Ledger {
         ledger
     }
 
+    /// The numbers alone.
+    pub(super) fn at_rest(&self) -> Self {
+        Self {
+            numbers: self.numbers.clone(),
+            ..Self::default()
+        }
+    }
+
     /// What was allocated to a host.
     pub(super) fn get(&self, host: &str) -> Option<&Allocated> {
         self.hosts.get(host).map(|allocated| &**allocated)

@@ -57,19 +57,19 @@ pub struct HttpRoute {
     /// What is done.
     pub action: Action,
     /// How path and authority change.
-    pub rewrite: Option<Rewrite>,
+    pub rewrite: Option<Box<Rewrite>>,
     /// Limit for the whole exchange; zero is none.
     pub timeout: Option<Spanned<Duration>>,
     /// Retries; `None` is the mesh's default.
-    pub retries: Option<Retries>,
+    pub retries: Option<Box<Retries>>,
     /// Delays and aborts.
-    pub fault: Option<Fault>,
+    pub fault: Option<Box<Fault>>,
     /// Copies.
     pub mirrors: Vec<Mirror>,
     /// Cross-origin rules.
-    pub cors: Option<Cors>,
-    /// Header changes.
-    pub headers: Headers,
+    pub cors: Option<Box<Cors>>,
+    /// Header changes; `None` is none.
+    pub headers: Option<Box<Headers>>,
 }
 
 /// What an [`HttpRoute`] does.
@@ -78,11 +78,11 @@ pub enum Action {
     /// Forwards, to one or by weight to several.
     Route(Vec<WeightedDestination>),
     /// Redirects.
-    Redirect(Redirect),
+    Redirect(Box<Redirect>),
     /// Answers.
-    Respond(DirectResponse),
+    Respond(Box<DirectResponse>),
     /// The rules of another object come in its place.
-    Delegate(Delegate),
+    Delegate(Box<Delegate>),
 }
 
 /// One entry of `match`: everything in it has to hold.
@@ -230,14 +230,21 @@ impl HttpRoute {
         let name = fields.get("name", read::string).unwrap_or_default();
         let matches = fields.list("match", HttpMatch::read);
         let action = action(cursor, &mut fields);
-        let rewrite = fields.get("rewrite", Rewrite::read);
+        let rewrite = fields.get("rewrite", Rewrite::read).map(Box::new);
         let timeout = fields.get("timeout", |cursor| cursor.spanned(read::duration));
-        let retries = fields.get("retries", retries);
-        let fault = fields.get("fault", Fault::read);
+        let retries = fields.get("retries", retries).map(Box::new);
+        let fault = fields.get("fault", Fault::read).map(Box::new);
         let mirrors = policy::mirrors(cursor, &mut fields);
-        let cors = fields.get("corsPolicy", Cors::read);
-        let headers = fields.get("headers", Headers::read).unwrap_or_default();
-        check_combination(cursor, &fields, &headers, rewrite.as_ref(), &matches);
+        let cors = fields.get("corsPolicy", Cors::read).map(Box::new);
+        let headers = policy::headers(&mut fields);
+        let sets_authority = headers.as_ref().is_some_and(|it| it.sets_authority());
+        check_combination(
+            cursor,
+            &fields,
+            sets_authority,
+            rewrite.as_deref(),
+            &matches,
+        );
         fields.done();
         let action = action?;
         Some(Self {
@@ -256,18 +263,26 @@ impl HttpRoute {
     }
 }
 
+impl HttpRoute {
+    /// Header changes, where there are none as well.
+    pub fn headers(&self) -> &Headers {
+        Headers::or_none(self.headers.as_deref())
+    }
+}
+
 /// Exactly one of `route`, `redirect`, `directResponse` and `delegate`.
 fn action(cursor: &Cursor<'_>, fields: &mut Fields<'_>) -> Option<Action> {
     let mut found: Vec<&str> = ["route", "redirect", "directResponse", "delegate"]
         .into_iter()
         .filter(|name| fields.has(name))
         .collect();
-    let delegate = fields.get("delegate", Delegate::read).map(Action::Delegate);
+    let delegate = fields.get("delegate", Delegate::read).map(Box::new);
+    let delegate = delegate.map(Action::Delegate);
     let route = fields.get("route", action::destinations).map(Action::Route);
-    let redirect = fields.get("redirect", Redirect::read).map(Action::Redirect);
-    let respond = fields
-        .get("directResponse", DirectResponse::read)
-        .map(Action::Respond);
+    let redirect = fields.get("redirect", Redirect::read).map(Box::new);
+    let redirect = redirect.map(Action::Redirect);
+    let respond = fields.get("directResponse", DirectResponse::read);
+    let respond = respond.map(Box::new).map(Action::Respond);
     match found.len() {
         0 => cursor.error("needs one of route, redirect, directResponse and delegate"),
         1 => return route.or(redirect).or(respond).or(delegate),
@@ -286,7 +301,7 @@ fn action(cursor: &Cursor<'_>, fields: &mut Fields<'_>) -> Option<Action> {
 fn check_combination(
     cursor: &Cursor<'_>,
     fields: &Fields<'_>,
-    headers: &Headers,
+    sets_authority: bool,
     rewrite: Option<&Rewrite>,
     matches: &[HttpMatch],
 ) {
@@ -302,7 +317,7 @@ fn check_combination(
             }
         }
     }
-    if headers.sets_authority() && rewrite.is_some_and(|rewrite| rewrite.authority.is_some()) {
+    if sets_authority && rewrite.is_some_and(|rewrite| rewrite.authority.is_some()) {
         cursor.error("headers.request.set of the host and rewrite.authority exclude one another");
     }
     let uses_prefix = matches!(

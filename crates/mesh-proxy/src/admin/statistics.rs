@@ -36,7 +36,7 @@ pub(super) async fn answer(shared: &Shared, query: &str, usual: Output) -> Respo
     if query.output == Output::Text {
         body += &texts(shared, &query);
     }
-    body += &scrape(shared).await.write(&query);
+    body += &scrape(shared, &query).await.write(&query);
     if let (Output::Prometheus, Some(names)) = (query.output, &shared.names) {
         body += &agent(&names.counts(), &query);
     }
@@ -123,9 +123,9 @@ fn agent(counts: &Counts, query: &Query) -> String {
     text
 }
 
-/// Everything that is counted, at this moment.
-async fn scrape(shared: &Shared) -> Scrape {
-    let mut scrape = Scrape::new();
+/// Everything that is counted and asked for, at this moment.
+async fn scrape(shared: &Shared, query: &Query) -> Scrape {
+    let mut scrape = Scrape::only(query.clone());
     let snapshot = shared.feed.load();
     scrape.snapshot(&snapshot).telemetry(&shared.telemetry);
     for (prefix, block) in shared.statistics.http.all() {

@@ -7,7 +7,7 @@ use super::{RunArgs, envoy, keys};
 use crate::config::{self, Configuration, NodeSpec, Source};
 use crate::explain::Token;
 use crate::xds::Driver;
-use crate::{Builder, Identity, Running};
+use crate::{Builder, Identity, Running, tidy};
 use anyhow::{Context, bail};
 use mesh_core::Name;
 use mesh_core::model::{AccessLog, ListenerAddress, UnixPath, WorkloadRef};
@@ -106,7 +106,7 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
         locality: args.node.locality(),
         access_log: args.access_log.clone(),
     };
-    let (mut configuration, findings) = match Configuration::load(source) {
+    let (mut configuration, findings) = match tidy::apart(|| Configuration::load(source)) {
         Ok(loaded) => loaded,
         Err(config::LoadError::Refused(findings)) => {
             eprint!("{}", config::render(&findings));
@@ -263,9 +263,11 @@ pub(super) async fn until_told(
     mut proxy: Running,
     beside: [Option<JoinHandle<()>>; 3],
 ) -> anyhow::Result<ExitCode> {
+    let tidying = tidy::up(proxy.listening());
     tokio::select! {
         () = terminated() => tracing::info!("draining"),
         () = proxy.ended() => {}
+        () = tidying => {}
     }
     let [configuration, names, identity] = beside;
     if let Some(configuration) = configuration {

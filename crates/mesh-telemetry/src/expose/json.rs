@@ -1,14 +1,17 @@
 //! Envoy's statistics as JSON.
 
 use super::quantile::{QUANTILES, quantile};
-use super::{Distribution, Sample};
+use super::{Distribution, Shown};
 use std::fmt::Write;
 
-pub(super) fn write(samples: &[Sample], distributions: &[Distribution]) -> String {
+pub(super) fn write<'a>(
+    samples: impl Iterator<Item = Shown<'a>>,
+    distributions: &[Distribution],
+) -> String {
     let mut out = String::from("{\"stats\":[");
     for sample in samples {
         out.push_str("{\"name\":");
-        string(&sample.id.full, &mut out);
+        string(&sample.id.to_string(), &mut out);
         // Writing to a String cannot fail.
         let _ = write!(out, ",\"value\":{}}},", sample.value);
     }
@@ -29,7 +32,7 @@ pub(super) fn write(samples: &[Sample], distributions: &[Distribution]) -> Strin
         &mut out,
         |Distribution { id, summary }, out| {
             out.push_str("{\"name\":");
-            string(&id.full, out);
+            string(&id.to_string(), out);
             out.push_str(",\"values\":[");
             join(QUANTILES, out, |percent, out| {
                 match quantile(summary, percent) {

@@ -3,7 +3,7 @@
 //! <https://github.com/prometheus/docs/blob/main/docs/instrumenting/exposition_formats.md>
 
 use super::query::{Query, Select};
-use super::{Distribution, Owner, Sample};
+use super::{Distribution, Owner, Shown};
 use crate::istio::{Labels, Series, TcpCount, TcpSeries};
 use mesh_core::stats::{BOUNDS, Kind, Stat, Summary};
 use std::borrow::Cow;
@@ -50,8 +50,8 @@ enum Answers<'a> {
 
 type Families = BTreeMap<String, Family>;
 
-pub(super) fn write(
-    samples: &[Sample],
+pub(super) fn write<'a>(
+    samples: impl Iterator<Item = Shown<'a>>,
     distributions: &[Distribution],
     series: &[(Labels, Arc<Series>)],
     connections: &[(Labels, Arc<TcpSeries>)],
@@ -59,14 +59,13 @@ pub(super) fn write(
 ) -> String {
     let mut families = Families::new();
     for sample in samples {
-        add_sample(sample, &mut families);
+        add_sample(&sample, &mut families);
     }
     for Distribution { id, summary } in distributions {
-        let name = name(&id.owner, &id.stat);
-        let family = family(&mut families, &name, "histogram", || {
-            help(&id.owner, &id.stat)
-        });
-        histogram(&name, &labels(&id.owner, None), summary, &mut family.lines);
+        let (owner, stat) = (id.owner(), id.stat());
+        let name = name(owner, stat);
+        let family = family(&mut families, &name, "histogram", || help(owner, stat));
+        histogram(&name, &labels(owner, None), summary, &mut family.lines);
     }
     istio(series, query, &mut families);
     istio_tcp(connections, query, &mut families);
@@ -80,16 +79,16 @@ pub(super) fn write(
     out
 }
 
-fn add_sample(sample: &Sample, families: &mut Families) {
+fn add_sample(sample: &Shown<'_>, families: &mut Families) {
     let kind = match sample.kind {
         Kind::Counter => "counter",
         Kind::Gauge => "gauge",
     };
-    let owner = &sample.id.owner;
-    let (stat, part) = match agreed(owner, &sample.id.stat) {
+    let owner = sample.id.owner();
+    let (stat, part) = match agreed(owner, sample.id.stat()) {
         Some((stat, label, value)) => (Cow::Borrowed(stat), Some((label, value))),
         None => {
-            let (stat, answers) = Answers::of(&sample.id.stat);
+            let (stat, answers) = Answers::of(sample.id.stat());
             (stat, answers.label())
         }
     };

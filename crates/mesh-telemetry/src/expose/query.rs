@@ -3,6 +3,7 @@
 use mesh_core::Invalid;
 use mesh_core::model::Pattern;
 use mesh_core::stats::Kind;
+use std::fmt;
 
 /// What of the statistics is asked for. The default is all of them, as text.
 #[derive(Clone, Debug, Default)]
@@ -85,12 +86,12 @@ impl Query {
     }
 
     /// Whether a statistic of this name and kind is asked for.
-    pub(super) fn selects(&self, name: &str, kind: Select) -> bool {
-        (self.select == Select::All || self.select == kind)
-            && self
-                .filter
-                .as_ref()
-                .is_none_or(|filter| filter.is_found_in(name.as_bytes()))
+    pub(super) fn selects(&self, name: impl fmt::Display, kind: Select) -> bool {
+        if self.select != Select::All && self.select != kind {
+            return false;
+        }
+        let filter = self.filter.as_ref();
+        filter.is_none_or(|filter| filter.is_found_in(name.to_string().as_bytes()))
     }
 }
 

@@ -1,17 +1,20 @@
 //! Envoy's own format: lines of `name: value`.
 
 use super::quantile::{QUANTILES, quantile};
-use super::{Distribution, Sample};
+use super::{Distribution, Shown};
 use std::fmt::Write;
 
-pub(super) fn write(samples: &[Sample], distributions: &[Distribution]) -> String {
+pub(super) fn write<'a>(
+    samples: impl Iterator<Item = Shown<'a>>,
+    distributions: &[Distribution],
+) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     for sample in samples {
-        let _ = writeln!(out, "{}: {}", sample.id.full, sample.value);
+        let _ = writeln!(out, "{}: {}", sample.id, sample.value);
     }
     for Distribution { id, summary } in distributions {
-        let _ = write!(out, "{}:", id.full);
+        let _ = write!(out, "{id}:");
         if summary.count == 0 {
             out.push_str(" No recorded values");
         }

@@ -53,7 +53,7 @@ pub(in crate::compile) fn default_rule(
     rule.name = Name::from("default");
     rule.origin = origin;
     rule.max_grpc_timeout = Some(std::time::Duration::ZERO);
-    rule.retry = default_retry(compiler, false).map(Arc::new);
+    rule.retry = default_retry(compiler, false);
     rule.operation = Name::from(format!("{host}:{port}/*"));
     rule
 }

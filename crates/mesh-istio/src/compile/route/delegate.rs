@@ -198,7 +198,7 @@ fn merge<'a>(root: (&'a Meta, &HttpRoute), leaf: (&'a Meta, &HttpRoute)) -> Opti
         owners.cors = root_meta;
     }
     // As a whole: what the delegate does to requests stops the root's edits of responses too.
-    if route.headers == Default::default() {
+    if route.headers.is_none() {
         route.headers.clone_from(&root.headers);
     }
     let route = Cow::Owned(route);

@@ -1,5 +1,6 @@
 //! Retries, faults, copies, CORS and header edits of a route.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HOST;
@@ -28,12 +29,16 @@ fn usual_conditions() -> RetryOn {
 
 /// The retries of routes that say nothing about them.
 ///
-/// Where requests are `hashed`, the next attempt goes to the same endpoint.
+/// Where requests are `hashed`, the next attempt goes to the same endpoint. They are the very same
+/// for all such routes.
 pub(in crate::compile) fn default_retry(
     compiler: &mut Compiler<'_>,
     hashed: bool,
-) -> Option<Retry> {
-    match &compiler.mesh.retries {
+) -> Option<Arc<Retry>> {
+    if let Some(known) = &compiler.usual_retries[usize::from(hashed)] {
+        return known.clone();
+    }
+    let made = match &compiler.mesh.retries {
         Some(own) => retry(compiler, own, None, hashed),
         None => {
             let mut retry = base();
@@ -41,7 +46,10 @@ pub(in crate::compile) fn default_retry(
             retry.avoid_previous_hosts = !hashed;
             Some(retry)
         }
-    }
+    };
+    let made = made.map(Arc::new);
+    compiler.usual_retries[usize::from(hashed)] = Some(made.clone());
+    made
 }
 
 fn base() -> Retry {

@@ -3,6 +3,7 @@
 use mesh_core::model::Pattern;
 
 use super::Headers;
+use super::policy::headers;
 use crate::cursor::{Cursor, read};
 use crate::diagnostic::Position;
 use crate::spec::Spanned;
@@ -32,8 +33,8 @@ pub struct WeightedDestination {
     pub destination: Destination,
     /// Its share of the sum of all weights.
     pub weight: u32,
-    /// Header changes for this destination.
-    pub headers: Headers,
+    /// Header changes for this destination; `None` is none.
+    pub headers: Option<Box<Headers>>,
 }
 
 /// A redirect.
@@ -163,13 +164,22 @@ pub(crate) fn port_selector(cursor: &Cursor<'_>) -> Option<u16> {
     number
 }
 
+// === impl WeightedDestination ===
+
+impl WeightedDestination {
+    /// Header changes for this destination, where there are none as well.
+    pub fn headers(&self) -> &Headers {
+        Headers::or_none(self.headers.as_deref())
+    }
+}
+
 /// The list `route`.
 pub(super) fn destinations(cursor: &Cursor<'_>) -> Option<Vec<WeightedDestination>> {
     let all = cursor.list(|item| {
         let mut fields = item.fields()?;
         let destination = fields.need("destination", Destination::read);
         let weight = fields.get("weight", read::count).unwrap_or_default();
-        let headers = fields.get("headers", Headers::read).unwrap_or_default();
+        let headers = headers(&mut fields);
         fields.done();
         Some(WeightedDestination {
             at: item.at(),

@@ -382,9 +382,31 @@ impl Headers {
     pub(super) fn sets_authority(&self) -> bool {
         self.request.authority.is_some()
     }
+
+    /// These, or none.
+    pub(super) fn or_none(some: Option<&Self>) -> &Self {
+        static NONE: Headers = Headers {
+            request: HeaderOperations::NONE,
+            response: HeaderOperations::NONE,
+        };
+        some.unwrap_or(&NONE)
+    }
+}
+
+/// The field `headers`; nothing where nothing is changed.
+pub(super) fn headers(fields: &mut Fields<'_>) -> Option<Box<Headers>> {
+    let headers = fields.get("headers", Headers::read)?;
+    (headers != *Headers::or_none(None)).then(|| Box::new(headers))
 }
 
 impl HeaderOperations {
+    const NONE: Self = Self {
+        set: Vec::new(),
+        add: Vec::new(),
+        remove: Vec::new(),
+        authority: None,
+    };
+
     fn read(cursor: &Cursor<'_>, request: bool) -> Option<Self> {
         let mut fields = cursor.fields()?;
         let mut authority = None;
