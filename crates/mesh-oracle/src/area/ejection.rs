@@ -185,9 +185,9 @@ fn rates(dice: &mut Dice, of_failures: bool) -> Value {
         detection["failure_percentage_request_volume"] = json!(dice.between(2, 4));
     } else {
         detection["enforcing_success_rate"] = json!(100);
-        detection["success_rate_minimum_hosts"] = json!(dice.between(2, 3));
-        detection["success_rate_request_volume"] = json!(dice.between(2, 4));
-        detection["success_rate_stdev_factor"] = json!(dice.pick(&[0, 0, 0, 100, 500, 1000, 1900]));
+        detection["success_rate_minimum_hosts"] = json!(dice.pick(&[1, 2, 2, 2, 3]));
+        detection["success_rate_request_volume"] = json!(dice.between(1, 3));
+        detection["success_rate_stdev_factor"] = json!(dice.pick(&[0, 0, 0, 0, 100, 500, 1900]));
     }
     detection
 }
@@ -208,7 +208,9 @@ fn breakers(dice: &mut Dice) -> Value {
         thresholds["max_pending_requests"] = json!(0);
     }
     thresholds["track_remaining"] = json!(dice.chance(50));
-    let mut breakers = json!({"thresholds": [thresholds]});
+    // Whoever is let in at all with the other limits is not at this priority.
+    let none = json!({"priority": "HIGH", "max_requests": 0});
+    let mut breakers = json!({"thresholds": [thresholds, none]});
     if dice.turn(2) == 0 {
         breakers["per_host_thresholds"] = json!([{"max_connections": dice.below(2)}]);
     }
