@@ -61,7 +61,7 @@ pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
             // an interval ends.
             let threshold = dice.pick(&[0, 0, 30, 50]);
             upstream["common_lb_config"]["healthy_panic_threshold"]["value"] = json!(threshold);
-            upstream["outlier_detection"] = rates(dice, turn == 4);
+            upstream["outlier_detection"] = rates(dice, turn);
             by_rate(dice, &hosts, requests, &mut calls);
         }
         turn @ 7..=8 => {
@@ -168,7 +168,7 @@ fn consecutive(dice: &mut Dice, local: bool) -> Value {
 /// a single one takes a host out, which shows when an interval ends.
 ///
 /// Everybody may be taken out: of several who should be Envoy takes any as the first.
-fn rates(dice: &mut Dice, of_failures: bool) -> Value {
+fn rates(dice: &mut Dice, turn: usize) -> Value {
     let mut detection = json!({
         "interval": time(INTERVAL),
         "base_ejection_time": "0.001s",
@@ -178,7 +178,7 @@ fn rates(dice: &mut Dice, of_failures: bool) -> Value {
         "enforcing_consecutive_gateway_failure": 100,
         "enforcing_success_rate": 0,
     });
-    if of_failures {
+    if turn == 4 {
         detection["enforcing_failure_percentage"] = json!(100);
         detection["failure_percentage_threshold"] = json!(dice.pick(&[25, 40, 50, 60, 100]));
         detection["failure_percentage_minimum_hosts"] = json!(dice.between(1, 3));
@@ -187,7 +187,11 @@ fn rates(dice: &mut Dice, of_failures: bool) -> Value {
         detection["enforcing_success_rate"] = json!(100);
         detection["success_rate_minimum_hosts"] = json!(dice.pick(&[1, 2, 2, 2, 3]));
         detection["success_rate_request_volume"] = json!(dice.between(1, 3));
-        detection["success_rate_stdev_factor"] = json!(dice.pick(&[0, 0, 0, 0, 100, 500, 1900]));
+        detection["success_rate_stdev_factor"] = json!(match turn {
+            // With these whoever is below the mean is out.
+            5 => dice.pick(&[0, 0, 100, 500]),
+            _ => dice.pick(&[0, 500, 1000, 1900]),
+        });
     }
     detection
 }
