@@ -91,8 +91,9 @@ async fn a_node_is_told_who_is_like_it_and_every_change_of_that() {
     plane.change(&mesh(&second));
     assert_eq!(local(&mut client).await, ["z2 10.0.0.2:80"]);
     // Another service selects it, and then none does.
-    let older = mesh(&second).replace("{name: a}, spec: {selector", "{name: z}, spec: {selector");
-    plane.change(&older.replace("(2)", "").replace("10.0.0.2,", "10.0.0.9,"));
+    let other_service =
+        mesh(&second).replace("{name: a}, spec: {selector", "{name: z}, spec: {selector");
+    plane.change(&other_service.replace("10.0.0.2,", "10.0.0.9,"));
     assert_eq!(local(&mut client).await, ["z2 10.0.0.9:80"]);
     plane.change(&mesh(&[(3, "b", "r1/z1")]).replace("{app: a}", "{app: x}"));
     assert!(local(&mut client).await.is_empty());
@@ -145,7 +146,7 @@ async fn a_proxy_of_ours_has_the_cluster_and_knows_how_zones_count() {
             let snapshot = snapshots.load();
             let there = |name: &str| {
                 let cluster = snapshot.cluster(name)?;
-                Some(cluster.live().endpoints().load()).filter(|set| set.len() > 0)
+                Some(cluster.live().endpoints().load()).filter(|set| !set.is_empty())
             };
             if let (Some(own), Some(called)) = (there(LOCAL), there(&cluster("a"))) {
                 let config = snapshot.cluster(&cluster("a")).unwrap().config().clone();

@@ -1,8 +1,15 @@
 //! `zoneAwareLbSetting`: the own zone first, as far as it can take it.
 
 use crate::town::{Backend, Town, client, mesh_config, object};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use mesh_client::MeshClient;
 use mesh_istio::{Node, parse_locality};
+use mesh_proxy::config::{Configuration, NodeSpec, Source};
+use serde_json::Value;
 use std::fmt::Write;
+use tower::ServiceExt;
 
 /// A service of this name, which selects workloads by its name.
 fn service(name: &str) -> String {
@@ -133,4 +140,82 @@ async fn the_mesh_may_say_so_for_everybody() {
     assert_eq!(shares(&yaml, caller(), [&one, &two]).await, [100, 0]);
     let yaml = town(&EVERYWHERE, &called, "enabled: false") + &mesh;
     assert_eq!(shares(&yaml, caller(), [&one, &two]).await, [50, 50]);
+}
+
+#[tokio::test]
+async fn an_embedded_client_does_the_same() {
+    let (one, two) = (Backend::start("one").await, Backend::start("two").await);
+    let called = [("r1/z1", &one), ("r1/z2", &two)];
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mesh.yaml");
+    std::fs::write(&file, town(&EVERYWHERE, &called, "minClusterSize: 1")).unwrap();
+    let mut node = caller();
+    node.self_discovery = false;
+    for self_discovery in [true, false] {
+        let (configuration, _) = Configuration::load(Source {
+            paths: vec![file.clone()],
+            mesh_config: None,
+            node: NodeSpec::Exact(node.clone()),
+            dns_capture: false,
+            identity: false,
+            self_discovery,
+            locality: Some(node.locality.clone()),
+            access_log: None,
+        })
+        .unwrap();
+        let mesh = MeshClient::builder(configuration.feed(), "http_proxy")
+            .zone(configuration.zone())
+            .build();
+        one.forget();
+        two.forget();
+        for _ in 0..100 {
+            let request = Request::get("http://a/")
+                .body(Empty::<Bytes>::new())
+                .unwrap();
+            let response = mesh.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), 200);
+            response.into_body().collect().await.unwrap();
+        }
+        let expected = if self_discovery { (100, 0) } else { (50, 50) };
+        assert_eq!((one.count(), two.count()), expected);
+    }
+}
+
+#[tokio::test]
+async fn it_is_explained_with_the_line_that_says_it() {
+    let one = Backend::start("one").await;
+    for (setting, text) in [
+        (
+            "enabled: true",
+            "the own zone first, as far as it can take it",
+        ),
+        (
+            "enabled: false",
+            "none first, whatever the node knows of its own zone",
+        ),
+    ] {
+        let yaml = town(&EVERYWHERE, &[("r1/z1", &one)], setting);
+        let town = Town::of(&yaml, caller()).await;
+        let page = town.admin("/explain?request=GET%20http://a/").await;
+        let page: Value = serde_json::from_str(&page).unwrap();
+        let found = named(&page, "localities").expect("it is listed");
+        assert_eq!(found["value"], text, "{found:#}");
+        // The line of its spec.
+        let mut lines = yaml.lines();
+        let line = lines.position(|line| line.contains("zoneAwareLbSetting"));
+        assert_eq!(found["from"]["line"], line.unwrap() + 1, "{found:#}");
+        assert_eq!(found["from"]["object"], "DestinationRule a.default");
+    }
+}
+
+/// The policy of this name, wherever it stands.
+fn named<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
+    if value["policy"] == name {
+        return Some(value);
+    }
+    match value {
+        Value::Object(fields) => fields.values().find_map(|one| named(one, name)),
+        Value::Array(all) => all.iter().find_map(|one| named(one, name)),
+        _ => None,
+    }
 }
