@@ -42,6 +42,7 @@ impl Application {
             node: NodeSpec::Exact(Node::sidecar("embedded", "default")),
             dns_capture: false,
             identity: false,
+            self_discovery: false,
             // Where productpage is.
             locality: Some(parse_locality("us-east/a")),
             access_log: None,

@@ -325,6 +325,7 @@ impl Plane {
             },
             dns_capture: false,
             identity: true,
+            self_discovery: false,
             locality: None,
             access_log: None,
         };

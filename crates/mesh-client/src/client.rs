@@ -8,6 +8,7 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use mesh_core::model::{Snapshot, WorkloadRef};
 use mesh_core::{BoxError, Feed, Name, Rng, Shard};
+use mesh_lb::Zone;
 use mesh_resilience::{Pace, PaceLayer};
 use mesh_route::follow::{Follow, FollowLayer, ResponseFuture as FollowFuture};
 use mesh_route::reply::{Reply, ReplyLayer};
@@ -121,6 +122,16 @@ impl Builder {
     #[must_use]
     pub fn shard(mut self, shard: Shard) -> Self {
         self.parts.upstreams = Upstreams::new(shard);
+        self
+    }
+
+    /// Where the application is, and which of the snapshots' clusters has those that are like it:
+    /// with both, clusters that ask for it prefer the own zone
+    /// ([`LocalityBalancing::ZoneAware`](mesh_core::model::LocalityBalancing::ZoneAware)). Default:
+    /// nowhere, and no zone is preferred.
+    #[must_use]
+    pub fn zone(mut self, zone: Option<Zone>) -> Self {
+        self.parts.zone = zone.map(Arc::new);
         self
     }
 

@@ -9,7 +9,7 @@ use mesh_core::model::{
     Cluster, ClusterEntry, DiscoveryKind, EndpointSet, Snapshot, SnapshotBuilder,
 };
 use mesh_core::{Invalid, Name};
-use mesh_istio::{Diagnostic, Node, Severity, Spread, Workshop, name_table, names};
+use mesh_istio::{Alike, Diagnostic, Node, Severity, Spread, Workshop, name_table, names};
 use mesh_xds::server::{Changes, ResourceSet, View};
 use mesh_xds::{Encoded, TypeUrl};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -155,6 +155,11 @@ impl Class {
             }
             verdicts.insert(entry.config().name.clone(), verdict);
         }
+        let alike = match self.generator {
+            Generator::Proxy => Alike::of(&inputs.world, &self.essence),
+            Generator::Grpc => None,
+        };
+        wants.extend(alike.map(Want::local));
         let tabled = wants.iter().map(|want| &want.cluster).collect();
         let (parts, changes, changed) = match self.generator {
             Generator::Proxy => {
@@ -350,5 +355,6 @@ fn want(
         port: service.port,
         labels,
         spread: spread.cloned(),
+        alike: None,
     }))
 }

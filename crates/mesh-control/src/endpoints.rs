@@ -14,10 +14,11 @@ use crate::inputs::{Inputs, Labels};
 use mesh_core::Name;
 use mesh_core::discovery::Instance;
 use mesh_core::model::EndpointSet;
-use mesh_istio::{Spread, endpoints_of};
+use mesh_istio::names::LOCAL;
+use mesh_istio::{Alike, Spread, endpoints_of};
 use mesh_xds::server::{Changes, ResourceSet};
 use mesh_xds::{Encoded, TypeUrl, write};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// A cluster of a service, as its endpoints need it.
@@ -29,6 +30,9 @@ pub(crate) struct Want {
     pub(crate) labels: Labels,
     /// Which endpoints come first.
     pub(crate) spread: Option<Arc<Spread>>,
+    /// Those that are like a node, and nothing of the above: the node's own cluster, which has the
+    /// same name for all that mean different things by it.
+    pub(crate) alike: Option<Alike>,
 }
 
 /// Endpoints of services by host.
@@ -57,10 +61,7 @@ struct Told {
 /// The endpoints of one cluster.
 #[derive(Clone, Debug)]
 struct Part {
-    cluster: Name,
-    port: u16,
-    labels: Labels,
-    spread: Option<Arc<Spread>>,
+    want: Want,
     /// The set of a class that means something else than the others do.
     own: Option<(usize, ResourceSet)>,
     model: Arc<EndpointSet>,
@@ -81,6 +82,31 @@ const SHARED: usize = usize::MAX;
 
 /// What one class wants: its number, its set and its clusters.
 pub(crate) type Wanted<'a> = (usize, &'a ResourceSet, &'a [Want]);
+
+// === impl Want ===
+
+impl Want {
+    /// The cluster of those that are like a node.
+    pub(crate) fn local(alike: Alike) -> Self {
+        Self {
+            cluster: LOCAL.into(),
+            // Of no service it has no endpoints, and is told so.
+            host: alike.host().cloned().unwrap_or_default(),
+            port: 0,
+            labels: Arc::new([]),
+            spread: None,
+            alike: Some(alike),
+        }
+    }
+
+    /// Its endpoints, among those of the host.
+    fn select(&self, instances: &[Instance]) -> EndpointSet {
+        match &self.alike {
+            Some(alike) => alike.among(instances),
+            None => select(instances, self.port, &self.labels, self.spread.as_deref()),
+        }
+    }
+}
 
 // === impl Table ===
 
@@ -125,13 +151,22 @@ impl Table {
                 self.add(want, class, set, before, &mut setting);
             }
         }
+        let parts = self.hosts.values().flat_map(|host| &host.parts);
+        let alike = parts.filter(|one| one.want.alike.is_some());
+        let alike: HashSet<Option<usize>> = alike.map(Part::class).collect();
         let mut removing = Moves::default();
         for (name, host) in old {
             let now = self.hosts.get(&name).map(|host| host.parts.as_slice());
             for part in host.parts {
-                let stays = |one: &Part| one.cluster == part.cluster && one.class() == part.class();
-                if !now.unwrap_or_default().iter().any(stays) {
-                    removing.remove(part.set(&self.shared), part.cluster.clone());
+                let cluster = &part.want.cluster;
+                let same = |one: &Part| one.want.cluster == *cluster && one.class() == part.class();
+                let stays = match &part.want.alike {
+                    // Another service may select the node now.
+                    Some(_) => alike.contains(&part.class()),
+                    None => now.unwrap_or_default().iter().any(same),
+                };
+                if !stays {
+                    removing.remove(part.set(&self.shared), cluster.clone());
                 }
             }
         }
@@ -163,11 +198,10 @@ impl Table {
         host.instances.clone_from(instances);
         host.told = instead_of.map(|instead_of| Told { instead_of });
         for part in &mut host.parts {
-            let spread = part.spread.as_deref();
-            let model = select(instances, part.port, &part.labels, spread);
+            let model = part.want.select(instances);
             if *part.model != model {
                 part.model = Arc::new(model);
-                part.encoded = encode(&part.cluster, &part.model);
+                part.encoded = encode(&part.want.cluster, &part.model);
                 moves.set(part.set(&self.shared), part.encoded.clone());
             }
         }
@@ -183,22 +217,19 @@ impl Table {
         moves: &mut Moves,
     ) {
         let host = self.hosts.entry(want.host.clone()).or_default();
-        let same = |one: &Part| {
-            one.port == want.port && one.labels == want.labels && one.spread == want.spread
-        };
         let shared = host
             .parts
             .iter()
-            .find(|one| one.cluster == want.cluster && one.own.is_none());
-        if shared.is_some_and(same) {
+            .find(|one| one.want.cluster == want.cluster && one.own.is_none());
+        if shared.is_some_and(|one| one.want == *want) {
             return;
         }
-        let own = shared.is_some().then(|| (class, set.clone()));
+        let is_own = shared.is_some() || want.alike.is_some();
+        let own = is_own.then(|| (class, set.clone()));
         let number = own.as_ref().map(|_| class);
         let was = before.and_then(|before| {
             let found = before.parts.iter();
-            let mut found = found
-                .filter(|one| one.cluster == want.cluster && one.class() == number && same(one));
+            let mut found = found.filter(|one| one.want == *want && one.class() == number);
             let unmoved = Arc::ptr_eq(&before.instances, &host.instances);
             found.next().cloned().map(|part| (part, unmoved))
         });
@@ -209,20 +240,16 @@ impl Table {
             }
             Some((part, false)) => part,
             None => Part {
-                cluster: want.cluster.clone(),
-                port: want.port,
-                labels: want.labels.clone(),
-                spread: want.spread.clone(),
+                want: want.clone(),
                 own,
                 model: Arc::default(),
                 encoded: Encoded::new(want.cluster.clone(), Vec::new()),
             },
         };
-        let spread = want.spread.as_deref();
-        let model = select(&host.instances, want.port, &want.labels, spread);
+        let model = want.select(&host.instances);
         if part.encoded.bytes.is_empty() || *part.model != model {
             part.model = Arc::new(model);
-            part.encoded = encode(&part.cluster, &part.model);
+            part.encoded = encode(&want.cluster, &part.model);
             moves.set(part.set(&self.shared), part.encoded.clone());
         }
         host.parts.push(part);

@@ -130,9 +130,16 @@ impl Inputs {
     /// same inputs are the same.
     pub(crate) fn essence(&self, node: &Node) -> Node {
         let mut node = node.clone();
+        node.workload = match node.self_discovery {
+            true => node.workload().to_owned(),
+            false => String::new(),
+        };
         node.name.clear();
         if !self.minds_localities {
-            node.locality = Locality::default();
+            let region = std::mem::take(&mut node.locality).region;
+            if node.self_discovery {
+                node.locality.region = region;
+            }
         }
         let accepts = match &node.role {
             Role::Sidecar { inbound } => !inbound.is_empty() || self.has_ingress,

@@ -8,6 +8,7 @@
 //! | locality | the node's `locality`; else where the objects say that its pod or `WorkloadEntry` is |
 //! | interception | metadata `INTERCEPTION_MODE`: `NONE`, `REDIRECT` or `TPROXY`; `REDIRECT` where nothing is said |
 //! | capture of names | metadata `DNS_CAPTURE`: `true` where the node's own name server answers its applications, so that services without an address are called at the one that is allocated to them. `DNS_AUTO_ALLOCATE`, which Istio asked for besides once, changes nothing, as in Istio since 1.25 |
+//! | self-discovery | metadata `ENABLE_SELF_DISCOVERY`: `true` where the node's bootstrap has the EDS cluster `local_cluster`, whose endpoints are those that are like the node ([`Alike`](mesh_istio::Alike)); by metadata `WORKLOAD_NAME`, else labels and name, it is told what is of its workload |
 //! | identity | metadata `MESH_IDENTITY`: `true` where the node has a certificate of the mesh, so that mutual TLS can be spoken; where nothing is said, Istio's agent is known by its `PROXY_CONFIG` and provides one (the cluster `sds-grpc` of its bootstrap) |
 //! | generator | metadata `GENERATOR`: `grpc`, which is never intercepted, or nothing |
 //!
@@ -72,8 +73,10 @@ pub(crate) trait Directory {
 }
 
 /// The metadata that counts; nodes that agree in it are the same to us.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 10] = [
     "DNS_CAPTURE",
+    "ENABLE_SELF_DISCOVERY",
+    "WORKLOAD_NAME",
     "MESH_IDENTITY",
     "NAMESPACE",
     "INTERCEPTION_MODE",
@@ -144,27 +147,29 @@ pub(crate) fn describe(
             )));
         }
     };
-    let dns_capture = match node.text("DNS_CAPTURE") {
-        None | Some("") => false,
+    let says = |key: &str, usual: bool| match node.text(key) {
+        None | Some("") => Ok(usual),
         Some(said) => truth(said).ok_or_else(|| {
             bad(format!(
-                "metadata DNS_CAPTURE: {said:?} is neither \"true\" nor \"false\""
+                "metadata {key}: {said:?} is neither \"true\" nor \"false\""
             ))
-        })?,
+        }),
     };
-    let identity = match node.text("MESH_IDENTITY") {
-        None | Some("") => has_agent(node),
-        Some(said) => truth(said).ok_or_else(|| {
-            bad(format!(
-                "metadata MESH_IDENTITY: {said:?} is neither \"true\" nor \"false\""
-            ))
-        })?,
+    let dns_capture = says("DNS_CAPTURE", false)?;
+    let self_discovery = says("ENABLE_SELF_DISCOVERY", false)?;
+    let identity = says("MESH_IDENTITY", has_agent(node))?;
+    let workload = node.text("WORKLOAD_NAME").unwrap_or_default();
+    let complete = |described: &mut Node| {
+        let proxy = generator == Generator::Proxy;
+        described.dns_capture = dns_capture && proxy;
+        described.identity = identity && proxy;
+        described.self_discovery = self_discovery && proxy;
+        workload.clone_into(&mut described.workload);
     };
     let said = own_locality(node);
     if let Some(found) = directory.workload(&name, &namespace) {
         let mut node = found.map_err(bad)?;
-        node.dns_capture = dns_capture && generator == Generator::Proxy;
-        node.identity = identity && generator == Generator::Proxy;
+        complete(&mut node);
         node.locality = said.unwrap_or(node.locality);
         return Ok(Described { node, generator });
     }
@@ -193,8 +198,7 @@ pub(crate) fn describe(
         false => Node::sidecar(name, namespace),
     };
     described.labels = labels;
-    described.dns_capture = dns_capture && generator == Generator::Proxy;
-    described.identity = identity && generator == Generator::Proxy;
+    complete(&mut described);
     described.locality = locality;
     if let (false, Some(text)) = (gateway, node.address()) {
         let address: Result<IpAddr, _> = text.parse();

@@ -4,7 +4,8 @@ use crate::class::build;
 use crate::node::{Described, Generator};
 use crate::parts::secrets::Named;
 use mesh_core::Invalid;
-use mesh_istio::{Diagnostic, Node, Severity, Workshop, World, name_table};
+use mesh_istio::names::LOCAL;
+use mesh_istio::{Diagnostic, Node, Severity, Workshop, World, local_endpoints, name_table};
 use mesh_xds::{Encoded, TypeUrl, write};
 use std::sync::Arc;
 
@@ -45,6 +46,10 @@ pub fn described_resources(
             for (name, secret) in Named::of(&built.snapshot).present() {
                 let shown = write::redacted(&write::secret(name, secret));
                 resources.push((TypeUrl::Secret, write::encode(name, &shown)));
+            }
+            if let Some(endpoints) = local_endpoints(world, &described.node) {
+                let encoded = crate::endpoints::encode(&LOCAL.into(), &endpoints);
+                resources.push((TypeUrl::Endpoints, encoded));
             }
             if described.node.dns_capture {
                 let table = name_table(world, &described.node);

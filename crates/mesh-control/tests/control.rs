@@ -21,3 +21,5 @@ mod secrets;
 mod servers;
 #[path = "control/support.rs"]
 mod support;
+#[path = "control/zones.rs"]
+mod zones;

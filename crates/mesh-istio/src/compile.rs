@@ -16,6 +16,7 @@ use mesh_core::model::{
 use mesh_core::{Name, Origin};
 
 use crate::diagnostic::{Diagnostic, Position, Severity};
+use crate::names::LOCAL;
 use crate::node::{Capture, Node, Role};
 use crate::registry::{Entry, Services};
 use crate::spec::mesh_config::Normalization;
@@ -31,6 +32,7 @@ mod hosts;
 mod inbound;
 mod intercepted;
 mod l4;
+mod local;
 mod memory;
 mod mutual;
 mod name_table;
@@ -47,6 +49,7 @@ use viewer::{Seen, Viewer};
 
 pub use authn::wanted_keys;
 pub use cluster::endpoints_of;
+pub use local::{Alike, local_endpoints};
 pub use name_table::name_table;
 pub use spread::{Spread, minds_localities};
 
@@ -55,6 +58,10 @@ pub use spread::{Spread, minds_localities};
 /// Findings are warnings: whatever is refused was refused before, by
 /// [`World::update`]. The builder's own warnings about unknown clusters repeat
 /// what is said here with its place.
+///
+/// A node that discovers itself ([`Node::self_discovery`]) gets the cluster of those that are like
+/// it ([`names::LOCAL`](crate::names::LOCAL)), too. A [`Workshop`] leaves it out: control planes
+/// send its endpoints alone, for a cluster that the node has from the start.
 ///
 /// ```
 /// use mesh_core::model::SnapshotBuilder;
@@ -76,13 +83,19 @@ pub use spread::{Spread, minds_localities};
 pub fn compile(world: &World, node: &Node, builder: &mut SnapshotBuilder) -> Vec<Diagnostic> {
     let mut workshop = Workshop::new();
     workshop.memory.origins = Arc::new(std::mem::take(builder.origins()));
-    workshop.compile(world, node, builder)
+    let findings = workshop.compile(world, node, builder);
+    if let Some(endpoints) = local_endpoints(world, node) {
+        builder.cluster(Cluster::new(LOCAL));
+        builder.endpoints(LOCAL, endpoints);
+    }
+    findings
 }
 
 /// Compiles for one node after the other, in one world after the other, and makes nothing again
 /// that it has made of the same before.
 ///
-/// What comes out is what [`compile`] makes of a world and a node. Parts that are the same are the
+/// What comes out is what [`compile`] makes of a world and a node, but for the node's own cluster.
+/// Parts that are the same are the
 /// very same, from one world to the next and from one node to the other: clusters and virtual hosts
 /// whatever the node as far as they do not depend on it, and a sidecar's whole way out for all
 /// that are of one namespace, whatever they accept.

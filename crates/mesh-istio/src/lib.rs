@@ -33,7 +33,8 @@ mod world;
 mod yaml;
 
 pub use compile::{
-    Spread, Workshop, compile, endpoints_of, minds_localities, name_table, wanted_keys,
+    Alike, Spread, Workshop, compile, endpoints_of, local_endpoints, minds_localities, name_table,
+    wanted_keys,
 };
 pub use diagnostic::{Diagnostic, Severity};
 pub use files::{Files, LARGEST_FILE};

@@ -9,6 +9,9 @@ pub const PASSTHROUGH: &str = "PassthroughCluster";
 /// The cluster that has no endpoint, on purpose.
 pub const BLACK_HOLE: &str = "BlackHoleCluster";
 
+/// The cluster whose endpoints are like the proxy itself: istiod's name for it, in bootstraps too.
+pub const LOCAL: &str = "local_cluster";
+
 /// The full name of a Kubernetes service.
 pub fn service_host(name: &str, namespace: &str) -> String {
     format!("{name}.{namespace}.{SUFFIX}")

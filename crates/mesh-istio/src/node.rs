@@ -17,6 +17,7 @@ use mesh_core::Name;
 use mesh_core::model::Locality;
 
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::registry::workload_name;
 use crate::spec::{Meta, WorkloadEntry};
 use crate::world::World;
 
@@ -46,6 +47,12 @@ pub struct Node {
     /// It has a certificate of the mesh and the mesh's roots, its own or its agent's: what Istio
     /// calls `default` and `ROOTCA`. Without, it speaks no mutual TLS of the mesh.
     pub identity: bool,
+    /// It has a cluster of those that are like it, which tells the balancer how many callers each
+    /// zone has (Istio's `ENABLE_SELF_DISCOVERY`; [`Alike`](crate::Alike)).
+    pub self_discovery: bool,
+    /// What the workload is called (Istio's `WORKLOAD_NAME`, e.g. that of a deployment). Empty
+    /// follows from its labels, or else from its name.
+    pub workload: String,
 }
 
 /// How connections come to a proxy.
@@ -107,6 +114,8 @@ impl Node {
             capture: Capture::None,
             dns_capture: false,
             identity: false,
+            self_discovery: false,
+            workload: String::new(),
         }
     }
 
@@ -125,6 +134,8 @@ impl Node {
             capture: Capture::None,
             dns_capture: false,
             identity: false,
+            self_discovery: false,
+            workload: String::new(),
         }
     }
 
@@ -159,6 +170,14 @@ impl Node {
     pub fn uses_allocated(&self) -> bool {
         let sidecar = matches!(self.role, Role::Sidecar { .. });
         self.dns_capture && sidecar && self.capture != Capture::None
+    }
+
+    /// What its workload is called: all that are alike have the same name.
+    pub fn workload(&self) -> &str {
+        match self.workload.is_empty() {
+            true => workload_name(&self.name, &self.labels),
+            false => &self.workload,
+        }
     }
 
     /// Where the admin interface is.
@@ -236,6 +255,8 @@ impl Node {
             capture: Capture::None,
             dns_capture: false,
             identity: false,
+            self_discovery: false,
+            workload: String::new(),
         }))
     }
 }

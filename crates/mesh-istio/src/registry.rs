@@ -25,6 +25,8 @@ mod kubernetes;
 mod places;
 mod workload;
 
+pub(crate) use workload::workload_name;
+
 use allocate::Ledger;
 
 pub(crate) use allocate::Allocated;

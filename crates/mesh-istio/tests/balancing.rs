@@ -209,6 +209,125 @@ fn the_mesh_has_a_setting_for_everybody_and_services_one_for_themselves() {
     assert_eq!(compiled("{}", &annotated), [0, 0, 1, 2, 2]);
 }
 
+/// How zones are told apart, if they are.
+fn zones(text: &str) -> Option<(u32, u64)> {
+    match cluster(&seen_from(text, "r1/z1/s1"), NAME).localities {
+        LocalityBalancing::ZoneAware(zones) => Some((zones.enabled, zones.minimum)),
+        _ => None,
+    }
+}
+
+fn zone_aware(setting: &str) -> String {
+    let balancer = format!("loadBalancer: {{zoneAwareLbSetting: {{{setting}}}}}");
+    service(&PLACES, &balancer)
+}
+
+#[test]
+fn with_zones_first_only_regions_have_priorities() {
+    // Nobody has to notice that endpoints fail.
+    let text = zone_aware("enabled: true");
+    assert_eq!(priorities(&text, "r1/z1/s1"), of([0, 0, 0, 1, 1]));
+    assert_eq!(priorities(&text, "r2/z9"), of([1, 1, 1, 0, 1]));
+    assert_eq!(priorities(&text, "r9"), of([0; 5]));
+    assert_eq!(zones(&text), Some((100, 6)));
+    assert_eq!(zones(&zone_aware("")), Some((100, 6)));
+    assert_eq!(zones(&zone_aware("minClusterSize: 2")), Some((100, 2)));
+
+    let text = zone_aware("failover: [{from: r1, to: r3}]");
+    assert_eq!(priorities(&text, "r1/z1/s1"), of([0, 0, 0, 2, 1]));
+    assert_eq!(priorities(&text, "r2"), of([1, 1, 1, 0, 1]));
+    // Labels count more, and within each rank the region does: w0, w2 and w4 are of tier t0.
+    let text = zone_aware("failoverPriority: [tier]");
+    let found: BTreeMap<_, _> = priorities(&text, "r1/z1/s1").into_iter().collect();
+    assert_eq!(found, of([2, 0, 2, 1, 3]).into_iter().collect());
+}
+
+#[test]
+fn zones_that_are_switched_off_stay_so_where_a_proxy_would_tell_them_apart() {
+    let text = zone_aware("enabled: false, failover: [{from: r1, to: r3}]");
+    assert_eq!(priorities(&text, "r1/z1/s1"), of([0; 5]));
+    assert_eq!(zones(&text), Some((0, 6)));
+    // Not even localities count then, although they would without the setting.
+    let noticed = format!("{OUTLIER}, loadBalancer: {{zoneAwareLbSetting: {{enabled: false}}}}");
+    let text = service(&PLACES, &noticed);
+    assert_eq!(priorities(&text, "r1/z1/s1"), of([0; 5]));
+    assert_eq!(zones(&service(&PLACES, OUTLIER)), None);
+}
+
+#[test]
+fn a_subset_and_a_port_have_zones_of_their_own() {
+    let off = "loadBalancer: {zoneAwareLbSetting: {enabled: false}}";
+    let on = "loadBalancer: {zoneAwareLbSetting: {minClusterSize: 3}}";
+    let text = service(&PLACES, "")
+        + &format!(
+            "---\n{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: \
+             a}}, spec: {{host: a, trafficPolicy: {{{off}, portLevelSettings: [{{port: {{number: \
+             80}}, {on}}}]}}, subsets: [{{name: s, labels: {{app: a}}, trafficPolicy: {{loadBalancer: \
+             {{localityLbSetting: {{distribute: [{{from: r1, to: {{r1: 100}}}}]}}}}}}}}]}}}}\n"
+        );
+    assert_eq!(zones(&text), Some((100, 3)));
+    assert_eq!(
+        zones(&text.replace("number: 80", "number: 81")),
+        Some((0, 6))
+    );
+    let seen = seen_from(&text.replace("number: 80", "number: 81"), "r1");
+    let subset = cluster(&seen, "outbound|80|s|a.default.svc.cluster.local");
+    assert_eq!(subset.localities, LocalityBalancing::Weighted);
+}
+
+#[test]
+fn a_rule_wins_over_the_service_over_zones_of_the_mesh_over_its_localities() {
+    let compiled = |mesh: &str, policy: &str, distribution: &str| {
+        let mut text = service(&PLACES, policy);
+        if !distribution.is_empty() {
+            let port = "{name: http, port: 80}]";
+            let more = format!("{port}, trafficDistribution: {distribution}");
+            text = text.replace(port, &more);
+        }
+        let mut world = World::default();
+        let files = Files::from_text("a.yaml", &text).and_mesh_config_text("mesh.yaml", mesh);
+        assert!(world.update(&files).is_empty());
+        let (snapshot, _) = snapshot(&world, &client("r1/z1/s1"));
+        let zones = match cluster(&snapshot, NAME).localities {
+            LocalityBalancing::ZoneAware(zones) => Some((zones.enabled, zones.minimum)),
+            _ => None,
+        };
+        let priorities = groups(&snapshot).into_iter().map(|group| group.1);
+        (zones, priorities.collect::<Vec<_>>())
+    };
+    let mesh = "{zoneAwareLbSetting: {failover: [{from: r1, to: r3}], minClusterSize: 1}, \
+                localityLbSetting: {enabled: true}}";
+    let own = "loadBalancer: {zoneAwareLbSetting: {}}";
+    let locality = format!("{OUTLIER}, loadBalancer: {{localityLbSetting: {{enabled: true}}}}");
+    assert_eq!(
+        compiled(mesh, OUTLIER, ""),
+        (Some((100, 1)), vec![0, 0, 0, 2, 1])
+    );
+    assert_eq!(
+        compiled(mesh, own, ""),
+        (Some((100, 6)), vec![0, 0, 0, 1, 1])
+    );
+    assert_eq!(compiled(mesh, &locality, ""), (None, vec![0, 1, 2, 3, 3]));
+    assert_eq!(
+        compiled(mesh, OUTLIER, "PreferClose"),
+        (None, vec![0, 0, 1, 2, 2])
+    );
+    assert_eq!(
+        compiled(mesh, own, "PreferClose"),
+        (Some((100, 6)), vec![0, 0, 0, 1, 1])
+    );
+    // Localities of the mesh count where its zones do not.
+    let off = "{zoneAwareLbSetting: {enabled: false}}";
+    assert_eq!(
+        compiled(off, OUTLIER, ""),
+        (Some((0, 6)), vec![0, 1, 2, 3, 3])
+    );
+    assert_eq!(
+        compiled(off, own, ""),
+        (Some((100, 6)), vec![0, 0, 0, 1, 1])
+    );
+}
+
 #[test]
 fn pods_are_where_their_machines_are() {
     let text = "

@@ -282,8 +282,39 @@ fn destination_rules_are_checked() {
             "simple and consistentHash exclude one another",
         ),
         (
-            balancer("zoneAwareLbSetting: {}"),
-            "zoneAwareLbSetting: not supported",
+            balancer("localityLbSetting: {enabled: false}, zoneAwareLbSetting: {}"),
+            "localityLbSetting and zoneAwareLbSetting exclude one another",
+        ),
+        (
+            balancer("zoneAwareLbSetting: {distribute: []}"),
+            "zoneAwareLbSetting.distribute: unknown",
+        ),
+        (
+            balancer("zoneAwareLbSetting: {failover: [{from: r1, to: r1}]}"),
+            "from and to have to be different regions",
+        ),
+        (
+            balancer("zoneAwareLbSetting: {failover: [{from: r1/z1, to: r2}]}"),
+            "zoneAwareLbSetting.failover[0].from: \"r1/z1\" is not a region alone",
+        ),
+        (
+            balancer("zoneAwareLbSetting: {failoverPriority: [v, topology.kubernetes.io/zone]}"),
+            "zoneAwareLbSetting.failoverPriority[1]: \"topology.kubernetes.io/zone\" is not for",
+        ),
+        (
+            balancer("zoneAwareLbSetting: {failoverPriority: [topology.kubernetes.io/region=r1]}"),
+            "\"topology.kubernetes.io/region\" is not for failoverPriority here",
+        ),
+        (
+            balancer("zoneAwareLbSetting: {minClusterSize: -1}"),
+            "zoneAwareLbSetting.minClusterSize: -1 is not between",
+        ),
+        (
+            destination_rule(
+                "{portLevelSettings: [{port: {number: 80}, loadBalancer: {zoneAwareLbSetting: \
+                 {enabled: 1}}}]}",
+            ),
+            "portLevelSettings[0].loadBalancer.zoneAwareLbSetting.enabled",
         ),
         (balancer("warmup: {}"), "warmup: duration is missing"),
         (

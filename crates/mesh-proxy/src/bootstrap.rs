@@ -204,6 +204,7 @@ fn validate(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
         node: args.node.spec()?,
         dns_capture: false,
         identity: false,
+        self_discovery: args.node.self_discovery(),
         locality: args.node.locality(),
         access_log: None,
     };

@@ -10,10 +10,12 @@ use mesh_core::model::{
     AccessLog, KeyBook, Locality, Snapshot, SnapshotBuilder, WantedKeys, WorkloadRef,
 };
 use mesh_core::{Feed, Invalid, Name, Publisher};
+use mesh_istio::names::LOCAL;
 use mesh_istio::{
     Diagnostic, Files, Node, Resting, Role, World, compile, locality_of, name_table, wanted_keys,
 };
 use mesh_keys::Keys;
+use mesh_lb::Zone;
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -37,6 +39,9 @@ pub struct Source {
     pub dns_capture: bool,
     /// The proxy has a certificate of the mesh and its roots ([`Identity`](crate::Identity)).
     pub identity: bool,
+    /// The node has a cluster of those that are like it (Istio's `ENABLE_SELF_DISCOVERY`), so that
+    /// its own zone can be preferred ([`Configuration::zone`]).
+    pub self_discovery: bool,
     /// Where the node runs; without it, where the objects say that its pod or WorkloadEntry is.
     pub locality: Option<Locality>,
     /// An access log instead of those that the configuration asks for; `-` is standard output.
@@ -159,6 +164,15 @@ impl Configuration {
         workload(&self.node.name, &self.node.namespace, &self.node.labels)
     }
 
+    /// Where the node is, and among whom, for [`Builder::zone`](crate::Builder::zone); nothing if it
+    /// does not discover itself.
+    pub fn zone(&self) -> Option<Zone> {
+        self.node.self_discovery.then(|| Zone {
+            locality: self.node.locality.clone(),
+            cluster: Some(LOCAL.into()),
+        })
+    }
+
     /// Reads the files again and publishes what changed. Says what is new about them.
     pub fn reload(&mut self) -> Vec<Diagnostic> {
         let files = read(&self.source);
@@ -271,6 +285,7 @@ impl Source {
         let mut node = described(&self.node, world)?;
         node.dns_capture |= self.dns_capture;
         node.identity |= self.identity;
+        node.self_discovery |= self.self_discovery;
         let place = self.locality.clone();
         let place = place.or_else(|| locality_of(world, &node.namespace, &node.name));
         node.locality = place.unwrap_or(node.locality);
@@ -385,6 +400,7 @@ mod tests {
             node: NodeSpec::Exact(Node::sidecar("client", "default")),
             dns_capture: false,
             identity: false,
+            self_discovery: false,
             locality: None,
             access_log: None,
         }

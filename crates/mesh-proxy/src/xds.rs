@@ -44,12 +44,14 @@ use crate::{Builder, Identity, Proxy};
 use agent::Agent;
 use files::{Files, Watched};
 use mesh_core::discovery::NameTable;
-use mesh_core::model::{Locality, Overload, Snapshot};
+use mesh_core::model::{Cluster, Locality, Overload, Snapshot};
 use mesh_core::{Feed, Invalid, Name};
+use mesh_istio::names::LOCAL;
 use mesh_lb::Zone;
 use mesh_xds::bootstrap::{Bootstrap, From, Subscription};
 use mesh_xds::client::{self, Client, HealthClient, Status, Variant, Wanted};
-use mesh_xds::{Node, TypeUrl};
+use mesh_xds::read::{self, ClusterResource};
+use mesh_xds::{Node, TypeUrl, write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,7 +78,9 @@ pub struct Driver {
 // === impl Driver ===
 
 impl Driver {
-    /// A driver that is this node to a control plane. It makes use of [`client::Builder::prepare`]
+    /// A driver that is this node to a control plane. A node that discovers itself (metadata
+    /// `ENABLE_SELF_DISCOVERY`, as Istio has it) has the cluster `local_cluster` from the start, and
+    /// asks for its endpoints: those that are like it, by which its own zone can be preferred. It makes use of [`client::Builder::prepare`]
     /// and [`client::Builder::admit`].
     ///
     /// # Errors
@@ -84,7 +88,16 @@ impl Driver {
     pub fn new(node: Node, client: client::Builder) -> Result<Self, Invalid> {
         let mut bootstrap = Bootstrap::default();
         bootstrap.node = node.clone();
-        let client = client.node(node);
+        let mut client = client.node(node);
+        if bootstrap
+            .node
+            .text("ENABLE_SELF_DISCOVERY")
+            .is_some_and(is_true)
+        {
+            bootstrap.clusters = vec![local_cluster()?];
+            bootstrap.local_cluster = Some(LOCAL.into());
+            client = client.fixed(bootstrap.resources());
+        }
         let described = client.bootstrap();
         Self::with(client, &bootstrap, |control| {
             control.described(&described);
@@ -222,6 +235,16 @@ impl Driver {
     }
 }
 
+/// The cluster of those that are like the node, as it stands in the bootstraps that Istio writes.
+fn local_cluster() -> Result<ClusterResource, Invalid> {
+    read::cluster(&write::cluster(&Cluster::new(LOCAL), None))
+}
+
+/// Whether a text of Istio's agent says yes (Go's `strconv.ParseBool`).
+fn is_true(text: &str) -> bool {
+    matches!(text, "1" | "t" | "T" | "true" | "True" | "TRUE")
+}
+
 /// Where the node is, if it says so, and among whom.
 fn zone(bootstrap: &Bootstrap) -> Option<Zone> {
     let (region, zone, sub_zone) = bootstrap.node.locality()?;
@@ -317,5 +340,19 @@ static_resources:
         let client = Client::builder(["http://127.0.0.1:1"]);
         let driver = Driver::new(node, client).unwrap();
         assert_eq!(&*driver.proxy().zone.unwrap().locality.zone, "z");
+    }
+
+    #[test]
+    fn a_node_that_discovers_itself_has_a_cluster_for_those_that_are_like_it() {
+        let node = bootstrap("node: {id: one, locality: {zone: z}}").node;
+        let own = |node: Node| {
+            let client = Client::builder(["http://127.0.0.1:1"]);
+            let driver = Driver::new(node, client).unwrap();
+            driver.proxy().zone.unwrap().cluster.clone()
+        };
+        let says = |text: &str| node.clone().with_text("ENABLE_SELF_DISCOVERY", text);
+        assert_eq!(own(says("true")), Some(LOCAL.into()));
+        assert_eq!(own(says("false")), None);
+        assert_eq!(own(node), None);
     }
 }

@@ -102,6 +102,7 @@ fn source(dir: &Path, node: &Node) -> Source {
         },
         dns_capture: false,
         identity: true,
+        self_discovery: false,
         locality: None,
         access_log: None,
     }

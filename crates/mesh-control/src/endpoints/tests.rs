@@ -30,6 +30,7 @@ fn want(subset: &str, label: Option<&str>) -> Want {
         port: 80,
         labels: labels.into_iter().collect(),
         spread: None,
+        alike: None,
     }
 }
 

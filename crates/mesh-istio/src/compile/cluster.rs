@@ -7,8 +7,7 @@ use std::time::Duration;
 use mesh_core::discovery::{Instance, Resolution};
 use mesh_core::model::{
     Balancing, Cluster, DiscoveryKind, Dns, DnsFamily, EndpointSet, Limits, Locality,
-    LocalityBalancing, LocalityEndpoints, Outlier, RetryBudget, ServiceRef, TcpKeepalive,
-    UpstreamProtocol,
+    LocalityEndpoints, Outlier, RetryBudget, ServiceRef, TcpKeepalive, UpstreamProtocol,
 };
 use mesh_core::{Name, Origin};
 
@@ -92,6 +91,7 @@ fn spreads(
     let subsets = subsets.filter_map(|(_, subset)| subset.policy.as_ref());
     let asked = entry.distribution.is_some()
         || !mesh.locality.distribute.is_empty()
+        || mesh.zone_aware.is_some()
         || mesh.policy.as_ref().is_some_and(spread::says)
         || top.into_iter().chain(subsets).any(spread::says);
     if !asked {
@@ -254,9 +254,7 @@ fn one(
     cluster.stat_name = compiler.stat_name(&name);
     cluster.protocol = upstream(protocol);
     balancing::apply(&mut cluster, policy.blocks.balancer.as_ref());
-    if spread::weighs(compiler, entry, policy) {
-        cluster.localities = LocalityBalancing::Weighted;
-    }
+    cluster.localities = spread::localities(compiler, entry, policy);
     cluster.limits = Limits::unlimited();
     if let Some(pool) = &policy.blocks.pool {
         apply_pool(&mut cluster, pool, protocol);

@@ -4,16 +4,21 @@
 //! A proxy's own locality decides, and its labels where a rule names some. What is known of them is
 //! put into a [`Spread`] once, so that proxies that get the same have equal ones.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh_core::discovery::Resolution;
-use mesh_core::model::{Endpoint, EndpointSet, Locality, LocalityEndpoints};
+use mesh_core::model::{
+    Endpoint, EndpointSet, Locality, LocalityBalancing, LocalityEndpoints, ZoneAware,
+};
 
 use super::Compiler;
 use super::policy::Policy;
 use crate::registry::{Distribution, Entry};
-use crate::spec::traffic_policy::{LocalitySetting, Pattern, PriorityLabel, TrafficPolicy};
+use crate::spec::traffic_policy::{
+    LocalitySetting, Pattern, PriorityLabel, TrafficPolicy, ZoneAwareSetting,
+};
 use crate::world::World;
 
 /// Which endpoints of a cluster come first for a proxy, and which localities get how much.
@@ -30,9 +35,20 @@ enum Kind {
     Priorities {
         /// Labels with the values that are wanted, the most important first.
         labels: Vec<(String, String)>,
-        /// The own locality, and the region that follows the own, where localities count.
-        near: Option<(Locality, Option<String>)>,
+        /// What is near, where localities count.
+        near: Option<Near>,
     },
+}
+
+/// What is near to a proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Near {
+    /// Where it is; of its zone and subzone nothing is said where only regions are told apart.
+    own: Locality,
+    /// Zones and subzones have priorities of their own.
+    by_zone: bool,
+    /// The region that follows the own.
+    next: Option<String>,
 }
 
 const REGION: &str = "topology.kubernetes.io/region";
@@ -41,26 +57,55 @@ const SUB_ZONE: &str = "topology.istio.io/subzone";
 const NETWORK: &str = "topology.istio.io/network";
 const CLUSTER: &str = "topology.istio.io/cluster";
 
-/// What holds for one cluster: a setting, and whether endpoints that fail are noticed.
-struct Setting<'s> {
-    setting: std::borrow::Cow<'s, LocalitySetting>,
-    fails_over: bool,
+/// What holds for one cluster.
+enum Setting<'s> {
+    /// Localities have priorities or weights.
+    Localities {
+        setting: Cow<'s, LocalitySetting>,
+        /// Endpoints that fail are noticed.
+        fails_over: bool,
+        /// No zone is to be preferred where the mesh says so.
+        no_zones: bool,
+    },
+    /// Regions have priorities, and the balancer prefers the own zone.
+    Zones(&'s ZoneAwareSetting),
+    /// Nothing is told apart, and no zone is to be preferred.
+    NoZones,
+    /// Nothing is told apart.
+    Nothing,
 }
 
-fn setting<'s>(compiler: &Compiler<'s>, entry: &Entry, policy: &'s Policy) -> Option<Setting<'s>> {
-    use std::borrow::Cow::{Borrowed, Owned};
+/// The destination rule's own wish, else the service's, else the mesh's; zones before localities.
+fn setting<'s>(compiler: &Compiler<'s>, entry: &Entry, policy: &'s Policy) -> Setting<'s> {
     let outlier = policy.blocks.outlier.is_some();
     let own = policy.blocks.balancer.as_ref();
-    let own = own.and_then(|balancer| balancer.locality.as_ref());
-    let (setting, fails_over) = match (own, entry.distribution) {
-        (Some(own), _) => (Borrowed(own), outlier),
-        (None, Some(distribution)) => (Owned(preferring(distribution)), true),
-        (None, None) => (Borrowed(&compiler.mesh.locality), outlier),
+    let zones = |zones: &'s ZoneAwareSetting| match zones.enabled {
+        true => Setting::Zones(zones),
+        false => Setting::NoZones,
     };
-    setting.enabled.then_some(Setting {
-        setting,
-        fails_over,
-    })
+    if let Some(own) = own.and_then(|balancer| balancer.zone_aware.as_ref()) {
+        return zones(own);
+    }
+    let mesh = compiler.mesh.zone_aware.as_ref();
+    let own = own.and_then(|balancer| balancer.locality.as_ref());
+    let (setting, fails_over, no_zones) = match (own, entry.distribution, mesh) {
+        (Some(own), ..) => (Cow::Borrowed(own), outlier, false),
+        (None, Some(distribution), _) => (Cow::Owned(preferring(distribution)), true, false),
+        (None, None, Some(mesh)) if mesh.enabled => return zones(mesh),
+        (None, None, mesh) => {
+            let locality = &compiler.mesh.locality;
+            (Cow::Borrowed(locality), outlier, mesh.is_some())
+        }
+    };
+    match (setting.enabled, no_zones) {
+        (true, _) => Setting::Localities {
+            setting,
+            fails_over,
+            no_zones,
+        },
+        (false, true) => Setting::NoZones,
+        (false, false) => Setting::Nothing,
+    }
 }
 
 /// What a service says of itself stands for these labels.
@@ -78,18 +123,44 @@ fn preferring(distribution: Distribution) -> LocalitySetting {
     }
 }
 
-/// Whether the cluster tells localities apart by weight (`locality_weighted_lb_config`).
-pub(super) fn weighs(compiler: &Compiler<'_>, entry: &Entry, policy: &Policy) -> bool {
-    setting(compiler, entry, policy).is_some_and(|found| {
-        let setting = &found.setting;
-        !setting.distribute.is_empty() || found.fails_over && setting.fails_over()
-    })
+/// How the cluster tells localities of one priority apart: by weight
+/// (`locality_weighted_lb_config`) or the own zone from others (`zone_aware_lb_config`).
+pub(super) fn localities(
+    compiler: &Compiler<'_>,
+    entry: &Entry,
+    policy: &Policy,
+) -> LocalityBalancing {
+    // A proxy that knows who is like it prefers its zone unless it is told not to.
+    let mut zones = ZoneAware::default();
+    zones.enabled = 0;
+    match setting(compiler, entry, policy) {
+        Setting::Localities {
+            setting,
+            fails_over,
+            no_zones,
+        } => {
+            if !setting.distribute.is_empty() || fails_over && setting.fails_over() {
+                return LocalityBalancing::Weighted;
+            }
+            if !no_zones {
+                return LocalityBalancing::Ignored;
+            }
+        }
+        Setting::Zones(setting) => {
+            zones = ZoneAware::default();
+            zones.minimum = setting.minimum.map_or(zones.minimum, u64::from);
+        }
+        Setting::NoZones => {}
+        Setting::Nothing => return LocalityBalancing::Ignored,
+    }
+    LocalityBalancing::ZoneAware(zones)
 }
 
 /// Whether anything that is compiled of a world may depend on where nodes are.
 pub fn minds_localities(world: &World) -> bool {
     let mesh = world.mesh_config();
     !mesh.locality.distribute.is_empty()
+        || mesh.zone_aware.is_some()
         || mesh.policy.as_ref().is_some_and(says)
         || world.destination_rules().any(|(_, rule)| {
             let subsets = rule.subsets.iter();
@@ -107,11 +178,9 @@ pub fn minds_localities(world: &World) -> bool {
 pub(super) fn says(policy: &TrafficPolicy) -> bool {
     let ports = policy.ports.iter().map(|port| &port.blocks);
     std::iter::once(&policy.blocks).chain(ports).any(|blocks| {
-        let own = blocks
-            .balancer
-            .as_ref()
-            .and_then(|one| one.locality.as_ref());
-        blocks.outlier.is_some() || own.is_some()
+        let own = blocks.balancer.as_ref();
+        let own = own.is_some_and(|one| one.locality.is_some() || one.zone_aware.is_some());
+        blocks.outlier.is_some() || own
     })
 }
 
@@ -121,31 +190,43 @@ pub(super) fn spread(
     entry: &Entry,
     policy: &Policy,
 ) -> Option<Arc<Spread>> {
-    let Setting {
-        setting,
-        fails_over,
-    } = setting(compiler, entry, policy)?;
-    if !setting.distribute.is_empty() {
-        let own = parts(compiler.viewer.locality());
-        let mut all = setting.distribute.iter();
-        let mine = all.find(|one| one.from.takes(own))?;
-        return Some(Arc::new(Spread(Kind::Shares(mine.to.clone()))));
-    }
-    if !fails_over {
-        return None;
-    }
-    let localities = setting.priorities.is_empty() || !setting.failover.is_empty();
+    let found = setting(compiler, entry, policy);
+    let (by_zone, failover, priorities) = match &found {
+        Setting::Localities {
+            setting,
+            fails_over,
+            ..
+        } => {
+            if !setting.distribute.is_empty() {
+                let own = parts(compiler.viewer.locality());
+                let mut all = setting.distribute.iter();
+                let mine = all.find(|one| one.from.takes(own))?;
+                return Some(Arc::new(Spread(Kind::Shares(mine.to.clone()))));
+            }
+            if !fails_over {
+                return None;
+            }
+            (true, &setting.failover, &setting.priorities)
+        }
+        Setting::Zones(setting) => (false, &setting.failover, &setting.priorities),
+        Setting::NoZones | Setting::Nothing => return None,
+    };
+    // Regions count in any case where zones are told apart by the balancer.
+    let localities = !by_zone || priorities.is_empty() || !failover.is_empty();
     let near = localities.then(|| {
-        let own = compiler.viewer.locality().clone();
-        let mut all = setting.failover.iter();
+        let mut own = compiler.viewer.locality().clone();
+        let mut all = failover.iter();
         let next = all.find(|one| *one.from == *own.region);
         let next = next.map(|one| one.to.clone());
-        (own, next)
+        if !by_zone {
+            (own.zone, own.sub_zone) = Default::default();
+        }
+        Near { own, by_zone, next }
     });
     // istiod looks at no labels where addresses are looked up.
     let labels = match entry.service.resolution {
         Resolution::Dns | Resolution::DnsRoundRobin => Vec::new(),
-        _ => wanted(compiler, &setting.priorities),
+        _ => wanted(compiler, priorities),
     };
     if labels.is_empty() && near.is_none() {
         return None;
@@ -219,8 +300,8 @@ impl Spread {
                 if !labels.is_empty() {
                     set.localities = by_label(set.localities, labels);
                 }
-                if let Some((own, next)) = near {
-                    by_distance(&mut set.localities, own, next.as_deref());
+                if let Some(near) = near {
+                    by_distance(&mut set.localities, near);
                 }
             }
         }
@@ -282,16 +363,18 @@ fn by_label(groups: Vec<LocalityEndpoints>, labels: &[(String, String)]) -> Vec<
 }
 
 /// The own subzone, zone and region first, then the next region, then the rest.
-fn by_distance(groups: &mut [LocalityEndpoints], own: &Locality, next: Option<&str>) {
+fn by_distance(groups: &mut [LocalityEndpoints], near: &Near) {
+    let Near { own, by_zone, next } = near;
     for group in groups.iter_mut() {
         let there = &group.locality;
         let distance = match next {
             _ if there.region == own.region => match () {
+                () if !by_zone => 0,
                 () if there.zone != own.zone => 2,
                 () if there.sub_zone != own.sub_zone => 1,
                 () => 0,
             },
-            Some(next) if *there.region != *next => 4,
+            Some(next) if *there.region != **next => 4,
             _ => 3,
         };
         // Labels, where there were any, count more.

@@ -12,6 +12,9 @@ use super::names;
 use crate::node::parse_locality;
 use crate::spec::{Meta, WorkloadEntry};
 
+/// The label by which a workload says itself what it is called.
+const NAME: &str = "service.istio.io/workload-name";
+
 /// What an endpoint says of the workload behind it.
 #[derive(Clone, Debug)]
 pub(super) struct Workload {
@@ -118,8 +121,13 @@ pub(super) fn address(host: &str, port: u16) -> Address {
     }
 }
 
-/// A deployment's pods are called `<deployment>-<template hash>-<random>`.
-fn workload_name<'a>(pod: &'a str, labels: &BTreeMap<String, String>) -> &'a str {
+/// A workload is called as its label says, else as its deployment is, whose pods are called
+/// `<deployment>-<template hash>-<random>`.
+pub(crate) fn workload_name<'a>(pod: &'a str, labels: &'a BTreeMap<String, String>) -> &'a str {
+    let said = labels.get(NAME).filter(|name| !name.is_empty());
+    if let Some(said) = said {
+        return said;
+    }
     labels
         .get("pod-template-hash")
         .and_then(|hash| {
@@ -148,6 +156,18 @@ mod tests {
             workload_name("reviews-v1-5d8f-abcde", &BTreeMap::new()),
             "reviews-v1-5d8f-abcde"
         );
+    }
+
+    #[test]
+    fn a_label_says_what_a_workload_is_called() {
+        let labels = |name: &str| {
+            BTreeMap::from([
+                ("pod-template-hash".to_owned(), "5d8f".to_owned()),
+                (NAME.to_owned(), name.to_owned()),
+            ])
+        };
+        assert_eq!(workload_name("vm-7", &labels("shop")), "shop");
+        assert_eq!(workload_name("a-5d8f-x", &labels("")), "a");
     }
 
     #[test]

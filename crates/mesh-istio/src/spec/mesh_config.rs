@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::common::{Visibility, export_to};
 use super::extension_provider::{ExtensionProvider, providers};
 use super::sidecar::{OutboundPolicy, outbound_policy};
-use super::traffic_policy::{LocalitySetting, TrafficPolicy};
+use super::traffic_policy::{LocalitySetting, TrafficPolicy, ZoneAwareSetting};
 use super::virtual_service::{Retries, retries};
 use crate::cursor::{Cursor, read};
 
@@ -35,6 +35,8 @@ pub struct MeshConfig {
     pub policy: Option<TrafficPolicy>,
     /// Which localities come first, where destination rules do not say.
     pub locality: LocalitySetting,
+    /// The own zone first, instead, where destination rules and services do not say.
+    pub zone_aware: Option<ZoneAwareSetting>,
     /// Where to log requests; empty is nowhere.
     pub access_log_file: String,
     /// How to log them; empty is Istio's format.
@@ -80,6 +82,7 @@ impl Default for MeshConfig {
             auto_mtls: true,
             policy: None,
             locality: LocalitySetting::default(),
+            zone_aware: None,
             access_log_file: String::new(),
             access_log_format: String::new(),
             proxy_listen_port: 15001,
@@ -130,6 +133,7 @@ impl MeshConfig {
             locality: fields
                 .get("localityLbSetting", LocalitySetting::read)
                 .unwrap_or_default(),
+            zone_aware: fields.get("zoneAwareLbSetting", ZoneAwareSetting::read),
             access_log_file: fields
                 .get("accessLogFile", read::string)
                 .unwrap_or_default(),

@@ -11,10 +11,12 @@ use crate::diagnostic::Position;
 mod balancer;
 mod locality;
 mod tls;
+mod zone;
 
 pub use balancer::{Balancer, ConsistentHash, HashAlgorithm, Simple, Warmup};
 pub use locality::{Distribute, Failover, LocalitySetting, Pattern, PriorityLabel};
 pub use tls::{ClientTls, MeshTls, Origination, Tunnel};
+pub use zone::ZoneAwareSetting;
 
 /// The blocks of a traffic policy; each is inherited or replaced as a whole.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -4,6 +4,7 @@
 //! | metadata | |
 //! |---|---|
 //! | `NAMESPACE`, `LABELS`, `INSTANCE_IPS`, `ISTIO_VERSION`, `CLUSTER_ID` | as Istio has them |
+//! | `DNS_CAPTURE`, `ENABLE_SELF_DISCOVERY` | `"true"`, as Istio has them |
 //! | `INTERCEPTION_MODE` | `NONE`: connections come to the ports that the node was given; or `REDIRECT`, `TPROXY` |
 //! | `MESH_IDENTITY` | `"true"`, or `"false"`: whether the proxy has a certificate of the mesh |
 //! | `MESH_BASE_PORT` | `"20100"`: the node's first port |
@@ -42,6 +43,8 @@ pub(super) fn identity(
         capture: _,
         dns_capture,
         identity: own,
+        self_discovery,
+        workload,
     } = node;
     let kind = match role {
         Role::Gateway { .. } => "router",
@@ -64,6 +67,12 @@ pub(super) fn identity(
         .with_text("CLUSTER_ID", CLUSTER_ID)
         .with_text("MESH_IDENTITY", own.to_string())
         .with_map("LABELS", labels);
+    if !workload.is_empty() {
+        identity = identity.with_text("WORKLOAD_NAME", workload);
+    }
+    if *self_discovery {
+        identity = identity.with_text("ENABLE_SELF_DISCOVERY", "true");
+    }
     if *dns_capture {
         identity = identity.with_text("DNS_CAPTURE", "true");
     }

@@ -36,6 +36,11 @@ pub struct NodeArgs {
     /// the objects say that its pod or WorkloadEntry is.
     #[arg(long, value_name = "REGION/ZONE/SUBZONE")]
     locality: Option<String>,
+    /// The node finds those that are like it, by which it knows how much its own zone can take
+    /// (Istio's ENABLE_SELF_DISCOVERY): the endpoints of the first service that selects it, of its
+    /// region, workload and revision. For zoneAwareLbSetting.
+    #[arg(long)]
+    self_discovery: bool,
     /// How connections come to the node: applications and others call its ports; or the kernel
     /// redirects them to 15001 and 15006, wherever they go (`mesh intercept` sets it up).
     #[arg(long, value_enum, default_value_t)]
@@ -62,7 +67,10 @@ enum RoleArg {
 impl NodeArgs {
     /// Whether anything is said but the id.
     pub(super) fn is_described(&self) -> bool {
-        self.workload.is_some() || self.locality.is_some() || !self.is_plain()
+        self.workload.is_some()
+            || self.locality.is_some()
+            || self.self_discovery
+            || !self.is_plain()
     }
 
     /// Whether nothing is said beyond a name.
@@ -78,6 +86,11 @@ impl NodeArgs {
     /// Where the node runs.
     pub(super) fn locality(&self) -> Option<Locality> {
         self.locality.as_deref().map(mesh_istio::parse_locality)
+    }
+
+    /// Whether the node finds those that are like it.
+    pub(super) fn self_discovery(&self) -> bool {
+        self.self_discovery
     }
 
     /// How connections come to the node.
@@ -150,6 +163,7 @@ impl NodeArgs {
         }
         node.base_port = self.base_port;
         node.locality = self.locality().unwrap_or_default();
+        node.self_discovery = self.self_discovery;
         node.labels = self.labels.iter().cloned().collect();
         Ok(node)
     }

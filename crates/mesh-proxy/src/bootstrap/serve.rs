@@ -103,6 +103,7 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
         node,
         dns_capture: !args.dns_proxy.is_empty(),
         identity: own.is_some(),
+        self_discovery: args.node.self_discovery(),
         locality: args.node.locality(),
         access_log: args.access_log.clone(),
     };
@@ -119,7 +120,7 @@ fn from_yaml(args: &RunArgs) -> anyhow::Result<ExitCode> {
     on_runtime(async move {
         let usual = configuration.node().admin().unwrap_or(ADMIN);
         let admin = args.admin((Some(usual.into()), 0))?;
-        let builder = crate::Proxy::builder(configuration.feed());
+        let builder = crate::Proxy::builder(configuration.feed()).zone(configuration.zone());
         let mut builder = args.settings(builder, admin, configuration.workload())?;
         let namespace = configuration.node().namespace.clone();
         let answering = match args.names(&namespace, None)? {

@@ -257,8 +257,11 @@ pub(super) fn of_cluster(snapshot: &Snapshot, cluster: &Cluster) -> Vec<Value> {
         LocalityBalancing::Weighted => {
             list.add("localities", "by weight", cluster.policy_origin, false);
         }
-        LocalityBalancing::ZoneAware(_) => {
-            let text = "the own zone first, as far as it can take it";
+        LocalityBalancing::ZoneAware(zones) => {
+            let text = match zones.enabled {
+                0 => "none first, whatever the node knows of its own zone",
+                _ => "the own zone first, as far as it can take it",
+            };
             list.add("localities", text, cluster.policy_origin, false);
         }
         _ => {}

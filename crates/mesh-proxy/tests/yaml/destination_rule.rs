@@ -111,11 +111,11 @@ async fn load_balancer_least_request_avoids_the_busier_of_two() {
 }
 
 #[test]
-fn what_comes_later_is_refused_by_name() {
-    let value = "{loadBalancer: {zoneAwareLbSetting: {enabled: true}}}";
+fn zones_and_localities_exclude_one_another() {
+    let value = "{loadBalancer: {localityLbSetting: {}, zoneAwareLbSetting: {enabled: true}}}";
     let errors = refused(&policy(value));
     assert!(
-        errors.contains("zoneAwareLbSetting") && errors.contains("not supported"),
+        errors.contains("localityLbSetting and zoneAwareLbSetting exclude one another"),
         "{value}: {errors}"
     );
 }

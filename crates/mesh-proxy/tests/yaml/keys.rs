@@ -90,6 +90,7 @@ async fn keys_that_come_later_are_in_force_in_the_proxy_and_in_the_application()
         node: NodeSpec::Exact(node),
         dns_capture: false,
         identity: false,
+        self_discovery: false,
         locality: None,
         access_log: None,
     })

@@ -25,3 +25,4 @@ mod retries;
 mod service_entry;
 mod sidecar;
 mod town;
+mod zones;

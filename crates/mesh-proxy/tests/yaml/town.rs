@@ -280,8 +280,13 @@ impl Town {
             listeners => listeners[0].address.socket().unwrap(),
         };
         let publisher = Publisher::from_arc(snapshot);
+        let zone = node.self_discovery.then(|| mesh_lb::Zone {
+            locality: node.locality.clone(),
+            cluster: Some(mesh_istio::names::LOCAL.into()),
+        });
         let proxy = Proxy::builder(publisher.feed())
             .concurrency(1)
+            .zone(zone)
             .seed(Some(7))
             .drain_time(Duration::ZERO)
             .admin(Some(SocketAddr::from(([127, 0, 0, 1], 0))))

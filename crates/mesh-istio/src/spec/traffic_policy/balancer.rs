@@ -7,6 +7,7 @@ use mesh_core::Name;
 use mesh_core::model::{HashCookie, HashSource, Real};
 
 use super::locality::LocalitySetting;
+use super::zone::ZoneAwareSetting;
 use crate::cursor::{Cursor, read};
 
 /// How an endpoint is chosen.
@@ -18,6 +19,8 @@ pub struct Balancer {
     pub hash: Option<ConsistentHash>,
     /// Which localities come first.
     pub locality: Option<LocalitySetting>,
+    /// The own zone first, instead.
+    pub zone_aware: Option<ZoneAwareSetting>,
     /// New endpoints get their share little by little. For ROUND_ROBIN and LEAST_REQUEST.
     pub warmup: Option<Warmup>,
 }
@@ -95,10 +98,10 @@ impl Balancer {
             cursor.error("simple and consistentHash exclude one another");
         }
         let locality = fields.get("localityLbSetting", LocalitySetting::read);
-        fields.refuse(
-            "zoneAwareLbSetting",
-            "zones are told apart by localityLbSetting only",
-        );
+        let zone_aware = fields.get("zoneAwareLbSetting", ZoneAwareSetting::read);
+        if fields.has("localityLbSetting") && fields.has("zoneAwareLbSetting") {
+            cursor.error("localityLbSetting and zoneAwareLbSetting exclude one another");
+        }
         // Envoy has it for those that choose by weight and load.
         let is_idle = hash.is_some()
             || fields.has("consistentHash")
@@ -131,6 +134,7 @@ impl Balancer {
             simple: simple.unwrap_or_default(),
             hash,
             locality,
+            zone_aware,
             warmup,
         })
     }

@@ -53,7 +53,7 @@ pub struct Pattern {
 }
 
 /// The labels that say where something runs.
-const TOPOLOGY: [&str; 3] = [
+pub(super) const TOPOLOGY: [&str; 3] = [
     "topology.kubernetes.io/region",
     "topology.kubernetes.io/zone",
     "topology.istio.io/subzone",
@@ -129,7 +129,7 @@ impl Distribute {
 }
 
 impl Failover {
-    fn read(cursor: &Cursor<'_>) -> Option<Self> {
+    pub(super) fn read(cursor: &Cursor<'_>) -> Option<Self> {
         let mut fields = cursor.fields()?;
         let region = |cursor: &Cursor<'_>| {
             let text = cursor.string()?;
@@ -150,7 +150,7 @@ impl Failover {
 }
 
 impl PriorityLabel {
-    fn read(cursor: &Cursor<'_>) -> Option<Self> {
+    pub(super) fn read(cursor: &Cursor<'_>) -> Option<Self> {
         let text = cursor.filled()?;
         Some(match text.split_once('=') {
             // Whoever splits at every = takes no value from more than one.
