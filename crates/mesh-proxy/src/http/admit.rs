@@ -49,6 +49,8 @@ pub(crate) struct Admit<S> {
     tools: Arc<Tools>,
     /// Whoever brings its token is told why a request went where it went.
     explainer: Option<Arc<Explainer>>,
+    /// What upstreams are told of the connection's certificate, once there was a request.
+    certificate: Option<Arc<certificate::Told>>,
 }
 
 /// What all connections share: each of them has room for one pointer.
@@ -128,6 +130,7 @@ impl<S> Layer<S> for AdmitLayer {
             inner,
             tools: self.tools.clone(),
             explainer: self.explainer.clone(),
+            certificate: None,
         }
     }
 }
@@ -160,6 +163,7 @@ where
                 exchange,
                 &self.tools.rng,
                 Some(&self.tools.notes),
+                &mut self.certificate,
             )
         {
             if let Some(served) = served {
@@ -248,6 +252,7 @@ fn admit<B>(
     exchange: &Exchange,
     rng: &Rng,
     notes: Option<&Notes>,
+    known: &mut Option<Arc<certificate::Told>>,
 ) -> Result<(), Error> {
     if request.uri().path_and_query().is_none()
         && let Some(refused) = request.extensions().get::<Refused>()
@@ -332,9 +337,9 @@ fn admit<B>(
         }
     }
     // Who shows a certificate may have the header added, too.
-    let shown = caller.tls.as_deref().filter(|tls| tls.peer.is_some());
+    let shown = caller.tls.as_ref().filter(|tls| tls.peer.is_some());
     if seen.certificate || shown.is_some() {
-        certificate::settle(headers, manager.client_certificate, shown);
+        certificate::settle(headers, manager.client_certificate, shown, known);
     }
     if manager.use_remote_address {
         forwarded(headers, exchange, manager, seen.forwarded_for);

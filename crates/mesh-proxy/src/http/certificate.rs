@@ -6,19 +6,30 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use mesh_core::exchange::{PeerCertificate, TlsInfo};
 use mesh_core::model::{ClientCertificate, ForwardedCertificate};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 pub(super) const X_FORWARDED_CLIENT_CERT: HeaderName =
     HeaderName::from_static("x-forwarded-client-cert");
 
-/// Settles the header for a request that came over a connection with this TLS. Says whether it
-/// changed.
+/// What was told of a connection's certificate: all of its requests are told the same.
+#[derive(Debug)]
+pub(super) struct Told {
+    how: ClientCertificate,
+    tls: Arc<TlsInfo>,
+    /// Nothing if a name has control characters: nobody is told of such a certificate.
+    element: Option<HeaderValue>,
+}
+
+/// Settles the header for a request that came over a connection with this TLS. What it was the last
+/// time is `known`. Says whether the header changed.
 pub(super) fn settle(
     headers: &mut HeaderMap,
-    told: ClientCertificate,
-    tls: Option<&TlsInfo>,
+    how: ClientCertificate,
+    tls: Option<&Arc<TlsInfo>>,
+    known: &mut Option<Arc<Told>>,
 ) -> bool {
     let shown = tls.and_then(|tls| Some((tls, tls.peer.as_ref()?)));
-    let (tls, peer) = match (told.mode, shown) {
+    let (tls, peer) = match (how.mode, shown) {
         (ForwardedCertificate::AlwaysForwardOnly, _) => return false,
         // Who shows no certificate cannot vouch for one.
         (ForwardedCertificate::Sanitize, _) | (_, None) => {
@@ -27,25 +38,39 @@ pub(super) fn settle(
         (ForwardedCertificate::ForwardOnly, Some(_)) => return false,
         (_, Some(shown)) => shown,
     };
-    let own = element(told, tls, peer);
-    let mut value = Vec::with_capacity(own.len());
-    if told.mode == ForwardedCertificate::AppendForward {
-        for before in headers.get_all(X_FORWARDED_CLIENT_CERT) {
-            value.extend_from_slice(before.as_bytes());
-            value.push(b',');
-        }
+    let same = |told: &&mut Arc<Told>| told.how == how && Arc::ptr_eq(&told.tls, tls);
+    if known.as_mut().filter(same).is_none() {
+        *known = Some(Arc::new(Told {
+            how,
+            tls: Arc::clone(tls),
+            element: HeaderValue::try_from(element(how, tls, peer)).ok(),
+        }));
+    }
+    let element = known.as_ref().and_then(|told| told.element.as_ref());
+    let value = element.and_then(|own| match how.mode {
+        ForwardedCertificate::AppendForward => appended(headers, own),
+        _ => Some(own.clone()),
+    });
+    match value {
+        Some(value) => headers.insert(X_FORWARDED_CLIENT_CERT, value),
+        None => headers.remove(X_FORWARDED_CLIENT_CERT),
+    };
+    true
+}
+
+/// An element behind those that are there.
+fn appended(headers: &HeaderMap, own: &HeaderValue) -> Option<HeaderValue> {
+    let mut all = headers.get_all(X_FORWARDED_CLIENT_CERT).iter().peekable();
+    if all.peek().is_none() {
+        return Some(own.clone());
+    }
+    let mut value = Vec::with_capacity(2 * own.len());
+    for before in all {
+        value.extend_from_slice(before.as_bytes());
+        value.push(b',');
     }
     value.extend_from_slice(own.as_bytes());
-    match HeaderValue::from_bytes(&value) {
-        Ok(value) => {
-            headers.insert(X_FORWARDED_CLIENT_CERT, value);
-        }
-        // A name with control characters: nobody is told of such a certificate.
-        Err(_) => {
-            headers.remove(X_FORWARDED_CLIENT_CERT);
-        }
-    }
-    true
+    HeaderValue::from_bytes(&value).ok()
 }
 
 /// `By=…;Hash=…;…` for one certificate. What it has several of is said several times.
@@ -147,7 +172,8 @@ mod tests {
         for line in ["By=x", "By=y"] {
             headers.append(X_FORWARDED_CLIENT_CERT, HeaderValue::from_static(line));
         }
-        settle(&mut headers, told, tls);
+        let tls = tls.cloned().map(Arc::new);
+        settle(&mut headers, told, tls.as_ref(), &mut None);
         let all = headers.get_all(X_FORWARDED_CLIENT_CERT).into_iter();
         all.map(|value| value.to_str().unwrap().to_owned())
             .collect()
@@ -170,6 +196,32 @@ mod tests {
                 assert_eq!(settled(told(mode), tls), without, "{mode:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_known_is_told_again_and_something_else_of_another_certificate_or_otherwise() {
+        let mut known = None;
+        let mut say = |told: ClientCertificate, tls: &Arc<TlsInfo>| {
+            let mut headers = HeaderMap::new();
+            settle(&mut headers, told, Some(tls), &mut known);
+            let value = headers[X_FORWARDED_CLIENT_CERT].to_str().unwrap();
+            let keys = value.split(';').filter_map(|part| part.split('=').next());
+            (keys.collect::<Vec<_>>().join(" "), value.contains("CN=b"))
+        };
+        let all = told(ForwardedCertificate::SanitizeSet);
+        let one = Arc::new(shown());
+        let every = ("By Hash Subject URI DNS DNS".to_owned(), false);
+        assert_eq!(say(all, &one), every);
+        assert_eq!(say(all, &one), every);
+        let mut less = all;
+        less.dns = false;
+        assert_eq!(say(less, &one).0, "By Hash Subject URI");
+        let mut other = shown();
+        if let Some(peer) = &mut other.peer {
+            peer.subject = "CN=b".into();
+        }
+        assert_eq!(say(all, &Arc::new(other)), (every.0.clone(), true));
+        assert_eq!(say(all, &one), every);
     }
 
     #[test]

@@ -18,7 +18,14 @@ fn exchange() -> Exchange {
 
 fn run(request: http::request::Builder, manager: &HttpManager) -> Result<Request<()>, Error> {
     let mut request = request.body(()).unwrap();
-    admit(&mut request, manager, &exchange(), &Rng::with_seed(1), None)?;
+    admit(
+        &mut request,
+        manager,
+        &exchange(),
+        &Rng::with_seed(1),
+        None,
+        &mut None,
+    )?;
     Ok(request)
 }
 
@@ -55,6 +62,7 @@ fn a_tunnel_meets_no_rule_and_counts_as_in_envoys_router() {
         &exchange,
         &Rng::with_seed(1),
         None,
+        &mut None,
     )
     .unwrap_err();
     assert_eq!(error.failure(), Failure::NoRoute);
@@ -381,6 +389,7 @@ fn a_route_lets_upgrades_pass_or_not_whatever_the_listener_says() {
             &exchange,
             &Rng::with_seed(1),
             Some(&notes),
+            &mut None,
         )
         .is_ok()
     };
@@ -421,7 +430,15 @@ fn remote(manager: &HttpManager, list: &[&'static str]) -> String {
         request.headers_mut().append("x-forwarded-for", line);
     }
     let exchange = exchange();
-    admit(&mut request, manager, &exchange, &Rng::with_seed(1), None).unwrap();
+    admit(
+        &mut request,
+        manager,
+        &exchange,
+        &Rng::with_seed(1),
+        None,
+        &mut None,
+    )
+    .unwrap();
     exchange.remote().unwrap().to_string()
 }
 
@@ -482,7 +499,15 @@ fn ports_are_taken_off_before_anything_looks_at_the_authority() {
                 // No URI has such an authority.
                 continue;
             };
-            admit(&mut request, &manager, &exchange, &Rng::with_seed(1), None).unwrap();
+            admit(
+                &mut request,
+                &manager,
+                &exchange,
+                &Rng::with_seed(1),
+                None,
+                &mut None,
+            )
+            .unwrap();
             assert_eq!(request.headers()["host"], expected, "{which:?} {host}");
             let authority = request.uri().authority().map(|it| it.as_str());
             assert!(authority.is_none_or(|it| it == expected), "{request:?}");
@@ -516,7 +541,7 @@ fn every_head_is_noted_as_it_goes_on_for_who_wants_it() {
         }));
         let mut request = request.body(()).unwrap();
         let rng = Rng::with_seed(1);
-        admit(&mut request, &manager(), &exchange, &rng, None).unwrap();
+        admit(&mut request, &manager(), &exchange, &rng, None, &mut None).unwrap();
         exchange.take_head().unwrap()
     };
     let plain = |path| Request::get(path).header("host", "h");
@@ -552,7 +577,7 @@ fn a_head_that_is_refused_is_noted_as_it_came() {
         let mut request = builder.body(()).unwrap();
         let came = Head::of(&request, &watch);
         let rng = Rng::with_seed(1);
-        assert!(admit(&mut request, &strict, &exchange, &rng, None).is_err());
+        assert!(admit(&mut request, &strict, &exchange, &rng, None, &mut None).is_err());
         let head = exchange.take_head().expect("it is noted all the same");
         assert_eq!(format!("{head:?}"), format!("{came:?}"));
     }
