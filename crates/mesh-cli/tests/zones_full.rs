@@ -43,6 +43,16 @@ const HALF: [usize; 2] = [REQUESTS / 2 - 1, REQUESTS / 2 + 1];
 const THIRD: [usize; 2] = [REQUESTS / 3 - 1, REQUESTS / 3 + 1];
 const BOTH_THIRDS: [usize; 2] = [2 * REQUESTS / 3 - 1, 2 * REQUESTS / 3 + 1];
 
+/// As many as are enough for zones to be told apart, unless the setting says otherwise.
+const SIX: &[(&str, &str)] = &[
+    ("r1/z1", "near"),
+    ("r1/z1", "near"),
+    ("r1/z1", "near"),
+    ("r1/z1", "near"),
+    ("r1/z2", "next"),
+    ("r1/z2", "next"),
+];
+
 /// Of three that are like the proxy, two are in its zone.
 const SCENARIOS: [Scenario; 6] = [
     // Two thirds of the callers, and two thirds of the endpoints.
@@ -77,14 +87,7 @@ const SCENARIOS: [Scenario; 6] = [
     Scenario {
         name: "usual",
         setting: "enabled: true",
-        endpoints: &[
-            ("r1/z1", "near"),
-            ("r1/z1", "near"),
-            ("r1/z1", "near"),
-            ("r1/z1", "near"),
-            ("r1/z2", "next"),
-            ("r1/z2", "next"),
-        ],
+        endpoints: SIX,
         expected: &[("near", ALL), ("next", NONE)],
         blind: &[("near", BOTH_THIRDS), ("next", THIRD)],
     },
@@ -92,14 +95,7 @@ const SCENARIOS: [Scenario; 6] = [
     Scenario {
         name: "off",
         setting: "enabled: false",
-        endpoints: &[
-            ("r1/z1", "near"),
-            ("r1/z1", "near"),
-            ("r1/z1", "near"),
-            ("r1/z1", "near"),
-            ("r1/z2", "next"),
-            ("r1/z2", "next"),
-        ],
+        endpoints: SIX,
         expected: &[("near", BOTH_THIRDS), ("next", THIRD)],
         blind: &[("near", BOTH_THIRDS), ("next", THIRD)],
     },

@@ -130,29 +130,30 @@ pub(super) fn localities(
     entry: &Entry,
     policy: &Policy,
 ) -> LocalityBalancing {
-    // A proxy that knows who is like it prefers its zone unless it is told not to.
-    let mut zones = ZoneAware::default();
-    zones.enabled = 0;
-    match setting(compiler, entry, policy) {
+    let zones = match setting(compiler, entry, policy) {
         Setting::Localities {
             setting,
             fails_over,
-            no_zones,
-        } => {
-            if !setting.distribute.is_empty() || fails_over && setting.fails_over() {
-                return LocalityBalancing::Weighted;
-            }
-            if !no_zones {
-                return LocalityBalancing::Ignored;
-            }
+            ..
+        } if !setting.distribute.is_empty() || fails_over && setting.fails_over() => {
+            return LocalityBalancing::Weighted;
         }
+        Setting::Localities {
+            no_zones: false, ..
+        }
+        | Setting::Nothing => return LocalityBalancing::Ignored,
         Setting::Zones(setting) => {
-            zones = ZoneAware::default();
+            let mut zones = ZoneAware::default();
             zones.minimum = setting.minimum.map_or(zones.minimum, u64::from);
+            zones
         }
-        Setting::NoZones => {}
-        Setting::Nothing => return LocalityBalancing::Ignored,
-    }
+        // A proxy that knows who is like it prefers its zone unless it is told not to.
+        Setting::Localities { no_zones: true, .. } | Setting::NoZones => {
+            let mut zones = ZoneAware::default();
+            zones.enabled = 0;
+            zones
+        }
+    };
     LocalityBalancing::ZoneAware(zones)
 }
 

@@ -38,16 +38,15 @@ pub(super) fn settle(
         (ForwardedCertificate::ForwardOnly, Some(_)) => return false,
         (_, Some(shown)) => shown,
     };
-    let same = |told: &&mut Arc<Told>| told.how == how && Arc::ptr_eq(&told.tls, tls);
-    if known.as_mut().filter(same).is_none() {
-        *known = Some(Arc::new(Told {
+    let told = match known {
+        Some(told) if told.how == how && Arc::ptr_eq(&told.tls, tls) => told,
+        _ => known.insert(Arc::new(Told {
             how,
             tls: Arc::clone(tls),
             element: HeaderValue::try_from(element(how, tls, peer)).ok(),
-        }));
-    }
-    let element = known.as_ref().and_then(|told| told.element.as_ref());
-    let value = element.and_then(|own| match how.mode {
+        })),
+    };
+    let value = told.element.as_ref().and_then(|own| match how.mode {
         ForwardedCertificate::AppendForward => appended(headers, own),
         _ => Some(own.clone()),
     });
