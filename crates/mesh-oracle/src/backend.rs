@@ -46,6 +46,9 @@ const LOOK: Duration = Duration::from_millis(2);
 /// The one that is at every address of this machine, so that it can be many endpoints.
 const EVERYWHERE: &str = "w";
 
+/// Of a request that says what health checks are answered from now on: the host that they ask for.
+pub(crate) const HEALTH: &str = "x-health";
+
 /// Requests by the number in their `x-case`: which backend had which.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
@@ -150,10 +153,9 @@ impl Log {
     }
 
     /// Takes note of what health checks are to be answered from now on, if a request says so:
-    /// `x-health` is the host that they ask for, `x-health-words` has `BACKEND=WORD` with commas.
+    /// beside [`HEALTH`], `x-health-words` has `BACKEND=WORD` with commas.
     fn script_health(&self, message: &Message) {
-        let (Some(host), Some(words)) =
-            (message.header("x-health"), message.header("x-health-words"))
+        let (Some(host), Some(words)) = (message.header(HEALTH), message.header("x-health-words"))
         else {
             return;
         };

@@ -5,6 +5,7 @@
 //! `{id}` for the configuration's own name. In Istio's documents `{address}` stands for where listeners
 //! are, and `{port name}` for a backend's port in the middle of a text.
 
+use crate::backend::HEALTH;
 use crate::pace::{Mark, Pace};
 use crate::request::Call;
 use serde_json::{Value, json};
@@ -49,6 +50,13 @@ impl Config {
     pub(crate) fn is_timed(&self) -> bool {
         let timed = |call: &Call| call.wait > 0 || call.pace != Pace::default();
         self.calls.iter().any(timed)
+    }
+
+    /// Whether it tells backends something that holds for every subject, so that those have to be
+    /// asked one after the other.
+    pub(crate) fn is_shared(&self) -> bool {
+        let tells = |call: &Call| call.header(HEALTH).is_some();
+        self.calls.iter().any(tells)
     }
 
     /// Whether nobody knows how many requests were sent.

@@ -35,7 +35,7 @@ use config::Config;
 use coverage::Coverage;
 use dice::Dice;
 use difference::Found;
-use run::{Outcome, Runner};
+use run::{Order, Outcome, Runner};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -125,7 +125,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let mut waiting = Vec::new();
     for batch in configs.chunks(TOGETHER) {
         let batch: Vec<&Config> = batch.iter().collect();
-        let outcomes = runner.batch(&batch).await?;
+        let outcomes = runner.batch(&batch, Order::AtOnce).await?;
         let (outcomes, again) = believed(&mut runner, &batch, outcomes).await?;
         doubted = (doubted.0 + again.0, doubted.1 + again.1);
         for (config, outcome) in batch.iter().zip(outcomes) {
@@ -139,7 +139,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     // Who was never in time among others is tried once more alone, when the machine may have less
     // to do.
     for config in waiting {
-        let outcomes = runner.batch(&[config]).await?;
+        let outcomes = runner.batch(&[config], Order::InTurn).await?;
         let (outcomes, again) = believed(&mut runner, &[config], outcomes).await?;
         doubted = (doubted.0 + again.0, doubted.1 + again.1 + 1);
         for outcome in outcomes {
@@ -265,7 +265,8 @@ async fn believed(
             break;
         }
         let configs: Vec<&Config> = doubted.iter().map(|at| batch[*at]).collect();
-        for (at, outcome) in doubted.into_iter().zip(runner.batch(&configs).await?) {
+        let again = runner.batch(&configs, Order::InTurn).await?;
+        for (at, outcome) in doubted.into_iter().zip(again) {
             outcomes[at] = outcome;
         }
     }

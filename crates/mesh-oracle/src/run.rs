@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -25,6 +25,16 @@ const ABREAST: usize = 12;
 
 /// The first port of listeners, and how many of them are used in turn.
 const PORTS: (usize, usize) = (10_000, 20_000);
+
+/// In which order the subjects are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// All at the same time: most of it is waiting.
+    AtOnce,
+    /// One after the other, so that none has to share the machine: what is doubted is tried again
+    /// like this.
+    InTurn,
+}
 
 /// What happened to one configuration.
 #[derive(Debug, Default)]
@@ -50,7 +60,7 @@ pub(crate) struct Runner {
     /// Configurations so far.
     configs: usize,
     /// How far the access log of each subject was read.
-    read: HashMap<&'static str, usize>,
+    read: Mutex<HashMap<&'static str, usize>>,
     /// No subject is spared anything, as where a case is made smaller.
     pub(crate) thorough: bool,
 }
@@ -71,21 +81,28 @@ impl Runner {
             certificates,
             log,
             configs: 0,
-            read: HashMap::new(),
+            read: Mutex::default(),
             thorough: false,
         })
     }
 
     /// Tries these configurations together.
-    pub(crate) async fn batch(&mut self, configs: &[&Config]) -> anyhow::Result<Vec<Outcome>> {
+    pub(crate) async fn batch(
+        &mut self,
+        configs: &[&Config],
+        order: Order,
+    ) -> anyhow::Result<Vec<Outcome>> {
         let mut outcomes: Vec<Outcome> = configs.iter().map(|_| Outcome::default()).collect();
         // Those that are written alike are tried together.
-        for istio in [false, true] {
-            let is = |it: &(usize, &&Config)| it.1.source.role().is_some() == istio;
+        let kind = |it: &Config| (it.source.role().is_some(), it.is_shared());
+        for alike in [(false, false), (false, true), (true, false), (true, true)] {
+            let is = |it: &(usize, &&Config)| kind(it.1) == alike;
             let (places, some): (Vec<usize>, Vec<&Config>) =
                 configs.iter().enumerate().filter(is).unzip();
             if !some.is_empty() {
-                let outcome = self.alike(&some, istio).await?;
+                let (istio, shared) = alike;
+                let order = if shared { Order::InTurn } else { order };
+                let outcome = self.alike(&some, istio, order).await?;
                 for (at, outcome) in places.into_iter().zip(outcome) {
                     outcomes[at] = outcome;
                 }
@@ -94,7 +111,12 @@ impl Runner {
         Ok(outcomes)
     }
 
-    async fn alike(&mut self, configs: &[&Config], istio: bool) -> anyhow::Result<Vec<Outcome>> {
+    async fn alike(
+        &mut self,
+        configs: &[&Config],
+        istio: bool,
+        order: Order,
+    ) -> anyhow::Result<Vec<Outcome>> {
         let first = self.configs;
         self.configs += configs.len();
         let placed: Vec<Placed<'_>> = configs
@@ -114,10 +136,16 @@ impl Runner {
             let refused = self.stage.deploy(&placed, &self.backends, all).await?;
             (self.stage.peers.clone(), refused)
         };
-        let mut facts = Vec::new();
-        for (number, peer) in peers.iter().enumerate() {
-            facts.push(self.ask(number, peer, &placed, &refused).await);
-        }
+        self.log.clear();
+        let asked = peers.iter().enumerate();
+        let asked = asked.map(|(number, peer)| self.ask(number, peer, &placed, &refused));
+        let facts: Vec<_> = futures_util::stream::iter(asked)
+            .buffered(match order {
+                Order::AtOnce => peers.len(),
+                Order::InTurn => 1,
+            })
+            .collect()
+            .await;
         let mut outcomes = Vec::new();
         let mut facts = facts.into_iter();
         let judged = facts.next().unwrap_or_default();
@@ -156,13 +184,12 @@ impl Runner {
     /// Sends all requests to one subject. For each configuration the facts of its requests, and
     /// last those of its counters.
     async fn ask(
-        &mut self,
+        &self,
         number: usize,
         peer: &Peer,
         placed: &[Placed<'_>],
         refused: &[Refused],
     ) -> Vec<Vec<Facts>> {
-        self.log.clear();
         let before = peer.statistics().await;
         let mut work = Vec::new();
         let backends = &self.backends;
@@ -287,9 +314,10 @@ impl Runner {
     }
 
     /// The lines of a subject's access log since the last time, by their numbers.
-    async fn lines(&mut self, peer: &Peer, asked: usize) -> HashMap<String, Vec<String>> {
+    async fn lines(&self, peer: &Peer, asked: usize) -> HashMap<String, Vec<String>> {
         let end = Instant::now() + Duration::from_millis(1500);
-        let from = *self.read.get(peer.name).unwrap_or(&0);
+        let read = || self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = *read().get(peer.name).unwrap_or(&0);
         let Some(log) = &peer.log else {
             return HashMap::new();
         };
@@ -298,7 +326,7 @@ impl Runner {
             let new = String::from_utf8_lossy(&text[from.min(text.len())..]).into_owned();
             let went_on = |line: &&str| line.contains(WENT_ON);
             if new.lines().filter(|it| !went_on(it)).count() >= asked || Instant::now() > end {
-                self.read.insert(peer.name, text.len());
+                read().insert(peer.name, text.len());
                 let mut lines = HashMap::<String, Vec<String>>::new();
                 for (n, line) in new.lines().filter_map(|line| line.split_once('\t')) {
                     let of_case = lines.entry(n.to_owned()).or_default();

@@ -2,7 +2,7 @@
 
 use crate::config::{self, Config};
 use crate::difference::Found;
-use crate::run::Runner;
+use crate::run::{Order, Runner};
 use serde_json::Value;
 
 /// Candidates that are tried together.
@@ -45,7 +45,7 @@ async fn first_that_fails(
     candidates: &[Config],
 ) -> anyhow::Result<Option<Found>> {
     let configs: Vec<&Config> = candidates.iter().collect();
-    let outcomes = runner.batch(&configs).await?;
+    let outcomes = runner.batch(&configs, Order::InTurn).await?;
     let wanted = like.difference.signature();
     let failing = candidates
         .iter()

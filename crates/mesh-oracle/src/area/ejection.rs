@@ -8,6 +8,7 @@
 //! matter of a few milliseconds in Envoy.
 
 use super::{cluster, cluster2, usual_clusters};
+use crate::backend::HEALTH;
 use crate::config::{Config, Source};
 use crate::dice::Dice;
 use crate::pace::{Mark, Pace};
@@ -344,7 +345,7 @@ fn checked(dice: &mut Dice, hosts: &[&str], requests: usize, calls: &mut Vec<Cal
     ];
     let well: Vec<String> = hosts.iter().map(|host| format!("{host}=200")).collect();
     let control = |words: &[String]| {
-        let call = Call::get("/control").with("x-health", "$hc");
+        let call = Call::get("/control").with(HEALTH, "$hc");
         call.with("x-health-words", &words.join(","))
     };
     let mut first = Call::get("/").with("x-key", "k");
