@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 use std::{io, thread};
+use tokio::runtime::RuntimeMetrics;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     /// What the admin interface is asked to do.
     pub(crate) orders: mpsc::Sender<Order>,
     pub(crate) workers: usize,
+    /// What the workers' runtimes count.
+    pub(crate) runtimes: Vec<RuntimeMetrics>,
     /// Where the configuration comes from, unless it is the caller's own.
     pub(crate) control: Option<Arc<Control>>,
     /// What a name server for the applications counts, if there is one.
@@ -210,6 +213,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
     let workers = concurrency.max(1);
     let mut commands = Vec::with_capacity(workers);
     let mut threads = Vec::with_capacity(workers);
+    let mut runtimes = Vec::with_capacity(workers);
     let budgets = Budgets::default();
     let guard = Guard::new(limits, overload, rng.fork());
     let ejections = ejection_log.as_ref().map(EjectionLog::open).transpose()?;
@@ -263,7 +267,9 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
             plans: plans.clone(),
             commands: receiver,
         };
-        threads.push(spawn_worker(number, worker, drain_time)?);
+        let (runtime, ended) = spawn_worker(number, worker, drain_time)?;
+        runtimes.push(runtime);
+        threads.push(ended);
     }
     let reconciler = Reconciler::new(commands, gate);
     let (orders, ordered) = mpsc::channel(8);
@@ -276,6 +282,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         started: tokio::time::Instant::now(),
         orders,
         workers,
+        runtimes,
         control,
         names,
         workload,
@@ -331,10 +338,11 @@ fn spawn_worker(
     number: usize,
     worker: Worker,
     drain_time: Duration,
-) -> io::Result<oneshot::Receiver<()>> {
+) -> io::Result<(RuntimeMetrics, oneshot::Receiver<()>)> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let metrics = runtime.metrics();
     let (done, ended) = oneshot::channel();
     thread::Builder::new()
         .name(format!("mesh-worker-{number}"))
@@ -343,7 +351,7 @@ fn spawn_worker(
             // Whoever waited may be gone.
             let _ = done.send(());
         })?;
-    Ok(ended)
+    Ok((metrics, ended))
 }
 
 /// Keeps what lies outside of the configuration up to date until the proxy ends: secrets in files,

@@ -416,6 +416,8 @@ async fn a_thousand_bad_connections_leave_nothing_behind() {
     proxy.idle_timeout = Some(Duration::from_secs(2));
     let listener = Listener::tcp("in", address, proxy);
     let town = Town::start(vec![listener], &[("a", endpoint)]).await;
+    let tasks = town.stat("server.tasks").await;
+    assert!(tasks > 0, "of each listener there is one");
     let mut kept = Vec::new();
     for n in 0..1000 {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -456,5 +458,6 @@ async fn a_thousand_bad_connections_leave_nothing_behind() {
             .await,
     );
     assert_eq!((total, destroyed), (1000, 1000));
+    town.until("server.tasks", tasks).await;
     accepting.abort();
 }

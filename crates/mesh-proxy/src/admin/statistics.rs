@@ -158,6 +158,8 @@ async fn scrape(shared: &Shared, query: &Query) -> Scrape {
         scrape.value(&name, kind, value);
     }
     let listening = shared.listening.load();
+    let tasks = shared.runtimes.iter().map(|it| it.num_alive_tasks() as u64);
+    let tasks = tasks.sum();
     scrape
         .value(
             "server.live",
@@ -170,6 +172,8 @@ async fn scrape(shared: &Shared, query: &Query) -> Scrape {
             shared.started.elapsed().as_secs(),
         )
         .value("server.concurrency", Kind::Gauge, shared.workers as u64)
+        // Not Envoy's, which has none: what the workers do at a time. One that ends never shows here.
+        .value("server.tasks", Kind::Gauge, tasks)
         .value(
             "listener_manager.total_listeners_active",
             Kind::Gauge,
