@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the criterion benches of the workspace, and `bench peers`.
+//! `cargo xtask bench`: the criterion benches of the workspace, `bench peers` and `bench soak`.
 //!
 //! Only they are run: `cargo bench --workspace` would hand criterion's arguments to the test
 //! harness of every library as well, which knows none of them.
@@ -41,6 +41,8 @@ pub(crate) struct Options {
 enum Other {
     /// Compare mesh-proxy with Envoy, nginx and haproxy on this machine
     Peers(peers::Options),
+    /// Serve with mesh-proxy for long, with faults and changes, and look at what is left behind
+    Soak(peers::soak::Options),
 }
 
 /// Runs the benches.
@@ -49,8 +51,10 @@ enum Other {
 ///
 /// If there is none of that name, or one fails.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
-    if let Some(Other::Peers(options)) = &options.other {
-        return peers::run(workspace, options);
+    match &options.other {
+        Some(Other::Peers(options)) => return peers::run(workspace, options),
+        Some(Other::Soak(options)) => return peers::soak::run(workspace, options),
+        None => {}
     }
     let wanted = options.name.as_deref().unwrap_or_default();
     let selected = workspace.select(&options.packages)?;

@@ -28,6 +28,7 @@ mod probe;
 mod process;
 mod rows;
 mod run;
+pub(crate) mod soak;
 mod table;
 mod tools;
 

@@ -16,7 +16,17 @@
 //! what hyper does.
 #![forbid(unsafe_code)]
 
-use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, thread};
+use std::{
+    error::Error,
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -60,6 +70,10 @@ struct Arguments {
     )]
     secure: Vec<SocketAddr>,
 
+    /// Breaks one request in so many, by chance, instead of answering it; `/broken` says how many it were
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    breaks: u64,
+
     /// The backend's certificate and key, and the authority of callers
     #[arg(long, value_name = "FOLDER")]
     mutual: Option<PathBuf>,
@@ -67,6 +81,23 @@ struct Arguments {
 
 /// Where to listen, and with what.
 type Listens = (SocketAddr, Option<TlsAcceptor>);
+
+/// Requests that are not answered.
+#[derive(Debug, Default)]
+struct Breaks {
+    /// One in so many; 0 for none.
+    one_in: u64,
+    /// What was drawn last.
+    drawn: AtomicU64,
+    number: AtomicU64,
+}
+
+/// What requests of all threads have in common.
+#[derive(Clone, Debug)]
+struct Served {
+    bodies: Bodies,
+    breaks: Arc<Breaks>,
+}
 
 /// Contents of the bodies, made once. A clone of `Bytes` is a pointer.
 #[derive(Clone, Debug)]
@@ -87,10 +118,15 @@ fn main() -> anyhow::Result<()> {
         let secure = arguments.secure.iter();
         all.extend(secure.map(|address| (*address, Some(acceptor.clone()))));
     }
+    let breaks = Arc::new(Breaks {
+        one_in: arguments.breaks,
+        ..Breaks::default()
+    });
     let running: Vec<_> = (0..threads)
         .map(|at| {
+            let breaks = breaks.clone();
             let mine: Vec<_> = all.iter().skip(at).step_by(threads).cloned().collect();
-            thread::spawn(move || serve(mine))
+            thread::spawn(move || serve(mine, breaks))
         })
         .collect();
     for thread in running {
@@ -102,11 +138,14 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Serves some of the addresses, for ever.
-fn serve(mine: Vec<Listens>) -> anyhow::Result<()> {
+fn serve(mine: Vec<Listens>, breaks: Arc<Breaks>) -> anyhow::Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let bodies = Bodies::new();
+    let served = Served {
+        bodies: Bodies::new(),
+        breaks,
+    };
     task::LocalSet::new().block_on(&runtime, async move {
         let mut accepting = Vec::new();
         for (address, acceptor) in mine {
@@ -115,7 +154,7 @@ fn serve(mine: Vec<Listens>) -> anyhow::Result<()> {
             accepting.push(task::spawn_local(accept(
                 listener,
                 acceptor,
-                bodies.clone(),
+                served.clone(),
             )));
         }
         for one in accepting {
@@ -128,50 +167,53 @@ fn serve(mine: Vec<Listens>) -> anyhow::Result<()> {
 async fn accept(
     listener: TcpListener,
     acceptor: Option<TlsAcceptor>,
-    bodies: Bodies,
+    served: Served,
 ) -> anyhow::Result<()> {
     loop {
         let (stream, _) = listener.accept().await.context("cannot accept")?;
-        let (acceptor, bodies) = (acceptor.clone(), bodies.clone());
+        let (acceptor, served) = (acceptor.clone(), served.clone());
         task::spawn_local(async move {
             // A connection that breaks is what whoever called has to know of.
             drop(match acceptor {
-                None => plain(stream, bodies).await,
-                Some(acceptor) => secure(stream, &acceptor, bodies).await,
+                None => plain(stream, served).await,
+                Some(acceptor) => secure(stream, &acceptor, served).await,
             });
         });
     }
 }
 
 /// One connection, of the protocol that its first bytes are of (RFC 9113, section 3.4).
-async fn plain(stream: TcpStream, bodies: Bodies) -> anyhow::Result<()> {
+async fn plain(stream: TcpStream, served: Served) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let mut start = [0; 4];
     let read = stream.peek(&mut start).await?;
     let is_h2 = start[..read] == *b"PRI ";
-    exchange(stream, is_h2, bodies, None).await
+    exchange(stream, is_h2, served, None).await
 }
 
 /// One connection with TLS, of the protocol that was agreed on.
-async fn secure(stream: TcpStream, acceptor: &TlsAcceptor, bodies: Bodies) -> anyhow::Result<()> {
+async fn secure(stream: TcpStream, acceptor: &TlsAcceptor, served: Served) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
     let session = stream.get_ref().1;
     let is_h2 = session.alpn_protocol() == Some(tls::H2);
     let caller = tls::caller(session)?;
-    exchange(stream, is_h2, bodies, Some(caller)).await
+    exchange(stream, is_h2, served, Some(caller)).await
 }
 
 /// Requests of one connection; the caller is the one of mutual TLS.
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     is_h2: bool,
-    bodies: Bodies,
+    served: Served,
     caller: Option<Arc<str>>,
 ) -> anyhow::Result<()> {
     let service = service_fn(move |request| {
-        let response = answer(request, &bodies, caller.as_deref());
-        async move { Ok::<_, Infallible>(response) }
+        let response = match served.breaks.wants() && request.uri().path() != BROKEN {
+            true => Err(Broken),
+            false => Ok(answer(request, &served, caller.as_deref())),
+        };
+        async move { response }
     });
     let stream_io = TokioIo::new(stream);
     if is_h2 {
@@ -189,7 +231,8 @@ async fn exchange(
     Ok(())
 }
 
-fn answer(request: Request<Incoming>, bodies: &Bodies, caller: Option<&str>) -> Response<Payload> {
+fn answer(request: Request<Incoming>, served: &Served, caller: Option<&str>) -> Response<Payload> {
+    let bodies = &served.bodies;
     let path = request.uri().path();
     let (kind, body) = if path.ends_with("/64k") {
         (TEXT, Payload::of(&bodies.kib64))
@@ -197,6 +240,9 @@ fn answer(request: Request<Incoming>, bodies: &Bodies, caller: Option<&str>) -> 
         (TEXT, Payload::of(&bodies.mib))
     } else if path.ends_with("/headers") {
         (TEXT, Payload::of(&headers(&request, caller)))
+    } else if path == BROKEN {
+        let number = served.breaks.number.load(Ordering::Relaxed);
+        (TEXT, Payload::of(&number.to_string().into()))
     } else if path == "/bench.Echo/Unary" {
         (GRPC, Payload::Echo(request.into_body()))
     } else if path == "/bench.Echo/Stream" {
@@ -210,6 +256,8 @@ fn answer(request: Request<Incoming>, bodies: &Bodies, caller: Option<&str>) -> 
     response
 }
 
+/// Where it is said how many requests were broken.
+const BROKEN: &str = "/broken";
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 
@@ -226,6 +274,42 @@ fn headers(request: &Request<Incoming>, caller: Option<&str>) -> Bytes {
         lines.push(b'\n');
     }
     lines.into()
+}
+
+/// Why there is no answer: HTTP/1.1 ends the connection, HTTP/2 the stream.
+#[derive(Debug)]
+struct Broken;
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("broken as asked for")
+    }
+}
+
+impl Error for Broken {}
+
+// === impl Breaks ===
+
+impl Breaks {
+    /// Whether the next request is not answered.
+    fn wants(&self) -> bool {
+        if self.one_in == 0 {
+            return false;
+        }
+        // SplitMix64: evenly spread, and the same in each run with one caller.
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut drawn = self
+            .drawn
+            .fetch_add(STEP, Ordering::Relaxed)
+            .wrapping_add(STEP);
+        drawn = (drawn ^ drawn >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        drawn = (drawn ^ drawn >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let is_broken = (drawn ^ drawn >> 31).is_multiple_of(self.one_in);
+        if is_broken {
+            self.number.fetch_add(1, Ordering::Relaxed);
+        }
+        is_broken
+    }
 }
 
 // === impl Bodies ===

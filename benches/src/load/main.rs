@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 
 mod ask;
 mod authority;
+mod churn;
 mod crowd;
 mod fresh;
 mod grpc;
@@ -47,6 +48,8 @@ enum Command {
     Fresh(fresh::Options),
     /// As many requests as go on connections that are kept, with mutual TLS
     Kept(kept::Options),
+    /// Requests of all kinds at a rate, of which some are left before they are answered
+    Churn(churn::Options),
     /// Hold as many connections as each line of the standard input says
     Hold {
         address: SocketAddr,
@@ -71,6 +74,7 @@ fn main() -> anyhow::Result<()> {
         Command::Pace(options) => say(&pace::run(&options)?),
         Command::Fresh(options) => say(&fresh::run(&options)?),
         Command::Kept(options) => say(&kept::run(&options)?),
+        Command::Churn(options) => say(&churn::run(&options)?),
         Command::Hold { address, tls } => hold::run(address, tls),
         Command::Grpc { address, messages } => grpc::run(address, messages),
     }

@@ -226,7 +226,7 @@ pub(crate) fn read(text: &str) -> Option<Answer> {
 
 impl Answer {
     /// The value of a header; its name in small letters, and so is the value.
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut lines = self
             .head
             .lines()

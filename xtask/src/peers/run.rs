@@ -66,6 +66,23 @@ pub(crate) fn run(
     peers: &[Peer],
     options: &Options,
 ) -> anyhow::Result<()> {
+    on_ground(workspace, tools, peers, |ground, ports| {
+        let peers: Vec<Peer> = peers.iter().map(|it| ground.built.of(it)).collect();
+        measure_all(ground, ports, &peers, options)
+    })
+}
+
+/// Builds what is needed for these peers, and does this in a folder that goes with it, unless it fails.
+///
+/// # Errors
+///
+/// If it fails, or something is missing or does not build.
+pub(crate) fn on_ground(
+    workspace: &Workspace,
+    tools: &Tools,
+    peers: &[Peer],
+    what: impl FnOnce(&Ground<'_>, &mut Ports) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let built = tools.build(workspace, peers)?;
     // A folder for each run: two at a time would write over each other's configuration.
     let folder = workspace
@@ -89,8 +106,7 @@ pub(crate) fn run(
         upstreams,
         mutual,
     };
-    let peers: Vec<Peer> = peers.iter().map(|it| ground.built.of(it)).collect();
-    let result = measure_all(&ground, &mut ports, &peers, options);
+    let result = what(&ground, &mut ports);
     if result.is_ok() {
         drop(fs::remove_dir_all(&ground.folder));
     } else {
@@ -121,7 +137,7 @@ fn measure_all(
     let cores = Cores::of(machine::cores(), 1);
     ground.certify("certificate", &[&ground.certificate, &ground.key], &cores)?;
     ground.certify("authority", &[&ground.mutual.folder], &cores)?;
-    let backend = ground.backend(&cores)?;
+    let backend = ground.backend(&cores, &[])?;
     let mut report = table::Report::new(peers, options);
     for round in 1..=options.rounds {
         for workers in [1, 2] {
@@ -205,7 +221,12 @@ fn line(record: &Record) -> String {
 
 impl Ground<'_> {
     /// Has peers-load write certificates.
-    fn certify(&self, what: &str, files: &[&PathBuf], cores: &Cores) -> anyhow::Result<()> {
+    pub(crate) fn certify(
+        &self,
+        what: &str,
+        files: &[&PathBuf],
+        cores: &Cores,
+    ) -> anyhow::Result<()> {
         let files = files.iter().map(|it| it.display().to_string());
         let program = Program::new(&self.built.load).arguments([what]);
         let output = program
@@ -215,7 +236,8 @@ impl Ground<'_> {
         Ok(())
     }
 
-    fn backend(&self, cores: &Cores) -> anyhow::Result<Process> {
+    /// Starts the backend, with these arguments more.
+    pub(crate) fn backend(&self, cores: &Cores, more: &[String]) -> anyhow::Result<Process> {
         let of = |ports: [u16; 4]| ports.map(|port| format!("127.0.0.1:{port}"));
         let mut process = Program::new(&self.built.backend)
             .arguments([
@@ -223,6 +245,7 @@ impl Ground<'_> {
                 format!("--mutual={}", self.mutual.folder.display()),
                 format!("--secure={}", of(self.mutual.upstreams).join(",")),
             ])
+            .arguments(more.iter().cloned())
             .arguments(of(self.upstreams))
             .start(&cores.backend, &self.folder, "backend")?;
         for port in self.upstreams.into_iter().chain(self.mutual.upstreams) {
