@@ -28,7 +28,7 @@ pub use reply_edit::{PutReply, ReplyEdit};
 pub use signal::Signal;
 pub use wish::SessionHost;
 
-use crate::model::{ClusterEntry, Priority, Rule};
+use crate::model::{ClusterEntry, FilterState, Priority, Rule};
 use crate::stats::Shard;
 use crate::{Claims, Error, Failure, Flags};
 use attempt::Attempt;
@@ -56,6 +56,8 @@ struct State {
     remote: OnceLock<SocketAddr>,
     /// What the caller's token says, where one was found valid.
     claims: OnceLock<Claims>,
+    /// What the listener kept of the request; mostly nothing.
+    filter_state: OnceLock<Box<FilterState>>,
     /// What is wanted of the head in the end; mostly nothing.
     watch: OnceLock<Arc<Watch>>,
     goal: OnceLock<Goal>,
@@ -142,6 +144,7 @@ impl Exchange {
             caller,
             remote: OnceLock::new(),
             claims: OnceLock::new(),
+            filter_state: OnceLock::new(),
             watch: OnceLock::new(),
             shadow,
             onward: false,
@@ -344,6 +347,16 @@ impl Exchange {
     /// What the caller's token says, if a valid one was brought and routes may go by it.
     pub fn claims(&self) -> Option<&Claims> {
         self.request.claims.get()
+    }
+
+    /// Records what the listener kept of the request. Only the first call counts.
+    pub fn set_filter_state(&self, state: FilterState) {
+        let _ = self.request.filter_state.set(Box::new(state));
+    }
+
+    /// What the listener kept of the request, if it is one that does.
+    pub fn filter_state(&self) -> Option<&FilterState> {
+        self.request.filter_state.get().map(|state| &**state)
     }
 
     /// Records what the router found. Only the first call counts.

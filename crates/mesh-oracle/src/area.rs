@@ -4,6 +4,7 @@ mod actions;
 pub(crate) mod balancing;
 mod ejection;
 mod matching;
+mod objects;
 mod paths;
 pub(crate) mod policy;
 pub(crate) mod protocol;

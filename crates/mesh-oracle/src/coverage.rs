@@ -71,6 +71,8 @@ const CONDITIONS: &[&str] = &[
     "cookie",
     "cookie invert",
     "certificate",
+    "filter state, text",
+    "filter state, address",
     "grpc",
     "fraction",
     "domain exact",
@@ -567,6 +569,11 @@ fn kinds(condition: &Value) -> Vec<String> {
     }
     if !condition["tls_context"].is_null() {
         kinds.push("certificate".into());
+    }
+    for object in list(&condition["filter_state"]) {
+        let is_text = !object["string_match"].is_null();
+        let kind = if is_text { "text" } else { "address" };
+        kinds.push(format!("filter state, {kind}"));
     }
     if !condition["grpc"].is_null() {
         kinds.push("grpc".into());

@@ -3,6 +3,7 @@
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use mesh_core::exchange::TlsInfo;
+use mesh_core::model::FilterState;
 use mesh_core::{Claim, Claims, Exchange};
 
 /// The head of a request as routing sees it. Cheap to copy; borrows everything.
@@ -17,6 +18,7 @@ pub struct Head<'a> {
     secure: bool,
     tls: Option<&'a TlsInfo>,
     claims: Option<&'a Claim>,
+    filter_state: Option<&'a FilterState>,
 }
 
 /// What a trusted proxy in front says about the caller's connection.
@@ -35,6 +37,7 @@ impl<'a> Head<'a> {
             secure: false,
             tls: None,
             claims: None,
+            filter_state: None,
         }
     }
 
@@ -67,6 +70,9 @@ impl<'a> Head<'a> {
             secure,
             tls: caller.and_then(|caller| caller.tls.as_deref()),
             claims: exchange.and_then(Exchange::claims).map(Claims::payload),
+            filter_state: exchange
+                .and_then(Exchange::filter_state)
+                .filter(|state| state.is_for_routes()),
             scheme: uri
                 .scheme_str()
                 .unwrap_or(if secure { "https" } else { "http" }),
@@ -92,6 +98,11 @@ impl<'a> Head<'a> {
     /// What the caller's token says, where one was found valid.
     pub fn claims(&self) -> Option<&'a Claim> {
         self.claims
+    }
+
+    /// What the listener kept of the request for routes.
+    pub fn filter_state(&self) -> Option<&'a FilterState> {
+        self.filter_state
     }
 
     /// What was agreed on in the TLS handshake of the caller's connection.

@@ -69,6 +69,7 @@
 pub mod cors;
 pub mod edit;
 pub mod explain;
+pub mod filter_state;
 pub mod follow;
 pub mod hash;
 pub mod list;

@@ -8,8 +8,8 @@ use crate::head::{Head, with_header};
 use http::header::HOST;
 use http::{HeaderValue, Method};
 use mesh_core::model::{
-    ClaimCondition, Condition, CookieMatch, HeaderKey, HeaderMatch, PathMatch, QueryMatch,
-    ValueMatch,
+    ClaimCondition, Condition, CookieMatch, FilterStateMatch, HeaderKey, HeaderMatch, PathMatch,
+    QueryMatch, ValueMatch,
 };
 use mesh_core::reply::is_grpc;
 
@@ -26,6 +26,8 @@ pub(crate) enum Predicate {
     Tls,
     /// The condition on a claim at this place.
     Claim(usize),
+    /// The condition on what was kept at this place.
+    FilterState(usize),
     Grpc,
     Share,
 }
@@ -64,6 +66,10 @@ pub(crate) fn unmet_beside_path(
     let met = |want: &ClaimCondition| want.claim.holds(head.claims()) != want.invert;
     if let Some(at) = condition.claims.iter().position(|want| !met(want)) {
         return Some(Predicate::Claim(at));
+    }
+    let met = |want: &FilterStateMatch| want.holds(head.filter_state());
+    if let Some(at) = condition.filter_state.iter().position(|want| !met(want)) {
+        return Some(Predicate::FilterState(at));
     }
     if condition.grpc && !is_grpc(head.headers()) {
         return Some(Predicate::Grpc);

@@ -63,7 +63,7 @@ impl Facts<'_> {
     }
 
     /// Writes the value of a piece. False where it names a header that is not there.
-    fn write(
+    pub(crate) fn write(
         &self,
         piece: &Piece,
         asked: Asked<'_>,

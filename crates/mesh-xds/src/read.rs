@@ -31,6 +31,7 @@ mod cluster;
 mod endpoint;
 mod extension;
 pub(crate) mod external;
+mod filter_state;
 mod given;
 mod http;
 pub mod ignored;

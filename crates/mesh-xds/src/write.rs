@@ -48,6 +48,7 @@ mod authz;
 mod cluster;
 mod endpoint;
 mod external;
+mod filter_state;
 mod http;
 mod listener;
 mod metadata;

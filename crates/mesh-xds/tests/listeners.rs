@@ -6,6 +6,8 @@ mod authz;
 mod chains;
 #[path = "listeners/external.rs"]
 mod external;
+#[path = "listeners/filter_state.rs"]
+mod filter_state;
 #[path = "listeners/generate.rs"]
 mod generate;
 #[path = "listeners/inspect.rs"]
@@ -181,6 +183,7 @@ fn manager() -> BoxedStrategy<HttpManager> {
         ]),
         client_certificate(),
         option::of(session()),
+        option::of(filter_state::generated()),
     );
     let names = (name(), name(), server, direction);
     let port = proptest::sample::select(vec![StripPort::Keep, StripPort::Matching, StripPort::Any]);
@@ -217,6 +220,7 @@ fn manager() -> BoxedStrategy<HttpManager> {
             manager.on_demand = rest.5;
             manager.client_certificate = rest.6;
             manager.session = rest.7.map(Arc::new);
+            manager.filter_state = rest.8.map(Arc::new);
             manager
         })
         .boxed()

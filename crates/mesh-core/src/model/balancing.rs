@@ -101,6 +101,8 @@ pub enum HashSource {
     SourceIp,
     /// The first value of a query parameter.
     Query(Name),
+    /// An object that the listener kept of the request, if it can be hashed.
+    FilterState(Name),
 }
 
 /// A cookie to hash by.

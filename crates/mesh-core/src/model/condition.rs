@@ -1,6 +1,6 @@
 //! What a request has to look like for a rule.
 
-use super::{ClaimMatch, Fraction, PathTemplate, Pattern, StringMatch};
+use super::{ClaimMatch, FilterStateMatch, Fraction, PathTemplate, Pattern, StringMatch};
 use crate::exchange::TlsInfo;
 use crate::{Name, Origin};
 use http::HeaderName;
@@ -23,6 +23,8 @@ pub struct Condition {
     pub tls: Option<TlsCondition>,
     /// What the caller's token says (Envoy `dynamic_metadata` of the filter `jwt_authn`).
     pub claims: Vec<ClaimCondition>,
+    /// What the listener kept of it (Envoy `filter_state`).
+    pub filter_state: Vec<FilterStateMatch>,
     /// Only gRPC requests (`content-type: application/grpc…`).
     pub grpc: bool,
     /// Only this share of requests.

@@ -1,7 +1,9 @@
 //! Listeners: the addresses that a proxy accepts on, and what it does with what comes in.
 
 use super::policy::RateLimit;
-use super::{Authn, Authz, Cidr, ListenerAddress, PortRange, ServerTls, Session, TcpProxy};
+use super::{
+    Authn, Authz, Cidr, ListenerAddress, PortRange, ServerTls, Session, SetFilterState, TcpProxy,
+};
 use crate::{Name, Origin, Slot};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -244,6 +246,8 @@ pub struct HttpManager {
     pub upgrades: Vec<Name>,
     /// What upstreams are told of the caller's certificate in `x-forwarded-client-cert`.
     pub client_certificate: ClientCertificate,
+    /// What is kept of each request before anything judges it. Default nothing.
+    pub filter_state: Option<Arc<SetFilterState>>,
     /// Which tokens requests have to bring, before anything judges them (Envoy's HTTP filter
     /// `jwt_authn`). Default none.
     pub authn: Option<Arc<Authn>>,
@@ -385,6 +389,7 @@ impl HttpManager {
             max_concurrent_streams: 1024,
             upgrades: vec!["websocket".into()],
             client_certificate: ClientCertificate::default(),
+            filter_state: None,
             authn: None,
             authn_at: 0,
             authz: Vec::new(),

@@ -15,6 +15,7 @@ mod subsets;
 
 pub(crate) use kinds::{KINDS, kinds};
 
+use super::objects;
 use crate::config::{Config, Source};
 use crate::dice::Dice;
 use crate::request::Call;
@@ -26,7 +27,13 @@ const HASHED: usize = 2;
 /// So many requests are under way at once.
 const HELD: usize = 16;
 
+/// One configuration in so many hashes what a listener kept of requests.
+const KEPT: usize = 12;
+
 pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
+    if dice.turn(KEPT) == KEPT - 1 {
+        return by_what_was_kept(dice, requests * HASHED);
+    }
     match dice.below(100) {
         0..32 => hashed(dice, requests * HASHED),
         32..49 => in_subsets(dice, requests * HASHED),
@@ -90,6 +97,35 @@ fn hashed(dice: &mut Dice, requests: usize) -> Config {
         })
         .collect();
     config(routes, manager, cluster, calls)
+}
+
+/// A ring or a table, and hashes of what was kept. What cannot be hashed is as if it were not there.
+fn by_what_was_kept(dice: &mut Dice, requests: usize) -> Config {
+    let mut cluster = endpoints::cluster(dice);
+    policy::by_hash(dice, &mut cluster);
+    let entries = objects::hashed(dice);
+    let mut policies = vec![
+        json!({"filter_state": {"key": "k.text"}, "terminal": true}),
+        json!({"filter_state": {"key": "k.hash"}, "terminal": dice.chance(50)}),
+        json!({"header": {"header_name": "x-more"}}),
+    ];
+    if dice.chance(50) {
+        policies.push(json!({"filter_state": {"key": "k.hash"}}));
+    }
+    let mut route = route(0);
+    route["route"]["hash_policy"] = json!(policies);
+    let mut manager = keys::manager(dice);
+    manager["http_filters"] = objects::filters(&entries, dice.chance(50));
+    let calls = (0..requests)
+        .map(|at| {
+            let mut call = Call::get("/0/").with("x-more", dice.pick(&["a", "b"]));
+            if !dice.chance(10) {
+                call = call.with("x-key", &format!("key-{at}"));
+            }
+            call
+        })
+        .collect();
+    config(vec![route], manager, cluster, calls)
 }
 
 /// Parts of a cluster by metadata.

@@ -1,6 +1,6 @@
 //! Which virtual host and route a request meets.
 
-use super::{matching, paths, usual_clusters};
+use super::{matching, objects, paths, usual_clusters};
 use crate::config::{Config, Source};
 use crate::dice::Dice;
 use crate::request::Call;
@@ -26,7 +26,13 @@ const DOMAINS: &[&str] = &[
     "localhost",
 ];
 
+/// One configuration in so many is about what listeners keep of requests.
+const KEPT: usize = 16;
+
 pub(super) fn generate(dice: &mut Dice, requests: usize) -> Config {
+    if dice.turn(KEPT) == KEPT - 1 {
+        return objects::routed(dice, requests);
+    }
     let mut left: Vec<&str> = DOMAINS.to_vec();
     let mut hosts: Vec<Value> = (0..dice.between(0, 3))
         .map(|n| {

@@ -342,6 +342,7 @@ fn source(source: &HashSource) -> String {
         HashSource::Cookie(cookie) => format!("cookie {}", cookie.name),
         HashSource::SourceIp => "the caller's address".to_owned(),
         HashSource::Query(name) => format!("query {name}"),
+        HashSource::FilterState(key) => format!("filter state {key}"),
         _ => "something that this version does not know".to_owned(),
     }
 }

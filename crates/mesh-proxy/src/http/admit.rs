@@ -21,9 +21,10 @@ use http::{Method, Request, StatusCode, Uri, Version, uri};
 use mesh_core::model::{Direction, HttpManager, StripPort};
 use mesh_core::reply::{Answer, Asked};
 use mesh_core::stats::HttpStat;
-use mesh_core::{Error, Exchange, Failure, Matched, Rng};
+use mesh_core::{Error, Exchange, Failure, Matched, Rng, WallClock};
 use mesh_http1::server::Refused;
 use mesh_policy::path::{Normalized, normalize};
+use mesh_route::filter_state;
 use mesh_route::route::Notes;
 use mesh_telemetry::istio::peer;
 use std::borrow::Cow;
@@ -172,6 +173,13 @@ where
             let last = request.version() < Version::HTTP_2;
             let error = if last { closing(error) } else { error };
             return ResponseFuture::Refused(ready(Some(error)));
+        }
+        if let Some(exchange) = &exchange
+            && let Some(manager) = &exchange.caller().manager
+            && let Some(set) = &manager.filter_state
+        {
+            let state = filter_state::decide(set, &request, exchange, &WallClock::system());
+            exchange.set_filter_state(state);
         }
         match served {
             None => ResponseFuture::Admitted(self.inner.call(request)),

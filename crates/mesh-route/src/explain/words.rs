@@ -5,8 +5,8 @@ use crate::cookies;
 use crate::head::Head;
 use crate::matches::{Predicate, query_value, with_value};
 use mesh_core::model::{
-    ClaimCondition, Condition, CookieMatch, HeaderKey, HeaderMatch, PathMatch, QueryMatch,
-    TlsCondition, ValueMatch,
+    Cidr, ClaimCondition, Condition, CookieMatch, FilterObjectMatch, FilterStateMatch, HeaderKey,
+    HeaderMatch, PathMatch, QueryMatch, TlsCondition, ValueMatch,
 };
 use std::fmt::Write;
 
@@ -21,6 +21,7 @@ pub(super) fn all(condition: &Condition) -> Vec<String> {
     all.extend(condition.cookies.iter().map(cookie));
     all.extend(condition.tls.map(certificate));
     all.extend(condition.claims.iter().map(claim));
+    all.extend(condition.filter_state.iter().map(filter_state));
     if condition.grpc {
         all.push(GRPC.to_owned());
     }
@@ -76,6 +77,14 @@ pub(super) fn describe(condition: &Condition, predicate: Predicate, head: &Head<
                 had: had.map(|_| "another".to_owned()),
             }
         }
+        Predicate::FilterState(at) => {
+            let want = &condition.filter_state[at];
+            let had = head.filter_state().and_then(|state| state.get(&want.key));
+            Unmet {
+                wanted: filter_state(want),
+                had: had.map(|object| cut(&object.text())),
+            }
+        }
         Predicate::Grpc => Unmet {
             wanted: GRPC.to_owned(),
             had: head
@@ -98,6 +107,20 @@ fn claim(want: &ClaimCondition) -> String {
     let values: Vec<_> = want.claim.values.iter().map(ToString::to_string).collect();
     let not = if want.invert { "not " } else { "" };
     format!("claim {} {not}{}", way.join("."), values.join(" or "))
+}
+
+fn filter_state(want: &FilterStateMatch) -> String {
+    let blocks = |blocks: &[Cidr]| {
+        let texts: Vec<_> = blocks.iter().map(ToString::to_string).collect();
+        texts.join(", ")
+    };
+    let value = match &want.value {
+        FilterObjectMatch::Text(text) => text.to_string(),
+        FilterObjectMatch::In(all) => format!("an address in {}", blocks(all)),
+        FilterObjectMatch::NotIn(all) => format!("an address not in {}", blocks(all)),
+        _ => "a match that this version does not know".to_owned(),
+    };
+    format!("filter state {}: {value}", want.key)
 }
 
 fn cookie(want: &CookieMatch) -> String {

@@ -4,7 +4,7 @@ use super::cookie;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use mesh_core::Exchange;
-use mesh_core::model::{HashPolicy, HashSource, Pattern};
+use mesh_core::model::{FilterObject, HashPolicy, HashSource, Pattern};
 use std::borrow::Cow;
 use std::net::IpAddr;
 use xxhash_rust::xxh64::xxh64;
@@ -67,6 +67,7 @@ fn combined(
             }
             HashSource::SourceIp => source_ip(exchange),
             HashSource::Query(name) => query(uri, name),
+            HashSource::FilterState(key) => kept(exchange, key),
             _ => None,
         };
         if let Some(new) = new {
@@ -78,6 +79,14 @@ fn combined(
         }
     }
     hash
+}
+
+/// An object that was kept so that it can be hashed.
+fn kept(exchange: &Exchange, key: &str) -> Option<u64> {
+    match exchange.filter_state()?.get(key)? {
+        FilterObject::HashableText(value) => Some(text(value)),
+        _ => None,
+    }
 }
 
 /// Who calls. An address that a header names stays as it is written there, in its family.

@@ -218,6 +218,7 @@ pub(super) fn manager(
     let filters = filters::read(http_filters)?;
     manager.rate_limit = filters.limit.map(Arc::new);
     manager.on_demand = filters.on_demand;
+    manager.filter_state = filters.filter_state.map(Arc::new);
     manager.authn = filters.authn;
     manager.authn_at = filters.authn_at;
     manager.authz = filters.authz;

@@ -33,7 +33,7 @@ mod limit;
 mod policies;
 mod retry;
 mod rule;
-mod template;
+pub(in crate::read) mod template;
 
 pub(super) use condition::header as header_match;
 pub(super) use condition::read as route_match;

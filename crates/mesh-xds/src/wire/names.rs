@@ -16,6 +16,11 @@ pub(crate) const EXTERNAL: &str = "envoy.filters.http.ext_authz";
 pub(crate) const EXTERNAL_OF_CONNECTIONS: &str = "envoy.filters.network.ext_authz";
 /// Rules that judge connections.
 pub(crate) const AUTHZ_OF_CONNECTIONS: &str = "envoy.filters.network.rbac";
+/// What is kept of requests, and what it is made by.
+pub(crate) const FILTER_STATE: &str = "envoy.filters.http.set_filter_state";
+pub(crate) const STRING: &str = "envoy.string";
+pub(crate) const HASHABLE_STRING: &str = "envoy.hashable_string";
+pub(crate) const IP: &str = "envoy.network.ip";
 /// Tokens, and where what they say is kept.
 pub(crate) const JWT: &str = "envoy.filters.http.jwt_authn";
 /// What a token says.

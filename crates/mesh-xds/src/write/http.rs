@@ -1,6 +1,6 @@
 //! The HTTP connection manager.
 
-use super::{access_log, ads, authn, authz, dns_cache, external, route, session};
+use super::{access_log, ads, authn, authz, dns_cache, external, filter_state, route, session};
 use crate::pb::envoy::config::core::v3 as core;
 use crate::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use crate::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::{
@@ -165,6 +165,9 @@ fn filters(manager: &HttpManager, forward_proxy: bool) -> Vec<pb::HttpFilter> {
     let before = before.iter().flat_map(judge);
     let judges = before.chain(tokens).chain(after.iter().flat_map(judge));
     all.splice(0..0, judges);
+    if let Some(set) = &manager.filter_state {
+        all.insert(0, filter(names::FILTER_STATE, &filter_state::filter(set)));
+    }
     if let Some(clusters) = manager.on_demand {
         // First, as in Envoy the request waits before any other filter sees it.
         let config = OnDemand {

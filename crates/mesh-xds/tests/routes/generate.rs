@@ -2,14 +2,14 @@
 
 use http::{HeaderName, HeaderValue, StatusCode};
 use mesh_core::model::{
-    AbortWith, Action, AddMode, AuthorityRewrite, ClustersOnDemand, Condition, CookieMatch, Cors,
-    DelayBy, DirectResponse, Draw, Fault, FaultAbort, FaultDelay, FaultSlow, FollowRedirects,
-    Forward, Fraction, HashCookie, HashPolicy, HashSource, HeaderAdd, HeaderEdits, HeaderKey,
-    HeaderMatch, HeaderTemplate, Hedge, HostsOnDemand, Mirror, PathMatch, PathRewrite,
-    PathTemplate, Pattern, Piece, Priority, QueryMatch, RateLimit, Redirect, RedirectPath,
-    RedirectTarget, ResetFormat, ResetHeader, Retry, RetryOn, RouteSession, RouteTable, Rule,
-    Session, SessionState, SlowBy, StringMatch, Target, TemplateRewrite, TlsCondition, ValueMatch,
-    VirtualHost, Weighted,
+    AbortWith, Action, AddMode, AuthorityRewrite, Cidr, ClustersOnDemand, Condition, CookieMatch,
+    Cors, DelayBy, DirectResponse, Draw, Fault, FaultAbort, FaultDelay, FaultSlow,
+    FilterObjectMatch, FilterStateMatch, FollowRedirects, Forward, Fraction, HashCookie,
+    HashPolicy, HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch, HeaderTemplate, Hedge,
+    HostsOnDemand, Mirror, PathMatch, PathRewrite, PathTemplate, Pattern, Piece, Priority,
+    QueryMatch, RateLimit, Redirect, RedirectPath, RedirectTarget, ResetFormat, ResetHeader, Retry,
+    RetryOn, RouteSession, RouteTable, Rule, Session, SessionState, SlowBy, StringMatch, Target,
+    TemplateRewrite, TlsCondition, ValueMatch, VirtualHost, Weighted,
 };
 use mesh_core::{Name, Origin};
 use proptest::collection::{btree_map, vec};
@@ -17,6 +17,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -259,19 +260,34 @@ fn condition() -> impl Strategy<Value = Condition> {
         vec(query, 0..3),
         any::<bool>(),
         of(share()),
-        (vec(cookie, 0..3), of(tls)),
+        (vec(cookie, 0..3), of(tls), vec(filter_state(), 0..3)),
     )
-        .prop_map(|(path, headers, query, grpc, share, (cookies, tls))| {
-            let mut condition = Condition::default();
-            condition.path = path;
-            condition.headers = headers;
-            condition.query = query;
-            condition.cookies = cookies;
-            condition.tls = tls;
-            condition.grpc = grpc;
-            condition.share = share;
-            condition
-        })
+        .prop_map(
+            |(path, headers, query, grpc, share, (cookies, tls, kept))| {
+                let mut condition = Condition::default();
+                condition.path = path;
+                condition.headers = headers;
+                condition.query = query;
+                condition.cookies = cookies;
+                condition.tls = tls;
+                condition.filter_state = kept;
+                condition.grpc = grpc;
+                condition.share = share;
+                condition
+            },
+        )
+}
+
+fn filter_state() -> impl Strategy<Value = FilterStateMatch> {
+    let block = (any::<IpAddr>(), 0..=32_u8);
+    let block = block.prop_map(|(address, length)| Cidr::new(address, length).unwrap());
+    let blocks = vec(block, 0..3);
+    let value = prop_oneof![
+        string_match().prop_map(FilterObjectMatch::Text),
+        blocks.clone().prop_map(FilterObjectMatch::In),
+        blocks.prop_map(FilterObjectMatch::NotIn),
+    ];
+    (name(), value).prop_map(|(key, value)| FilterStateMatch { key, value })
 }
 
 fn header_key() -> impl Strategy<Value = HeaderKey> {
@@ -429,6 +445,7 @@ fn hash_policy() -> impl Strategy<Value = HashPolicy> {
         cookie,
         Just(HashSource::SourceIp),
         name().prop_map(HashSource::Query),
+        name().prop_map(HashSource::FilterState),
     ];
     (source, any::<bool>()).prop_map(|(source, terminal)| {
         let mut policy = HashPolicy::new(source);

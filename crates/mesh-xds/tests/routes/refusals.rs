@@ -9,6 +9,7 @@ use mesh_xds::pb::envoy::config::route::v3 as pb;
 use mesh_xds::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 use mesh_xds::pb::envoy::extensions::filters::http::fault::v3 as fault;
 use mesh_xds::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+use mesh_xds::pb::envoy::r#type::matcher::v3::FilterStateMatcher;
 use mesh_xds::pb::envoy::r#type::v3::TokenBucket;
 use mesh_xds::pb::google::protobuf::UInt64Value;
 use mesh_xds::read::route::table;
@@ -215,7 +216,16 @@ fn conditions_that_the_model_cannot_express() {
         ),
         (
             |it| it.filter_state = vec![Default::default()],
-            "filter_state",
+            "filter_state[0].key",
+        ),
+        (
+            |it| {
+                it.filter_state = vec![FilterStateMatcher {
+                    key: "k".into(),
+                    matcher: None,
+                }];
+            },
+            "filter_state[0].matcher",
         ),
         (
             |it| it.runtime_fraction = Some(Default::default()),

@@ -127,7 +127,7 @@ fn actions_that_the_model_cannot_express() {
         ),
         (
             |it| it.hash_policy = by(PolicySpecifier::FilterState(Default::default())),
-            "hash_policy[0].filter_state",
+            "hash_policy[0].filter_state.key",
         ),
         (
             |it| {

@@ -16,17 +16,18 @@ use crate::pb::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateL
 use crate::pb::envoy::extensions::filters::http::on_demand::v3::OnDemand;
 use crate::pb::envoy::extensions::filters::http::rbac::v3::Rbac;
 use crate::pb::envoy::extensions::filters::http::router::v3::Router;
+use crate::pb::envoy::extensions::filters::http::set_filter_state::v3::Config;
 use crate::pb::envoy::extensions::filters::http::stateful_session::v3::StatefulSession;
 use crate::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpFilter, http_filter::ConfigType,
 };
 use crate::pb::google::protobuf::Any;
-use crate::read::{authn, authz, cluster, extension, external, session};
+use crate::read::{authn, authz, cluster, extension, external, filter_state, session};
 use crate::wire::{
     At, boolean, limit, names, on_demand, pass_over, refuse, required, type_name, unpack,
     unsupported,
 };
-use mesh_core::model::{Authn, Authz, ClustersOnDemand, RateLimit, Session};
+use mesh_core::model::{Authn, Authz, ClustersOnDemand, RateLimit, Session, SetFilterState};
 use mesh_core::{Invalid, Name};
 use prost::Name as _;
 use std::sync::Arc;
@@ -49,6 +50,7 @@ enum Known {
     Router,
     Limit(RateLimit),
     OnDemand(ClustersOnDemand),
+    FilterState(SetFilterState),
     Authn(Box<Authn>),
     Authz(Box<Authz>),
     External(Box<external::Read>),
@@ -65,6 +67,8 @@ pub(super) struct Filters {
     pub(super) limit: Option<RateLimit>,
     /// What is asked for on demand, if the filter is there.
     pub(super) on_demand: Option<ClustersOnDemand>,
+    /// What is kept of requests.
+    pub(super) filter_state: Option<SetFilterState>,
     /// The tokens that are asked for.
     pub(super) authn: Option<Arc<Authn>>,
     /// How many of the rules judge before that.
@@ -80,6 +84,7 @@ pub(super) struct Filters {
 pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
     let mut limit = None;
     let mut on_demand = None;
+    let mut filter_state: Option<SetFilterState> = None;
     let mut authn = None;
     let mut authn_at = 0;
     let mut authz = Vec::new();
@@ -118,6 +123,16 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
                 return Err(Invalid::new(format!("{place}.name"), message));
             }
             Known::OnDemand(found) => on_demand = Some(found),
+            Known::FilterState(_) if acted || authn.is_some() || !authz.is_empty() => {
+                let message =
+                    "what is kept of requests has to be set before anything judges or limits them";
+                return Err(Invalid::new(place, message));
+            }
+            Known::FilterState(found) => {
+                let set = filter_state.get_or_insert_default();
+                set.entries.extend(found.entries);
+                set.for_routes |= found.for_routes;
+            }
             Known::Authn(_) if acted || authn.is_some() => {
                 let message = "tokens have to be asked for once, before rate limits, faults, CORS and sessions";
                 return Err(Invalid::new(place, message));
@@ -163,6 +178,13 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
             Known::Nothing => {}
         }
     }
+    if filter_state.as_ref().is_some_and(|set| !set.for_routes)
+        && (authn.is_some() || authz.iter().any(|one| one.external.is_some()))
+    {
+        // They may have the route chosen anew, and then it may go by what was kept.
+        let message = "with jwt_authn or ext_authz, set_filter_state needs clear_route_cache";
+        return Err(Invalid::new("http_filters", message));
+    }
     let missing = CONFIGURABLE.into_iter().filter(|(name, message)| {
         let is = |filter: &HttpFilter| filter.name == *name && configures(filter, message);
         !filters.iter().any(is)
@@ -170,6 +192,7 @@ pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, Invalid> {
     Ok(Filters {
         limit,
         on_demand,
+        filter_state,
         authn,
         authn_at,
         authz,
@@ -244,6 +267,9 @@ fn known(any: &Any, optional: bool) -> Result<Known, Invalid> {
         let OnDemand { odcds } = unpack(any)?;
         let clusters = on_demand::clusters(odcds.as_ref()).at("odcds")?;
         return Ok(Known::OnDemand(clusters));
+    } else if name == Config::full_name() {
+        let set = filter_state::filter(&unpack(any)?)?;
+        return Ok(Known::FilterState(set));
     } else if name == Cors::full_name() {
         let Cors {} = unpack(any)?;
         return Ok(Known::Acts);

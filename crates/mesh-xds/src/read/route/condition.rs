@@ -6,10 +6,10 @@ use crate::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameter
 use crate::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use crate::pb::envoy::r#type::matcher::v3::MetadataMatcher;
 use crate::pb::envoy::r#type::v3::Int64Range;
-use crate::read::authz;
+use crate::read::{authz, filter_state};
 use crate::wire::share::runtime_fraction;
 use crate::wire::text::{header_name, pattern, string_match};
-use crate::wire::{At, boolean, each, refuse, required, template};
+use crate::wire::{At, boolean, each, required, template};
 use mesh_core::model::{
     ClaimCondition, Condition, CookieMatch, HeaderKey, HeaderMatch, PathMatch, QueryMatch,
     StringMatch, TlsCondition, ValueMatch,
@@ -30,7 +30,6 @@ pub(in crate::read) fn read(proto: &pb::RouteMatch) -> Result<Condition, Invalid
         filter_state,
         path_specifier,
     } = proto;
-    refuse!(filter_state);
     let any_case = !boolean(case_sensitive.as_ref(), true);
     let mut condition = Condition::default();
     condition.path = path(required("path_specifier", path_specifier)?, any_case)?;
@@ -39,6 +38,7 @@ pub(in crate::read) fn read(proto: &pb::RouteMatch) -> Result<Condition, Invalid
     condition.cookies = each("cookies", cookies, cookie)?;
     condition.tls = tls_context.as_ref().map(tls);
     condition.claims = each("dynamic_metadata", dynamic_metadata, claim)?;
+    condition.filter_state = each("filter_state", filter_state, filter_state::condition)?;
     condition.grpc = grpc.is_some();
     condition.share = share
         .as_ref()

@@ -2,11 +2,12 @@
 
 use crate::pb::envoy::config::route::v3::route_action as pb;
 use crate::wire::text::{header_name, substitution};
-use crate::wire::{At, each, maybe_duration, required, unsupported};
+use crate::wire::{At, each, maybe_duration, required};
 use mesh_core::model::{HashCookie, HashPolicy, HashSource};
 use mesh_core::{Invalid, Name};
 use pb::hash_policy::{
-    ConnectionProperties, Cookie, CookieAttribute, Header, PolicySpecifier, QueryParameter,
+    ConnectionProperties, Cookie, CookieAttribute, FilterState, Header, PolicySpecifier,
+    QueryParameter,
 };
 
 /// Reads the policies of a route.
@@ -33,7 +34,12 @@ fn policy(value: &pb::HashPolicy) -> Result<Option<HashPolicy>, Invalid> {
         PolicySpecifier::QueryParameter(QueryParameter { name }) => {
             HashSource::Query(named(name).at("query_parameter")?)
         }
-        PolicySpecifier::FilterState(_) => return Err(unsupported("filter_state")),
+        PolicySpecifier::FilterState(FilterState { key }) => {
+            if key.is_empty() {
+                return Err(Invalid::new("filter_state.key", "is empty"));
+            }
+            HashSource::FilterState(key.into())
+        }
     };
     let mut policy = HashPolicy::new(source);
     policy.terminal = *terminal;

@@ -5,7 +5,7 @@ use mesh_core::Invalid;
 use mesh_core::model::{HeaderTemplate, Piece};
 
 /// Reads a value. Text without an operator becomes one fixed value.
-pub(super) fn parse(text: &[u8]) -> Result<HeaderTemplate, Invalid> {
+pub(in crate::read) fn parse(text: &[u8]) -> Result<HeaderTemplate, Invalid> {
     let mut pieces = Vec::new();
     let mut plain = Vec::new();
     let mut rest = text;

@@ -13,7 +13,7 @@ use crate::wire::names::TEMPLATE;
 use crate::wire::share::to_runtime_fraction;
 use crate::wire::text::{to_nothing, to_pattern, to_string_match};
 use crate::wire::{template, to_boolean};
-use crate::write::authz;
+use crate::write::{authz, filter_state};
 use mesh_core::model::{
     ClaimCondition, Condition, CookieMatch, HeaderKey, HeaderMatch, PathMatch, QueryMatch,
     TlsCondition, ValueMatch,
@@ -29,9 +29,11 @@ pub(in crate::write) fn write(condition: &Condition) -> pb::RouteMatch {
         cookies: condition.cookies.iter().map(cookie).collect(),
         tls_context: condition.tls.map(tls),
         dynamic_metadata: condition.claims.iter().map(claim).collect(),
+        filter_state: (condition.filter_state.iter())
+            .map(filter_state::condition)
+            .collect(),
         grpc: condition.grpc.then_some(GrpcRouteMatchOptions {}),
         path_specifier,
-        ..Default::default()
     }
 }
 

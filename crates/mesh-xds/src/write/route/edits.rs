@@ -49,7 +49,7 @@ fn one(edit: &HeaderAdd) -> HeaderValueOption {
 }
 
 /// A value with format operators; a percent sign is written twice.
-fn template(template: &HeaderTemplate) -> Vec<u8> {
+pub(in crate::write) fn template(template: &HeaderTemplate) -> Vec<u8> {
     let mut out = Vec::new();
     match template {
         HeaderTemplate::Fixed(value) => text(value.as_bytes(), &mut out),

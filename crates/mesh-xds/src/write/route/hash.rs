@@ -5,7 +5,8 @@ use crate::wire::text::to_substitution;
 use crate::wire::to_duration;
 use mesh_core::model::{HashPolicy, HashSource};
 use pb::hash_policy::{
-    ConnectionProperties, Cookie, CookieAttribute, Header, PolicySpecifier, QueryParameter,
+    ConnectionProperties, Cookie, CookieAttribute, FilterState, Header, PolicySpecifier,
+    QueryParameter,
 };
 
 /// A policy; nothing for a source that is not known here.
@@ -36,6 +37,9 @@ pub(super) fn write(policy: &HashPolicy) -> Option<pb::HashPolicy> {
         }
         HashSource::Query(name) => PolicySpecifier::QueryParameter(QueryParameter {
             name: name.to_string(),
+        }),
+        HashSource::FilterState(key) => PolicySpecifier::FilterState(FilterState {
+            key: key.to_string(),
         }),
         _ => return None,
     };
