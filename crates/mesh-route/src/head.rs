@@ -241,6 +241,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_kept_is_seen_by_routes_only_if_it_is_for_them() {
+        let seen = |for_routes| {
+            let exchange = Exchange::new(tokio::time::Instant::now().into_std(), Caller::default());
+            exchange.set_filter_state(FilterState::new(for_routes));
+            let mut request = Request::get("/").body(()).unwrap();
+            exchange.attach(&mut request);
+            Head::of(&request).filter_state().is_some()
+        };
+        assert!(seen(true));
+        assert!(!seen(false));
+    }
+
+    #[test]
     fn a_port_begins_at_the_last_colon_outside_of_brackets() {
         let hosts = ["a:1", "a:", "a", "[::1]", "[::1]:80", ":80"];
         let starts = hosts.map(port_start);

@@ -74,10 +74,25 @@ pub(super) fn routed(dice: &mut Dice, requests: usize) -> Config {
             })
         })
         .collect();
+    let has_grpc = dice.chance(50);
+    if has_grpc {
+        routes.insert(
+            0,
+            json!({"name": "grpc", "match": {"prefix": "/", "grpc": {}}, "route": {"cluster": "$a"}}),
+        );
+    }
     routes.push(json!({"name": "rest", "match": {"prefix": "/"}, "route": {"cluster": "$c"}}));
     // Without it routes know nothing of what was kept.
     let for_routes = dice.chance(85);
-    let calls = (0..requests).map(|_| call(dice, &routes)).collect();
+    let calls = (0..requests)
+        .map(|_| {
+            let call = call(dice, &routes);
+            match has_grpc && dice.chance(20) {
+                true => call.with("content-type", "application/grpc"),
+                false => call,
+            }
+        })
+        .collect();
     Config {
         area: "routes",
         source: Source {

@@ -1,7 +1,9 @@
 use super::*;
 use http::{HeaderMap, HeaderName, Uri};
 use mesh_core::Caller;
-use mesh_core::model::{Action, Cluster, HashCookie, HashSource, Pattern, RingHash, Rule};
+use mesh_core::model::{
+    Action, Cluster, FilterObject, FilterState, HashCookie, HashSource, Pattern, RingHash, Rule,
+};
 use mesh_test::{Answers, Probe, contract, empty, fixture};
 use proptest::prelude::*;
 use std::time::Duration;
@@ -49,6 +51,26 @@ fn the_values_of_a_header_count_in_any_order() {
         hash(&[header("x-a")], &[("x-a", "a"), ("x-a", "b")], "/")
     );
     assert_eq!(hash(&[header("x-a")], &[], "/"), None);
+}
+
+#[test]
+fn of_what_was_kept_only_what_may_be_hashed_counts() {
+    let exchange = exchange_of(Caller::default());
+    let mut state = FilterState::new(false);
+    state.set("text".into(), FilterObject::Text(b"v".to_vec()));
+    state.set("hashed".into(), FilterObject::HashableText(b"v".to_vec()));
+    exchange.set_filter_state(state);
+    let of = |keys: &[&str]| {
+        let policies: Vec<_> = keys
+            .iter()
+            .map(|key| HashPolicy::new(HashSource::FilterState((*key).into())))
+            .collect();
+        let uri = Uri::from_static("/");
+        decide(&policies, &HeaderMap::new(), &uri, &exchange).hash
+    };
+    assert_eq!(of(&["text"]), None);
+    assert_eq!(of(&["missing"]), None);
+    assert_eq!(of(&["text", "hashed"]), Some(xxh64(b"v", 0)));
 }
 
 #[test]
