@@ -2,6 +2,7 @@
 
 use super::{Cidr, HeaderTemplate, StringMatch};
 use crate::Name;
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// Keeps objects of each request before anything judges it (Envoy's HTTP filter
@@ -133,10 +134,10 @@ impl FilterObjectKind {
 
 impl FilterObject {
     /// As text.
-    pub fn text(&self) -> Vec<u8> {
+    pub fn text(&self) -> Cow<'_, [u8]> {
         match self {
-            Self::Text(text) | Self::HashableText(text) => text.clone(),
-            Self::Address(ip) => ip.to_string().into_bytes(),
+            Self::Text(text) | Self::HashableText(text) => text.into(),
+            Self::Address(ip) => ip.to_string().into_bytes().into(),
         }
     }
 }
@@ -205,6 +206,7 @@ mod tests {
         state.set("k".into(), FilterObject::HashableText(b"b".to_vec()));
         state.set("l".into(), FilterObject::Text(b"c".to_vec()));
         let texts = ["k", "l", "m"].map(|key| state.get(key).map(FilterObject::text));
-        assert_eq!(texts, [Some(b"b".to_vec()), Some(b"c".to_vec()), None]);
+        let texts = texts.each_ref().map(Option::as_deref);
+        assert_eq!(texts, [Some(&b"b"[..]), Some(&b"c"[..]), None]);
     }
 }

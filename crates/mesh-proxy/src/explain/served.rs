@@ -83,6 +83,10 @@ impl Served {
         if let Some(remote) = self.exchange.remote().filter(|_| self.admitted) {
             own.set_remote(remote);
         }
+        // And kept what routes and hashes go by.
+        if let Some(state) = self.exchange.filter_state() {
+            own.set_filter_state(state.clone());
+        }
         let asked = Asked {
             request: head_of(&self.head),
             exchange: own,
@@ -95,5 +99,58 @@ impl Served {
         if let Some(answer) = answer {
             self.exchange.add_reply_header(NAME, answer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_core::model::{
+        Cluster, FilterObject, FilterObjectMatch, FilterState, FilterStateMatch, HttpManager,
+        RouteTable, Rule, SnapshotBuilder, StringMatch, VirtualHost,
+    };
+    use mesh_core::{Caller, Publisher};
+
+    /// The index of the rule that an admitted request is told it matches, if this was kept of it.
+    fn rule_of(kept: Option<&str>) -> serde_json::Value {
+        let mut asks = Rule::prefix_to("/", "c");
+        asks.condition.filter_state.push(FilterStateMatch {
+            key: "k".into(),
+            value: FilterObjectMatch::Text(StringMatch::Exact("one".into())),
+        });
+        let host = VirtualHost::new("all", ["*"]).rule(asks);
+        let mut builder = SnapshotBuilder::new();
+        builder
+            .cluster(Cluster::new("c"))
+            .routes(RouteTable::new("t").host(host.rule(Rule::prefix_to("/", "c"))));
+        let feed = Publisher::from_arc(builder.build().unwrap().0).feed();
+        let mut caller = Caller::default();
+        caller.manager = Some(Arc::new(HttpManager::new("in", "t")));
+        let exchange = Exchange::new(tokio::time::Instant::now().into_std(), caller);
+        if let Some(kept) = kept {
+            let mut state = FilterState::new(true);
+            state.set("k".into(), FilterObject::Text(kept.into()));
+            exchange.set_filter_state(state);
+        }
+        let served = Served {
+            explainer: Arc::new(Explainer::new(
+                Token::new("0123456789abcdef").unwrap(),
+                feed,
+            )),
+            head: Request::get("http://a.test/").body(()).unwrap(),
+            exchange: exchange.clone(),
+            admitted: true,
+        };
+        served.answer();
+        let (_, value) = exchange.take_reply_headers().remove(0);
+        let answer: serde_json::Value = serde_json::from_slice(value.as_bytes()).unwrap();
+        answer["route"]["index"].clone()
+    }
+
+    #[test]
+    fn what_was_kept_of_a_request_is_looked_at_again() {
+        assert_eq!(rule_of(Some("one")), 0);
+        assert_eq!(rule_of(Some("two")), 1);
+        assert_eq!(rule_of(None), 1);
     }
 }

@@ -92,38 +92,43 @@ fn stream(path: &str, format: Option<&SubstitutionFormatString>) -> Result<Acces
     })
 }
 
-#[expect(deprecated, reason = "Envoy still reads the older spelling")]
 fn substitution(value: &SubstitutionFormatString) -> Result<Name, Invalid> {
+    let omit_empty_values = &value.omit_empty_values;
+    refuse!(omit_empty_values);
+    text_of(value, text_format)
+}
+
+/// Reads the text of a format. What becomes of empty values is up to the caller.
+#[expect(deprecated, reason = "Envoy still reads the older spelling")]
+pub(super) fn text_of<T>(
+    value: &SubstitutionFormatString,
+    read: impl Fn(&str) -> Result<T, Invalid>,
+) -> Result<T, Invalid> {
     let SubstitutionFormatString {
-        omit_empty_values,
+        omit_empty_values: _,
         content_type,
         formatters,
         json_format_options,
         format,
     } = value;
-    refuse!(
-        omit_empty_values,
-        content_type,
-        formatters,
-        json_format_options
-    );
+    refuse!(content_type, formatters, json_format_options);
     match required("format", format)? {
-        Format::TextFormat(text) => text_format(text).at("text_format"),
-        Format::TextFormatSource(source) => inline(source).at("text_format_source"),
+        Format::TextFormat(text) => read(text).at("text_format"),
+        Format::TextFormatSource(source) => inline(source, read).at("text_format_source"),
         Format::JsonFormat(_) => Err(unsupported("json_format")),
     }
 }
 
-fn inline(source: &DataSource) -> Result<Name, Invalid> {
+fn inline<T>(source: &DataSource, read: impl Fn(&str) -> Result<T, Invalid>) -> Result<T, Invalid> {
     let DataSource {
         watched_directory,
         specifier,
     } = source;
     refuse!(watched_directory);
     match required("specifier", specifier)? {
-        Specifier::InlineString(text) => text_format(text).at("inline_string"),
+        Specifier::InlineString(text) => read(text).at("inline_string"),
         Specifier::InlineBytes(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) => text_format(text).at("inline_bytes"),
+            Ok(text) => read(text).at("inline_bytes"),
             Err(_) => Err(Invalid::new("inline_bytes", "is not UTF-8")),
         },
         Specifier::Filename(_) => Err(unsupported("filename")),

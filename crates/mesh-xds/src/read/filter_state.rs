@@ -1,11 +1,9 @@
 //! What is kept of a request for routes and balancing, from the HTTP filter `set_filter_state`, and
 //! conditions on it.
 
-use super::listener;
 use super::route::template;
-use crate::pb::envoy::config::core::v3::data_source::Specifier;
-use crate::pb::envoy::config::core::v3::substitution_format_string::Format;
-use crate::pb::envoy::config::core::v3::{CidrRange, DataSource, SubstitutionFormatString};
+use super::{access_log, listener};
+use crate::pb::envoy::config::core::v3::CidrRange;
 use crate::pb::envoy::extensions::filters::common::set_filter_state::v3::{
     FilterStateValue, filter_state_value::Key, filter_state_value::Value,
 };
@@ -15,7 +13,7 @@ use crate::pb::envoy::r#type::matcher::v3::{AddressMatcher, FilterStateMatcher};
 use crate::pb::xds;
 use crate::wire::names::{HASHABLE_STRING, IP, STRING};
 use crate::wire::text::string_match;
-use crate::wire::{At, each, refuse, required, unsupported};
+use crate::wire::{At, each, refuse, required};
 use mesh_core::model::{
     Cidr, FilterObjectKind, FilterObjectMatch, FilterStateEntry, FilterStateMatch, HeaderTemplate,
     Piece, SetFilterState,
@@ -66,43 +64,14 @@ fn entry(proto: &FilterStateValue) -> Result<FilterStateEntry, Invalid> {
         }
     };
     let Value::FormatString(format) = required("format_string", value)?;
-    let (value, omit_missing) = text(format).at("format_string")?;
+    let value = access_log::text_of(format, known_before).at("format_string")?;
     Ok(FilterStateEntry {
         key: Name::from(key),
         kind,
         value,
-        omit_missing,
+        omit_missing: format.omit_empty_values,
         skip_empty: *skip_if_empty,
     })
-}
-
-/// The value, and whether what is missing in it is left out.
-#[expect(deprecated, reason = "Envoy still reads the older spelling")]
-fn text(proto: &SubstitutionFormatString) -> Result<(HeaderTemplate, bool), Invalid> {
-    let SubstitutionFormatString {
-        omit_empty_values,
-        content_type,
-        formatters,
-        json_format_options,
-        format,
-    } = proto;
-    refuse!(content_type, formatters, json_format_options);
-    let template = match required("format", format)? {
-        Format::TextFormat(text) => known_before(text).at("text_format"),
-        Format::TextFormatSource(DataSource {
-            watched_directory,
-            specifier,
-        }) => {
-            refuse!(watched_directory);
-            match required("specifier", specifier)? {
-                Specifier::InlineString(text) => known_before(text),
-                _ => Err(Invalid::new("", "only inline_string is supported")),
-            }
-            .at("text_format_source")
-        }
-        Format::JsonFormat(_) => Err(unsupported("json_format")),
-    }?;
-    Ok((template, *omit_empty_values))
 }
 
 /// A value of what is known before a route is.

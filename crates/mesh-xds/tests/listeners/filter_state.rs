@@ -147,7 +147,7 @@ fn what_cannot_be_is_refused_by_its_field() {
         (of(shared), "on_request_headers[0].shared_with_upstream"),
         (
             of(value("k", "envoy.string", "%ROUTE_NAME%")),
-            "format_string.text_format_source: \"%ROUTE_NAME%\" has an operator for what is not",
+            "format_string.text_format_source.inline_string: \"%ROUTE_NAME%\" has an operator for what is not",
         ),
         (
             of(value("k", "envoy.string", "%REQ(a?%")),
