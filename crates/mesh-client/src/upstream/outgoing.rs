@@ -4,23 +4,24 @@ use crate::Body;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use mesh_core::Error;
+use mesh_core::body::Coalesced;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 /// A request body that keeps its length to itself: `content-length` is no more than the caller
 /// said, for the framing needs none. Where it said nothing hyper would say what it finds out, and
-/// Envoy says nothing.
-pub(super) struct Outgoing(Body);
+/// Envoy says nothing. What is there at once goes out as one frame.
+pub(super) struct Outgoing(Coalesced<Body>);
 
 // === impl Outgoing ===
 
 impl Outgoing {
     pub(super) fn new(body: Body) -> Self {
-        Self(body)
+        Self(Coalesced::new(body))
     }
 
     pub(super) fn into_inner(self) -> Body {
-        self.0
+        self.0.into_inner()
     }
 }
 

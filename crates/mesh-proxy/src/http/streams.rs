@@ -5,7 +5,7 @@ use super::stack::StackBody;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use mesh_client::Body;
-use mesh_core::body::Held;
+use mesh_core::body::{Coalesced, Held};
 use mesh_core::stats::HttpStat;
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -72,7 +72,7 @@ impl Streams {
 }
 
 impl hyper::service::Service<Request<Incoming>> for Streams {
-    type Response = Response<Held<StackBody, Busy>>;
+    type Response = Response<Held<Coalesced<StackBody>, Busy>>;
     type Error = Infallible;
     type Future = StreamFuture;
 
@@ -95,13 +95,15 @@ impl hyper::service::Service<Request<Incoming>> for Streams {
 // === impl StreamFuture ===
 
 impl Future for StreamFuture {
-    type Output = Result<Response<Held<StackBody, Busy>>, Infallible>;
+    type Output = Result<Response<Held<Coalesced<StackBody>, Busy>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Ok(response) = ready!(this.inner.poll(cx));
         let busy = this.busy.take();
-        Poll::Ready(Ok(response.map(|body| Held::new(body, busy))))
+        Poll::Ready(Ok(
+            response.map(|body| Held::new(Coalesced::new(body), busy))
+        ))
     }
 }
 
