@@ -8,12 +8,11 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail, ensure};
-use serde::{Deserialize, Serialize};
 
 use super::{
     machine::{self, Cores},
@@ -25,6 +24,12 @@ use super::{
     tools::Tools,
 };
 use crate::workspace::Workspace;
+
+use config::Config;
+use record::{Load, Record, Sample};
+
+mod config;
+mod record;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -44,8 +49,6 @@ pub(crate) struct Options {
 /// How often it is looked at the proxy, and how often its configuration changes.
 const SAMPLE: Duration = Duration::from_secs(10);
 const CHANGE: Duration = Duration::from_secs(2);
-/// How long a change may take until it is in force.
-const IN_FORCE: Duration = Duration::from_secs(10);
 /// How long it is watched what the proxy can serve.
 const FIRST: u32 = 5;
 /// How long what the callers left behind may last: idle connections to the backend are kept for
@@ -56,56 +59,6 @@ const SETTLE: Duration = Duration::from_secs(20);
 const BREAKS: u32 = 2_000;
 const LEAVES: u32 = 1_000;
 const RENEWS: u32 = 500;
-
-/// What may grow, in memory, between the warm and the last part: a twentieth, and so many kilobytes
-/// for what an allocator keeps.
-const GROWTH: u64 = 1_024;
-/// Connections to the backend that stay, beyond those of the first sample: one for each endpoint and
-/// protocol that is used.
-const SPARE: u64 = 64;
-
-/// What is seen of the proxy at a moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-struct Sample {
-    second: u64,
-    kilobytes: u64,
-    descriptors: u64,
-    threads: u64,
-    tasks: u64,
-    callers: u64,
-    upstream: u64,
-    requests: u64,
-}
-
-/// What `peers-load churn` says at its end.
-#[derive(Debug, Deserialize, Serialize)]
-struct Load {
-    requests: u64,
-    statuses: BTreeMap<u16, u64>,
-    left: u64,
-    connections: u64,
-    broken: u64,
-    #[serde(default)]
-    error: Option<String>,
-    rate: f64,
-}
-
-/// All that is known at the end.
-#[derive(Debug, Serialize)]
-struct Record {
-    load: Load,
-    samples: Vec<Sample>,
-    /// Before anybody called, and after all were gone.
-    before: Sample,
-    after: Sample,
-    changes: u64,
-    /// The longest that a change took until it was in force, in milliseconds.
-    slowest: u64,
-    /// Requests that the backend did not answer.
-    unanswered: u64,
-    /// How requests ended that did not end well: status and flags, by the proxy's own metrics.
-    failures: BTreeMap<String, u64>,
-}
 
 /// Runs it, and prints what came of it.
 ///
@@ -290,277 +243,9 @@ fn ended(stats: &str) -> BTreeMap<String, u64> {
     all
 }
 
-/// The file that the proxy reads, and what it is changed to.
-#[derive(Debug)]
-struct Config {
-    file: PathBuf,
-    text: String,
-    generation: u64,
-}
-
-/// What marks the last route's answers with the generation of its configuration.
-const MARK: &str = "x-generation";
-const LAST: &str = "  - name: last\n";
-
-// === impl Config ===
-
-impl Config {
-    /// The one that `mesh.sh` wrote below this folder.
-    fn of(folder: &Path) -> anyhow::Result<Self> {
-        let below = fs::read_dir(folder)?.flatten();
-        let file = below
-            .map(|it| it.path().join("mesh.yaml"))
-            .find(|it| it.is_file())
-            .context("mesh.sh wrote no configuration")?;
-        let text = fs::read_to_string(&file)?;
-        ensure!(text.contains(LAST), "no route `last`");
-        Ok(Self {
-            file,
-            text,
-            generation: 0,
-        })
-    }
-
-    /// Another route, and one endpoint that was there is not or the other way round. How long it took
-    /// until a request showed that it is in force.
-    fn change(&mut self, running: &Running) -> anyhow::Result<Duration> {
-        self.generation += 1;
-        let new = self.file.with_extension("new");
-        fs::write(&new, self.written())?;
-        let begun = Instant::now();
-        fs::rename(&new, &self.file)?;
-        loop {
-            // The backend may break this one, too.
-            let answer = probe::get(running.listens.h1, "/", &[]);
-            let mark = answer.ok().and_then(|it| it.header(MARK)?.parse().ok());
-            if mark == Some(self.generation) {
-                return Ok(begun.elapsed());
-            }
-            if begun.elapsed() > IN_FORCE {
-                let generation = self.generation;
-                bail!("change {generation} is not in force after {IN_FORCE:?}, but {mark:?}");
-            }
-            machine::pause(Duration::from_millis(20));
-        }
-    }
-
-    fn written(&self) -> String {
-        let generation = self.generation;
-        let marked =
-            format!("{LAST}    headers: {{response: {{set: {{{MARK}: \"{generation}\"}}}}}}\n");
-        let text = self.text.replacen(LAST, &marked, 1);
-        // Of the five in turn: each of the endpoints is away for a while, and once none is.
-        let away = (generation / 3 % 5) as usize;
-        let mut endpoints = 0;
-        let stays = |line: &&str| {
-            let is_endpoint = line.trim_start().starts_with("- {address: ");
-            endpoints += usize::from(is_endpoint);
-            !is_endpoint || endpoints != away
-        };
-        let lines: Vec<_> = text.lines().filter(stays).collect();
-        lines.join("\n") + "\n"
-    }
-}
-
-// === impl Sample ===
-
-impl Sample {
-    /// What of this lasts though nobody calls.
-    fn lasting(&self, before: &Self) -> Vec<String> {
-        let mut wrong = Vec::new();
-        let mut compare = |what: &str, now: u64, most: u64| {
-            if now > most {
-                wrong.push(format!("{now} {what} are left, and at most {most} may be"));
-            }
-        };
-        compare("connections of callers", self.callers, 0);
-        compare("requests", self.requests, 0);
-        compare(
-            "connections to the backend",
-            self.upstream,
-            before.upstream + SPARE,
-        );
-        let more = self.upstream.saturating_sub(before.upstream);
-        compare("descriptors", self.descriptors, before.descriptors + more);
-        compare("threads", self.threads, before.threads);
-        // A connection to the backend is a task or two.
-        compare("tasks", self.tasks, before.tasks + 2 * more);
-        wrong
-    }
-}
-
-impl std::fmt::Display for Sample {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{:>5} s {:>7} KB, {:>4} descriptors, {:>3} threads, {:>4} tasks, {:>3} callers, {:>3} connections \
-             to the backend",
-            self.second,
-            self.kilobytes,
-            self.descriptors,
-            self.threads,
-            self.tasks,
-            self.callers,
-            self.upstream
-        )
-    }
-}
-
-// === impl Record ===
-
-impl Record {
-    /// What is not as it has to be.
-    fn wrong(&self) -> Vec<String> {
-        let mut wrong = self.after.lasting(&self.before);
-        let [warm, last] = self.memory();
-        let most = warm + warm / 20 + GROWTH;
-        if last > most {
-            wrong.push(format!("{last} KB in memory at the end, {warm} when warm"));
-        }
-        let failed: u64 = self.failures.values().sum();
-        let of = |how: &str| self.failures.get(how).copied().unwrap_or_default();
-        let by_backend = of("503 UC") + of("503 UR");
-        let by_callers: u64 = (self.failures.iter())
-            .filter(|(how, _)| how.ends_with(" DC") || how.ends_with(" DR"))
-            .map(|(_, number)| number)
-            .sum();
-        if by_backend > self.unanswered {
-            wrong.push(format!(
-                "{by_backend} requests were broken by the backend, which broke {}",
-                self.unanswered
-            ));
-        }
-        if by_callers > self.load.left {
-            wrong.push(format!(
-                "{by_callers} requests were left by callers, who left {}",
-                self.load.left
-            ));
-        }
-        if failed > by_backend + by_callers {
-            wrong.push(format!(
-                "failures that no fault explains: {:?}",
-                self.failures
-            ));
-        }
-        let known = |status: &u16| matches!(status, 200 | 503);
-        let statuses = &self.load.statuses;
-        if statuses.keys().any(|it| !known(it)) || self.load.broken > 0 {
-            let error = self.load.error.as_deref().unwrap_or("nothing");
-            wrong.push(format!(
-                "callers saw {statuses:?} and {} broken: {error}",
-                self.load.broken
-            ));
-        }
-        if statuses.get(&503).copied().unwrap_or_default() > by_backend {
-            wrong.push("callers saw more 503 than the backend broke".to_owned());
-        }
-        wrong
-    }
-
-    /// The most in memory between the first and the third fifth, and in the last one, in kilobytes.
-    fn memory(&self) -> [u64; 2] {
-        let number = self.samples.len();
-        let most = |from: usize, to: usize| {
-            let of = self.samples[from * number / 5..to * number / 5].iter();
-            of.map(|it| it.kilobytes).max().unwrap_or_default()
-        };
-        [most(1, 3), most(4, 5)]
-    }
-}
-
-impl std::fmt::Display for Record {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [warm, last] = self.memory();
-        let load = &self.load;
-        writeln!(
-            f,
-            "{} requests ({:.0} a second) on {} connections: {:?}, {} left, {} broken",
-            load.requests, load.rate, load.connections, load.statuses, load.left, load.broken
-        )?;
-        writeln!(
-            f,
-            "{} changes of configuration, in force after {} ms at most",
-            self.changes, self.slowest
-        )?;
-        writeln!(
-            f,
-            "{} requests that the backend did not answer; failures: {:?}",
-            self.unanswered, self.failures
-        )?;
-        writeln!(f, "{warm} KB in memory when warm, {last} KB at the end")?;
-        writeln!(f, "before: {}", self.before)?;
-        write!(f, "after:  {}", self.after)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn sample(kilobytes: u64) -> Sample {
-        Sample {
-            kilobytes,
-            ..Sample::default()
-        }
-    }
-
-    fn record(memory: &[u64]) -> Record {
-        Record {
-            load: Load {
-                requests: 10,
-                statuses: BTreeMap::from([(200, 8), (503, 2)]),
-                left: 2,
-                connections: 1,
-                broken: 0,
-                error: None,
-                rate: 1.0,
-            },
-            samples: memory.iter().map(|it| sample(*it)).collect(),
-            before: Sample::default(),
-            after: Sample::default(),
-            changes: 1,
-            slowest: 1,
-            unanswered: 2,
-            failures: BTreeMap::from([
-                ("503 UC".into(), 1),
-                ("503 UR".into(), 1),
-                ("0 DC".into(), 1),
-                ("200 DR".into(), 1),
-            ]),
-        }
-    }
-
-    const CALM: [u64; 10] = [9, 20, 20, 20, 20, 20, 20, 20, 20, 20];
-
-    #[test]
-    fn what_faults_explain_is_good() {
-        assert_eq!(record(&CALM).wrong(), Vec::<String>::new());
-    }
-
-    #[test]
-    fn each_thing_that_is_not_as_it_has_to_be_is_told() {
-        let mut grown = CALM;
-        grown[9] = 20 + 1 + GROWTH + 1;
-        assert!(record(&grown).wrong()[0].contains("in memory"));
-        let mut of = record(&CALM);
-        of.failures.insert("504 UT".into(), 1);
-        assert!(of.wrong()[0].contains("no fault explains"));
-        let mut of = record(&CALM);
-        of.failures.insert("503 UC".into(), 2);
-        assert!(of.wrong()[0].contains("broken by the backend"));
-        let mut of = record(&CALM);
-        of.load.broken = 1;
-        assert!(of.wrong()[0].contains("1 broken"));
-        let mut of = record(&CALM);
-        of.load.statuses.insert(503, 3);
-        assert!(of.wrong()[0].contains("more 503"));
-        let mut of = record(&CALM);
-        of.load.left = 1;
-        assert!(of.wrong()[0].contains("left by callers"));
-        let mut of = record(&CALM);
-        (of.after.callers, of.after.tasks) = (1, 1);
-        assert_eq!(of.wrong().len(), 2);
-    }
 
     #[test]
     fn statistics_are_added_up_by_their_last_name() {
@@ -581,24 +266,5 @@ mod tests {
             of("200", "-", 9) + &of("503", "UC", 2) + &of("503", "UC", 3) + &of("0", "DC", 1);
         let expected = [("0 DC".to_owned(), 1), ("503 UC".to_owned(), 5)];
         assert_eq!(ended(&stats), BTreeMap::from(expected));
-    }
-
-    #[test]
-    fn each_endpoint_is_away_in_turn() {
-        let text = "  endpoints:\n  - {address: a}\n  - {address: b}\n".to_owned() + LAST;
-        let mut config = Config {
-            file: PathBuf::new(),
-            text,
-            generation: 0,
-        };
-        let mut there = Vec::new();
-        for generation in [1, 3, 6, 9] {
-            config.generation = generation;
-            let written = config.written();
-            assert!(written.contains(&format!("{{{MARK}: \"{generation}\"}}")));
-            there.push(["{address: a}", "{address: b}"].map(|it| written.contains(it)));
-        }
-        let expected = [[true, true], [false, true], [true, false], [true, true]];
-        assert_eq!(there, expected);
     }
 }
