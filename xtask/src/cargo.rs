@@ -74,10 +74,21 @@ pub(crate) fn output_of(command: &mut Command) -> anyhow::Result<String> {
 ///
 /// If rustc cannot be asked.
 pub(crate) fn host(root: &Path) -> anyhow::Result<String> {
+    of_rustc(root, "host")
+}
+
+/// What rustc says of itself: `host`, `LLVM version` and the like.
+///
+/// # Errors
+///
+/// If rustc cannot be asked, or does not say that.
+pub(crate) fn of_rustc(root: &Path, field: &str) -> anyhow::Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let said = output_of(Command::new(rustc).arg("-vV").current_dir(root))?;
-    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("rustc -vV names no host")?.to_owned())
+    let mut lines = said.lines();
+    let value = lines.find_map(|line| line.strip_prefix(field)?.strip_prefix(": "));
+    let value = value.with_context(|| format!("rustc -vV tells no {field}"))?;
+    Ok(value.to_owned())
 }
 
 /// The command as one would type it.

@@ -35,7 +35,7 @@ pub(crate) struct Options {
 
 /// Rows of `bench peers` that are not about memory.
 const ROWS: &str = "http,h2,grpc,tls,tcp";
-/// What rustc's component `llvm-tools` has.
+/// What rustc's component `llvm-tools` has, and LLVM itself.
 const MERGE: &str = "llvm-profdata";
 
 /// Where everything is.
@@ -122,7 +122,8 @@ fn serve(workspace: &Workspace, program: &Path, seconds: u32) -> anyhow::Result<
     cargo::run(&mut command)
 }
 
-/// The program that puts profiles together, which has to be of the compiler's LLVM.
+/// The program that puts profiles together, which has to be of the compiler's LLVM: rustup's, or one
+/// that a distribution calls by LLVM's version.
 fn merger(root: &Path, host: &str) -> anyhow::Result<PathBuf> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc"));
     let mut asks = Command::new(rustc);
@@ -133,10 +134,22 @@ fn merger(root: &Path, host: &str) -> anyhow::Result<PathBuf> {
         .join(host)
         .join("bin")
         .join(MERGE);
-    if !tool.is_file() {
-        bail!("{MERGE} is missing: `rustup component add llvm-tools`");
+    if tool.is_file() {
+        return Ok(tool);
     }
-    Ok(tool)
+    let llvm = cargo::of_rustc(root, "LLVM version")?;
+    let version = llvm.split('.').next().unwrap_or(&llvm);
+    let named = format!("{MERGE}-{version}");
+    let found = env::var_os("PATH").and_then(|path| {
+        let mut places = env::split_paths(&path).map(|folder| folder.join(&named));
+        places.find(|place| place.is_file())
+    });
+    found.with_context(|| {
+        format!(
+            "{MERGE} is missing: run `rustup component add llvm-tools`, or `apt-get install \
+             llvm-{version}`"
+        )
+    })
 }
 
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
