@@ -410,6 +410,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_last_is_not_told_of_another_limit() {
+        let (mut last, mut written) = (None, Vec::new());
+        for millis in [100, 100, 70, 100] {
+            let limits = Limits {
+                total: ms(millis),
+                ..Limits::default()
+            };
+            let mut headers = HeaderMap::new();
+            limits.write_with(Duration::ZERO, &mut headers, &mut last);
+            written.push(headers[EXPECTED].to_str().unwrap().to_owned());
+        }
+        assert_eq!(written, ["100", "100", "70", "100"]);
+    }
+
+    #[test]
     fn grpc_timeouts_have_at_most_eight_digits_and_a_unit() {
         for (text, expected) in [
             ("1H", Some(Duration::from_secs(3600))),

@@ -91,6 +91,11 @@ fn only_degraded_hosts_get_everything() {
     let load = Load::compute(&[tier(10, 0, 10)], 50);
     assert_eq!(load.shares(), [(0, 100)]);
     assert_eq!(load.choose(99), Some((0, Availability::Degraded)));
+    // What rounding leaves is the first one's that has any: 33 and 66 of 100.
+    assert_eq!(
+        distribute(&[(0, 0), (0, 10), (0, 20)]),
+        [(0, 0), (0, 34), (0, 66)]
+    );
 }
 
 #[test]
