@@ -176,19 +176,30 @@ fn shares_are_dealt_out_by_locality() {
     assert_eq!(cluster(&seen, NAME).localities, LocalityBalancing::Weighted);
 }
 
+/// What is seen from the first of the places, with such a `MeshConfig`.
+fn seen_in(mesh: &str, text: &str) -> Arc<Snapshot> {
+    let mut world = World::default();
+    let files = Files::from_text("a.yaml", text).and_mesh_config_text("mesh.yaml", mesh);
+    assert!(world.update(&files).is_empty());
+    snapshot(&world, &client("r1/z1/s1")).0
+}
+
+#[test]
+fn shares_of_the_mesh_need_nothing_of_a_service() {
+    let mesh = "{localityLbSetting: {distribute: [{from: r1, to: {r2: 30, r3: 70}}]}}";
+    let snapshot = seen_in(mesh, &service(&PLACES, ""));
+    let each = groups(&snapshot).into_iter();
+    let each: Vec<_> = each.map(|(.., weight, who)| (weight, who.len())).collect();
+    assert_eq!(each, [(1, 0), (1, 0), (1, 0), (30, 1), (70, 1)]);
+}
+
 #[test]
 fn the_mesh_has_a_setting_for_everybody_and_services_one_for_themselves() {
     let mesh = "{localityLbSetting: {failover: [{from: r1, to: r3}]}}";
     let text = service(&PLACES, OUTLIER);
     let compiled = |mesh: &str, text: &str| {
-        let mut world = World::default();
-        let files = Files::from_text("a.yaml", text).and_mesh_config_text("mesh.yaml", mesh);
-        assert!(world.update(&files).is_empty());
-        let (snapshot, _) = snapshot(&world, &client("r1/z1/s1"));
-        groups(&snapshot)
-            .into_iter()
-            .map(|group| group.1)
-            .collect::<Vec<_>>()
+        let all = groups(&seen_in(mesh, text)).into_iter();
+        all.map(|group| group.1).collect::<Vec<_>>()
     };
     assert_eq!(compiled(mesh, &text), [0, 1, 2, 4, 3]);
     assert_eq!(
