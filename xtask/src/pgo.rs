@@ -2,8 +2,7 @@
 //!
 //! A request touches a few kilobytes of code in each of many crates. What the compiler knows of how
 //! often a branch is taken puts those together, and leaves out of the way what reads configuration
-//! and what handles errors. The linker is told which functions ran, the most frequent ones first, so that
-//! they lie side by side: fewer pages of the program have to be in memory. The load is that of `bench peers`, all its rows with the proxy alone: plain
+//! and what handles errors. The load is that of `bench peers`, all its rows with the proxy alone: plain
 //! and TLS, HTTP/1.1, HTTP/2, gRPC and TCP, with the list of features of the peers' configuration.
 
 use std::{
@@ -36,8 +35,6 @@ pub(crate) struct Options {
 
 /// Rows of `bench peers` that are not about memory.
 const ROWS: &str = "http,h2,grpc,tls,tcp";
-/// Where rustc links with LLD, which can be told an order.
-const ORDERS: &str = "x86_64-unknown-linux-gnu";
 /// What rustc's component `llvm-tools` has, and LLVM itself.
 const MERGE: &str = "llvm-profdata";
 
@@ -49,8 +46,6 @@ struct Places {
     /// What the proxy writes at its end, a file for each time it was started.
     raw: PathBuf,
     merged: PathBuf,
-    /// The functions that ran.
-    order: PathBuf,
 }
 
 /// Builds the proxy so that it counts, has it serve, and builds it by what it counted.
@@ -62,31 +57,18 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
     let began = Instant::now();
     let host = cargo::host(workspace.root())?;
     let places = Places::of(&workspace.target().join("pgo"));
-    let merge = merger(workspace.root(), &host)?;
     let profile = match &options.profile {
         Some(profile) => absolute(profile)?,
         None => {
+            let merge = merger(workspace.root(), &host)?;
             places.begin()?;
-            let counts = with_path("-Cprofile-generate=", &places.raw);
-            let counting = build(workspace, &places, &host, &[counts])?;
+            let counting = build(workspace, &places, &host, "-Cprofile-generate", &places.raw)?;
             serve(workspace, &counting, options.seconds)?;
             places.merge(&merge)?;
             places.merged.clone()
         }
     };
-    let mut flags = vec![with_path("-Cprofile-use=", &profile)];
-    if host == ORDERS {
-        let order = order(&functions(&merge, &profile)?);
-        fs::write(&places.order, order)
-            .with_context(|| format!("cannot write {:?}", places.order))?;
-        flags.push(with_path(
-            "-Clink-arg=-Wl,--symbol-ordering-file=",
-            &places.order,
-        ));
-        // What was inlined everywhere is not there any more.
-        flags.push("-Clink-arg=-Wl,--no-warn-symbol-ordering".into());
-    }
-    let program = build(workspace, &places, &host, &flags)?;
+    let program = build(workspace, &places, &host, "-Cprofile-use", &profile)?;
     let out = match &options.out {
         Some(out) => out.clone(),
         None => places.target.join("mesh-proxy"),
@@ -106,15 +88,16 @@ fn build(
     workspace: &Workspace,
     places: &Places,
     host: &str,
-    more: &[OsString],
+    flag: &str,
+    path: &Path,
 ) -> anyhow::Result<PathBuf> {
     let mut flags = env::var_os("RUSTFLAGS").unwrap_or_default();
-    for flag in more {
-        if !flags.is_empty() {
-            flags.push(" ");
-        }
-        flags.push(flag);
+    if !flags.is_empty() {
+        flags.push(" ");
     }
+    flags.push(flag);
+    flags.push("=");
+    flags.push(path);
     println!("{}", flags.to_string_lossy());
     let mut command = cargo::cargo(workspace.root());
     command
@@ -127,46 +110,6 @@ fn build(
     cargo::run(&mut command)?;
     let built = places.target.join(host).join("release").join("mesh-proxy");
     Ok(built)
-}
-
-fn with_path(flag: &str, path: &Path) -> OsString {
-    let mut flag = OsString::from(flag);
-    flag.push(path);
-    flag
-}
-
-/// What the profile says of each function.
-fn functions(tool: &Path, profile: &Path) -> anyhow::Result<String> {
-    let mut command = Command::new(tool);
-    command
-        .args(["show", "--all-functions", "--counts"])
-        .arg(profile);
-    cargo::output_of(&mut command)
-}
-
-/// The functions that ran, a line each, in the order in which they are to lie: those that ran most
-/// often first.
-fn order(shown: &str) -> String {
-    let mut ran = Vec::new();
-    let mut function = None;
-    for line in shown.lines().map(str::trim) {
-        if let Some(counts) = line.strip_prefix("Block counts: [") {
-            let counts = counts.trim_end_matches(']').split(", ");
-            let most = counts.filter_map(|count| count.parse().ok()).max();
-            let most: u64 = most.unwrap_or(0);
-            ran.extend(
-                function
-                    .take()
-                    .filter(|_| most > 0)
-                    .map(|name| (most, name)),
-            );
-        } else if let Some(name) = line.strip_suffix(':') {
-            // What only its own file sees has that before its name.
-            function = name.rsplit([';', ':']).next();
-        }
-    }
-    ran.sort_by_key(|(most, _)| std::cmp::Reverse(*most));
-    ran.iter().map(|(_, name)| format!("{name}\n")).collect()
 }
 
 /// The rows of the bench, of which only what the proxy counts is wanted.
@@ -224,7 +167,6 @@ impl Places {
             target: target.to_owned(),
             raw: target.join("counts"),
             merged: target.join("mesh-proxy.profdata"),
-            order: target.join("order.txt"),
         }
     }
 
@@ -264,15 +206,6 @@ mod tests {
         places.begin().unwrap();
         let error = places.merge(Path::new("/nowhere")).unwrap_err();
         assert!(error.to_string().contains("wrote no counts"), "{error}");
-    }
-
-    #[test]
-    fn what_ran_most_often_comes_first() {
-        let shown = "Counters:\n  _RNv1a:\n    Hash: 0x01\n    Counters: 1\n    Block counts: [3]\n  \
-                     some.rs;_RNv1b:\n    Hash: 0x02\n    Counters: 2\n    Block counts: [0, 0]\n  \
-                     some.rs;_RNv1c:\n    Hash: 0x03\n    Counters: 2\n    Block counts: [0, 12]\n\
-                     Instrumentation level: IR\nFunctions shown: 3\nTotal functions: 3\n";
-        assert_eq!(order(shown), "_RNv1c\n_RNv1a\n");
     }
 
     #[test]
