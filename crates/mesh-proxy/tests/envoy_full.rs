@@ -229,7 +229,10 @@ async fn run(
     let to = side.listeners[group.name];
     if !call.crowded {
         let (reply, caller) = wire::exchange(to, bytes).await;
-        // A backend notes a request before it answers, so what there was is there.
+        if call.cut {
+            until(async || log.len() == 1).await;
+        }
+        // A backend notes a request before it answers, so what else there was is there.
         return Facts::new(bytes, reply, log.take(), &caller, to);
     }
     let first = tokio::spawn(exchange(to, bytes.to_vec()));

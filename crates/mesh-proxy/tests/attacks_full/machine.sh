@@ -11,10 +11,11 @@ if [ $# -lt 1 ] || [ $# -gt 2 ]; then
   exit 2
 fi
 kernel=$(realpath "$1") test=${2:-a_crowd_that_says_nothing_keeps_nobody_out}
-cd "$(dirname "$0")/../.."
+own=$(realpath "$(dirname "$0")/../..")
+cd "$own/../.."
 build=(cargo test --release --workspace --all-features --test attacks_full --no-run)
 program=$("${build[@]}" 2>&1 | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
-program=$(realpath "../../$program")
+program=$(realpath "$program")
 [ -x "$program" ] || { echo "machine.sh: ${build[*]} makes no program" >&2; exit 1; }
 
 root=$(mktemp -d)
@@ -36,7 +37,7 @@ put "$(command -v setpriv)"
 ! command -v nginx >/dev/null || put "$(command -v nginx)"
 cp -L "$(command -v busybox)" "$root/files/bin/busybox"
 cp /etc/passwd /etc/group "$root/files/etc/"
-mkdir -p "$root/files$PWD"
+mkdir -p "$root/files$own"
 cat >"$root/files/init" <<INIT
 #!/bin/busybox sh
 /bin/busybox mkdir -p /usr/bin /usr/sbin /sbin
@@ -50,7 +51,7 @@ mount -t tmpfs run /run
 ip link set lo up
 ulimit -n 100000
 echo 1024 65001 >/proc/sys/net/ipv4/ip_local_port_range
-cd $PWD
+cd $own
 $program $test --nocapture --exact
 poweroff -f
 INIT

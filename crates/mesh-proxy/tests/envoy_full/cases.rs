@@ -27,6 +27,9 @@ pub struct Call {
     pub bytes: Vec<u8>,
     /// Sent while one such request is under way and another waits for its connection.
     pub crowded: bool,
+    /// Never whole: the backend notes it when it is broken off, which may be after the caller has its
+    /// answer.
+    pub cut: bool,
 }
 
 /// A request that is still being written.
@@ -108,6 +111,7 @@ impl Group {
             label: label.to_owned(),
             bytes: bytes.to_vec(),
             crowded: false,
+            cut: false,
         });
         self
     }
@@ -197,6 +201,7 @@ impl From<Draft> for Call {
             label,
             bytes: text.into_bytes(),
             crowded: draft.crowded,
+            cut: false,
         }
     }
 }

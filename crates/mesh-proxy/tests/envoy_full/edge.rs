@@ -241,7 +241,9 @@ fn limits() -> Group {
         call.label.truncate(40);
     }
     let short = b"POST / HTTP/1.1\r\nhost: mesh\r\ncontent-length: 9\r\n\r\nabc";
-    group.raw("a body that does not come", short)
+    group = group.raw("a body that does not come", short);
+    group.calls.last_mut().unwrap().cut = true;
+    group
 }
 
 fn upgrades() -> Group {
