@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::{fmt, mem};
 
 /// Bytes that frames are joined up to: what a peer of HTTP/2 takes as one frame unless it says
@@ -20,11 +20,16 @@ const FRAMES: usize = 1024;
 /// together costs its receiver, and whoever sends it, a frame for each of them otherwise. Nothing is
 /// waited for, and a frame that is alone is passed on as it is. Each byte, the trailers and an error
 /// come in the order in which the body has them.
+///
+/// An error comes no sooner than one turn of the task after what went before: who writes HTTP/2 drops
+/// what is not written yet when a body breaks off, the head included.
 #[pin_project]
 pub struct Coalesced<B: Body> {
     #[pin]
     inner: B,
     next: Next<B>,
+    /// Something was passed on since the caller had to wait. The head was before there was a body.
+    fresh: bool,
 }
 
 /// What is known of the inner body beyond what was passed on.
@@ -40,8 +45,11 @@ enum Next<B: Body> {
 impl<B: Body<Data = Bytes>> Coalesced<B> {
     /// Joins the frames of `inner`.
     pub fn new(inner: B) -> Self {
-        let next = Next::Unknown;
-        Self { inner, next }
+        Self {
+            inner,
+            next: Next::Unknown,
+            fresh: true,
+        }
     }
 
     /// The body as it was, for who has not read of this one.
@@ -60,9 +68,13 @@ impl<B: Body<Data = Bytes>> Body for Coalesced<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
         let frame = match mem::replace(this.next, Next::Unknown) {
-            Next::Unknown => match ready!(this.inner.as_mut().poll_frame(cx)) {
-                Some(frame) => frame,
-                None => return Poll::Ready(None),
+            Next::Unknown => match this.inner.as_mut().poll_frame(cx) {
+                Poll::Ready(Some(frame)) => frame,
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => {
+                    *this.fresh = false;
+                    return Poll::Pending;
+                }
             },
             Next::Frame(frame) => frame,
             Next::End => {
@@ -70,9 +82,16 @@ impl<B: Body<Data = Bytes>> Body for Coalesced<B> {
                 return Poll::Ready(None);
             }
         };
+        let was_fresh = mem::replace(this.fresh, true);
         let first = match frame.map(Frame::into_data) {
             Ok(Ok(data)) => data,
             Ok(Err(other)) => return Poll::Ready(Some(Ok(other))),
+            Err(error) if was_fresh => {
+                *this.fresh = false;
+                *this.next = Next::Frame(Err(error));
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             Err(error) => return Poll::Ready(Some(Err(error))),
         };
         let mut joined = Joined::One(first);
@@ -316,8 +335,10 @@ mod tests {
             // No frame grew beyond the bound that was not that long to begin with.
             let longest = plain.frames.iter().copied().max().unwrap_or(0).max(MOST);
             prop_assert!(joined.frames.iter().all(|length| *length <= longest));
-            // A wait that ended reading ahead is not seen; no other is added.
-            prop_assert!(joined.waits.iter().all(|at| plain.waits.contains(at)));
+            // A wait that ended reading ahead is not seen; no other is added but before an error.
+            let before_error = joined.error.map(|_| joined.data.len());
+            let known = |at: &usize| plain.waits.contains(at) || before_error == Some(*at);
+            prop_assert!(joined.waits.iter().all(known));
         }
     }
 
@@ -341,6 +362,21 @@ mod tests {
         let steps = [data(1), data(2), Step::Wait, data(3), Step::Wait, data(4)];
         let read = read(Coalesced::new(script(steps, true)));
         assert_eq!(read.frames, [3, 3, 4]);
+    }
+
+    #[test]
+    fn an_error_waits_a_turn_for_what_was_before() {
+        for steps in [
+            vec![Step::Fail],
+            vec![data(1), Step::Fail],
+            // The wait was met by reading ahead.
+            vec![data(1), Step::Wait, Step::Fail],
+            vec![data(1), data(2), Step::Wait, Step::Wait, Step::Fail],
+        ] {
+            let read = read(Coalesced::new(script(steps, false)));
+            assert_eq!(read.error, Some("failed"));
+            assert_eq!(read.waits, [read.data.len()]);
+        }
     }
 
     #[test]
