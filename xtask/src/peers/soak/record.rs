@@ -113,7 +113,11 @@ impl Record {
         let of = |how: &str| self.failures.get(how).copied().unwrap_or_default();
         let by_backend = of("503 UC") + of("503 UR");
         let by_callers: u64 = (self.failures.iter())
-            .filter(|(how, _)| how.ends_with(" DC") || how.ends_with(" DR"))
+            .filter(|(how, _)| {
+                // Beside what the backend did, where both happened at once.
+                let flags = how.rsplit([' ', ',']);
+                flags.into_iter().any(|flag| matches!(flag, "DC" | "DR"))
+            })
             .map(|(_, number)| number)
             .sum();
         if by_backend > self.unanswered {
@@ -217,7 +221,7 @@ mod tests {
                 ("503 UC".into(), 1),
                 ("503 UR".into(), 1),
                 ("0 DC".into(), 1),
-                ("200 DR".into(), 1),
+                ("503 UR,DR".into(), 1),
             ]),
         }
     }
