@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: the criterion benches of the workspace, `bench peers` and `bench soak`.
+//! `cargo xtask bench`: the criterion benches of the workspace, `bench peers`, `bench reload` and `bench
+//! soak`.
 //!
 //! Only they are run: `cargo bench --workspace` would hand criterion's arguments to the test
 //! harness of every library as well, which knows none of them.
@@ -41,6 +42,8 @@ pub(crate) struct Options {
 enum Other {
     /// Compare mesh-proxy with Envoy, nginx and haproxy on this machine
     Peers(peers::Options),
+    /// Change one route of ten thousand while mesh-proxy, and Envoy, serve
+    Reload(peers::reload::Options),
     /// Serve with mesh-proxy for long, with faults and changes, and look at what is left behind
     Soak(peers::soak::Options),
 }
@@ -53,6 +56,7 @@ enum Other {
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     match &options.other {
         Some(Other::Peers(options)) => return peers::run(workspace, options),
+        Some(Other::Reload(options)) => return peers::reload::run(workspace, options),
         Some(Other::Soak(options)) => return peers::soak::run(workspace, options),
         None => {}
     }

@@ -26,6 +26,7 @@ mod peer;
 mod ports;
 mod probe;
 mod process;
+pub(crate) mod reload;
 mod rows;
 mod run;
 pub(crate) mod soak;

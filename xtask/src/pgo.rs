@@ -4,6 +4,8 @@
 //! often a branch is taken puts those together, and leaves out of the way what reads configuration
 //! and what handles errors. The load is that of `bench peers`, all its rows with the proxy alone: plain
 //! and TLS, HTTP/1.1, HTTP/2, gRPC and TCP, with the list of features of the peers' configuration.
+//!
+//! Where LLVM's BOLT is, the program is laid out once more by what runs in it ([`bolt`]).
 
 use std::{
     env,
@@ -18,6 +20,10 @@ use anyhow::{Context as _, bail};
 
 use crate::{cargo, workspace::Workspace};
 
+mod bolt;
+
+use bolt::Bolt;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// How long the proxy is watched in each row of `bench peers`
@@ -31,6 +37,10 @@ pub(crate) struct Options {
     /// Build with this profile, of the same sources and compiler, instead of making one
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
+
+    /// Leave the program as the linker laid it out, though BOLT is there
+    #[arg(long)]
+    without_bolt: bool,
 }
 
 /// Rows of `bench peers` that are not about memory.
@@ -48,6 +58,15 @@ struct Places {
     merged: PathBuf,
 }
 
+/// The compiler's.
+#[derive(Debug)]
+struct Llvm {
+    /// The major one.
+    version: String,
+    /// Where rustup's component has its programs.
+    component: PathBuf,
+}
+
 /// Builds the proxy so that it counts, has it serve, and builds it by what it counted.
 ///
 /// # Errors
@@ -57,18 +76,38 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
     let began = Instant::now();
     let host = cargo::host(workspace.root())?;
     let places = Places::of(&workspace.target().join("pgo"));
+    let llvm = Llvm::of_rustc(workspace.root(), &host)?;
+    let bolt = match (options.without_bolt, Bolt::find(&llvm.version)) {
+        (true, _) => None,
+        (false, Ok(bolt)) => Some(bolt),
+        (false, Err(error)) => {
+            println!("without BOLT, which makes another tenth of difference: {error}");
+            None
+        }
+    };
     let profile = match &options.profile {
         Some(profile) => absolute(profile)?,
         None => {
-            let merge = merger(workspace.root(), &host)?;
+            let merge = llvm.merger()?;
             places.begin()?;
-            let counting = build(workspace, &places, &host, "-Cprofile-generate", &places.raw)?;
+            let flags = flags(&[], "-Cprofile-generate", &places.raw);
+            let counting = build(workspace, &places, &host, &flags)?;
             serve(workspace, &counting, options.seconds)?;
             places.merge(&merge)?;
             places.merged.clone()
         }
     };
-    let program = build(workspace, &places, &host, "-Cprofile-use", &profile)?;
+    let linked: &[&str] = if bolt.is_some() { &[bolt::LINKED] } else { &[] };
+    let flags = flags(linked, "-Cprofile-use", &profile);
+    let mut program = build(workspace, &places, &host, &flags)?;
+    if let Some(bolt) = bolt {
+        let [counting, laid_out] = ["counting", "laid-out"].map(|it| places.target.join(it));
+        let counts = places.begin()?.join("layout");
+        bolt.count(&program, &counts, &counting)?;
+        serve(workspace, &counting, options.seconds)?;
+        bolt.lay_out(&program, &counts, &laid_out)?;
+        program = laid_out;
+    }
     let out = match &options.out {
         Some(out) => out.clone(),
         None => places.target.join("mesh-proxy"),
@@ -83,21 +122,27 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
     Ok(())
 }
 
+/// The flags that are in the environment, these, and one that names a file.
+fn flags(more: &[&str], flag: &str, path: &Path) -> OsString {
+    let mut flags = env::var_os("RUSTFLAGS").unwrap_or_default();
+    for more in more {
+        flags.push(" ");
+        flags.push(more);
+    }
+    flags.push(" ");
+    flags.push(flag);
+    flags.push("=");
+    flags.push(path);
+    flags
+}
+
 /// One program with these flags. With a target given, macros and build scripts are built without them.
 fn build(
     workspace: &Workspace,
     places: &Places,
     host: &str,
-    flag: &str,
-    path: &Path,
+    flags: &OsString,
 ) -> anyhow::Result<PathBuf> {
-    let mut flags = env::var_os("RUSTFLAGS").unwrap_or_default();
-    if !flags.is_empty() {
-        flags.push(" ");
-    }
-    flags.push(flag);
-    flags.push("=");
-    flags.push(path);
     println!("{}", flags.to_string_lossy());
     let mut command = cargo::cargo(workspace.root());
     command
@@ -124,39 +169,50 @@ fn serve(workspace: &Workspace, program: &Path, seconds: u32) -> anyhow::Result<
     cargo::run(&mut command)
 }
 
-/// The program that puts profiles together, which has to be of the compiler's LLVM: rustup's, or one
-/// that a distribution calls by LLVM's version.
-fn merger(root: &Path, host: &str) -> anyhow::Result<PathBuf> {
-    let rustc = env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc"));
-    let mut asks = Command::new(rustc);
-    asks.args(["--print", "sysroot"]).current_dir(root);
-    let sysroot = cargo::output_of(&mut asks)?;
-    let tool = Path::new(sysroot.trim())
-        .join("lib/rustlib")
-        .join(host)
-        .join("bin")
-        .join(MERGE);
-    if tool.is_file() {
-        return Ok(tool);
-    }
-    let llvm = cargo::of_rustc(root, "LLVM version")?;
-    let version = llvm.split('.').next().unwrap_or(&llvm);
-    let named = format!("{MERGE}-{version}");
-    let found = env::var_os("PATH").and_then(|path| {
-        let mut places = env::split_paths(&path).map(|folder| folder.join(&named));
-        places.find(|place| place.is_file())
-    });
-    found.with_context(|| {
-        format!(
-            "{MERGE} is missing: run `rustup component add llvm-tools`, or `apt-get install \
-             llvm-{version}`"
-        )
-    })
+/// A program that a distribution calls by LLVM's version.
+fn tool(name: &str, version: &str) -> Option<PathBuf> {
+    let named = format!("{name}-{version}");
+    let path = env::var_os("PATH")?;
+    let mut places = env::split_paths(&path).map(|folder| folder.join(&named));
+    places.find(|place| place.is_file())
 }
 
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     path.canonicalize()
         .with_context(|| format!("cannot read {path:?}"))
+}
+
+// === impl Llvm ===
+
+impl Llvm {
+    fn of_rustc(root: &Path, host: &str) -> anyhow::Result<Self> {
+        let llvm = cargo::of_rustc(root, "LLVM version")?;
+        let version = llvm.split('.').next().unwrap_or(&llvm).to_owned();
+        let rustc = env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc"));
+        let mut asks = Command::new(rustc);
+        asks.args(["--print", "sysroot"]).current_dir(root);
+        let sysroot = cargo::output_of(&mut asks)?;
+        Ok(Self {
+            version,
+            component: Path::new(sysroot.trim())
+                .join("lib/rustlib")
+                .join(host)
+                .join("bin"),
+        })
+    }
+
+    /// The program that puts profiles together, which has to be of the compiler's LLVM: rustup's, or
+    /// a distribution's.
+    fn merger(&self) -> anyhow::Result<PathBuf> {
+        let version = &self.version;
+        let ours = Some(self.component.join(MERGE)).filter(|place| place.is_file());
+        ours.or_else(|| tool(MERGE, version)).with_context(|| {
+            format!(
+                "{MERGE} is missing: run `rustup component add llvm-tools`, or `apt-get install \
+                 llvm-{version}`"
+            )
+        })
+    }
 }
 
 // === impl Places ===
@@ -170,13 +226,14 @@ impl Places {
         }
     }
 
-    /// Nothing of another run is left among the counts.
-    fn begin(&self) -> anyhow::Result<()> {
+    /// Where counts go: nothing of another run is left there.
+    fn begin(&self) -> anyhow::Result<&Path> {
         if self.raw.exists() {
             fs::remove_dir_all(&self.raw)
                 .with_context(|| format!("cannot empty {:?}", self.raw))?;
         }
-        fs::create_dir_all(&self.raw).with_context(|| format!("cannot create {:?}", self.raw))
+        fs::create_dir_all(&self.raw).with_context(|| format!("cannot create {:?}", self.raw))?;
+        Ok(&self.raw)
     }
 
     fn merge(&self, merge: &Path) -> anyhow::Result<()> {
@@ -206,6 +263,13 @@ mod tests {
         places.begin().unwrap();
         let error = places.merge(Path::new("/nowhere")).unwrap_err();
         assert!(error.to_string().contains("wrote no counts"), "{error}");
+    }
+
+    #[test]
+    fn flags_follow_those_that_are_there() {
+        let flags = flags(&["-Ca"], "-Cb", Path::new("/c"));
+        let flags = flags.to_string_lossy();
+        assert!(flags.ends_with(" -Ca -Cb=/c"), "{flags}");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(crate) fn start(peer: &Peer, setting: &Setting, list: bool) -> anyhow::Resul
     let file = setting.file(peer.kind, "json");
     write(&file, &bootstrap(setting, log.as_deref()))?;
     Ok(Start {
-        program: program(peer, setting, &file),
+        program: program(peer, setting.workers, &file),
         access_log,
     })
 }
@@ -40,7 +40,7 @@ pub(crate) fn start(peer: &Peer, setting: &Setting, list: bool) -> anyhow::Resul
 pub(crate) fn holding(peer: &Peer, setting: &Setting, held: Held) -> anyhow::Result<Program> {
     let file = setting.file(peer.kind, &format!("{}.json", held.name()));
     write(&file, &held_bootstrap(setting, held)?)?;
-    Ok(program(peer, setting, &file))
+    Ok(program(peer, setting.workers, &file))
 }
 
 /// The configuration for [`holding`].
@@ -83,10 +83,11 @@ pub(crate) fn write(file: &Path, config: &Value) -> anyhow::Result<()> {
     fs::write(file, config.to_string()).with_context(|| format!("cannot write {file:?}"))
 }
 
-fn program(peer: &Peer, setting: &Setting, file: &Path) -> Program {
+/// The program with so many workers, and this bootstrap.
+pub(crate) fn program(peer: &Peer, workers: usize, file: &Path) -> Program {
     Program::new(&peer.program)
         .arguments(["-c".to_owned(), file.display().to_string()])
-        .arguments(["--concurrency".to_owned(), setting.workers.to_string()])
+        .arguments(["--concurrency".to_owned(), workers.to_string()])
         .arguments(["--disable-hot-restart", "--log-level", "error"])
 }
 

@@ -40,6 +40,8 @@ const HELD: [Held; 3] = [
 const STEPS: [u64; 3] = [20, 1_000, 4_000];
 /// How long a proxy is left alone before it is looked at.
 const SETTLE: Duration = Duration::from_millis(1_500);
+/// The same after it read much: mesh-proxy gives back what that took within four seconds.
+const CALM: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A figure of one peer.
@@ -102,7 +104,7 @@ pub(crate) fn measure(
                 _ => continue,
             };
             let running = ground.started(&program, peer.kind, cores, setting.listens)?;
-            machine::pause(SETTLE);
+            machine::pause(CALM);
             holds(&running, held).with_context(|| name.to_owned())?;
             say(figure(held, is_bootstrap), resident(&running));
         }

@@ -53,10 +53,7 @@ pub(crate) fn holding(
     held: Held,
     is_bootstrap: bool,
 ) -> anyhow::Result<Program> {
-    let program = Program::new(&peer.program)
-        .arguments(["run", "--concurrency", "1", "--admin"])
-        .arguments([format!("127.0.0.1:{}", setting.listens.admin)])
-        .environment("MESH_LOG", "error");
+    let program = program(peer, 1, setting.listens.admin);
     if is_bootstrap {
         let file = setting.file(peer.kind, &format!("{}.json", held.name()));
         envoy::write(&file, &envoy::held_bootstrap(setting, held)?)?;
@@ -74,8 +71,20 @@ pub(crate) fn holding(
         ]))
 }
 
-/// Istio's objects for [`holding`].
-pub(crate) fn yaml(held: Held, upstream: u16) -> String {
+/// The program with so many workers, and nothing yet that configures it.
+pub(crate) fn program(peer: &Peer, workers: usize, admin: u16) -> Program {
+    Program::new(&peer.program)
+        .arguments(["run", "--concurrency"])
+        .arguments([workers.to_string()])
+        .arguments(["--admin".to_owned(), format!("127.0.0.1:{admin}")])
+        .environment("MESH_LOG", "error")
+}
+
+/// Where a route of a VirtualService leads, if [`gateway`] is there.
+pub(crate) const TO: &str = "route: [{destination: {host: backend.example.com}}]";
+
+/// A Gateway `held` for all hosts, and the service that [`TO`] leads to.
+pub(crate) fn gateway(upstream: u16) -> String {
     let mut text = String::from(
         "apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -88,6 +97,12 @@ spec:
 ",
     );
     service(&mut text, "backend", upstream);
+    text
+}
+
+/// Istio's objects for [`holding`].
+pub(crate) fn yaml(held: Held, upstream: u16) -> String {
+    let mut text = gateway(upstream);
     let clusters = match held {
         Held::Routes(_) => 0,
         Held::Clusters(number) => number,
@@ -108,16 +123,15 @@ spec:
         Held::Routes(number) => number,
         Held::Clusters(_) => 0,
     };
-    let to = "route: [{destination: {host: backend.example.com}}]";
     for at in 0..routes {
         let prefix = format!("/api/v1/service-{at}/");
         writeln!(
             text,
-            "  - name: r{at}\n    match: [{{uri: {{prefix: {prefix}}}}}]\n    {to}"
+            "  - name: r{at}\n    match: [{{uri: {{prefix: {prefix}}}}}]\n    {TO}"
         )
         .expect("a string takes all");
     }
-    writeln!(text, "  - name: last\n    {to}").expect("a string takes all");
+    writeln!(text, "  - name: last\n    {TO}").expect("a string takes all");
     text
 }
 

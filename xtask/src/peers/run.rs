@@ -135,8 +135,6 @@ fn measure_all(
         println!("{}: {}", peer.kind.name(), peer.version);
     }
     let cores = Cores::of(machine::cores(), 1);
-    ground.certify("certificate", &[&ground.certificate, &ground.key], &cores)?;
-    ground.certify("authority", &[&ground.mutual.folder], &cores)?;
     let backend = ground.backend(&cores, &[])?;
     let mut report = table::Report::new(peers, options);
     for round in 1..=options.rounds {
@@ -221,12 +219,7 @@ fn line(record: &Record) -> String {
 
 impl Ground<'_> {
     /// Has peers-load write certificates.
-    pub(crate) fn certify(
-        &self,
-        what: &str,
-        files: &[&PathBuf],
-        cores: &Cores,
-    ) -> anyhow::Result<()> {
+    fn certify(&self, what: &str, files: &[&PathBuf], cores: &Cores) -> anyhow::Result<()> {
         let files = files.iter().map(|it| it.display().to_string());
         let program = Program::new(&self.built.load).arguments([what]);
         let output = program
@@ -236,8 +229,10 @@ impl Ground<'_> {
         Ok(())
     }
 
-    /// Starts the backend, with these arguments more.
+    /// Makes certificates and starts the backend, with these arguments more.
     pub(crate) fn backend(&self, cores: &Cores, more: &[String]) -> anyhow::Result<Process> {
+        self.certify("certificate", &[&self.certificate, &self.key], cores)?;
+        self.certify("authority", &[&self.mutual.folder], cores)?;
         let of = |ports: [u16; 4]| ports.map(|port| format!("127.0.0.1:{port}"));
         let mut process = Program::new(&self.built.backend)
             .arguments([

@@ -90,8 +90,6 @@ fn soak(
 ) -> anyhow::Result<Record> {
     println!("{}", machine::model());
     let cores = Cores::of(machine::cores(), 1);
-    ground.certify("certificate", &[&ground.certificate, &ground.key], &cores)?;
-    ground.certify("authority", &[&ground.mutual.folder], &cores)?;
     let _backend = ground.backend(&cores, &[format!("--breaks={BREAKS}")])?;
     let mut running = ground.start(peer, &ground.setting(ports, 1)?, &cores)?;
     let mut config = Config::of(&ground.folder)?;
