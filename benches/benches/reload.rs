@@ -7,7 +7,7 @@
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use mesh_core::model::{Cluster, RouteTable, Rule, Snapshot, SnapshotBuilder, VirtualHost};
 use mesh_route::prepare;
-use mesh_xds::read::{Resource, resource};
+use mesh_xds::read::{Reader, Resource};
 use mesh_xds::{TypeUrl, write};
 use prost::Message as _;
 use std::hint::black_box;
@@ -45,8 +45,8 @@ fn sent(hosts: usize, last: &str) -> Vec<u8> {
     write::route::table(&table(hosts, last)).encode_to_vec()
 }
 
-fn received(bytes: &[u8]) -> RouteTable {
-    match resource(TypeUrl::Routes, bytes) {
+fn received(reader: &Reader, bytes: &[u8]) -> RouteTable {
+    match reader.resource(TypeUrl::Routes, bytes) {
         Ok(Resource::Routes(table)) => *table,
         other => panic!("no routes: {other:?}"),
     }
@@ -103,16 +103,28 @@ fn bench(criterion: &mut Criterion) {
                 BatchSize::PerIteration,
             );
         });
-        let first = build(SnapshotBuilder::new(), received(&sent(hosts, "/old")));
+        let reader = Reader::default();
+        let of = |last| {
+            build(
+                SnapshotBuilder::new(),
+                received(&reader, &sent(hosts, last)),
+            )
+        };
+        let first = of("/old");
         prepare(&first);
-        let bytes = sent(hosts, "/new");
+        // As a new one each time: what was read of the last one is not there any more.
+        let mut changes = (0..).map(|at| sent(hosts, &format!("/new-{at}")));
         group.bench_function("one route changed, from its bytes", |bencher| {
-            bencher.iter(|| {
-                let table = received(black_box(&bytes));
-                let snapshot = build(SnapshotBuilder::from(&first), table);
-                prepare(&snapshot);
-                snapshot
-            });
+            bencher.iter_batched(
+                || changes.next().expect("there is no last one"),
+                |bytes| {
+                    let table = received(&reader, black_box(&bytes));
+                    let snapshot = build(SnapshotBuilder::from(&first), table);
+                    prepare(&snapshot);
+                    snapshot
+                },
+                BatchSize::PerIteration,
+            );
         });
         group.finish();
     }

@@ -56,8 +56,8 @@ pub use grpc::{FileWatcher, GrpcAuthority, GrpcBootstrap};
 pub use handle::{FileReference, Gone, Handle, ServiceReference};
 pub use health::{HealthClient, Reported};
 pub use machine::{
-    Config, Decode, Event, KindStatus, Limits, Machine, Request, ResourceState, ResourceStatus,
-    Response, Update, Variant,
+    Config, Event, KindStatus, Limits, Machine, Request, ResourceState, ResourceStatus, Response,
+    Update, Variant,
 };
 pub use secrets::SecretClient;
 pub use server::Server;

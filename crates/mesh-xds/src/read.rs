@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 
 mod access_log;
 mod address;
+mod again;
 mod authn;
 mod authz;
 mod cluster;
@@ -52,6 +53,7 @@ mod transport;
 pub(crate) use address::address as endpoint_address;
 #[cfg(feature = "json")]
 pub(crate) use address::listener_address;
+pub use again::Reader;
 
 /// A resource that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]

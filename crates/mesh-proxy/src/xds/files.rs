@@ -6,7 +6,7 @@ use mesh_core::{Feed, Name};
 use mesh_xds::TypeUrl;
 use mesh_xds::bootstrap::{FileContents, Format};
 use mesh_xds::client::{FileReference, Handle};
-use mesh_xds::read::Resource;
+use mesh_xds::read::{Reader, Resource};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +38,7 @@ pub(super) struct Files {
     known: HashMap<(TypeUrl, PathBuf), File>,
     /// What is watched.
     watched: BTreeSet<PathBuf>,
+    reader: Reader,
 }
 
 /// What is known of a file.
@@ -68,6 +69,7 @@ impl Files {
             control,
             known: HashMap::new(),
             watched: BTreeSet::new(),
+            reader: Reader::default(),
         }
     }
 
@@ -154,7 +156,7 @@ impl Files {
                 continue;
             }
             file.again = false;
-            let found = take_in(file, *kind, path, &text);
+            let found = take_in(&self.reader, file, *kind, path, &text);
             file.seen = Some(text);
             if let Some((version, mut refused)) = found {
                 let good: Vec<Resource> = file.good.values().cloned().collect();
@@ -203,6 +205,7 @@ impl File {
 /// Takes in the text of a file: what is good of it replaces what was there. Gives its version and
 /// what was refused; nothing if the text as a whole cannot be used, and nothing changes then.
 fn take_in(
+    reader: &Reader,
     file: &mut File,
     kind: TypeUrl,
     path: &Path,
@@ -212,7 +215,7 @@ fn take_in(
     file.status.status.update_attempt += 1;
     let read = text.as_ref().map_err(Clone::clone).and_then(|text| {
         let format = Format::of(path).map_err(|error| error.to_string())?;
-        FileContents::read(kind, format, text).map_err(|error| error.to_string())
+        FileContents::read_by(reader, kind, format, text).map_err(|error| error.to_string())
     });
     let contents = match read {
         Ok(contents) => contents,

@@ -3,7 +3,7 @@
 use crate::json::{Codec, JsonError};
 use crate::pb::envoy::service::discovery::v3::{DiscoveryResponse, Resource as Wrapped};
 use crate::pb::google::protobuf::Any;
-use crate::read::{self, Resource};
+use crate::read::{self, Reader, Resource};
 use crate::wire::{type_name, unpack};
 use crate::{TypeUrl, schema};
 use mesh_core::{Invalid, Name};
@@ -66,6 +66,19 @@ impl FileContents {
     /// # Errors
     /// If the text as a whole cannot be read.
     pub fn read(kind: TypeUrl, format: Format, text: &str) -> Result<Self, JsonError> {
+        Self::read_by(&Reader::default(), kind, format, text)
+    }
+
+    /// The same with a reader that knows what was in the file before.
+    ///
+    /// # Errors
+    /// As [`FileContents::read`].
+    pub fn read_by(
+        reader: &Reader,
+        kind: TypeUrl,
+        format: Format,
+        text: &str,
+    ) -> Result<Self, JsonError> {
         let codec = Codec::new();
         let bytes = match format {
             Format::Yaml => codec.from_yaml(MESSAGE, text)?,
@@ -76,13 +89,20 @@ impl FileContents {
         let each = message.resources.iter().enumerate();
         Ok(Self {
             version: message.version_info.as_str().into(),
-            resources: each.map(|(at, any)| resource(kind, at, any)).collect(),
+            resources: each
+                .map(|(at, any)| resource(reader, kind, at, any))
+                .collect(),
         })
     }
 }
 
 /// One resource. One without a name is called by its place.
-fn resource(kind: TypeUrl, at: usize, any: &Any) -> (Name, Result<Resource, Invalid>) {
+fn resource(
+    reader: &Reader,
+    kind: TypeUrl,
+    at: usize,
+    any: &Any,
+) -> (Name, Result<Resource, Invalid>) {
     let place = format!("resources[{at}]");
     let inner = if type_name(any) == Wrapped::full_name() {
         match unpack::<Wrapped>(any) {
@@ -100,7 +120,7 @@ fn resource(kind: TypeUrl, at: usize, any: &Any) -> (Name, Result<Resource, Inva
     };
     let expected = schema::name_in_url(kind.url());
     let read = if type_name(&inner) == expected {
-        read::resource(kind, &inner.value)
+        reader.resource(kind, &inner.value)
     } else {
         let message = format!("{:?} where {expected:?} was expected", type_name(&inner));
         Err(Invalid::new("@type", message))

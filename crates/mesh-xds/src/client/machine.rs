@@ -35,11 +35,13 @@ use answer::Answer;
 use mesh_core::{Invalid, Name};
 use record::Kind;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use ticket::Ticket;
 
 /// Reads a resource of a type from its bytes.
-pub type Decode<R> = fn(TypeUrl, &[u8]) -> Result<R, Invalid>;
+pub(crate) type Decode<R> = Arc<dyn Fn(TypeUrl, &[u8]) -> Result<R, Invalid> + Send + Sync>;
 
 /// Which of the two variants of the protocol is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -138,7 +140,6 @@ pub struct Update<R> {
 }
 
 /// The client's side of the protocol, for one control plane.
-#[derive(Debug)]
 pub struct Machine<R = Resource> {
     config: Config,
     decode: Decode<R>,
@@ -204,9 +205,29 @@ impl Default for Limits {
 
 // === impl Machine ===
 
+impl<R: fmt::Debug> fmt::Debug for Machine<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine")
+            .field("config", &self.config)
+            .field("kinds", &self.kinds)
+            .field("stream", &self.stream)
+            .field("retry_at", &self.retry_at)
+            .field("events", &self.events)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<R> Machine<R> {
-    /// A machine that is not connected and asks for nothing yet.
-    pub fn new(config: Config, decode: Decode<R>) -> Self {
+    /// A machine that is not connected and asks for nothing yet. Resources are read by `decode`, for
+    /// example [`Reader::resource`](crate::read::Reader::resource).
+    pub fn new(
+        config: Config,
+        decode: impl Fn(TypeUrl, &[u8]) -> Result<R, Invalid> + Send + Sync + 'static,
+    ) -> Self {
+        Self::reading(config, Arc::new(decode))
+    }
+
+    pub(crate) fn reading(config: Config, decode: Decode<R>) -> Self {
         let (first, most) = config.backoff;
         Self {
             config,

@@ -53,6 +53,18 @@ const MAX_BODY: u32 = 4096;
 /// the field; if a domain is in the table twice; if the body of a direct response is longer than
 /// `max_direct_response_body_size_bytes` (default 4096).
 pub fn table(proto: &pb::RouteConfiguration) -> Result<RouteTable, Invalid> {
+    table_with(proto, proto.virtual_hosts.iter().map(|_| None))
+}
+
+/// The field of [`pb::RouteConfiguration`] that has the virtual hosts.
+pub(super) const HOSTS: u32 = 2;
+
+/// Reads a route table some of whose virtual hosts are there already. The others are those of
+/// `proto`, in their order.
+pub(super) fn table_with(
+    proto: &pb::RouteConfiguration,
+    hosts: impl Iterator<Item = Option<Arc<VirtualHost>>>,
+) -> Result<RouteTable, Invalid> {
     let pb::RouteConfiguration {
         name,
         virtual_hosts,
@@ -94,12 +106,19 @@ pub fn table(proto: &pb::RouteConfiguration) -> Result<RouteTable, Invalid> {
 
     let max_body = number(max_direct_response_body_size_bytes.as_ref()).unwrap_or(MAX_BODY);
     let mut domains = HashSet::new();
-    for proto in virtual_hosts {
-        let path = || format!("virtual_hosts[{}]", proto.name);
-        let host = virtual_host(proto).at(path())?;
-        check_domains(&host, &mut domains).at(path())?;
-        check_bodies(&host, max_body).at(path())?;
-        table.virtual_hosts.push(Arc::new(host));
+    let mut protos = virtual_hosts.iter();
+    for known in hosts {
+        let host = match (known, protos.as_slice()) {
+            (Some(host), _) => host,
+            (None, [proto, ..]) => {
+                protos.next();
+                Arc::new(virtual_host(proto).at(place(&proto.name))?)
+            }
+            (None, []) => break,
+        };
+        check_domains(&host, &mut domains).at(place(&host.name))?;
+        check_bodies(&host, max_body).at(place(&host.name))?;
+        table.virtual_hosts.push(host);
     }
     Ok(table)
 }
@@ -186,6 +205,10 @@ pub fn virtual_host(proto: &pb::VirtualHost) -> Result<VirtualHost, Invalid> {
         rule::read(route, &defaults).map(Arc::new)
     })?;
     Ok(host)
+}
+
+fn place(host: &str) -> String {
+    format!("virtual_hosts[{host}]")
 }
 
 /// Domains are unique over a whole table (Envoy refuses the table otherwise).

@@ -9,13 +9,13 @@ use crate::client::demand::{DemandLimits, Demands};
 use crate::client::handle::Handle;
 use crate::client::machine::{Config, Decode, Limits, Machine, Variant};
 use crate::client::remote::{Patience, remotes};
-use crate::read::Resource;
+use crate::read::{Reader, Resource};
 use crate::{Node, TypeUrl, xdstp};
 use mesh_core::model::{Listener, Snapshot, SnapshotBuilder};
 use mesh_core::{Invalid, Name, Rng, WallClock};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
@@ -235,9 +235,12 @@ impl Builder {
         self
     }
 
-    /// Reads resources in another way than [`crate::read::resource`].
-    pub fn decode(mut self, decode: Decode<Resource>) -> Self {
-        self.decode = Some(decode);
+    /// Reads resources in another way than by a [`Reader`].
+    pub fn decode(
+        mut self,
+        decode: impl Fn(TypeUrl, &[u8]) -> Result<Resource, Invalid> + Send + Sync + 'static,
+    ) -> Self {
+        self.decode = Some(Arc::new(decode));
         self
     }
 
@@ -289,15 +292,19 @@ impl Builder {
             })
             .collect();
         let answers_demands = self.config.variant == Variant::Delta && lengths[0] > 0;
-        let decode = self.decode.unwrap_or(match answers_demands {
-            true => crate::read::resource,
-            false => super::sotw::resource,
-        });
+        let reader = Reader::default();
+        let decode: Decode<Resource> = match (self.decode, answers_demands) {
+            (Some(decode), _) => decode,
+            (None, true) => Arc::new(move |kind, bytes: &[u8]| reader.resource(kind, bytes)),
+            (None, false) => {
+                Arc::new(move |kind, bytes: &[u8]| super::sotw::resource(&reader, kind, bytes))
+            }
+        };
         for resource in self.fixed.iter().filter(|_| !answers_demands) {
             let within = |error: Invalid| error.within(super::given::called(resource));
             super::sotw::check(resource).map_err(within)?;
         }
-        let machine = || Machine::new(self.config.clone(), decode);
+        let machine = || Machine::reading(self.config.clone(), Arc::clone(&decode));
         let mut machines: Vec<Machine> = lanes.iter().map(|_| machine()).collect();
         for (kind, wanted) in [
             (TypeUrl::Cluster, &self.clusters),

@@ -2,12 +2,12 @@
 //! without servers.
 
 use crate::TypeUrl;
-use crate::read::{self, Resource};
+use crate::read::{self, Reader, Resource};
 use mesh_core::Invalid;
 
-/// Reads a resource as [`read::resource`] does, and refuses what somebody would have to answer.
-pub(super) fn resource(kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
-    let resource = read::resource(kind, bytes)?;
+/// Reads a resource as the reader does, and refuses what somebody would have to answer.
+pub(super) fn resource(reader: &Reader, kind: TypeUrl, bytes: &[u8]) -> Result<Resource, Invalid> {
+    let resource = reader.resource(kind, bytes)?;
     check(&resource)?;
     Ok(resource)
 }
