@@ -186,6 +186,11 @@ fn address(port: u16) -> Value {
     json!({"socket_address": {"address": "127.0.0.1", "port_value": port}})
 }
 
+/// The cluster of a control plane.
+pub(crate) fn control(port: u16) -> Value {
+    cluster("control", &[port], false, Some(http::h2()))
+}
+
 fn cluster(name: &str, upstreams: &[u16], list: bool, options: Option<Value>) -> Value {
     let endpoints: Vec<_> = upstreams
         .iter()

@@ -21,13 +21,14 @@ use super::{
     peer::{Kind, Peer},
     ports::Ports,
     probe,
-    process::Process,
+    process::{Process, Program},
     run::{self, Ground, Running},
     tools::Tools,
 };
-use crate::workspace::Workspace;
+use crate::{cargo, workspace::Workspace};
 
 mod config;
+mod wire;
 
 use config::{Config, Written};
 
@@ -60,10 +61,18 @@ const MARK: &str = "x-generation";
 /// How long a proxy is left alone before it is measured.
 const SETTLE: Duration = Duration::from_secs(2);
 
+/// What all rounds are measured with.
+#[derive(Debug)]
+struct Bench<'a> {
+    ground: &'a Ground<'a>,
+    cores: Cores,
+    control: PathBuf,
+    seconds: u32,
+}
+
 /// What one round found.
 #[derive(Debug, Serialize)]
 struct Found {
-    round: u32,
     peer: &'static str,
     by: &'static str,
     /// Milliseconds until each change was in force.
@@ -98,15 +107,20 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
     }
     run::on_ground(workspace, &tools, &peers, |ground, ports| {
         println!("{}", machine::model());
-        let cores = Cores::of(machine::cores(), WORKERS);
-        let _backend = ground.backend(&cores, &[])?;
+        let bench = Bench {
+            ground,
+            cores: Cores::of(machine::cores(), WORKERS),
+            control: control(workspace)?,
+            seconds: options.seconds,
+        };
+        let _backend = ground.backend(&bench.cores, &[])?;
         let mut all = Vec::new();
         for round in 1..=options.rounds {
             for peer in &peers {
                 let peer = ground.built.of(peer);
                 for &by in Written::of(peer.kind) {
-                    let found = measure(ground, ports, &cores, &peer, by, round, options)?;
-                    println!("{found}");
+                    let found = bench.measure(ports, &peer, by)?;
+                    println!("round {round} {found}");
                     all.push(found);
                 }
             }
@@ -121,66 +135,73 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()
     })
 }
 
-fn measure(
-    ground: &Ground<'_>,
-    ports: &mut Ports,
-    cores: &Cores,
-    peer: &Peer,
-    by: Written,
-    round: u32,
-    options: &Options,
-) -> anyhow::Result<Found> {
-    let setting = ground.setting(ports, WORKERS)?;
-    let mut config = Config::new(&setting, peer, by)?;
-    let running = ground.started(&config.program(peer), peer.kind, cores, setting.listens)?;
-    machine::pause(SETTLE);
-    let quiet = pace(ground, &running, cores, options.seconds)?.finish(LIMIT * 10)?;
-    let quiet: Paced = serde_json::from_str(&quiet).context(quiet)?;
-
-    let port = running.listens.h1;
-    let mut kept = (0..CONNECTIONS)
-        .map(|_| Kept::connect(port))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut load = pace(ground, &running, cores, options.seconds)?;
-    let mut in_force = Vec::new();
-    while !load.has_ended() {
-        machine::pause(Duration::from_secs(1) / CHANGES);
-        let generation = config.change()?;
-        let begun = Instant::now();
-        for connection in &mut kept {
-            while connection.mark()? != Some(generation) {
-                if begun.elapsed() > LIMIT {
-                    bail!("change {generation} is not in force after {LIMIT:?}");
-                }
-                machine::pause(LOOK);
-            }
-        }
-        in_force.push(begun.elapsed().as_secs_f64() * 1_000.0);
-    }
-    let changing = load.finish(LIMIT)?;
-    let changing: Paced = serde_json::from_str(&changing).context(changing)?;
-    Ok(Found {
-        round,
-        peer: peer.kind.name(),
-        by: by.name(),
-        in_force,
-        quiet: quiet.latency,
-        changing: changing.latency,
-        wrong: quiet.wrong + changing.wrong,
-    })
+/// A control plane of raw resources, which is told what it has.
+fn control(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let mut command = cargo::cargo(workspace.root());
+    command
+        .args(["build", "--release", "--package=mesh-xds"])
+        .args(["--features=server", "--example=serve"]);
+    cargo::run(&mut command)?;
+    Ok(workspace.target().join("release/examples/serve"))
 }
 
-fn pace(
-    ground: &Ground<'_>,
-    running: &Running,
-    cores: &Cores,
-    seconds: u32,
-) -> anyhow::Result<Process> {
-    let address = format!("127.0.0.1:{}", running.listens.h1);
-    super::process::Program::new(&ground.built.load)
-        .arguments(["pace", &address])
-        .arguments([format!("--rate={RATE}"), format!("--seconds={seconds}")])
-        .start(&cores.generator, &ground.folder, "pace")
+// === impl Bench ===
+
+impl Bench<'_> {
+    fn measure(&self, ports: &mut Ports, peer: &Peer, by: Written) -> anyhow::Result<Found> {
+        let setting = self.ground.setting(ports, WORKERS)?;
+        let port = ports.take()?;
+        let control = Program::new(&self.control).arguments([format!("127.0.0.1:{port}")]);
+        let control = control.start(&self.cores.generator, &self.ground.folder, "control")?;
+        let mut config = Config::new(&setting, peer, by, (control, port))?;
+        let program = config.program(peer);
+        let listens = setting.listens;
+        let running = self
+            .ground
+            .started(&program, peer.kind, &self.cores, listens)?;
+        machine::pause(SETTLE);
+        let quiet = self.pace(&running)?.finish(LIMIT * 10)?;
+        let quiet: Paced = serde_json::from_str(&quiet).context(quiet)?;
+
+        let mut kept = (0..CONNECTIONS)
+            .map(|_| Kept::connect(running.listens.h1))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut load = self.pace(&running)?;
+        let mut in_force = Vec::new();
+        while !load.has_ended() {
+            machine::pause(Duration::from_secs(1) / CHANGES);
+            let generation = config.change()?;
+            let begun = Instant::now();
+            for connection in &mut kept {
+                while connection.mark()? != Some(generation) {
+                    if begun.elapsed() > LIMIT {
+                        bail!("change {generation} is not in force after {LIMIT:?}");
+                    }
+                    machine::pause(LOOK);
+                }
+            }
+            in_force.push(begun.elapsed().as_secs_f64() * 1_000.0);
+        }
+        let changing = load.finish(LIMIT)?;
+        let changing: Paced = serde_json::from_str(&changing).context(changing)?;
+        Ok(Found {
+            peer: peer.kind.name(),
+            by: by.name(),
+            in_force,
+            quiet: quiet.latency,
+            changing: changing.latency,
+            wrong: quiet.wrong + changing.wrong,
+        })
+    }
+
+    fn pace(&self, running: &Running) -> anyhow::Result<Process> {
+        let address = format!("127.0.0.1:{}", running.listens.h1);
+        Program::new(&self.ground.built.load)
+            .arguments(["pace", &address])
+            .arguments([format!("--rate={RATE}")])
+            .arguments([format!("--seconds={}", self.seconds)])
+            .start(&self.cores.generator, &self.ground.folder, "pace")
+    }
 }
 
 // === impl Found ===
@@ -192,9 +213,8 @@ impl fmt::Display for Found {
         let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
         write!(
             f,
-            "round {} {:<6} {:<5} {} changes in force after {:.0} ms ({:.0}–{:.0}); p99 {:.0} µs without and \
+            "{:<6} {:<5} {} changes in force after {:.0} ms ({:.0}–{:.0}); p99 {:.0} µs without and \
              {:.0} with them, {:.2}×",
-            self.round,
             self.peer,
             self.by,
             sorted.len(),

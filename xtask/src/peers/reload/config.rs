@@ -3,6 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -13,21 +14,23 @@ use super::{
     super::{
         envoy, mesh,
         peer::{Kind, Peer, Setting},
-        process::Program,
+        process::{Process, Program},
     },
-    MARK, WORKERS,
+    MARK, WORKERS, wire,
 };
 
-const HOSTS: u32 = 1_000;
-const ROUTES: u32 = 10;
+pub(super) const HOSTS: u32 = 1_000;
+pub(super) const ROUTES: u32 = 10;
 
 /// How the proxy is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
     /// A file for each VirtualService.
     Yaml,
-    /// One RouteConfiguration in a file (`path_config_source`).
-    Xds,
+    /// One RouteConfiguration in a file of JSON (`path_config_source`).
+    File,
+    /// The same from a control plane (`DELTA_GRPC`).
+    Ads,
 }
 
 /// The routes of one proxy, and where it reads them.
@@ -41,6 +44,7 @@ pub(super) struct Config {
     table: Value,
     ports: [u16; 2],
     generation: u64,
+    control: Process,
 }
 
 // === impl Written ===
@@ -48,15 +52,16 @@ pub(super) struct Config {
 impl Written {
     pub(super) fn of(kind: Kind) -> &'static [Self] {
         match kind {
-            Kind::Mesh => &[Self::Xds, Self::Yaml],
-            _ => &[Self::Xds],
+            Kind::Mesh => &[Self::Ads, Self::File, Self::Yaml],
+            _ => &[Self::Ads, Self::File],
         }
     }
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Yaml => "yaml",
-            Self::Xds => "xds",
+            Self::File => "file",
+            Self::Ads => "ads",
         }
     }
 }
@@ -64,15 +69,21 @@ impl Written {
 // === impl Config ===
 
 impl Config {
-    /// Writes it.
-    pub(super) fn new(setting: &Setting, peer: &Peer, by: Written) -> anyhow::Result<Self> {
+    /// Writes it. `control` listens on this port, and is told what changes, if it is to be told.
+    pub(super) fn new(
+        setting: &Setting,
+        peer: &Peer,
+        by: Written,
+        (control, port): (Process, u16),
+    ) -> anyhow::Result<Self> {
         let folder = setting.file(peer.kind, by.name());
         // What is left of another round would be read, too.
         drop(fs::remove_dir_all(&folder));
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {folder:?}"))?;
         let (start, routes) = match by {
             Written::Yaml => (folder.clone(), folder.join("last.yaml")),
-            Written::Xds => (folder.join("bootstrap.json"), folder.join("routes.json")),
+            Written::File => (folder.join("bootstrap.json"), folder.join("routes.json")),
+            Written::Ads => (folder.join("bootstrap.json"), folder.join("routes.bin")),
         };
         let mut config = Self {
             by,
@@ -81,10 +92,13 @@ impl Config {
             table: table(),
             ports: [setting.listens.admin, setting.listens.h1],
             generation: 0,
+            control,
         };
         match by {
             Written::Yaml => yaml(&folder, setting.upstreams[0])?,
-            Written::Xds => envoy::write(&config.start, &config.bootstrap(setting))?,
+            Written::File | Written::Ads => {
+                envoy::write(&config.start, &config.bootstrap(setting, port))?;
+            }
         }
         config.change()?;
         Ok(config)
@@ -99,7 +113,7 @@ impl Config {
         let [admin, port] = self.ports;
         let program = mesh::program(peer, WORKERS, admin);
         match self.by {
-            Written::Xds => program.arguments(["--envoy-config".to_owned(), start]),
+            Written::File | Written::Ads => program.arguments(["--envoy-config".to_owned(), start]),
             Written::Yaml => program
                 .arguments(["--role", "gateway", "--config"])
                 .arguments([start, "--map-port".to_owned(), format!("80={port}")]),
@@ -111,29 +125,48 @@ impl Config {
         self.generation += 1;
         let generation = self.generation.to_string();
         let text = match self.by {
-            Written::Yaml => last(&generation),
-            Written::Xds => self.response(&generation),
+            Written::Yaml => last(&generation).into_bytes(),
+            Written::File => self.response(&generation).into_bytes(),
+            Written::Ads => wire::table(&generation),
         };
         // Of those that are read as YAML by their names this is none.
         let new = self.routes.with_extension("new");
         fs::write(&new, text)?;
         fs::rename(&new, &self.routes)
             .with_context(|| format!("cannot write {:?}", self.routes))?;
+        if self.by == Written::Ads {
+            let commands = self.control.child.stdin.as_mut();
+            let commands = commands.context("the control plane is not told anything")?;
+            writeln!(commands, "set RDS held {}", self.routes.display())?;
+        }
         Ok(self.generation)
     }
 
-    /// The bench's, whose routes are in a file.
-    fn bootstrap(&self, setting: &Setting) -> Value {
+    /// The bench's, whose routes are in a file or come from a control plane at this port.
+    fn bootstrap(&self, setting: &Setting, port: u16) -> Value {
         let mut bootstrap = envoy::bootstrap(setting, None);
         let listeners = &mut bootstrap["static_resources"]["listeners"];
         let manager = &mut listeners[0]["filter_chains"][0]["filters"][0]["typed_config"];
         if let Some(manager) = manager.as_object_mut() {
             manager.remove("route_config");
-            let source = json!({"path_config_source": {"path": self.routes}});
+            let source = match self.by {
+                Written::Ads => json!({"ads": {}, "resource_api_version": "V3"}),
+                _ => json!({"path_config_source": {"path": self.routes}}),
+            };
             let routes = json!({"route_config_name": "held", "config_source": source});
             manager.insert("rds".to_owned(), routes);
         }
         *listeners = json!([listeners[0]]);
+        if self.by == Written::Ads {
+            let service = json!({"envoy_grpc": {"cluster_name": "control"}});
+            bootstrap["dynamic_resources"] = json!({"ads_config": {
+                "api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": [service],
+            }});
+            let clusters = bootstrap["static_resources"]["clusters"].as_array_mut();
+            clusters
+                .into_iter()
+                .for_each(|it| it.push(envoy::control(port)));
+        }
         bootstrap
     }
 
@@ -146,18 +179,24 @@ impl Config {
     }
 }
 
+pub(super) fn domain(host: u32) -> String {
+    format!("service-{host}.example.com")
+}
+
+pub(super) fn prefix(route: u32) -> String {
+    format!("/api/v{route}/")
+}
+
 /// All hosts, and the one that stands for the others.
 fn table() -> Value {
     let to = json!({"cluster": "http"});
     let hosts = (0..HOSTS).map(|host| {
         let routes: Vec<_> = (0..ROUTES)
             .map(|route| {
-                json!({"name": format!("r{route}"), "match": {"prefix": format!("/api/v{route}/")},
-                       "route": to})
+                json!({"name": format!("r{route}"), "match": {"prefix": prefix(route)}, "route": to})
             })
             .collect();
-        json!({"name": format!("h{host}"), "domains": [format!("service-{host}.example.com")],
-               "routes": routes})
+        json!({"name": format!("h{host}"), "domains": [domain(host)], "routes": routes})
     });
     let last = json!({"name": "last", "domains": ["*"], "routes": [
         {"name": "last", "match": {"prefix": "/"}, "route": to},
@@ -174,11 +213,12 @@ fn yaml(folder: &Path, upstream: u16) -> anyhow::Result<()> {
     fs::write(folder.join("gateway.yaml"), mesh::gateway(upstream))?;
     for host in 0..HOSTS {
         let name = format!("service-{host}");
-        let mut text = head(&name, &format!("{name}.example.com"));
+        let mut text = head(&name, &domain(host));
         for route in 0..ROUTES {
             writeln!(
                 text,
-                "  - name: r{route}\n    match: [{{uri: {{prefix: /api/v{route}/}}}}]\n    {}",
+                "  - name: r{route}\n    match: [{{uri: {{prefix: {}}}}}]\n    {}",
+                prefix(route),
                 mesh::TO
             )?;
         }
