@@ -77,11 +77,8 @@ impl Bolt {
     /// What it says is long and of no use unless it fails: warnings and errors are left.
     fn command(&self, program: &Path, into: &Path) -> Command {
         let mut command = Command::new(&self.rewrite);
-        command.arg(program).arg("-o").arg(into).args([
-            "--update-debug-sections=0",
-            "--use-gnu-stack",
-            "--v=0",
-        ]);
+        command.arg(program).arg("-o").arg(into);
+        command.args(["--update-debug-sections=0", "--v=0"]);
         command
     }
 }
