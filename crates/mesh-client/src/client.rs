@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use mesh_core::model::{Snapshot, WorkloadRef};
-use mesh_core::{BoxError, Feed, Name, Rng, Shard};
+use mesh_core::{BoxError, Feed, InForce, Name, Rng, Shard};
 use mesh_lb::Zone;
 use mesh_resilience::{Pace, PaceLayer};
 use mesh_route::follow::{Follow, FollowLayer, ResponseFuture as FollowFuture};
@@ -37,6 +37,7 @@ type Finished = Finish<Pace<Reply<Outbound>>, Body>;
 pub struct MeshClient {
     stack: Stack,
     upstreams: Upstreams,
+    in_force: InForce,
     telemetry: Arc<Telemetry>,
 }
 
@@ -70,10 +71,11 @@ impl MeshClient {
         &self.telemetry
     }
 
-    /// Closes connections that were unused for longer than their cluster allows. Call it now and
-    /// then; requests never wait for it.
+    /// Closes connections that were unused for longer than their cluster allows, and lets go of a
+    /// configuration that is no longer in force. Call it now and then; requests never wait for it.
     pub fn sweep(&self, now: Instant) {
         self.upstreams.sweep(now);
+        self.in_force.let_go();
     }
 }
 
@@ -162,6 +164,7 @@ impl Builder {
             .telemetry
             .unwrap_or_else(|| Arc::new(Telemetry::new(WorkloadRef::default())));
         let upstreams = self.parts.upstreams.clone();
+        let in_force = self.parts.in_force.clone();
         self.parts.introduce = IntroduceLayer::per_route(&telemetry);
         let stack = ReplyLayer::new().layer(self.parts.outbound());
         let stack = PaceLayer::per_route().layer(stack);
@@ -170,6 +173,7 @@ impl Builder {
         MeshClient {
             stack,
             upstreams,
+            in_force,
             telemetry,
         }
     }

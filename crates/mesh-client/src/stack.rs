@@ -10,8 +10,7 @@ use crate::jwks::Fetcher;
 use crate::placed::{Placed, PlacedLayer};
 use crate::slot::{Slot, Slotted};
 use crate::upstream::Upstreams;
-use mesh_core::model::Snapshot;
-use mesh_core::{Demand, Feed, Name, Rng};
+use mesh_core::{Demand, InForce, Name, Rng};
 use mesh_lb::{Dispatch, Zone};
 use mesh_resilience::{
     Budgets, Deadline, DeadlineLayer, Fault, FaultLayer, Idle, IdleLayer, Rate, RateLayer, Retry,
@@ -37,7 +36,7 @@ use tower_layer::Layer;
 #[non_exhaustive]
 pub struct Parts {
     /// Configuration.
-    pub feed: Feed<Snapshot>,
+    pub in_force: InForce,
     /// Gets what requests find missing. Default: nothing is asked for.
     pub demand: Option<Demand>,
     /// The route table for requests that do not come through a listener.
@@ -81,9 +80,9 @@ pub struct Spawn;
 
 impl Parts {
     /// Parts without any layer of a user's.
-    pub fn new(feed: Feed<Snapshot>, upstreams: Upstreams, rng: Arc<Rng>) -> Self {
+    pub fn new(in_force: impl Into<InForce>, upstreams: Upstreams, rng: Arc<Rng>) -> Self {
         Self {
-            feed,
+            in_force: in_force.into(),
             demand: None,
             table: None,
             upstreams,
@@ -101,7 +100,7 @@ impl Parts {
     /// Puts the stack together, from the inside out.
     pub fn outbound(self) -> Outbound {
         let Self {
-            feed,
+            in_force,
             demand,
             table,
             upstreams,
@@ -114,6 +113,7 @@ impl Parts {
             after_route,
             per_attempt,
         } = self;
+        let feed = in_force.feed().clone();
         let rng = |salt: u64| Arc::new(Rng::with_seed(rng.word() ^ salt));
         // Whom policies have asked.
         let mut authorizers = Authorizers::new(feed.clone(), upstreams.clone()).rng(rng(6));
@@ -121,7 +121,7 @@ impl Parts {
             authorizers = authorizers.zone(zone.clone());
         }
         let authorizers = Arc::new(authorizers);
-        let mut route = RouteLayer::new(feed.clone()).rng(rng(5));
+        let mut route = RouteLayer::new(in_force).rng(rng(5));
         if let Some(table) = table {
             route = route.table(table);
         }

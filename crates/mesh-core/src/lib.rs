@@ -49,7 +49,7 @@ pub use claim::{Claim, Claims};
 pub use clock::WallClock;
 pub use demand::Demand;
 pub use error::{BoxError, Error};
-pub use exchange::{Caller, Exchange, HostId, Matched, Onward, Pinned, Resets};
+pub use exchange::{Caller, Exchange, HostId, InForce, Matched, Onward, Pinned, Resets};
 pub use failure::{Failure, Flags, RetryClass};
 pub use feed::{Feed, Publisher};
 pub use invalid::Invalid;

@@ -17,7 +17,7 @@ use mesh_client::health::HealthChecks;
 use mesh_client::tcp::TcpUpstreams;
 use mesh_client::{Authorizers, Parts, Upstreams};
 use mesh_core::model::{ListenerAddress, Snapshot, WorkloadRef};
-use mesh_core::{Feed, Rng, Shard, WallClock};
+use mesh_core::{Feed, InForce, Rng, Shard, WallClock};
 use mesh_discovery::dns::{Resolver, System};
 use mesh_identity::Files;
 use mesh_resilience::Budgets;
@@ -223,7 +223,9 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         commands.push(sender);
         let buffers = mesh_http1::Buffers::default();
         let upstreams = Upstreams::new(Shard::of_worker(number)).buffers(buffers.clone());
-        let mut parts = Parts::new(feed.clone(), upstreams.clone(), Arc::new(rng.fork()));
+        let in_force = InForce::new(feed.clone());
+        let own_rng = Arc::new(rng.fork());
+        let mut parts = Parts::new(in_force.clone(), upstreams.clone(), own_rng);
         parts.budgets = budgets.clone();
         parts.sessions = statistics.sessions.clone();
         parts.demand = demand.clone();
@@ -264,6 +266,7 @@ pub(crate) async fn start(builder: Builder) -> io::Result<Running> {
         let worker = Worker {
             site,
             upstreams,
+            in_force,
             plans: plans.clone(),
             commands: receiver,
         };

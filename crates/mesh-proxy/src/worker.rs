@@ -7,8 +7,8 @@ use crate::guard::Permit;
 use crate::listener::{ListenerState, Plan, Plans};
 use crate::origin::NOWHERE;
 use mesh_client::Upstreams;
-use mesh_core::Name;
 use mesh_core::model::{Listener, ListenerAddress};
+use mesh_core::{InForce, Name};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -40,6 +40,7 @@ pub(crate) enum Command {
 pub(crate) struct Worker {
     pub(crate) site: Site,
     pub(crate) upstreams: Upstreams,
+    pub(crate) in_force: InForce,
     pub(crate) plans: Plans,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
 }
@@ -70,6 +71,7 @@ impl Worker {
     pub(crate) async fn run(mut self, drain_time: Duration) {
         let mut open: HashMap<Name, Open> = HashMap::new();
         let mut sweep = tokio::time::interval(SWEEP);
+        let mut feed = self.in_force.feed().clone();
         loop {
             tokio::select! {
                 command = self.commands.recv() => match command {
@@ -91,6 +93,8 @@ impl Worker {
                     // Without a sender there is nobody left to run for.
                     Some(Command::Drain) | None => break,
                 },
+                // Without a request nobody would notice, and what was in force before stay in memory.
+                Ok(_) = feed.changed() => self.in_force.let_go(),
                 _ = sweep.tick() => {
                     self.upstreams.sweep(tokio::time::Instant::now().into_std());
                     let tcp = &self.site.tcp;

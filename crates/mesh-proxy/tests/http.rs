@@ -420,3 +420,23 @@ async fn two_backends_share_the_requests() {
     }
     assert_eq!(answers.iter().filter(|answer| *answer == "a").count(), 5);
 }
+
+#[tokio::test]
+async fn a_worker_that_idles_has_no_configuration_from_before() {
+    let only = backend(|_| async { Response::new(Full::from("a")) }).await;
+    let clusters = || vec![(Cluster::new("a"), vec![only])];
+    let mesh = Mesh::start(2, to("a"), clusters()).await;
+    for _ in 0..8 {
+        let mut client = Http1::connect(mesh.address).await;
+        assert_eq!(text(client.send(get("/")).await).await, "a");
+    }
+    let old = Arc::downgrade(&mesh.publisher.load());
+    mesh.publish(to("a"), clusters());
+    let gone = async {
+        while old.upgrade().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(30), gone).await;
+    assert!(waited.is_ok(), "without a request nobody lets go of it");
+}

@@ -10,9 +10,8 @@
 //!
 //! A request that already has a match is passed on as it is: of two routers the outer decides.
 //!
-//! The snapshot in force is pinned once for all clones of a service, under a lock that nobody
-//! waits for: where two threads meet, one takes the snapshot from the feed instead, which costs an
-//! allocation. Give each worker a service of its own ([`Layer::layer`]) and they never meet.
+//! The snapshot in force is pinned once for all services of a layer ([`InForce`]). Give each worker a layer
+//! of its own, and none is in another's way.
 //!
 //! # Example
 //!
@@ -55,14 +54,14 @@ use mesh_core::reply::Answer;
 use mesh_core::rng::mix;
 use mesh_core::stats::HttpStat;
 use mesh_core::{
-    BoxError, Caller, Error, Exchange, Failure, Feed, Matched, Name, Pinned, Rng, WallClock,
+    BoxError, Caller, Error, Exchange, Failure, InForce, Matched, Name, Pinned, Rng, WallClock,
 };
 use pin_project::pin_project;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -70,7 +69,7 @@ use tower_service::Service;
 /// Builds [`Route`] services.
 #[derive(Clone, Debug)]
 pub struct RouteLayer {
-    feed: Feed<Snapshot>,
+    in_force: InForce,
     table: Option<Name>,
     rng: Arc<Rng>,
 }
@@ -108,11 +107,9 @@ struct Made {
 /// What all clones of one service share.
 #[derive(Debug)]
 pub(crate) struct Router {
-    feed: Feed<Snapshot>,
+    in_force: InForce,
     table: Option<Name>,
     rng: Arc<Rng>,
-    /// The pinned snapshot and the version of the feed at which it was pinned.
-    pin: Mutex<Option<(u64, Pinned)>>,
     /// Whether routes say something of the filters that judge, in its lowest bit, and the version of
     /// the feed at which that was so.
     policed: AtomicU64,
@@ -135,10 +132,10 @@ pub struct Notes(Arc<Router>);
 // === impl RouteLayer ===
 
 impl RouteLayer {
-    /// Routes by the route tables of the snapshots in `feed`.
-    pub fn new(feed: Feed<Snapshot>) -> Self {
+    /// Routes by the route tables of the snapshots of a feed, or of what layers share.
+    pub fn new(in_force: impl Into<InForce>) -> Self {
         Self {
-            feed,
+            in_force: in_force.into(),
             table: None,
             rng: Arc::new(Rng::from_system()),
         }
@@ -166,10 +163,9 @@ impl RouteLayer {
 
     pub(crate) fn router(&self) -> Arc<Router> {
         Arc::new(Router {
-            feed: self.feed.clone(),
+            in_force: self.in_force.clone(),
             table: self.table.clone(),
             rng: self.rng.clone(),
-            pin: Mutex::new(None),
             policed: AtomicU64::new(u64::MAX),
         })
     }
@@ -313,7 +309,7 @@ impl Router {
 
     #[inline]
     fn says_policies(&self) -> bool {
-        let version = self.feed.version() << 1;
+        let version = self.in_force.feed().version() << 1;
         let known = self.policed.load(Ordering::Relaxed);
         match known & !1 == version {
             true => known & 1 == 1,
@@ -324,7 +320,7 @@ impl Router {
     #[cold]
     fn look_for_policies(&self, version: u64) -> bool {
         // The version came first: what is newer is looked at once more.
-        let said = self.feed.load().says_policies();
+        let said = self.in_force.feed().load().says_policies();
         let known = version | u64::from(said);
         self.policed.store(known, Ordering::Relaxed);
         said
@@ -342,7 +338,7 @@ impl Router {
         caller: &Caller,
         word: u64,
     ) -> Result<Matched, Lost> {
-        let pinned = self.pinned();
+        let pinned = self.in_force.pinned();
         let name = caller.routes().or(self.table.as_ref());
         let index = name.and_then(|name| pinned.table_index(name));
         let index = index.ok_or(Lost::NoTable)?;
@@ -363,23 +359,6 @@ impl Router {
             mix(word),
         );
         Ok(Matched::new(pinned, index, host, rule).to(part, cluster))
-    }
-
-    /// The snapshot in force.
-    fn pinned(&self) -> Pinned {
-        // The version first: a snapshot that comes after it is only pinned too early, never late.
-        let version = self.feed.version();
-        let Ok(mut pin) = self.pin.try_lock() else {
-            return Pinned::new(self.feed.load());
-        };
-        match &*pin {
-            Some((at, pinned)) if *at == version => pinned.clone(),
-            _ => {
-                let pinned = Pinned::new(self.feed.load());
-                *pin = Some((version, pinned.clone()));
-                pinned
-            }
-        }
     }
 }
 

@@ -64,6 +64,13 @@ fn time() -> BoxedStrategy<Duration> {
     .boxed()
 }
 
+/// Envoy refuses less than a millisecond for pings of HTTP/2.
+fn ping_time() -> BoxedStrategy<Duration> {
+    time()
+        .prop_map(|time| time.max(Duration::from_millis(1)))
+        .boxed()
+}
+
 fn number() -> BoxedStrategy<u32> {
     prop_oneof![0_u32..10, Just(1024), Just(u32::MAX), any::<u32>()].boxed()
 }
@@ -273,7 +280,7 @@ fn cluster_of(kind: DiscoveryKind) -> BoxedStrategy<Cluster> {
             Just(i32::MAX.unsigned_abs()),
             1_u32..=i32::MAX.unsigned_abs()
         ],
-        option::of((time(), time())),
+        option::of((ping_time(), ping_time())),
     );
     let rest = (
         option::of(keepalive()),

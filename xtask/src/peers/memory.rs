@@ -105,8 +105,10 @@ pub(crate) fn measure(
             };
             let running = ground.started(&program, peer.kind, cores, setting.listens)?;
             machine::pause(CALM);
+            // A question for all that it has takes memory, too.
+            let kilobytes = resident(&running);
             holds(&running, held).with_context(|| name.to_owned())?;
-            say(figure(held, is_bootstrap), resident(&running));
+            say(figure(held, is_bootstrap), kilobytes);
         }
     }
     Ok(())

@@ -42,7 +42,7 @@ pub(crate) fn build(
     let rng = Arc::new(Rng::with_seed(parts.rng.word()));
     // Upstreams inside the mesh learn who calls, if we are somebody.
     parts.introduce = IntroduceLayer::per_route(&telemetry);
-    let notes = RouteLayer::new(parts.feed.clone()).notes();
+    let notes = RouteLayer::new(parts.in_force.clone()).notes();
     // Routing, policy, balancing, connections.
     let stack = parts.outbound();
     // Sheds before matching spends time.

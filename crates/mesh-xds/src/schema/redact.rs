@@ -25,109 +25,115 @@ pub fn redact(message: &str, bytes: &[u8]) -> Vec<u8> {
 
 /// The same for bytes that may not be this message.
 pub(crate) fn redacted(message: Message, bytes: &[u8]) -> Result<Vec<u8>, Malformed> {
-    shown(message, bytes, false, MAX_DEPTH)
+    let shown = shown(message, bytes, false, MAX_DEPTH)?;
+    Ok(shown.unwrap_or_else(|| bytes.to_vec()))
 }
 
-/// What may be seen of a message, which may itself be what is not shown.
-fn shown(message: Message, bytes: &[u8], hide: bool, depth: usize) -> Result<Vec<u8>, Malformed> {
+/// What may be seen of a message, which may itself be what is not shown. None if that is all of it, as
+/// mostly it is.
+fn shown(
+    message: Message,
+    bytes: &[u8],
+    hide: bool,
+    depth: usize,
+) -> Result<Option<Vec<u8>>, Malformed> {
     if !hide && !message.has_secrets() {
-        return Ok(bytes.to_vec());
+        return Ok(None);
     }
     let depth = depth.checked_sub(1).ok_or(Malformed)?;
     if message.is_any() {
         return any(bytes, hide, depth);
     }
-    if is_typed_struct(message) {
+    if message.is_typed_struct() {
         return typed_struct(bytes, hide, depth);
     }
-    let mut out = Vec::with_capacity(bytes.len());
+    entries(bytes, |entry| match message.field(entry.number) {
+        Some(field) => one(field, entry, hide, depth),
+        // Nobody knows what it is.
+        None => Ok(hide.then(Vec::new)),
+    })
+}
+
+/// Puts what `shown` makes of entries in their places. None if it leaves them all as they are.
+fn entries<'a>(
+    bytes: &'a [u8],
+    shown: impl Fn(&Entry<'a>) -> Result<Option<Vec<u8>>, Malformed>,
+) -> Result<Option<Vec<u8>>, Malformed> {
+    let mut out = None;
+    let mut end = 0;
     for entry in Entries::of(bytes) {
         let entry = entry?;
-        match message.field(entry.number) {
-            Some(field) => one(field, &entry, hide, &mut out, depth)?,
-            // Nobody knows what it is.
-            None if hide => {}
-            None => out.extend(entry.whole),
+        let begin = end;
+        end += entry.whole.len();
+        let changed = shown(&entry)?;
+        if changed.is_some() || out.is_some() {
+            let out = out.get_or_insert_with(|| bytes[..begin].to_vec());
+            out.extend_from_slice(changed.as_deref().unwrap_or(entry.whole));
         }
     }
     Ok(out)
 }
 
-/// Writes what may be seen of one occurrence.
+/// What may be seen of one occurrence. None if that is all of it.
 fn one(
     field: Field,
     entry: &Entry<'_>,
     hide: bool,
-    out: &mut Vec<u8>,
     depth: usize,
-) -> Result<(), Malformed> {
+) -> Result<Option<Vec<u8>>, Malformed> {
     let hide = hide || field.is_sensitive();
-    match (field.kind(), entry.value) {
+    let contents = match (field.kind(), entry.value) {
         (Kind::Message(pair), Value::Bytes(contents)) if hide && field.label() == Label::Map => {
-            let mut inner = Vec::with_capacity(contents.len());
-            for part in Entries::of(contents) {
-                let part = part?;
-                match pair.field(part.number) {
-                    Some(value) if part.number == 2 => one(value, &part, true, &mut inner, depth)?,
-                    _ => inner.extend(part.whole),
-                }
-            }
-            delimited(entry.number, &inner, out);
+            entries(contents, |part| match pair.field(part.number) {
+                Some(value) if part.number == 2 => one(value, part, true, depth),
+                _ => Ok(None),
+            })?
         }
-        (Kind::Message(inner), Value::Bytes(contents)) => {
-            delimited(entry.number, &shown(inner, contents, hide, depth)?, out);
-        }
-        (Kind::String | Kind::Bytes, Value::Bytes(_)) if hide => {
-            delimited(entry.number, REDACTED, out);
-        }
-        _ if hide => {}
-        _ => out.extend(entry.whole),
-    }
-    Ok(())
+        (Kind::Message(inner), Value::Bytes(contents)) => shown(inner, contents, hide, depth)?,
+        (Kind::String | Kind::Bytes, Value::Bytes(_)) if hide => Some(REDACTED.to_vec()),
+        _ => return Ok(hide.then(Vec::new)),
+    };
+    Ok(contents.map(|contents| {
+        let mut out = Vec::with_capacity(contents.len() + 8);
+        delimited(entry.number, &contents, &mut out);
+        out
+    }))
 }
 
-fn any(bytes: &[u8], hide: bool, depth: usize) -> Result<Vec<u8>, Malformed> {
+fn any(bytes: &[u8], hide: bool, depth: usize) -> Result<Option<Vec<u8>>, Malformed> {
     let (url, value) = url_and_value(bytes)?;
-    let value = match Message::named(name_in_url(url)) {
+    let shown = match Message::named(name_in_url(url)) {
         Some(inner) => shown(inner, value, hide, depth)?,
         // Without a name it may belong to one that stands elsewhere.
-        None if hide || url.is_empty() => Vec::new(),
-        None => value.to_vec(),
+        None => (hide || url.is_empty()).then(Vec::new),
     };
-    Ok(named(url, &value))
-}
-
-fn is_typed_struct(message: Message) -> bool {
-    matches!(
-        message.name(),
-        "xds.type.v3.TypedStruct" | "udpa.type.v1.TypedStruct"
-    )
+    Ok(named(url, shown.as_deref().unwrap_or(value), bytes))
 }
 
 /// Shows the message that a `Struct` stands for, as a `Struct`.
-fn typed_struct(bytes: &[u8], hide: bool, depth: usize) -> Result<Vec<u8>, Malformed> {
+fn typed_struct(bytes: &[u8], hide: bool, depth: usize) -> Result<Option<Vec<u8>>, Malformed> {
     // Its fields have the numbers of an `Any`.
     let (url, value) = url_and_value(bytes)?;
-    let inner = Message::named(name_in_url(url));
-    let value = match inner {
+    let shown = match Message::named(name_in_url(url)) {
         Some(inner) if hide || inner.has_secrets() => {
-            meant(inner, value, hide, depth).unwrap_or_default()
+            Some(meant(inner, value, hide, depth).unwrap_or_default())
         }
-        None if hide || url.is_empty() => Vec::new(),
-        _ => value.to_vec(),
+        Some(_) => None,
+        None => (hide || url.is_empty()).then(Vec::new),
     };
-    Ok(named(url, &value))
+    Ok(named(url, shown.as_deref().unwrap_or(value), bytes))
 }
 
-/// A name of what it is, and that.
-fn named(url: &str, value: &[u8]) -> Vec<u8> {
+/// A name of what it is, and that. None if `before` says it in these words: what a reader would pass
+/// over there is not shown.
+fn named(url: &str, value: &[u8], before: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(url.len() + value.len() + 12);
     for (number, contents) in [(1, url.as_bytes()), (2, value)] {
         if !contents.is_empty() {
             delimited(number, contents, &mut out);
         }
     }
-    out
+    (out != before).then_some(out)
 }
 
 /// A `Struct` that stands for a message, without what is not shown. None if it does not fit.
@@ -138,10 +144,9 @@ fn meant(message: Message, value: &[u8], hide: bool, depth: usize) -> Option<Vec
     let codec = Codec::new();
     let text = unredacted(structure, value).ok()?;
     let bytes = codec.from_json(message.name(), &text).ok()?;
-    let shown = shown(message, &bytes, hide, depth).ok()?;
-    if shown == bytes {
+    let Some(shown) = shown(message, &bytes, hide, depth).ok()? else {
         return Some(value.to_vec());
-    }
+    };
     let text = unredacted(message, &shown).ok()?;
     codec.from_json(structure.name(), &text).ok()
 }

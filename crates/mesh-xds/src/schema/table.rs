@@ -119,7 +119,18 @@ impl Message {
     }
 
     pub(crate) fn is_any(self) -> bool {
-        self.name() == "google.protobuf.Any"
+        self.is(&["google.protobuf.Any"])
+    }
+
+    /// Whether it is a `Struct` with the name of the message that it stands for.
+    pub(crate) fn is_typed_struct(self) -> bool {
+        self.is(&["xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"])
+    }
+
+    /// Whether it has one of these names: asked of every message in another, so no name is read.
+    fn is(self, names: &[&str]) -> bool {
+        let own = bytes(self.at(), u16_at(self.at() + 4));
+        names.iter().any(|name| own == name.as_bytes())
     }
 
     /// The kind of the one field of a wrapper such as `google.protobuf.UInt32Value`.
@@ -281,8 +292,11 @@ impl Enum {
 
 /// The string whose place is at `at`.
 fn string(at: usize, length: usize) -> &'static str {
-    let bytes = &TABLE[STRINGS + u32_at(at)..][..length];
-    std::str::from_utf8(bytes).expect("the table's strings are names")
+    std::str::from_utf8(bytes(at, length)).expect("the table's strings are names")
+}
+
+fn bytes(at: usize, length: usize) -> &'static [u8] {
+    &TABLE[STRINGS + u32_at(at)..][..length]
 }
 
 /// A place or a number of records.
