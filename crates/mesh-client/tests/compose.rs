@@ -79,6 +79,20 @@ fn request(uri: &str) -> Request<Empty<Bytes>> {
     Request::get(uri).body(Empty::new()).unwrap()
 }
 
+#[tokio::test]
+async fn a_client_that_is_swept_has_no_configuration_from_before() {
+    let backend = serve(Router::new().fallback(|| async { "theirs" })).await;
+    let (publisher, client) = mesh(backend, |_, _| {});
+    let client = client.build();
+    let answer = client.clone().oneshot(request("http://backend/")).await;
+    assert_eq!(text(answer.unwrap()).await, (200, "theirs".into()));
+    let old = Arc::downgrade(&publisher.load());
+    publisher.publish(mesh(backend, |_, _| {}).0.load());
+    assert!(old.upgrade().is_some());
+    client.sweep(std::time::Instant::now());
+    assert!(old.upgrade().is_none());
+}
+
 // === frameworks around the client ===
 
 #[tokio::test]

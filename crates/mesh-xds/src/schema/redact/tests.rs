@@ -68,6 +68,25 @@ fn an_any_without_a_type_is_emptied() {
     assert!(!String::from_utf8_lossy(&shown).contains("hush"));
 }
 
+/// A reader takes the last one, which is harmless; the bytes of the others stay away, too.
+#[test]
+fn what_a_reader_of_an_any_passes_over_is_not_shown() {
+    let name = "type.googleapis.com/envoy.config.core.v3.SocketAddress";
+    let last = Any {
+        type_url: name.into(),
+        value: Vec::new(),
+    };
+    for number in [2, 3] {
+        let mut bytes = Vec::new();
+        delimited(number, b"hush-hush", &mut bytes);
+        bytes.extend(last.encode_to_vec());
+        delimited(2, b"", &mut bytes);
+        let shown = redact("google.protobuf.Any", &bytes);
+        assert!(!String::from_utf8_lossy(&shown).contains("hush"));
+        assert!(String::from_utf8_lossy(&shown).contains(name));
+    }
+}
+
 #[test]
 fn of_an_any_of_an_unknown_type_nothing_is_known() {
     let any = Any {
