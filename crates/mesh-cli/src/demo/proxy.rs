@@ -5,7 +5,7 @@ use super::envoy::Envoy;
 use super::identities::{Identities, Member};
 use super::judge::Judge;
 use super::plane::Plane;
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use mesh_istio::{Node, Role};
 use mesh_proxy::config::Configuration;
 use mesh_proxy::xds::Driver;
@@ -19,6 +19,9 @@ use tokio::time::timeout;
 
 /// A proxy has its first configuration within this time.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why a port is taken, mostly, and what to do.
+const OTHER: &str = "another demo may be running (--listen and --base-port choose ports)";
 
 /// What sidecars and the gateway are.
 #[derive(Clone, Debug)]
@@ -118,8 +121,9 @@ async fn by_yaml(node: &Node, judge: &Arc<Judge>, member: Member) -> anyhow::Res
     })
 }
 
-async fn start(proxy: Builder, node: &Node) -> std::io::Result<Running> {
-    proxy.concurrency(1).admin(node.admin()).start().await
+async fn start(proxy: Builder, node: &Node) -> anyhow::Result<Running> {
+    let started = proxy.concurrency(1).admin(node.admin()).start().await;
+    started.map_err(|error| anyhow!("{error}; {OTHER}"))
 }
 
 /// The proxy, if it could open all its listeners.
@@ -127,7 +131,7 @@ fn opened(proxy: Proxy) -> anyhow::Result<Proxy> {
     if let Proxy::MeshProxy { running, .. } = &proxy
         && let Some(reason) = running.listening().load().failed.values().next()
     {
-        bail!("{reason}; another demo may be running (--listen and --base-port choose ports)");
+        bail!("{reason}; {OTHER}");
     }
     Ok(proxy)
 }
