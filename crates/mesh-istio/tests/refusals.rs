@@ -612,6 +612,24 @@ fn the_other_kinds_are_checked() {
 }
 
 #[test]
+fn names_are_those_that_kubernetes_takes() {
+    let service = |name: &str| {
+        format!("{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{}}}}")
+    };
+    let rule = |name: &str| destination_rule("{}").replace("name: d", &format!("name: {name}"));
+    // As a service's name, the first two would take the requests of other hosts.
+    refused(&[
+        (service("'*'"), "metadata.name: \"*\" is not a DNS label"),
+        (service("a.b"), "metadata.name: \"a.b\" is not a DNS label"),
+        (service("A"), "metadata.name: \"A\" is not a DNS label"),
+        (rule("a|b"), "metadata.name: \"a|b\" is not a name"),
+        (rule("a..b"), "metadata.name: \"a..b\" is not a name"),
+        (rule("'%'"), "metadata.name: \"%\" is not a name"),
+    ]);
+    good(&rule("a.b-c"));
+}
+
+#[test]
 fn a_mesh_config_is_checked_wherever_it_stands() {
     for (text, words) in [
         ("enableTracing: true", "enableTracing: unknown field"),

@@ -274,8 +274,14 @@ fn is_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
+/// RFC 1123, in lower case: a namespace's name, a service's.
 pub(super) fn is_dns_label(label: &str) -> bool {
     is_label(label) && label.bytes().all(|b| !b.is_ascii_uppercase() && b != b'_')
+}
+
+/// Labels with dots between them: the name of any object of Kubernetes.
+pub(super) fn is_object_name(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_dns_label)
 }
 
 #[cfg(test)]

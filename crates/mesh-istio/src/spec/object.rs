@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::common::{is_dns_label, is_object_name};
 use super::kubernetes::{Endpoints, Pod, Secret, Service};
 use super::{
     AuthorizationPolicy, DestinationRule, Gateway, MeshConfig, Meta, PeerAuthentication,
@@ -421,12 +422,19 @@ fn read_meta(
     let mut fields = root.fields()?;
     fields.get("metadata", |cursor| {
         let mut fields = cursor.fields()?;
-        // Names that end up in host and cluster names must not bring dots and bars along.
-        fields.get("name", read::filled)?;
-        if name.contains(|c: char| c == '|' || c == '/' || c.is_whitespace()) {
-            cursor.error(format!("{name:?} is not a name"));
-        }
-        if !kind.is_global() && !super::common::is_dns_label(namespace) {
+        fields.get("name", |cursor| {
+            cursor.filled()?;
+            // What a Kubernetes API server takes. A service's name ends up in host names,
+            // where a dot or a wildcard would speak for other hosts.
+            let label = matches!(kind, Kind::Service | Kind::Namespace);
+            if label && !is_dns_label(name) {
+                cursor.error(format!("{name:?} is not a DNS label"));
+            } else if !label && !is_object_name(name) {
+                cursor.error(format!("{name:?} is not a name"));
+            }
+            Some(())
+        })?;
+        if !kind.is_global() && !is_dns_label(namespace) {
             cursor.error(format!("{namespace:?} is not a namespace"));
         }
         let annotations = fields.get("annotations", read::string_map);
