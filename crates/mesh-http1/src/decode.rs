@@ -129,12 +129,13 @@ impl Decoder {
         }
     }
 
-    /// Bytes of data that will come next at least, as far as that is known.
-    pub(crate) fn expected(&self) -> u64 {
+    /// Room for the next read: for what is known to come, up to `most`, and otherwise as usual.
+    pub(crate) fn room(&self, usual: usize, most: usize) -> usize {
+        let known = |bytes: u64| usize::try_from(bytes).unwrap_or(most).min(most);
         match &self.0 {
-            State::Exact(left) => *left,
-            State::Chunked(chunked) => chunked.expected(),
-            State::UntilClose | State::Done => 0,
+            State::Exact(left) => known(*left),
+            State::Chunked(chunked) => known(chunked.expected()).max(usual),
+            State::UntilClose | State::Done => usual,
         }
     }
 }

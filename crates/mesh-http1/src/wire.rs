@@ -4,19 +4,21 @@
 //! no wake-up is between. The lock is held for one step at a time and never while anything of a
 //! user's runs, so nobody waits for it unless driver and body run on different threads.
 
+mod pace;
 mod reading;
 
 use crate::decode::Decoded;
 use crate::{Body, BodyError, Buffers, Decoder, Error, Length, Limits};
 use bytes::{Buf, Bytes, BytesMut};
 use http_body::Frame;
+use pace::Pace;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use tokio::io::AsyncRead;
 
-/// A piece of a body of at least this many bytes is handed over as it was read if it is half of
-/// what is left of its buffer; another one is copied, so that it does not hold a whole buffer.
+/// A piece of a body of at least this many bytes is handed over as it was read if half of what is
+/// left of its buffer is full; another one is copied, so that it does not hold a whole buffer.
 const SHARED: usize = 4 << 10;
 
 /// The shared half of a connection.
@@ -28,6 +30,7 @@ pub(crate) struct Wire<Io> {
     closing: Option<Io>,
     /// What was read and not consumed. Without room while nothing is there.
     input: BytesMut,
+    pace: Pace,
     /// The peer said that nothing more comes.
     eof: bool,
     decoder: Decoder,
@@ -113,6 +116,7 @@ impl<Io> Wire<Io> {
             io: Some(io),
             closing: None,
             input,
+            pace: Pace::default(),
             eof: false,
             decoder: Decoder::done(),
             broken: false,
@@ -169,10 +173,7 @@ impl<Io> Wire<Io> {
         if let Length::Exact(length) = length
             && length <= self.input.len() as u64
         {
-            let length = length as usize;
-            let whole = Bytes::copy_from_slice(&self.input[..length]);
-            self.input.advance(length);
-            return Some(whole);
+            return Some(self.take(length as usize));
         }
         self.decoder = Decoder::new(length, limits);
         self.reader = Reader::Busy;
@@ -310,7 +311,7 @@ impl<Io> Wire<Io> {
 
     /// Takes the next `len` bytes of data.
     fn take(&mut self, len: usize) -> Bytes {
-        if len >= SHARED && 2 * len >= self.input.capacity() {
+        if len >= SHARED && 2 * self.input.len() >= self.input.capacity() {
             return self.input.split_to(len).freeze();
         }
         let data = Bytes::copy_from_slice(&self.input[..len]);

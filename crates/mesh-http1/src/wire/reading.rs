@@ -12,8 +12,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
-/// The most that is read at once for a long body.
-const LARGEST_READ: u64 = 64 << 10;
+/// What is read at once for a body that is known to be long, before it is seen how fast it comes.
+const LONG_READ: usize = 64 << 10;
 
 /// With less room than this, a buffer gets some more.
 const LEAST_ROOM: usize = 1 << 10;
@@ -24,12 +24,13 @@ const PROBE: usize = 64;
 // === impl Wire ===
 
 impl<Io: AsyncRead + Unpin> Wire<Io> {
+    /// Reads once, what a message begins with. Zero is the end.
+    pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.poll_fill(self.pace.room(), cx)
+    }
+
     /// Reads once, into room for at least so many bytes if there is nothing yet. Zero is the end.
-    pub(crate) fn poll_fill(
-        &mut self,
-        room: usize,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
+    fn poll_fill(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(io) = &mut self.io else {
             self.eof = true;
             return Poll::Ready(Ok(0));
@@ -48,11 +49,13 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
         } else if self.input.capacity() - self.input.len() < LEAST_ROOM {
             self.input.reserve(SIZE);
         }
+        let room = self.input.capacity() - self.input.len();
         let read = poll_read_buf(Pin::new(io), cx, &mut self.input);
         if read.is_pending() {
             self.release();
         }
         let count = ready!(read)?;
+        self.pace.read(room, count);
         self.eof |= count == 0;
         Poll::Ready(Ok(count))
     }
@@ -241,7 +244,8 @@ impl<Io: AsyncRead + Unpin> Wire<Io> {
                 self.expects = Expects::Wanted;
                 self.wake();
             }
-            let room = self.decoder.expected().clamp(1, LARGEST_READ) as usize;
+            let usual = self.pace.room();
+            let room = self.decoder.room(usual, usual.max(LONG_READ));
             match self.poll_fill(room, cx) {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return self.broken(error),
