@@ -3,8 +3,7 @@
 use crate::Control;
 use mesh_istio::{Diagnostic, Files};
 use notify::{RecursiveMode, Watcher};
-use std::fmt::{self, Write as _};
-use std::hash::{DefaultHasher, Hasher as _};
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -12,6 +11,10 @@ use tokio::sync::mpsc;
 /// Quiet time after a change before files are read: a file that is being written is read whole.
 /// What is read waits again, for other changes.
 const SETTLE: Duration = Duration::from_millis(20);
+
+/// Files are read after this long at the latest, however much goes on around them: a log in the same
+/// directory is never quiet.
+const LONGEST: Duration = Duration::from_secs(2);
 
 /// Files are read again this often even when nothing was reported: not every file system reports.
 const POLL: Duration = Duration::from_secs(60);
@@ -48,17 +51,17 @@ impl Source {
         }
         let mut said: Vec<String> = Vec::new();
         // What stands there when watching begins may be newer than what was taken over.
-        let mut known = None;
+        let (mut known, hasher) = (None, RandomState::new());
         loop {
             tokio::select! {
                 Some(()) = changes.recv() => {
-                    while let Ok(Some(())) = tokio::time::timeout(SETTLE, changes.recv()).await {}
+                    let _ = tokio::time::timeout(LONGEST, quiet(&mut changes)).await;
                 }
                 () = tokio::time::sleep(POLL) => {}
             }
             let files = self.read();
             // Other files change in a directory, too: a log of ours, for one.
-            let now = Some(fingerprint(&files));
+            let now = Some(hasher.hash_one(&files));
             if now == known {
                 continue;
             }
@@ -97,21 +100,8 @@ impl Source {
     }
 }
 
-/// A number that is another one if the names or texts of files are others.
-fn fingerprint(files: &Files) -> u64 {
-    struct Hashed(DefaultHasher);
-
-    impl fmt::Write for Hashed {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            self.0.write(text.as_bytes());
-            Ok(())
-        }
-    }
-
-    let mut hashed = Hashed(DefaultHasher::new());
-    // Nothing fails here: hashing does not.
-    let _ = write!(hashed, "{files:?}");
-    hashed.0.finish()
+async fn quiet(changes: &mut mpsc::Receiver<()>) {
+    while let Ok(Some(())) = tokio::time::timeout(SETTLE, changes.recv()).await {}
 }
 
 #[cfg(test)]
@@ -120,17 +110,6 @@ mod tests {
     use std::fs;
 
     const SERVICE: &str = "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: []}}";
-
-    #[test]
-    fn a_fingerprint_changes_with_texts_and_names() {
-        let one = fingerprint(&Files::from_text("a.yaml", SERVICE));
-        assert_eq!(one, fingerprint(&Files::from_text("a.yaml", SERVICE)));
-        assert_ne!(one, fingerprint(&Files::from_text("b.yaml", SERVICE)));
-        assert_ne!(
-            one,
-            fingerprint(&Files::from_text("a.yaml", &format!("{SERVICE}\n")))
-        );
-    }
 
     #[tokio::test]
     async fn a_file_that_comes_is_taken_over() {

@@ -18,6 +18,7 @@ use mesh_keys::Keys;
 use mesh_lb::Zone;
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +78,8 @@ pub struct Configuration {
     /// All that was said the last time.
     said: Vec<String>,
     keys: Option<Keys>,
+    /// The hash of the files that were read last, and what makes it.
+    known: (u64, RandomState),
 }
 
 /// Why there is no configuration to start with.
@@ -111,7 +114,9 @@ impl Configuration {
     /// If anything was refused: a proxy that starts is configured as its files say.
     pub fn load(source: Source) -> Result<(Self, Vec<Diagnostic>), LoadError> {
         let mut world = World::default();
-        let mut findings = world.update(&read(&source));
+        let (files, hasher) = (read(&source), RandomState::new());
+        let known = (hasher.hash_one(&files), hasher);
+        let mut findings = world.update(&files);
         if findings.iter().any(Diagnostic::is_error) {
             return Err(LoadError::Refused(findings));
         }
@@ -138,6 +143,7 @@ impl Configuration {
                 read,
                 said,
                 keys: None,
+                known,
             },
             findings,
         ))
@@ -173,9 +179,15 @@ impl Configuration {
         })
     }
 
-    /// Reads the files again and publishes what changed. Says what is new about them.
+    /// Reads the files again and publishes what changed. Says what is new about them. Files that
+    /// are as they were cost no more than being read.
     pub fn reload(&mut self) -> Vec<Diagnostic> {
         let files = read(&self.source);
+        let (known, hasher) = &mut self.known;
+        // Other files change in a directory, too: a log of ours, for one.
+        if std::mem::replace(known, hasher.hash_one(&files)) == self.known.0 {
+            return Vec::new();
+        }
         let mut world = self.world.anew();
         let mut findings = world.update(&files);
         if findings.iter().any(Diagnostic::is_error) {
@@ -248,6 +260,8 @@ impl Configuration {
         for path in self.source.paths.iter().chain(&self.source.mesh_config) {
             changes.watch(path);
         }
+        // What changed before anybody watched is told by nobody.
+        report(&tidy::apart(|| self.reload()));
         let mut keys = self.keys.as_ref().map(Keys::feed);
         let mut next = Box::pin(happened(changes));
         loop {
@@ -433,6 +447,35 @@ mod tests {
             configuration.reload().is_empty(),
             "nothing new is said twice"
         );
+    }
+
+    #[test]
+    fn files_that_are_as_they_were_make_no_new_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("a.yaml"), SERVICE).unwrap();
+        let (mut configuration, _) = Configuration::load(source(directory.path())).unwrap();
+        let before = configuration.feed().load();
+        fs::write(directory.path().join("access.log"), "GET /\n").unwrap();
+        configuration.reload();
+        assert!(Arc::ptr_eq(&before, &configuration.feed().load()));
+
+        let other = SERVICE.replace("9080", "9081");
+        fs::write(directory.path().join("a.yaml"), other).unwrap();
+        configuration.reload();
+        assert!(!Arc::ptr_eq(&before, &configuration.feed().load()));
+    }
+
+    #[tokio::test]
+    async fn what_changed_before_watching_began_is_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (configuration, _) = Configuration::load(source(directory.path())).unwrap();
+        let mut feed = configuration.feed();
+        fs::write(directory.path().join("a.yaml"), SERVICE).unwrap();
+        let watching = tokio::spawn(configuration.watch(|_| {}));
+        let snapshot = feed.changed().await.unwrap();
+        let mut clusters = snapshot.clusters().iter();
+        assert!(clusters.any(|c| c.config().name.contains("reviews")));
+        watching.abort();
     }
 
     #[tokio::test]

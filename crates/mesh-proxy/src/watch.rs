@@ -8,6 +8,10 @@ use tokio::sync::mpsc;
 /// Files are read again this often even when nothing was reported: not every file system reports.
 pub(crate) const POLL: Duration = Duration::from_secs(60);
 
+/// What happens is told after this long at the latest, however much goes on: a log in the same
+/// directory is never quiet.
+const LONGEST: Duration = Duration::from_secs(2);
+
 /// Says when something happens to files.
 pub(crate) struct Changes {
     /// None where files cannot be watched; they are polled then.
@@ -79,17 +83,46 @@ impl Changes {
         }
     }
 
-    /// Waits until something happened and nothing more does for `settle`, or until it is time to
-    /// look in any case.
+    /// Waits until something happened and nothing more does for `settle`, which is waited for up to
+    /// two seconds, or until it is time to look in any case.
     ///
     /// # Cancel safety
     /// What happened while nobody waited is noted, but for changes within `settle`.
     pub(crate) async fn next(&mut self, settle: Duration) {
         tokio::select! {
             Some(()) = self.changes.recv() => {
-                while let Ok(Some(())) = tokio::time::timeout(settle, self.changes.recv()).await {}
+                let quiet = async {
+                    while let Ok(Some(())) = tokio::time::timeout(settle, self.changes.recv()).await {}
+                };
+                let _ = tokio::time::timeout(LONGEST, quiet).await;
             }
             () = tokio::time::sleep(POLL) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_ends_is_told_all_the_same() {
+        let (changed, receiver) = mpsc::channel(1);
+        let mut changes = Changes {
+            watcher: None,
+            watched: Vec::new(),
+            changes: receiver,
+        };
+        let settle = Duration::from_millis(100);
+        // Somebody writes a log into the directory of a configuration.
+        let writing = tokio::spawn(async move {
+            loop {
+                let _ = changed.try_send(());
+                tokio::time::sleep(settle / 2).await;
+            }
+        });
+        let told = tokio::time::timeout(POLL / 2, changes.next(settle)).await;
+        assert!(told.is_ok(), "a change waits for the log to end");
+        writing.abort();
     }
 }
