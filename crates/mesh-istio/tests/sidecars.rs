@@ -217,7 +217,7 @@ fn rewrites_redirects_answers_and_fails_on_purpose() {
     assert_eq!(forward.path, PathRewrite::Prefix("/v2/".to_owned()));
     assert_eq!(
         forward.authority,
-        Some(AuthorityRewrite::Literal("inner.example".into()))
+        Some(AuthorityRewrite::Literal("inner.example".into()).into())
     );
     assert_eq!(rules[3].cors.as_ref().unwrap().max_age, "3600");
 }

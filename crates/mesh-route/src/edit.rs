@@ -292,7 +292,7 @@ fn set_authority_of_uri<B>(request: &mut Request<B>) {
 
 /// Whether it was rewritten.
 fn rewrite_authority<B>(forward: &Forward, request: &mut Request<B>) -> bool {
-    let new = match &forward.authority {
+    let new = match forward.authority.as_deref() {
         Some(AuthorityRewrite::Literal(name)) => Some(name.to_string()),
         Some(AuthorityRewrite::FromPath(pattern, with)) => {
             let path = request.uri().path().as_bytes();

@@ -12,7 +12,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use mesh_core::Matched;
-use mesh_core::model::{AddMode, HeaderAdd, HeaderEdits};
+use mesh_core::model::{AddMode, HeaderAdd, HeaderChanges, HeaderEdits};
 
 /// Which way a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub(crate) fn levels(
 
 /// Applies one list of edits.
 pub(crate) fn apply(
-    edits: &HeaderEdits,
+    edits: &HeaderChanges,
     headers: &mut HeaderMap,
     value: impl Fn(&HeaderAdd, &HeaderMap) -> Option<HeaderValue>,
 ) {
@@ -131,7 +131,7 @@ mod tests {
         for name in ["x-a", "x-b", "x-c", "x-c2", "x-d", "x-f", "x-r"] {
             headers.insert(name, HeaderValue::from_static("orig"));
         }
-        let mut edits = HeaderEdits {
+        let mut edits = HeaderChanges {
             remove: vec![
                 HeaderName::from_static("x-r"),
                 HeaderName::from_static("x-c2"),
@@ -240,7 +240,7 @@ mod tests {
             for (name, value) in &before {
                 headers.append(&names[*name], HeaderValue::try_from(value).unwrap());
             }
-            let edits = HeaderEdits {
+            let edits = HeaderChanges {
                 remove: remove.iter().map(|name| names[*name].clone()).collect(),
                 add: add
                 .iter()

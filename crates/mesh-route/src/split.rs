@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_header_that_is_one_number_decides() {
         let mut forward = Forward::split([("c", 1)]);
-        forward.draw = Draw::Header(HeaderName::from_static("x-draw"));
+        forward.draw = Draw::Header(HeaderName::from_static("x-draw").into());
         let word = |lines: &[&str]| {
             let mut request = Request::get("/");
             for line in lines {

@@ -2,15 +2,38 @@
 
 use super::HeaderKey;
 use http::{HeaderName, HeaderValue};
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::{Deref, DerefMut};
+
+/// Header changes in one direction, as most rules have them: none. Those take the place of a pointer
+/// and no memory besides; others are used like the [`HeaderChanges`] that they are.
+///
+/// ```
+/// use http::header::SERVER;
+/// use mesh_core::model::HeaderEdits;
+///
+/// let mut edits = HeaderEdits::default();
+/// assert!(edits.is_empty() && edits.remove.is_empty());
+/// edits.remove.push(SERVER);
+/// assert_eq!(edits.remove, [SERVER]);
+/// ```
+#[derive(Clone, Default)]
+pub struct HeaderEdits(Option<Box<HeaderChanges>>);
 
 /// Header changes in one direction, applied in the order remove, then set, then add.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct HeaderEdits {
+pub struct HeaderChanges {
     /// Names removed.
     pub remove: Vec<HeaderName>,
     /// Values added, in order.
     pub add: Vec<HeaderAdd>,
 }
+
+static NO_CHANGES: HeaderChanges = HeaderChanges {
+    remove: Vec::new(),
+    add: Vec::new(),
+};
 
 /// One header put on a message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -94,6 +117,57 @@ pub enum Piece {
 // === impl HeaderEdits ===
 
 impl HeaderEdits {
+    /// Whether there is nothing to do.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|changes| changes.is_empty())
+    }
+}
+
+impl Deref for HeaderEdits {
+    type Target = HeaderChanges;
+
+    #[inline]
+    fn deref(&self) -> &HeaderChanges {
+        self.0.as_deref().unwrap_or(&NO_CHANGES)
+    }
+}
+
+impl DerefMut for HeaderEdits {
+    fn deref_mut(&mut self) -> &mut HeaderChanges {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl From<HeaderChanges> for HeaderEdits {
+    fn from(changes: HeaderChanges) -> Self {
+        Self((!changes.is_empty()).then(|| Box::new(changes)))
+    }
+}
+
+impl fmt::Debug for HeaderEdits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+impl PartialEq for HeaderEdits {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for HeaderEdits {}
+
+impl Hash for HeaderEdits {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+// === impl HeaderChanges ===
+
+impl HeaderChanges {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.add.is_empty()

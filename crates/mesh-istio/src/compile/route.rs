@@ -369,7 +369,8 @@ fn forward(
                 .collect(),
         ),
     };
-    forward.authority = authority.map(|authority| AuthorityRewrite::Literal(authority.into()));
+    forward.authority =
+        authority.map(|authority| Box::new(AuthorityRewrite::Literal(authority.into())));
     // All that may be chosen hash by what one of them wants.
     let single = destinations.len() == 1;
     for one in destinations.iter().filter(|one| single || one.weight > 0) {

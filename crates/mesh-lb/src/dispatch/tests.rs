@@ -463,7 +463,7 @@ async fn a_cluster_by_original_destination_goes_where_the_connection_was_going()
 #[tokio::test]
 async fn the_authority_becomes_the_endpoints_name_where_the_rule_says_so() {
     let mut forward = Forward::to("c");
-    forward.authority = Some(AuthorityRewrite::FromEndpoint);
+    forward.authority = Some(AuthorityRewrite::FromEndpoint.into());
     let rule = Rule::new(Condition::default(), Action::Forward(forward));
     for (endpoint, expected) in [("httpbin.org:80", "httpbin.org"), ("10.0.0.1:80", "old")] {
         let snapshot = fixture::snapshot(vec![rule.clone()], vec![cluster()]);

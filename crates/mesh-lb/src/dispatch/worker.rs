@@ -268,7 +268,9 @@ fn tried_before(exchange: &Exchange) -> (Vec<HostId>, Option<&Retry>) {
 
 fn takes_endpoints_name(exchange: &Exchange) -> bool {
     let forward = exchange.matched().and_then(|matched| matched.forward());
-    forward.is_some_and(|forward| forward.authority == Some(AuthorityRewrite::FromEndpoint))
+    forward.is_some_and(|forward| {
+        forward.authority.as_deref() == Some(&AuthorityRewrite::FromEndpoint)
+    })
 }
 
 impl<M: MakeEndpoint> Clone for Worker<M> {

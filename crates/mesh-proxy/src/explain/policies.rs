@@ -134,7 +134,7 @@ pub(super) fn of_route(matched: &Matched, manager: Option<&HttpManager>) -> Vec<
             }
             _ => {}
         }
-        let authority = match &forward.authority {
+        let authority = match forward.authority.as_deref() {
             Some(AuthorityRewrite::Literal(name)) => Some(format!("authority to {name}")),
             Some(AuthorityRewrite::FromEndpoint) => {
                 Some("authority to the endpoint's host name".to_owned())

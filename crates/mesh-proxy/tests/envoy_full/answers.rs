@@ -197,14 +197,14 @@ fn rewrites() -> Group {
             f.path = PathRewrite::Regex(pattern("[0-9]"), "n".into());
         }),
         to(prefix("/authority"), &|f| {
-            f.authority = Some(AuthorityRewrite::Literal("new.example:81".into()));
+            f.authority = Some(AuthorityRewrite::Literal("new.example:81".into()).into());
         }),
         to(prefix("/from-header"), &|f| {
-            f.authority = Some(AuthorityRewrite::FromHeader("x-host".parse().unwrap()));
+            f.authority = Some(AuthorityRewrite::FromHeader("x-host".parse().unwrap()).into());
         }),
         to(prefix("/two"), &|f| {
             f.path = becomes("/both");
-            f.authority = Some(AuthorityRewrite::Literal("both.example".into()));
+            f.authority = Some(AuthorityRewrite::Literal("both.example".into()).into());
         }),
     ];
     let mut calls = gets([

@@ -2,7 +2,9 @@
 
 use super::*;
 use http::HeaderValue;
-use mesh_core::model::{AddMode, HeaderAdd, HeaderEdits, HeaderTemplate, Piece, Target, Weighted};
+use mesh_core::model::{
+    AddMode, HeaderAdd, HeaderChanges, HeaderEdits, HeaderTemplate, Piece, Target, Weighted,
+};
 
 pub(super) fn groups() -> Vec<Group> {
     vec![
@@ -54,7 +56,7 @@ fn at(level: &str) -> HeaderEdits {
         append("x-by-table", level),
         append("x-by-route", level),
     ];
-    HeaderEdits { remove, add }
+    HeaderChanges { remove, add }.into()
 }
 
 fn levels(name: &'static str, reversed: bool) -> Group {

@@ -305,7 +305,7 @@ fn forward(rule: &Rule, to: &Forward) -> Value {
         PathRewrite::Regex(pattern, with) => out["regex_rewrite"] = regex(pattern.source(), with),
         other => panic!("{other:?} is not known here"),
     }
-    match &to.authority {
+    match to.authority.as_deref() {
         None => {}
         Some(AuthorityRewrite::Literal(name)) => {
             out["host_rewrite_literal"] = json!(name.as_str());

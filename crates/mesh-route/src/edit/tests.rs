@@ -1,8 +1,8 @@
 use super::*;
 use http::StatusCode;
 use mesh_core::model::{
-    Action, AddMode, Cluster, Condition, HeaderAdd, HeaderTemplate, PathRewrite, Pattern, Piece,
-    Rule,
+    Action, AddMode, Cluster, Condition, HeaderAdd, HeaderChanges, HeaderTemplate, PathRewrite,
+    Pattern, Piece, Rule,
 };
 use mesh_test::{Answers, BoxedBody, Probe, contract, fixture, text};
 use tower::ServiceExt;
@@ -21,10 +21,11 @@ fn plain(name: &'static str, value: &str) -> HeaderAdd {
 }
 
 fn edits(add: Vec<HeaderAdd>) -> HeaderEdits {
-    HeaderEdits {
+    HeaderChanges {
         add,
-        ..HeaderEdits::default()
+        ..HeaderChanges::default()
     }
+    .into()
 }
 
 fn request(uri: &str) -> Request<BoxedBody> {
@@ -131,7 +132,7 @@ async fn path_and_authority_are_rewritten_after_the_edits() {
             let host = vec![Piece::RequestHeader(HOST)];
             rule.request_edits = edits(vec![add("x-host", host, AddMode::Append)]);
             forward.path = PathRewrite::Prefix("/new".into());
-            forward.authority = Some(AuthorityRewrite::Literal("new.example".into()));
+            forward.authority = Some(AuthorityRewrite::Literal("new.example".into()).into());
         },
         {
             let mut request = request("http://old.example/old/x?q=1");
@@ -160,7 +161,7 @@ async fn a_request_that_is_not_rewritten_says_nothing_of_an_original() {
 async fn an_authority_from_a_header_is_taken_if_it_is_one() {
     let from = |forward: &mut Forward, _: &mut Rule| {
         let name = HeaderName::from_static("x-new");
-        forward.authority = Some(AuthorityRewrite::FromHeader(name));
+        forward.authority = Some(AuthorityRewrite::FromHeader(name).into());
     };
     for (value, expected) in [
         (Some("zz.top:1"), "zz.top:1"),
@@ -224,7 +225,7 @@ async fn the_authority_that_is_replaced_joins_the_list_of_those() {
             headers.append("x-forwarded-host", HeaderValue::from_static(line));
         }
         let change = |forward: &mut Forward, _: &mut Rule| {
-            forward.authority = Some(AuthorityRewrite::Literal("new".into()));
+            forward.authority = Some(AuthorityRewrite::Literal("new".into()).into());
             forward.append_forwarded_host = true;
         };
         let seen = forwarded(change, request).await;
@@ -248,7 +249,7 @@ async fn an_authority_is_made_from_the_path_without_its_query() {
     let seen = forwarded(
         |forward, _| {
             let pattern = Pattern::new("^/([a-z.]+)/.*$").unwrap();
-            forward.authority = Some(AuthorityRewrite::FromPath(pattern, "\\1:1".into()));
+            forward.authority = Some(AuthorityRewrite::FromPath(pattern, "\\1:1".into()).into());
         },
         request("http://old/a.test/x?q=/b.test/"),
     )
@@ -299,10 +300,7 @@ async fn what_an_edit_removes_is_in_no_answer_either() {
         Answers::Fails(Failure::NoHealthyHost),
     ] {
         let mut rule = Rule::prefix_to("/", "a");
-        rule.request_edits = HeaderEdits {
-            remove: vec![HeaderName::from_static("x-id")],
-            ..HeaderEdits::default()
-        };
+        rule.request_edits.remove = vec![HeaderName::from_static("x-id")];
         let id = Piece::RequestHeader(HeaderName::from_static("x-id"));
         rule.response_edits = edits(vec![add("x-told", vec![id], AddMode::Append)]);
         let exchange = fixture::exchange(rule, Some(Cluster::new("a")));

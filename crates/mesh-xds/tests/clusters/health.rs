@@ -4,8 +4,9 @@ use super::{eds, refused, time};
 use http::{HeaderName, HeaderValue, Method};
 use mesh_core::Name;
 use mesh_core::model::{
-    AddMode, Address, Cluster, DiscoveryKind, EndpointCheck, GrpcProbe, HeaderAdd, HeaderEdits,
-    HeaderTemplate, HealthCheck, HttpProbe, Probe, StringMatch, TcpProbe, UpstreamProtocol,
+    AddMode, Address, Cluster, DiscoveryKind, EndpointCheck, GrpcProbe, HeaderAdd, HeaderChanges,
+    HeaderEdits, HeaderTemplate, HealthCheck, HttpProbe, Probe, StringMatch, TcpProbe,
+    UpstreamProtocol,
 };
 use mesh_xds::pb::envoy::config::cluster::v3 as pb;
 use mesh_xds::pb::envoy::config::core::v3 as core;
@@ -104,7 +105,7 @@ fn edits() -> BoxedStrategy<HeaderEdits> {
         keep_empty,
     });
     (vec(name, 0..2), vec(add, 0..3))
-        .prop_map(|(remove, add)| HeaderEdits { remove, add })
+        .prop_map(|(remove, add)| HeaderChanges { remove, add }.into())
         .boxed()
 }
 

@@ -5,11 +5,11 @@ use mesh_core::model::{
     AbortWith, Action, AddMode, AuthorityRewrite, Cidr, ClustersOnDemand, Condition, CookieMatch,
     Cors, DelayBy, DirectResponse, Draw, Fault, FaultAbort, FaultDelay, FaultSlow,
     FilterObjectMatch, FilterStateMatch, FollowRedirects, Forward, Fraction, HashCookie,
-    HashPolicy, HashSource, HeaderAdd, HeaderEdits, HeaderKey, HeaderMatch, HeaderTemplate, Hedge,
-    HostsOnDemand, Mirror, PathMatch, PathRewrite, PathTemplate, Pattern, Piece, Priority,
-    QueryMatch, RateLimit, Redirect, RedirectPath, RedirectTarget, ResetFormat, ResetHeader, Retry,
-    RetryOn, RouteSession, RouteTable, Rule, Session, SessionState, SlowBy, StringMatch, Target,
-    TemplateRewrite, TlsCondition, ValueMatch, VirtualHost, Weighted,
+    HashPolicy, HashSource, HeaderAdd, HeaderChanges, HeaderEdits, HeaderKey, HeaderMatch,
+    HeaderTemplate, Hedge, HostsOnDemand, Mirror, PathMatch, PathRewrite, PathTemplate, Pattern,
+    Piece, Priority, QueryMatch, RateLimit, Redirect, RedirectPath, RedirectTarget, ResetFormat,
+    ResetHeader, Retry, RetryOn, RouteSession, RouteTable, Rule, Session, SessionState, SlowBy,
+    StringMatch, Target, TemplateRewrite, TlsCondition, ValueMatch, VirtualHost, Weighted,
 };
 use mesh_core::{Name, Origin};
 use proptest::collection::{btree_map, vec};
@@ -364,7 +364,7 @@ fn forward() -> impl Strategy<Value = Forward> {
             let mut forward = Forward::default();
             forward.to = to;
             forward.path = path;
-            forward.authority = authority;
+            forward.authority = authority.map(Box::new);
             forward.not_found = not_found;
             (
                 forward.hash,
@@ -381,7 +381,7 @@ fn forward() -> impl Strategy<Value = Forward> {
             }
             // Refused together: the balancer's name for a host comes after that is done.
             let by_endpoint = Some(AuthorityRewrite::FromEndpoint);
-            forward.append_forwarded_host &= forward.authority != by_endpoint;
+            forward.append_forwarded_host &= forward.authority.as_deref() != by_endpoint.as_ref();
             forward
         },
     )
@@ -390,7 +390,7 @@ fn forward() -> impl Strategy<Value = Forward> {
 fn draw() -> impl Strategy<Value = Draw> {
     prop_oneof![
         Just(Draw::Random),
-        header_name().prop_map(Draw::Header),
+        header_name().prop_map(|name| Draw::Header(name.into())),
         Just(Draw::Hash),
     ]
 }
@@ -715,7 +715,8 @@ fn edits() -> impl Strategy<Value = HeaderEdits> {
             keep_empty,
         },
     );
-    (vec(header_name(), 0..2), vec(add, 0..2)).prop_map(|(remove, add)| HeaderEdits { remove, add })
+    (vec(header_name(), 0..2), vec(add, 0..2))
+        .prop_map(|(remove, add)| HeaderChanges { remove, add }.into())
 }
 
 /// Pieces never have two texts side by side, nor texts only.

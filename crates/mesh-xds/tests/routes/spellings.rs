@@ -232,7 +232,7 @@ fn rewrites_that_are_empty_or_false_change_nothing() {
         authority(HostRewriteSpecifier::AutoHostRewrite(BoolValue {
             value: true
         })),
-        Some(AuthorityRewrite::FromEndpoint)
+        Some(AuthorityRewrite::FromEndpoint.into())
     );
 }
 

@@ -7,7 +7,7 @@ use http::header::HOST;
 use http::{HeaderValue, StatusCode};
 use mesh_core::model::{
     AbortWith, AddMode, Cors, DelayBy, Fault, FaultAbort, FaultDelay, Fraction, HeaderAdd,
-    HeaderEdits, HeaderTemplate, Mirror, Retry, RetryOn, StringMatch,
+    HeaderChanges, HeaderEdits, HeaderTemplate, Mirror, Retry, RetryOn, StringMatch,
 };
 
 use super::{Compiler, Site, destination};
@@ -152,7 +152,7 @@ pub(super) fn cors(compiler: &mut Compiler<'_>, meta: &Meta, asked: &spec::Cors)
 
 /// Edits in istiod's order: per source what is set, then what is added, each by name.
 pub(super) fn edits(sources: &[&HeaderOperations]) -> HeaderEdits {
-    let mut edits = HeaderEdits::default();
+    let mut edits = HeaderChanges::default();
     for source in sources {
         for (operations, mode) in [
             (&source.set, AddMode::Overwrite),
@@ -171,7 +171,7 @@ pub(super) fn edits(sources: &[&HeaderOperations]) -> HeaderEdits {
         }
         edits.remove.extend(source.remove.iter().cloned());
     }
-    edits
+    edits.into()
 }
 
 /// Puts a destination's own authority in place. A weighted destination has no rewrite of its own

@@ -13,7 +13,7 @@ fn rule() -> Rule {
     let mut forward = Forward::to("c");
     forward.path = PathRewrite::Prefix("/new".to_owned());
     let version = Pattern::new("^/v(.)/.*").unwrap();
-    forward.authority = Some(AuthorityRewrite::FromPath(version, "v\\1".to_owned()));
+    forward.authority = Some(AuthorityRewrite::FromPath(version, "v\\1".to_owned()).into());
     forward.draw = Draw::Hash;
     forward.upgrades.push(("websocket".into(), true));
     forward.hash.push(HashPolicy::new(HashSource::SourceIp));

@@ -10,27 +10,29 @@ use crate::wire::{At, each, enumeration, required, unsupported};
 use http::HeaderName;
 use http::header::HOST;
 use mesh_core::Invalid;
-use mesh_core::model::{AddMode, HeaderAdd, HeaderEdits, HeaderTemplate};
+use mesh_core::model::{AddMode, HeaderAdd, HeaderChanges, HeaderEdits, HeaderTemplate};
 
 /// The changes of requests.
 pub(in crate::read) fn request(
     add: &[HeaderValueOption],
     remove: &[String],
 ) -> Result<HeaderEdits, Invalid> {
-    Ok(HeaderEdits {
+    Ok(HeaderChanges {
         remove: each("request_headers_to_remove", remove, |name| {
             editable("", name)
         })?,
         add: each("request_headers_to_add", add, one)?,
-    })
+    }
+    .into())
 }
 
 /// What is put on a call.
 pub(in crate::read) fn metadata(add: &[HeaderValueOption]) -> Result<HeaderEdits, Invalid> {
-    Ok(HeaderEdits {
+    Ok(HeaderChanges {
         remove: Vec::new(),
         add: each("initial_metadata", add, one)?,
-    })
+    }
+    .into())
 }
 
 /// The changes of responses.
@@ -38,12 +40,13 @@ pub(super) fn response(
     add: &[HeaderValueOption],
     remove: &[String],
 ) -> Result<HeaderEdits, Invalid> {
-    Ok(HeaderEdits {
+    Ok(HeaderChanges {
         remove: each("response_headers_to_remove", remove, |name| {
             editable("", name)
         })?,
         add: each("response_headers_to_add", add, one)?,
-    })
+    }
+    .into())
 }
 
 /// Changes that are made one after the other. Removals come last in the model: one in front of a

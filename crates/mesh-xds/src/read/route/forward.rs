@@ -91,8 +91,10 @@ pub(super) fn read(
         path_rewrite_policy.as_ref(),
     )?;
     fits(&forward.path, &rule.condition.path)?;
-    forward.authority = authority(host_rewrite_specifier.as_ref())?;
-    if *append_x_forwarded_host && forward.authority == Some(AuthorityRewrite::FromEndpoint) {
+    forward.authority = authority(host_rewrite_specifier.as_ref())?.map(Box::new);
+    if *append_x_forwarded_host
+        && forward.authority.as_deref() == Some(&AuthorityRewrite::FromEndpoint)
+    {
         let message = "not supported together with auto_host_rewrite";
         return Err(Invalid::new("append_x_forwarded_host", message));
     }
@@ -282,7 +284,7 @@ fn draw(proto: &pb::WeightedCluster) -> Result<Draw, Invalid> {
     Ok(match &proto.random_value_specifier {
         None => Draw::Random,
         Some(RandomValueSpecifier::HeaderName(name)) => {
-            Draw::Header(header_name("header_name", name)?)
+            Draw::Header(Box::new(header_name("header_name", name)?))
         }
         Some(RandomValueSpecifier::UseHashPolicy(BoolValue { value: true })) => Draw::Hash,
         Some(RandomValueSpecifier::UseHashPolicy(BoolValue { value: false })) => Draw::Random,

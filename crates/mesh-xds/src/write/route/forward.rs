@@ -59,7 +59,7 @@ pub(super) fn write(rule: &Rule, forward: &Forward) -> pb::RouteAction {
         grpc_timeout_offset,
         max_stream_duration,
         cluster_specifier: target(forward),
-        host_rewrite_specifier: forward.authority.as_ref().and_then(authority),
+        host_rewrite_specifier: forward.authority.as_deref().and_then(authority),
         append_x_forwarded_host: forward.append_forwarded_host,
         hash_policy: forward.hash.iter().filter_map(hash::write).collect(),
         metadata_match: metadata::asked(&forward.subset),
