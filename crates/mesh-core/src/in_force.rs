@@ -1,6 +1,6 @@
 //! The snapshot in force, pinned.
 
-use super::Pinned;
+use crate::Pinned;
 use crate::Feed;
 use crate::model::Snapshot;
 use parking_lot::Mutex;
