@@ -1,7 +1,7 @@
 //! The snapshot in force, pinned.
 
-use crate::Pinned;
 use crate::Feed;
+use crate::Pinned;
 use crate::model::Snapshot;
 use parking_lot::Mutex;
 use std::fmt;

@@ -26,6 +26,7 @@
 
 use crate::dispatch::Wanted;
 use crate::hosts::{Group, Held, Tier, Way};
+use crate::tier::Availability;
 use crate::{ClusterHosts, Host, HostSet, HostView};
 use mesh_core::model::{Balancing, Endpoint, Health, LocalityBalancing, SubsetFallback};
 use mesh_core::{Exchange, HostId, Name};
@@ -104,12 +105,25 @@ enum Asked<'a> {
     Group(&'a Group),
 }
 
+/// What was found, and for which requests there is nobody in it.
+struct Found {
+    standings: Standings,
+    left: Points,
+}
+
+/// Requests by the percent that their word or hash falls on, which chooses the priority. A bit for each
+/// of the hundred: who finds nobody looks elsewhere with the word that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Points(u128);
+
 /// Judges the hosts of a group.
 struct Judge<'a> {
     set: &'a HostSet,
     group: &'a Group,
     /// Of each priority who is in it, and who hashes lead to where the balancer goes by them.
     tiers: Vec<(Ids, Option<Ids>)>,
+    /// Of each priority how many of the points lead to healthy and to degraded ones.
+    shares: Vec<(u32, u32)>,
 }
 
 type Ids = HashSet<HostId>;
@@ -174,30 +188,31 @@ impl HostSet {
     pub fn standings(&self, subset: Option<&BTreeMap<Name, Name>>) -> Standings {
         let wishes = self.subsets().and_then(|subsets| subsets.wishes(subset));
         let Some(wishes) = wishes else {
-            return self.standings_of(subset);
+            return self.standings_of(subset, Points::ALL).standings;
         };
-        // The first that somebody is there for, else the last.
+        // Each in turn, for whom those before leave over.
         let mut found = None;
         for wish in &wishes {
-            let standings = found.insert(self.standings_of(Some(wish)));
-            if standings.eligible() > 0 {
-                break;
-            }
+            found = Some(match found {
+                None => self.standings_of(Some(wish), Points::ALL),
+                Some(before) => Found::or(before, |left| self.standings_of(Some(wish), left)),
+            });
         }
-        found.unwrap_or_else(|| self.standings_of(None))
+        let found = found.unwrap_or_else(|| self.standings_of(None, Points::ALL));
+        found.standings
     }
 
-    fn standings_of(&self, subset: Option<&BTreeMap<Name, Name>>) -> Standings {
-        let mut standings = self.standings_among(&self.asked(subset));
+    fn standings_of(&self, subset: Option<&BTreeMap<Name, Name>>, points: Points) -> Found {
+        let found = self.standings_among(&self.asked(subset), points);
         let panics = self.subsets().filter(|subsets| {
             let way = subsets.way(subset);
             subsets.config().panic_mode_any
                 && matches!(way, Way::Usual(fallback) if fallback != SubsetFallback::None)
         });
-        if panics.is_some() && standings.eligible() == 0 {
-            standings = self.standings_among(&Asked::Group(self.whole()));
+        match panics {
+            Some(_) => found.or(|left| self.standings_among(&Asked::Group(self.whole()), left)),
+            None => found,
         }
-        standings
     }
 
     fn asked(&self, subset: Option<&BTreeMap<Name, Name>>) -> Asked<'_> {
@@ -220,9 +235,9 @@ impl HostSet {
         }
     }
 
-    fn standings_among(&self, asked: &Asked<'_>) -> Standings {
+    fn standings_among(&self, asked: &Asked<'_>, points: Points) -> Found {
         let judge = match asked {
-            Asked::Group(group) => Some(Judge::new(self, group)),
+            Asked::Group(group) => Some(Judge::new(self, group, points)),
             _ => None,
         };
         let verdict = |host: &Arc<Host>| match (asked, &judge) {
@@ -235,20 +250,63 @@ impl HostSet {
             endpoint: host.endpoint().clone(),
             verdict: verdict(host),
         });
-        Standings {
-            hosts: hosts.collect(),
-            priorities: match asked {
-                Asked::Group(group) => priorities(group),
-                _ => Vec::new(),
-            },
+        let hosts: Vec<Standing> = hosts.collect();
+        let (priorities, left) = match (asked, &judge) {
+            (Asked::Group(group), Some(judge)) => (priorities(group), judge.left(&hosts, points)),
+            (Asked::One(_), _) => (Vec::new(), Points::NONE),
+            _ => (Vec::new(), points),
+        };
+        Found {
+            standings: Standings { hosts, priorities },
+            left,
         }
+    }
+}
+
+// === impl Found ===
+
+impl Found {
+    /// With what there is for those that have nobody so far.
+    fn or(mut self, other: impl FnOnce(Points) -> Self) -> Self {
+        if self.left == Points::NONE {
+            return self;
+        }
+        let other = other(self.left);
+        if self.standings.eligible() == 0 {
+            return other;
+        }
+        let hosts = self.standings.hosts.iter_mut();
+        for (host, other) in hosts.zip(other.standings.hosts) {
+            if !host.verdict.is_eligible() && other.verdict.is_eligible() {
+                host.verdict = other.verdict;
+            }
+        }
+        self.left = other.left;
+        self
+    }
+}
+
+// === impl Points ===
+
+impl Points {
+    const ALL: Self = Self((1 << 100) - 1);
+    const NONE: Self = Self(0);
+
+    fn each(self) -> impl Iterator<Item = u64> {
+        (0..100).filter(move |point| self.0 >> point & 1 == 1)
+    }
+}
+
+impl FromIterator<u64> for Points {
+    fn from_iter<I: IntoIterator<Item = u64>>(points: I) -> Self {
+        Self(points.into_iter().fold(0, |all, point| all | 1 << point))
     }
 }
 
 // === impl Judge ===
 
 impl<'a> Judge<'a> {
-    fn new(set: &'a HostSet, group: &'a Group) -> Self {
+    fn new(set: &'a HostSet, group: &'a Group, points: Points) -> Self {
         let hashes = matches!(
             set.balancing(),
             Balancing::RingHash(_) | Balancing::Maglev(_)
@@ -261,11 +319,42 @@ impl<'a> Judge<'a> {
             });
             (all.collect(), hashed)
         });
+        let mut shares = vec![(0, 0); group.tiers().len()];
+        for (tier, availability) in points.each().filter_map(|at| group.load().choose(at)) {
+            match availability {
+                Availability::Degraded => shares[tier].1 += 1,
+                Availability::Healthy | Availability::Panic => shares[tier].0 += 1,
+            }
+        }
         Self {
             set,
             group,
             tiers: tiers.collect(),
+            shares,
         }
+    }
+
+    /// The points that lead to nobody: to a priority of which a table of hashes knows nobody, for one.
+    fn left(&self, hosts: &[Standing], points: Points) -> Points {
+        let serves = |point: &u64| {
+            let Some((tier, availability)) = self.group.load().choose(*point) else {
+                return false;
+            };
+            let wanted = match availability {
+                // Hashes lead to whom there is.
+                _ if self.tiers[tier].1.is_some() => None,
+                Availability::Healthy => Some(Health::Healthy),
+                Availability::Degraded => Some(Health::Degraded),
+                Availability::Panic => None,
+            };
+            let mut each = self.set.hosts().iter().zip(hosts);
+            each.any(|(host, standing)| {
+                standing.verdict.is_eligible()
+                    && host.priority() == self.group.tiers()[tier].priority
+                    && wanted.is_none_or(|wanted| host.health() == wanted)
+            })
+        };
+        points.each().filter(|point| !serves(point)).collect()
     }
 
     fn verdict(&self, host: &Host) -> Verdict {
@@ -278,7 +367,7 @@ impl<'a> Judge<'a> {
             return Verdict::Subset;
         }
         let load = self.group.load();
-        let (healthy, degraded) = load.shares()[at];
+        let (healthy, degraded) = self.shares[at];
         let panic = load.is_in_panic(at) && healthy + degraded > 0;
         if let Some(hashed) = hashed {
             // Hashes lead to whom the table of the priority is made of, whatever its share is of.

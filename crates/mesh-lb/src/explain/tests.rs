@@ -222,3 +222,40 @@ fn in_panic_the_unhealthy_may_be_chosen_too() {
         ]
     );
 }
+
+/// Of the subset that is the default, whom hashes lead nowhere in: the priority whose hosts are all
+/// degraded. Its seven percent find somebody of the whole cluster.
+#[test]
+fn who_finds_nobody_in_a_subset_gets_somebody_of_the_whole() {
+    let mut cluster = Cluster::new("c");
+    cluster.balancing = Balancing::Maglev(Maglev::default());
+    cluster.panic_threshold = 0;
+    let mut subsets = SubsetBalancing::default();
+    subsets.fallback = SubsetFallback::Default;
+    subsets.default = [("version".into(), "\"v1\"".into())].into();
+    subsets.panic_mode_any = true;
+    cluster.subsets = Some(Arc::new(subsets));
+    let healthy = |version| (Health::Healthy, false, version);
+    let first = vec![
+        (Health::Healthy, true, false),
+        healthy(false),
+        healthy(false),
+        healthy(true),
+    ];
+    let second = vec![(Health::Degraded, false, false)];
+    let found = verdicts(
+        cluster.clone(),
+        &vec![(0, 0, first.clone()), (1, 0, second)],
+    );
+    let expected = [
+        Verdict::Ejected,
+        Verdict::Eligible,
+        Verdict::Eligible,
+        Verdict::Eligible,
+        Verdict::Degraded,
+    ];
+    assert_eq!(found, expected);
+    // Where all of them find somebody, nobody else is asked.
+    let found = verdicts(cluster, &vec![(0, 0, first)]);
+    assert_eq!(found[3], Verdict::Subset);
+}
