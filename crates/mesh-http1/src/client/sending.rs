@@ -142,7 +142,7 @@ where
             {
                 return Poll::Ready(Ok(response));
             }
-            let Poll::Ready(read) = wire.poll_more(cx) else {
+            let Poll::Ready(read) = wire.poll_head(cx) else {
                 wire.wait(cx);
                 return Poll::Pending;
             };

@@ -202,7 +202,7 @@ where
                 self.phase = Phase::Shutdown { linger: false };
                 return Poll::Ready(Ok(()));
             }
-            match wire.poll_more(cx) {
+            match wire.poll_head(cx) {
                 Poll::Ready(Ok(0)) => {
                     let clean = wire.input().is_empty();
                     drop(wire);

@@ -24,9 +24,16 @@ const PROBE: usize = 64;
 // === impl Wire ===
 
 impl<Io: AsyncRead + Unpin> Wire<Io> {
-    /// Reads once, what a message begins with. Zero is the end.
-    pub(crate) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.poll_fill(self.pace.room(), cx)
+    /// Reads a part of a head once. Zero is the end.
+    ///
+    /// An answer's body mostly comes with its head, so as much is read as comes. Callers get one of
+    /// the small buffers: a part of a head may hold it for as long as heads may take.
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let room = match self.client {
+            Some(_) => self.pace.room(),
+            None => SIZE,
+        };
+        self.poll_fill(room, cx)
     }
 
     /// Reads once, into room for at least so many bytes if there is nothing yet. Zero is the end.

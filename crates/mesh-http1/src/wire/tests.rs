@@ -52,3 +52,33 @@ async fn a_small_piece_does_not_hold_a_large_buffer() {
         assert_eq!(free, !holds, "{sent} bytes");
     }
 }
+
+/// How many reads the last of several long answers takes, each of which comes at once.
+async fn reads(client: Option<Client>) -> usize {
+    const LONG: usize = 65 << 10;
+    let (ours, mut peer) = tokio::io::duplex(1 << 20);
+    let mut wire = Wire::new(ours, b"", Buffers::default());
+    wire.client = client;
+    let mut reads = 0;
+    for _ in 0..6 {
+        peer.write_all(&[b'a'; LONG]).await.unwrap();
+        let (mut left, mut cx) = (LONG, Context::from_waker(Waker::noop()));
+        reads = 0;
+        while left > 0 {
+            let Poll::Ready(Ok(count)) = wire.poll_head(&mut cx) else {
+                panic!("{left} bytes are there");
+            };
+            wire.consume(count);
+            wire.release();
+            left -= count;
+            reads += 1;
+        }
+    }
+    reads
+}
+
+#[tokio::test]
+async fn long_answers_are_read_at_once_and_what_callers_send_holds_small_buffers() {
+    assert_eq!(reads(Some(Client::default())).await, 1);
+    assert_eq!(reads(None).await, 5);
+}
