@@ -2,8 +2,8 @@
 //! `api/CRATE.txt`; and that no type of another crate shows in it.
 //!
 //! Read from rustdoc's JSON, which stable rustdoc writes when it is told that it may
-//! (`RUSTC_BOOTSTRAP`). That goes on in a target directory of its own, because build scripts look
-//! at this variable too, and what they find out must not reach what is tested or shipped.
+//! (`RUSTC_BOOTSTRAP`). Build scripts look at this variable too, and what they find out must not reach
+//! what is tested or shipped: so cargo calls this program for rustdoc, and only rustdoc gets it.
 //!
 //! Left out of the listing: blanket impls, the functions in the impl of a trait, and auto traits
 //! that a type has. A type that has *no* `Send` or `Sync` is listed with that, so that losing one
@@ -11,8 +11,9 @@
 
 use std::{
     collections::BTreeSet,
-    fmt, fs,
+    env, fmt, fs,
     path::{Path, PathBuf},
+    process::{Command, ExitCode},
 };
 
 use anyhow::{Context as _, bail};
@@ -123,34 +124,54 @@ fn read(workspace: &Workspace, packages: &Packages) -> anyhow::Result<Vec<Api>> 
     if libraries.is_empty() {
         return Ok(Vec::new());
     }
-    let target = workspace.target().join("api");
-    let names: Vec<&str> = libraries.iter().map(|library| &*library.name).collect();
-    document(workspace.root(), &target, &names)?;
+    document(workspace.root(), &libraries, packages)?;
     libraries
         .into_iter()
         .map(|library| {
             let name = library.library().map_or(&*library.name, |lib| &*lib.name);
-            let file = target.join("doc").join(format!("{name}.json"));
+            let file = workspace.target().join(format!("doc/{name}.json"));
             describe(&library.name, &file)
         })
         .collect()
 }
 
-/// Has rustdoc write `TARGET/doc/CRATE.json` for each package.
-fn document(root: &Path, target: &Path, packages: &[&str]) -> anyhow::Result<()> {
+/// Has rustdoc write `target/doc/CRATE.json` for each package.
+fn document(root: &Path, libraries: &[&Package], packages: &Packages) -> anyhow::Result<()> {
+    let rustdoc = env::var_os("RUSTDOC").unwrap_or_else(|| "rustdoc".into());
     cargo::run(
         cargo::cargo(root)
-            .args(["doc", "--no-deps", "--lib", "--all-features"])
-            .args(packages.iter().map(|name| format!("--package={name}")))
-            .arg("--target-dir")
-            .arg(target)
-            .env("RUSTC_BOOTSTRAP", "1")
+            .args(["doc", "--no-deps"])
+            .args(cargo::documented(libraries))
+            .args(packages.arguments())
+            .env("RUSTDOC", cargo::this_program()?)
+            .env(IN_PLACE_OF, rustdoc)
             // Whether the documentation is sound is asked elsewhere (`test --step docs`).
             .env(
                 "RUSTDOCFLAGS",
                 "--cap-lints=allow -Zunstable-options --output-format=json",
             ),
     )
+}
+
+/// Names the rustdoc that cargo would have called, where it calls this program instead.
+const IN_PLACE_OF: &str = "MESH_XTASK_RUSTDOC";
+
+/// Does what cargo asks rustdoc for, if it called this program in its place.
+pub(crate) fn in_place_of_rustdoc() -> Option<ExitCode> {
+    let rustdoc = env::var_os(IN_PLACE_OF)?;
+    let status = Command::new(&rustdoc)
+        .args(env::args_os().skip(1))
+        .env_remove(IN_PLACE_OF)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .status();
+    Some(match status {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: cannot start {rustdoc:?}: {error}");
+            ExitCode::FAILURE
+        }
+    })
 }
 
 /// Reads JSON that is nested as deeply as the type of a stack of layers.

@@ -1,8 +1,15 @@
 //! Child processes: cargo as the caller runs it, with its output going straight to the terminal.
 
-use std::{env, ffi::OsStr, path::Path, process::Command};
+use std::{
+    env,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, bail};
+
+use crate::workspace::Package;
 
 /// A cargo that runs in `root`.
 pub(crate) fn cargo(root: &Path) -> Command {
@@ -32,6 +39,18 @@ pub(crate) fn has_subcommand(root: &Path, name: &str) -> bool {
         .args([name, "--version"])
         .output()
         .is_ok_and(|output| output.status.success())
+}
+
+/// This program. Where cargo has built it anew since it began, Linux says that its file is gone, but
+/// there is one in its place.
+///
+/// # Errors
+///
+/// If it cannot be found.
+pub(crate) fn this_program() -> anyhow::Result<PathBuf> {
+    let path = env::current_exe().context("this program cannot be found")?;
+    let replaced = path.to_str().and_then(|it| it.strip_suffix(" (deleted)"));
+    Ok(replaced.map(PathBuf::from).unwrap_or(path))
 }
 
 /// Runs a command to its end, showing what it prints.
@@ -89,6 +108,21 @@ pub(crate) fn of_rustc(root: &Path, field: &str) -> anyhow::Result<String> {
     let value = lines.find_map(|line| line.strip_prefix(field)?.strip_prefix(": "));
     let value = value.with_context(|| format!("rustc -vV tells no {field}"))?;
     Ok(value.to_owned())
+}
+
+/// What has `cargo doc` describe the libraries with all of their features.
+///
+/// With an example among the targets, cargo gives dependencies the features that tests want as well, and
+/// so takes what was checked for clippy. For the libraries alone it would check tokio, and all that
+/// stands on it, again.
+pub(crate) fn documented(packages: &[&Package]) -> Vec<String> {
+    let example = packages
+        .iter()
+        .find_map(|package| package.targets("example").next());
+    ["--lib".into(), "--all-features".into()]
+        .into_iter()
+        .chain(example.map(|name| format!("--example={name}")))
+        .collect()
 }
 
 /// The command as one would type it.

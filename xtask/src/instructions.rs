@@ -91,7 +91,7 @@ fn build(workspace: &Workspace) -> anyhow::Result<String> {
     let mut command = cargo::cargo(workspace.root());
     command
         .args(["bench", "--no-run", "--all-features"])
-        .args(["--package=mesh-benches", "--bench=instructions"])
+        .args(["--workspace", "--bench=instructions"])
         .args(["--message-format=json-render-diagnostics"])
         .envs(PROFILE);
     let messages = cargo::output_of(&mut command)?;

@@ -63,6 +63,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = api::in_place_of_rustdoc() {
+        return code;
+    }
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use super::{Context, Step};
-use crate::report::Outcome;
+use crate::{cargo, report::Outcome};
 
 /// A step that was begun in a process of its own. What it prints is kept until its end.
 pub(super) struct Beside {
@@ -22,14 +22,6 @@ pub(super) struct Beside {
 pub(super) fn jobs() -> usize {
     let processors = thread::available_parallelism().map_or(1, usize::from);
     processors.saturating_sub(1).max(1)
-}
-
-/// This program. Where another step has built it anew since it began, Linux says that its file is gone,
-/// but there is one in its place.
-fn program() -> anyhow::Result<PathBuf> {
-    let path = std::env::current_exe().context("this program cannot be found")?;
-    let replaced = path.to_str().and_then(|it| it.strip_suffix(" (deleted)"));
-    Ok(replaced.map(PathBuf::from).unwrap_or(path))
 }
 
 // === impl Beside ===
@@ -45,7 +37,7 @@ impl Beside {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {folder:?}"))?;
         let printed = folder.join(format!("xtask-{}.log", step.name));
         let file = File::create(&printed).with_context(|| format!("cannot write {printed:?}"))?;
-        let mut command = Command::new(program()?);
+        let mut command = Command::new(cargo::this_program()?);
         command
             .current_dir(context.workspace.root())
             .args(["test", "--step", step.name]);

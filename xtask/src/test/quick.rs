@@ -103,7 +103,8 @@ fn docs(context: &Context<'_>) -> anyhow::Result<Outcome> {
     cargo::run(
         context
             .cargo()
-            .args(["doc", "--no-deps", "--lib", "--all-features"])
+            .args(["doc", "--no-deps"])
+            .args(cargo::documented(&context.selected))
             .args(context.packages.arguments())
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;

@@ -41,10 +41,13 @@ pub(crate) struct Adapter {
 }
 
 /// The response future: the stack's, then what the connection adds to the response.
+///
+/// The stack's is a parameter, for the compiler's sake: what pin-project writes for a field of that very type
+/// takes rustc ten seconds to check.
 #[pin_project::pin_project]
-pub(crate) struct ResponseFuture {
+pub(crate) struct Answering<F> {
     #[pin]
-    inner: StackFuture,
+    inner: F,
     server: Option<HeaderValue>,
     marks: Option<Marks>,
     /// An HTTP/1 request that has a body.
@@ -56,6 +59,8 @@ pub(crate) struct ResponseFuture {
     /// Most requests have nothing.
     special: Option<(Special, Exchange)>,
 }
+
+pub(crate) type ResponseFuture = Answering<StackFuture>;
 
 /// What is particular about a request.
 enum Special {
@@ -146,7 +151,7 @@ impl Adapter {
             manager,
             exchange: exchange.clone(),
         });
-        let future = ResponseFuture {
+        let future = Answering {
             inner: self.stack.call(request),
             server: self.server.clone(),
             marks,
@@ -214,9 +219,9 @@ impl Service<Request<mesh_http1::Body>> for Adapter {
     }
 }
 
-// === impl ResponseFuture ===
+// === impl Answering ===
 
-impl Future for ResponseFuture {
+impl Future for Answering<StackFuture> {
     type Output = Result<Response<StackBody>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

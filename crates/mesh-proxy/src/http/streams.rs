@@ -46,15 +46,17 @@ pub(super) struct Activity {
     last: AtomicBool,
 }
 
-/// The future of a stream's response.
+/// The future of a stream's response. The adapter's is a parameter, as the stack's is there.
 #[pin_project::pin_project(PinnedDrop)]
-pub(super) struct StreamFuture {
+pub(super) struct Streaming<F> {
     #[pin]
-    inner: ResponseFuture,
+    inner: F,
     /// Moves into the response's body.
     busy: Option<Busy>,
     began: Instant,
 }
+
+pub(super) type StreamFuture = Streaming<ResponseFuture>;
 
 /// A request under way, until its response has ended or was dropped.
 #[derive(Debug)]
@@ -84,7 +86,7 @@ impl hyper::service::Service<Request<Incoming>> for Streams {
         if !self.activity.is_last() && adapter.is_last() {
             self.activity.last.store(true, Ordering::Relaxed);
         }
-        StreamFuture {
+        Streaming {
             inner: adapter.send(request.map(Body::new)).0,
             busy: Some(Busy::new(&self.activity)),
             began: Instant::now(),
@@ -92,9 +94,9 @@ impl hyper::service::Service<Request<Incoming>> for Streams {
     }
 }
 
-// === impl StreamFuture ===
+// === impl Streaming ===
 
-impl Future for StreamFuture {
+impl Future for Streaming<ResponseFuture> {
     type Output = Result<Response<Held<Coalesced<StackBody>, Busy>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -108,7 +110,7 @@ impl Future for StreamFuture {
 }
 
 #[pin_project::pinned_drop]
-impl PinnedDrop for StreamFuture {
+impl<F> PinnedDrop for Streaming<F> {
     /// Reset before there was an answer.
     fn drop(self: Pin<&mut Self>) {
         if let Some(Busy(activity)) = &self.busy
