@@ -124,7 +124,15 @@ fn read(workspace: &Workspace, packages: &Packages) -> anyhow::Result<Vec<Api>> 
     if libraries.is_empty() {
         return Ok(Vec::new());
     }
-    document(workspace.root(), &libraries, packages)?;
+    let rustdoc = env::var_os("RUSTDOC").unwrap_or_else(|| "rustdoc".into());
+    document(
+        cargo::cargo(workspace.root())
+            .args(["doc", "--no-deps"])
+            .args(cargo::documented(&libraries))
+            .args(packages.arguments())
+            .env("RUSTDOC", cargo::this_program()?)
+            .env(IN_PLACE_OF, rustdoc),
+    )?;
     libraries
         .into_iter()
         .map(|library| {
@@ -135,22 +143,11 @@ fn read(workspace: &Workspace, packages: &Packages) -> anyhow::Result<Vec<Api>> 
         .collect()
 }
 
-/// Has rustdoc write `target/doc/CRATE.json` for each package.
-fn document(root: &Path, libraries: &[&Package], packages: &Packages) -> anyhow::Result<()> {
-    let rustdoc = env::var_os("RUSTDOC").unwrap_or_else(|| "rustdoc".into());
-    cargo::run(
-        cargo::cargo(root)
-            .args(["doc", "--no-deps"])
-            .args(cargo::documented(libraries))
-            .args(packages.arguments())
-            .env("RUSTDOC", cargo::this_program()?)
-            .env(IN_PLACE_OF, rustdoc)
-            // Whether the documentation is sound is asked elsewhere (`test --step docs`).
-            .env(
-                "RUSTDOCFLAGS",
-                "--cap-lints=allow -Zunstable-options --output-format=json",
-            ),
-    )
+/// Has rustdoc, which `cargo` gets to be allowed to, write JSON (`doc/CRATE.json`).
+fn document(cargo: &mut Command) -> anyhow::Result<()> {
+    // Whether the documentation is sound is asked elsewhere (`test --step docs`).
+    let flags = "--cap-lints=allow -Zunstable-options --output-format=json";
+    cargo::run(cargo.env("RUSTDOCFLAGS", flags))
 }
 
 /// Names the rustdoc that cargo would have called, where it calls this program instead.

@@ -52,7 +52,13 @@ fn shown() -> Api {
     put("other/src/lib.rs", OTHER);
 
     let target = folder.path().join("target");
-    document(folder.path(), &target, &["shown"]).unwrap();
+    document(
+        cargo::cargo(folder.path())
+            .args(["doc", "--no-deps", "--target-dir"])
+            .arg(&target)
+            .env("RUSTC_BOOTSTRAP", "1"),
+    )
+    .unwrap();
     describe("shown", &target.join("doc/shown.json")).unwrap()
 }
 
